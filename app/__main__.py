@@ -1,0 +1,39 @@
+"""The command line: `modelport VERB` and `python -m app VERB`. Every verb loads what it needs when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from app.tools import add, check, init, keys, logs, models, reload, serve, status, steer, version
+
+
+def cli() -> typer.Typer:
+    """All verbs. Exit codes: 0 done; 1 refused or failed; 2 bad configuration or usage; 3 no gateway is running."""
+    app = typer.Typer(
+        name="modelport",
+        help="One OpenAI endpoint for the models you fine-tuned.",
+        epilog="Exit codes: 0 done, 1 refused or failed, 2 bad configuration or usage, 3 no gateway is running.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    local: list[Callable[..., None]] = [serve.serve, check.check, init.init, add.add, version.version]
+    for verb in local:
+        app.command(rich_help_panel="Configure and run")(verb)
+    app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
+    remote: list[Callable[..., None]] = [models.models, status.status, logs.logs, reload.reload]
+    for verb in [*remote, steer.start, steer.stop, steer.restart]:
+        app.command(rich_help_panel="Ask the running gateway")(verb)
+    return app
+
+
+def main() -> None:
+    """Run the verb on the command line and exit with its code."""
+    cli()()
+
+
+if __name__ == "__main__":
+    main()

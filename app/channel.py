@@ -1,0 +1,100 @@
+"""What the supervisor and its relays say to each other over `relay.sock`: framed, typed messages.
+
+A frame is a 4-byte big-endian length and one msgpack message. Order matters and is kept: a relay sends `InFlight`
+before it sends `Applied` for a table, so once every relay has applied a table without an endpoint, the counts that
+arrived say all there is to wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from app.table import Table
+
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+
+class Hello(msgspec.Struct, tag="hello", frozen=True):
+    """relay → supervisor, first: which process this is."""
+
+    pid: int
+
+
+class InFlight(msgspec.Struct, tag="in_flight", frozen=True):
+    """relay → supervisor: leases held now, as absolute counts; only what changed. Key: (backend, generation).
+
+    A request that waits for an engine to start counts under generation 0.
+    """
+
+    counts: tuple[tuple[str, int, int], ...]
+
+
+class Applied(msgspec.Struct, tag="applied", frozen=True):
+    """relay → supervisor: from now on this relay routes by that table."""
+
+    version: int
+
+
+class Wanted(msgspec.Struct, tag="wanted", frozen=True):
+    """relay → supervisor: a request needs this backend; answer when it serves or when it is known that it won't."""
+
+    seq: int
+    backend: str
+
+
+class Unwanted(msgspec.Struct, tag="unwanted", frozen=True):
+    """relay → supervisor: nobody waits for that any more."""
+
+    seq: int
+
+
+class Failing(msgspec.Struct, tag="failing", frozen=True):
+    """relay → supervisor: a connection to this start of this backend was refused or reset: look at it now."""
+
+    backend: str
+    generation: int
+
+
+class Publish(msgspec.Struct, tag="publish", frozen=True):
+    """supervisor → relay: the table from now on."""
+
+    table: Table
+
+
+class Answer(msgspec.Struct, tag="answer", frozen=True):
+    """supervisor → relay: the end of a `Wanted`. When it is ready, the table that says so was published before."""
+
+    seq: int
+    is_ready: bool
+    reason: str | None = None
+    retry_after_s: float = 5.0
+
+
+class Drain(msgspec.Struct, tag="drain", frozen=True):
+    """supervisor → relay: take no new connection, finish what runs within this many seconds, then exit 0."""
+
+    seconds: float
+
+
+FromRelay = Hello | InFlight | Applied | Wanted | Unwanted | Failing
+FromSupervisor = Publish | Answer | Drain
+
+_encoder = msgspec.msgpack.Encoder()
+from_relay: msgspec.msgpack.Decoder[FromRelay] = msgspec.msgpack.Decoder(FromRelay)
+from_supervisor: msgspec.msgpack.Decoder[FromSupervisor] = msgspec.msgpack.Decoder(FromSupervisor)
+
+
+def frame(message: FromRelay | FromSupervisor) -> bytes:
+    """One message as bytes on the wire."""
+    payload = _encoder.encode(message)
+    return len(payload).to_bytes(4, "big") + payload
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The next payload; asyncio.IncompleteReadError at the end, ValueError for a length beyond the limit."""
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    if size > MAX_FRAME_BYTES:
+        raise ValueError(f"a frame of {size} bytes (at most {MAX_FRAME_BYTES})")
+    return await reader.readexactly(size)

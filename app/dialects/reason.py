@@ -1,0 +1,61 @@
+"""What an engine's error says, in one line that is fit for a client, whatever shape it came in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+MAX_CHARS = 500
+_TRACE = re.compile(r'Traceback \(most recent call last\)|\bFile "[^"]*", line \d+')
+_UNSAID = "it failed and gave no reason that can be shown"
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """OpenAI's four members, read from any engine's error body."""
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+
+
+def one_line(error: Any) -> str:
+    """The message in an error value: a string, an object with `message`, a list of FastAPI details."""
+    match error:
+        case str():
+            text = error
+        case {"message": inner} | {"detail": inner} | {"error": inner} | {"msg": inner}:
+            return one_line(inner)
+        case [*items]:
+            return "; ".join(one_line(item) for item in items[:5]) or _UNSAID
+        case _:
+            text = ""
+    if _TRACE.search(text):
+        return _UNSAID
+    text = " ".join(text.split())
+    if text.startswith("{") and "error" in text:  # llama.cpp behind Ollama: JSON inside the string
+        try:
+            return one_line(msgspec.json.decode(text))
+        except msgspec.DecodeError:
+            pass
+    return (text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…") or _UNSAID
+
+
+def read(body: bytes) -> Reason:
+    """An engine's error body: vLLM's integers, `{"error": "…"}`, `{"detail": …}`, plain text, HTML or nothing."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body[:4096].decode("utf-8", "replace")
+        return Reason(_UNSAID if "<" in text[:200] else one_line(text))
+    error = value.get("error") if isinstance(value, dict) else None
+    if isinstance(error, dict):
+        return Reason(one_line(error), _text(error.get("type")), _text(error.get("param")), _text(error.get("code")))
+    return Reason(one_line(value))
+
+
+def _text(value: Any) -> str | None:
+    """Strings as they are; an integer code says nothing that the status does not."""
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,74 @@
+"""Server-sent events as bytes: where one ends, and what its data is (WHATWG HTML, "server-sent events")."""
+
+from __future__ import annotations
+
+import re
+
+# Two line ends in a row, each CRLF, LF or CR. A CR at the very end may be half a CRLF, so it is not an end yet.
+_BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}|\r\r\Z")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Framer:
+    """Cuts a stream of bytes into whole events, wherever the network cut it."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max = max_event_bytes
+        self._pieces: list[bytes] = []  # an event that has begun; joined only once it is whole
+        self._size = 0
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """All events that are whole now, unchanged and in one piece; ValueError when one is larger than the limit."""
+        if not self._pieces and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+            return chunk
+        seen = self._tail + chunk
+        end = _last_boundary(seen) - len(self._tail)
+        if end <= 0:
+            self._keep(chunk)
+            return b""
+        whole = b"".join((*self._pieces, chunk[:end]))
+        self._pieces, self._size, self._tail = [], 0, b""
+        if end < len(chunk):
+            self._keep(chunk[end:])
+        return whole
+
+    def rest(self) -> bytes:
+        """What has begun and is not whole."""
+        return b"".join(self._pieces)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._pieces.append(chunk)
+        self._size += len(chunk)
+        self._tail = (self._tail + chunk)[-3:]
+        if self._size > self._max:
+            raise ValueError(f"an event of more than {self._max} bytes")
+
+
+def _last_boundary(data: bytes) -> int:
+    """Just behind the last end of an event; 0 when there is none."""
+    if b"\r" not in data:
+        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    last = 0
+    for match in _BOUNDARY.finditer(data):
+        last = match.end()
+    return last
+
+
+def split(whole: bytes) -> list[bytes]:
+    """Whole events, one by one, each with its end."""
+    if b"\r" not in whole:
+        return [event + b"\n\n" for event in whole.split(b"\n\n") if event]
+    events, start = [], 0
+    for match in _BOUNDARY.finditer(whole):
+        events.append(whole[start : match.end()])
+        start = match.end()
+    return [event for event in [*events, whole[start:]] if event.strip()]
+
+
+def data(event: bytes) -> bytes | None:
+    """The event's data, lines joined by a line feed; None when it has none (a comment, a bare `event:` line)."""
+    lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
+    if not lines:
+        return None
+    return b"\n".join(line.removeprefix(b" ") for line in lines)

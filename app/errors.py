@@ -1,0 +1,102 @@
+"""Every failure a client can see: one table from exceptions to status, type and code, in OpenAI's error shape.
+
+Each code has its heading in docs/errors.md (a test holds it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from backends import errors as backend
+
+JSON = "application/json"
+
+
+class Problem(Exception):
+    """What a client is told: an HTTP status and the four members of OpenAI's error object."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        *,
+        type_: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.type = type_ or ("invalid_request_error" if status < 500 else "server_error")
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """The JSON document, also the data of an error event."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": error})
+
+
+# What happened → status, code, and whether a client may send the same request again by itself.
+TABLE: dict[type[backend.BackendError], tuple[int, str, bool]] = {
+    backend.Unreachable: (502, "engine_unreachable", True),
+    backend.Stale: (503, "engine_not_ready", True),
+    backend.NotReady: (503, "engine_not_ready", True),
+    backend.Saturated: (429, "engine_saturated", True),
+    backend.Disconnected: (502, "engine_disconnected", False),
+    backend.TimedOut: (504, "engine_timeout", False),
+    backend.Broken: (502, "engine_broken_answer", False),
+    backend.EngineFailed: (502, "engine_failed", False),
+}
+# `Retry-After` beyond this helps nobody: SDKs ignore it or hang on it.
+RETRY_AFTER_MAX_S = 120.0
+DEFAULT_RETRY_AFTER_S = 5.0
+
+
+def problem(error: backend.BackendError) -> Problem:
+    """The one translation of an engine's failure."""
+    if isinstance(error, backend.Rejected):
+        return Problem(error.status, error.code, error.message, type_=error.type, param=error.param)
+    status, code, may_retry = TABLE[type(error)]
+    headers = {"x-should-retry": "true" if may_retry else "false"}
+    if status in (429, 503):
+        seconds = getattr(error, "retry_after_s", None)
+        headers |= retry_after(DEFAULT_RETRY_AFTER_S if seconds is None else seconds)
+    type_ = "rate_limit_error" if status == 429 else "server_error"
+    return Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The two headers that SDKs read, from 1 s to RETRY_AFTER_MAX_S."""
+    seconds = min(max(seconds, 1.0), RETRY_AFTER_MAX_S)
+    return {"retry-after": str(int(-(-seconds // 1))), "retry-after-ms": str(int(seconds * 1000))}
+
+
+def bad_request(message: str, *, param: str | None = None, code: str = "invalid_request") -> Problem:
+    """A 400."""
+    return Problem(400, code, message, param=param)
+
+
+def not_found() -> Problem:
+    """No such route. The path is not echoed."""
+    return Problem(404, "route_not_found", "There is no such route here; see /openapi.json for the list.")
+
+
+def method_not_allowed(allowed: str) -> Problem:
+    """The route exists, the method does not."""
+    message = f"This route takes {allowed}."
+    return Problem(405, "method_not_allowed", message, headers={"allow": allowed})
+
+
+def unauthorized(message: str) -> Problem:
+    """No key, a wrong one, or more than one."""
+    return Problem(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+
+
+def forbidden(message: str) -> Problem:
+    """A key that may not do this."""
+    return Problem(403, "not_allowed", message)

@@ -1,0 +1,132 @@
+"""Every Prometheus series of the data path, named once. Labels come from the configuration, never from a client.
+
+Names follow OpenTelemetry's semantic conventions for generative AI where they have one. The relays write them in
+prometheus_client's multiprocess mode; the supervisor adds up (app/supervisor/scrape.py). Each series has its heading in
+docs/metrics.md (a test holds it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+_REQUEST = ("gen_ai_operation_name", "gen_ai_request_model", "modelport_backend")
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
+_PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
+_OVERHEAD = (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.1, 0.5, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The series of one (operation, model, backend), bound once: looking labels up costs more than adding."""
+
+    duration: Histogram
+    first_token: Histogram
+    per_token: Histogram
+    input_tokens: Histogram
+    output_tokens: Histogram
+    overhead: Histogram
+    in_flight: Gauge
+    disconnects: Counter
+    stream_errors: Counter
+
+
+class Metrics:
+    """The data path's series in one registry."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From the last byte of the request's headers to the end of the answer.",
+            (*_REQUEST, "error_type"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the last byte of the request's headers to the first token of a streamed answer.",
+            _REQUEST,
+            buckets=_FIRST,
+            registry=registry,
+        )
+        self._per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Mean time between the tokens of one streamed answer, after the first.",
+            _REQUEST,
+            buckets=_PER_TOKEN,
+            registry=registry,
+        )
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens of one request, by gen_ai_token_type (input, output).",
+            (*_REQUEST, "gen_ai_token_type"),
+            buckets=_TOKENS,
+            registry=registry,
+        )
+        self._overhead = Histogram(
+            "modelport_overhead_seconds",
+            "The gateway's own part: from a request's last header byte until it goes to the engine, waits excluded.",
+            _REQUEST,
+            buckets=_OVERHEAD,
+            registry=registry,
+        )
+        self._in_flight = Gauge(
+            "modelport_in_flight",
+            "Requests between their last header byte and the end of their answer.",
+            _REQUEST,
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._attempts = Counter(
+            "modelport_attempts_total",
+            "Requests sent to an engine, or refused by it before it took them, by outcome.",
+            ("modelport_backend", "outcome"),
+            registry=registry,
+        )
+        self._stream_errors = Counter(
+            "modelport_stream_errors_total",
+            "Answers that failed after their first byte: one error event, and the connection was cut.",
+            _REQUEST,
+            registry=registry,
+        )
+        self._disconnects = Counter(
+            "modelport_client_disconnects_total",
+            "Clients that left before the end of their answer.",
+            _REQUEST,
+            registry=registry,
+        )
+        self._bound: dict[tuple[str, str, str], Children] = {}
+        self._errors: dict[tuple[str, str, str, str], Histogram] = {}
+
+    def of(self, operation: str, model: str, backend: str) -> Children:
+        """The bound series of one operation, model label and backend."""
+        labels = (operation, model, backend)
+        found = self._bound.get(labels)
+        if found is None:
+            found = self._bound[labels] = Children(
+                duration=self._duration.labels(*labels, ""),
+                first_token=self._first_token.labels(*labels),
+                per_token=self._per_token.labels(*labels),
+                input_tokens=self._tokens.labels(*labels, "input"),
+                output_tokens=self._tokens.labels(*labels, "output"),
+                overhead=self._overhead.labels(*labels),
+                in_flight=self._in_flight.labels(*labels),
+                disconnects=self._disconnects.labels(*labels),
+                stream_errors=self._stream_errors.labels(*labels),
+            )
+        return found
+
+    def failed(self, operation: str, model: str, backend: str, error_type: str) -> Histogram:
+        """The duration series of requests that ended with that error code."""
+        labels = (operation, model, backend, error_type)
+        found = self._errors.get(labels)
+        if found is None:
+            found = self._errors[labels] = self._duration.labels(*labels)
+        return found
+
+    def attempt(self, backend: str, outcome: str) -> Counter:
+        """The counter of one outcome: `ok` or the error's code."""
+        return self._attempts.labels(backend, outcome)

@@ -1,0 +1,127 @@
+"""Whether the names in a configuration fit together: every problem with its place. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from app.complaints import nearest
+from app.document import Place
+
+if TYPE_CHECKING:
+    from app.config import Config, ModelConfig
+
+Problem = tuple[Place, str]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def canonical(config: Config, name: str) -> str | None:
+    """The public name that `name` is or is an alias of; None for neither."""
+    if name in config.models:
+        return name
+    return next((public for public, model in config.models.items() if name in model.aliases), None)
+
+
+def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> list[Problem]:
+    """What is wrong with the references in `config`.
+
+    `backends` and `models` are all names in the file, also of entries that are themselves wrong: a reference to one of
+    these is no second error.
+    """
+    found: list[Problem] = []
+    aliases = {alias for model in config.models.values() for alias in model.aliases}
+    known = list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases)]))
+    for name, model in config.models.items():
+        found += _model(name, model, backends, known)
+    found += _aliases(config, models)
+    found += _cycles(config)
+    found += _keys(config, models, known)
+    default = config.default_model
+    if default is not None and default not in known:
+        found.append((("default_model",), f"'{default}' is not a model here {nearest(default, known)}"))
+    return found
+
+
+def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
+    place: Place = ("models", name)
+    if not name.isprintable() or name != name.strip():
+        yield place, "a public name has no blanks around it and no invisible characters"
+    if "*" in name:
+        yield from _wildcard(place, name, model)
+    if (model.backend is None) == (model.targets is None):
+        yield place, "needs either `backend` or `targets`" + (", not both" if model.backend else "")
+    if model.targets is not None and model.model is not None:
+        yield (*place, "model"), "belongs to each of the `targets` when there are several"
+    for index, target in enumerate(model.all_targets()):
+        if target.backend not in backends:
+            where = (*place, "backend") if model.targets is None else (*place, "targets", index, "backend")
+            yield where, f"'{target.backend}' is not a backend here {nearest(target.backend, backends)}"
+    for index, other in enumerate(model.fallbacks):
+        if other not in known:
+            yield (*place, "fallbacks", index), f"'{other}' is not a model here {nearest(other, known)}"
+
+
+def _wildcard(place: Place, name: str, model: ModelConfig) -> Iterator[Problem]:
+    if name.index("*") != len(name) - 1:
+        yield place, "a `*` may only be the last character of a name"
+    for key in ("model", "targets", "aliases", "fallbacks"):
+        if getattr(model, key):
+            yield (*place, key), "is not possible for a name that ends in `*`: it stands for many models of one backend"
+
+
+def _aliases(config: Config, models: Sequence[str]) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
+    for name, model in config.models.items():
+        for index, alias in enumerate(model.aliases):
+            place: Place = ("models", name, "aliases", index)
+            if alias in models:
+                yield place, f"'{alias}' is already a model's own name"
+            elif alias in owners:
+                yield place, f"'{alias}' is already an alias of '{owners[alias]}'"
+            elif "*" in alias:
+                yield place, f"'{alias}' is not possible: an alias is one whole name"
+            owners.setdefault(alias, name)
+
+
+def _cycles(config: Config) -> Iterator[Problem]:
+    """Each fallback that leads back to a model before it."""
+    finished: set[str] = set()
+
+    def walk(road: tuple[str, ...]) -> Iterator[Problem]:
+        for index, fallback in enumerate(config.models[road[-1]].fallbacks):
+            name = canonical(config, fallback)
+            if name in road:
+                circle = " → ".join((*road[road.index(name) :], name))
+                yield ("models", road[-1], "fallbacks", index), f"'{fallback}' closes a circle: {circle}"
+            elif name is not None and name not in finished:
+                yield from walk((*road, name))
+        finished.add(road[-1])
+
+    for name in config.models:
+        if name not in finished:
+            yield from walk((name,))
+
+
+def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
+    prefixes = [name[:-1] for name in models if name.endswith("*")]
+    names: set[str] = set()
+    digests: set[str] = set()
+    for index, key in enumerate(config.keys):
+        place: Place = ("keys", index)
+        if key.name in names:
+            yield (*place, "name"), f"'{key.name}' is already another key's name"
+        if key.sha256 in digests:
+            yield (*place, "sha256"), "is the digest of a key that is already there"
+        names.add(key.name)
+        digests.add(key.sha256)
+        for position, name in enumerate(key.models or ()):
+            if name not in known and not any(name.startswith(prefix) for prefix in prefixes):
+                yield (*place, "models", position), f"'{name}' is not a model here {nearest(name, known)}"

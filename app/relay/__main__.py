@@ -1,0 +1,39 @@
+"""`python -m app.relay`: started by the supervisor, never by hand."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from app.log import LogFormat, set_up
+
+
+def main() -> int:
+    """Parse what the supervisor passes and serve."""
+    parser = argparse.ArgumentParser(prog="app.relay")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket")
+    parser.add_argument("--state", type=Path, required=True, help="the state folder with relay.sock and control.sock")
+    parser.add_argument("--index", type=int, default=0, help="which of the relays this is")
+    options = parser.parse_args()
+    log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
+    set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
+    from app.relay.main import relay  # after the log is in place
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal signals all of us; the supervisor alone says when to stop
+    # What is loaded now stays: the collector need not walk it again for every generation of requests.
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=options.fd) as listener:
+        return uvloop.run(relay(listener, options.state))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""How an engine's answer reaches the client: in one piece, or event by event as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from app.dialects import openai, whole
+from app.dialects.openai import Reader, Settlement
+from app.errors import JSON, Problem
+from app.relay.line import Line
+from app.table import Limits
+from backends.errors import Broken, Disconnected
+from backends.exchange import Exchange
+
+STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
+
+
+class Stream:
+    """The client's side of one streamed answer, whichever engine it comes from in the end.
+
+    The status line waits for the engine's first event, so that a failure until then has a proper status. Only after
+    `hold_s` is it sent early, with comments that keep the connection alive; failures are events from then on.
+    """
+
+    def __init__(self, line: Line, headers: Mapping[str, str], limits: Limits) -> None:
+        self._line = line
+        self._headers = {**STREAM_HEADERS, **headers}
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
+        self._waits_for = "the model"
+        self.first_token_at: float | None = None
+        self.has_event = False
+        self._reader: Reader | None = None
+
+    def settle(self) -> Settlement:
+        """What the answer has cost until now, however it ended."""
+        return self._reader.settle() if self._reader is not None else Settlement()
+
+    def waits_for(self, what: str) -> None:
+        """What the comments say while nothing comes."""
+        self._waits_for = what
+
+    async def relay(self, exchange: Exchange, name: str, *, hides_usage: bool) -> Settlement:
+        """Pass the stream on until its end; raises BackendError, before or after the first event."""
+        engine = exchange.endpoint.engine
+        kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "text/event-stream":
+            await self._explain(exchange)
+            raise Broken(engine, "it did not answer with a stream of events")
+        limit = self._limits.max_event_bytes
+        reader = self._reader = Reader(engine, name=name, hides_usage=hides_usage, max_event_bytes=limit)
+
+        def sink(data: bytes) -> bool:
+            self._pass(reader.feed(data), reader)
+            if reader.error is not None:
+                raise reader.error
+            return reader.is_done
+
+        self._line.when_full(exchange.pause, exchange.resume)
+        try:
+            await exchange.pump(sink)
+        except Disconnected:
+            if not reader.is_finished:
+                raise
+        tail = reader.end()
+        if not self.has_event:
+            raise Broken(engine, "it sent a stream without an answer")
+        self._line.write(tail)
+        self._line.finish()
+        exchange.linger()
+        return reader.settle()
+
+    def fail(self, problem: Problem) -> None:
+        """One error event, no end mark, and the connection is cut."""
+        self._line.write(b"data: " + problem.body() + b"\n\n")
+        self._line.cut()
+
+    def close(self) -> None:
+        """No more comments."""
+        self._hold.cancel()
+
+    def _pass(self, events: bytes, reader: Reader) -> None:
+        if not self.has_event and reader.has_event:
+            self.has_event = True
+            self._hold.cancel()
+        if not events or not self.has_event:
+            return
+        if not self._line.is_started:
+            self._line.start(200, self._headers, None)
+        self._line.write(events)
+        if self.first_token_at is None and reader.has_token:
+            self.first_token_at = self._loop.time()
+
+    def _keep_waiting(self) -> None:
+        if not self._line.is_started:
+            self._line.start(200, self._headers, None)
+        self._line.write(f": waiting for {self._waits_for}\n\n".encode())
+        self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
+
+    async def _explain(self, exchange: Exchange) -> None:
+        """An error under status 200 says more than its type does."""
+        body = await exchange.read(self._limits.max_event_bytes)
+        if exchange.headers.get("content-type", "").startswith(JSON):
+            whole.settle(exchange.endpoint.engine, "chat", "", body)
+
+
+async def relay_whole(
+    line: Line, headers: Mapping[str, str], exchange: Exchange, operation: str, name: str, limit_bytes: int
+) -> Settlement:
+    """Read an answer in one piece, check it, and pass it on."""
+    body = await exchange.read(limit_bytes)
+    answer, cost = whole.settle(exchange.endpoint.engine, operation, name, body)
+    line.answer(200, {"content-type": JSON, **headers}, answer)
+    return cost

@@ -1,0 +1,137 @@
+"""The way back to one client: what is written on its connection for one request, and when it is gone.
+
+It writes straight to uvicorn's transport, because an ASGI `send` per streamed event costs more than the event
+(docs/decisions.md); everything before the answer, and keep-alive after it, stays uvicorn's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from app.relay.wire import Wire
+
+# A reader that does not read what is left when we hang up.
+CUT_GRACE_S = 5.0
+
+
+class Line:
+    """Bound to one request's own cycle, so that a pipelined successor is never touched."""
+
+    def __init__(self, wire: Wire, arrived: float) -> None:
+        self._wire = wire
+        self.arrived = arrived  # loop time of the request's last header byte
+        self.cycle: RequestResponseCycle | None = None
+        self.is_gone = False
+        self._is_chunked = False
+        self._is_head = False
+        self._on_gone: Callable[[], None] | None = None
+        self._on_pause: Callable[[], None] | None = None
+        self._on_resume: Callable[[], None] | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a status line was written."""
+        return self.cycle is not None and self.cycle.response_started
+
+    # -- the request's side
+
+    def when_gone(self, call: Callable[[], None] | None) -> None:
+        """Call this once when the client has left; at once when it has already."""
+        self._on_gone = call
+        if self.is_gone and call is not None:
+            self._on_gone = None
+            call()
+
+    def when_full(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        """Call these when the client reads slower than we write, and when it has caught up."""
+        self._on_pause, self._on_resume = pause, resume
+        if self._wire.flow.write_paused:
+            pause()
+
+    def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
+        """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0)."""
+        cycle = self.cycle
+        assert cycle is not None
+        assert not cycle.response_started
+        if cycle.disconnected:
+            return
+        self._is_head = cycle.scope["method"] == "HEAD"
+        lines = [STATUS_LINE[status]]
+        lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
+        pairs = headers.items() if isinstance(headers, Mapping) else headers
+        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
+        if cycle.more_body:
+            cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
+        if length is not None:
+            lines.append(b"content-length: %d\r\n" % length)
+        elif cycle.scope["http_version"] == "1.1":
+            self._is_chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        else:
+            cycle.keep_alive = False
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        cycle.transport.write(b"".join(lines))
+
+    def write(self, data: bytes) -> None:
+        """A piece of the body."""
+        cycle = self.cycle
+        if not data or cycle is None or cycle.disconnected or self._is_head:
+            return
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+
+    def finish(self) -> None:
+        """The answer is complete; the connection may carry another request."""
+        cycle = self.cycle
+        if cycle is None or cycle.disconnected or cycle.response_complete:
+            return
+        if self._is_chunked and not self._is_head:
+            cycle.transport.write(b"0\r\n\r\n")
+        cycle.response_complete = True
+        cycle.message_event.set()
+        self._wire.complete(self)
+        if not cycle.keep_alive:
+            self._wire.hang_up()
+        cycle.on_response()
+
+    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        """A whole answer."""
+        self.start(status, headers, len(body))
+        self.write(body)
+        self.finish()
+
+    def cut(self) -> None:
+        """End the connection without the end of the answer: FIN, no terminating chunk.
+
+        A client takes a clean end for a complete answer (openai-python does so without `[DONE]`). Not RST: it can
+        destroy the error event that the client has not read yet.
+        """
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # silences uvicorn's complaint about an incomplete answer
+            self.cycle.message_event.set()
+        self._wire.hang_up()
+
+    # -- the connection's side
+
+    def lost(self) -> None:
+        """The client has closed the connection."""
+        self.is_gone = True
+        call, self._on_gone = self._on_gone, None
+        self._on_pause = self._on_resume = None
+        if call is not None:
+            call()
+
+    def full(self) -> None:
+        if self._on_pause is not None:
+            self._on_pause()
+
+    def drained(self) -> None:
+        if self._on_resume is not None:
+            self._on_resume()

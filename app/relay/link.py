@@ -1,0 +1,182 @@
+"""The relay's one line to its supervisor: the table comes in, leases and wishes go out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from pathlib import Path
+
+from app.channel import (
+    Answer,
+    Applied,
+    Drain,
+    Failing,
+    FromRelay,
+    Hello,
+    InFlight,
+    Publish,
+    Unwanted,
+    Wanted,
+    frame,
+    from_supervisor,
+    read_frame,
+)
+from app.table import Table
+from backends.base import Endpoint
+from backends.errors import NotReady
+
+# Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that
+# took the engine out of routing, and `Applied` flushes them (app/channel.py).
+FLUSH_S = 0.05
+
+
+class Lease:
+    """One request's hold on one backend, from before it waits until its exchange is closed."""
+
+    def __init__(self, link: Link, backend: str) -> None:
+        self._link = link
+        self._backend = backend
+        self._generation: int | None = 0
+        link.count(backend, 0, 1)
+
+    def bind(self, generation: int) -> None:
+        """The start of the engine that it uses."""
+        if self._generation is not None:
+            self._link.count(self._backend, self._generation, -1)
+            self._link.count(self._backend, generation, 1)
+            self._generation = generation
+
+    def release(self) -> None:
+        """Over; may be repeated."""
+        if self._generation is not None:
+            self._link.count(self._backend, self._generation, -1)
+            self._generation = None
+
+
+class Link:
+    """Holds the current table; one per relay."""
+
+    table: Table
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()  # the supervisor is gone
+        self.drain_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._counts: Counter[tuple[str, int]] = Counter()
+        self._of_backend: Counter[str] = Counter()
+        self._changed: set[tuple[str, int]] = set()
+        self._flush: asyncio.TimerHandle | None = None
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._seq = 0
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self, path: Path) -> None:
+        """Say hello and wait for the first table; OSError or IncompleteReadError when there is no supervisor."""
+        reader, self._writer = await asyncio.open_unix_connection(path)
+        self._send(Hello(pid=os.getpid()))
+        first = asyncio.Event()
+        self._reading = asyncio.create_task(self._read(reader, first))
+        lost = asyncio.create_task(self.lost.wait())
+        came = asyncio.create_task(first.wait())
+        _, pending = await asyncio.wait({lost, came}, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        if self.lost.is_set():
+            raise ConnectionError("the supervisor closed relay.sock before it published a table")
+
+    async def aclose(self) -> None:
+        """Close the line."""
+        if self._flush is not None:
+            self._flush.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        if self._writer is not None:
+            self._writer.close()
+
+    # -- for requests
+
+    def hold(self, backend: str) -> Lease:
+        """A lease, to be bound to a generation and released."""
+        return Lease(self, backend)
+
+    def in_flight(self, backend: str) -> int:
+        """Requests of this relay that hold or wait for that backend."""
+        return self._of_backend[backend]
+
+    async def wanted(self, backend: str, wait_s: float) -> None:
+        """Return when the backend serves (the table says so then); NotReady when it won't, or not within `wait_s`."""
+        self._seq += 1
+        seq, future = self._seq, asyncio.get_running_loop().create_future()
+        self._waiting[seq] = future
+        self._send(Wanted(seq=seq, backend=backend))
+        try:
+            async with asyncio.timeout(wait_s):
+                answer = await future
+        except TimeoutError as exc:
+            self._send(Unwanted(seq=seq))
+            raise NotReady(backend, f"it is not ready after {wait_s:g} s", self._advice(backend)) from exc
+        except asyncio.CancelledError:
+            self._send(Unwanted(seq=seq))
+            raise
+        finally:
+            del self._waiting[seq]
+        if not answer.is_ready:
+            raise NotReady(backend, answer.reason or "it is not running", answer.retry_after_s)
+
+    def failing(self, endpoint: Endpoint) -> None:
+        """Tell the supervisor that this start of an engine refuses connections."""
+        self._send(Failing(backend=endpoint.engine, generation=endpoint.generation))
+
+    def count(self, backend: str, generation: int, change: int) -> None:
+        """Leases of one start of one backend, plus or minus one."""
+        key = (backend, generation)
+        self._counts[key] += change
+        self._of_backend[backend] += change
+        self._changed.add(key)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._report)
+
+    # -- within
+
+    def _advice(self, backend: str) -> float | None:
+        found = self.table.backends.get(backend)
+        return found.retry_after_s if found is not None else None
+
+    def _report(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        if self._changed:
+            counts = tuple((backend, gen, self._counts[backend, gen]) for backend, gen in self._changed)
+            for backend, gen, held in counts:
+                if held == 0:
+                    del self._counts[backend, gen]
+            self._changed.clear()
+            self._send(InFlight(counts=counts))
+
+    def _send(self, message: FromRelay) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(frame(message))
+
+    async def _read(self, reader: asyncio.StreamReader, first: asyncio.Event) -> None:
+        try:
+            while True:
+                match from_supervisor.decode(await read_frame(reader)):
+                    case Publish(table=table):
+                        self.table = table
+                        self._report()
+                        self._send(Applied(version=table.version))
+                        first.set()
+                    case Answer(seq=seq) as answer:
+                        future = self._waiting.get(seq)
+                        if future is not None and not future.done():
+                            future.set_result(answer)
+                    case Drain(seconds=seconds):
+                        if not self.drain_s.done():
+                            self.drain_s.set_result(seconds)
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # said by `lost`
+        finally:
+            self.lost.set()

@@ -1,0 +1,89 @@
+"""What one model request asks for and what each engine is sent for it. Pure and synchronous."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.errors import Problem, bad_request
+from app.relay import body as bodies
+from app.routing import Resolved, may_use, nearest, resolve
+from app.table import Key, Table
+from backends.base import Usage
+
+MAX_NAME_CHARS = 256
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without."""
+
+    path: str
+    name: str
+    needs: str
+
+
+OPERATIONS = {
+    "/v1/chat/completions": Operation("/chat/completions", "chat", "messages"),
+    "/v1/completions": Operation("/completions", "text_completion", "prompt"),
+    "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
+}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One request, understood. `name` is the client's own name for the model; answers carry it."""
+
+    operation: Operation
+    name: str
+    resolved: Resolved
+    is_stream: bool
+    wants_usage: bool
+    body: bytes
+
+    def edited(self, model: str, *, asks_usage: bool) -> bytes:
+        """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
+        fields: dict[str, bytes] = {}
+        if model != self.name:
+            fields["model"] = msgspec.json.encode(model)
+        if asks_usage:
+            fields["stream_options"] = bodies.stream_options(self.body)
+        return bodies.edit(self.body, fields) if fields else self.body
+
+    def hides_usage(self, usage: Usage) -> bool:
+        """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
+        return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS
+
+
+def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Plan:
+    """What a checked body asks for; Problem for what cannot be, with the field's name and never its content."""
+    head = bodies.read(body)
+    if head.messages is not None and operation.needs == "messages" and bytes(memoryview(head.messages)[:1]) != b"[":
+        raise bad_request("'messages' is missing.", param="messages", code="missing_field")
+    if operation.needs != "messages" and f'"{operation.needs}"'.encode() not in body:
+        raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
+    if not head.model:
+        if table.default_model is None:
+            raise bad_request("'model' is missing.", param="model", code="missing_field")
+        name = table.default_model
+    else:
+        name = head.model
+    return Plan(
+        operation=operation,
+        name=name,
+        resolved=_resolved(table, key, name),
+        is_stream=bool(head.stream) and operation.name != "embeddings",
+        wants_usage=bool(head.stream_options and head.stream_options.include_usage),
+        body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
+    )
+
+
+def _resolved(table: Table, key: Key | None, name: str) -> Resolved:
+    found = resolve(table, name) if len(name) <= MAX_NAME_CHARS else None
+    if found is None or not (may_use(key, name) or may_use(key, found.name)):
+        raise unknown_model(table, key, name)
+    return found
+
+
+def unknown_model(table: Table, key: Key | None, name: str) -> Problem:
+    """404 with the nearest names this key may see; the name itself is not echoed."""
+    near = nearest(table, key, name)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near[:3])}?" if near else " GET /v1/models lists the names."
+    return Problem(404, "model_not_found", f"There is no such model here.{hint}", param="model")

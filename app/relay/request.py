@@ -1,0 +1,128 @@
+"""One HTTP request at the data listener: what it says of itself, and the one way to answer it."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from app.errors import JSON, Problem, unauthorized
+from app.keys import find
+from app.relay.line import Line
+from app.relay.wire import EXTENSION
+from app.table import Key, Table
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
+# What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
+FORWARDED = ("traceparent", "tracestate")
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Request:
+    """Made once per request; header names are lower case."""
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> None:
+        self.line: Line = scope["extensions"][EXTENSION]
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("ascii")
+        self.query: str = scope["query_string"].decode("ascii", "replace")
+        self.table = table
+        self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._pairs}
+        self._receive = receive
+        given = self.headers.get("x-request-id", "")
+        self.id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        self.base = {"x-request-id": self.id, **self._cors()}
+
+    def _cors(self) -> dict[str, str]:
+        origin = self.headers.get("origin")
+        allowed = self.table.cors_origins
+        if not allowed:
+            return {}
+        if origin is None or (origin not in allowed and "*" not in allowed):
+            return {"vary": "origin"}
+        return {
+            "vary": "origin",
+            "access-control-allow-origin": origin,
+            "access-control-expose-headers": "x-request-id",
+        }
+
+    def engine_headers(self) -> list[tuple[str, str]]:
+        """What goes to the engine with the body."""
+        passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
+        return [("content-type", JSON), ("x-request-id", self.id), *passed]
+
+    # -- who asks
+
+    def principal(self, now: float) -> Key | None:
+        """The key that asks; None where no key exists at all. Problem (401) otherwise. `now` is Unix seconds."""
+        if not self.table.keys:
+            return None
+        given = [value for name, value in self._pairs if name == b"authorization"]
+        if len(given) > 1:
+            raise unauthorized("The request has more than one Authorization header.")
+        scheme, _, secret = (given[0] if given else b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not secret.strip():
+            raise unauthorized("An API key is needed: send it as 'Authorization: Bearer KEY'.")
+        key = find(secret.strip(), self.table.keys, now)
+        if key is None:
+            raise unauthorized("This API key is not known here, or it has expired.")
+        return key
+
+    # -- what it brings
+
+    def check_type(self) -> None:
+        """Problem (415) unless the body is said to be plain JSON, or nothing is said."""
+        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
+        kind, _, rest = self.headers.get("content-type", JSON).lower().partition(";")
+        charset = rest.partition("charset=")[2].strip(' "')
+        if not _JSON_TYPE.match(kind.strip()) or charset not in ("", "utf-8", "utf8", "us-ascii"):
+            raise Problem(415, "unsupported_media_type", "The request's body must be application/json in UTF-8.")
+
+    async def body(self) -> bytes:
+        """The whole body; Problem (413) beyond the limit, by what is announced and by what comes."""
+        limit = self.table.limits.max_body_bytes
+        announced = self.headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        pieces: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            pieces.append(piece)
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    # -- the answer
+
+    def answer(self, status: int, body: bytes, content_type: str = JSON, **headers: str) -> None:
+        """A whole answer."""
+        self.line.answer(status, {"content-type": content_type, **self.base, **headers}, body)
+
+    def answer_json(self, value: Any) -> None:
+        """200 with a value as JSON."""
+        self.answer(200, msgspec.json.encode(value))
+
+    def refuse(self, problem: Problem) -> None:
+        """A failure before the first byte."""
+        self.line.answer(problem.status, {"content-type": JSON, **self.base, **problem.headers}, problem.body())
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "request_too_large", f"The request's body is larger than {limit} bytes.")

@@ -1,0 +1,220 @@
+"""The data listener's routes: model routes and the model list are served here, the rest by the supervisor.
+
+A plain ASGI callable: one dictionary look-up stands between a request and its handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+
+from app.errors import JSON, Problem, forbidden, method_not_allowed, not_found, problem
+from app.relay import body as bodies
+from app.relay.dispatch import Dispatcher
+from app.relay.link import Link
+from app.relay.plan import OPERATIONS, Operation, plan, unknown_model
+from app.relay.request import ClientGone, Receive, Request
+from app.routing import visible
+from app.table import Table
+from backends.base import Endpoint, State, Timeouts
+from backends.errors import BackendError, EngineFailed, NotReady
+from backends.upstream import Call, Upstream
+
+log = structlog.get_logger()
+
+# Served by the supervisor over its control socket; for whom is decided here.
+OPEN = frozenset({"/version", "/openapi.json", "/docs"})
+FOR_ADMINS = frozenset({"/metrics"})
+ADMIN_PREFIX = "/admin/"
+MAX_CONTROL_BYTES = 64 * 1024 * 1024
+_READS = "GET, HEAD, OPTIONS"
+
+Handler = Callable[[Request], Awaitable[None]]
+
+
+class Routes:
+    """The ASGI application of one relay."""
+
+    def __init__(self, link: Link, upstream: Upstream, dispatcher: Dispatcher, control: Path) -> None:
+        self._link = link
+        self._upstream = upstream
+        self._dispatcher = dispatcher
+        self._control = Endpoint(
+            "gateway", 0, f"unix:{control}", timeouts=Timeouts(connect_s=5, first_byte_s=60, between_events_s=60)
+        )
+        self._reads: dict[str, Handler] = {
+            "/v1/models": self._models,
+            "/livez": self._livez,
+            "/readyz": self._readyz,
+            "/health": self._health,
+        }
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
+        request = Request(scope, receive, self._link.table)
+        task = asyncio.current_task()
+        assert task is not None
+        request.line.when_gone(lambda: _cancel(task))
+        try:
+            await self._route(request)
+        except Problem as exc:
+            request.refuse(exc)
+        except BackendError as exc:
+            request.refuse(problem(exc))
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            if not request.line.is_gone:
+                raise
+            task.uncancel()  # the client left: that ends the work, and is nobody's error
+        except Exception:  # the top of a request's task
+            log.error("request broke the relay", request_id=request.id, exc_info=True)
+            if not request.line.is_started:
+                request.refuse(Problem(500, "internal_error", "The gateway made a mistake; it is in its log."))
+            else:
+                request.line.cut()
+        finally:
+            request.line.when_gone(None)
+
+    async def _route(self, request: Request) -> None:
+        path = self._path(request)
+        operation = OPERATIONS.get(path)
+        if request.method == "OPTIONS":
+            self._options(request, path)
+        elif operation is not None:
+            if request.method != "POST":
+                raise method_not_allowed("POST, OPTIONS")
+            await self._operate(request, operation)
+        elif path in self._reads or path.startswith("/v1/models/"):
+            if request.method not in ("GET", "HEAD"):
+                raise method_not_allowed(_READS)
+            await self._reads.get(path, self._model)(request)
+        elif path in OPEN or path in FOR_ADMINS or path.startswith(ADMIN_PREFIX):
+            await self._forward(request, path)
+        else:
+            raise not_found()
+
+    @staticmethod
+    def _path(request: Request) -> str:
+        """The path as it came, not decoded: an encoded slash is no slash here. A proxy may leave the root path on."""
+        root = request.table.root_path
+        return request.path.removeprefix(root) if root and request.path.startswith(f"{root}/") else request.path
+
+    # -- model routes
+
+    async def _operate(self, request: Request, operation: Operation) -> None:
+        key = request.principal(time.time())
+        request.check_type()
+        body = await request.body()
+        for _ in bodies.walk(body):
+            if len(body) > bodies.INLINE_BYTES:
+                await asyncio.sleep(0)
+        await self._dispatcher.serve(request, plan(operation, body, request.table, key))
+
+    async def _models(self, request: Request) -> None:
+        key = request.principal(time.time())
+        table = request.table
+        entries = [_entry(table, name, backend) for name, backend in visible(table, key).items()]
+        request.answer_json({"object": "list", "data": entries})
+
+    async def _model(self, request: Request) -> None:
+        key = request.principal(time.time())
+        name = unquote(self._path(request).removeprefix("/v1/models/"))
+        names = visible(request.table, key)
+        exact = request.table.aliases.get(name, name)
+        if exact not in names:
+            raise unknown_model(request.table, key, name)
+        request.answer_json(_entry(request.table, exact, names[exact]))
+
+    # -- is it alive, is it ready
+
+    async def _livez(self, request: Request) -> None:
+        request.answer_json({"status": "ok"})
+
+    async def _readyz(self, request: Request) -> None:
+        table = request.table
+        if table.draining or not _can_serve(table):
+            why = "it is shutting down" if table.draining else "no model is ready or able to start"
+            raise problem(NotReady("gateway", why))
+        request.answer_json({"status": "ok"})
+
+    async def _health(self, request: Request) -> None:
+        """Details for admins (everybody while no key exists); for the rest only whether it serves."""
+        try:
+            self._check_admin(request)
+        except Problem:
+            await self._readyz(request)
+        else:
+            await self._forward(request, "/health")
+
+    # -- the supervisor's routes
+
+    def _check_admin(self, request: Request) -> None:
+        key = request.principal(time.time())
+        if key is not None and key.role != "admin":
+            raise forbidden("This needs a key of role 'admin'.")
+
+    async def _forward(self, request: Request, path: str) -> None:
+        if path not in OPEN:
+            self._check_admin(request)
+        body = await request.body()
+        target = f"{path}?{request.query}" if request.query else path
+        headers = [
+            ("x-request-id", request.id),
+            ("content-type", request.headers.get("content-type", JSON)),
+        ]
+        method = "GET" if request.method == "HEAD" else request.method
+        try:
+            exchange = await self._upstream.open(self._control, Call(method, target, body, headers))
+            try:
+                answer = await exchange.read(MAX_CONTROL_BYTES)
+            finally:
+                exchange.close()
+        except (BackendError, ValueError) as exc:
+            raise problem(EngineFailed("gateway", "its supervisor did not answer")) from exc
+        kind = exchange.headers.get("content-type", JSON)
+        extra = {"allow": exchange.headers["allow"]} if "allow" in exchange.headers else {}
+        request.answer(exchange.status, answer, kind, **extra)
+
+    # -- OPTIONS
+
+    def _options(self, request: Request, path: str) -> None:
+        methods = "POST, OPTIONS" if path in OPERATIONS else _READS
+        if path.startswith(ADMIN_PREFIX):
+            methods = "GET, HEAD, POST, OPTIONS"
+        headers = {"allow": methods, **request.base}
+        if "access-control-allow-origin" in headers and "access-control-request-method" in request.headers:
+            headers |= {
+                "access-control-allow-methods": methods,
+                "access-control-allow-headers": "authorization, content-type, x-request-id",
+                "access-control-max-age": "600",
+            }
+        request.line.answer(204, headers, b"")
+
+
+def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
+    found = table.backends.get(backend)
+    state = found.state if found is not None else State.STOPPED
+    return {
+        "id": name,
+        "object": "model",
+        "created": table.created,
+        "owned_by": found.kind if found is not None else "modelport",
+        "state": str(state),
+    }
+
+
+def _can_serve(table: Table) -> bool:
+    """At least one public model is ready or able to start."""
+    used = {t.backend for model in table.models.values() for t in model.targets}
+    used |= {wildcard.backend for wildcard in table.wildcards}
+    return any(b.endpoint is not None or b.can_start for name, b in table.backends.items() if name in used)
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()

@@ -1,0 +1,235 @@
+"""Our HTTP/1.1 protocol class: uvicorn's httptools one with deadlines, bounds and JSON errors.
+
+Bounds come from app.table.Limits: headers within `headers_s` (silent connections too), bodies within `body_s`, idle
+connections for `idle_s`, a reader that takes nothing for `stalled_reader_s` is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.errors import JSON, Problem
+from app.relay.line import CUT_GRACE_S, Line
+from app.table import Limits
+
+MAX_HEADER_LINES = 256
+MAX_HEAD_BYTES = 64 * 1024
+EXTENSION = "modelport"
+# How long what a client still sends is read and dropped after it was refused.
+LINGER_S = 2.0
+
+
+class Wire(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(
+        self,
+        limits: Callable[[], Limits],
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits()
+        self._lines: deque[Line] = deque()  # requests whose answer is not complete; the first one is being answered
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._header_lines = self._header_bytes = 0
+        self._in_head = True
+        self._is_refused = self._is_hanging_up = False
+        self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # call_later takes fractions
+
+    # -- deadlines
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self.refuse(Problem(503, "too_many_connections", "This gateway has as many connections as it accepts."))
+            return
+        self._await(self._limits.headers_s, self._late_head)
+
+    def _await(self, seconds: float, call: Callable[[], None]) -> None:
+        self._settle_deadline()
+        self._deadline = self.loop.call_later(seconds, call)
+
+    def _settle_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late_head(self) -> None:
+        if self.flow.read_paused:  # a pipelined request waits because we do not read
+            self._await(self._limits.headers_s, self._late_head)
+        elif self._head_bytes == 0:
+            self.transport.abort()  # it never said anything: there is nobody to tell
+        else:
+            message = f"The request's headers were not complete within {self._limits.headers_s:g} s."
+            self.refuse(Problem(408, "request_timeout", message))
+
+    def _late_body(self) -> None:
+        if self.flow.read_paused:
+            self._await(self._limits.body_s, self._late_body)
+            return
+        message = f"The request's body was not complete within {self._limits.body_s:g} s."
+        self.refuse(Problem(408, "request_timeout", message))
+
+    # -- what comes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._unset_keepalive_if_required()
+        if self._in_head:
+            if self._head_bytes == 0:
+                self._await(self._limits.headers_s, self._late_head)
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # answered as a plain request; on_headers_complete saw to it that the connection ends with it
+        except httptools.HttpParserError as exc:
+            self.refuse(_refusal(exc))
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self.refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._header_lines = self._header_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_lines += 1
+        self._header_bytes += len(name) + len(value) + 4
+        if self._header_lines > MAX_HEADER_LINES or self._header_bytes > MAX_HEAD_BYTES:
+            raise _too_large()
+        if self._in_head:  # trailers are counted and dropped
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._check_head()
+        self._in_head = False
+        line = Line(self, self.loop.time())
+        self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]
+        super().on_headers_complete()
+        line.cycle = self.cycle
+        self._lines.append(line)
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
+        self._await(self._limits.body_s, self._late_body)
+
+    def _check_head(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise Problem(400, "invalid_host", "A request has exactly one Host header.")
+        if len(self.url) > MAX_HEAD_BYTES:
+            raise _too_large()
+        if not (self.url.startswith(b"/") or self.url == b"*") or not self.url.isascii():
+            raise Problem(400, "invalid_path", "The request's target must be a path that starts with '/'.")
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def on_message_complete(self) -> None:
+        self._settle_deadline()
+        self._in_head, self._head_bytes = True, 0
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._settle_deadline()
+        if self._stall is not None:
+            self._stall.cancel()
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        lines, self._lines = self._lines, deque()
+        for line in lines:
+            line.lost()
+
+    # -- what goes out
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer what cannot be read as a request, and hang up; an answer that is under way is finished first."""
+        self._settle_deadline()
+        self._is_refused = True
+        line = self._lines[0] if self._lines else None
+        if line is not None and line.cycle is not None and (line.is_started or not line.cycle.more_body):
+            line.cycle.keep_alive = False
+        elif not self.transport.is_closing():
+            body = problem.body()
+            lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
+            lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in problem.headers.items()]
+            head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (JSON.encode(), len(body))
+            self.transport.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
+            self.hang_up()
+            if line is not None:
+                line.cut()
+
+    def hang_up(self) -> None:
+        """Close after what is written. A client that is still sending gets its answer first: closing under it would
+        reset the connection and destroy the answer before it is read, so the rest is read and dropped for a moment."""
+        if self._is_hanging_up:
+            return
+        self._is_hanging_up = True
+        is_sending = not self._in_head or self._is_refused
+        if is_sending and self.transport.can_write_eof() and not self.transport.is_closing():
+            self._is_refused = True
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self.loop.call_later(LINGER_S, self.transport.abort)
+        else:
+            self.transport.close()
+            self.loop.call_later(CUT_GRACE_S, self.transport.abort)
+
+    def complete(self, line: Line) -> None:
+        """That request is answered."""
+        if self._lines and self._lines[0] is line:
+            self._lines.popleft()
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self.transport.is_closing():
+            self.hang_up()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._lines:
+            self._lines[0].full()
+        self._watch_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+        if self._lines:
+            self._lines[0].drained()
+
+    def _watch_reader(self, waiting: int) -> None:
+        self._stall = self.loop.call_later(self._limits.stalled_reader_s, self._check_reader, waiting)
+
+    def _check_reader(self, waiting: int) -> None:
+        now = self.transport.get_write_buffer_size()
+        if now >= waiting:
+            self.transport.abort()
+        else:
+            self._watch_reader(now)
+
+
+def _too_large() -> Problem:
+    message = f"The request's headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADER_LINES} lines."
+    return Problem(431, "headers_too_large", message)
+
+
+def _refusal(error: httptools.HttpParserError) -> Problem:
+    for cause in (error.__cause__, error.__context__):
+        if isinstance(cause, Problem):
+            return cause
+    return Problem(400, "invalid_http", "This is not a valid HTTP/1.1 request.")

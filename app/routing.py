@@ -1,0 +1,134 @@
+"""Which engines may serve a name, and in which order. Pure: the table, the counts and the dice come in as arguments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from app.table import Backend, Key, Model, Table, Target, Wildcard
+from backends.base import State
+
+NEAREST = 5
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A name found: `label` is how the configuration spells it (for metrics), `targets` in the order to try."""
+
+    name: str
+    label: str
+    model: Model
+
+
+def resolve(table: Table, name: str) -> Resolved | None:
+    """The model behind a name: exact, then alias, the longest wildcard, `default_model`; None when unknown."""
+    found = _named(table, name)
+    if found is None and table.default_model is not None:
+        return _named(table, table.default_model)
+    return found
+
+
+def _named(table: Table, name: str) -> Resolved | None:
+    exact = table.aliases.get(name, name)
+    model = table.models.get(exact)
+    if model is not None:
+        return Resolved(exact, exact, model)
+    for wildcard in sorted(table.wildcards, key=lambda w: -len(w.prefix)):
+        part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
+        if part and _has(table.backends.get(wildcard.backend), part):
+            target = Target(backend=wildcard.backend, model=part)
+            return Resolved(name, f"{wildcard.prefix}*", Model(name=name, targets=(target,)))
+    return None
+
+
+def _has(backend: Backend | None, name: str) -> bool:
+    """Whether an engine may have a model of that name. Ollama's `m` is `m:latest`, and case does not matter there."""
+    if backend is None:
+        return False
+    if not backend.is_strict:
+        return True
+    wanted = name.lower()
+    names = {known.lower() for known in backend.models or ()}
+    return wanted in names or f"{wanted}:latest" in names
+
+
+def order(table: Table, model: Model, in_flight: Callable[[str], int], dice: Callable[[], float]) -> Iterator[Target]:
+    """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn.
+
+    Among a model's own: what serves now, then what can be started, then the rest; by weight (a share of requests), and
+    among equal weights the one with the fewest requests in flight.
+    """
+    seen: set[tuple[str, str]] = set()
+    for name in [model.name, *model.fallbacks]:
+        chosen = model if name == model.name else table.models.get(table.aliases.get(name, name))
+        if chosen is None:
+            continue
+        for target in _order(table, chosen.targets, in_flight, dice):
+            if (target.backend, target.model) not in seen:
+                seen.add((target.backend, target.model))
+                yield target
+
+
+def _order(
+    table: Table, targets: tuple[Target, ...], in_flight: Callable[[str], int], dice: Callable[[], float]
+) -> list[Target]:
+    if len(targets) == 1:
+        return list(targets)
+    ranks: dict[int, list[Target]] = {0: [], 1: [], 2: []}
+    for target in targets:
+        ranks[_rank(table.backends.get(target.backend))].append(target)
+    return [target for rank in ranks.values() for target in _by_weight(rank, in_flight, dice)]
+
+
+def _rank(backend: Backend | None) -> int:
+    if backend is None:
+        return 2
+    if backend.state is State.READY and backend.endpoint is not None:
+        return 0
+    return 1 if backend.can_start else 2
+
+
+def _by_weight(targets: list[Target], in_flight: Callable[[str], int], dice: Callable[[], float]) -> Iterator[Target]:
+    left = sorted(targets, key=lambda t: (in_flight(t.backend), dice()))
+    while left:
+        point = dice() * sum(t.weight for t in left)
+        for target in left:
+            point -= target.weight
+            if point < 0:
+                break
+        # The dice chose a weight; among targets of that weight the least busy one serves.
+        chosen = next(t for t in left if t.weight == target.weight)
+        left.remove(chosen)
+        yield chosen
+
+
+def may_use(key: Key | None, name: str) -> bool:
+    """Whether a key may use a model; a pattern in the key's list may end in `*`."""
+    if key is None or key.models is None:
+        return True
+    return any(name == p or (p.endswith("*") and name.startswith(p[:-1])) for p in key.models)
+
+
+def visible(table: Table, key: Key | None) -> dict[str, str]:
+    """Public names this key may use → their backend; models behind wildcards under their shortest public name, once."""
+    names = {name: model.targets[0].backend for name, model in table.models.items() if model.targets}
+    listed = {(t.backend, t.model) for model in table.models.values() for t in model.targets}
+    for wildcard in sorted(table.wildcards, key=lambda w: len(w.prefix)):
+        for part in _listed(table.backends, wildcard):
+            name = f"{wildcard.prefix}{part}"
+            if name not in names and (wildcard.backend, part) not in listed:
+                listed.add((wildcard.backend, part))
+                names[name] = wildcard.backend
+    return {name: backend for name, backend in names.items() if may_use(key, name)}
+
+
+def _listed(backends: Mapping[str, Backend], wildcard: Wildcard) -> tuple[str, ...]:
+    backend = backends.get(wildcard.backend)
+    return (backend.models or ()) if backend is not None else ()
+
+
+def nearest(table: Table, key: Key | None, name: str) -> list[str]:
+    """Names like `name` that this key may see, nearest first."""
+    names = [*visible(table, key), *(a for a, n in table.aliases.items() if may_use(key, n))]
+    return difflib.get_close_matches(name[:256], names, n=NEAREST, cutoff=0.4)

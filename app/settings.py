@@ -1,0 +1,172 @@
+"""What the environment and the command line say, before and beside the file. The environment is always passed in."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from app.complaints import complaints
+from app.document import ConfigError, Place
+
+CONFIG_NAME = "modelport.yaml"
+CONTROL_SOCKET = "control.sock"
+LogFormat = Literal["console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Relays = Annotated[int, Field(ge=1, le=64)]
+
+# sockaddr_un.sun_path without its closing zero byte.
+_SOCKET_NAME_BYTES = 107 if sys.platform == "linux" else 103
+_LONGEST_SOCKET = CONTROL_SOCKET
+
+
+class Settings(BaseSettings):
+    """Every environment variable, by its own name in lower case. LLaMA-Factory's names keep their meaning."""
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, case_sensitive=False, env_ignore_empty=True)
+
+    api_host: str | None = Field(
+        None, min_length=1, description="Address to listen on. Default: `server.host`, 127.0.0.1. Others need a key."
+    )
+    api_port: Port | None = Field(None, description="Port to listen on. Default: `server.port`, 8000.")
+    api_key: SecretStr | None = Field(
+        None, description="One key or several, comma separated; each opens every model and has the role admin."
+    )
+    api_model_name: str | None = Field(
+        None, min_length=1, description="One more name for the default model, or for the only one."
+    )
+    fastapi_root_path: str | None = Field(
+        None,
+        pattern=r"^(/[^\s?#]*[^/\s?#])?$",
+        description="Path under which a proxy shows us. Default: `server.root_path`.",
+    )
+    modelport_config: Path | None = Field(
+        None, description="Configuration file. Default: modelport.yaml in the working folder, when there is one."
+    )
+    modelport_state: Path | None = Field(None, description="State folder. Default: the platform's user state folder.")
+    modelport_relays: Relays | None = Field(None, description="Relay processes. Default: `server.relays`, 1.")
+    modelport_log_level: LogLevel | None = Field(None, description="debug, info, warning or error. Default: info.")
+    modelport_log_format: LogFormat | None = Field(
+        None, description="console or json. Default: console on a terminal, else json."
+    )
+    ollama_host: str | None = Field(
+        None, description="The Ollama daemon, used when there is no configuration file. Default: 127.0.0.1:11434."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing behind the caller's back: the environment comes through `from_env`."""
+        return (init_settings,)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """The settings in `env`; ConfigError names every variable that is wrong."""
+        source = EnvSettingsSource(cls)
+        source.env_vars = {name.lower(): value for name, value in env.items() if value}
+        try:
+            return cls(**source())
+        except ValidationError as exc:
+            raise ConfigError(
+                [f"environment: {_variable(place)}: {text}" for place, text in complaints(cls, exc, set())]
+            ) from exc
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys in API_KEY; ConfigError when it is set and holds none, or one that no header can carry."""
+        if self.api_key is None:
+            return ()
+        keys = [part.strip() for part in self.api_key.get_secret_value().split(",")]
+        keys = list(dict.fromkeys(key for key in keys if key))
+        if not keys:
+            raise ConfigError(["environment: API_KEY: is set and holds no key"])
+        if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+            raise ConfigError(
+                ["environment: API_KEY: a key must be printable ASCII without blanks: a header carries it"]
+            )
+        return tuple(keys)
+
+
+def _variable(place: Place) -> str:
+    return ".".join(str(part) for part in place).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What one start of the gateway was told. `None`: not said on the command line.
+
+    `env` is the whole environment: `${NAME}` in the file is filled in from it, again at every reload.
+    """
+
+    state: Path
+    config_path: Path | None = None
+    host: str | None = None
+    port: int | None = None
+    relays: int | None = None
+    insecure_no_key: bool = False
+    log_format: LogFormat = "console"
+    log_level: LogLevel = "info"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def resolve(
+    env: Mapping[str, str],
+    *,
+    config: Path | None = None,
+    state: Path | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    relays: int | None = None,
+    insecure_no_key: bool = False,
+    log_format: LogFormat | None = None,
+    is_terminal: bool = False,
+) -> ServeOptions:
+    """Flags over environment over defaults, for everything that is not in the file; ConfigError when it cannot be."""
+    settings = Settings.from_env(env)
+    return ServeOptions(
+        state=state_folder(state or settings.modelport_state),
+        config_path=config_path(config or settings.modelport_config),
+        host=host,
+        port=port,
+        relays=relays,
+        insecure_no_key=insecure_no_key,
+        log_format=log_format or settings.modelport_log_format or ("console" if is_terminal else "json"),
+        log_level=settings.modelport_log_level or "info",
+        env=env,
+    )
+
+
+def config_path(given: Path | None) -> Path | None:
+    """The file to read: the given one, else modelport.yaml in the working folder; None when there is none."""
+    if given is not None:
+        return given
+    here = Path(CONFIG_NAME)
+    return here if here.is_file() else None
+
+
+def state_folder(given: Path | None) -> Path:
+    """The absolute state folder (not made here); ConfigError when a Unix socket in it would have too long a name."""
+    folder = (given or Path(platformdirs.user_state_dir("modelport", appauthor=False))).expanduser().absolute()
+    size = len(os.fsencode(folder / _LONGEST_SOCKET))
+    if size > _SOCKET_NAME_BYTES:
+        raise ConfigError(
+            [
+                f"state folder: '{folder}' is too long for a Unix socket: {folder.name}/{_LONGEST_SOCKET} would have "
+                f"{size} bytes with its folders, and {_SOCKET_NAME_BYTES} are possible. Set MODELPORT_STATE or --state "
+                "to a shorter path."
+            ]
+        )
+    return folder

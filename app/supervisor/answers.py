@@ -1,0 +1,166 @@
+"""What the admin application answers, as types; and the situation of public names, told from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app.table import Backend, Table, Target
+from backends.base import State
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ErrorDetail(_Answer):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorAnswer(_Answer):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+class ModelAnswer(_Answer):
+    """A public name. `state` is that of its best backend, `reason` says why it does not serve."""
+
+    name: str
+    state: State
+    reason: str | None = None
+    backends: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+
+
+class BackendAnswer(_Answer):
+    """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
+
+    `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
+    """
+
+    name: str
+    kind: str
+    state: State
+    reason: str | None = None
+    generation: int = 0
+    pid: int | None = None
+    restarts: int = 0
+    since_s: float = 0.0
+    load_s: float | None = None
+    in_flight: int = 0
+    engine_in_flight: int | None = None
+    models: tuple[str, ...] | None = None
+
+
+class Health(_Answer):
+    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be."""
+
+    status: Literal["ok", "degraded", "starting", "draining"]
+    version: str
+    uptime_s: float
+    models: tuple[ModelAnswer, ...]
+    backends: tuple[BackendAnswer, ...]
+
+
+class Version(_Answer):
+    """The version that runs."""
+
+    version: str
+
+
+class Models(_Answer):
+    """The public names; `wildcards` as they are written in the configuration."""
+
+    models: tuple[ModelAnswer, ...]
+    wildcards: tuple[str, ...] = ()
+
+
+class RelayProcesses(_Answer):
+    """The data path's processes."""
+
+    pids: tuple[int, ...]
+    connected: tuple[int, ...]
+    restarts: int
+
+
+class Status(_Answer):
+    """Everything at a glance."""
+
+    health: Health
+    pid: int
+    address: str
+    config: str | None
+    state_folder: str
+    table_version: int
+    leases: int
+    relays: RelayProcesses
+
+
+class Logs(_Answer):
+    """The last lines a backend's process wrote, oldest first."""
+
+    backend: str
+    lines: tuple[str, ...]
+
+
+class Reloaded(_Answer):
+    """The configuration that is in force now. `needs_restart`: settings that changed and are read only at a start."""
+
+    table_version: int
+    needs_restart: tuple[str, ...] = ()
+
+
+# From the state that serves best to the one that serves worst.
+_ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
+
+
+def models(table: Table) -> tuple[ModelAnswer, ...]:
+    """Every public name with its situation, in the configuration's order."""
+    return tuple(
+        ModelAnswer(
+            name=model.name,
+            state=(best := _best(table, model.targets))[0],
+            reason=best[1],
+            backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
+            aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
+            fallbacks=model.fallbacks,
+        )
+        for model in table.models.values()
+    )
+
+
+def overall(table: Table) -> Literal["ok", "degraded", "starting", "draining"]:
+    """One word for all public names."""
+    if table.draining:
+        return "draining"
+    served = [_best(table, model.targets) for model in table.models.values()]
+    if any(state is State.FAILED or (state in _AT_REST and not can_start) for state, _, can_start in served):
+        return "degraded"
+    return "starting" if any(state is State.STARTING for state, _, _ in served) else "ok"
+
+
+_AT_REST = (State.SLEEPING, State.STOPPED, State.STOPPING)
+
+
+def _best(table: Table, targets: Iterable[Target]) -> tuple[State, str | None, bool]:
+    found = [_situation(table.backends.get(target.backend), target.model) for target in targets]
+    if not found:
+        return State.FAILED, "it has no backend", False
+    return min(found, key=lambda situation: (_ORDER.index(situation[0]), not situation[2]))
+
+
+def _situation(backend: Backend | None, model: str) -> tuple[State, str | None, bool]:
+    if backend is None:
+        return State.STOPPED, "its backend is not known yet", True
+    if backend.state is State.READY and backend.is_strict and model not in (backend.models or (model,)):
+        return State.FAILED, f"{backend.name} has no model {model!r}", False
+    return backend.state, backend.reason, backend.can_start

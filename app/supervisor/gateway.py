@@ -1,0 +1,241 @@
+"""The gateway as one object: its parts, the table of this moment, and what an administrator may ask and order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from app import __version__, references
+from app.config import Config, ConfigError, load_all
+from app.settings import ServeOptions
+from app.supervisor import answers, banner, listener, publish, relays
+from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
+from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.hub import Hub
+from app.supervisor.leases import Leases
+from app.supervisor.relays import Relays
+from app.supervisor.scrape import Counters, Life, Scrape
+from app.supervisor.state import StateFolder
+from app.table import Backend, Table
+
+log = structlog.get_logger()
+
+READ_AT_START = ("host", "port", "relays", "root_path", "docs")
+
+
+class Gateway:
+    """Owns the configuration in force and the table's version; everything else is owned by the parts."""
+
+    def __init__(self, options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> None:
+        self.config = config
+        self.is_draining = False
+        self._options = options
+        self._state = state
+        self._url = listener.url(public)
+        self._began = time.monotonic()
+        self._created = int(time.time())
+        self._version = 0
+        self._backends: Mapping[str, Backend] = {}
+        self._seen: dict[str, banner.Seen] | None = None
+        self._reloading = asyncio.Lock()
+        self.leases = Leases()
+        counters = Counters(state.metrics)
+        self.relays = Relays(
+            public.fileno(),
+            counters,
+            relays.environment(os.environ, state.metrics, options.log_format, options.log_level),
+            lambda index: relays.argv(public.fileno(), state.path, index),
+        )
+        self.hub = Hub(self.leases, self.relays)
+        self.fleet = Fleet(
+            config.backends,
+            state_id=state.id,
+            publish=self.publish,
+            leases=self.leases,
+            drain_s=config.server.drain_s,
+            now=time.monotonic,
+            random=random.random,
+        )
+        self._scrape = Scrape(counters, self._lives, __version__)
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
+
+    # -- the table
+
+    def publish(self, backends: Mapping[str, Backend]) -> int:
+        """Tell the relays of these situations; the version of the table that says so."""
+        self._backends = dict(backends)
+        return self.publish_again()
+
+    def publish_again(self) -> int:
+        """Tell the relays of the configuration as it is now."""
+        self._version += 1
+        table = self._table()
+        self.hub.publish(table)
+        if self._seen is not None:
+            self._seen, lines = banner.progress(self._seen, self._backends, self._promised(), time.monotonic())
+            _say(*lines)
+        return self._version
+
+    def _table(self) -> Table:
+        return publish.build(self.config, self._backends, self._version, self.is_draining, self._created)
+
+    # -- the terminal
+
+    def announce(self) -> None:
+        """The banner now, and from now on how the engines get on."""
+        text = banner.banner(
+            self._table(),
+            version=__version__,
+            url=self._url,
+            is_loopback=references.is_loopback(self.config.server.host),
+            chat_model=self._chat_model(),
+        )
+        _say(text)
+        self._seen, lines = banner.progress({}, self._backends, self._promised(), time.monotonic())
+        _say(*lines)
+
+    def _promised(self) -> frozenset[str]:
+        return frozenset(
+            target.backend
+            for name, model in self.config.models.items()
+            if not name.endswith("*")
+            for target in model.all_targets()
+        )
+
+    def _chat_model(self) -> str | None:
+        for name, model in self.config.models.items():
+            targets = [self.config.backends[target.backend] for target in model.all_targets()]
+            if not name.endswith("*") and any(
+                getattr(backend, "task", "generate") == "generate" for backend in targets
+            ):
+                return name
+        return None
+
+    # -- what an administrator asks (app.supervisor.admin.Control)
+
+    def health(self) -> Health:
+        """How everything is."""
+        table = self._table()
+        return Health(
+            status=answers.overall(table),
+            version=__version__,
+            uptime_s=round(time.monotonic() - self._began, 3),
+            models=answers.models(table),
+            backends=tuple(_backend(status) for status in self.fleet.status()),
+        )
+
+    def models(self) -> Models:
+        """The public names."""
+        table = self._table()
+        return Models(
+            models=answers.models(table), wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards)
+        )
+
+    def status(self) -> Status:
+        """Everything at a glance."""
+        path = self._options.config_path
+        return Status(
+            health=self.health(),
+            pid=os.getpid(),
+            address=self._url,
+            config=str(path.absolute()) if path is not None else None,
+            state_folder=str(self._state.path),
+            table_version=self._version,
+            leases=self.leases.total(),
+            relays=RelayProcesses(
+                pids=self.relays.pids, connected=tuple(sorted(self.hub.pids)), restarts=self.relays.restarts
+            ),
+        )
+
+    async def metrics(self) -> bytes:
+        """Prometheus's page."""
+        return await self._scrape.render()
+
+    def logs(self, backend: str) -> Sequence[str]:
+        """The last lines its process wrote."""
+        return self.fleet.log_tail(backend)
+
+    # -- what an administrator orders
+
+    async def start(self, backend: str) -> BackendAnswer:
+        """Start it; failures before are forgiven."""
+        await self.fleet.start(backend)
+        return self._one(backend)
+
+    async def stop(self, backend: str) -> BackendAnswer:
+        """End it once its leases are returned."""
+        await self.fleet.stop(backend)
+        return self._one(backend)
+
+    async def restart(self, backend: str) -> BackendAnswer:
+        """End it as `stop` does, then start it."""
+        await self.fleet.restart(backend)
+        return self._one(backend)
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again. ConfigError for a bad one, which changes nothing."""
+        async with self._reloading:
+            try:
+                config = await asyncio.to_thread(load_all, self._options)
+            except ConfigError as exc:
+                log.error("configuration refused; nothing has changed", errors=exc.errors)
+                raise
+            before, self.config = self.config, config
+            self.fleet.drain_s = config.server.drain_s
+            try:
+                await self.fleet.reload(config.backends)
+            except BaseException:
+                self.config = before
+                raise
+            version = self.publish_again()
+            changed = tuple(
+                f"server.{name}"
+                for name in READ_AT_START
+                if getattr(before.server, name) != getattr(config.server, name)
+            )
+            log.info("configuration reloaded", table=version, needs_restart=changed)
+            return Reloaded(table_version=version, needs_restart=changed)
+
+    # -- from the fleet's words to ours
+
+    def _one(self, backend: str) -> BackendAnswer:
+        return next(_backend(status) for status in self.fleet.status() if status.name == backend)
+
+    def _lives(self) -> list[Life]:
+        return [Life(status.name, status.state, status.restarts) for status in self.fleet.status()]
+
+
+def _backend(status: BackendStatus) -> BackendAnswer:
+    return BackendAnswer(
+        name=status.name,
+        kind=status.kind,
+        state=status.state,
+        reason=status.reason,
+        generation=status.generation,
+        pid=status.pid,
+        restarts=status.restarts,
+        since_s=round(status.since_s, 3),
+        load_s=None if status.load_s is None else round(status.load_s, 3),
+        in_flight=status.leases,
+        engine_in_flight=status.in_flight,
+        models=status.models,
+    )
+
+
+def _say(*lines: str) -> None:
+    try:
+        for line in lines:
+            print(line, flush=True)
+    except OSError:
+        # Whoever read it has left; the gateway goes on. What is still buffered would fail again at the exit.
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,0 +1,259 @@
+"""The server of `relay.sock`: tells the relays the table, hears their leases, answers what they want."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from app.channel import (
+    Answer,
+    Applied,
+    Drain,
+    Failing,
+    FromRelay,
+    FromSupervisor,
+    Hello,
+    InFlight,
+    Publish,
+    Unwanted,
+    Wanted,
+    frame,
+    from_relay,
+    read_frame,
+)
+from app.supervisor.leases import Leases
+from app.supervisor.state import bind_private
+from app.table import Table
+
+log = structlog.get_logger()
+
+MAX_UNREAD_BYTES = 64 * 1024 * 1024
+
+
+class Outcome(Protocol):
+    """The end of a wish for an engine."""
+
+    @property
+    def is_ready(self) -> bool: ...
+    @property
+    def reason(self) -> str | None: ...
+    @property
+    def retry_after_s(self) -> float: ...
+
+
+class Fleet(Protocol):
+    """What the relays ask of it."""
+
+    async def wanted(self, backend: str) -> Outcome:
+        """Make it serve; returns when it does or when it is known that it won't. Publishes before it says yes."""
+        ...
+
+    def failing(self, backend: str, generation: int) -> None:
+        """A relay could not reach this start of it."""
+        ...
+
+    def leases_changed(self) -> None:
+        """What is held or applied is different now."""
+        ...
+
+
+class Processes(Protocol):
+    """The relays as processes."""
+
+    def lost(self, pid: int, is_at_fault: bool) -> None:
+        """Its connection is gone: it must end; at once when the connection was ended because of what it did."""
+        ...
+
+
+class _Relay:
+    """One connection. `asked` is every wish it has open."""
+
+    def __init__(self, number: int, pid: int, writer: asyncio.StreamWriter) -> None:
+        self.number = number
+        self.pid = pid
+        self.writer = writer
+        self.asked: dict[int, asyncio.Task[None]] = {}
+        self.late: asyncio.TimerHandle | None = None
+        self.is_at_fault = False
+
+    def __repr__(self) -> str:
+        return f"<_Relay {self.pid} asked={len(self.asked)}>"
+
+    def send(self, message: FromSupervisor) -> None:
+        """Never waits; a relay that does not read fills a buffer up to the limit and is then cut off."""
+        if self.writer.is_closing():
+            return
+        self.writer.write(frame(message))
+        if self.writer.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self.cut("it does not read")
+
+    def cut(self, reason: str) -> None:
+        """End the connection because of what the relay did or did not do."""
+        if not self.is_at_fault:
+            log.error("relay dropped", pid=self.pid, reason=reason)
+        self.is_at_fault = True
+        self.writer.transport.abort()
+
+
+class Hub:
+    """All relays' connections. Owns the table they have been told, and writes `leases`.
+
+    A relay that has not applied a table `patience_s` after it was told is cut off: everything that stops or reloads
+    an engine waits for it.
+    """
+
+    def __init__(self, leases: Leases, processes: Processes, patience_s: float = 10.0) -> None:
+        self._leases = leases
+        self._processes = processes
+        self._patience_s = patience_s
+        self._numbers = itertools.count(1)
+        self._relays: dict[int, _Relay] = {}
+        self._conversations: set[asyncio.Task[None]] = set()
+        self._table: Table | None = None
+        self._drain: Drain | None = None
+        self._server: asyncio.Server | None = None
+        self._fleet: Fleet | None = None
+
+    def __repr__(self) -> str:
+        return f"<Hub relays={[relay.pid for relay in self._relays.values()]}>"
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The relays that are connected."""
+        return tuple(relay.pid for relay in self._relays.values())
+
+    async def open(self, path: Path, fleet: Fleet) -> None:
+        """Listen."""
+        self._fleet = fleet
+        self._server = await asyncio.start_unix_server(self._accept, sock=bind_private(path))
+
+    async def close(self) -> None:
+        """End every connection; the relays end with theirs."""
+        if self._server is not None:
+            self._server.close()
+        for relay in self._relays.values():
+            relay.writer.transport.abort()
+        for task in self._conversations:
+            task.cancel()
+        await asyncio.gather(*self._conversations, return_exceptions=True)
+
+    def publish(self, table: Table) -> None:
+        """Tell every relay, and every one that comes later."""
+        self._table = table
+        for relay in list(self._relays.values()):
+            self._tell(relay, table)
+
+    def drain(self, seconds: float) -> None:
+        """Every relay, and every one that comes later, finishes what it has and ends."""
+        self._drain = Drain(seconds)
+        for relay in list(self._relays.values()):
+            relay.send(self._drain)
+
+    def _tell(self, relay: _Relay, table: Table) -> None:
+        relay.send(Publish(table))
+        if relay.late is None:
+            loop = asyncio.get_running_loop()
+            relay.late = loop.call_later(self._patience_s, self._overdue, relay, table.version)
+
+    def _overdue(self, relay: _Relay, version: int) -> None:
+        relay.late = None
+        told = self._table.version if self._table is not None else 0
+        if not self._leases.has_applied(relay.number, version):
+            relay.cut(f"it has not applied table {version} for {self._patience_s:g} s")
+        elif not self._leases.has_applied(relay.number, told):
+            # Newer tables were told meanwhile; this one gets its own time.
+            loop = asyncio.get_running_loop()
+            relay.late = loop.call_later(self._patience_s, self._overdue, relay, told)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._conversations.add(task)
+        relay: _Relay | None = None
+        try:
+            relay = await self._greet(reader, writer)
+            while True:
+                self._hear(relay, from_relay.decode(await read_frame(reader)))
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            pass
+        except (ValueError, msgspec.MsgspecError) as exc:
+            if relay is not None:
+                relay.cut(f"a malformed message: {exc}")
+            else:
+                log.error("connection to relay.sock dropped", reason=f"a malformed message: {exc}")
+        except asyncio.CancelledError:
+            # Only close() cancels; asyncio's streams log a cancelled conversation as an error.
+            pass
+        finally:
+            self._conversations.discard(task)
+            writer.transport.abort()
+            if relay is not None:
+                await self._forget(relay)
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Relay:
+        async with asyncio.timeout(self._patience_s):
+            hello = from_relay.decode(await read_frame(reader))
+        if not isinstance(hello, Hello):
+            raise ValueError(f"{type(hello).__name__} before Hello")
+        relay = _Relay(next(self._numbers), hello.pid, writer)
+        self._relays[relay.number] = relay
+        self._leases.joined(relay.number)
+        self._of_fleet().leases_changed()
+        log.debug("relay connected", pid=relay.pid)
+        if self._table is not None:
+            self._tell(relay, self._table)
+        if self._drain is not None:
+            relay.send(self._drain)
+        return relay
+
+    def _hear(self, relay: _Relay, message: FromRelay) -> None:
+        match message:
+            case InFlight(counts):
+                self._leases.counted(relay.number, counts)
+                self._of_fleet().leases_changed()
+            case Applied(version):
+                self._leases.applied(relay.number, version)
+                self._of_fleet().leases_changed()
+            case Wanted(seq, backend):
+                if seq in relay.asked:
+                    raise ValueError(f"Wanted {seq} twice")
+                relay.asked[seq] = asyncio.create_task(self._answer(relay, seq, backend))
+            case Unwanted(seq):
+                asked = relay.asked.pop(seq, None)
+                if asked is not None:
+                    asked.cancel()
+            case Failing(backend, generation):
+                self._of_fleet().failing(backend, generation)
+            case Hello():
+                raise ValueError("Hello twice")
+
+    async def _answer(self, relay: _Relay, seq: int, backend: str) -> None:
+        try:
+            outcome = await self._of_fleet().wanted(backend)
+            answer = Answer(seq, outcome.is_ready, outcome.reason, outcome.retry_after_s)
+        except Exception:
+            log.exception("a wish for a backend failed", backend=backend)
+            answer = Answer(seq, is_ready=False, reason="the supervisor failed; see its log")
+        relay.asked.pop(seq, None)
+        relay.send(answer)
+
+    async def _forget(self, relay: _Relay) -> None:
+        self._relays.pop(relay.number, None)
+        if relay.late is not None:
+            relay.late.cancel()
+        self._processes.lost(relay.pid, relay.is_at_fault)
+        self._leases.left(relay.number)
+        self._of_fleet().leases_changed()
+        asked = list(relay.asked.values())
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    def _of_fleet(self) -> Fleet:
+        assert self._fleet is not None
+        return self._fleet

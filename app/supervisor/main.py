@@ -1,0 +1,167 @@
+"""`modelport serve`: the process that owns every engine's life, the configuration, the state folder and the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+
+import structlog
+
+import app.log
+from app import __version__
+from app.config import Config, ConfigError, load_all
+from app.settings import ServeOptions
+from app.supervisor import listener
+from app.supervisor.admin import AdminServer, create_admin
+from app.supervisor.gateway import Gateway
+from app.supervisor.state import StateError, StateFolder, bind_private
+from backends import process
+
+log = structlog.get_logger()
+
+# Between "not ready any more" and the end of listening: a load balancer or a client looks again.
+LINGER_S = 0.5
+# What a relay may take beyond the time its requests have.
+RELAY_GRACE_S = 3.0
+
+
+def serve(options: ServeOptions) -> int:
+    """Run the gateway until it is told to end; the exit code. Says on standard error why it does not start."""
+    app.log.set_up(options.log_format, options.log_level)
+    try:
+        config = load_all(options)
+        server = config.server
+        with (
+            StateFolder(options.state) as state,
+            contextlib.closing(listener.listen(server.host, server.port)) as public,
+        ):
+            state.sweep()
+            return asyncio.run(_run(options, config, state, public))
+    except ConfigError as exc:
+        print(*exc.errors, sep="\n", file=sys.stderr)
+        return 2
+    except (StateError, listener.ListenError) as exc:
+        print(f"modelport: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # before our own handler was there
+        return 1
+    except Exception:
+        log.exception("the gateway ends")
+        return 1
+
+
+async def _run(options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> int:
+    orders = Orders(is_attended=sys.stdin.isatty() or sys.stdout.isatty())
+    process.adopt_orphans()
+    if found := await process.sweep(state.id):
+        log.warning("processes of an earlier life ended", count=found)
+    gateway = Gateway(options, config, state, public)
+    orders.listen(gateway)
+    try:
+        return await _live(gateway, orders, state, public)
+    finally:
+        if orders.at_once.is_set():
+            log.warning("ended at once: a second signal came")
+        # Whatever happened above: nothing is left behind.
+        gateway.relays.kill()
+        await gateway.relays.close(0)
+        await gateway.hub.close()
+
+
+async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: socket.socket) -> int:
+    await gateway.hub.open(state.relay_socket, gateway.fleet)
+    server = gateway.config.server
+    admin = AdminServer(create_admin(gateway, __version__, docs=server.docs, root_path=server.root_path))
+    tasks = {
+        "fleet": asyncio.create_task(gateway.fleet.run(), name="fleet"),
+        "admin": asyncio.create_task(admin.serve([bind_private(state.control_socket)]), name="admin"),
+    }
+    gateway.publish_again()
+    gateway.relays.start(server.relays)
+    tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
+    asked = asyncio.create_task(orders.stop.wait(), name="stop")
+    try:
+        await asyncio.sleep(0)  # the fleet's first turn: the banner says what starts
+        gateway.announce()
+        await asyncio.wait({asked, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks.values() if task.done()]
+        if ended:
+            log.critical("the gateway ends: a part of it failed", part=ended[0].get_name(), exc_info=_cause(ended[0]))
+            await _end(_drain(gateway, public, 0.0), orders)
+            return 1
+        log.info("draining", seconds=gateway.config.server.drain_s, leases=gateway.leases.total())
+        await _end(_drain(gateway, public, gateway.config.server.drain_s), orders)
+        await _end(gateway.fleet.close(0.0), orders)
+        return int(orders.at_once.is_set())
+    finally:
+        admin.should_exit = True
+        asked.cancel()
+        for name in ("fleet", "relays"):
+            tasks[name].cancel()
+        await asyncio.gather(asked, *tasks.values(), return_exceptions=True)
+
+
+def _cause(task: asyncio.Task[None]) -> BaseException:
+    return (None if task.cancelled() else task.exception()) or RuntimeError(f"{task.get_name()} ended unasked")
+
+
+async def _end(work: Coroutine[None, None, None], orders: Orders) -> None:
+    """Do this last work; a second signal cuts it short."""
+    working = asyncio.create_task(work)
+    at_once = asyncio.create_task(orders.at_once.wait())
+    try:
+        await asyncio.wait({working, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        working.cancel()
+        at_once.cancel()
+        await asyncio.gather(working, at_once, return_exceptions=True)
+
+
+async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> None:
+    """In order: not ready, no new connection, requests end, relays end. Engines have nothing to do any more then."""
+    gateway.is_draining = True
+    gateway.publish_again()
+    await asyncio.sleep(min(LINGER_S, drain_s))
+    gateway.hub.drain(drain_s)
+    public.close()
+    await gateway.relays.close(drain_s + RELAY_GRACE_S)
+
+
+class Orders:
+    """What the signals ask for. `is_attended`: a terminal is there, so SIGHUP says that it was closed."""
+
+    def __init__(self, is_attended: bool) -> None:
+        self._is_attended = is_attended
+        self._reloads: set[asyncio.Task[None]] = set()
+        self.stop = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def listen(self, gateway: Gateway) -> None:
+        """Hear them from now on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end)
+        loop.add_signal_handler(signal.SIGHUP, self._end if self._is_attended else self._reload, gateway)
+
+    def _end(self, _gateway: Gateway | None = None) -> None:
+        (self.at_once if self.stop.is_set() else self.stop).set()
+
+    def _reload(self, gateway: Gateway) -> None:
+        task = asyncio.create_task(_reload(gateway), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+
+async def _reload(gateway: Gateway) -> None:
+    try:
+        await gateway.reload()
+    except ConfigError:
+        pass  # logged, and nothing has changed
+    except Exception:
+        log.exception("reload failed")

@@ -1,0 +1,69 @@
+"""The configuration and the backends' situations as one Table for the relays. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from app import references
+from app.config import Config, KeyConfig, ModelConfig, TargetConfig
+from app.table import Backend, Key, Model, Table, Target, Wildcard
+
+
+def build(
+    config: Config, backends: Mapping[str, Backend], version: int, draining: bool = False, created: int = 0
+) -> Table:
+    """The table of this version; `created` (Unix seconds) is what `/v1/models` says of every model."""
+    plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
+    wildcards = [
+        Wildcard(name[:-1], target.backend)
+        for name, model in config.models.items()
+        if name.endswith("*")
+        for target in model.all_targets()
+    ]
+    return Table(
+        version=version,
+        models={name: _model(name, model, config, backends) for name, model in plain.items()},
+        aliases={alias: name for name, model in plain.items() for alias in model.aliases},
+        wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
+        backends=dict(backends),
+        keys=tuple(_key(key, config) for key in config.keys),
+        default_model=references.canonical(config, config.default_model) if config.default_model else None,
+        limits=config.server.limits(),
+        cors_origins=config.server.cors_origins,
+        root_path=config.server.root_path,
+        created=created,
+        draining=draining,
+    )
+
+
+def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> Model:
+    return Model(
+        name=name,
+        targets=tuple(
+            Target(target.backend, engine_name(name, target, backends.get(target.backend)), target.weight)
+            for target in model.all_targets()
+        ),
+        fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
+    )
+
+
+def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> str:
+    """What the engine is to be asked for: what the file says, else a name that the engine lists, else the public name.
+
+    A remote server that lists one model has one model, whatever it is called. A daemon with one model will have
+    others tomorrow, so there only the same name counts (`name`, or `name:latest`, which is how Ollama lists it).
+    """
+    if target.model is not None:
+        return target.model
+    listed = backend.models if backend is not None and backend.models is not None else ()
+    if public in listed or backend is None:
+        return public
+    if f"{public}:latest" in listed:
+        return f"{public}:latest"
+    return listed[0] if backend.kind == "remote" and len(listed) == 1 else public
+
+
+def _key(key: KeyConfig, config: Config) -> Key:
+    """A key's entry; aliases in its list are replaced by the names they stand for, `prefix*` stays."""
+    models = None if key.models is None else tuple(references.canonical(config, name) or name for name in key.models)
+    return Key(key.name, key.sha256, models, key.role, key.expires.timestamp() if key.expires is not None else None)

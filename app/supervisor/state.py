@@ -1,0 +1,117 @@
+"""The state folder: one supervisor at a time, private to its user, and what lies where in it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import socket
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from app.settings import CONTROL_SOCKET
+
+
+class StateError(Exception):
+    """The folder cannot be used; the message says why and what to do."""
+
+
+class StateFolder:
+    """The folder while this process holds its lock. The kernel gives the lock back when the process ends, however."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<StateFolder {self.path} {'held' if self._lock is not None else 'free'}>"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the admin application listens."""
+        return self.path / CONTROL_SOCKET
+
+    @property
+    def relay_socket(self) -> Path:
+        """Where the relays are told what they must know."""
+        return self.path / "relay.sock"
+
+    @property
+    def metrics(self) -> Path:
+        """The relays' counters, one file per process and type."""
+        return self.path / "metrics"
+
+    @property
+    def id(self) -> str:
+        """The same for every supervisor on this folder, different for every other: marks our processes."""
+        return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
+
+    def __enter__(self) -> Self:
+        _make_private(self.path)
+        self._lock = _take(self.path / "lock", self.path)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            for done in (self.control_socket, self.relay_socket):
+                done.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def sweep(self) -> None:
+        """Remove what an earlier supervisor left: sockets nobody listens on, the counters of relays that are gone."""
+        for leftover in (self.control_socket, self.relay_socket):
+            leftover.unlink(missing_ok=True)
+        shutil.rmtree(self.metrics, ignore_errors=True)
+        self.metrics.mkdir(mode=0o700)
+
+
+def bind_private(path: Path) -> socket.socket:
+    """A Unix socket at `path` that only this user can open."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(os.fspath(path))
+        # Nobody else gets in before this either: the folder is 0700.
+        path.chmod(0o600)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+        if found.st_uid != os.getuid():
+            raise StateError(f"the state folder {path} belongs to another user; choose one with --state")
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            path.chmod(0o700)
+    except OSError as exc:
+        raise StateError(f"the state folder {path} cannot be used: {exc.strerror}; choose one with --state") from exc
+
+
+def _take(lock: Path, folder: Path) -> int:
+    # Opened without truncating: the pid in it is the holder's until the lock is ours.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+        os.close(descriptor)
+        who = f"process {holder}" if holder.isdigit() else "another process"
+        raise StateError(
+            f"modelport already runs on the state folder {folder} ({who}); stop it or choose another with --state"
+        ) from exc
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,265 @@
+"""One backend of the fleet: its engine, its life, and the tasks that do what the life decides.
+
+It reports what happens as events and never changes its life itself: the fleet does, in one place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from app.table import Backend
+from backends import process
+from backends.base import Engine, Launch, Probe, State
+from backends.config import BackendConfig, ManagedConfig
+from backends.errors import BackendError
+from backends.kinds import kind_of
+from backends.lifecycle import Event, Exited, Lifecycle, Policy, Probed, WarmedUp, WarmUpFailed, can_start
+
+STARTING_S: Final = 0.25  # between probes of an engine that loads: the first request waits for this
+READY_S: Final = 5.0  # of one that serves; its process is watched besides, so this only finds hangs
+ATTACHED_UP_S: Final = 10.0  # of somebody else's: failing requests bring the next look forward
+ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait long
+DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
+LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
+
+log = structlog.get_logger()
+
+
+class Unit:
+    """A backend by name. `life` is written by the fleet only; the rest is of the start that `life.generation` names."""
+
+    def __init__(
+        self,
+        name: str,
+        config: BackendConfig,
+        state_id: str,
+        post: Callable[[Unit, Event], None],
+        random: Callable[[], float],
+        engine: Callable[[str, BackendConfig], Engine],
+        generation: int = 0,
+    ) -> None:
+        self.name = name
+        self.life = Lifecycle(generation=generation)
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.restarts = 0
+        self.load_s: float | None = None
+        self.withdrawn: int | None = None  # the table version that no longer shows its endpoint, while it drains
+        self.successor: BackendConfig | None = None  # what it becomes once stopped
+        self.starts_after = False
+        self.is_leaving = False
+        self._state_id = state_id
+        self._post = post
+        self._random = random
+        self._engine = engine
+        self._process: process.Process | None = None
+        self._live: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._poke = asyncio.Event()
+        self._order = ""  # what was asked of this start, whose process may not exist yet: term, kill
+        self.become(config)
+
+    def __repr__(self) -> str:
+        return f"<Unit {self.name} {self.life.state.upper()} #{self.life.generation} pid={self.pid}>"
+
+    def become(self, config: BackendConfig) -> None:
+        """Take this configuration; only while nothing of it runs."""
+        self.config = config
+        self.kind = kind_of(config)
+        self.engine = self._engine(self.name, config)
+        self.policy = (
+            Policy(start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
+            if isinstance(config, ManagedConfig)
+            else Policy(is_attached=True)
+        )
+        self.starts_at_boot = not isinstance(config, ManagedConfig) or config.start == "boot"
+        self.successor = None
+        self._endpoint = self.engine.endpoint(self.life.generation, 0, "")
+        self.probe = Probe(False)
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, while it lives."""
+        return self._process.pid if self._process is not None and not self._process.exited.done() else None
+
+    @property
+    def row(self) -> Backend:
+        """Its situation as the relays see it. Nothing in it changes with time alone: a change is published."""
+        is_ready = self.life.state is State.READY
+        return Backend(
+            name=self.name,
+            kind=self.kind,
+            state=self.life.state,
+            reason=self.life.reason,
+            endpoint=self._endpoint if is_ready else None,
+            can_start=can_start(self.life, self.policy),
+            models=self.probe.models,
+            is_strict=self.engine.is_strict,
+            retry_after_s=self._retry_after_s(),
+        )
+
+    def _retry_after_s(self) -> float:
+        if self.life.state is State.FAILED and not self.policy.is_attached:
+            return 60.0
+        return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
+
+    def log_tail(self) -> list[str]:
+        """The last lines that its latest process wrote."""
+        return self._process.tail() if self._process is not None else []
+
+    def look(self) -> None:
+        """Probe it now, if it is being probed."""
+        self._poke.set()
+
+    def spawn(self, generation: int) -> None:
+        """Start its process, once the one before is gone altogether."""
+        self._order = ""
+        self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
+
+    def warm_up(self, generation: int) -> None:
+        """Make it do a first piece of work."""
+        if self.policy.is_attached:
+            self._endpoint = self.engine.endpoint(generation, 0, "")
+        self._warming = asyncio.create_task(self._warm_up(generation), name=f"warm-up {self.name}#{generation}")
+
+    def watch(self) -> None:
+        """Ask again and again how it is."""
+        self._watching = asyncio.create_task(self._watch(), name=f"watch {self.name}")
+
+    def unwatch(self) -> None:
+        """Stop asking."""
+        for task in (self._watching, self._warming):
+            if task is not None:
+                task.cancel()
+
+    def terminate(self) -> None:
+        """TERM."""
+        self._order = self._order or "term"
+        self._obey()
+
+    def kill(self) -> None:
+        """KILL."""
+        self._order = "kill"
+        self._obey()
+
+    def _obey(self) -> None:
+        if self._process is not None and self._order:
+            (self._process.kill if self._order == "kill" else self._process.terminate)()
+
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of it runs any more."""
+        return all(task is None or task.done() for task in (self._live, self._watching, self._warming))
+
+    async def gone(self) -> None:
+        """Nothing of it runs any more; after a stop."""
+        tasks = {task for task in (self._live, self._watching, self._warming) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _run(self, generation: int, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        try:
+            launch, key = await self._prepare(generation)
+            if self._order:
+                raise InterruptedError("stopped before it started")
+            mark = f"{self._state_id}:{self.name}:{generation}"
+            running = await process.spawn(launch, mark, (key,))
+        except (BackendError, OSError) as exc:
+            reason = exc.message if isinstance(exc, BackendError) else str(exc)
+            self._post(self, Exited(generation, reason, self._random()))
+            return
+        except Exception:
+            log.exception("engine not started", backend=self.name)
+            self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
+            return
+        self._process = running
+        self._obey()
+        await self._attend(generation, launch, running)
+
+    async def _prepare(self, generation: int) -> tuple[Launch, str]:
+        key, port = secrets.token_urlsafe(32), _free_port()
+        self._endpoint = self.engine.endpoint(generation, port, key)
+        # It may look at files, and those may be far away.
+        launch = await asyncio.to_thread(self.engine.launch, port, (), key)
+        if launch is None:
+            raise InterruptedError("nothing to start")
+        return launch, key
+
+    async def _attend(self, generation: int, launch: Launch, running: process.Process) -> None:
+        """From the process's first moment to its last."""
+        log.info("engine starting", backend=self.name, generation=generation, pid=running.pid)
+        self.watch()
+        try:
+            await asyncio.wait({running.exited})
+            self.unwatch()
+            if self.life.state is not State.READY:
+                # Why it did not start is in its last words; one that served leaves routing first.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(running.gone()), LAST_WORDS_S)
+            code = running.exited.result()
+            log.info("engine exited", backend=self.name, generation=generation, pid=running.pid, code=code)
+            reason = launch.explain(code, running.tail())
+            self._post(self, Exited(generation, reason, self._random()))
+        finally:
+            self.unwatch()
+            running.kill()
+            await running.gone()
+
+    async def _warm_up(self, generation: int) -> None:
+        try:
+            await self.engine.warm_up(self._endpoint)
+        except BackendError as exc:
+            self._post(self, WarmUpFailed(generation, exc.message))
+        except Exception:
+            log.exception("warm-up failed", backend=self.name)
+            self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
+        else:
+            self._post(self, WarmedUp(generation))
+
+    async def _watch(self) -> None:
+        while True:
+            generation = self.life.generation
+            self._poke.clear()
+            try:
+                probe = await self.engine.probe(self._endpoint)
+            except Exception:
+                log.exception("probe failed", backend=self.name)
+                probe = Probe(False, "it could not be asked; see the log")
+            if probe.is_up and probe.models is None:
+                probe = Probe(True, None, self.probe.models, probe.in_flight)
+            self.probe = probe if probe.is_up else Probe(False, probe.reason, self.probe.models)
+            self._post(self, Probed(generation, probe.is_up, probe.reason))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next probe is due, or somebody wants one."""
+        is_ready = self.life.state is State.READY
+        least = DOUBT_S if is_ready else STARTING_S
+        await asyncio.sleep(least)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._poke.wait(), self._interval_s() - least)
+
+    def _interval_s(self) -> float:
+        is_ready = self.life.state is State.READY
+        if self.life.silences:
+            return DOUBT_S
+        if self.policy.is_attached:
+            return ATTACHED_UP_S if is_ready else ATTACHED_DOWN_S
+        return READY_S if is_ready else STARTING_S
+
+
+def _free_port() -> int:
+    """A port of 127.0.0.1 that nobody has; the engine says so if somebody takes it meanwhile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

@@ -1,0 +1,91 @@
+"""The Table: everything a relay must know to route one request. Immutable, published whole by the supervisor."""
+
+from __future__ import annotations
+
+import msgspec
+
+from backends.base import Endpoint, State
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One engine that serves a public name; `model` is the engine's own name for it."""
+
+    backend: str
+    model: str
+    weight: int = 1
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A public name. `fallbacks` are public names, tried in order when no target takes the request."""
+
+    name: str
+    targets: tuple[Target, ...]
+    fallbacks: tuple[str, ...] = ()
+
+
+class Wildcard(msgspec.Struct, frozen=True):
+    """`prefix*`: the part behind the prefix is the engine's own name of the model."""
+
+    prefix: str
+    backend: str
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """One engine's situation as the relays see it.
+
+    `endpoint` is None while it does not serve; `can_start`: asking for it (`wanted`) may make it serve.
+    `models` are the names the engine itself lists, None when unknown; `is_strict`: a name that is not among them does
+    not exist. `retry_after_s` is the advice for a client when it does not serve.
+    """
+
+    name: str
+    kind: str
+    state: State
+    reason: str | None = None
+    endpoint: Endpoint | None = None
+    can_start: bool = False
+    models: tuple[str, ...] | None = None
+    is_strict: bool = False
+    retry_after_s: float = 5.0
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A client's key by its digest. `models` None: all. `role`: user or admin. `expires` is Unix seconds."""
+
+    name: str
+    sha256: str
+    models: tuple[str, ...] | None = None
+    role: str = "user"
+    expires: float | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of the data path; sizes in bytes, times in seconds. Each is a `server:` setting of the same name."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_answer_bytes: int = 64 * 1024 * 1024
+    max_event_bytes: int = 16 * 1024 * 1024
+    max_connections: int = 2048
+    headers_s: float = 10.0
+    body_s: float = 30.0
+    idle_s: float = 75.0
+    stalled_reader_s: float = 30.0
+    hold_s: float = 10.0
+    wait_s: float = 300.0
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One version of the whole."""
+
+    version: int
+    models: dict[str, Model]
+    aliases: dict[str, str]
+    wildcards: tuple[Wildcard, ...]
+    backends: dict[str, Backend]
+    keys: tuple[Key, ...] = ()
+    default_model: str | None = None
+    limits: Limits = Limits()
+    cors_origins: tuple[str, ...] = ()
+    root_path: str = ""
+    created: int = 0
+    draining: bool = False

@@ -1,0 +1,148 @@
+"""`modelport add`: one more model in the configuration file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.tools.terminal import ConfigOption, config_errors_reported, fail, warn
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What is to be written: a backend, new unless one like it is there, and the public name on it.
+
+    `same` are the keys by which a backend is recognised as the one that is wanted.
+    """
+
+    backend_name: str
+    backend: Mapping[str, Any]
+    same: tuple[str, ...]
+    model: str | None = None
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="The public name: what clients will write as `model`.")],
+    gguf: Annotated[Path | None, typer.Option(help="A GGUF file, for the embedded engine.", show_default=False)] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="An OpenAI-compatible server's base URL, usually ending in /v1.", show_default=False),
+    ] = None,
+    ollama: Annotated[
+        str | None, typer.Option(help="A model of the Ollama daemon, by its name there.", show_default=False)
+    ] = None,
+    vllm: Annotated[Path | None, typer.Option(help="A model folder, for vLLM.", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --url: the server's own name for the model.", show_default=False)
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="With --url: the environment variable with the server's key.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Add a model to the configuration file (made when there is none); its comments stay."""
+    if sum(source is not None for source in (gguf, url, ollama, vllm)) != 1:
+        fail("Give exactly one of --gguf, --url, --ollama and --vllm.", 2)
+    if url is None and (model is not None or api_key_env is not None):
+        fail("--model and --api-key-env go with --url.", 2)
+    if gguf is not None:
+        addition = _gguf(name, gguf)
+    elif url is not None:
+        addition = _url(name, url, model, api_key_env)
+    elif ollama is not None:
+        addition = Addition("ollama", {"kind": "ollama"}, ("kind",), ollama)
+    else:
+        assert vllm is not None
+        addition = _vllm(name, vllm)
+    with config_errors_reported():
+        path, backend = _write(name, addition, config)
+    typer.echo(f"{path}: added {name} on the backend {backend}. A running gateway takes it with `modelport reload`.")
+
+
+def _gguf(name: str, file: Path) -> Addition:
+    path = file.expanduser().absolute()
+    if not path.is_file():
+        fail(f"'{file}' is not a file.")
+    with path.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            fail(f"'{file}' is not a GGUF file: it does not begin with the letters GGUF.")
+    return Addition(_label(name), {"kind": "llama_cpp", "model": str(path)}, ("kind", "model"))
+
+
+def _url(name: str, url: str, model: str | None, variable: str | None) -> Addition:
+    backend = {"kind": "remote", "url": url}
+    if variable is not None:
+        if not variable.isidentifier():
+            fail(f"'{variable}' is not the name of an environment variable.", 2)
+        if not os.environ.get(variable):
+            warn(f"{variable} is not set here: it must be where the gateway runs.")
+        backend["api_key"] = f"${{{variable}}}"
+    return Addition(_label(name), backend, ("kind", "url", "api_key"), model)
+
+
+def _vllm(name: str, folder: Path) -> Addition:
+    from app.config import KINDS
+
+    if "vllm" not in KINDS:
+        fail(
+            [
+                "This version does not start vLLM itself yet. Start it, and add it as a server that runs:",
+                f"  vllm serve {folder} --served-model-name {name} --host 127.0.0.1 --port 8001",
+                f"  modelport add {name} --url http://127.0.0.1:8001/v1",
+            ]
+        )
+    return Addition(_label(name), {"kind": "vllm", "model": str(folder.expanduser().absolute())}, ("kind", "model"))
+
+
+def _label(name: str) -> str:
+    return (
+        "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in name).strip(
+            "-"
+        )
+        or "engine"
+    )
+
+
+def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, str]:
+    from app.config import loads
+    from app.document import ConfigError, parse
+    from app.settings import CONFIG_NAME, Settings, config_path
+    from app.tools.edit import read, write
+
+    path = config_path(config or Settings.from_env(os.environ).modelport_config) or Path(CONFIG_NAME)
+    text = read(path)
+    try:
+        if name in (parse(text, {}, is_lenient=True).tree.get("models") or {}):
+            raise ConfigError([f"models.{name}: is there already"])
+        after, backend = added(text, name, addition)
+    except ConfigError as exc:
+        raise ConfigError([f"{path}: {error}" for error in exc.errors]) from exc
+    loads(after, os.environ, source=str(path), is_lenient=True)
+    write(path, after)
+    return path, backend
+
+
+def added(text: str, name: str, addition: Addition) -> tuple[str, str]:
+    """The text with the model, and with its backend unless one like it is there; and the backend's name. Pure."""
+    from app.document import parse
+    from app.tools.edit import add_entry
+
+    # Variables stay as they are written: that is how they are compared.
+    backends: dict[str, Any] = parse(text, {}, is_lenient=True).tree.get("backends") or {}
+    for known, backend in backends.items():
+        if all(backend.get(key) == addition.backend.get(key) for key in addition.same):
+            label = known
+            break
+    else:
+        label = addition.backend_name
+        number = 2
+        while label in backends:
+            label, number = f"{addition.backend_name}-{number}", number + 1
+        text = add_entry(text, "backends", label, addition.backend)
+    entry = {"backend": label} if addition.model is None else {"backend": label, "model": addition.model}
+    return add_entry(text, "models", name, entry), label

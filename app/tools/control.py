@@ -1,0 +1,56 @@
+"""A call to the running gateway over its control socket: who may open the socket is its administrator."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from app.tools.terminal import BAD_CONFIG, NO_GATEWAY, REFUSED, config_errors_reported, fail
+
+# A stop waits for running requests, a reload for the new configuration's processes.
+_TIMEOUT_S = 120.0
+
+
+def socket_of(state: Path | None) -> Path:
+    """The control socket in the given state folder, or in the one that the environment names."""
+    from app.settings import CONTROL_SOCKET, Settings, state_folder
+
+    with config_errors_reported():
+        return state_folder(state or Settings.from_env(os.environ).modelport_state) / CONTROL_SOCKET
+
+
+def call(method: str, path: str, state: Path | None, params: dict[str, str] | None = None) -> Any:
+    """The JSON answer; a clear message and an exit code when there is no good one."""
+    import httpx
+
+    socket = socket_of(state)
+    try:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=_TIMEOUT_S
+        ) as client:
+            answer = client.request(method, path, params=params)
+    except (httpx.ConnectError, FileNotFoundError):
+        fail(
+            f"No gateway is running with the state folder {socket.parent} (start one with `modelport serve`, or name "
+            "its folder with --state).",
+            NO_GATEWAY,
+        )
+    except httpx.TimeoutException:
+        fail(f"The gateway did not answer within {_TIMEOUT_S:.0f} s.", REFUSED)
+    except httpx.TransportError as exc:
+        fail(f"The gateway ended the connection: {exc}", REFUSED)
+    if not answer.is_success:
+        lines, code = refusal(answer.status_code, answer.text)
+        fail(lines, code)
+    return answer.json()
+
+
+def refusal(status: int, body: str) -> tuple[list[str], int]:
+    """What to show for an answer that is not 2xx, and the exit code: a configuration that was refused is 2."""
+    try:
+        error = json.loads(body)["error"]
+        return str(error["message"]).splitlines(), BAD_CONFIG if error.get("code") == "config_invalid" else REFUSED
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [f"The gateway answered {status}."], REFUSED

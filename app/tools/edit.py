@@ -1,0 +1,121 @@
+"""One entry put into a configuration file's text, every other byte kept. Pure, but for `read` and `write`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
+
+from app.document import ConfigError, parse
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+
+
+def scalar(value: object) -> str:
+    """A value as YAML on one line, in quotes unless it is plainly a word."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+        return value
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{scalar(key)}: {scalar(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(scalar(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any]) -> str:
+    """The text with `name: entry` at the end of a section (`- entry` where `name` is None), nothing else changed.
+
+    ConfigError, with the lines to write by hand, where the file is written in a way that this cannot edit.
+    """
+    line = f"- {scalar(entry)}" if name is None else f"{scalar(name)}: {scalar(entry)}"
+    after = _insert(text, section, line)
+    if _plain(after) != _expected(text, section, name, entry):
+        raise ConfigError([f"{section}: cannot be edited here; write under it yourself:  {line}"])
+    return after
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return parse(text, {}, is_lenient=True).tree
+
+
+def _expected(text: str, section: str, name: str | None, entry: Mapping[str, Any]) -> dict[str, Any]:
+    tree = dict(_plain(text))
+    added = json.loads(json.dumps(entry))
+    tree[section] = [*(tree.get(section) or ()), added] if name is None else {**(tree.get(section) or {}), name: added}
+    return tree
+
+
+def _insert(text: str, section: str, line: str) -> str:
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if text and not text.endswith("\n"):
+        text += newline
+    root = YAML(typ="safe", pure=True).compose(io.StringIO(text))
+    if root is not None and (not isinstance(root, MappingNode) or root.flow_style):
+        raise ConfigError([f"the file is not a mapping in block style; add under {section} yourself:  {line}"])
+    found = (
+        next(((key, value) for key, value in root.value if key.value == section), None) if root is not None else None
+    )
+    if found is None:
+        return f"{text}{section}:{newline}  {line}{newline}"
+    key, value = found
+    if isinstance(value, CollectionNode) and value.flow_style:
+        end = value.end_mark.index - 1
+        before = text[:end].rstrip() if value.value else text[:end]
+        comma = ", " if value.value and not before.endswith(",") else " " if value.value else ""
+        return before + comma + line.removeprefix("- ") + text[end:]
+    if isinstance(value, CollectionNode) and value.value:
+        return _after(text, _end(text, value), " " * value.start_mark.column + line + newline)
+    return _after(text, key.end_mark.index, "  " + line + newline)
+
+
+def _end(text: str, node: Node) -> int:
+    """Where the last thing in a node ends; a block's own end mark is behind the comments after it."""
+    while isinstance(node, CollectionNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    end = int(node.end_mark.index)
+    return len(text[:end].rstrip()) if isinstance(node, ScalarNode) and node.style in ("|", ">") else end
+
+
+def _after(text: str, index: int, line: str) -> str:
+    """The text with a line behind the one that holds this character."""
+    end = text.find("\n", index) + 1
+    return text[:end] + line + text[end:]
+
+
+def read(path: Path) -> str:
+    """The file's text, empty when there is no file; ConfigError when it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return ""
+    except UnicodeDecodeError as exc:
+        raise ConfigError([f"{path}: is not UTF-8 text"]) from exc
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from exc
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file in one step: at any moment it holds the old text or the new, with the old permissions."""
+    target = path.resolve()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+        temporary.chmod(mode)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

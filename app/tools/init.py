@@ -1,0 +1,154 @@
+"""`modelport init`: a configuration file for what is on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.tools.terminal import config_errors_reported, fail
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to serve. `ollama_models` is None when no daemon answers."""
+
+    has_demo: bool = False
+    ollama_url: str = "http://127.0.0.1:11434"
+    ollama_models: tuple[str, ...] | None = None
+    vllm: str | None = None
+    ggufs: tuple[Path, ...] = ()
+
+
+def init(
+    gguf: Annotated[
+        list[Path] | None, typer.Option(help="A GGUF file to serve; may be repeated.", show_default=False)
+    ] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The file to write; never one that exists.")] = Path(
+        "modelport.yaml"
+    ),
+) -> None:
+    """Write a commented configuration for what is found here: the demo model, an Ollama daemon, vLLM, GGUF files."""
+    from app.config import loads
+
+    for file in gguf or ():
+        if not file.is_file():
+            fail(f"'{file}' is not a file.")
+    with config_errors_reported():
+        found = look(tuple(file.absolute() for file in gguf or ()))
+        if not (found.has_demo or found.ollama_models is not None or found.ggufs):
+            fail(
+                "Nothing to serve was found: no Ollama daemon answers and the demo model is not installed. Name a file "
+                "with --gguf, or a running server with `modelport add NAME --url URL`."
+            )
+        written = text(found)
+        loads(written, os.environ, source=str(config))
+    try:
+        with config.open("x", encoding="utf-8") as opened:
+            opened.write(written)
+    except FileExistsError:
+        fail(f"{config} exists and is left as it is (`modelport add` puts a model into it).")
+    except OSError as exc:
+        fail(f"{config}: cannot be written: {exc.strerror}")
+    typer.echo(f"Wrote {config}. Next: `modelport check --config {config}`, then `modelport serve --config {config}`.")
+
+
+def look(ggufs: tuple[Path, ...]) -> Found:
+    """Ask this machine what it has; a daemon has one second to answer."""
+    import httpx
+
+    from app.config import DEMO_PACKAGE, ollama_url
+    from app.settings import Settings
+
+    url = ollama_url(Settings.from_env(os.environ).ollama_host)
+    models: tuple[str, ...] | None
+    try:
+        answer = httpx.get(f"{url}/api/tags", timeout=1.0, trust_env=False).raise_for_status().json()
+        models = tuple(str(model["name"]) for model in answer["models"])
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
+        models = None
+    return Found(
+        has_demo=importlib.util.find_spec(DEMO_PACKAGE.replace("-", "_")) is not None,
+        ollama_url=url,
+        ollama_models=models,
+        vllm=shutil.which("vllm"),
+        ggufs=ggufs,
+    )
+
+
+def text(found: Found) -> str:
+    """The file. Pure."""
+    from app.config import DEMO_MODEL, DEMO_PACKAGE
+    from app.tools.edit import scalar
+
+    backends, models = [], []
+    if found.has_demo:
+        backends += [
+            "  demo:  # the small model that comes with Modelport",
+            "    kind: llama_cpp",
+            f"    model: package:{DEMO_PACKAGE}",
+        ]
+        models += [f"  {DEMO_MODEL}: {{backend: demo}}"]
+    for file, label in zip(found.ggufs, labels(found.ggufs), strict=True):
+        backends += [f"  {scalar(label)}:", "    kind: llama_cpp", f"    model: {scalar(str(file))}"]
+        models += [f"  {scalar(label)}: {{backend: {scalar(label)}}}"]
+    if found.ollama_models is not None:
+        backends += [
+            "  ollama:  # the daemon that answered when this file was written",
+            "    kind: ollama",
+            f"    url: {scalar(found.ollama_url)}",
+        ]
+        models += ['  "*": {backend: ollama}  # every model of the daemon, under its own name']
+        models += ['  "ollama/*": {backend: ollama}  # the same, where a name is taken']
+        models += [
+            f"  # my-{scalar(name.partition(':')[0].replace('/', '-'))}: {{backend: ollama, model: {scalar(name)}}}"
+            for name in found.ollama_models
+        ]
+    if found.vllm is not None:
+        backends += [*_VLLM]
+        models += ["  # tuned: {backend: gpu}"]
+    return "\n".join([*_HEAD, "backends:", *backends, "", *_MODELS, "models:", *models, "", *_FOOT, ""])
+
+
+def labels(files: tuple[Path, ...]) -> list[str]:
+    """A name for each file: its own without the ending, numbered where that is taken. Pure."""
+    taken: list[str] = []
+    for file in files:
+        stem = (
+            "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in file.stem).strip("-.")
+            or "model"
+        )
+        label, number = stem.lower(), 2
+        while label in taken or label == "demo" or label == "ollama":
+            label, number = f"{stem.lower()}-{number}", number + 1
+        taken.append(label)
+    return taken
+
+
+_HEAD = (
+    "# Modelport's configuration. `modelport check` checks it; a running gateway takes it with `modelport reload`.",
+    "# Every option with its meaning is in modelport.example.yaml.",
+    "",
+    "server:",
+    "  host: 127.0.0.1  # beyond this machine a key is needed, see below",
+    "  port: 8000",
+    "",
+    "# The engines, by names of your choice.",
+)
+_MODELS = ("# What clients write as `model`, and which engine serves it.",)
+_VLLM = (
+    "  # vLLM is installed here. Start it (`vllm serve DIR --port 8001`) and take away the `#`:",
+    "  # gpu:",
+    "  #   kind: remote",
+    "  #   url: http://127.0.0.1:8001/v1",
+)
+_FOOT = (
+    "# Who may use it; with no key, everybody who can reach it. `modelport keys new NAME` prints an entry.",
+    "# keys:",
+    "#   - {name: office, sha256: …, models: [MODEL]}",
+)

@@ -1,0 +1,81 @@
+"""`modelport keys new`: a key for a client."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.tools.terminal import JsonOption, config_errors_reported, print_json
+
+
+class Role(enum.StrEnum):
+    """What a key may do."""
+
+    USER = "user"
+    ADMIN = "admin"
+
+
+def verbs() -> typer.Typer:
+    """The verbs under `keys`."""
+    app = typer.Typer(help="Make keys for clients.", no_args_is_help=True)
+    # With a callback a single command stays a word of its own: `keys new`.
+    app.callback()(lambda: None)
+    app.command("new")(new_key)
+    return app
+
+
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is; shown in logs.")],
+    models: Annotated[
+        str | None, typer.Option(help="The models it opens, comma separated. Else all.", show_default=False)
+    ] = None,
+    role: Annotated[Role, typer.Option(help="`admin` may also see and steer the gateway.")] = Role.USER,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it ends. Else never.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Write it into this configuration file.", show_default=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key and print it once. The configuration keeps only its digest."""
+    from app.config import loads
+    from app.keys import new
+    from app.tools.edit import add_entry, read, scalar, write
+
+    secret, sha256 = new(name)
+    now = datetime.datetime.now(datetime.UTC)
+    made = entry(name, sha256, models, role.value, days, now)
+    with config_errors_reported():
+        if config is not None:
+            text = add_entry(read(config), "keys", None, made)
+            loads(text, os.environ, source=str(config), is_lenient=True)
+            write(config, text)
+    if as_json:
+        print_json({"key": secret, "entry": made})
+        return
+    typer.echo(f"The key, shown only now:\n\n  {secret}\n")
+    if config is not None:
+        typer.echo(f"{config}: added {name}. A running gateway takes it with `modelport reload`.")
+    else:
+        typer.echo(f"Its entry in modelport.yaml:\n\nkeys:\n  - {scalar(made)}")
+
+
+def entry(
+    name: str, sha256: str, models: str | None, role: str, days: int | None, now: datetime.datetime
+) -> dict[str, Any]:
+    """What stands under `keys:`; defaults are left out. Pure."""
+    made: dict[str, Any] = {"name": name, "sha256": sha256}
+    listed = [model.strip() for model in (models or "").split(",") if model.strip()]
+    if listed:
+        made["models"] = listed
+    if role != "user":
+        made["role"] = role
+    if days is not None:
+        made["expires"] = (now + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return made

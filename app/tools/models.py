@@ -1,0 +1,28 @@
+"""`modelport models`: the public names of the running gateway."""
+
+from __future__ import annotations
+
+from app.tools.control import call
+from app.tools.tables import show
+from app.tools.terminal import JsonOption, StateOption, print_json
+
+
+def models(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List the models that the running gateway serves: names, backends, states."""
+    answer = call("GET", "/admin/models", state)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (
+            model["name"],
+            model["state"],
+            ", ".join(model["backends"]),
+            ", ".join(model["aliases"]),
+            ", ".join(model["fallbacks"]),
+            model["reason"] or "",
+        )
+        for model in answer["models"]
+    ]
+    rows += [(wildcard, "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
+    show(("model", "state", "backends", "aliases", "fallbacks", "note"), rows)

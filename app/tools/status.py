@@ -1,0 +1,53 @@
+"""`modelport status`: the running gateway at a glance."""
+
+from __future__ import annotations
+
+import typer
+
+from app.tools.control import call
+from app.tools.tables import show
+from app.tools.terminal import JsonOption, StateOption, print_json
+
+
+def status(state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Show how the running gateway is: its address, its processes and its backends."""
+    answer = call("GET", "/admin/status", state)
+    if as_json:
+        print_json(answer)
+        return
+    health, relays = answer["health"], answer["relays"]
+    pids = ", ".join(str(pid) for pid in relays["pids"])
+    typer.echo(
+        f"modelport {health['version']}: {health['status']}, at {answer['address']}, up {duration(health['uptime_s'])}"
+    )
+    typer.echo(f"supervisor {answer['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
+    typer.echo(f"configuration {answer['config'] or 'none: the defaults'}, state folder {answer['state_folder']}")
+    typer.echo(f"requests in flight {answer['leases']}, {len(health['models'])} models\n")
+    show(
+        ("backend", "kind", "state", "since", "pid", "starts", "restarts", "in flight", "note"),
+        [
+            (
+                backend["name"],
+                backend["kind"],
+                backend["state"],
+                duration(backend["since_s"]),
+                str(backend["pid"] or ""),
+                str(backend["generation"]),
+                str(backend["restarts"]),
+                str(backend["in_flight"]),
+                backend["reason"] or "",
+            )
+            for backend in health["backends"]
+        ],
+    )
+
+
+def duration(seconds: float) -> str:
+    """`75` as `1m 15s`: the two largest units."""
+    rest = int(seconds)
+    parts: list[str] = []
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, rest = divmod(rest, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return " ".join(parts[:2])

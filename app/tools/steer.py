@@ -1,0 +1,36 @@
+"""`modelport start | stop | restart`: one backend of the running gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from app.tools.control import call
+from app.tools.terminal import JsonOption, StateOption, print_json
+
+BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")]
+
+
+def start(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Start a backend; its earlier failures are forgotten."""
+    _order(backend, "start", state, as_json)
+
+
+def stop(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Stop a backend once its running requests are done, until it is started again."""
+    _order(backend, "stop", state, as_json)
+
+
+def restart(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Stop a backend and start it again."""
+    _order(backend, "restart", state, as_json)
+
+
+def _order(backend: str, verb: str, state: StateOption, as_json: bool) -> None:
+    answer = call("POST", f"/admin/backends/{quote(backend, safe='')}/{verb}", state)
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"{answer['name']}: {answer['state']}{': ' + answer['reason'] if answer['reason'] else ''}")

@@ -1,0 +1,60 @@
+"""What the verbs share: their common options, and how they say that something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+REFUSED = 1
+BAD_CONFIG = 2
+NO_GATEWAY = 3
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="The configuration file. Else MODELPORT_CONFIG, else modelport.yaml here.",
+        show_default=False,
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", help="The state folder. Else MODELPORT_STATE, else the user's state folder.", show_default=False
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def fail(lines: Sequence[str] | str, code: int = REFUSED) -> NoReturn:
+    """Say what is wrong on standard error and end with this exit code."""
+    for line in [lines] if isinstance(lines, str) else lines:
+        typer.secho(line, err=True, fg="red")
+    raise typer.Exit(code)
+
+
+def warn(line: str) -> None:
+    """Say on standard error what should be known, and go on."""
+    typer.secho(line, err=True, fg="yellow")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def config_errors_reported() -> Iterator[None]:
+    """Turn a ConfigError into its lines on standard error and exit code 2."""
+    from app.document import ConfigError
+
+    try:
+        yield
+    except ConfigError as exc:
+        fail(exc.errors, BAD_CONFIG)

@@ -1,0 +1,16 @@
+"""`modelport version`."""
+
+from __future__ import annotations
+
+import typer
+
+from app import __version__
+from app.tools.terminal import JsonOption, print_json
+
+
+def version(as_json: JsonOption = False) -> None:
+    """Print the version."""
+    if as_json:
+        print_json({"version": __version__})
+    else:
+        typer.echo(f"modelport {__version__}")

@@ -1,0 +1,115 @@
+"""The words that every engine is described in, and the ports through which it is run and asked."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+class State(enum.StrEnum):
+    """Where an engine is in its life. Only READY serves; STARTING includes waiting for the next try after a failure."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    SLEEPING = "sleeping"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Usage(enum.StrEnum):
+    """How token usage is had from a stream whose client did not ask for it (docs/wire.md)."""
+
+    ASK = "ask"  # splice stream_options.include_usage in; take the extra event out again
+    TIMINGS = "timings"  # the last chunk carries llama.cpp's `timings`: nothing to ask
+    TRY = "try"  # as ASK, and never again once the engine answers 400 naming stream_options
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """How long the data path waits for an engine, in seconds."""
+
+    connect_s: float = 5.0
+    first_byte_s: float = 600.0
+    between_events_s: float = 120.0
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where one start of one engine is spoken to. Survives pickling and msgpack.
+
+    `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
+    `unix:/path/to.sock` (paths are then taken from the root). `headers` are added to every request and hold the
+    engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
+    means that the request was not read (docs/decisions.md, "Retries").
+    """
+
+    engine: str
+    generation: int
+    address: str
+    headers: dict[str, str] = {}
+    timeouts: Timeouts = Timeouts()
+    is_ours: bool = False
+    usage: Usage = Usage.TRY
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.engine}#{self.generation} {self.address}>"
+
+
+def exit_in_words(code: int, tail: Sequence[str]) -> str:
+    """What is known of any process that ended."""
+    return f"it was ended by signal {-code}" if code < 0 else f"it exited with code {code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One process to start: its argument list and its whole environment.
+
+    `explain` turns its exit code and the last lines it printed into one sentence fit for a client.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    explain: Callable[[int, Sequence[str]], str] = exit_in_words
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What an engine said when asked how it is; asking starts nothing.
+
+    `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
+    requests, None when it does not count.
+    """
+
+    is_up: bool
+    reason: str | None = None
+    models: tuple[str, ...] | None = None
+    in_flight: int | None = None
+
+
+class Engine(Protocol):
+    """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
+
+    `is_strict`: the models it lists are all it has, so another name does not exist there.
+    """
+
+    name: str
+    is_strict: bool
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch | None:
+        """The process that serves on 127.0.0.1:`port` and accepts only `key`; None when somebody else runs it."""
+        ...
+
+    def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
+        """Where start number `generation` is spoken to."""
+        ...
+
+    async def probe(self, endpoint: Endpoint) -> Probe:
+        """Ask how it is. Never raises for an engine's failure: that is `is_up=False` with a reason."""
+        ...
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        """Make it do the smallest real piece of its work (one token, one embedding); BackendError when it cannot."""
+        ...

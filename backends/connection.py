@@ -1,0 +1,155 @@
+"""One HTTP/1.1 connection to an engine, driven by httptools: bytes out, whole callbacks in, nothing retried.
+
+Callbacks instead of awaits per piece: a task switch per streamed event costs more than parsing it (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADER_LINES = 256
+
+
+class Listener(Protocol):
+    """Who waits for the answer on a connection; every method is called from the event loop and must not block."""
+
+    def on_head(self, status: int, headers: dict[str, str]) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self) -> None: ...
+    def on_lost(self, exc: Exception | None, *, answered: bool, malformed: str | None) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """Carries one exchange at a time; `is_reusable` once an answer ended cleanly and both sides keep it open."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, on_closed: Callable[[Connection], None]) -> None:
+        self._on_closed = on_closed
+        self._listener: Listener | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._pieces: list[bytes] = []
+        self._head_bytes = 0
+        self._header_lines = 0
+        self._answered = False  # a byte of the answer has come
+        self._in_body = False
+        self._until_close = False  # neither length nor chunks: the end of the connection is the end of the answer
+        self._ended = False
+        self.is_reusable = False
+        self.is_closed = False
+        self.idle_since = 0.0
+
+    # -- what the exchange does
+
+    def send(self, listener: Listener, *pieces: bytes) -> None:
+        """Write one request; its answer goes to `listener`."""
+        self._listener = listener
+        self._parser = httptools.HttpResponseParser(self)
+        self._answered = self._in_body = self._until_close = self._ended = self.is_reusable = False
+        self._pieces.clear()
+        self._start_head()
+        for piece in pieces:
+            self.transport.write(piece)
+
+    def release(self) -> None:
+        """Forget the listener; bytes that come from now on make the connection unfit."""
+        self._listener = None
+
+    def abort(self) -> None:
+        """Close at once, without flushing: this is how an engine learns that nobody waits any more."""
+        self.is_reusable = False
+        self._listener = None
+        self.transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._listener is None or self._ended:
+            self.is_reusable = False
+            self.transport.abort()
+            return
+        self._answered = True
+        if not self._in_body:
+            self._head_bytes += len(data)
+        malformed = None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:
+            malformed = str(exc) or type(exc).__name__
+        except httptools.HttpParserUpgrade:
+            malformed = "it switched protocols"
+        self._deliver(malformed)
+
+    def _deliver(self, malformed: str | None) -> None:
+        if self._pieces and self._listener is not None:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            self._listener.on_data(data)
+        if self._listener is None:
+            return
+        if self._ended:
+            self.is_reusable = malformed is None and not self._until_close and self._parser.should_keep_alive()
+            self._listener.on_end()
+        elif malformed is not None or (not self._in_body and self._head_bytes > MAX_HEAD_BYTES):
+            listener, self._listener = self._listener, None
+            self.transport.abort()
+            listener.on_lost(None, answered=True, malformed=malformed or "its headers are too large")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_closed, self.is_reusable = True, False
+        listener, self._listener = self._listener, None
+        self._on_closed(self)
+        if listener is None or self._ended:
+            return
+        if exc is None and self._in_body and self._until_close:
+            self._ended = True
+            listener.on_end()
+        else:
+            listener.on_lost(exc, answered=self._answered, malformed=None)
+
+    # -- httptools
+
+    def _start_head(self) -> None:
+        self._headers = {}
+        self._head_bytes = self._header_lines = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_lines += 1
+        if self._header_lines > MAX_HEADER_LINES:
+            raise ValueError("too many header lines")
+        if not self._in_body:
+            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self._in_body = True
+        headers = self._headers
+        self._until_close = (
+            status not in (204, 304)
+            and "content-length" not in headers
+            and "chunked" not in headers.get("transfer-encoding", "").lower()
+        )
+        if self._listener is not None:
+            self._listener.on_head(status, headers)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._ended:
+            self._pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._in_body:
+            self._ended = True
+        else:
+            self._start_head()  # an informational answer (100 Continue): the real one follows

@@ -1,0 +1,88 @@
+"""What can go wrong with an engine, as a tree whose first question is "can the engine have taken the request?"
+
+BackendError
+├─ NotTaken          the engine cannot have it; another target may be tried
+│  ├─ Unreachable    no connection: refused, unresolvable, TLS, or closed before our first byte
+│  ├─ Stale          the endpoint belongs to an engine start that is over
+│  ├─ NotReady       the engine's own complete 503, or it is not running
+│  └─ Saturated      the engine's own complete 429
+└─ Taken             the engine may have it; it is never sent again
+   ├─ Disconnected   the connection ended before the answer did
+   ├─ TimedOut       nothing came within the time allowed
+   ├─ Broken         what came is not an answer: garbage, HTML, a redirect, invalid JSON, too much
+   ├─ EngineFailed   the engine said that it failed: 5xx, an error event
+   └─ Rejected       the engine read the request and refuses it: 4xx
+
+Source of the branch rules: docs/decisions.md, "Retries".
+"""
+
+from __future__ import annotations
+
+
+class BackendError(Exception):
+    """A failure of one engine, named; the message is fit for a client (no address, no secret, no engine traceback)."""
+
+    def __init__(self, engine: str, message: str) -> None:
+        super().__init__(message)
+        self.engine = engine
+        self.message = message
+
+
+class NotTaken(BackendError):
+    """The engine cannot have the request; another target may be tried.
+
+    `retry_after_s` is the engine's own `Retry-After` in seconds, None when it gave none.
+    """
+
+    def __init__(self, engine: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(engine, message)
+        self.retry_after_s = retry_after_s
+
+
+class Unreachable(NotTaken):
+    """No connection could be made, or ours was closing before our first byte."""
+
+
+class Stale(NotTaken):
+    """The endpoint belongs to an earlier start of the engine and is not dialled."""
+
+
+class NotReady(NotTaken):
+    """The engine is not serving (its own 503, or it is not running)."""
+
+
+class Saturated(NotTaken):
+    """The engine is full (its own 429)."""
+
+
+class Taken(BackendError):
+    """The engine may have the request; never send it again."""
+
+
+class Disconnected(Taken):
+    """The connection ended before the answer did."""
+
+
+class TimedOut(Taken):
+    """Nothing came within the time allowed; the work was cancelled by closing the connection."""
+
+
+class Broken(Taken):
+    """What came is not an answer in the protocol we speak."""
+
+
+class EngineFailed(Taken):
+    """The engine itself said that it failed."""
+
+
+class Rejected(Taken):
+    """The engine read the request and refuses it; `status` is 4xx and the rest is fit for the client."""
+
+    def __init__(
+        self, engine: str, message: str, *, status: int, type_: str, code: str | None, param: str | None = None
+    ) -> None:
+        super().__init__(engine, message)
+        self.status = status
+        self.type = type_
+        self.code = code
+        self.param = param

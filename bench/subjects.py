@@ -1,0 +1,152 @@
+"""What is measured: nothing at all, nginx, and the gateway as `modelport serve` starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from bench import machine
+from bench.machine import Unfit, pinned
+
+READY_S = 60.0
+STOP_S = 15.0
+PROBE = {"model": "bench", "messages": [{"role": "user", "content": "ready?"}], "max_tokens": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something that answers on `port`; `pids` carry the data, `beside` are its other processes."""
+
+    name: str
+    port: int
+    pids: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()
+
+
+NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream peer {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 1000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    keepalive_requests 1000000;
+    location / {{
+      proxy_pass http://peer;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+GATEWAY = """
+server: {{host: 127.0.0.1, port: {port}}}
+backends:
+  peer: {{kind: remote, url: "http://127.0.0.1:{upstream}/v1"}}
+models:
+  bench: {{backend: peer, model: bench}}
+"""
+
+
+@contextlib.contextmanager
+def direct(upstream: int) -> Iterator[Subject]:
+    yield Subject("no proxy", upstream)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
+    """nginx with `proxy_pass`, kept connections and no buffering; Unfit when it is not installed."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if program is None:
+        raise Unfit("nginx is not installed, so there is nothing to compare with: the ratios are left out")
+    port = _free_port()
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, upstream=upstream, port=port))
+    command = [program, "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(config)]
+    with _running(command, core, folder / "nginx.log", dict(os.environ)) as process:
+        _wait(process, port, "/v1/models", folder / "nginx.log")
+        yield Subject("nginx", port, (process.pid,))
+
+
+@contextlib.contextmanager
+def gateway(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
+    """The gateway with one relay and its defaults, in front of the upstream as a `remote` backend."""
+    port = _free_port()
+    config = folder / "modelport.yaml"
+    config.write_text(GATEWAY.format(port=port, upstream=upstream))
+    foreign = ("API_", "MODELPORT_", "FASTAPI_")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+    env["MODELPORT_STATE"] = str(folder / "state")
+    command = [sys.executable, "-m", "app", "serve", "--config", str(config)]
+    with _running(command, core, folder / "gateway.log", env) as process:
+        _wait(process, port, "/readyz", folder / "gateway.log")
+        relays = tuple(
+            pid for pid in machine.children(process.pid) if any("app.relay" in word for word in machine.argv(pid))
+        )
+        if not relays:
+            raise Unfit(
+                f"the gateway has no child whose arguments name app.relay (children: {machine.children(process.pid)})"
+            )
+        yield Subject("modelport", port, relays, (process.pid,))
+
+
+@contextlib.contextmanager
+def _running(command: list[str], core: int, log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out, pinned(core):
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+    """Until it says that it is ready and answers a request; Unfit with the tail of its log when it does not."""
+    deadline = time.monotonic() + READY_S
+    last = "nothing"
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if (ready := client.get(path)).is_success and (
+                    ready := client.post("/v1/chat/completions", json=PROBE)
+                ).is_success:
+                    return
+                last = f"{ready.status_code} {ready.text[:200]}"
+            except httpx.HTTPError as exc:
+                last = repr(exc)
+            time.sleep(0.1)
+    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    raise Unfit(f"{' '.join(process.args) if isinstance(process.args, list) else ''} is not ready: {last}\n{tail}")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,352 @@
+"""The admin application, on a real Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from app.document import ConfigError
+from app.supervisor.admin import AdminServer, create_admin
+from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status, models, overall
+from app.supervisor.state import bind_private
+from app.table import Backend, Model, Table, Target, Wildcard
+from backends.base import State
+
+VERSION = "9.8.7"
+ERROR_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "minLength": 1},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+
+class StubControl:
+    """One backend, `demo`."""
+
+    def __init__(self) -> None:
+        self.orders: list[str] = []
+        self.errors: list[str] = []
+
+    def health(self) -> Health:
+        return Health(status="ok", version=VERSION, uptime_s=1.5, models=(), backends=(self._backend("demo"),))
+
+    def models(self) -> Models:
+        return Models(models=(), wildcards=("ollama/*",))
+
+    def status(self) -> Status:
+        relays = RelayProcesses(pids=(7,), connected=(7,), restarts=0)
+        return Status(
+            health=self.health(),
+            pid=1,
+            address="http://127.0.0.1:8000",
+            config=None,
+            state_folder="/state",
+            table_version=3,
+            leases=0,
+            relays=relays,
+        )
+
+    async def metrics(self) -> bytes:
+        return b"up 1\n"
+
+    def logs(self, backend: str) -> Sequence[str]:
+        self._backend(backend)
+        return [f"line {number}" for number in range(300)]
+
+    async def start(self, backend: str) -> BackendAnswer:
+        return self._ordered("start", backend)
+
+    async def stop(self, backend: str) -> BackendAnswer:
+        return self._ordered("stop", backend)
+
+    async def restart(self, backend: str) -> BackendAnswer:
+        return self._ordered("restart", backend)
+
+    async def reload(self) -> Reloaded:
+        if self.errors:
+            raise ConfigError(self.errors)
+        return Reloaded(table_version=4, needs_restart=("server.port",))
+
+    def _ordered(self, order: str, backend: str) -> BackendAnswer:
+        answer = self._backend(backend)
+        self.orders.append(f"{order} {backend}")
+        return answer
+
+    def _backend(self, name: str) -> BackendAnswer:
+        if name == "broken":
+            raise RuntimeError("a bug")
+        return {"demo": BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=1)}[name]
+
+
+@contextlib.asynccontextmanager
+async def serving(control: StubControl, path: Path, *, docs: bool = False) -> AsyncIterator[httpx.AsyncClient]:
+    server = AdminServer(create_admin(control, VERSION, docs=docs))
+    listening = bind_private(path)
+    listening.listen()
+    running = asyncio.create_task(server.serve([listening]))
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await running
+
+
+@pytest.fixture
+def control() -> StubControl:
+    return StubControl()
+
+
+@pytest.fixture
+async def client(control: StubControl, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(control, tmp_path / "control.sock") as client:
+        yield client
+
+
+def _error(answer: httpx.Response) -> dict[str, Any]:
+    jsonschema.validate(answer.json(), ERROR_SCHEMA)
+    error: dict[str, Any] = answer.json()["error"]
+    return error
+
+
+async def test_health_says_version_models_and_backends(client: httpx.AsyncClient) -> None:
+    answer = (await client.get("/health")).json()
+
+    assert answer["status"] == "ok"
+    assert answer["version"] == VERSION
+    assert [(backend["name"], backend["state"]) for backend in answer["backends"]] == [("demo", "ready")]
+
+
+@pytest.mark.parametrize("path", ["/version", "/admin/models", "/admin/status", "/openapi.json", "/metrics"])
+async def test_what_can_be_read_can_be_asked_for_with_head(client: httpx.AsyncClient, path: str) -> None:
+    full, head = await client.get(path), await client.head(path)
+
+    assert full.status_code == head.status_code == 200
+    assert full.content
+    assert head.content == b""
+    assert head.headers["content-length"] == full.headers["content-length"]
+
+
+async def test_metrics_are_prometheus_text(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+
+    assert answer.content == b"up 1\n"
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+
+
+async def test_logs_are_the_last_lines(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/admin/backends/demo/logs?lines=2")).json() == {
+        "backend": "demo",
+        "lines": ["line 298", "line 299"],
+    }
+    assert len((await client.get("/admin/backends/demo/logs")).json()["lines"]) == 200
+
+
+@pytest.mark.parametrize("order", ["start", "stop", "restart"])
+async def test_an_order_is_taken_and_answered_at_once(
+    client: httpx.AsyncClient, control: StubControl, order: str
+) -> None:
+    answer = await client.post(f"/admin/backends/demo/{order}")
+
+    assert answer.status_code == 202
+    assert answer.json()["name"] == "demo"
+    assert control.orders == [f"{order} demo"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "start"), ("POST", "stop"), ("POST", "restart"), ("GET", "logs")],
+)
+async def test_an_unknown_backend_is_a_404(client: httpx.AsyncClient, method: str, path: str) -> None:
+    answer = await client.request(method, f"/admin/backends/nobody/{path}")
+
+    assert answer.status_code == 404
+    assert _error(answer)["code"] == "backend_not_found"
+
+
+async def test_a_reload_says_what_it_could_not_change(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/admin/reload")
+
+    assert answer.json() == {"table_version": 4, "needs_restart": ["server.port"]}
+
+
+async def test_a_bad_file_is_answered_with_all_its_errors(client: httpx.AsyncClient, control: StubControl) -> None:
+    control.errors = ["f.yaml: server.port: 'x' is no number", "f.yaml: models: is missing"]
+
+    answer = await client.post("/admin/reload")
+
+    assert answer.status_code == 422
+    assert _error(answer)["message"].splitlines() == control.errors
+
+
+async def test_an_unknown_route_is_a_404_in_our_shape(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/admin/nothing")
+
+    assert answer.status_code == 404
+    assert _error(answer)["code"] == "route_not_found"
+
+
+async def test_a_wrong_method_is_a_405_that_says_which_are_right(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/health")
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+    assert _error(answer)["code"] == "method_not_allowed"
+
+
+async def test_head_where_there_is_no_get_is_a_405(client: httpx.AsyncClient) -> None:
+    answer = await client.head("/admin/reload")
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "OPTIONS, POST"
+
+
+async def test_options_says_what_a_path_takes(client: httpx.AsyncClient) -> None:
+    known, unknown = await client.options("/admin/reload"), await client.options("/nothing")
+
+    assert (known.status_code, known.headers["allow"]) == (204, "OPTIONS, POST")
+    assert unknown.status_code == 404
+    assert _error(unknown)
+
+
+async def test_a_wrong_parameter_is_a_400_that_names_it(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/admin/backends/demo/logs?lines=many")
+
+    assert answer.status_code == 400
+    assert _error(answer)["param"] == "lines"
+
+
+async def test_a_bug_is_a_500_without_its_traceback(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/admin/backends/broken/logs")
+
+    assert answer.status_code == 500
+    assert _error(answer)["message"] == "The gateway failed; see its log."
+
+
+async def test_the_description_is_of_the_whole_gateway(client: httpx.AsyncClient) -> None:
+    described = (await client.get("/openapi.json")).json()
+
+    operations = {f"{method.upper()} {path}" for path, found in described["paths"].items() for method in found}
+    assert operations >= {
+        "POST /v1/chat/completions",
+        "POST /v1/completions",
+        "POST /v1/embeddings",
+        "GET /v1/models",
+        "GET /v1/models/{model}",
+        "GET /livez",
+        "GET /readyz",
+        "GET /health",
+        "GET /metrics",
+        "GET /version",
+        "GET /admin/status",
+        "POST /admin/reload",
+        "POST /admin/backends/{name}/restart",
+    }
+    assert described["info"]["version"] == VERSION
+    assert "HTTPValidationError" not in str(described)
+
+
+async def test_every_reference_in_the_description_leads_somewhere(client: httpx.AsyncClient) -> None:
+    described = (await client.get("/openapi.json")).json()
+
+    def references(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            here = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+            return here + [found for value in node.values() for found in references(value)]
+        return [found for value in node for found in references(value)] if isinstance(node, list) else []
+
+    found = set(references(described))
+    assert "#/components/schemas/ErrorAnswer" in found
+    for reference in found:
+        assert reference.removeprefix("#/components/schemas/") in described["components"]["schemas"]
+
+
+async def test_the_routes_of_the_relays_are_described_and_not_served(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/v1/models")).status_code == 404
+
+
+async def test_there_is_a_page_only_when_asked_for_and_it_loads_nothing(
+    client: httpx.AsyncClient, control: StubControl, tmp_path: Path
+) -> None:
+    assert (await client.get("/docs")).status_code == 404
+
+    async with serving(control, tmp_path / "docs.sock", docs=True) as documented:
+        page = await documented.get("/docs")
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/v1/chat/completions" in page.text
+    assert "src=" not in page.text
+    assert "://" not in page.text
+
+
+def _table(*states: State, can_start: bool = False, draining: bool = False) -> Table:
+    backends = {
+        f"b{number}": Backend(f"b{number}", "remote", state, reason=f"why {number}", can_start=can_start)
+        for number, state in enumerate(states)
+    }
+    public = Model("chat", tuple(Target(name, "m") for name in backends))
+    return Table(
+        version=1,
+        models={"chat": public},
+        aliases={"gpt": "chat"},
+        wildcards=(Wildcard("x/", "b0"),),
+        backends=backends,
+        draining=draining,
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "state", "word"),
+    [
+        (_table(State.READY), State.READY, "ok"),
+        (_table(State.FAILED, State.READY), State.READY, "ok"),
+        (_table(State.FAILED, State.STARTING), State.STARTING, "starting"),
+        (_table(State.FAILED), State.FAILED, "degraded"),
+        (_table(State.STOPPED), State.STOPPED, "degraded"),
+        (_table(State.STOPPED, can_start=True), State.STOPPED, "ok"),
+        (_table(State.READY, draining=True), State.READY, "draining"),
+        (_table(), State.FAILED, "degraded"),
+    ],
+)
+def test_a_name_is_as_well_as_its_best_backend(table: Table, state: State, word: str) -> None:
+    (model,) = models(table)
+
+    assert model.state is state
+    assert model.aliases == ("gpt",)
+    assert overall(table) == word
+
+
+def test_a_name_that_its_engine_does_not_list_is_not_served() -> None:
+    backend = Backend("b0", "ollama", State.READY, models=("other",), is_strict=True)
+    table = Table(
+        version=1,
+        models={"chat": Model("chat", (Target("b0", "m"),))},
+        aliases={},
+        wildcards=(),
+        backends={"b0": backend},
+    )
+
+    (model,) = models(table)
+
+    assert (model.state, model.reason) == (State.FAILED, "b0 has no model 'm'")

