@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._until_close = False  # neither length nor chunks: the end of the connection is the end of the answer
         self._ended = False
+        self._keeps_alive = False
         self.is_reusable = False
         self.is_closed = False
         self.idle_since = 0.0
@@ -70,8 +71,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
 
     def data_received(self, data: bytes) -> None:
         if self._listener is None or self._ended:
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         if self._listener is None:
             return
         if self._ended:
-            self.is_reusable = malformed is None and not self._until_close and self._parser.should_keep_alive()
+            self.is_reusable = malformed is None and not self._until_close and self._keeps_alive
             self._listener.on_end()
         elif malformed is not None or (not self._in_body and self._head_bytes > MAX_HEAD_BYTES):
             listener, self._listener = self._listener, None
@@ -151,5 +151,6 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._in_body:
             self._ended = True
+            self._keeps_alive = self._parser.should_keep_alive()  # llhttp forgets it with the next message
         else:
             self._start_head()  # an informational answer (100 Continue): the real one follows

@@ -212,11 +212,8 @@ async def test_a_killed_guard_leaves_nothing_and_the_engine_is_started_anew() ->
     relays = Relays()
     async with running(relays, gpu=managed("--children 1")) as fleet:
         await relays.until_state("gpu", State.READY)
-        [guard] = [int(line) for line in Path(f"/proc/{pid_of(fleet)}/status").read_text().splitlines() if False] or [
-            parent(pid_of(fleet))
-        ]
 
-        os.kill(guard, signal.SIGKILL)
+        os.kill(parent(pid_of(fleet)), signal.SIGKILL)
         await relays.until_state("gpu", State.READY, generation=2)
 
         assert process.marked(f"fleet-{os.getpid()}:gpu:1\0") == []
@@ -251,7 +248,7 @@ async def test_an_engine_that_cannot_be_launched_says_why() -> None:
 
 async def test_an_engine_that_answers_and_cannot_work_is_not_served() -> None:
     relays = Relays()
-    async with running(relays, gpu=managed("--default status_500")) as fleet:
+    async with running(relays, gpu=managed("--default status_500_vllm")) as fleet:
         outcome = await fleet.wanted("gpu")
 
         assert outcome.reason == "status 500"
@@ -323,7 +320,7 @@ async def test_a_reload_touches_only_what_changed() -> None:
             await relays.until_state(name, State.READY)
         pids = {status.name: status.pid for status in fleet.status()}
 
-        await fleet.reload({"kept": managed(), "changed": managed("--model other"), "added": managed()})
+        await fleet.reload({"kept": managed(), "changed": managed("--model fake --model more"), "added": managed()})
         await relays.until(lambda: "removed" not in relays.published[-1])
         await relays.until_state("changed", State.READY, generation=2)
         await relays.until_state("added", State.READY)
@@ -379,6 +376,24 @@ async def test_a_term_to_everything_at_once_does_not_break_the_drain() -> None:
 
         await closing
         assert only(fleet).state is State.STOPPED
+
+
+async def test_while_it_closes_no_order_starts_anything() -> None:
+    relays = Relays()
+    async with running(relays, gpu=managed()) as fleet:
+        await relays.until_state("gpu", State.READY)
+        relays.leases["gpu", 1] = 1
+
+        closing = asyncio.create_task(fleet.close(600))
+        await relays.until_state("gpu", State.STOPPING)
+        await fleet.start("gpu")
+        await fleet.restart("gpu")
+        await fleet.reload({"other": managed()})
+        relays.leases.clear()
+        fleet.leases_changed()
+
+        await closing
+        assert [status.state for status in fleet.status()] == [State.STOPPED]
 
 
 async def test_a_cancelled_fleet_leaves_nothing() -> None:

@@ -35,14 +35,40 @@ models:
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Count from one to fifty."}], "stream": True}
 
 
+# The gateway whose fleet's task fails at SIGUSR1.
+FAILING = """
+import asyncio, signal
+from app.supervisor import fleet
+run = fleet.Fleet.run
+async def failing(self):
+    failed = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, failed.set)
+    running = asyncio.create_task(run(self))
+    await failed.wait()
+    running.cancel()
+    await asyncio.wait({running})
+    raise RuntimeError("a bug")
+fleet.Fleet.run = failing
+from app.__main__ import main
+main()
+"""
+
+
 class Gateway:
     """One `modelport serve`; what it prints is read as it comes."""
 
-    def __init__(self, folder: Path, *options: str, start: str = "boot", terminal: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        start: str = "boot",
+        terminal: int | None = None,
+        program: Sequence[str] = ("-m", "app"),
+    ) -> None:
         self.config = folder / "modelport.yaml"
         self.config.write_text(DEMO.replace("START", start))
         self.state = folder / "state"
-        command = [*_serve(), "--config", str(self.config), "--state", str(self.state), "--port", "0", *options]
+        command = [*_serve(program), "--config", str(self.config), "--state", str(self.state), "--port", "0", *options]
         self.log = folder / "log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -109,8 +135,8 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *options: str, start: str = "boot", terminal: int | None = None) -> Iterator[Gateway]:
-    gateway = Gateway(folder, *options, start=start, terminal=terminal)
+def running(folder: Path, *options: str, **how: Any) -> Iterator[Gateway]:
+    gateway = Gateway(folder, *options, **how)
     try:
         yield gateway
     finally:
@@ -124,8 +150,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield gateway
 
 
-def _serve() -> list[str]:
-    return [sys.executable, "-P", "-m", "app", "serve"]
+def _serve(program: Sequence[str] = ("-m", "app")) -> list[str]:
+    return [sys.executable, "-P", *program, "serve"]
 
 
 def _environment() -> dict[str, str]:
@@ -178,6 +204,19 @@ def test_the_public_port_shows_health_metrics_and_description(gateway: Gateway) 
     assert health.json()["models"][0]["name"] == "tiny"
     assert 'modelport_backend_state{backend="demo",state="ready"} 1.0' in metrics.text
     assert "/v1/chat/completions" in described.json()["paths"]
+
+
+def test_every_described_route_is_there_and_takes_no_other_method(gateway: Gateway) -> None:
+    described = httpx.get(f"{gateway.url}/openapi.json").json()["paths"]
+
+    with httpx.Client(base_url=gateway.url) as client:
+        for path, operations in described.items():
+            real = path.format(name="nobody", model="tiny")
+            answer = client.request("DELETE", real)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed"), path
+            assert {method.upper() for method in operations} <= set(answer.headers["allow"].split(", ")), path
+            if "get" in operations:
+                assert client.get(real).status_code == client.head(real).status_code, path
 
 
 def test_a_request_is_counted_for_the_name_it_asked_for(gateway: Gateway) -> None:
@@ -289,6 +328,19 @@ def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
             assert successor.end() == 0
 
 
+def test_a_fleet_that_fails_ends_the_gateway_and_leaves_nothing(tmp_path: Path) -> None:
+    """The fleet's own task gets an exception that nobody expected, while an engine runs."""
+    with running(tmp_path, program=("-c", FAILING)) as gateway:
+        gateway.wait_for("demo: ready in")
+        below = descendants(gateway.process.pid)
+
+        gateway.process.send_signal(signal.SIGUSR1)
+
+        assert gateway.process.wait(PATIENCE_S) == 1
+        assert _alive(below) == []
+        assert "RuntimeError: a bug" in gateway.log.read_text()
+
+
 # -- orders
 
 
@@ -359,7 +411,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             code = gateway.end(signal.SIGINT)
 
         assert code == 1
-        _until(lambda: _alive(below) == [], GONE_S)
+        assert _alive(below) == []
 
 
 def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:

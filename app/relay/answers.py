@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from app.dialects import openai, whole
@@ -91,7 +92,7 @@ class Stream:
             self._line.start(200, self._headers, None)
         self._line.write(events)
         if self.first_token_at is None and reader.has_token:
-            self.first_token_at = self._loop.time()
+            self.first_token_at = time.perf_counter()
 
     def _keep_waiting(self) -> None:
         if not self._line.is_started:

@@ -156,7 +156,6 @@ class _Job:
         self._metrics = metrics
         self._request = request
         self._plan = plan
-        self._loop = asyncio.get_running_loop()
         self._waited_s = 0.0
         self._series: Children | None = None
         self._backend = ""
@@ -181,13 +180,13 @@ class _Job:
 
     def sent(self) -> None:
         if self._series is not None:
-            self._series.overhead.observe(self._loop.time() - self._request.line.arrived - self._waited_s)
+            self._series.overhead.observe(time.perf_counter() - self._request.line.arrived - self._waited_s)
 
     def settled(self, cost: Settlement) -> None:
         series = self._series
         if series is None:
             return
-        now = self._loop.time()
+        now = time.perf_counter()
         series.duration.observe(now - self._request.line.arrived)
         _count_tokens(series, cost)
         first = self.stream.first_token_at if self.stream is not None else None
@@ -208,7 +207,7 @@ class _Job:
                 self._series.stream_errors.inc()
                 _count_tokens(self._series, self.stream.settle())
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
-            took = self._loop.time() - self._request.line.arrived
+            took = time.perf_counter() - self._request.line.arrived
             self._metrics.failed(*labels, trouble.code or "error").observe(took)
         if trouble.status >= 500:
             log.warning(

@@ -23,7 +23,8 @@ class Line:
 
     def __init__(self, wire: Wire, arrived: float) -> None:
         self._wire = wire
-        self.arrived = arrived  # loop time of the request's last header byte
+        # time.perf_counter() at the request's last header byte; uvloop's own clock counts whole milliseconds
+        self.arrived = arrived
         self.cycle: RequestResponseCycle | None = None
         self.is_gone = False
         self._is_chunked = False

@@ -51,6 +51,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=2048,
     )
     server = _Server(config)

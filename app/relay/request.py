@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import re
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -40,7 +40,8 @@ class Request:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._pairs}
         self._receive = receive
         given = self.headers.get("x-request-id", "")
-        self.id = given if _REQUEST_ID.match(given) else uuid.uuid4().hex
+        # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
+        self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:

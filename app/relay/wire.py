@@ -7,6 +7,7 @@ connections for `idle_s`, a reader that takes nothing for `stalled_reader_s` is 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -118,7 +119,7 @@ class Wire(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_head()
         self._in_head = False
-        line = Line(self, self.loop.time())
+        line = Line(self, time.perf_counter())
         self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]
         super().on_headers_complete()
         line.cycle = self.cycle

@@ -13,7 +13,7 @@ from typing import Annotated, Protocol
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,6 +24,10 @@ from app.supervisor import openapi
 from app.supervisor.answers import BackendAnswer, ErrorAnswer, Health, Logs, Models, Reloaded, Status, Version
 
 LOG_LINES = 200
+# What the relay answers for us to whoever may not ask, and what we add.
+_FOR_ADMINS = openapi.errors(401, 403)
+_UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
+_RELOAD = {**_FOR_ADMINS, 422: {"model": ErrorAnswer, "description": "The file is bad; nothing has changed."}}
 
 
 class Control(Protocol):
@@ -45,9 +49,7 @@ class Control(Protocol):
 
 def create_admin(control: Control, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
     """The application; every answer that is not 2xx is an ErrorAnswer."""
-    app = FastAPI(
-        openapi_url=None, docs_url=None, redoc_url=None, responses={400: {"model": ErrorAnswer, "description": "Bad."}}
-    )
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
     _reading(app, control, version)
     _ordering(app, control)
@@ -93,9 +95,12 @@ class AdminServer(uvicorn.Server):
 
 
 def _reading(app: FastAPI, control: Control, version: str) -> None:
-    @app.get("/health", tags=["gateway"])
+    @app.get("/health", tags=["gateway"], responses=openapi.health_answers())
     async def health() -> Health:
-        """Version, models and backends with their states and reasons. Always 200: see `status`."""
+        """Version, models and backends with their states and reasons; 200 whatever `status` says.
+
+        Without a key of role admin, once there are keys: what `/readyz` answers.
+        """
         return control.health()
 
     @app.get("/version", tags=["gateway"])
@@ -103,17 +108,17 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
         """The version that runs."""
         return Version(version=version)
 
-    @app.get("/metrics", tags=["gateway"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @app.get("/metrics", tags=["gateway"], response_class=PlainTextResponse, responses=_FOR_ADMINS)
     async def metrics() -> Response:
         """Prometheus's text format."""
-        return Response(await control.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/admin/models", tags=["admin"])
+    @app.get("/admin/models", tags=["admin"], responses=_FOR_ADMINS)
     async def models() -> Models:
         """The public names and who serves them."""
         return control.models()
 
-    @app.get("/admin/status", tags=["admin"])
+    @app.get("/admin/status", tags=["admin"], responses=_FOR_ADMINS)
     async def status() -> Status:
         """Everything at a glance."""
         return control.status()
@@ -153,9 +158,6 @@ def _ordering(app: FastAPI, control: Control) -> None:
         """Stop it, then start it. Answers at once."""
         with _Known(name):
             return await control.restart(name)
-
-
-_UNKNOWN: dict[int | str, dict[str, object]] = {404: {"model": ErrorAnswer, "description": "No such backend."}}
 
 
 class _Known:

@@ -160,21 +160,23 @@ class Fleet:
 
     async def start(self, backend: str) -> None:
         """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
-        self._post(self._units[backend], Start())
+        self._order(backend, Start())
 
     async def stop(self, backend: str) -> None:
         """Drain and stop it, until it is started by hand. Returns at once."""
-        self._post(self._units[backend], StopAsked(self.drain_s, is_held=True))
+        self._order(backend, StopAsked(self.drain_s, is_held=True))
 
     async def restart(self, backend: str) -> None:
         """Drain, stop and start it again. Returns at once."""
-        self._post(self._units[backend], StopAsked(self.drain_s, then_start=True))
+        self._order(backend, StopAsked(self.drain_s, then_start=True))
 
     async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
         """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
 
         Returns at once; what changed drains, stops and starts anew behind it.
         """
+        if self._is_closing:
+            return
         for unit in [unit for name, unit in self._units.items() if name not in backends]:
             unit.is_leaving = True
             unit.successor = None
@@ -196,7 +198,6 @@ class Fleet:
         await self._drive(self._is_at_rest)
         for unit in [*self._units.values(), *self._departed]:
             await unit.gone()
-        self._turn()
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
@@ -222,6 +223,11 @@ class Fleet:
         unit.is_leaving = False
         unit.successor = config
         self._post(unit, StopAsked(self.drain_s))
+
+    def _order(self, backend: str, event: Event) -> None:
+        unit = self._units[backend]
+        if not self._is_closing:
+            self._post(unit, event)
 
     def _post(self, unit: Unit, event: Event) -> None:
         self._inbox.append((unit, event))
@@ -272,6 +278,8 @@ class Fleet:
                     unit.terminate()
                 case Kill():
                     unit.kill()
+        if isinstance(event, Start):
+            unit.look()
         if unit.life.state is State.STOPPED:
             self._stopped(unit)
 
@@ -368,6 +376,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
     """A line for every change of state; and how long a start took."""
     life = unit.life
     if life.state is before.state:
+        if life.state is State.STARTING and before.has_process and not life.has_process:
+            log.warning("engine not started", backend=unit.name, generation=life.generation, reason=life.reason)
         return
     match life.state:
         case State.READY:

@@ -14,6 +14,7 @@ import structlog
 
 from app import __version__, references
 from app.config import Config, ConfigError, load_all
+from app.errors import Problem
 from app.settings import ServeOptions
 from app.supervisor import answers, banner, listener, publish, relays
 from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
@@ -50,7 +51,7 @@ class Gateway:
         self.relays = Relays(
             public.fileno(),
             counters,
-            relays.environment(os.environ, state.metrics, options.log_format, options.log_level),
+            relays.environment(options.env, state.metrics, options.log_format, options.log_level),
             lambda index: relays.argv(public.fileno(), state.path, index),
         )
         self.hub = Hub(self.leases, self.relays)
@@ -168,22 +169,26 @@ class Gateway:
 
     async def start(self, backend: str) -> BackendAnswer:
         """Start it; failures before are forgiven."""
+        self._check_open()
         await self.fleet.start(backend)
         return self._one(backend)
 
     async def stop(self, backend: str) -> BackendAnswer:
         """End it once its leases are returned."""
+        self._check_open()
         await self.fleet.stop(backend)
         return self._one(backend)
 
     async def restart(self, backend: str) -> BackendAnswer:
         """End it as `stop` does, then start it."""
+        self._check_open()
         await self.fleet.restart(backend)
         return self._one(backend)
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. ConfigError for a bad one, which changes nothing."""
         async with self._reloading:
+            self._check_open()
             try:
                 config = await asyncio.to_thread(load_all, self._options)
             except ConfigError as exc:
@@ -204,6 +209,10 @@ class Gateway:
             )
             log.info("configuration reloaded", table=version, needs_restart=changed)
             return Reloaded(table_version=version, needs_restart=changed)
+
+    def _check_open(self) -> None:
+        if self.is_draining:
+            raise Problem(503, "shutting_down", "The gateway is shutting down and takes no more orders.")
 
     # -- from the fleet's words to ours
 

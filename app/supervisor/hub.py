@@ -157,18 +157,26 @@ class Hub:
     def _tell(self, relay: _Relay, table: Table) -> None:
         relay.send(Publish(table))
         if relay.late is None:
-            loop = asyncio.get_running_loop()
-            relay.late = loop.call_later(self._patience_s, self._overdue, relay, table.version)
+            self._expect(relay, table.version, is_last=False)
 
-    def _overdue(self, relay: _Relay, version: int) -> None:
+    def _expect(self, relay: _Relay, version: int, is_last: bool) -> None:
+        # Two looks: when this process itself was stopped for a while (Ctrl-Z), the first one comes too late to blame
+        # the relay, whose answer lies unread in our socket.
+        loop = asyncio.get_running_loop()
+        relay.late = loop.call_later(self._patience_s / 2, self._look, relay, version, is_last)
+
+    def _look(self, relay: _Relay, version: int, is_last: bool) -> None:
         relay.late = None
         told = self._table.version if self._table is not None else 0
-        if not self._leases.has_applied(relay.number, version):
+        if self._leases.has_applied(relay.number, told):
+            return
+        if self._leases.has_applied(relay.number, version):
+            # Newer tables were told meanwhile; they get their own time.
+            self._expect(relay, told, is_last=False)
+        elif not is_last:
+            self._expect(relay, version, is_last=True)
+        else:
             relay.cut(f"it has not applied table {version} for {self._patience_s:g} s")
-        elif not self._leases.has_applied(relay.number, told):
-            # Newer tables were told meanwhile; this one gets its own time.
-            loop = asyncio.get_running_loop()
-            relay.late = loop.call_later(self._patience_s, self._overdue, relay, told)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -179,7 +187,9 @@ class Hub:
             relay = await self._greet(reader, writer)
             while True:
                 self._hear(relay, from_relay.decode(await read_frame(reader)))
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+        except TimeoutError:
+            log.error("connection to relay.sock dropped", reason=f"no Hello for {self._patience_s:g} s")
+        except (asyncio.IncompleteReadError, ConnectionError):
             pass
         except (ValueError, msgspec.MsgspecError) as exc:
             if relay is not None:

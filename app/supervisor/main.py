@@ -14,6 +14,7 @@ import structlog
 import app.log
 from app import __version__
 from app.config import Config, ConfigError, load_all
+from app.errors import Problem
 from app.settings import ServeOptions
 from app.supervisor import listener
 from app.supervisor.admin import AdminServer, create_admin
@@ -147,9 +148,12 @@ class Orders:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
-        loop.add_signal_handler(signal.SIGHUP, self._end if self._is_attended else self._reload, gateway)
+        if not self._is_attended:
+            loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+            loop.add_signal_handler(signal.SIGHUP, self._end)
 
-    def _end(self, _gateway: Gateway | None = None) -> None:
+    def _end(self) -> None:
         (self.at_once if self.stop.is_set() else self.stop).set()
 
     def _reload(self, gateway: Gateway) -> None:
@@ -161,7 +165,7 @@ class Orders:
 async def _reload(gateway: Gateway) -> None:
     try:
         await gateway.reload()
-    except ConfigError:
-        pass  # logged, and nothing has changed
+    except (ConfigError, Problem):
+        pass  # said in the log, and nothing has changed
     except Exception:
         log.exception("reload failed")

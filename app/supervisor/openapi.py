@@ -11,12 +11,15 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
-from app.supervisor.answers import ErrorAnswer
+from app.supervisor.answers import ErrorAnswer, Health
+from backends.base import State
 
+_OPEN = frozenset({"/livez", "/readyz", "/version"})
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A key; none is needed while none is configured."}
 _REFUSALS = {
     400: "The request is not one.",
     401: "The key is missing or wrong.",
+    403: "The key may not do this.",
     404: "There is no such model, or not for this key.",
     408: "The request did not arrive in time.",
     413: "The body is too large.",
@@ -134,6 +137,13 @@ class Model(_Open):
     object: Literal["model"]
     created: int
     owned_by: str
+    state: State
+
+
+class Alive(BaseModel):
+    """Yes."""
+
+    status: Literal["ok"]
 
 
 class ModelList(_Open):
@@ -157,7 +167,7 @@ def document(own: Sequence[BaseRoute], version: str, root_path: str) -> dict[str
         for operation in operations.values():
             # FastAPI documents its own 422; ours are 400 in the common shape.
             operation["responses"].pop("422", None)
-            if path not in ("/livez", "/readyz"):
+            if path not in _OPEN:
                 operation["security"] = [{"key": []}]
     for unused in ("HTTPValidationError", "ValidationError"):
         found["components"]["schemas"].pop(unused, None)
@@ -181,14 +191,20 @@ def page(described: Mapping[str, Any]) -> str:
     )
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These answers in the common shape, as FastAPI's `responses` takes them."""
     return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in statuses}
+
+
+def health_answers() -> dict[int | str, dict[str, Any]]:
+    """What `/health` answers: all of it to an administrator, and to others what `/readyz` says."""
+    return {200: {"model": Health | Alive, "description": "How it is."}, **errors(401, 503)}
 
 
 def _relay_routes() -> APIRouter:
     """The routes the relays serve, to be described and never to be called."""
     router = APIRouter()
-    engine = _errors(400, 401, 404, 408, 413, 415, 429, 502, 503, 504)
+    engine = errors(400, 401, 404, 408, 413, 415, 429, 502, 503, 504)
     stream = {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
         "description": "The answer, or a stream.",
@@ -207,21 +223,21 @@ def _relay_routes() -> APIRouter:
     async def embeddings(body: EmbeddingsRequest) -> Embeddings:
         raise NotImplementedError
 
-    @router.get("/v1/models", responses=_errors(401), tags=["models"])
+    @router.get("/v1/models", responses=errors(401), tags=["models"])
     async def list_models() -> ModelList:
         raise NotImplementedError
 
-    @router.get("/v1/models/{model}", responses=_errors(401, 404), tags=["models"])
+    @router.get("/v1/models/{model}", responses=errors(401, 404), tags=["models"])
     async def retrieve_model(model: str) -> Model:
         raise NotImplementedError
 
     @router.get("/livez", tags=["probes"])
-    async def livez() -> dict[str, Any]:
+    async def livez() -> Alive:
         """The relay runs."""
         raise NotImplementedError
 
-    @router.get("/readyz", responses=_errors(503), tags=["probes"])
-    async def readyz() -> dict[str, Any]:
+    @router.get("/readyz", responses=errors(503), tags=["probes"])
+    async def readyz() -> Alive:
         """Not draining, and at least one model serves or can be started."""
         raise NotImplementedError
 

@@ -81,8 +81,10 @@ class Relays:
             self._keepers.append(asyncio.create_task(self._keep(index), name=f"relay {index}"))
 
     async def failed(self) -> None:
-        """Returns never; raises what stopped a keeper, which nothing should."""
-        await asyncio.gather(*self._keepers)
+        """Returns when one is no longer kept alive: after `close`, or raising what nobody expected."""
+        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_COMPLETED)
+        for keeper in done:
+            keeper.result()
 
     def lost(self, pid: int, is_at_fault: bool) -> None:
         """Its connection to us is gone: it ends by itself, or is killed; at once when it is at fault."""
@@ -144,6 +146,9 @@ class Relays:
                 process.kill()
             return end_words(await process.wait())
         finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
             self._alive.pop(process.pid, None)
             await asyncio.to_thread(self._counters.bury, process.pid)
 

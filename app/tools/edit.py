@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -9,13 +10,14 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
 from app.document import ConfigError, parse
 
+_Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
@@ -37,21 +39,25 @@ def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any
     ConfigError, with the lines to write by hand, where the file is written in a way that this cannot edit.
     """
     line = f"- {scalar(entry)}" if name is None else f"{scalar(name)}: {scalar(entry)}"
+    before = _plain(text)
+    added = json.loads(json.dumps(entry))
+    if name is None:
+        wanted = {**before, section: [*_items(before.get(section), list), added]}
+    else:
+        wanted = {**before, section: {**_items(before.get(section), dict), name: added}}
     after = _insert(text, section, line)
-    if _plain(after) != _expected(text, section, name, entry):
-        raise ConfigError([f"{section}: cannot be edited here; write under it yourself:  {line}"])
-    return after
+    with contextlib.suppress(ConfigError):
+        if _plain(after) == wanted:
+            return after
+    raise ConfigError([f"{section}: cannot be edited here; write under it yourself:  {line}"])
 
 
 def _plain(text: str) -> dict[str, Any]:
     return parse(text, {}, is_lenient=True).tree
 
 
-def _expected(text: str, section: str, name: str | None, entry: Mapping[str, Any]) -> dict[str, Any]:
-    tree = dict(_plain(text))
-    added = json.loads(json.dumps(entry))
-    tree[section] = [*(tree.get(section) or ()), added] if name is None else {**(tree.get(section) or {}), name: added}
-    return tree
+def _items(value: Any, kind: type[_Kind]) -> _Kind:
+    return value if isinstance(value, kind) else kind()
 
 
 def _insert(text: str, section: str, line: str) -> str:
@@ -81,7 +87,9 @@ def _end(text: str, node: Node) -> int:
     """Where the last thing in a node ends; a block's own end mark is behind the comments after it."""
     while isinstance(node, CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
-        node = last[1] if isinstance(last, tuple) else last
+        key, node = last if isinstance(last, tuple) else (None, last)
+        if key is not None and node.start_mark.index == node.end_mark.index:
+            return int(key.end_mark.index)  # no value at all: its mark is wherever the next thing stands
     end = int(node.end_mark.index)
     return len(text[:end].rstrip()) if isinstance(node, ScalarNode) and node.style in ("|", ">") else end
 

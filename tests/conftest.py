@@ -1,0 +1,18 @@
+"""What the whole suite shares: relays are tested on the loop they run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop for `test_relay_*`, `test_upstream` and `test_wire`; asyncio's own, as in the supervisor, for the rest."""
+    if item.path.name.startswith(("test_relay_", "test_upstream", "test_wire")):
+        return {"uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop}

@@ -1,0 +1,214 @@
+"""The verbs that ask a running gateway, over a real control socket with the real admin application behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from app.document import ConfigError
+from app.supervisor.admin import create_admin
+from app.supervisor.answers import BackendAnswer, Health, ModelAnswer, Models, RelayProcesses, Reloaded, Status
+from app.tools.control import refusal
+from app.tools.status import duration
+from backends.base import State
+from tests.cli import run
+
+DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)
+DOWN = BackendAnswer(name="cloud", kind="remote", state=State.FAILED, reason="refused [by] the server")
+SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), aliases=("tiny",))
+HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN))
+
+
+class FakeControl:
+    """A supervisor's answers; `orders` is what it was told."""
+
+    def __init__(self) -> None:
+        self.orders: list[str] = []
+        self.bad: list[str] = []
+
+    def health(self) -> Health:
+        return HEALTH
+
+    def models(self) -> Models:
+        return Models(models=(SMALL,), wildcards=("ollama/*",))
+
+    def status(self) -> Status:
+        relays = RelayProcesses(pids=(7, 8), connected=(7, 8), restarts=3)
+        return Status(
+            health=HEALTH,
+            pid=6,
+            address="http://127.0.0.1:8000",
+            config=None,
+            state_folder="/s",
+            table_version=5,
+            leases=4,
+            relays=relays,
+        )
+
+    async def metrics(self) -> bytes:
+        return b""
+
+    def logs(self, backend: str) -> Sequence[str]:
+        return {"demo": ["one", "two", "three"]}[backend]
+
+    async def start(self, backend: str) -> BackendAnswer:
+        return self._order("start", backend)
+
+    async def stop(self, backend: str) -> BackendAnswer:
+        return self._order("stop", backend)
+
+    async def restart(self, backend: str) -> BackendAnswer:
+        return self._order("restart", backend)
+
+    async def reload(self) -> Reloaded:
+        if self.bad:
+            raise ConfigError(self.bad)
+        return Reloaded(table_version=6, needs_restart=("server.port",))
+
+    def _order(self, verb: str, backend: str) -> BackendAnswer:
+        found = {"demo": DEMO, "cloud": DOWN}[backend]
+        self.orders.append(f"{verb} {backend}")
+        return found
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Shorter than pytest's own: a Unix socket's name must fit.
+    with tempfile.TemporaryDirectory(prefix="mp-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def control(folder: Path) -> Iterator[FakeControl]:
+    made = FakeControl()
+    (folder / "state").mkdir()
+    config = uvicorn.Config(
+        create_admin(made, "9.9"), uds=str(folder / "state" / "control.sock"), log_level="critical", lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        with contextlib.suppress(RuntimeError):
+            thread.join(0.01)
+    yield made
+    server.should_exit = True
+    thread.join()
+
+
+def test_models_are_listed_with_their_states(folder: Path, control: FakeControl) -> None:
+    rows = [line.split() for line in run(folder, "models").out.splitlines()]
+
+    assert rows[0] == ["model", "state", "backends", "aliases", "note"]
+    assert rows[1] == ["small", "ready", "demo", "tiny"]
+    assert rows[2][0] == "ollama/*"
+
+
+def test_models_are_listed_for_programs(folder: Path, control: FakeControl) -> None:
+    listed = json.loads(run(folder, "models", "--json").out)
+
+    assert listed["models"][0]["name"] == "small"
+    assert listed["wildcards"] == ["ollama/*"]
+
+
+def test_the_status_shows_processes_and_backends_with_their_reasons(folder: Path, control: FakeControl) -> None:
+    said = run(folder, "status").out
+
+    assert "modelport 9.9: ok, at http://127.0.0.1:8000, up 1h 1m" in said
+    assert "supervisor 6, relays 7, 8 (3 restarts)" in said
+    assert "configuration none: the defaults, state folder /s" in said
+    assert "demo     llama_cpp  ready   1m 15s" in said
+    assert "refused [by] the server" in said
+    assert json.loads(run(folder, "status", "--json").out)["pid"] == 6
+
+
+def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeControl) -> None:
+    assert run(folder, "logs", "demo", "-n", "2").out == "two\nthree\n"
+    assert json.loads(run(folder, "logs", "demo", "--json").out) == {
+        "backend": "demo",
+        "lines": ["one", "two", "three"],
+    }
+
+
+def test_an_unknown_backend_is_said_so(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "logs", "no/such")
+
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.strip()
+
+
+def test_a_backend_is_started_stopped_and_restarted(folder: Path, control: FakeControl) -> None:
+    said = [run(folder, verb, name).out for verb, name in (("start", "demo"), ("stop", "cloud"), ("restart", "demo"))]
+
+    assert control.orders == ["start demo", "stop cloud", "restart demo"]
+    assert said == ["demo: ready\n", "cloud: failed: refused [by] the server\n", "demo: ready\n"]
+    assert json.loads(run(folder, "stop", "demo", "--json").out)["pid"] == 42
+
+
+def test_a_reload_says_what_needs_a_restart(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "reload")
+
+    assert (ended.code, ended.out) == (0, "The new configuration is in force (table 6).\n")
+    assert ended.err == "Only a restart changes these: server.port\n"
+    assert json.loads(run(folder, "reload", "--json").out)["table_version"] == 6
+
+
+def test_a_reload_of_a_bad_file_shows_its_errors_and_ends_with_2(folder: Path, control: FakeControl) -> None:
+    control.bad = ["f: server.prot: 'prot' is not a key here", "f: models: is missing"]
+
+    ended = run(folder, "reload")
+
+    assert (ended.code, ended.err.splitlines()) == (2, control.bad)
+
+
+@pytest.mark.parametrize("verb", ["models", "status", "reload", "logs x", "start x"])
+def test_where_no_gateway_runs_it_is_said_and_the_code_is_3(folder: Path, verb: str) -> None:
+    ended = run(folder, *verb.split())
+
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.startswith(f"No gateway is running with the state folder {folder}/state")
+
+
+def test_the_state_folder_can_be_named(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "models", "--state", str(folder / "state"), MODELPORT_STATE="/nowhere")
+
+    assert ended.code == 0
+
+
+def test_a_socket_that_nobody_listens_on_is_no_gateway(folder: Path) -> None:
+    (folder / "state").mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "state" / "control.sock"))
+
+    assert run(folder, "status").code == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "lines", "code"),
+    [
+        ('{"error": {"message": "no", "code": "x"}}', ["no"], 1),
+        ('{"error": {"message": "a\\nb", "code": "config_invalid"}}', ["a", "b"], 2),
+        ("<html>", ["The gateway answered 500."], 1),
+        ("[]", ["The gateway answered 500."], 1),
+    ],
+)
+def test_a_refusal_is_shown_by_its_message(body: str, lines: list[str], code: int) -> None:
+    assert refusal(500, body) == (lines, code)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (75, "1m 15s"), (3600, "1h"), (3700, "1h 1m"), (200_000, "2d 7h")],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, said: str) -> None:
+    assert duration(seconds) == said

@@ -1,0 +1,99 @@
+"""An Ollama daemon as an attached engine. The answers are those of version 0.33."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from backends.base import Probe
+from backends.config import OllamaConfig
+from backends.ollama import Ollama
+
+VERSION = (200, b'{"version":"0.33.0-rc2"}')
+TAGS = (200, b'{"models":[{"name":"qwen2.5:7b","model":"qwen2.5:7b"},{"name":"security:latest","size":1}]}')
+
+
+class Daemon:
+    """Answers by path; keeps the heads of what it was asked."""
+
+    def __init__(self, answers: Mapping[str, tuple[int, bytes]]) -> None:
+        self._answers = answers
+        self.heads: list[str] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head.lower())
+        status, body = self._answers.get(head.split()[1], (404, b"404 page not found"))
+        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (status, len(body), body))
+        writer.close()
+        await writer.wait_closed()
+
+
+@asynccontextmanager
+async def listening(daemon: Daemon) -> AsyncIterator[str]:
+    server = await asyncio.start_server(daemon.answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def probed(url: str) -> Probe:
+    engine = Ollama("ollama", OllamaConfig(kind="ollama", url=url))
+    return await engine.probe(engine.endpoint(1, 0, ""))
+
+
+def test_its_endpoint_is_its_openai_surface_without_a_key() -> None:
+    engine = Ollama("ollama", OllamaConfig(kind="ollama", url="http://127.0.0.1:11434/"))
+
+    endpoint = engine.endpoint(2, 0, "unused")
+
+    assert (endpoint.address, endpoint.headers) == ("http://127.0.0.1:11434/v1", {})
+    assert engine.is_strict
+
+
+async def test_it_is_up_with_its_models_by_their_full_names() -> None:
+    daemon = Daemon({"/api/version": VERSION, "/api/tags": TAGS})
+
+    async with listening(daemon) as url:
+        assert await probed(url) == Probe(True, models=("qwen2.5:7b", "security:latest"))
+
+    assert [head.split()[1] for head in daemon.heads] == ["/api/version", "/api/tags"]
+    assert not any("origin:" in head or "authorization:" in head for head in daemon.heads)
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"/api/version": VERSION}, Probe(True)),
+        ({"/api/version": VERSION, "/api/tags": (200, b'{"models":null}')}, Probe(True)),
+        ({}, Probe(False, "what answers there is not an Ollama daemon")),
+        ({"/api/version": (200, b"<html>")}, Probe(False, "what answers there is not an Ollama daemon")),
+        (
+            {"/api/version": (403, b"")},
+            Probe(False, "it refuses the host name we call it by (see OLLAMA_HOST); use its IP address"),
+        ),
+    ],
+    ids=["no tags", "no list", "nothing", "something else", "forbidden"],
+)
+async def test_what_it_answers_is_understood(answers: dict[str, tuple[int, bytes]], expected: Probe) -> None:
+    async with listening(Daemon(answers)) as url:
+        assert await probed(url) == expected
+
+
+async def test_no_daemon_is_its_reason() -> None:
+    async with listening(Daemon({})) as url:
+        pass
+
+    assert (await probed(url)).reason == "no connection to it (connection refused)"
+
+
+async def test_a_warm_up_leaves_it_to_the_daemon_what_to_load() -> None:
+    daemon = Daemon({})
+    async with listening(daemon) as url:
+        engine = Ollama("ollama", OllamaConfig(kind="ollama", url=url))
+
+        await engine.warm_up(engine.endpoint(1, 0, ""))
+
+    assert daemon.heads == []

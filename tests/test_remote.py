@@ -1,0 +1,123 @@
+"""Somebody else's endpoint: what its answers to a probe mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from pydantic import SecretStr
+
+from backends.base import Probe, Usage
+from backends.config import RemoteConfig
+from backends.remote import Remote
+from tests.fake_engine import FakeEngine
+
+
+def remote(url: str, **values: object) -> Remote:
+    return Remote("cloud", RemoteConfig.model_validate({"kind": "remote", "url": url, **values}))
+
+
+async def probed(url: str, **values: object) -> Probe:
+    engine = remote(url, **values)
+    return await engine.probe(engine.endpoint(1, 0, ""))
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """Something that says the same to everybody."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(say, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+
+
+def whole(status: str, body: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %s\r\ncontent-length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+def test_its_endpoint_carries_the_configured_credential_and_headers() -> None:
+    engine = remote("https://host/api/v1/", api_key="k", headers={"X-Team": "a"}, timeouts={"connect_s": 1})
+
+    endpoint = engine.endpoint(3, 0, "unused")
+
+    assert endpoint.address == "https://host/api/v1"
+    assert endpoint.headers == {"x-team": "a", "authorization": "Bearer k"}
+    assert endpoint.timeouts.connect_s == 1
+    assert not endpoint.is_ours
+    assert endpoint.usage is Usage.TRY
+    assert engine.launch(1, (), "") is None  # type: ignore[func-returns-value]  # as its port says
+
+
+async def test_it_is_up_with_the_names_it_lists() -> None:
+    async with FakeEngine(models=("a", "b"), key="k") as fake:
+        assert await probed(fake.url, api_key=SecretStr("k")) == Probe(True, models=("a", "b"))
+        assert [record.path for record in fake.requests] == ["/v1/models"]
+
+
+async def test_a_refused_credential_is_its_reason() -> None:
+    async with FakeEngine(key="k") as fake:
+        assert (await probed(fake.url)).reason == "it refuses the configured credential (status 401)"
+
+
+async def test_nobody_there_is_its_reason() -> None:
+    async with FakeEngine() as fake:
+        fake.refuse()
+
+        assert (await probed(fake.url)).reason == "no connection to it (connection refused)"
+
+
+async def test_a_name_that_does_not_resolve_is_its_reason() -> None:
+    probe = await probed("http://no-such-host.invalid/v1")
+
+    assert not probe.is_up
+    assert probe.reason is not None
+    assert probe.reason.startswith("no connection to it (")
+
+
+ANSWERS: dict[str, tuple[bytes, Probe]] = {
+    "no such list": (whole("404 Not Found"), Probe(True)),
+    "no such method": (whole("405 Method Not Allowed"), Probe(True)),
+    "another list": (whole("200 OK", b'["a"]'), Probe(True)),
+    "no JSON": (whole("200 OK", b"<html>"), Probe(True)),
+    "forbidden": (whole("403 Forbidden"), Probe(False, "it refuses the configured credential (status 403)")),
+    "a redirect": (
+        whole("302 Found\r\nlocation: /login"),
+        Probe(False, "it answers with status 302 when asked for its models"),
+    ),
+    "a failure": (
+        whole("500 Internal Server Error"),
+        Probe(False, "it answers with status 500 when asked for its models"),
+    ),
+    "an end": (b"", Probe(False, "it broke the connection off (RemoteProtocolError)")),
+    "half an answer": (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
+        Probe(False, "it broke the connection off (RemoteProtocolError)"),
+    ),
+    "garbage": (b"hello\r\n\r\n", Probe(False, "it broke the connection off (RemoteProtocolError)")),
+    "too much": (whole("200 OK", b"x" * 9_000_000), Probe(False, "its answer is longer than 8388608 bytes")),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_what_it_answers_is_understood(name: str) -> None:
+    answer, expected = ANSWERS[name]
+
+    async with answering(answer) as url:
+        assert await probed(url) == expected
+
+
+async def test_a_warm_up_costs_its_owner_nothing() -> None:
+    async with FakeEngine() as fake:
+        engine = remote(fake.url)
+
+        await engine.warm_up(engine.endpoint(1, 0, ""))
+
+        assert fake.requests == []
