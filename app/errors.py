@@ -70,6 +70,11 @@ def problem(error: backend.BackendError) -> Problem:
     return Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
 
 
+def outcome(error: backend.BackendError) -> str:
+    """The failure as a metric's label: one of a fixed set, so never the code that an engine made up."""
+    return "engine_rejected" if isinstance(error, backend.Rejected) else TABLE[type(error)][1]
+
+
 def retry_after(seconds: float) -> dict[str, str]:
     """The two headers that SDKs read, from 1 s to RETRY_AFTER_MAX_S."""
     seconds = min(max(seconds, 1.0), RETRY_AFTER_MAX_S)

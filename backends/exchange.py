@@ -35,7 +35,9 @@ class Exchange:
         self._error: BaseException | None = None
         self._is_ended = False
         self._is_closed = False
-        self._is_paused = False
+        self._is_paused = False  # by who pumps
+        self._is_full = False  # by us, because nobody pumps yet
+        self._is_held = False  # what the transport was told
         self._is_lingering = False
         self._last = self._loop.time()
         self._limit_s = endpoint.timeouts.first_byte_s
@@ -79,7 +81,9 @@ class Exchange:
         """
         self._sink = sink
         buffered, self._buffer, self._buffered = self._buffer, [], 0
-        self.resume()
+        if self._is_full:
+            self._is_full = False
+            self._flow()
         for piece in buffered:
             if sink(piece):
                 return
@@ -88,23 +92,28 @@ class Exchange:
 
     def pause(self) -> None:
         """Stop reading from the engine; its timeouts stand still."""
-        if not self._is_paused and not self._is_ended and not self._is_closed:
+        if not self._is_ended and not self._is_closed:
             self._is_paused = True
-            self._connection.transport.pause_reading()
+            self._flow()
 
     def resume(self) -> None:
         """Read on."""
-        if self._is_paused:
-            self._is_paused = False
-            self._last = self._loop.time()
-            if not self._is_ended and not self._is_closed and not self._connection.is_closed:
-                self._connection.transport.resume_reading()
+        self._is_paused = False
+        self._flow()
 
     def close(self) -> None:
-        """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise."""
+        """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise.
+
+        After `linger` it closes itself.
+        """
+        if not self._is_lingering:
+            self._close()
+
+    def _close(self) -> None:
         if self._is_closed:
             return
-        self.resume()
+        self._is_paused = self._is_full = False
+        self._flow()
         self._is_closed = True
         self._timer.cancel()
         self._sink = None
@@ -117,10 +126,11 @@ class Exchange:
         if self._is_ended or self._is_closed or self._error is not None:
             self.close()
             return
-        self.resume()
+        self._is_paused = self._is_full = False
+        self._flow()
         self._sink, self._is_lingering = _ignore, True
         self._timer.cancel()
-        self._timer = self._loop.call_later(_LINGER_S, self.close)
+        self._timer = self._loop.call_later(_LINGER_S, self._close)
 
     # -- what the connection tells
 
@@ -136,8 +146,9 @@ class Exchange:
         if self._sink is None:
             self._buffer.append(data)
             self._buffered += len(data)
-            if self._buffered > _BUFFER_BYTES:
-                self.pause()
+            if self._buffered > _BUFFER_BYTES and not self._is_full:
+                self._is_full = True
+                self._flow()
             return
         try:
             if self._sink(data):
@@ -150,7 +161,7 @@ class Exchange:
     def on_end(self) -> None:
         self._is_ended = True
         if self._is_lingering:
-            self.close()
+            self._close()
         elif self._sink is not None:
             self._wake(None)
 
@@ -168,11 +179,25 @@ class Exchange:
             error = Disconnected(engine, "it closed the connection without an answer")
         error.__cause__ = exc
         if self._is_lingering:
-            self.close()
+            self._close()
         else:
             self._fail(error)
 
     # -- within
+
+    def _flow(self) -> None:
+        """Read from the engine unless somebody wants it to wait. Also after the end: the connection is used again."""
+        is_held = self._is_paused or self._is_full
+        if is_held is self._is_held:
+            return
+        self._is_held = is_held
+        self._last = self._loop.time()
+        if self._connection.is_closed:
+            return
+        if is_held:
+            self._connection.transport.pause_reading()
+        else:
+            self._connection.transport.resume_reading()
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -202,7 +227,7 @@ class Exchange:
     def _check(self) -> None:
         """The timer: armed once and moved when it fires, so that an event costs no timer."""
         left = self._last + self._limit_s - self._loop.time()
-        if self._is_paused:
+        if self._is_held:
             self._rearm(self._limit_s)
         elif left > 0.001:
             self._rearm(left)

@@ -15,6 +15,26 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from backends.base import State
+from backends.events import (
+    Action,
+    Drain,
+    Drained,
+    Event,
+    Exited,
+    Kill,
+    Probed,
+    Spawn,
+    Start,
+    StopAsked,
+    Terminate,
+    Tick,
+    Unwatch,
+    Wanted,
+    WarmedUp,
+    WarmUp,
+    WarmUpFailed,
+    Watch,
+)
 
 SERVED_WELL_S: Final = 60.0  # serving for so long forgives all failures before
 BACKOFF_LIMIT_S: Final = 60.0
@@ -58,115 +78,6 @@ class Lifecycle:
     silences: int = 0  # probes in a row without an answer
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """The configuration or the administrator wants it to run; failures before are forgiven."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A request needs it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    """End it: leases have `drain_s`, then TERM. `is_held`: until the administrator starts it again."""
-
-    drain_s: float
-    then_start: bool = False
-    is_held: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """No lease on this generation is held any more, and none can be taken."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """It was asked how it is."""
-
-    generation: int
-    is_up: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WarmedUp:
-    """It did a real piece of its work."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class WarmUpFailed:
-    """It answers, and cannot do its work."""
-
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """Its process is gone, or could not be made. `jitter` is a random number in [0, 1)."""
-
-    generation: int
-    reason: str
-    jitter: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed."""
-
-
-Event = Start | Wanted | StopAsked | Drained | Probed | WarmedUp | WarmUpFailed | Exited | Tick
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Make the process of this generation."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class WarmUp:
-    """Make it do a real piece of its work, and say how that went."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """Ask an attached engine again and again how it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unwatch:
-    """Stop asking."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Say when no lease on this generation is held any more."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terminate:
-    """TERM to the engine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """KILL to all of it."""
-
-
-Action = Spawn | WarmUp | Watch | Unwatch | Drain | Terminate | Kill
 Step = tuple[Lifecycle, list[Action]]
 
 

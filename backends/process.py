@@ -1,31 +1,25 @@
-"""One engine's process as the supervisor's event loop sees it, and what remains of earlier lives.
+"""One engine's process as the supervisor's event loop sees it.
 
-Between us and the engine stands its guard (backends/guard.py). Every process of an engine carries a mark in its
-environment, so that whatever escaped a killed guard, or an earlier supervisor, can be found and ended.
+Between us and the engine stands its guard (backends/guard.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from backends import guard
 from backends.base import Launch
+from backends.marks import MARK_VARIABLE, bury
+from backends.tail import Tail
 
-MARK_VARIABLE: Final = "MODELPORT_MARK"
-TAIL_LINES: Final = 200
-TAIL_BYTES: Final = 64 * 1024
-_LINE_BYTES: Final = 4096
 _INHERITED: Final = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
@@ -33,51 +27,7 @@ _INHERITED: Final = frozenset(
         *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
     }
 )
-_BURIAL_S: Final = 5.0
 _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Tail:
-    """The last lines of an engine's output: at most TAIL_LINES and TAIL_BYTES, secrets replaced."""
-
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
-        self._secrets = tuple(secrets)
-        self._longest = max((len(secret) for secret in secrets), default=0)
-        self._lines: collections.deque[str] = collections.deque()
-        self._size_bytes = 0
-        self._partial = b""
-
-    def feed(self, data: bytes) -> None:
-        """More output, cut anywhere."""
-        *whole, rest = (self._partial + data).split(b"\n")
-        for line in whole:
-            self._keep(line)
-        # A line is cut only behind what a secret across the cut would need to be recognised.
-        self._partial = rest[: _LINE_BYTES + self._longest]
-
-    def lines(self) -> list[str]:
-        """Oldest first; the last one may be unfinished."""
-        if not self._partial:
-            return list(self._lines)
-        unfinished = self._readable(self._partial)
-        for secret in self._secrets:
-            # The rest of it may be on its way.
-            cuts = (size for size in range(len(secret) - 1, 2, -1) if unfinished.endswith(secret[:size]))
-            unfinished = unfinished[: len(unfinished) - next(cuts, 0)]
-        return [*self._lines, unfinished]
-
-    def _readable(self, line: bytes) -> str:
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text[:_LINE_BYTES]
-
-    def _keep(self, line: bytes) -> None:
-        text = self._readable(line[: _LINE_BYTES + self._longest])
-        self._lines.append(text)
-        self._size_bytes += len(text)
-        while len(self._lines) > TAIL_LINES or self._size_bytes > TAIL_BYTES:
-            self._size_bytes -= len(self._lines.popleft())
 
 
 class Process:
@@ -218,48 +168,3 @@ async def _listen(output: int, tail: Tail) -> None:
             tail.feed(data)
     finally:
         transport.close()
-
-
-def bury(mark: str, pid: int | None = None) -> int:
-    """KILL every process whose mark begins so, and `pid`'s group; reap those that are our children. Blocks.
-
-    A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
-    Gives up after 5 s on one that does not die.
-    """
-    if pid is not None:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-    seen = set() if pid is None else {pid}
-    end = time.monotonic() + _BURIAL_S
-    while time.monotonic() < end:
-        alive = marked(mark)
-        seen.update(alive)
-        for one in alive:
-            with contextlib.suppress(OSError):
-                os.kill(one, signal.SIGKILL)
-        if not _reap(seen) and not alive:
-            break
-        time.sleep(0.01)
-    return len(seen)
-
-
-def _reap(pids: Iterable[int]) -> bool:
-    """Take the exits of our children among these; whether one of them is still running."""
-    is_any_running = False
-    for pid in pids:
-        with contextlib.suppress(OSError):  # not our child, or taken before
-            is_any_running |= os.waitpid(pid, os.WNOHANG)[0] == 0
-    return is_any_running
-
-
-def marked(mark: str) -> list[int]:
-    """Every process but this one whose mark begins so. Empty where there is no /proc."""
-    wanted = b"\0" + f"{MARK_VARIABLE}={mark}".encode()
-    found = []
-    with contextlib.suppress(OSError):
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    if wanted in b"\0" + (entry / "environ").read_bytes():
-                        found.append(int(entry.name))
-    return found

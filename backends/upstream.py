@@ -101,8 +101,6 @@ class Upstream:
         Raises NotTaken (Unreachable) or Taken (Disconnected, TimedOut, Broken). Cancelling it closes the connection.
         """
         where = self._route(endpoint)
-        connection = self._pick(where) or await self._connect(endpoint, where)
-        exchange = Exchange(endpoint, connection, self._done, where.address)
         head = b"".join(
             (
                 call.method.encode("ascii"),
@@ -115,6 +113,8 @@ class Upstream:
                 b"content-length: %d\r\n\r\n" % len(call.body) if call.body or call.method == "POST" else b"\r\n",
             )
         )
+        connection = self._pick(where) or await self._connect(endpoint, where)
+        exchange = Exchange(endpoint, connection, self._done, where.address)
         if len(call.body) <= _JOIN_BYTES:
             connection.send(exchange, head + call.body)
         else:
@@ -181,14 +181,17 @@ class Upstream:
             raise Unreachable(endpoint.engine, message) from exc
         except (OSError, UnicodeError) as exc:
             raise Unreachable(endpoint.engine, _why(exc)) from exc
-        if not connection.is_closed:
-            self._open.add(connection)
+        if connection.is_closed:
+            raise Unreachable(endpoint.engine, "it closed the connection at once")
+        self._open.add(connection)
         return connection
 
     def _done(self, connection: Connection, address: str) -> None:
         """An exchange is over: keep its connection for a moment, or close it."""
         idle = self._idle.setdefault(address, [])
-        if not connection.is_reusable or connection.is_closed or len(idle) >= MAX_IDLE_PER_ADDRESS:
+        # An engine that answered before it read the whole request will not read the next one from where it starts.
+        is_unsent = not connection.is_closed and connection.transport.get_write_buffer_size() > 0
+        if not connection.is_reusable or connection.is_closed or is_unsent or len(idle) >= MAX_IDLE_PER_ADDRESS:
             if not connection.is_closed:
                 connection.abort()
             return

@@ -51,6 +51,7 @@ def test_the_curl_line_takes_the_key_from_the_shell() -> None:
     text = banner(_table(keys=(Key("office", "0" * 64),)), version="1", url=URL, is_loopback=True, chat_model="m")
 
     assert '-H "Authorization: Bearer $API_KEY"' in text
+    assert "one of your keys in API_KEY" in text
 
 
 def test_without_a_model_to_chat_with_it_lists_the_models() -> None:

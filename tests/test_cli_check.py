@@ -129,3 +129,13 @@ def test_a_start_with_too_long_a_state_folder_ends_with_2(tmp_path: Path) -> Non
 
     assert ended.code == 2
     assert "too long for a Unix socket" in ended.err
+
+
+def test_a_start_with_a_bad_file_shows_all_its_errors_and_ends_with_2(tmp_path: Path) -> None:
+    (tmp_path / "modelport.yaml").write_text(BAD)
+
+    ended = run(tmp_path, "serve", "--state", "/tmp/modelport-never-made")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert [line.split(": ")[1] for line in ended.err.splitlines()] == ["server.prot", "models.a.backend"]
+    assert not Path("/tmp/modelport-never-made").exists()

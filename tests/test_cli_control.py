@@ -19,6 +19,7 @@ from app.supervisor.admin import create_admin
 from app.supervisor.answers import BackendAnswer, Health, ModelAnswer, Models, RelayProcesses, Reloaded, Status
 from app.tools.control import refusal
 from app.tools.status import duration
+from app.tools.tables import plain
 from backends.base import State
 from tests.cli import run
 
@@ -204,6 +205,14 @@ def test_a_socket_that_nobody_listens_on_is_no_gateway(folder: Path) -> None:
 )
 def test_a_refusal_is_shown_by_its_message(body: str, lines: list[str], code: int) -> None:
     assert refusal(500, body) == (lines, code)
+
+
+def test_a_table_in_a_pipe_is_whole_and_has_no_blanks_at_its_ends() -> None:
+    assert plain([["name", "note"], ["x" * 90, ""], ["y", "why"]]).splitlines() == [
+        f"name{' ' * 86}  note",
+        "x" * 90,
+        f"y{' ' * 89}  why",
+    ]
 
 
 @pytest.mark.parametrize(

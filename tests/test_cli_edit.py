@@ -129,6 +129,11 @@ def test_a_file_is_replaced_whole_and_keeps_its_permissions_and_its_link(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.yaml", "real.yaml"]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
+        write(tmp_path / "none" / "x.yaml", "new")
+
+
 def test_init_writes_what_is_found_and_never_twice(tmp_path: Path) -> None:
     (tmp_path / "My Model.gguf").write_bytes(b"GGUF")
 

@@ -13,6 +13,7 @@ from app.document import ConfigError, dotted, parse
 from app.references import is_loopback
 from app.settings import ServeOptions, Settings
 from app.table import Limits
+from backends import kinds
 from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig
 
 SECRET = "do-not-show-me"
@@ -292,8 +293,8 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
     assert is_loopback(host) is loopback
 
 
-def test_the_kinds_are_those_of_the_backends() -> None:
-    assert KINDS == ("llama_cpp", "remote", "ollama")
+def test_what_can_be_written_is_what_can_be_run() -> None:
+    assert set(KINDS) == set(kinds.KINDS)
 
 
 def test_a_configuration_can_be_shown_as_json_without_its_secrets() -> None:

@@ -152,6 +152,10 @@ BAD = {
     "an unknown tag": ("models: !python/object:os.system {}", "line 1: this is not YAML: "),
     "a day that never was": ("models: 2026-13-45", "this is not YAML: month must be in 1..12"),
     "two documents": ("a: 1\n---\nb: 2", "line 2: this is not YAML: "),
+    "references without number": (
+        "a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)),
+        "it has more than 100000 values",
+    ),
     "depth without end": ("[" * 20_000, "nested too deeply"),
 }
 

@@ -11,15 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.base import State
-from backends.lifecycle import (
+from backends.events import (
     Action,
     Drain,
     Drained,
     Event,
     Exited,
     Kill,
-    Lifecycle,
-    Policy,
     Probed,
     Spawn,
     Start,
@@ -32,10 +30,8 @@ from backends.lifecycle import (
     WarmUp,
     WarmUpFailed,
     Watch,
-    backoff_s,
-    can_start,
-    step,
 )
+from backends.lifecycle import Lifecycle, Policy, backoff_s, can_start, step
 
 STOPPED, STARTING, READY, STOPPING, FAILED = (
     State.STOPPED,

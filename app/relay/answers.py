@@ -11,7 +11,7 @@ from app.dialects.openai import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
 from app.table import Limits
-from backends.errors import Broken, Disconnected
+from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Exchange
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -62,7 +62,7 @@ class Stream:
         self._line.when_full(exchange.pause, exchange.resume)
         try:
             await exchange.pump(sink)
-        except Disconnected:
+        except (Disconnected, TimedOut):
             if not reader.is_finished:
                 raise
         tail = reader.end()

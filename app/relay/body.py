@@ -163,8 +163,10 @@ def edit(body: bytes, fields: Mapping[str, bytes]) -> bytes:
     members = _objects.decode(body)
     for name, value in fields.items():
         members[name] = msgspec.Raw(value)
-    pairs = (msgspec.json.encode(name) + b":" + bytes(value).strip() for name, value in members.items())
-    return b"{" + b",".join(pairs) + b"}"
+    # Views, not copies: a large member is copied once, by the join.
+    pairs = [(msgspec.json.encode(name), b":", memoryview(value), b",") for name, value in members.items()]
+    pieces = [piece for pair in pairs for piece in pair]
+    return b"".join((b"{", *pieces[:-1], b"}"))
 
 
 def stream_options(body: bytes) -> bytes:

@@ -11,7 +11,7 @@ import structlog
 
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
-from app.errors import Problem, problem
+from app.errors import outcome, problem
 from app.metrics import Children, Metrics
 from app.relay.answers import Stream, relay_whole
 from app.relay.link import Lease, Link
@@ -49,7 +49,7 @@ class Dispatcher:
         try:
             job.settled(await self._try(request, plan, job))
         except BackendError as exc:
-            job.fail(problem(exc))
+            job.fail(exc)
         except asyncio.CancelledError:
             job.left()
             raise
@@ -81,8 +81,7 @@ class Dispatcher:
             endpoint = await self._endpoint(target, lease, job)
             answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
-            code = problem(exc).code
-            self._metrics.attempt(target.backend, code or "error").inc()
+            self._metrics.attempt(target.backend, outcome(exc)).inc()
             raise
         finally:
             lease.release()
@@ -195,8 +194,9 @@ class _Job:
             if cost.output_tokens > 1:
                 series.per_token.observe((now - first) / (cost.output_tokens - 1))
 
-    def fail(self, trouble: Problem) -> None:
+    def fail(self, error: BackendError) -> None:
         """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
+        trouble = problem(error)
         is_begun = self._request.line.is_started
         if is_begun and self.stream is not None:
             self.stream.fail(trouble)
@@ -208,7 +208,7 @@ class _Job:
                 _count_tokens(self._series, self.stream.settle())
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
             took = time.perf_counter() - self._request.line.arrived
-            self._metrics.failed(*labels, trouble.code or "error").observe(took)
+            self._metrics.failed(*labels, outcome(error)).observe(took)
         if trouble.status >= 500:
             log.warning(
                 "request failed",

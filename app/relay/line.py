@@ -67,7 +67,9 @@ class Line:
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
-        if length is not None:
+        if status == 204:
+            pass  # has no body and must not state its length
+        elif length is not None:
             lines.append(b"content-length: %d\r\n" % length)
         elif cycle.scope["http_version"] == "1.1":
             self._is_chunked = True
@@ -124,6 +126,9 @@ class Line:
     def lost(self) -> None:
         """The client has closed the connection."""
         self.is_gone = True
+        if self.cycle is not None:  # uvicorn tells only the last of several pipelined ones
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         call, self._on_gone = self._on_gone, None
         self._on_pause = self._on_resume = None
         if call is not None:

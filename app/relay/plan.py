@@ -77,7 +77,8 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
 
 def _resolved(table: Table, key: Key | None, name: str) -> Resolved:
     found = resolve(table, name) if len(name) <= MAX_NAME_CHARS else None
-    if found is None or not (may_use(key, name) or may_use(key, found.name)):
+    # The resolved name decides: a key's pattern may fit a name that only leads to `default_model`.
+    if found is None or not may_use(key, found.name):
         raise unknown_model(table, key, name)
     return found
 

@@ -86,7 +86,7 @@ class Request:
         if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
         kind, _, rest = self.headers.get("content-type", JSON).lower().partition(";")
-        charset = rest.partition("charset=")[2].strip(' "')
+        charset = rest.partition("charset=")[2].partition(";")[0].strip(' "')
         if not _JSON_TYPE.match(kind.strip()) or charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise Problem(415, "unsupported_media_type", "The request's body must be application/json in UTF-8.")
 

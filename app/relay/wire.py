@@ -24,7 +24,9 @@ from app.table import Limits
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
-# How long what a client still sends is read and dropped after it was refused.
+# Requests that one read may bring on one connection; answers are given one after the other.
+MAX_PIPELINED = 64
+# After we hung up: a client that neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
 
 
@@ -44,10 +46,13 @@ class Wire(HttpToolsProtocol):
         self._lines: deque[Line] = deque()  # requests whose answer is not complete; the first one is being answered
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._head_bytes = 0
+        self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
         self._in_head = True
+        self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
+        self._is_owed = False  # the next request waits until this client has read its answers
+        self._dropped_bytes = 0
         self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # call_later takes fractions
 
     # -- deadlines
@@ -69,9 +74,7 @@ class Wire(HttpToolsProtocol):
             self._deadline = None
 
     def _late_head(self) -> None:
-        if self.flow.read_paused:  # a pipelined request waits because we do not read
-            self._await(self._limits.headers_s, self._late_head)
-        elif self._head_bytes == 0:
+        if self._head_bytes == 0:
             self.transport.abort()  # it never said anything: there is nobody to tell
         else:
             message = f"The request's headers were not complete within {self._limits.headers_s:g} s."
@@ -88,21 +91,42 @@ class Wire(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
+            self._dropped_bytes += len(data)
+            return
+        if self._in_head and (self._lines or self._is_owed):
+            # Kept, and reading goes on, because a connection that is not read does not say that its client left.
+            self._early += data
+            if len(self._early) > MAX_HEAD_BYTES:
+                self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
-        if self._in_head:
-            if self._head_bytes == 0:
-                self._await(self._limits.headers_s, self._late_head)
-            self._head_bytes += len(data)
+        if self._in_head and self._head_bytes == 0:
+            self._await(self._limits.headers_s, self._late_head)
+        self._head_bytes += len(data)
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # answered as a plain request; on_headers_complete saw to it that the connection ends with it
+            self._parse(data)
         except httptools.HttpParserError as exc:
             self.refuse(_refusal(exc))
             return
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:  # also a trailer or a chunk's extension without end
             self.refuse(_too_large())
+
+    def _parse(self, data: bytes) -> None:
+        """Answer what asks for another protocol (Java's client does, with every first request) as if it had not.
+
+        The parser skips such a request's body, so a new one reads it again from its headers without the wish.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as exc:
+                method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+                lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+                head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+                data = head + data[exc.args[0] :]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -117,38 +141,53 @@ class Wire(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return
         self._check_head()
-        self._in_head = False
+        if len(self._lines) >= MAX_PIPELINED:
+            raise Problem(400, "invalid_http", f"More than {MAX_PIPELINED} requests wait on this connection.")
+        self._in_head, self._head_bytes = False, 0
         line = Line(self, time.perf_counter())
         self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]
         super().on_headers_complete()
         line.cycle = self.cycle
         self._lines.append(line)
-        if self.parser.should_upgrade():
-            self.cycle.keep_alive = False
+        if self.pipeline:
+            self.flow.resume_reading()
         self._await(self._limits.body_s, self._late_body)
 
     def _check_head(self) -> None:
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise _invalid_http()
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
+                raise _invalid_http()
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
             raise Problem(400, "invalid_host", "A request has exactly one Host header.")
         if len(self.url) > MAX_HEAD_BYTES:
             raise _too_large()
         if not (self.url.startswith(b"/") or self.url == b"*") or not self.url.isascii():
             raise Problem(400, "invalid_path", "The request's target must be a path that starts with '/'.")
 
-    def _should_upgrade(self) -> bool:
-        return False
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._settle_deadline()
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settle_deadline()
-        if self._stall is not None:
-            self._stall.cancel()
+        self._settle_stall()
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
         self.pipeline.clear()
         lines, self._lines = self._lines, deque()
@@ -158,20 +197,20 @@ class Wire(HttpToolsProtocol):
     # -- what goes out
 
     def refuse(self, problem: Problem) -> None:
-        """Answer what cannot be read as a request, and hang up; an answer that is under way is finished first."""
+        """Answer what cannot be read as a request, and hang up; answers that are under way are finished first."""
         self._settle_deadline()
         self._is_refused = True
-        line = self._lines[0] if self._lines else None
-        if line is not None and line.cycle is not None and (line.is_started or not line.cycle.more_body):
-            line.cycle.keep_alive = False
-        elif not self.transport.is_closing():
+        under_way = [line.cycle for line in self._lines if line.cycle and (line.is_started or not line.cycle.more_body)]
+        if under_way:
+            under_way[-1].keep_alive = False
+        elif not self._is_hanging_up and not self.transport.is_closing():
             body = problem.body()
             lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
             lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in problem.headers.items()]
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (JSON.encode(), len(body))
             self.transport.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
             self.hang_up()
-            if line is not None:
+            for line in self._lines:
                 line.cut()
 
     def hang_up(self) -> None:
@@ -180,15 +219,44 @@ class Wire(HttpToolsProtocol):
         if self._is_hanging_up:
             return
         self._is_hanging_up = True
-        is_sending = not self._in_head or self._is_refused
+        self._settle_deadline()
+        self.pipeline.clear()
+        is_sending = not self._in_head or self._is_refused or bool(self._early)
         if is_sending and self.transport.can_write_eof() and not self.transport.is_closing():
             self._is_refused = True
             self.transport.write_eof()
             self.flow.resume_reading()
-            self.loop.call_later(LINGER_S, self.transport.abort)
+            self._linger(LINGER_S, self.loop.time() + self._limits.body_s)
         else:
             self.transport.close()
-            self.loop.call_later(CUT_GRACE_S, self.transport.abort)
+            self._linger(CUT_GRACE_S, None)
+
+    def _linger(self, wait_s: float, until: float | None) -> None:
+        self._settle_stall()
+        self._stall = self.loop.call_later(wait_s, self._check_linger, wait_s, until, self._movement())
+
+    def _check_linger(self, wait_s: float, until: float | None, before: int) -> None:
+        is_late = until is not None and self.loop.time() > until
+        if is_late or self._movement() <= before:
+            self.transport.abort()
+        else:
+            self._linger(wait_s, until)
+
+    def _movement(self) -> int:
+        """Grows while the client sends or reads."""
+        return self._dropped_bytes - self.transport.get_write_buffer_size()
+
+    def on_response_complete(self) -> None:
+        if self._is_hanging_up:
+            return
+        if self.flow.write_paused:  # else answers to a client that only sends would pile up
+            self._is_owed = True
+            return
+        self._is_owed = False
+        super().on_response_complete()
+        if self._early and not self._lines:
+            early, self._early = bytes(self._early), bytearray()
+            self.data_received(early)
 
     def complete(self, line: Line) -> None:
         """That request is answered."""
@@ -203,15 +271,22 @@ class Wire(HttpToolsProtocol):
         super().pause_writing()
         if self._lines:
             self._lines[0].full()
-        self._watch_reader(self.transport.get_write_buffer_size())
+        if not self._is_hanging_up:
+            self._watch_reader(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if not self._is_hanging_up:
+            self._settle_stall()
+        if self._lines:
+            self._lines[0].drained()
+        if self._is_owed:
+            self.on_response_complete()
+
+    def _settle_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        if self._lines:
-            self._lines[0].drained()
 
     def _watch_reader(self, waiting: int) -> None:
         self._stall = self.loop.call_later(self._limits.stalled_reader_s, self._check_reader, waiting)
@@ -233,4 +308,8 @@ def _refusal(error: httptools.HttpParserError) -> Problem:
     for cause in (error.__cause__, error.__context__):
         if isinstance(cause, Problem):
             return cause
+    return _invalid_http()
+
+
+def _invalid_http() -> Problem:
     return Problem(400, "invalid_http", "This is not a valid HTTP/1.1 request.")

@@ -20,7 +20,10 @@ def banner(table: Table, *, version: str, url: str, is_loopback: bool, chat_mode
     rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in table.wildcards]
     width = max((len(name) for name, _, _ in rows), default=0)
     lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows]
-    return "\n".join([*lines, "", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""])
+    lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
+    if table.keys:
+        lines += ["  (with one of your keys in API_KEY: export API_KEY=…)", ""]
+    return "\n".join(lines)
 
 
 def curl(url: str, chat_model: str | None, *, has_keys: bool) -> str:

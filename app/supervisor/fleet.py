@@ -1,60 +1,27 @@
-"""Every backend's life: the one place where lives change, and from which the relays' rows are published.
+"""What may be asked and ordered of all backends: by the relays, the administrator and the configuration.
 
-Nothing here awaits between reading and writing a life. What happens comes in as events (`_post`), in order; one turn
-applies them all, publishes once, and then answers those who wait.
+It decides nothing about one life: orders become events, and app/supervisor/lives.py applies them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
-import structlog
-
+from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
 from backends.config import BackendConfig
-from backends.lifecycle import (
-    Drain,
-    Drained,
-    Event,
-    Kill,
-    Lifecycle,
-    Spawn,
-    Start,
-    StopAsked,
-    Terminate,
-    Tick,
-    Unwatch,
-    Wanted,
-    WarmUp,
-    Watch,
-    step,
-)
+from backends.events import Event, Start, StopAsked, Wanted
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
 CANCELLED_S: Final = 5.0
-
-log = structlog.get_logger()
-
-
-class LeaseView(Protocol):
-    """What the relays hold. Generation 0: requests that wait for a start."""
-
-    def held(self, backend: str, generation: int) -> int:
-        """Leases on one start of one backend, over all relays."""
-        ...
-
-    def is_applied(self, version: int) -> bool:
-        """Whether every relay routes by this table or a later one."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,44 +67,40 @@ class Fleet:
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
     ) -> None:
-        self.drain_s = drain_s
+        self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
-        self._publish = publish
         self._leases = leases
         self._now = now
         self._random = random
         self._engine = engine
-        self._departed: list[Unit] = []  # of each removed name at least the latest
-        self._units = {name: self._unit(name, config) for name, config in backends.items()}
-        self._inbox: collections.deque[tuple[Unit, Event]] = collections.deque()
-        self._rows: Mapping[str, Backend] = {}
-        self._version = 0
-        self._is_in_turn = False
-        self._is_closing = False
-        self._changed = asyncio.Event()
+        self._lives = Lives(publish, leases, now)
+        for name, config in backends.items():
+            self._lives.units[name] = self._unit(name, config)
 
     def __repr__(self) -> str:
-        return f"<Fleet {list(self._units.values())}>"
+        return f"<Fleet {list(self._lives.units.values())}>"
 
     async def run(self) -> None:
-        """Start what starts at boot and keep it running; returns after `close`, and ends everything when cancelled."""
+        """Start what starts at boot and keep it running; returns after `close`. However it ends, nothing is left."""
         process.adopt_orphans()
-        self._turn(must_publish=True)
+        self._lives.turn(must_publish=True)
         try:
-            for unit in list(self._units.values()):
-                if unit.starts_at_boot and not self._is_closing:
-                    self._post(unit, Start())
-            await self._drive(lambda: self._is_closing and self._is_at_rest())
+            for unit in list(self._lives.units.values()):
+                if unit.starts_at_boot and not self._lives.is_closing:
+                    self._lives.post(unit, Start())
+            await self._lives.drive(lambda: self._lives.is_closing and self._lives.is_at_rest())
+            if self._lives.failure is not None:
+                raise self._lives.failure
         finally:
             await self._abandon()
 
     async def wanted(self, backend: str) -> Outcome:
         """Make it serve; returns when it does or when it is known that it won't. It was published before."""
-        unit = self._units.get(backend)
+        unit = self._lives.units.get(backend)
         if unit is None:
             return Outcome(False, "it is not configured any more")
-        self._post(unit, Wanted())
-        if not self._is_pending(unit):
+        self._lives.post(unit, Wanted())
+        if self._lives.is_closing or not unit.is_pending:
             return self._outcome(unit)
         waiter = asyncio.get_running_loop().create_future()
         unit.waiters.add(waiter)
@@ -149,14 +112,14 @@ class Fleet:
 
     def failing(self, backend: str, generation: int) -> None:
         """A relay could not reach this start of it: look at it now."""
-        unit = self._units.get(backend)
+        unit = self._lives.units.get(backend)
         if unit is not None and unit.life.generation == generation:
             unit.look()
 
     def leases_changed(self) -> None:
         """What the relays hold or have applied is different now."""
-        if any(unit.life.is_draining for unit in self._units.values()):
-            self._turn()
+        if any(unit.life.is_draining for unit in self._lives.units.values()):
+            self._lives.turn()
 
     async def start(self, backend: str) -> None:
         """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
@@ -175,139 +138,61 @@ class Fleet:
 
         Returns at once; what changed drains, stops and starts anew behind it.
         """
-        if self._is_closing:
+        if self._lives.is_closing:
             return
-        for unit in [unit for name, unit in self._units.items() if name not in backends]:
+        for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
             unit.is_leaving = True
             unit.successor = None
-            self._post(unit, StopAsked(self.drain_s))
+            self._lives.post(unit, StopAsked(self.drain_s))
         for name, config in backends.items():
-            unit = self._units.get(name) or self._join(name, config)
+            unit = self._lives.units.get(name) or self._join(name, config)
             if unit.is_leaving or config != (unit.successor or unit.config):
                 self._replace(unit, config)
             elif unit.life.state is State.FAILED:
-                self._post(unit, Start())
-        self._turn()
+                self._lives.post(unit, Start())
+        self._lives.turn()
 
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
-        self._is_closing = True
-        for unit in list(self._units.values()):
+        self._lives.is_closing = True
+        for unit in list(self._lives.units.values()):
             unit.successor = None
-            self._post(unit, StopAsked(drain_s, is_held=True))
-        await self._drive(self._is_at_rest)
-        for unit in [*self._units.values(), *self._departed]:
+            self._lives.post(unit, StopAsked(drain_s, is_held=True))
+        await self._lives.drive(self._lives.is_at_rest)
+        if self._lives.failure is not None:
+            await self._abandon()
+        for unit in [*self._lives.units.values(), *self._lives.departed]:
             await unit.gone()
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
-        return [self._status(unit) for unit in self._units.values()]
+        return [self._status(unit) for unit in self._lives.units.values()]
 
     def log_tail(self, backend: str) -> list[str]:
         """The last lines its latest process wrote; KeyError for an unknown name."""
-        return self._units[backend].log_tail()
+        return self._lives.units[backend].log_tail()
 
     def _unit(self, name: str, config: BackendConfig) -> Unit:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
-        generation = max((unit.life.generation for unit in self._departed if unit.name == name), default=0)
-        return Unit(name, config, self._state_id, self._post, self._random, self._engine, generation)
+        generation = max((unit.life.generation for unit in self._lives.departed if unit.name == name), default=0)
+        return Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
 
     def _join(self, name: str, config: BackendConfig) -> Unit:
-        unit = self._units[name] = self._unit(name, config)
+        unit = self._lives.units[name] = self._unit(name, config)
         if unit.starts_at_boot:
-            self._post(unit, Start())
+            self._lives.post(unit, Start())
         return unit
 
     def _replace(self, unit: Unit, config: BackendConfig) -> None:
         unit.starts_after = unit.starts_after or unit.life.state not in (State.STOPPED, State.FAILED)
         unit.is_leaving = False
         unit.successor = config
-        self._post(unit, StopAsked(self.drain_s))
+        self._lives.post(unit, StopAsked(self.drain_s))
 
     def _order(self, backend: str, event: Event) -> None:
-        unit = self._units[backend]
-        if not self._is_closing:
-            self._post(unit, event)
-
-    def _post(self, unit: Unit, event: Event) -> None:
-        self._inbox.append((unit, event))
-        self._turn()
-
-    def _turn(self, must_publish: bool = False) -> None:
-        """Apply what has happened, publish, answer. What happens meanwhile waits for the next round."""
-        if self._is_in_turn:
-            return
-        self._is_in_turn = True
-        try:
-            is_settled = False
-            while not is_settled:
-                while self._inbox:
-                    self._apply(*self._inbox.popleft())
-                rows = {name: unit.row for name, unit in self._units.items()}
-                if must_publish or rows != self._rows:
-                    self._rows, must_publish = rows, False
-                    self._version = self._publish(rows)
-                self._hear_drained()
-                is_settled = not self._inbox
-        finally:
-            self._is_in_turn = False
-        for unit in self._units.values():
-            if not self._is_pending(unit):
-                self._answer(unit)
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    def _apply(self, unit: Unit, event: Event) -> None:
-        before = unit.life
-        unit.life, actions = step(before, event, self._now(), unit.policy)
-        _tell(unit, before)
-        for action in actions:
-            match action:
-                case Spawn(generation):
-                    unit.restarts += isinstance(event, Tick)
-                    unit.spawn(generation)
-                case WarmUp(generation):
-                    unit.warm_up(generation)
-                case Watch():
-                    unit.watch()
-                case Unwatch():
-                    unit.unwatch()
-                case Drain():
-                    unit.withdrawn = None
-                case Terminate():
-                    unit.terminate()
-                case Kill():
-                    unit.kill()
-        if isinstance(event, Start):
-            unit.look()
-        if unit.life.state is State.STOPPED:
-            self._stopped(unit)
-
-    def _stopped(self, unit: Unit) -> None:
-        if unit.is_leaving and self._units.get(unit.name) is unit:
-            del self._units[unit.name]
-            self._departed = [*(one for one in self._departed if one.name != unit.name or not one.is_gone), unit]
-            self._answer(unit)
-        elif unit.successor is not None:
-            unit.become(unit.successor)
-            if unit.starts_at_boot or unit.starts_after or unit.waiters:
-                self._inbox.append((unit, Start()))
-            unit.starts_after = False
-
-    def _hear_drained(self) -> None:
-        """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""
-        for unit in self._units.values():
-            if unit.life.is_draining:
-                unit.withdrawn = self._version if unit.withdrawn is None else unit.withdrawn
-                is_free = self._leases.is_applied(unit.withdrawn)
-                if is_free and not self._leases.held(unit.name, unit.life.generation):
-                    self._inbox.append((unit, Drained(unit.life.generation)))
-
-    def _is_pending(self, unit: Unit) -> bool:
-        if self._is_closing:
-            return False
-        is_on_its_way = unit.life.state is State.STARTING or unit.life.then_start or unit.successor is not None
-        return is_on_its_way and unit.life.state is not State.READY
+        unit = self._lives.units[backend]
+        if not self._lives.is_closing:
+            self._lives.post(unit, event)
 
     def _outcome(self, unit: Unit) -> Outcome:
         row = unit.row
@@ -316,34 +201,10 @@ class Fleet:
         reasons = {State.STARTING: "it is still starting", State.STOPPING: "it is being stopped"}
         return Outcome(False, row.reason or reasons.get(row.state, "it is stopped"), row.retry_after_s)
 
-    @staticmethod
-    def _answer(unit: Unit) -> None:
-        for waiter in unit.waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _is_at_rest(self) -> bool:
-        return all(unit.life.state is State.STOPPED for unit in self._units.values())
-
-    async def _drive(self, is_over: Callable[[], bool]) -> None:
-        """Let time pass for every life until that is so."""
-        while not is_over():
-            changed = self._changed
-            dues = [unit.life.due for unit in self._units.values() if unit.life.due is not None]
-            wait_s = max(0.0, min(dues) - self._now()) if dues else None
-            changing = asyncio.ensure_future(changed.wait())
-            try:
-                await asyncio.wait({changing}, timeout=wait_s)
-            finally:
-                changing.cancel()
-            for unit in list(self._units.values()):
-                if unit.life.due is not None and unit.life.due <= self._now():
-                    self._post(unit, Tick())
-
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
-        self._is_closing = True
-        units = [*self._units.values(), *self._departed]
+        self._lives.is_closing = True
+        units = [*self._lives.units.values(), *self._lives.departed]
         for unit in units:
             unit.unwatch()
             unit.kill()
@@ -370,25 +231,3 @@ class Fleet:
             in_flight=unit.probe.in_flight,
             models=unit.probe.models,
         )
-
-
-def _tell(unit: Unit, before: Lifecycle) -> None:
-    """A line for every change of state; and how long a start took."""
-    life = unit.life
-    if life.state is before.state:
-        if life.state is State.STARTING and before.has_process and not life.has_process:
-            log.warning("engine not started", backend=unit.name, generation=life.generation, reason=life.reason)
-        return
-    match life.state:
-        case State.READY:
-            took_s = life.since - before.since
-            unit.load_s = None if unit.policy.is_attached else took_s
-            log.info("engine ready", backend=unit.name, generation=life.generation, seconds=round(took_s, 2))
-        case State.FAILED:
-            log.error("engine failed", backend=unit.name, generation=life.generation, reason=life.reason)
-        case State.STOPPED:
-            log.info("engine stopped", backend=unit.name, generation=life.generation)
-        case State.STOPPING:
-            log.info("engine stopping", backend=unit.name, generation=life.generation)
-        case State.STARTING if before.state is State.READY:
-            log.warning("engine lost", backend=unit.name, generation=life.generation, reason=life.reason)

@@ -103,8 +103,8 @@ class _Relay:
 class Hub:
     """All relays' connections. Owns the table they have been told, and writes `leases`.
 
-    A relay that has not applied a table `patience_s` after it was told is cut off: everything that stops or reloads
-    an engine waits for it.
+    A relay that has not applied a table `patience_s` after it was told (half as long again where it was told another
+    shortly before) is cut off: everything that stops or reloads an engine waits for it.
     """
 
     def __init__(self, leases: Leases, processes: Processes, patience_s: float = 10.0) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine
+from typing import TextIO
 
 import structlog
 
@@ -56,7 +57,7 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _run(options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> int:
-    orders = Orders(is_attended=sys.stdin.isatty() or sys.stdout.isatty())
+    orders = Orders(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
     process.adopt_orphans()
     if found := await process.sweep(state.id):
         log.warning("processes of an earlier life ended", count=found)
@@ -71,6 +72,11 @@ async def _run(options: ServeOptions, config: Config, state: StateFolder, public
         gateway.relays.kill()
         await gateway.relays.close(0)
         await gateway.hub.close()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    # None or closed: whoever started us gave us none.
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: socket.socket) -> int:

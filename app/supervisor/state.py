@@ -69,7 +69,7 @@ class StateFolder:
         for leftover in (self.control_socket, self.relay_socket):
             leftover.unlink(missing_ok=True)
         shutil.rmtree(self.metrics, ignore_errors=True)
-        self.metrics.mkdir(mode=0o700)
+        self.metrics.mkdir(mode=0o700, exist_ok=True)
 
 
 def bind_private(path: Path) -> socket.socket:

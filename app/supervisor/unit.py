@@ -19,8 +19,9 @@ from backends import process
 from backends.base import Engine, Launch, Probe, State
 from backends.config import BackendConfig, ManagedConfig
 from backends.errors import BackendError
+from backends.events import Event, Exited, Probed, WarmedUp, WarmUpFailed
 from backends.kinds import kind_of
-from backends.lifecycle import Event, Exited, Lifecycle, Policy, Probed, WarmedUp, WarmUpFailed, can_start
+from backends.lifecycle import Lifecycle, Policy, can_start
 
 STARTING_S: Final = 0.25  # between probes of an engine that loads: the first request waits for this
 READY_S: Final = 5.0  # of one that serves; its process is watched besides, so this only finds hangs
@@ -109,6 +110,19 @@ class Unit:
         if self.life.state is State.FAILED and not self.policy.is_attached:
             return 60.0
         return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
+
+    @property
+    def is_pending(self) -> bool:
+        """It is on its way to serve."""
+        if self.life.state is State.READY:
+            return False
+        return self.life.state is State.STARTING or self.life.then_start or self.successor is not None
+
+    def answer(self) -> None:
+        """Tell those who wait to look again."""
+        for waiter in self.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def log_tail(self) -> list[str]:
         """The last lines that its latest process wrote."""

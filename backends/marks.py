@@ -1,0 +1,63 @@
+"""The mark that every process of an engine carries in its environment: STATE:BACKEND:GENERATION.
+
+By it, whatever escaped a killed guard or an earlier supervisor is found and ended (Linux; elsewhere there is no way
+to look into another process's environment).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+MARK_VARIABLE: Final = "MODELPORT_MARK"
+_BURIAL_S: Final = 5.0
+
+
+def bury(mark: str, pid: int | None = None) -> int:
+    """KILL every process whose mark begins so, and `pid`'s group; reap those that are our children. Blocks.
+
+    A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
+    Gives up after 5 s on one that does not die.
+    """
+    if pid is not None:
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
+    seen = set() if pid is None else {pid}
+    end = time.monotonic() + _BURIAL_S
+    while time.monotonic() < end:
+        alive = marked(mark)
+        seen.update(alive)
+        for one in alive:
+            with contextlib.suppress(OSError):
+                os.kill(one, signal.SIGKILL)
+        if not _reap(seen) and not alive:
+            break
+        time.sleep(0.01)
+    return len(seen)
+
+
+def _reap(pids: Iterable[int]) -> bool:
+    """Take the exits of our children among these; whether one of them is still running."""
+    is_any_running = False
+    for pid in pids:
+        with contextlib.suppress(OSError):  # not our child, or taken before
+            is_any_running |= os.waitpid(pid, os.WNOHANG)[0] == 0
+    return is_any_running
+
+
+def marked(mark: str) -> list[int]:
+    """Every process but this one whose mark begins so. Empty where there is no /proc."""
+    wanted = b"\0" + f"{MARK_VARIABLE}={mark}".encode()
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if wanted in b"\0" + (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+    return found

@@ -1,0 +1,153 @@
+"""Programs of a journey as a user starts them: `python -m app serve`, and an engine that fails on demand beside it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+# A start on a machine that does other things; nothing is asserted about it.
+PATIENCE_S = 90.0
+
+MODEL = "smollm2-135m-instruct"
+KEY = "mp-journey-0123456789"
+OFFICE_KEY = "mp-office-0123456789"
+QUESTION = [{"role": "user", "content": "What is 7+5?"}]
+
+
+class Program:
+    """A child process whose output is read line by line. Closing it leaves nothing."""
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None, errors: Path | None = None) -> None:
+        self.errors = errors
+        with (errors or Path(os.devnull)).open("wb") as to:
+            self.process = subprocess.Popen(
+                [sys.executable, *argv],
+                cwd=ROOT,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=to,
+                text=True,
+                start_new_session=True,
+            )
+        self.printed: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def line(self, pattern: str) -> re.Match[str]:
+        """The first printed line that matches; waits for it."""
+        for line in self.printed:
+            if match := re.search(pattern, line):
+                return match
+        while True:
+            try:
+                self.printed.append(self._lines.get(timeout=PATIENCE_S))
+            except queue.Empty:
+                said = self.errors.read_text() if self.errors else ""
+                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{said}") from None
+            if match := re.search(pattern, self.printed[-1]):
+                return match
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it and read the rest."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class Gateway(Program):
+    """One `python -m app serve` on a free port, with a configuration and a state folder of its own."""
+
+    def __init__(self, folder: Path, config: str, key: str | None = None) -> None:
+        path = folder / "modelport.yaml"
+        path.write_text(config)
+        self.key = key
+        self.state = folder / "state"
+        unset = {"API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "FASTAPI_ROOT_PATH"}
+        env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("MODELPORT_")}
+        env |= {"API_KEY": key} if key else {}
+        argv = ["-m", "app", "serve", "--config", str(path), "--state", str(self.state), "--port", "0"]
+        super().__init__(argv, env, folder / "log")
+        self._admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.line(r"listens on (http://\S+)")[1]
+
+    @property
+    def base_url(self) -> str:
+        """What an SDK is given."""
+        return f"{self.url}/v1"
+
+    @property
+    def curl(self) -> str:
+        """The line that the banner invites to try."""
+        return self.line(r"^\s*(curl .*)$")[1]
+
+    def status(self) -> Any:
+        """`/admin/status`, over the control socket."""
+        return self._admin.get("http://admin/admin/status").json()
+
+    def backend(self, name: str) -> Any:
+        """One backend of it."""
+        return next(each for each in self.status()["health"]["backends"] if each["name"] == name)
+
+    def close(self) -> None:
+        """End it."""
+        self._admin.close()
+        super().close()
+
+
+class Fake(Program):
+    """The engine that fails on demand, in a process of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(["-m", "tests.fake_engine"])
+        self.url = self.line(r"(http://\S+/v1)")[1]
+
+    def requests(self, request_id: str) -> list[dict[str, Any]]:
+        """What it was sent under that id."""
+        told = httpx.get(f"{self.url.removesuffix('/v1')}/fake/requests").json()
+        return [each for each in told if each["headers"].get("x-request-id") == request_id]
+
+
+def until(is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    """Wait for a state."""
+    end = time.monotonic() + patience_s
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.02)

