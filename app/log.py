@@ -64,7 +64,10 @@ def set_up(log_format: LogFormat, level: str, stream: TextIO | None = None) -> N
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # A person at a terminal wants their own clock; machines want an unambiguous one.
+        structlog.processors.TimeStamper(fmt="iso", utc=True)
+        if log_format == "json"
+        else structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
         star_secrets,
     ]
     last: list[structlog.typing.Processor]

@@ -117,10 +117,19 @@ def visible(table: Table, key: Key | None) -> dict[str, str]:
     for wildcard in sorted(table.wildcards, key=lambda w: len(w.prefix)):
         for part in _listed(table.backends, wildcard):
             name = f"{wildcard.prefix}{part}"
-            if name not in names and (wildcard.backend, part) not in listed:
+            if name not in names and (wildcard.backend, part) not in listed and _leads_there(table, name, wildcard):
                 listed.add((wildcard.backend, part))
                 names[name] = wildcard.backend
     return {name: backend for name, backend in names.items() if may_use(key, name)}
+
+
+def _leads_there(table: Table, name: str, wildcard: Wildcard) -> bool:
+    """Whether a request for that name comes to this wildcard, and not to an alias or to a longer one."""
+    longer = [w for w in table.wildcards if len(w.prefix) > len(wildcard.prefix) and name.startswith(w.prefix)]
+    if name not in table.aliases and not longer:
+        return True
+    found = _named(table, name)
+    return found is not None and found.label == f"{wildcard.prefix}*"
 
 
 def _listed(backends: Mapping[str, Backend], wildcard: Wildcard) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import signal
@@ -16,6 +17,17 @@ from prometheus_client.values import MultiProcessValue
 
 from app.log import LogFormat, set_up
 
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """End with the supervisor even when the loop is stuck (Linux; elsewhere only the end of `relay.sock` says it)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            sys.exit(1)
+
 
 def main() -> int:
     """Parse what the supervisor passes and serve."""
@@ -24,6 +36,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, help="the state folder with relay.sock and control.sock")
     parser.add_argument("--index", type=int, default=0, help="which of the relays this is")
     options = parser.parse_args()
+    die_with_parent()
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:

@@ -24,8 +24,8 @@ from app.table import Limits
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
-# Requests that one read may bring on one connection; answers are given one after the other.
-MAX_PIPELINED = 64
+# What is parsed at once; a request that comes behind another one waits unparsed.
+STEP_BYTES = 8 * 1024
 # After we hung up: a client that neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
 
@@ -90,15 +90,19 @@ class Wire(HttpToolsProtocol):
     # -- what comes in
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
-            self._dropped_bytes += len(data)
-            return
-        if self._in_head and (self._lines or self._is_owed):
-            # Kept, and reading goes on, because a connection that is not read does not say that its client left.
-            self._early += data
-            if len(self._early) > MAX_HEAD_BYTES:
-                self.flow.pause_reading()
-            return
+        for start in range(0, len(data), STEP_BYTES):
+            if self._is_refused:
+                self._dropped_bytes += len(data) - start
+                return
+            if self._in_head and (self._lines or self._is_owed):
+                # Kept, and reading goes on, because a connection that is not read does not say that its client left.
+                self._early += data[start:]
+                if len(self._early) > MAX_HEAD_BYTES:
+                    self.flow.pause_reading()
+                return
+            self._feed(data[start : start + STEP_BYTES] if len(data) > STEP_BYTES else data)
+
+    def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._in_head and self._head_bytes == 0:
             self._await(self._limits.headers_s, self._late_head)
@@ -144,8 +148,6 @@ class Wire(HttpToolsProtocol):
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             return
         self._check_head()
-        if len(self._lines) >= MAX_PIPELINED:
-            raise Problem(400, "invalid_http", f"More than {MAX_PIPELINED} requests wait on this connection.")
         self._in_head, self._head_bytes = False, 0
         line = Line(self, time.perf_counter())
         self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]

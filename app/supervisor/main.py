@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import signal
 import socket
 import sys
@@ -148,6 +149,7 @@ class Orders:
         self._reloads: set[asyncio.Task[None]] = set()
         self.stop = asyncio.Event()
         self.at_once = asyncio.Event()
+        self._terminal: select.epoll
 
     def listen(self, gateway: Gateway) -> None:
         """Hear them from now on."""
@@ -158,6 +160,23 @@ class Orders:
             loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
             loop.add_signal_handler(signal.SIGHUP, self._end)
+            self._watch_terminal(loop)
+
+    def _watch_terminal(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The terminal's end as seen on itself (Linux): where `make` leads the session it keeps SIGHUP from us."""
+        terminal = next((stream for stream in (sys.stdin, sys.stdout) if _is_terminal(stream)), None)
+        if terminal is None or sys.platform != "linux":
+            return
+        # An epoll that asks for nothing is told of a hang-up only; a reader of the terminal would wake for every key.
+        self._terminal = select.epoll()
+        self._terminal.register(terminal.fileno(), 0)
+
+        def hung_up() -> None:
+            loop.remove_reader(self._terminal.fileno())
+            if not self.stop.is_set():
+                self._end()
+
+        loop.add_reader(self._terminal.fileno(), hung_up)
 
     def _end(self) -> None:
         (self.at_once if self.stop.is_set() else self.stop).set()

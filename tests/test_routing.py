@@ -1,0 +1,261 @@
+"""Which engines may serve a name, in which order, and which names a key may see."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.routing import may_use, nearest, order, resolve, visible
+from app.table import Backend, Key, Model, Table, Target, Wildcard
+from backends.base import Endpoint, State
+
+
+def backend(name: str, *, is_up: bool = True, **fields: Any) -> Backend:
+    endpoint = Endpoint(name, 1, "http://127.0.0.1:1/v1") if is_up else None
+    state = State.READY if is_up else State.STOPPED
+    return Backend(**{"name": name, "kind": "vllm", "state": state, "endpoint": endpoint, **fields})
+
+
+def table(**fields: Any) -> Table:
+    known = {"version": 1, "models": {}, "aliases": {}, "wildcards": (), "backends": {}}
+    return Table(**{**known, **fields})
+
+
+def model(name: str, *targets: Target | str, fallbacks: tuple[str, ...] = ()) -> Model:
+    return Model(name, tuple(Target(t, name) if isinstance(t, str) else t for t in targets), fallbacks)
+
+
+def models(*found: Model) -> dict[str, Model]:
+    return {each.name: each for each in found}
+
+
+def idle(_: str) -> int:
+    return 0
+
+
+NAMED = table(
+    models=models(model("base", "gpu"), model("ollama/own", "gpu")),
+    aliases={"gpt-4": "base"},
+    wildcards=(Wildcard("ollama/", "daemon"), Wildcard("ollama/big/", "other"), Wildcard("x", "open")),
+    backends={
+        "gpu": backend("gpu"),
+        "daemon": backend("daemon", models=("Qwen2.5:7b", "llama:latest", "big/one"), is_strict=True),
+        "other": backend("other", models=("one:latest",), is_strict=True),
+        "open": backend("open", models=("listed",)),
+    },
+)
+
+# a client's name → (public name, metrics label, backend, engine's name), None: no such model
+NAMES: dict[str, tuple[str, str, str, str] | None] = {
+    "base": ("base", "base", "gpu", "base"),
+    "gpt-4": ("base", "base", "gpu", "base"),
+    "Base": None,
+    "ollama/own": ("ollama/own", "ollama/own", "gpu", "ollama/own"),
+    "ollama/Qwen2.5:7b": ("ollama/Qwen2.5:7b", "ollama/*", "daemon", "Qwen2.5:7b"),
+    "ollama/qwen2.5:7B": ("ollama/qwen2.5:7B", "ollama/*", "daemon", "qwen2.5:7B"),
+    "ollama/llama": ("ollama/llama", "ollama/*", "daemon", "llama"),
+    "ollama/llama:latest": ("ollama/llama:latest", "ollama/*", "daemon", "llama:latest"),
+    "ollama/llama:7b": None,
+    "ollama/qwen2.5": None,
+    "ollama/big/one": ("ollama/big/one", "ollama/big/*", "other", "one"),
+    "ollama/big/two": None,
+    "ollama/": None,
+    "ollama": None,
+    "xanything": ("xanything", "x*", "open", "anything"),
+    "x": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMES.items())
+def test_a_name_is_found_exactly_then_by_alias_then_by_the_longest_wildcard(
+    name: str, expected: tuple[str, str, str, str] | None
+) -> None:
+    found = resolve(NAMED, name)
+
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        target = found.model.targets[0]
+        assert (found.name, found.label, target.backend, target.model) == expected
+
+
+def test_a_shorter_wildcard_serves_what_the_longer_ones_strict_engine_does_not_have() -> None:
+    backends = {**NAMED.backends, "other": backend("other", models=(), is_strict=True)}
+    found = resolve(table(wildcards=NAMED.wildcards, backends=backends), "ollama/big/one")
+
+    assert found is not None
+    assert found.label == "ollama/*"
+
+
+def test_a_strict_engine_that_lists_nothing_yet_has_nothing() -> None:
+    one = table(wildcards=(Wildcard("o/", "d"),), backends={"d": backend("d", models=None, is_strict=True)})
+
+    assert resolve(one, "o/m") is None
+
+
+def test_a_wildcard_of_a_backend_that_is_gone_serves_nothing() -> None:
+    assert resolve(table(wildcards=(Wildcard("o/", "gone"),)), "o/m") is None
+
+
+@pytest.mark.parametrize("default", ["base", "gpt-4", "xm"])
+def test_an_unknown_name_goes_to_the_default_model_only_when_there_is_one(default: str) -> None:
+    found = resolve(Table(**{**_fields(NAMED), "default_model": default}), "nonsense")
+
+    assert found is not None
+    assert found.label == {"base": "base", "gpt-4": "base", "xm": "x*"}[default]
+    assert resolve(NAMED, "nonsense") is None
+
+
+def _fields(one: Table) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__struct_fields__}
+
+
+# -- order
+
+
+UP, STARTS, DOWN = backend("up"), backend("starts", is_up=False, can_start=True), backend("down", is_up=False)
+SLEEPS = backend("sleeps", is_up=False, can_start=True, state=State.SLEEPING)
+HALF = backend("half", is_up=False, state=State.READY)
+RANKED = {each.name: each for each in (UP, STARTS, DOWN, SLEEPS, HALF)}
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["down", "starts", "up"], ["up", "starts", "down"]),
+        (["gone", "up"], ["up", "gone"]),
+        (["half", "sleeps"], ["sleeps", "half"]),
+        (["down"], ["down"]),
+    ],
+)
+def test_what_serves_comes_first_then_what_can_be_started_then_the_rest(
+    targets: list[str], expected: list[str]
+) -> None:
+    one = model("m", *targets)
+
+    found = order(table(models=models(one), backends=RANKED), one, idle, lambda: 0.0)
+
+    assert [target.backend for target in found] == expected
+
+
+def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once() -> None:
+    main = model("main", Target("a", "x"), fallbacks=("second", "alias", "unknown", "main", "again"))
+    others = [
+        model("second", Target("b", "x"), Target("a", "x")),
+        model("third", Target("a", "y")),
+        model("again", "b"),
+    ]
+    again = models(*others) | {"again": Model("again", (Target("b", "x"), Target("c", "z")))}
+    one = table(
+        models={"main": main, **again},
+        aliases={"alias": "third"},
+        backends={n: backend(n) for n in "abc"},
+    )
+
+    found = [(t.backend, t.model) for t in order(one, main, idle, lambda: 0.0)]
+
+    assert found == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
+
+
+def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
+    one = model("m", "a", "b", "c")
+    counts = {"a": 3, "b": 1, "c": 2}
+    known = table(models=models(one), backends={n: backend(n) for n in "abc"})
+
+    for point in (0.0, 0.4, 0.99):
+        found = [t.backend for t in order(known, one, counts.__getitem__, lambda point=point: point)]
+        assert found == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize("weights", [(9, 1), (1, 1), (5, 3, 2), (1, 1, 8)])
+def test_targets_get_their_share_of_the_requests(weights: tuple[int, ...]) -> None:
+    targets = [Target(f"b{at}", "m", weight) for at, weight in enumerate(weights)]
+    one = model("m", *targets)
+    known = table(models=models(one), backends={t.backend: backend(t.backend) for t in targets})
+    dice = random.Random(4711).random
+
+    first = Counter(next(iter(order(known, one, idle, dice))).backend for _ in range(4000))
+
+    for target in targets:
+        assert first[target.backend] / 4000 == pytest.approx(target.weight / sum(weights), abs=0.03)
+
+
+def test_every_target_is_tried_once_whatever_the_dice_say() -> None:
+    targets = [Target(f"b{at}", "m", weight) for at, weight in enumerate((1, 5, 5, 2))]
+    one = model("m", *targets)
+    known = table(models=models(one), backends={t.backend: backend(t.backend) for t in targets})
+    throws: list[Callable[[], float]] = [lambda: 0.0, lambda: 0.999999, random.Random(1).random]
+
+    for dice in throws:
+        assert sorted(t.backend for t in order(known, one, idle, dice)) == ["b0", "b1", "b2", "b3"]
+
+
+# -- keys
+
+
+KEYS: dict[str, tuple[tuple[str, ...] | None, dict[str, bool]]] = {
+    "all": (None, {"base": True, "ollama/x": True}),
+    "none": ((), {"base": False}),
+    "one": (("base",), {"base": True, "base2": False, "bas": False}),
+    "pattern": (("ollama/*",), {"ollama/x": True, "ollama/": True, "ollama": False, "base": False}),
+    "everything": (("*",), {"base": True}),
+}
+
+
+@pytest.mark.parametrize(("listed", "names"), KEYS.values(), ids=KEYS)
+def test_a_key_may_use_the_names_and_patterns_in_its_list(
+    listed: tuple[str, ...] | None, names: dict[str, bool]
+) -> None:
+    key = Key("k", "0" * 64, listed)
+
+    assert {name: may_use(key, name) for name in names} == names
+    assert may_use(None, "anything")
+
+
+def test_the_list_of_models_has_every_model_once_under_its_shortest_name() -> None:
+    one = table(
+        models=models(Model("tuned", (Target("daemon", "llama:latest"),)), model("base", "gpu"), model("empty")),
+        aliases={"gpt-4": "base"},
+        wildcards=(Wildcard("ollama/", "daemon"), Wildcard("o/", "daemon"), Wildcard("gone/", "gone")),
+        backends=NAMED.backends,
+    )
+
+    assert visible(one, None) == {
+        "tuned": "daemon",
+        "base": "gpu",
+        "o/Qwen2.5:7b": "daemon",
+        "o/big/one": "daemon",
+    }
+
+
+@pytest.mark.parametrize("name", visible(NAMED, None))
+def test_every_listed_name_is_one_that_a_request_may_use(name: str) -> None:
+    found = resolve(NAMED, name)
+
+    assert found is not None
+    assert found.model.targets[0].backend == visible(NAMED, None)[name]
+
+
+def test_a_key_sees_only_what_it_may_use() -> None:
+    key = Key("k", "0" * 64, ("base", "ollama/q*"))
+
+    assert visible(NAMED, key) == {"base": "gpu"}
+    assert visible(NAMED, Key("k", "0" * 64, ("ollama/Q*",))) == {"ollama/Qwen2.5:7b": "daemon"}
+
+
+def test_the_nearest_names_are_those_the_key_may_see() -> None:
+    assert nearest(NAMED, None, "bass") == ["base"]
+    assert nearest(NAMED, None, "gpt-5")[0] == "gpt-4"
+    assert nearest(NAMED, Key("k", "0" * 64, ("ollama/*",)), "bass") == []
+    assert nearest(NAMED, Key("k", "0" * 64, ("ollama/*",)), "gpt-5") == []
+    assert nearest(NAMED, None, "zzzzzz") == []
+
+
+def test_a_long_name_is_compared_by_its_beginning_only() -> None:
+    assert nearest(NAMED, None, "b" * 1_000_000) == []
