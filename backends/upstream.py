@@ -21,6 +21,7 @@ from backends.exchange import Exchange
 # Below the shortest idle timeout in the field (uvicorn's and cpp-httplib's 5 s): a connection that the engine is about
 # to close is never used. At that instant 66 of 600 POSTs failed (docs/decisions.md, "Retries").
 IDLE_S = 1.5
+_SWEEP_S = IDLE_S / 3
 MAX_IDLE_PER_ADDRESS = 256
 _JOIN_BYTES = 64 * 1024
 
@@ -94,6 +95,11 @@ class Upstream:
     def connections(self) -> int:
         """How many are open now, idle ones included."""
         return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many of them wait for another request."""
+        return sum(map(len, self._idle.values()))
 
     async def open(self, endpoint: Endpoint, call: Call) -> Exchange:
         """Send `call` once and wait for the head of its answer, at most `timeouts.first_byte_s`.
@@ -200,7 +206,7 @@ class Upstream:
         connection.release()
         idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(IDLE_S, self._sweep)
+            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -211,7 +217,7 @@ class Upstream:
                 connection.abort()
             if not idle:
                 del self._idle[address]
-        self._sweeper = loop.call_later(IDLE_S, self._sweep) if self._idle else None
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int, str]:

@@ -37,6 +37,10 @@ def idle(_: str) -> int:
     return 0
 
 
+def always(point: float) -> Callable[[], float]:
+    return lambda: point
+
+
 NAMED = table(
     models=models(model("base", "gpu"), model("ollama/own", "gpu")),
     aliases={"gpt-4": "base"},
@@ -169,7 +173,7 @@ def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
     known = table(models=models(one), backends={n: backend(n) for n in "abc"})
 
     for point in (0.0, 0.4, 0.99):
-        found = [t.backend for t in order(known, one, counts.__getitem__, lambda point=point: point)]
+        found = [t.backend for t in order(known, one, counts.__getitem__, always(point))]
         assert found == ["b", "c", "a"]
 
 

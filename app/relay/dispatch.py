@@ -114,6 +114,7 @@ class Dispatcher:
         hides = plan.hides_usage(endpoint.usage) and endpoint.engine not in self._no_usage
         body = plan.edited(target.model, asks_usage=hides)
         call = Call("POST", plan.operation.path, body, request.engine_headers())
+        job.waits_for(self._backend(target))
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)
@@ -129,7 +130,6 @@ class Dispatcher:
                     return await self._exchange(request, plan, target, endpoint, job)
                 raise error
             if job.stream is not None:
-                job.waits_for(self._backend(target))
                 return await job.stream.relay(exchange, plan.name, hides_usage=hides)
             limit = self._link.table.limits.max_answer_bytes
             return await relay_whole(request.line, request.base, exchange, plan.operation.name, plan.name, limit)
