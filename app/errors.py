@@ -105,3 +105,9 @@ def unauthorized(message: str) -> Problem:
 def forbidden(message: str) -> Problem:
     """A key that may not do this."""
     return Problem(403, "not_allowed", message)
+
+
+def internal_error() -> Problem:
+    """Our own mistake. An engine may have had the request, so an SDK must not send it again by itself."""
+    message = "The gateway made a mistake; it is in its log."
+    return Problem(500, "internal_error", message, headers={"x-should-retry": "false"})

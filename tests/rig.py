@@ -39,7 +39,8 @@ class Wishes:
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def wanted(self, backend: str) -> Outcome:
-        wish = self.asked[backend] = asyncio.get_running_loop().create_future()
+        wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.asked[backend] = wish
         self.leases_changed()
         return await wish
 

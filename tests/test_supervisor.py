@@ -103,7 +103,7 @@ def test_the_public_port_shows_health_metrics_and_description(gateway: Gateway) 
 
     assert health.json()["status"] == "ok"
     assert health.json()["models"][0]["name"] == "tiny"
-    assert 'modelport_backend_state{backend="demo",state="ready"} 1.0' in metrics.text
+    assert 'modelport_backend_state{modelport_backend="demo",state="ready"} 1.0' in metrics.text
     assert "/v1/chat/completions" in described.json()["paths"]
 
 
@@ -209,7 +209,7 @@ def test_a_killed_engine_is_started_again(gateway: Gateway) -> None:
         return (backend["state"], backend["pid"] == engine) == ("ready", False)
 
     until(is_back)
-    assert 'modelport_backend_restarts_total{backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
+    assert 'modelport_backend_restarts_total{modelport_backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
 
 
 def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from app.errors import JSON, Problem, forbidden, method_not_allowed, not_found, problem
+from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem
 from app.relay import body as bodies
 from app.relay.dispatch import Dispatcher
 from app.relay.link import Link
@@ -75,7 +75,7 @@ class Routes:
         except Exception:  # the top of a request's task
             log.error("request broke the relay", request_id=request.id, exc_info=True)
             if not request.line.is_started:
-                request.refuse(Problem(500, "internal_error", "The gateway made a mistake; it is in its log."))
+                request.refuse(internal_error())
             else:
                 request.line.cut()
         finally:

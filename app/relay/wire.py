@@ -154,8 +154,6 @@ class Wire(HttpToolsProtocol):
         super().on_headers_complete()
         line.cycle = self.cycle
         self._lines.append(line)
-        if self.pipeline:
-            self.flow.resume_reading()
         self._await(self._limits.body_s, self._late_body)
 
     def _check_head(self) -> None:
@@ -222,7 +220,6 @@ class Wire(HttpToolsProtocol):
             return
         self._is_hanging_up = True
         self._settle_deadline()
-        self.pipeline.clear()
         is_sending = not self._in_head or self._is_refused or bool(self._early)
         if is_sending and self.transport.can_write_eof() and not self.transport.is_closing():
             self._is_refused = True
