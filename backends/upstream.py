@@ -85,7 +85,7 @@ class Upstream:
     """Owns every connection to every engine of one relay."""
 
     def __init__(self) -> None:
-        self._routes: dict[tuple[str, int, str], _Route] = {}
+        self._routes: dict[str, tuple[Endpoint, _Route]] = {}
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -134,7 +134,7 @@ class Upstream:
 
     def forget(self, endpoint: Endpoint) -> None:
         """Drop what is kept for an endpoint whose engine is gone."""
-        where = self._routes.pop(_key(endpoint), None)
+        _, where = self._routes.pop(endpoint.engine, (None, None))
         for connection in self._idle.pop(where.address, ()) if where else ():
             connection.abort()
 
@@ -154,11 +154,12 @@ class Upstream:
             self._emptied.set()
 
     def _route(self, endpoint: Endpoint) -> _Route:
-        key = _key(endpoint)
-        found = self._routes.get(key)
-        if found is None:
-            found = self._routes[key] = route(endpoint)
-        return found
+        known, where = self._routes.get(endpoint.engine, (None, None))
+        # A new configuration may change an endpoint's key or address without a new start of the engine.
+        if where is None or (known is not endpoint and known != endpoint):
+            where = route(endpoint)
+            self._routes[endpoint.engine] = endpoint, where
+        return where
 
     def _pick(self, where: _Route) -> Connection | None:
         idle = self._idle.get(where.address)
@@ -218,10 +219,6 @@ class Upstream:
             if not idle:
                 del self._idle[address]
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
-
-
-def _key(endpoint: Endpoint) -> tuple[str, int, str]:
-    return endpoint.engine, endpoint.generation, endpoint.address
 
 
 def _why(exc: Exception) -> str:

@@ -86,6 +86,10 @@ class Rig:
         self.publish(**changes)
         await self.wishes.until(lambda: self.leases.is_applied(self.table.version))
 
+    def drain(self, seconds: float) -> None:
+        """Take no new connection, finish what runs."""
+        self._hub.drain(seconds)
+
     async def ask(self, path: str = "/v1/chat/completions", body: object = b"", **more: object) -> Reply:
         """POST when there is a body, else GET."""
         return await ask(self.url, "POST" if body else "GET", path, body, **more)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from backends.base import Timeouts, Usage
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, chat, request
-from tests.rig import Rig, backend, models, running
+from tests.rig import Outcome, Rig, backend, models, running
 
 HASTY = Timeouts(connect_s=2, first_byte_s=0.2, between_events_s=0.2)
 DURATION = "gen_ai_server_request_duration_seconds"
@@ -94,7 +94,7 @@ async def test_a_stream_also_has_its_first_token_and_the_time_between_tokens(rig
 
     assert (count(rig, DURATION), count(rig, FIRST), count(rig, PER_TOKEN)) == (1, 1, 1)
     spent = total(rig, FIRST) + total(rig, PER_TOKEN) * (WORDS - 1)
-    assert spent == pytest.approx(total(rig, DURATION), rel=0.2)
+    assert spent == pytest.approx(total(rig, DURATION), rel=1e-6)
     assert tokens(rig) == (12, WORDS)
 
 
@@ -102,7 +102,7 @@ async def test_a_stream_also_has_its_first_token_and_the_time_between_tokens(rig
     ("scenario", "usage", "expected"),
     [
         ("ok", Usage.ASK, (12, WORDS)),
-        ("usage_everywhere", Usage.ASK, (12, WORDS - 0)),
+        ("usage_everywhere", Usage.ASK, (12, WORDS)),
         ("llama_cpp", Usage.TIMINGS, (12, WORDS)),
         ("usage_never", Usage.ASK, (0, WORDS)),
         ("error_event", Usage.ASK, (0, 3)),
@@ -139,15 +139,15 @@ FAILURES = {
     "never_answers": "engine_timeout",
     "status_400_openai": "engine_rejected",
     "status_404_vllm": "engine_rejected",
-    "status_422_detail": "engine_rejected",
 }
 
 
-@pytest.mark.parametrize("scenario", [name for name in FAILURES if name != "status_422_detail"])
+@pytest.mark.parametrize("scenario", FAILURES)
 async def test_a_failure_is_counted_under_its_kind_and_never_under_the_engines_words(
     rig: Rig, engine: FakeEngine, scenario: str
 ) -> None:
-    await rig.published(backends={"engine": backend(engine.url, timeouts=HASTY)})
+    if scenario == "never_answers":
+        await rig.published(backends={"engine": backend(engine.url, timeouts=HASTY)})
     engine.script(scenario)
 
     reply = await rig.ask(body=chat())
@@ -213,22 +213,20 @@ async def test_a_client_that_leaves_is_counted_and_no_longer_in_flight(
 
 
 async def test_waiting_for_an_engine_is_not_the_gateways_own_part(rig: Rig, engine: FakeEngine) -> None:
-    from tests.rig import Outcome
-
     await rig.published(backends={"engine": backend(None, can_start=True)})
     asking = asyncio.create_task(rig.ask(body=chat()))
     await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
-    began = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(0.3, began.set_result, None)
-    await began
+    loading = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.1, loading.set_result, None)
+    await loading
     rig.publish(backends={"engine": backend(engine.url)})
     rig.wishes.asked["engine"].set_result(Outcome(is_ready=True))
 
     assert (await asking).status == 200
     await settled(rig)
 
-    assert total(rig, DURATION) > 0.25
-    assert total(rig, OVERHEAD) < total(rig, DURATION) / 2
+    assert count(rig, OVERHEAD) == 1
+    assert total(rig, OVERHEAD) <= total(rig, DURATION) - 0.09
 
 
 async def test_labels_come_from_the_configuration_whatever_clients_type(rig: Rig, engine: FakeEngine) -> None:

@@ -357,3 +357,31 @@ async def test_a_slow_first_event_comes_after_the_comments(engines: tuple[FakeEn
     assert reply.is_whole
     assert reply.events[-1] == "[DONE]"
     assert b": waiting" not in reply.body[reply.body.index(b"data:") :]
+
+
+# -- the end
+
+
+async def test_a_relay_that_drains_finishes_its_streams_and_takes_no_new_connection(
+    pair: Rig, engines: tuple[FakeEngine, FakeEngine]
+) -> None:
+    engines[0].script("drip")
+    asking = asyncio.create_task(pair.ask(body=chat(stream=True)))
+    await engines[0].arrived()
+
+    pair.drain(20)
+    async with asyncio.timeout(20):
+        while not await _is_refused(pair):
+            pass
+    reply = await asking
+
+    assert reply.is_whole
+    assert reply.events[-1] == "[DONE]"
+
+
+async def _is_refused(rig: Rig) -> bool:
+    try:
+        async with Client(rig.url):
+            return False
+    except ConnectionRefusedError:
+        return True

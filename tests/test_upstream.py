@@ -265,6 +265,14 @@ async def test_a_header_that_would_break_the_head_is_refused_before_anything_is_
     assert (engine.connections, upstream.connections) == (0, 0)
 
 
+async def test_a_changed_key_of_the_same_start_is_used_at_once(upstream: Upstream, engine: FakeEngine) -> None:
+    """A server that somebody else runs does not start again when its key in the configuration changes."""
+    for key in ("old", "new"):
+        await read(upstream, endpoint(engine.url, authorization=key))
+
+    assert [post.header("authorization") for post in engine.posts] == ["old", "new"]
+
+
 async def test_a_unix_socket_is_spoken_to_from_the_root(upstream: Upstream, tmp_path: Path) -> None:
     heads: list[bytes] = []
 

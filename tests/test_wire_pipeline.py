@@ -112,10 +112,13 @@ async def test_garbage_behind_a_stream_that_runs_is_refused_after_it(rig: Rig) -
         assert await client.is_closed()
 
 
-async def test_a_cut_stream_is_read_whole_by_a_client_that_has_sent_more(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    "behind", [b"GET /livez HTTP/1.1\r\nx: ", post(chat(text="x" * 4_000_000))], ids=["head", "body"]
+)
+async def test_a_cut_stream_is_read_whole_by_a_client_that_has_sent_more(rig: Rig, behind: bytes) -> None:
     """A connection closed with bytes unread is reset, and the error event would be lost."""
     async with asyncio.timeout(20), Client(rig.url) as client:
-        client.send(post(chat("fault:fin_mid_stream", stream=True)) + post(chat(text="x" * 300_000)))
+        client.send(post(chat("fault:fin_mid_stream", stream=True)) + behind + b"x" * 4_000_000)
         reply = await client.reply()
 
         assert reply.is_cut

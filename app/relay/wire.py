@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.errors import JSON, Problem
-from app.relay.line import CUT_GRACE_S, Line
+from app.relay.line import Line
 from app.table import Limits
 
 MAX_HEADER_LINES = 256
@@ -26,7 +26,7 @@ MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
 # What is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
-# After we hung up: a client that neither sends nor reads for so long is dropped.
+# After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
 
 
@@ -228,7 +228,7 @@ class Wire(HttpToolsProtocol):
             self._linger(LINGER_S, self.loop.time() + self._limits.body_s)
         else:
             self.transport.close()
-            self._linger(CUT_GRACE_S, None)
+            self._linger(self._limits.stalled_reader_s, None)
 
     def _linger(self, wait_s: float, until: float | None) -> None:
         self._settle_stall()
