@@ -167,7 +167,8 @@ async def test_an_engine_that_says_nothing_in_time_is_not_asked_again_and_its_wo
 
         assert (reply.status, reply.error["code"]) == (504, "engine_timeout")
         assert_retry(reply, "false")
-        await asyncio.wait_for(engines[0].posts[0].closed_by_peer.wait(), 20)
+        record = await engines[0].arrived()
+        await asyncio.wait_for(record.closed_by_peer.wait(), 20)
         assert len(engines[0].posts) == 1
 
 

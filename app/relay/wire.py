@@ -49,6 +49,7 @@ class Wire(HttpToolsProtocol):
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
         self._in_head = True
+        self._awaits_body = False
         self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
         self._is_owed = False  # the next request waits until this client has read its answers
@@ -104,8 +105,7 @@ class Wire(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._in_head and self._head_bytes == 0:
-            self._await(self._limits.headers_s, self._late_head)
+        is_first = self._in_head and self._head_bytes == 0
         self._head_bytes += len(data)
         try:
             self._parse(data)
@@ -114,6 +114,11 @@ class Wire(HttpToolsProtocol):
             return
         if self._head_bytes > MAX_HEAD_BYTES:  # also a trailer or a chunk's extension without end
             self.refuse(_too_large())
+        elif self._in_head and self._head_bytes and is_first:
+            self._await(self._limits.headers_s, self._late_head)
+        elif not self._in_head and not self._awaits_body and not self._is_refused:
+            self._awaits_body = True
+            self._await(self._limits.body_s, self._late_body)
 
     def _parse(self, data: bytes) -> None:
         """Answer what asks for another protocol (Java's client does, with every first request) as if it had not.
@@ -154,7 +159,7 @@ class Wire(HttpToolsProtocol):
         super().on_headers_complete()
         line.cycle = self.cycle
         self._lines.append(line)
-        self._await(self._limits.body_s, self._late_body)
+        self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
     def _check_head(self) -> None:
         version = self.parser.get_http_version()
