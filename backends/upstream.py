@@ -132,12 +132,6 @@ class Upstream:
             raise
         return exchange
 
-    def forget(self, endpoint: Endpoint) -> None:
-        """Drop what is kept for an endpoint whose engine is gone."""
-        _, where = self._routes.pop(endpoint.engine, (None, None))
-        for connection in self._idle.pop(where.address, ()) if where else ():
-            connection.abort()
-
     async def aclose(self) -> None:
         """Close every connection and wait until the loop has seen them go."""
         for connection in list(self._open):

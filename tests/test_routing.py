@@ -167,6 +167,20 @@ def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once
     assert found == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
 
 
+def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
+    known = models(
+        model("main", "a", fallbacks=("second", "last")),
+        model("second", "b", fallbacks=("third", "main")),
+        model("third", "c", fallbacks=("second",)),
+        model("last", "d"),
+    )
+    one = table(models=known, backends={n: backend(n) for n in "abcd"})
+
+    found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
+
+    assert found == ["a", "b", "c", "d"]
+
+
 def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
     one = model("m", "a", "b", "c")
     counts = {"a": 3, "b": 1, "c": 2}

@@ -128,14 +128,6 @@ async def test_closing_leaves_no_connection_open_not_even_under_way(engine: Fake
     await asyncio.gather(opening, return_exceptions=True)
 
 
-async def test_forgetting_an_engine_drops_its_idle_connections(upstream: Upstream, engine: FakeEngine) -> None:
-    await read(upstream, endpoint(engine.url))
-
-    upstream.forget(endpoint(engine.url))
-
-    await until(lambda: upstream.connections == 0)
-
-
 async def test_cancelling_closes_the_connection_so_that_the_engine_stops(
     upstream: Upstream, engine: FakeEngine
 ) -> None:

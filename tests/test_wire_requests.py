@@ -125,6 +125,7 @@ UNKNOWN = {
     "dots": (b"GET /v1/../livez HTTP/1.1", 404, "route_not_found"),
     "two slashes": (b"GET //livez HTTP/1.1", 404, "route_not_found"),
     "an asterisk": (b"GET * HTTP/1.1", 404, "route_not_found"),
+    "options of nothing": (b"OPTIONS /nothing HTTP/1.1", 404, "route_not_found"),
     "nothing but a query": (b"GET /?a=b HTTP/1.1", 404, "route_not_found"),
     "a model route asked to read": (b"GET /v1/chat/completions HTTP/1.1", 405, "method_not_allowed"),
     "an embedding asked to read": (b"GET /v1/embeddings?x=y HTTP/1.1", 405, "method_not_allowed"),
@@ -301,7 +302,8 @@ async def test_head_has_the_headers_of_get_and_no_body(rig: Rig, path: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("/v1/models", "GET, HEAD, OPTIONS"), (CHAT, "POST, OPTIONS"), ("*", "GET, HEAD, OPTIONS")]
+    ("path", "allowed"),
+    [("/v1/models", "GET, HEAD, OPTIONS"), (CHAT, "POST, OPTIONS"), ("*", "GET, HEAD, POST, OPTIONS")],
 )
 async def test_options_tells_what_is_allowed(rig: Rig, path: str, allowed: str) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
