@@ -329,6 +329,19 @@ def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
         assert alive(below) == []
 
 
+def test_a_terminal_that_make_keeps_the_signal_of_ends_everything_too(tmp_path: Path) -> None:
+    """`xterm -e make run`: make leads the session and keeps SIGHUP to itself; the terminal alone tells."""
+    ours, theirs = pty.openpty()
+    with running(tmp_path, start="demand", terminal=theirs) as gateway:
+        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        below = descendants(gateway.process.pid)
+        os.close(theirs)
+        os.close(ours)
+
+        assert gateway.process.wait(PATIENCE_S) == 0
+        assert alive(below) == []
+
+
 @pytest.mark.parametrize("relays", [2])
 def test_several_relays_share_the_port(tmp_path: Path, relays: int) -> None:
     with running(tmp_path, "--relays", str(relays), start="demand") as gateway:
