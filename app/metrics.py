@@ -66,7 +66,7 @@ class Metrics:
         )
         self._overhead = histogram(
             "modelport_overhead_seconds",
-            "The gateway's own part: from a request's last header byte until it goes to the engine, waits excluded.",
+            "The gateway's own part: from a request's last header byte until it goes to a first engine, without waits.",
             _REQUEST,
             buckets=_OVERHEAD,
         )
