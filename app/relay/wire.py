@@ -7,6 +7,8 @@ connections for `idle_s`, a reader that takes nothing for `stalled_reader_s` is 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from app.table import Limits
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
+_RESET = struct.pack("ii", 1, 0)  # linger, for no time
 # What is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
 # After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
@@ -242,7 +245,7 @@ class Wire(HttpToolsProtocol):
     def _check_linger(self, wait_s: float, until: float | None, before: int) -> None:
         is_late = until is not None and self.loop.time() > until
         if is_late or self._movement() <= before:
-            self.transport.abort()
+            self._drop()
         else:
             self._linger(wait_s, until)
 
@@ -287,6 +290,12 @@ class Wire(HttpToolsProtocol):
         if self._is_owed:
             self.on_response_complete()
 
+    def _drop(self) -> None:
+        """End a connection whose client does not read. Without the reset the system would keep what it has not read,
+        megabytes of it, and go on offering it for minutes after we closed."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
     def _settle_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
@@ -298,7 +307,7 @@ class Wire(HttpToolsProtocol):
     def _check_reader(self, waiting: int) -> None:
         now = self.transport.get_write_buffer_size()
         if now >= waiting:
-            self.transport.abort()
+            self._drop()
         else:
             self._watch_reader(now)
 
