@@ -117,7 +117,8 @@ def _sentence(
             form = _PATTERNS.get(name.removeprefix("fastapi_")) or _about(owner, name) or "written as it must be"
             return place, f"{shown} is not {form}"
         case "value_error":
-            return place, str(context.get("error", error["msg"]))
+            # A validator does not know whether its value may be shown, so it leaves that to us.
+            return place, str(context.get("error", error["msg"])).replace("{value}", shown)
     return place, f"{shown} is not {_EXPECTED.get(kind, 'allowed here')}"
 
 

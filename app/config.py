@@ -231,8 +231,11 @@ def _names(tree: Mapping[str, Any], section: str) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def load_all(options: ServeOptions) -> Config:
-    """File, environment and flags as one configuration: what a start and every reload go by."""
+def load_all(options: ServeOptions, bound: str | None = None) -> Config:
+    """File, environment and flags as one configuration: what a start and every reload go by.
+
+    `bound`: the address that a running gateway has, and keeps until it is started anew, whatever the file says now.
+    """
     settings = Settings.from_env(options.env)
     path = options.config_path
     config = load(path, options.env) if path is not None else Config.implicit(settings)
@@ -257,6 +260,13 @@ def load_all(options: ServeOptions) -> Config:
             [
                 f"{where}: '{server.host}' is reachable from other machines and there is no key: set API_KEY, add one "
                 "with `modelport keys new`, or pass --insecure-no-key"
+            ]
+        )
+    if not config.keys and not options.insecure_no_key and bound is not None and not references.is_loopback(bound):
+        raise ConfigError(
+            [
+                f"{path or 'environment'}: keys: there is none any more, and until it is restarted the gateway listens "
+                f"on '{bound}', where other machines reach it: keep a key, or restart it"
             ]
         )
     return config

@@ -116,3 +116,9 @@ def internal_error() -> Problem:
     """Our own mistake. An engine may have had the request, so an SDK must not send it again by itself."""
     message = "The gateway made a mistake; it is in its log."
     return Problem(500, "internal_error", message, headers={"x-should-retry": "false"})
+
+
+def shutting_down(*, may_retry: bool) -> Problem:
+    """The gateway ends and this request could not be finished."""
+    headers = {"x-should-retry": "true" if may_retry else "false", **retry_after(DEFAULT_RETRY_AFTER_S)}
+    return Problem(503, "shutting_down", "The gateway is shutting down.", headers=headers)

@@ -123,15 +123,18 @@ def may_use(key: Key | None, name: str) -> bool:
 
 def visible(table: Table, key: Key | None) -> dict[str, str]:
     """Public names this key may use → their backend; models behind wildcards under their shortest public name, once."""
-    names = {name: model.targets[0].backend for name, model in table.models.items() if model.targets}
-    listed = {(t.backend, t.model) for model in table.models.values() for t in model.targets}
+    served = {name: model for name, model in table.models.items() if model.targets and may_use(key, name)}
+    names = {name: model.targets[0].backend for name, model in served.items()}
+    listed = {(t.backend, t.model) for model in served.values() for t in model.targets}
     for wildcard in sorted(table.wildcards, key=lambda w: len(w.prefix)):
         for part in _listed(table.backends, wildcard):
             name = f"{wildcard.prefix}{part}"
-            if name not in names and (wildcard.backend, part) not in listed and _leads_there(table, name, wildcard):
+            if name in table.models or (wildcard.backend, part) in listed or not may_use(key, name):
+                continue
+            if _leads_there(table, name, wildcard):
                 listed.add((wildcard.backend, part))
                 names[name] = wildcard.backend
-    return {name: backend for name, backend in names.items() if may_use(key, name)}
+    return names
 
 
 def _leads_there(table: Table, name: str, wildcard: Wildcard) -> bool:

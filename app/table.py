@@ -88,5 +88,6 @@ class Table(msgspec.Struct, frozen=True):
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
     access_log: bool = False
+    is_loopback: bool = True  # only this machine reaches the listener
     created: int = 0
     draining: bool = False

@@ -2,13 +2,73 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from backends.base import Timeouts
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+# Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
+_OURS: Final = frozenset(
+    {
+        *("accept-encoding", "content-length", "content-type", "host"),
+        *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+
+# In these sentences `{value}` stands for the value, which is not always shown (app/complaints.py).
+
+
+def _dialled(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+        (host or "").encode("idna")
+    except UnicodeError as exc:
+        raise ValueError("{value} has no host name that can be looked up") from exc
+    except ValueError as exc:
+        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that cannot be") from exc
+    if not host:
+        raise ValueError("{value} names no host")
+    if port == 0:
+        raise ValueError("{value} names port 0, where nobody listens")
+    if not parts.path.isascii():
+        raise ValueError("{value} has a path with characters that must be written as %XX")
+    return url
+
+
+def _credential(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text:
+        raise ValueError("is empty: give a key, or leave it out")
+    if not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ValueError("{value} holds a line break, a blank at an end or another character that no header can carry")
+    return key
+
+
+def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"{name!r} is not a header's name: letters, digits and -, without blanks")
+        if name.lower() in _OURS:
+            raise ValueError(f"'{name}' is set by the gateway itself")
+        text = value.get_secret_value()
+        if not re.fullmatch(r"[\t -~\xa1-\xff]*", text) or text != text.strip():
+            raise ValueError(
+                f"the value of '{name}' holds a line break, a blank at an end or another character that no header can "
+                "carry (it is not shown)"
+            )
+    return headers
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
+Credential = Annotated[SecretStr, AfterValidator(_credential)]
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
 
 
 class TimeoutsConfig(BaseModel):
@@ -70,21 +130,15 @@ class RemoteConfig(BackendConfig):
     """An OpenAI-compatible endpoint that somebody else runs."""
 
     kind: Literal["remote"]
-    url: str = Field(
-        pattern=r"^https?://[^\s?#@]+$", description="Its base URL, as an SDK takes it: usually ends in `/v1`."
-    )
-    api_key: SecretStr | None = Field(
+    url: Url = Field(description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    api_key: Credential | None = Field(
         None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
     )
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="More headers to send.")
+    headers: Headers = Field(default_factory=dict, description="More headers to send.")
 
 
 class OllamaConfig(BackendConfig):
     """An Ollama daemon that somebody else runs."""
 
     kind: Literal["ollama"]
-    url: str = Field(
-        "http://127.0.0.1:11434",
-        pattern=r"^https?://[^\s?#@]+$",
-        description="Where the daemon listens, without `/v1`.",
-    )
+    url: Url = Field("http://127.0.0.1:11434", description="Where the daemon listens, without `/v1`.")

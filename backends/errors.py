@@ -27,6 +27,11 @@ class BackendError(Exception):
         self.engine = engine
         self.message = message
 
+    @property
+    def in_full(self) -> str:
+        """The message for the log and the administrator, who may see what a client must not (a path)."""
+        return self.message
+
 
 class NotTaken(BackendError):
     """The engine cannot have the request; another target may be tried.

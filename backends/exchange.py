@@ -154,7 +154,7 @@ class Exchange:
             if self._sink(data):
                 self._sink = _ignore
                 self._wake(None)
-        except BackendError as exc:
+        except Exception as exc:  # noqa: BLE001  # raised again where the request waits, which logs what is our mistake
             self._fail(exc)
             self._connection.abort()
 

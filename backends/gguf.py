@@ -14,7 +14,16 @@ _PACKAGE: Final = "package:"
 
 
 class BadModel(NotReady):
-    """The configured model is not there, or is not a GGUF file."""
+    """The configured model is not there, or is not a GGUF file. `path`: which, for the administrator only."""
+
+    def __init__(self, engine: str, message: str, path: Path | None = None) -> None:
+        super().__init__(engine, message)
+        self._path = path
+
+    @property
+    def in_full(self) -> str:
+        """The message with the file's whole path."""
+        return self.message if self._path is None else f"{self.message} ({self._path})"
 
 
 def model_file(name: str, model: str) -> Path:
@@ -27,9 +36,9 @@ def model_file(name: str, model: str) -> Path:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))
     except OSError as exc:
-        raise BadModel(name, f"the model file {model!r} cannot be read: {exc.strerror}") from exc
+        raise BadModel(name, f"the model file {path.name!r} cannot be read: {exc.strerror}", path) from exc
     if magic != _MAGIC:
-        raise BadModel(name, f"{model!r} is not a GGUF file")
+        raise BadModel(name, f"{path.name!r} is not a GGUF file", path)
     return path
 
 

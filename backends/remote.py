@@ -38,7 +38,7 @@ class Remote:
         return Endpoint(self.name, generation, address, headers, self._config.timeouts.values(), usage=Usage.TRY)
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Up when its list of models answers, or when it is there and has no such list."""
+        """Up when its list of models answers, or when it is there and has no such list, or no time for it."""
         try:
             reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
         except BackendError as exc:
@@ -46,7 +46,7 @@ class Remote:
         match reply.status:
             case status if 200 <= status < 300:
                 return Probe(True, models=model_ids(reply.json()))
-            case 404 | 405:
+            case 404 | 405 | 429:  # busy is there
                 return Probe(True)
             case 401 | 403:
                 return Probe(False, f"it refuses the configured credential (status {reply.status})")

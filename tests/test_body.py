@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.errors import Problem
 from app.relay import body as bodies
-from app.relay.body import MAX_DEPTH, Head
+from app.relay.body import MAX_DEPTH, MAX_MEMBERS, Head
 
 # Sizes of the two kinds of step; the small ones cut everywhere.
 STEPS = st.sampled_from([(1, 16), (7, 17), (32 * 1024, 512 * 1024)])
@@ -231,3 +231,25 @@ def test_usage_is_asked_for_beside_what_the_client_asked_for(options: dict[str, 
 
     assert json.loads(bodies.stream_options(data)) == (options or {}) | {"include_usage": True}
     assert json.loads(bodies.stream_options(b"{}")) == {"include_usage": True}
+
+
+MANY = ",".join(f'"{n}":1' for n in range(MAX_MEMBERS + 1)).encode()
+
+
+@pytest.mark.parametrize("data", [b'{"model":"fake",' + MANY + b"}", b"{" + MANY + b',"model":"fake","x":"\\u0041"}'])
+def test_a_body_of_very_many_fields_is_refused_before_any_of_them_costs_time(data: bytes) -> None:
+    with pytest.raises(Problem) as refusal:
+        check(data, (bodies.STEP_BYTES, bodies.SURVEY_BYTES))
+    assert (refusal.value.status, refusal.value.code) == (400, "too_many_fields")
+
+
+def test_as_many_strings_inside_the_messages_are_fine() -> None:
+    data = json.dumps({"model": "fake", "messages": [{"role": "user", "content": "x"}] * 3 * MAX_MEMBERS}).encode()
+
+    assert check(data, (bodies.STEP_BYTES, bodies.SURVEY_BYTES)).model == "fake"
+
+
+def test_stream_options_of_any_size_are_not_taken_apart() -> None:
+    with pytest.raises(Problem) as refusal:
+        bodies.stream_options(b'{"stream_options":{' + MANY + b"}}")
+    assert refusal.value.param == "stream_options"

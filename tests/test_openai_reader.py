@@ -299,3 +299,47 @@ def test_the_first_token_is_the_first_text_thought_or_call(delta: dict[str, obje
     assert not stream.has_token
     stream.feed(wire.sse({"choices": [{"delta": delta}]}))
     assert stream.has_token
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 12.0, "completion_tokens": 3.0}, (12, 3)),
+        ({"prompt_tokens": "many", "completion_tokens": 3}, (0, 3)),
+        ({"prompt_tokens": -4, "completion_tokens": 1e300}, (0, 1)),
+        ("a lot", (0, 1)),
+        ([], (0, 1)),
+    ],
+)
+def test_a_usage_of_any_shape_ends_no_stream(usage: Any, expected: tuple[int, int]) -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}], "usage": usage}
+
+    _, ending, cost, _ = run([wire.sse(chunk), wire.DONE])
+
+    assert ending == "done"
+    assert (cost.input_tokens, cost.output_tokens) == expected
+
+
+def test_an_event_nested_without_end_is_no_answer() -> None:
+    stream = reader()
+
+    assert stream.feed(b'data: {"choices":' + b"[" * 100_000 + b"\n\n") == b""
+    assert isinstance(stream.error, Broken)
+
+
+@pytest.mark.parametrize(("asked", "ended", "is_finished"), [(1, [0], True), (2, [0], False), (2, [1, 0], True)])
+def test_an_answer_is_finished_when_each_choice_is(asked: int, ended: list[int], is_finished: bool) -> None:
+    stream = Reader("engine", name="m", hides_usage=False, max_event_bytes=LIMIT, choices=asked)
+    for index in ended:
+        stream.feed(wire.sse({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}))
+
+    assert stream.is_finished is is_finished
+
+
+def test_a_choice_that_nobody_asked_for_must_end_too() -> None:
+    stream = reader()
+    stream.feed(wire.sse({"choices": [{"index": 1, "delta": {"content": "half"}}]}))
+    stream.feed(wire.sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}))
+
+    with pytest.raises(Disconnected):
+        stream.end()

@@ -77,3 +77,52 @@ async def test_a_stream_that_falls_silent_before_its_end_is_no_answer() -> None:
 
     assert reply.is_cut
     assert reply.events[-1]["error"]["code"] == "engine_timeout"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_the_drain_cuts_short_is_told_so_and_not_sent_again(stream: bool) -> None:
+    async with FakeEngine() as fake, running({"engine": backend(fake.url)}, models("fake")) as gateway:
+        fake.script("never_answers")
+        asking = asyncio.create_task(gateway.ask(body=chat(stream=stream)))
+        await fake.arrived()
+
+        gateway.drain(0)
+        reply = await asking
+
+        assert (reply.status, reply.error["code"]) == (503, "shutting_down")
+        assert reply.headers["x-should-retry"] == "false"
+        assert gateway.sample("modelport_client_disconnects_total") == 0
+
+
+async def test_a_stream_that_the_drain_cuts_short_ends_with_an_error_event(rig: Rig, engine: FakeEngine) -> None:
+    engine.script("endless_drip")
+    async with Client(rig.url) as client:
+        client.send(request("POST", "/v1/chat/completions", BODY))
+        await client.reader.readuntil(b"data: ")
+
+        rig.drain(0)
+        rest = await client.reader.read(-1)
+
+    assert rest.count(b'"code":"shutting_down"') == 1
+    assert b"[DONE]" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+
+
+async def test_half_of_two_choices_is_no_answer() -> None:
+    """One choice says that it is finished, the other does not, and the engine is gone."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await take(reader)
+        choices = [(0, "all", "stop"), (1, "half of", None)]
+        events = [
+            wire.sse({"choices": [{"index": n, "delta": {"content": text}, "finish_reason": end}]})
+            for n, text, end in choices
+        ]
+        writer.write(wire.SSE_HEAD + wire.chunk(b"".join(events)) + wire.LAST_CHUNK)
+
+    async with Server(half) as server, running({"engine": backend(server.url)}, models("fake")) as rig:
+        reply = await rig.ask(body=chat(stream=True, n=2))
+
+    assert reply.is_cut
+    assert "[DONE]" not in reply.events
+    assert reply.events[-1]["error"]["code"] == "engine_disconnected"

@@ -287,6 +287,45 @@ async def test_a_server_that_refuses_stream_options_is_asked_once_more_without_a
     assert (asked.status, "stream_options" in asked.error["message"]) == (400, True)
 
 
+async def test_a_client_cannot_make_an_engine_look_as_if_it_refused_stream_options() -> None:
+    """Engines echo what they refuse. One such request once turned the counting off for everybody."""
+    bodies: list[bytes] = []
+
+    async def echoing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            bodies.append(await reader.readexactly(length))
+            refusal = {"error": {"message": f"invalid: {bodies[-1].decode()}"}}
+            writer.write(wire.whole(400, wire.dumps(refusal), reason="Bad Request"))
+
+    async with Server(echoing) as server:
+        cloud = backend(server.url, usage=Usage.TRY, is_ours=False)
+        async with running({"engine": cloud}, models("fake")) as rig:
+            reply = await rig.ask(body=chat(stream=True, text="stream_options"))
+
+    assert reply.status == 400
+    assert len(bodies) == 1
+
+
+async def test_a_key_for_a_pattern_sees_the_names_it_may_use_and_can_ask_for_each(rig: Rig) -> None:
+    daemon = backend(None, "daemon", models=("m:latest",), is_strict=True)
+    await rig.published(
+        wildcards=(Wildcard("", "daemon"), Wildcard("ollama/", "daemon")),
+        backends={**rig.table.backends, "daemon": daemon},
+        keys=(Key("narrow", keys.digest("mp-narrow"), models=("ollama/*",)), Key("wide", keys.digest("mp-wide"))),
+    )
+    narrow, wide = ({"authorization": f"Bearer mp-{name}"} for name in ("narrow", "wide"))
+
+    listed = (await rig.ask("/v1/models", headers=narrow)).json["data"]
+    alone = await rig.ask("/v1/models/ollama/m:latest", headers=wide)
+    hidden = await rig.ask("/v1/models/m:latest", headers=narrow)
+
+    assert [entry["id"] for entry in listed] == ["ollama/m:latest"]
+    assert (alone.status, alone.json["id"]) == (200, "ollama/m:latest")
+    assert hidden.status == 404
+
+
 async def test_only_what_an_engine_may_know_is_sent_to_it() -> None:
     heads: list[bytes] = []
 

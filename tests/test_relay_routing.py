@@ -207,6 +207,18 @@ async def test_embeddings_that_the_engine_refuses_are_not_sent_again(
     assert _counts(engines) == (1, 0)
 
 
+async def test_embeddings_go_out_twice_at_most_however_many_engines_there_are(
+    pair: Rig, engines: tuple[FakeEngine, FakeEngine]
+) -> None:
+    engines[0].script("accept_then_fin", "status_503_vllm", default="status_503_vllm")
+    engines[1].script(default="accept_then_fin")
+
+    failed = await pair.ask("/v1/embeddings", EMBEDDING)
+
+    assert (failed.status, failed.headers["x-should-retry"]) == (502, "false")
+    assert sum(_counts(engines)) <= 3
+
+
 # -- waiting for an engine
 
 

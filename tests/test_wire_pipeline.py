@@ -180,6 +180,25 @@ async def test_answers_do_not_pile_up_for_a_client_that_only_sends(rig: Rig, eng
         assert answered == count == len(engine.posts)
 
 
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_a_client_that_leaves_with_much_behind_its_request_is_noticed(
+    rig: Rig, engine: FakeEngine, is_reset: bool
+) -> None:
+    """What lies unread before its FIN must not hide it: the engine's slot would stay taken for ten minutes."""
+    engine.requests.clear()
+    engine.script("never_answers")
+    async with asyncio.timeout(20), Client(rig.url) as client:
+        client.send(post(chat()) + get("x") * 3000)
+        record = await engine.arrived()
+        await client.writer.drain()
+        if is_reset:
+            client.writer.transport.abort()
+        else:
+            client.writer.close()
+        await record.closed_by_peer.wait()
+    engine.script()
+
+
 async def test_afterwards_nothing_is_left_behind(rig: Rig, engine: FakeEngine) -> None:
     await until(lambda: all(record.ended.is_set() for record in engine.requests))
     await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 0)

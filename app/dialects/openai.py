@@ -36,8 +36,16 @@ _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 class Tokens(msgspec.Struct, frozen=True):
     """OpenAI's `usage`, what we read of it."""
 
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def tokens(usage: Any) -> Tokens | None:
+    """A `usage` of any shape; it is for counting only, so one that cannot be read counts as none."""
+    if not isinstance(usage, dict):
+        return None
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    return Tokens(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -49,6 +57,7 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class _Choice(msgspec.Struct, frozen=True):
+    index: Any = 0
     finish_reason: str | None = None
     delta: dict[str, Any] | None = None
     text: str | None = None
@@ -56,7 +65,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 class _Chunk(msgspec.Struct, frozen=True):
     choices: list[_Choice] | None = None
-    usage: Tokens | None = None
+    usage: Any = None
     timings: Timings | None = None
     error: Any = None
     model: str | None = None
@@ -77,7 +86,7 @@ _chunks = msgspec.json.Decoder(_Chunk)
 class Reader:
     """One stream. `feed` takes bytes as they come and gives whole events."""
 
-    def __init__(self, engine: str, *, name: str, hides_usage: bool, max_event_bytes: int) -> None:
+    def __init__(self, engine: str, *, name: str, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
         self.has_event = False
         self.has_token = False
         self.is_done = False
@@ -89,6 +98,9 @@ class Reader:
         self._rename: tuple[bytes, bytes] | None = None
         self._renamed: str | None = None  # the engine's name that `_rename` is for
         self._finish: str | None = None
+        self._choices = choices  # as many as were asked for
+        self._begun: set[str] = set()
+        self._finished: set[str] = set()
         self._usage: Tokens | None = None
         self._timings: Timings | None = None
         self._events = 0
@@ -121,26 +133,26 @@ class Reader:
         if self.is_done:
             return b""
         rest = sse.data(self._framer.rest())
-        if self._finish is None and (rest is None or rest.strip() != b"[DONE]"):
+        if not self.is_finished and (rest is None or rest.strip() != b"[DONE]"):
             raise Disconnected(self._engine, "its stream ended before the answer was finished")
         self.is_done = True
         return DONE
 
     @property
     def is_finished(self) -> bool:
-        """Whether a finish_reason came: the answer is complete in meaning, whatever happens to the connection."""
-        return self._finish is not None
+        """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
+        return len(self._finished) >= self._choices and self._begun <= self._finished
 
     def settle(self) -> Settlement:
         """What has been seen so far; may be asked at any time."""
         usage = self._usage
         if usage is not None and usage.completion_tokens:
-            return Settlement(usage.prompt_tokens or 0, usage.completion_tokens, self._finish)
+            return Settlement(usage.prompt_tokens, usage.completion_tokens, self._finish)
         if self._timings is not None:
             t = self._timings
             return Settlement(t.prompt_n + t.cache_n, t.predicted_n, self._finish)
         # Ollama says zero in every event but the last.
-        known = (usage.prompt_tokens or 0) if usage is not None else 0
+        known = usage.prompt_tokens if usage is not None else 0
         return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
 
     def _event(self, event: bytes) -> bytes:
@@ -156,7 +168,7 @@ class Reader:
             return b""
         try:
             chunk = _chunks.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise Broken(self._engine, "it sent an event that is not a chunk of an answer") from exc
         if chunk.error is not None:
             raise EngineFailed(self._engine, one_line(chunk.error))
@@ -164,11 +176,15 @@ class Reader:
 
     def _chunk(self, chunk: _Chunk, event: bytes) -> bytes:
         self.has_event = True
-        self._usage = chunk.usage or self._usage
+        usage = tokens(chunk.usage)
+        self._usage = usage or self._usage
         self._timings = chunk.timings or self._timings
         has_text = is_last = False
         for choice in chunk.choices or ():
-            self._finish = choice.finish_reason or self._finish
+            self._begun.add(str(choice.index))
+            if choice.finish_reason is not None:
+                self._finish = choice.finish_reason
+                self._finished.add(str(choice.index))
             is_last = is_last or choice.finish_reason is not None
             if choice.text or (choice.delta and any(v for k, v in choice.delta.items() if k != "role")):
                 has_text = True
@@ -176,7 +192,7 @@ class Reader:
         is_plain = bool(chunk.choices) and not is_last
         self.has_token = self.has_token or has_text
         self._events += has_text or (self.has_token and is_plain)
-        if self._hides_usage and chunk.usage is not None and not chunk.choices:
+        if self._hides_usage and usage is not None and not chunk.choices:
             return b""
         if chunk.model and chunk.model != self._renamed:
             self._renamed, self._rename = chunk.model, renaming(event, chunk.model, self._name)

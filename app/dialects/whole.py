@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.openai import Settlement, Timings, Tokens, renaming
+from app.dialects.openai import Settlement, Timings, renaming, tokens
 from app.dialects.reason import one_line
 from backends.errors import Broken, EngineFailed
 
@@ -18,7 +18,7 @@ class _Choice(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     choices: list[_Choice] | None = None
     data: list[msgspec.Raw] | None = None
-    usage: Tokens | None = None
+    usage: Any = None
     timings: Timings | None = None
     error: Any = None
     model: str | None = None
@@ -43,9 +43,9 @@ def settle(engine: str, operation: str, name: str, body: bytes) -> tuple[bytes, 
         raise Broken(engine, "it sent JSON that is not an answer to this request")
     rename = renaming(body, answer.model, name) if answer.model is not None else None
     finish = next((c.finish_reason for c in answer.choices or () if c.finish_reason), None)
-    usage, timings = answer.usage, answer.timings
+    usage, timings = tokens(answer.usage), answer.timings
     if usage is not None:
-        cost = Settlement(usage.prompt_tokens or 0, usage.completion_tokens or 0, finish)
+        cost = Settlement(usage.prompt_tokens, usage.completion_tokens, finish)
     elif timings is not None:
         cost = Settlement(timings.prompt_n + timings.cache_n, timings.predicted_n, finish)
     else:

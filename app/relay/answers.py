@@ -24,8 +24,9 @@ class Stream:
     `hold_s` is it sent early, with comments that keep the connection alive; failures are events from then on.
     """
 
-    def __init__(self, line: Line, headers: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, line: Line, headers: Mapping[str, str], limits: Limits, choices: int = 1) -> None:
         self._line = line
+        self._choices = choices
         self._headers = {**STREAM_HEADERS, **headers}
         self._limits = limits
         self._loop = asyncio.get_running_loop()
@@ -51,7 +52,9 @@ class Stream:
             await self._explain(exchange)
             raise Broken(engine, "it did not answer with a stream of events")
         limit = self._limits.max_event_bytes
-        reader = self._reader = Reader(engine, name=name, hides_usage=hides_usage, max_event_bytes=limit)
+        reader = self._reader = Reader(
+            engine, name=name, hides_usage=hides_usage, max_event_bytes=limit, choices=self._choices
+        )
 
         def sink(data: bytes) -> bool:
             self._pass(reader.feed(data), reader)

@@ -11,12 +11,16 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 
 from app.errors import Problem, bad_request
 
 MAX_DEPTH = 64
+# Fields of the outermost object. Every one of them costs time wherever the body is edited; real requests have thirty.
+MAX_MEMBERS = 1000
+MAX_OPTIONS_BYTES = 4096
 # One step of the walk: about 1 ms.
 STEP_BYTES = 32 * 1024
 # One step of the survey that decides whether a walk is needed, which is substring searches only.
@@ -44,6 +48,7 @@ class Head(msgspec.Struct, frozen=True):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    n: Any = None
     messages: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -83,7 +88,7 @@ def walk(body: bytes) -> Iterator[None]:
     if _is_plain(body):
         return
     text = codecs.getincrementaldecoder("utf-8")()
-    openers = models = streams = 0
+    openers = models = streams = quotes = 0
     has_escapes = has_surrogates = False
     for start in range(0, len(body), SURVEY_BYTES):
         piece = body[start : start + SURVEY_BYTES] if len(body) > SURVEY_BYTES else body
@@ -93,6 +98,7 @@ def walk(body: bytes) -> Iterator[None]:
             raise bad_request("The request's body is not valid UTF-8.", code="invalid_json") from exc
         joint = body[start + SURVEY_BYTES - 8 : start + SURVEY_BYTES + 8]  # what straddles two pieces
         openers += piece.count(b"[") + piece.count(b"{")
+        quotes += piece.count(b'"')
         models += piece.count(b'"model"') + joint.count(b'"model"')
         streams += piece.count(b'"stream"') + joint.count(b'"stream"')
         has_escapes = has_escapes or b"\\u" in piece or b"\\u" in joint
@@ -101,7 +107,7 @@ def walk(body: bytes) -> Iterator[None]:
     if has_surrogates:
         yield from _check_surrogates(body)
     # Keys can only be repeated unseen where one is spelled twice, or with an escape.
-    is_suspect = has_escapes or models > 1 or streams > 1
+    is_suspect = has_escapes or models > 1 or streams > 1 or quotes > 2 * MAX_MEMBERS
     if is_suspect or openers > MAX_DEPTH:
         yield from _check_structure(body, counts_keys=is_suspect)
 
@@ -114,6 +120,7 @@ def _is_plain(body: bytes) -> bool:
         and b"\\u" not in body
         and body.count(b'"model"') < 2
         and body.count(b'"stream"') < 2
+        and body.count(b'"') <= 2 * MAX_MEMBERS
         and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
     )
 
@@ -155,6 +162,9 @@ def _check_structure(body: bytes, *, counts_keys: bool) -> Iterator[None]:
             raise bad_request(f"The request's body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")
         if counts_keys:
             commas += sum(1 for byte, level in zip(piece, depths[1:], strict=True) if byte == _COMMA and level == 1)
+        if commas >= MAX_MEMBERS:
+            message = f"The request's body has more than {MAX_MEMBERS} fields."
+            raise bad_request(message, code="too_many_fields")
         depth = depths[-1]
         yield
     if counts_keys:
@@ -192,7 +202,9 @@ def edit(body: bytes, fields: Mapping[str, bytes]) -> bytes:
 
 
 def stream_options(body: bytes) -> bytes:
-    """The client's `stream_options` with `include_usage` on."""
+    """The client's `stream_options` with `include_usage` on; Problem (400) when they are absurdly large."""
     found = _objects.decode(body).get("stream_options")
+    if found is not None and len(memoryview(found)) > MAX_OPTIONS_BYTES:
+        raise bad_request("'stream_options' is too large.", param="stream_options", code="invalid_type")
     inner = bytes(found).strip() if found is not None else b"null"
     return b'{"include_usage":true}' if inner == b"null" else edit(inner, {"include_usage": b"true"})

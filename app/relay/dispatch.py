@@ -38,7 +38,7 @@ class Dispatcher:
         self._upstream = upstream
         self._metrics = metrics
         self._dice = dice
-        self._no_usage: set[str] = set()  # engines that refused stream_options once
+        self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
 
     async def serve(self, request: Request, plan: Plan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
@@ -48,7 +48,10 @@ class Dispatcher:
         except BackendError as exc:
             job.fail(exc)
         except asyncio.CancelledError:
-            job.left()
+            if request.line.is_gone:
+                job.left()
+            else:
+                job.shut_down()
             raise
         finally:
             job.close()
@@ -56,18 +59,20 @@ class Dispatcher:
     async def _try(self, request: Request, plan: Plan, job: Job) -> Settlement:
         """Each target in turn until one has taken the request; the last refusal when none did."""
         last: BackendError | None = None
+        repeats = 1 if plan.operation.name in REPEATABLE else 0
         table = self._link.table
         for target in order(table, plan.resolved.model, self._link.in_flight, self._dice):
-            repeats = 1 if plan.operation.name in REPEATABLE else 0
-            while True:
+            is_over = False
+            while not is_over:
+                is_over = True
                 try:
                     return await self._attempt(request, plan, target, job)
                 except NotTaken as exc:
-                    last = exc
-                    break
+                    last = last if isinstance(last, Taken) else exc
                 except Taken as exc:
                     if repeats == 0 or isinstance(exc, Rejected):
                         raise
+                    last, is_over = exc, False
                     repeats -= 1
         raise last or NotReady(plan.resolved.name, "no engine is configured for it")
 
@@ -106,7 +111,8 @@ class Dispatcher:
         return found or Backend(target.backend, "", State.STOPPED, reason="it is no longer configured")
 
     async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        hides = plan.hides_usage(endpoint.usage) and endpoint.engine not in self._no_usage
+        start = (endpoint.engine, endpoint.generation)
+        hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         body = plan.edited(target.model, asks_usage=hides)
         call = Call("POST", plan.operation.path, body, request.engine_headers())
         job.waits_for(self._backend(target))
@@ -119,9 +125,9 @@ class Dispatcher:
         try:
             if exchange.status >= 300:
                 error = await self._refused(exchange)
-                if hides and endpoint.usage is Usage.TRY and _names_stream_options(error):
+                if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
-                    self._no_usage.add(endpoint.engine)
+                    self._no_usage.add(start)
                     return await self._exchange(request, plan, target, endpoint, job)
                 raise error
             if job.stream is not None:
@@ -139,5 +145,8 @@ class Dispatcher:
         return refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
 
 
-def _names_stream_options(error: BackendError) -> bool:
-    return isinstance(error, Rejected) and error.status in (400, 422) and "stream_options" in error.message
+def _names_stream_options(error: BackendError, body: bytes) -> bool:
+    """Whether it was our own edit that the engine refuses. Engines echo what they are sent: a client that writes the
+    words itself proves nothing."""
+    is_refusal = isinstance(error, Rejected) and error.status in (400, 422)
+    return is_refusal and "stream_options" in error.message and b"stream_options" not in body

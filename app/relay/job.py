@@ -7,7 +7,7 @@ import time
 import structlog
 
 from app.dialects.openai import Settlement
-from app.errors import outcome, problem
+from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
 from app.relay.answers import Stream
 from app.relay.plan import Plan
@@ -33,7 +33,7 @@ class Job:
         self._series: Children | None = None
         self._backend = ""
         line, limits = request.line, request.table.limits
-        self.stream = Stream(line, request.base, limits) if plan.is_stream else None
+        self.stream = Stream(line, request.base, limits, plan.choices) if plan.is_stream else None
 
     def turn_to(self, backend: str) -> None:
         """This backend is tried next; the request counts as its."""
@@ -76,8 +76,15 @@ class Job:
         self._say("ok", 200, cost)
 
     def fail(self, error: BackendError) -> None:
+        """An engine failed, or none took it."""
+        self._end(problem(error), outcome(error))
+
+    def shut_down(self) -> None:
+        """The time to drain is over. Only what was not sent to an engine yet may be sent again."""
+        self._end(shutting_down(may_retry=not self._is_sent), "shutting_down")
+
+    def _end(self, trouble: Problem, ended: str) -> None:
         """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
-        trouble = problem(error)
         cost = Settlement()
         is_begun = self._request.line.is_started
         if is_begun and self.stream is not None:
@@ -90,8 +97,8 @@ class Job:
                 self._series.stream_errors.inc()
             _count_tokens(self._series, cost)
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
-            self._metrics.failed(*labels, outcome(error)).observe(self._took_s())
-        self._say(outcome(error), trouble.status, cost)
+            self._metrics.failed(*labels, ended).observe(self._took_s())
+        self._say(ended, trouble.status, cost)
 
     def left(self) -> None:
         """The client has gone. Hanging up early is not free."""

@@ -38,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True):
     wants_usage: bool
     body: bytes
     principal: str | None = None  # the name of the key that asks
+    choices: int = 1  # OpenAI's `n`
 
     def edited(self, model: str, *, asks_usage: bool) -> bytes:
         """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
@@ -69,15 +70,17 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
     return Plan(
         operation=operation,
         name=name,
-        resolved=_resolved(table, key, name),
+        resolved=resolved(table, key, name),
         is_stream=bool(head.stream) and operation.name != "embeddings",
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
         principal=key.name if key is not None else None,
+        choices=head.n if isinstance(head.n, int) and head.n > 0 else 1,
     )
 
 
-def _resolved(table: Table, key: Key | None, name: str) -> Resolved:
+def resolved(table: Table, key: Key | None, name: str) -> Resolved:
+    """The model that this key means by a name; Problem (404) when there is none that it may use."""
     found = resolve(table, name) if len(name) <= MAX_NAME_CHARS else None
     # The resolved name decides: a key's pattern may fit a name that only leads to `default_model`.
     if found is None or not may_use(key, found.name):

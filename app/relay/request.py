@@ -24,6 +24,10 @@ _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 FORWARDED = ("traceparent", "tracestate")
 
 
+# What a page's script may read of an answer's headers: its SDK retries by them.
+_SHOWN = "x-request-id, retry-after, retry-after-ms, x-should-retry"
+
+
 class ClientGone(Exception):
     """Nobody waits for the answer any more."""
 
@@ -56,7 +60,7 @@ class Request:
         return {
             "vary": "origin",
             "access-control-allow-origin": origin,
-            "access-control-expose-headers": "x-request-id",
+            "access-control-expose-headers": _SHOWN,
         }
 
     def engine_headers(self) -> list[tuple[str, str]]:
@@ -92,9 +96,9 @@ class Request:
         if not _JSON_TYPE.match(kind.strip()) or charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise Problem(415, "unsupported_media_type", "The request's body must be application/json in UTF-8.")
 
-    async def body(self) -> bytes:
+    async def body(self, limit: int | None = None) -> bytes:
         """The whole body; Problem (413) beyond the limit, by what is announced and by what comes."""
-        limit = self.table.limits.max_body_bytes
+        limit = self.table.limits.max_body_bytes if limit is None else limit
         announced = self.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)

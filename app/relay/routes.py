@@ -6,6 +6,7 @@ A plain ASGI callable: one dictionary look-up stands between a request and its h
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -14,11 +15,12 @@ from urllib.parse import unquote
 
 import structlog
 
-from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem
+from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay import body as bodies
+from app.relay import guests
 from app.relay.dispatch import Dispatcher
 from app.relay.link import Link
-from app.relay.plan import OPERATIONS, Operation, plan, unknown_model
+from app.relay.plan import OPERATIONS, Operation, plan, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
 from app.routing import visible
 from app.table import Table
@@ -31,10 +33,13 @@ log = structlog.get_logger()
 # Served by the supervisor over its control socket; for whom is decided here.
 OPEN = frozenset({"/version", "/openapi.json", "/docs"})
 FOR_ADMINS = frozenset({"/metrics"})
+PROBES = frozenset({"/livez", "/readyz"})
 ADMIN_PREFIX = "/admin/"
 MODEL_PREFIX = "/v1/models/"
 _ALL = "GET, HEAD, POST, OPTIONS"
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
+MAX_ORDER_BYTES = 64 * 1024
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 Handler = Callable[[Request], Awaitable[None]]
 
 
@@ -69,9 +74,10 @@ class Routes:
         except ClientGone:
             pass
         except asyncio.CancelledError:
-            if not request.line.is_gone:
-                raise
-            task.uncancel()  # the client left: that ends the work, and is nobody's error
+            # The client left, or the time to drain is over: that ends the work, and is nobody's error.
+            task.uncancel()
+            if not request.line.is_gone and not request.line.is_started:
+                request.refuse(shutting_down(may_retry=True))
         except Exception:  # the top of a request's task
             log.error("request broke the relay", request_id=request.id, exc_info=True)
             if not request.line.is_started:
@@ -83,6 +89,8 @@ class Routes:
 
     async def _route(self, request: Request) -> None:
         path = self._path(request)
+        if path not in PROBES:
+            guests.check(request.headers, request.table)
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
         methods = _ALL if is_about_all else self._methods(path)
         if methods is None:
@@ -134,11 +142,10 @@ class Routes:
     async def _model(self, request: Request) -> None:
         key = request.principal(time.time())
         name = unquote(self._path(request).removeprefix(MODEL_PREFIX))
-        names = visible(request.table, key)
-        exact = request.table.aliases.get(name, name)
-        if exact not in names:
-            raise unknown_model(request.table, key, name)
-        request.answer_json(_entry(request.table, exact, names[exact]))
+        found = resolved(request.table, key, name)
+        if found.name not in (name, request.table.aliases.get(name)):
+            raise unknown_model(request.table, key, name)  # `default_model` answers requests, and is no list entry
+        request.answer_json(_entry(request.table, found.name, found.model.targets[0].backend))
 
     # -- is it alive, is it ready
 
@@ -167,11 +174,13 @@ class Routes:
         key = request.principal(time.time())
         if key is not None and key.role != "admin":
             raise forbidden("This needs a key of role 'admin'.")
+        if key is None and not request.table.is_loopback:
+            raise forbidden("Other machines can reach this gateway, and there is no key that could open this.")
 
     async def _forward(self, request: Request, path: str) -> None:
         if path not in OPEN:
             self._check_admin(request)
-        body = await request.body()
+        body = await request.body(MAX_ORDER_BYTES) if request.method == "POST" else b""
         target = f"{path}?{request.query}" if request.query else path
         headers = [
             ("x-request-id", request.id),
@@ -197,10 +206,16 @@ class Routes:
         if "access-control-allow-origin" in headers and "access-control-request-method" in request.headers:
             headers |= {
                 "access-control-allow-methods": methods,
-                "access-control-allow-headers": "authorization, content-type, x-request-id",
+                "access-control-allow-headers": _listed(request.headers.get("access-control-request-headers", "")),
                 "access-control-max-age": "600",
             }
         request.line.answer(204, headers, b"")
+
+
+def _listed(names: str) -> str:
+    """The header names a page asks to send (an SDK has many of its own), without what is none."""
+    asked = [name.strip().lower() for name in names.split(",")]
+    return ", ".join(name for name in asked if _HEADER_NAME.match(name)) or "authorization, content-type"
 
 
 def _entry(table: Table, name: str, backend: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,9 @@ from app.table import Limits
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
+# How often a client is looked for whose connection is not read: it counts as gone within a second.
+PEER_S = 0.5
+_ESTABLISHED = 1  # TCP_ESTABLISHED, the first byte of Linux's struct tcp_info
 _RESET = struct.pack("ii", 1, 0)  # linger, for no time
 # What is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
@@ -49,6 +53,7 @@ class Wire(HttpToolsProtocol):
         self._lines: deque[Line] = deque()  # requests whose answer is not complete; the first one is being answered
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._peer: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
         self._in_head = True
@@ -103,8 +108,21 @@ class Wire(HttpToolsProtocol):
                 self._early += data[start:]
                 if len(self._early) > MAX_HEAD_BYTES:
                     self.flow.pause_reading()
+                    self._watch_peer()
                 return
             self._feed(data[start : start + STEP_BYTES] if len(data) > STEP_BYTES else data)
+
+    def _watch_peer(self) -> None:
+        """While we do not read, only the system knows that the client has left."""
+        if self._peer is not None:
+            self._peer.cancel()
+            self._peer = None
+        if not self.flow.read_paused or self.transport.is_closing():
+            return
+        if _has_left(self.transport.get_extra_info("socket")):
+            self.transport.abort()
+        else:
+            self._peer = self.loop.call_later(PEER_S, self._watch_peer)
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -196,6 +214,8 @@ class Wire(HttpToolsProtocol):
         self._settle_deadline()
         self._settle_stall()
         self._unset_keepalive_if_required()
+        if self._peer is not None:
+            self._peer.cancel()
         super().connection_lost(exc)
         self.pipeline.clear()
         lines, self._lines = self._lines, deque()
@@ -310,6 +330,13 @@ class Wire(HttpToolsProtocol):
             self._drop()
         else:
             self._watch_reader(now)
+
+
+def _has_left(sock: socket.socket) -> bool:
+    """Whether the client has closed its side (Linux; elsewhere nobody can tell before what it sent is read)."""
+    if sys.platform != "linux":
+        return False
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
 
 
 def _too_large() -> Problem:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,7 +53,10 @@ class BackendStatus:
 
 
 class Fleet:
-    """All backends. `publish` is told every change of their rows and returns the version of the table made of them."""
+    """All backends. `publish` is told every change of their rows and returns the version of the table made of them.
+
+    Of the `unasked` ones, which nobody configured, nothing is said until they are found.
+    """
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Fleet:
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
+        unasked: Collection[str] = (),
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -73,6 +77,7 @@ class Fleet:
         self._now = now
         self._random = random
         self._engine = engine
+        self._unasked = unasked
         self._lives = Lives(publish, leases, now)
         for name, config in backends.items():
             self._lives.units[name] = self._unit(name, config)
@@ -175,7 +180,9 @@ class Fleet:
     def _unit(self, name: str, config: BackendConfig) -> Unit:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
         generation = max((unit.life.generation for unit in self._lives.departed if unit.name == name), default=0)
-        return Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
+        unit = Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
+        unit.is_unasked = name in self._unasked
+        return unit
 
     def _join(self, name: str, config: BackendConfig) -> Unit:
         unit = self._lives.units[name] = self._unit(name, config)
@@ -220,7 +227,7 @@ class Fleet:
             name=unit.name,
             kind=unit.kind,
             state=life.state,
-            reason=life.reason,
+            reason=unit.reason,
             generation=life.generation,
             pid=unit.pid,
             restarts=unit.restarts,

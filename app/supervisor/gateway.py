@@ -16,7 +16,7 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, listener, publish, relays
+from app.supervisor import answers, banner, descriptors, listener, publish, relays
 from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
@@ -40,8 +40,14 @@ class Gateway:
         self._options = options
         self._state = state
         self._url = listener.url(public)
+        self._bound: str = public.getsockname()[0]
+        self._is_loopback = references.is_loopback(self._bound)
+        self._unasked = (
+            frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
+        )
         self._began = time.monotonic()
         self._created = int(time.time())
+        self._most_connections = descriptors.connections(descriptors.limit())
         self._version = 0
         self._backends: Mapping[str, Backend] = {}
         self._seen: dict[str, banner.Seen] | None = None
@@ -53,6 +59,7 @@ class Gateway:
             counters,
             relays.environment(options.env, state.metrics, options.log_format, options.log_level),
             lambda index: relays.argv(public.fileno(), state.path, index),
+            state.check,
         )
         self.hub = Hub(self.leases, self.relays)
         self.fleet = Fleet(
@@ -63,8 +70,10 @@ class Gateway:
             drain_s=config.server.drain_s,
             now=time.monotonic,
             random=random.random,
+            unasked=self._unasked,
         )
         self._scrape = Scrape(counters, self._lives, __version__)
+        self._tell_bound()
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
@@ -87,7 +96,15 @@ class Gateway:
         return self._version
 
     def _table(self) -> Table:
-        return publish.build(self.config, self._backends, self._version, self.is_draining, self._created)
+        return publish.build(
+            self.config,
+            self._backends,
+            self._version,
+            self.is_draining,
+            self._created,
+            is_loopback=self._is_loopback,
+            max_connections=self._most_connections,
+        )
 
     # -- the terminal
 
@@ -97,11 +114,9 @@ class Gateway:
             self._table(),
             version=__version__,
             url=self._url,
-            is_loopback=references.is_loopback(self.config.server.host),
+            is_loopback=self._is_loopback,
             chat_model=self._chat_model(),
-            unasked=frozenset()
-            if self._options.config_path is not None
-            else frozenset(self.config.backends) - self._promised(),
+            unasked=self._unasked,
         )
         _say(text)
         self._seen, lines = banner.progress({}, self._backends, self._promised(), time.monotonic())
@@ -134,7 +149,7 @@ class Gateway:
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
             models=answers.models(table),
-            backends=tuple(_backend(status) for status in self.fleet.status()),
+            backends=tuple(_backend(status) for status in self._shown()),
         )
 
     def models(self) -> Models:
@@ -193,11 +208,12 @@ class Gateway:
         async with self._reloading:
             self._check_open()
             try:
-                config = await asyncio.to_thread(load_all, self._options)
+                config = await asyncio.to_thread(load_all, self._options, self._bound)
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
-            before, self.config = self.config, config
+            changed = _needs_restart(self.config, config)
+            before, self.config = self.config, _as_started(self.config, config)
             self.fleet.drain_s = config.server.drain_s
             try:
                 await self.fleet.reload(config.backends)
@@ -205,11 +221,7 @@ class Gateway:
                 self.config = before
                 raise
             version = self.publish_again()
-            changed = tuple(
-                f"server.{name}"
-                for name in READ_AT_START
-                if getattr(before.server, name) != getattr(config.server, name)
-            )
+            self._tell_bound()
             log.info("configuration reloaded", table=version, needs_restart=changed)
             return Reloaded(table_version=version, needs_restart=changed)
 
@@ -223,7 +235,31 @@ class Gateway:
         return next(_backend(status) for status in self.fleet.status() if status.name == backend)
 
     def _lives(self) -> list[Life]:
-        return [Life(status.name, status.state, status.restarts) for status in self.fleet.status()]
+        return [Life(status.name, status.state, status.restarts) for status in self._shown()]
+
+    def _shown(self) -> list[BackendStatus]:
+        """Less what nobody asked for and that has never answered: it is only looked for."""
+        return [status for status in self.fleet.status() if status.generation or status.name not in self._unasked]
+
+    def _tell_bound(self) -> None:
+        wished, possible = self.config.server.max_connections, self._most_connections
+        if possible is not None and possible < wished:
+            log.warning(
+                "max_connections lowered: more files may not be open (ulimit -n)", configured=wished, now=possible
+            )
+
+
+def _needs_restart(running: Config, wished: Config) -> tuple[str, ...]:
+    """The settings that are not as the file has them now, because they are read at the start only."""
+    return tuple(
+        f"server.{name}" for name in READ_AT_START if getattr(running.server, name) != getattr(wished.server, name)
+    )
+
+
+def _as_started(running: Config, wished: Config) -> Config:
+    """The wished configuration with what is read at the start only as it was then."""
+    kept = {name: getattr(running.server, name) for name in READ_AT_START}
+    return wished.model_copy(update={"server": wished.server.model_copy(update=kept)})
 
 
 def _backend(status: BackendStatus) -> BackendAnswer:

@@ -157,7 +157,7 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
     life = unit.life
     if life.state is before.state:
         if life.state is State.STARTING and before.has_process and not life.has_process and life.ready_at is None:
-            log.warning("engine not started", backend=unit.name, generation=life.generation, reason=life.reason)
+            log.warning("engine not started", backend=unit.name, generation=life.generation, reason=unit.reason)
         return
     match life.state:
         case State.READY if unit.policy.is_attached:
@@ -166,14 +166,17 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
             unit.load_s = life.since - before.since
             log.info("engine ready", backend=unit.name, generation=life.generation, seconds=round(unit.load_s, 2))
         case State.FAILED if unit.policy.is_attached:
-            # One that was never there is no news: without a file, an Ollama daemon is only looked for.
-            say = log.warning if before.state is State.READY else log.info
-            say("engine not there", backend=unit.name, reason=life.reason)
+            # That one nobody configured is not there is no news: without a file, an Ollama daemon is only looked for.
+            quiet = log.debug if unit.is_unasked else log.info
+            say = log.warning if before.state is State.READY else quiet
+            say("engine not there", backend=unit.name, reason=unit.reason)
         case State.FAILED:
-            log.error("engine failed", backend=unit.name, generation=life.generation, reason=life.reason)
+            log.error("engine failed", backend=unit.name, generation=life.generation, reason=unit.reason)
         case State.STOPPED:
             log.info("engine stopped", backend=unit.name, generation=life.generation)
         case State.STOPPING:
             log.info("engine stopping", backend=unit.name, generation=life.generation)
+        case State.STARTING if before.state is State.READY and unit.policy.is_attached:
+            log.info("engine asked anew", backend=unit.name)
         case State.STARTING if before.state is State.READY:
-            log.warning("engine lost", backend=unit.name, generation=life.generation, reason=life.reason)
+            log.warning("engine lost", backend=unit.name, generation=life.generation, reason=unit.reason)

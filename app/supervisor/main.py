@@ -18,7 +18,7 @@ from app import __version__
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import listener
+from app.supervisor import descriptors, listener
 from app.supervisor.admin import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
 from app.supervisor.state import StateError, StateFolder, bind_private
@@ -37,6 +37,7 @@ def serve(options: ServeOptions) -> int:
     app.log.set_up(options.log_format, options.log_level)
     try:
         config = load_all(options)
+        descriptors.raise_limit()
         server = config.server
         with (
             StateFolder(options.state) as state,
@@ -98,10 +99,14 @@ async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: so
         await asyncio.wait({asked, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         ended = [task for task in tasks.values() if task.done()]
         if ended:
-            log.critical("the gateway ends: a part of it failed", part=ended[0].get_name(), exc_info=_cause(ended[0]))
+            _tell_end(ended[0])
             await _end(_drain(gateway, public, 0.0), orders)
             return 1
-        log.info("draining", seconds=gateway.config.server.drain_s, leases=gateway.leases.total())
+        log.info(
+            "draining; a second signal ends it at once",
+            seconds=gateway.config.server.drain_s,
+            leases=gateway.leases.total(),
+        )
         await _end(_drain(gateway, public, gateway.config.server.drain_s), orders)
         await _end(gateway.fleet.close(0.0), orders)
         return int(orders.at_once.is_set())
@@ -111,6 +116,14 @@ async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: so
         for name in ("fleet", "relays"):
             tasks[name].cancel()
         await asyncio.gather(asked, *tasks.values(), return_exceptions=True)
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    cause = _cause(task)
+    if isinstance(cause, StateError):
+        log.critical("the gateway ends", reason=str(cause))
+    else:
+        log.critical("the gateway ends: a part of it failed", part=task.get_name(), exc_info=cause)
 
 
 def _cause(task: asyncio.Task[None]) -> BaseException:

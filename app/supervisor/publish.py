@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from app import references
 from app.config import Config, KeyConfig, ModelConfig, TargetConfig
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 
 
 def build(
-    config: Config, backends: Mapping[str, Backend], version: int, draining: bool = False, created: int = 0
+    config: Config,
+    backends: Mapping[str, Backend],
+    version: int,
+    draining: bool = False,
+    created: int = 0,
+    *,
+    is_loopback: bool = True,
+    max_connections: int | None = None,
 ) -> Table:
-    """The table of this version; `created` (Unix seconds) is what `/v1/models` says of every model."""
+    """The table of this version; `created` (Unix seconds) is what `/v1/models` says of every model.
+
+    `max_connections`: what the system lets a relay have, where that is known.
+    """
+    limits = config.server.limits()
+    if max_connections is not None and max_connections < limits.max_connections:
+        limits = msgspec.structs.replace(limits, max_connections=max_connections)
     plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
     wildcards = [
         Wildcard(name[:-1], target.backend)
@@ -28,12 +43,13 @@ def build(
         backends=dict(backends),
         keys=tuple(_key(key, config) for key in config.keys),
         default_model=references.canonical(config, config.default_model) if config.default_model else None,
-        limits=config.server.limits(),
+        limits=limits,
         cors_origins=config.server.cors_origins,
         access_log=config.server.access_log,
         root_path=config.server.root_path,
         created=created,
         draining=draining,
+        is_loopback=is_loopback,
     )
 
 

@@ -47,7 +47,10 @@ def environment(ours: Mapping[str, str], metrics: Path, log_format: str, log_lev
 
 
 class Relays:
-    """Keeps `count` relays alive until it is closed. Owns their processes."""
+    """Keeps `count` relays alive until it is closed. Owns their processes.
+
+    `check` is asked before one is replaced; what it raises ends the keeping (`failed`).
+    """
 
     def __init__(
         self,
@@ -55,12 +58,14 @@ class Relays:
         counters: Counters,
         env: Mapping[str, str],
         command: Callable[[int], Sequence[str]],
+        check: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._descriptor = descriptor
         self._counters = counters
         self._env = env
         self._command = command
+        self._check = check
         self._now = now
         self._alive: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -124,6 +129,7 @@ class Relays:
             short_lives = short_lives + 1 if took < SHORT_LIFE_S else 0
             pause = pause_s(short_lives)
             log.error("relay ended", index=index, end=end, lived_s=round(took, 2), next_in_s=pause)
+            self._check()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), pause)
 
@@ -150,7 +156,14 @@ class Relays:
                 process.kill()
                 await process.wait()
             self._alive.pop(process.pid, None)
-            await asyncio.to_thread(self._counters.bury, process.pid)
+            await self._bury(process.pid)
+
+    async def _bury(self, pid: int) -> None:
+        try:
+            await asyncio.to_thread(self._counters.bury, pid)
+        except Exception:
+            # A full disk or a broken file costs numbers; the gateway goes on.
+            log.exception("counters of a relay lost", pid=pid)
 
 
 def end_words(code: int) -> str:

@@ -6,7 +6,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
+import re
+import shlex
 import socket
 import stat
 from pathlib import Path
@@ -51,7 +52,7 @@ class StateFolder:
         return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
 
     def __enter__(self) -> Self:
-        _make_private(self.path)
+        _make_ready(self.path)
         self._lock = _take(self.path / "lock", self.path)
         return self
 
@@ -66,10 +67,23 @@ class StateFolder:
 
     def sweep(self) -> None:
         """Remove what an earlier supervisor left: sockets nobody listens on, the counters of relays that are gone."""
-        for leftover in (self.control_socket, self.relay_socket):
-            leftover.unlink(missing_ok=True)
-        shutil.rmtree(self.metrics, ignore_errors=True)
-        self.metrics.mkdir(mode=0o700, exist_ok=True)
+        try:
+            for leftover in (self.control_socket, self.relay_socket):
+                leftover.unlink(missing_ok=True)
+            self.metrics.mkdir(mode=0o700, exist_ok=True)
+            # Only what relays write: whatever else lies there is not ours to remove.
+            for counter in self.metrics.glob("*.db"):
+                counter.unlink()
+        except OSError as exc:
+            raise _unusable(self.path, exc) from exc
+
+    def check(self) -> None:
+        """StateError when somebody has removed it: no relay that starts could reach us any more."""
+        if not self.relay_socket.exists():
+            raise StateError(
+                f"{self.relay_socket} has been removed while the gateway ran, so no relay can be started; keep what "
+                "cleans up temporary files away from the state folder, or choose another with --state"
+            )
 
 
 def bind_private(path: Path) -> socket.socket:
@@ -86,21 +100,57 @@ def bind_private(path: Path) -> socket.socket:
     return listener
 
 
-def _make_private(path: Path) -> None:
+def _unusable(path: Path, exc: OSError) -> StateError:
+    return StateError(f"the state folder {path} cannot be used: {exc.strerror}; choose one with --state")
+
+
+def _make_ready(path: Path) -> None:
+    """Make the folder, or see that it is ours and nobody else's: what others may write in is no place for a lock."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
+        try:
+            path.mkdir(mode=0o700, parents=True)
+            return
+        except FileExistsError:
+            found = path.stat()
+            content = any(path.iterdir())
         if found.st_uid != os.getuid():
             raise StateError(f"the state folder {path} belongs to another user; choose one with --state")
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        if content and not _is_lock(path / "lock"):
+            raise StateError(
+                f"the folder {path} holds other things, so it is no place for the state; choose a new or an empty one "
+                "with --state"
+            )
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_ISVTX:
+            raise StateError(f"the folder {path} is shared by several users; choose a folder in it with --state")
+        if mode & 0o077 and content:
+            raise StateError(
+                f"other users may enter the state folder {path}; close it to them with `chmod 700 "
+                f"{shlex.quote(str(path))}`, or choose another with --state"
+            )
+        if mode & 0o077:
             path.chmod(0o700)
     except OSError as exc:
-        raise StateError(f"the state folder {path} cannot be used: {exc.strerror}; choose one with --state") from exc
+        raise _unusable(path, exc) from exc
+
+
+def _is_lock(path: Path) -> bool:
+    """Whether it is the lock of a supervisor that runs or ran: its process id, or nothing yet."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return re.fullmatch(rb"(\d+\n)?", file.read(32)) is not None
+    except OSError:
+        return False
 
 
 def _take(lock: Path, folder: Path) -> int:
     # Opened without truncating: the pid in it is the holder's until the lock is ours.
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise _unusable(folder, exc) from exc
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:

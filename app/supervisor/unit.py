@@ -55,6 +55,7 @@ class Unit:
         self.successor: BackendConfig | None = None  # what it becomes once stopped
         self.starts_after = False
         self.is_leaving = False
+        self.is_unasked = False  # nobody configured it
         self._state_id = state_id
         self._post = post
         self._random = random
@@ -64,6 +65,7 @@ class Unit:
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
         self._poke = asyncio.Event()
+        self._in_full: tuple[str, str] | None = None  # a reason as clients are told it, and all of it
         self._order = ""  # what was asked of this start, whose process may not exist yet: term, kill
         self.become(config)
 
@@ -89,6 +91,13 @@ class Unit:
     def pid(self) -> int | None:
         """The engine's process, while it lives."""
         return self._process.pid if self._process is not None and not self._process.exited.done() else None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it does not serve, for the administrator: with paths of this machine, which clients are not told."""
+        if self._in_full is not None and self.life.reason == self._in_full[0]:
+            return self._in_full[1]
+        return self.life.reason
 
     @property
     def row(self) -> Backend:
@@ -188,7 +197,10 @@ class Unit:
             mark = f"{self._state_id}:{self.name}:{generation}"
             running = await process.spawn(launch, mark, (key,))
         except (BackendError, OSError) as exc:
-            reason = exc.message if isinstance(exc, BackendError) else str(exc)
+            reason, in_full = (
+                (exc.message, exc.in_full) if isinstance(exc, BackendError) else (exc.strerror or str(exc), str(exc))
+            )
+            self._in_full = (reason, in_full)
             self._post(self, Exited(generation, reason, self._random()))
             return
         except Exception:
@@ -240,14 +252,18 @@ class Unit:
             self._post(self, WarmedUp(generation))
 
     async def _watch(self) -> None:
+        failure = ""  # the last one that was told
         while True:
             generation = self.life.generation
             self._poke.clear()
             try:
                 probe = await self.engine.probe(self._endpoint)
-            except Exception:
-                log.exception("probe failed", backend=self.name)
+            except Exception as exc:
+                if failure != (failure := repr(exc)):
+                    log.exception("probe failed", backend=self.name)
                 probe = Probe(False, "it could not be asked; see the log")
+            else:
+                failure = ""
             if probe.is_up and probe.models is None:
                 probe = Probe(True, None, self.probe.models, probe.in_flight)
             self.probe = probe if probe.is_up else Probe(False, probe.reason, self.probe.models)

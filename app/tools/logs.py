@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from app.tools.control import call
-from app.tools.terminal import JsonOption, StateOption, print_json
+from app.tools.terminal import JsonOption, StateOption, print_json, warn
 
 
 def logs(
@@ -24,3 +25,16 @@ def logs(
         return
     for line in answer["lines"]:
         typer.echo(line)
+    if not answer["lines"]:
+        warn(_silence(backend, call("GET", "/admin/status", state)["health"]["backends"]))
+
+
+def _silence(name: str, backends: Sequence[Mapping[str, Any]]) -> str:
+    """Why there are no lines."""
+    from backends.config import ManagedConfig
+    from backends.kinds import KINDS
+
+    kind = next((str(backend["kind"]) for backend in backends if backend["name"] == name), "")
+    if kind in KINDS and not issubclass(KINDS[kind][0], ManagedConfig):
+        return f"{name}: somebody else runs it, and has its log."
+    return f"{name}: it has written nothing yet."
