@@ -46,6 +46,8 @@ class LlamaCpp:
     """Describes one embedded engine and asks it how it is."""
 
     is_strict = False  # it takes any name
+    sleeper: None = None
+    adapters: None = None
 
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name

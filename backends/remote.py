@@ -17,6 +17,8 @@ class Remote:
     """Describes one remote endpoint and asks it how it is."""
 
     is_strict = False  # some list only a part
+    sleeper: None = None
+    adapters: None = None
 
     def __init__(self, name: str, config: RemoteConfig) -> None:
         self.name = name

@@ -22,6 +22,8 @@ class FakeManaged:
     """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
 
     is_strict = False
+    sleeper: None = None
+    adapters: None = None
 
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name

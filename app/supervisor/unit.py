@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -249,7 +250,7 @@ class Unit:
                 log.exception("probe failed", backend=self.name)
                 probe = Probe(False, "it could not be asked; see the log")
             if probe.is_up and probe.models is None:
-                probe = Probe(True, None, self.probe.models, probe.in_flight)
+                probe = replace(probe, models=self.probe.models)
             self.probe = probe if probe.is_up else Probe(False, probe.reason, self.probe.models)
             self._post(self, Probed(generation, probe.is_up, probe.reason))
             await self._pause()
