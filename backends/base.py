@@ -76,6 +76,20 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What one start of an engine takes of the machine.
+
+    `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
+    the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    """
+
+    memory_gb: float = 0.0
+    gpus: int = 0
+    named: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What an engine said when asked how it is; asking starts nothing.
 

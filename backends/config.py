@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from backends.base import Timeouts
+from backends.base import Need, Timeouts
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+GB = Annotated[float, Field(gt=0, le=1_000_000)]
+Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
 
 
 class TimeoutsConfig(BaseModel):
@@ -50,6 +54,62 @@ class ManagedConfig(BackendConfig):
     )
     stop_grace_s: Seconds = Field(10.0, description="Between TERM and KILL when the engine is stopped.")
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables for the engine.")
+    memory_gb: GB | None = Field(
+        None, description="Host memory it takes, in GB; counted against `server.memory_gb`. Default: not counted."
+    )
+    devices: Literal["auto"] | tuple[Device, ...] = Field(
+        "auto", description="GPUs it runs on: indices, `GPU-…` or `MIG-…`; `auto`: free ones, as many as it needs."
+    )
+    unload_after_s: Seconds | None = Field(
+        None, description="Idle for so long, it is put to sleep or stopped, until the next request; default: never."
+    )
+    pinned: bool = Field(False, description="Never stopped to make room for another engine.")
+    replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
+    max_waiting: int = Field(
+        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
+    )
+    start_stall_s: Seconds = Field(
+        300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
+    )
+    stall_timeout_s: Seconds = Field(
+        120.0,
+        description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
+    )
+
+    def need(self) -> Need:
+        """What one start takes of the machine."""
+        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+
+    def sleep_level(self) -> int:
+        """How it sleeps instead of being stopped; 0: it does not."""
+        return 0
+
+    def adapter_paths(self) -> Mapping[str, str]:
+        """Its adapters by public name."""
+        return {}
+
+
+class AdaptableConfig(ManagedConfig):
+    """What every kind has that can sleep and take adapters while it runs."""
+
+    sleep: Literal[1, 2] | None = Field(
+        None, description="Put to sleep instead of stopped: 1 keeps the weights in host memory, 2 forgets them."
+    )
+    adapters: dict[Annotated[str, Field(min_length=1, max_length=256)], str] = Field(
+        default_factory=dict, description="Adapters (LoRA) by public name, with their folders."
+    )
+
+    def sleep_level(self) -> int:
+        """How it sleeps instead of being stopped; 0: it does not."""
+        return self.sleep or 0
+
+    def adapter_paths(self) -> Mapping[str, str]:
+        """Its adapters by public name."""
+        return self.adapters
 
 
 class LlamaCppConfig(ManagedConfig):
@@ -64,6 +124,11 @@ class LlamaCppConfig(ManagedConfig):
     slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def need(self) -> Need:
+        """Host memory; a GPU where layers are to be on one."""
+        need = super().need()
+        return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)
 
 
 class RemoteConfig(BackendConfig):

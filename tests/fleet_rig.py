@@ -12,7 +12,7 @@ from pathlib import Path
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.table import Backend
 from backends import kinds, marks
-from backends.base import Endpoint, Engine, Launch, Probe, State
+from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
 from backends.errors import BackendError, EngineFailed, NotReady
@@ -22,8 +22,8 @@ class FakeManaged:
     """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
 
     is_strict = False
-    sleeper: None = None
-    adapters: None = None
+    sleeper: Sleeper | None = None
+    adapters: Adapters | None = None
 
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
