@@ -45,6 +45,7 @@ class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
     `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
     """
 
     name: str
@@ -59,6 +60,8 @@ class BackendAnswer(_Answer):
     in_flight: int = 0
     engine_in_flight: int | None = None
     models: tuple[str, ...] | None = None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
 
 
 class Health(_Answer):

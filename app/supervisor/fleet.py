@@ -6,6 +6,7 @@ It decides nothing about one life: orders become events, and app/supervisor/live
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.room import Bounds
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
-from backends.config import BackendConfig
+from backends.config import BackendConfig, ManagedConfig
 from backends.events import Event, Start, StopAsked, Wanted
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
@@ -35,7 +37,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took."""
+    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
+
+    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now.
+    """
 
     name: str
     kind: str
@@ -50,6 +55,13 @@ class BackendStatus:
     leases: int
     in_flight: int | None
     models: tuple[str, ...] | None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
+
+
+def _advice_s(left_s: float | None) -> float:
+    """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
+    return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
 
 
 class Fleet:
@@ -66,6 +78,8 @@ class Fleet:
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
+        bounds: Bounds | None = None,
+        wait_s: float = WAIT_S,
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -73,7 +87,8 @@ class Fleet:
         self._now = now
         self._random = random
         self._engine = engine
-        self._lives = Lives(publish, leases, now)
+        self.wait_s = wait_s
+        self._lives = Lives(publish, leases, now, bounds or Bounds())
         for name, config in backends.items():
             self._lives.units[name] = self._unit(name, config)
 
@@ -99,16 +114,35 @@ class Fleet:
         unit = self._lives.units.get(backend)
         if unit is None:
             return Outcome(False, "it is not configured any more")
-        self._lives.post(unit, Wanted())
-        if self._lives.is_closing or not unit.is_pending:
-            return self._outcome(unit)
+        refusal = self._refusal(unit)
+        if refusal is not None:
+            unit.is_ordered = True  # whoever is sent away comes back
         waiter = asyncio.get_running_loop().create_future()
-        unit.waiters.add(waiter)
+        if refusal is None:
+            unit.waiters.add(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=WAIT_S)
+            self._lives.post(unit, Wanted())
+            if refusal is None and unit.is_pending and not self._lives.is_closing:
+                await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
             unit.waiters.discard(waiter)
-        return self._outcome(unit)
+            self._lives.notice()
+        return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
+
+    def _limit_s(self, unit: Unit) -> float:
+        own = unit.config.max_wait_s if isinstance(unit.config, ManagedConfig) else None
+        return self.wait_s if own is None else own
+
+    def _refusal(self, unit: Unit) -> Outcome | None:
+        """Why one more request had better not wait for it; None when it may."""
+        if unit.life.state is State.READY or not isinstance(unit.config, ManagedConfig):
+            return None
+        left_s = unit.expected_s(self._now())
+        if len(unit.waiters) >= unit.config.max_waiting:
+            return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
+        if left_s is not None and left_s > self._limit_s(unit):
+            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more", _advice_s(left_s))
+        return None
 
     def failing(self, backend: str, generation: int) -> None:
         """A relay could not reach this start of it: look at it now."""
@@ -118,11 +152,11 @@ class Fleet:
 
     def leases_changed(self) -> None:
         """What the relays hold or have applied is different now."""
-        if any(unit.life.is_draining for unit in self._lives.units.values()):
-            self._lives.turn()
+        self._lives.notice()
 
     async def start(self, backend: str) -> None:
         """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
+        self._lives.units[backend].is_ordered = True
         self._order(backend, Start())
 
     async def stop(self, backend: str) -> None:
@@ -132,6 +166,10 @@ class Fleet:
     async def restart(self, backend: str) -> None:
         """Drain, stop and start it again. Returns at once."""
         self._order(backend, StopAsked(self.drain_s, then_start=True))
+
+    def share(self, bounds: Bounds) -> None:
+        """From now on the machine is shared out within these bounds; who has a place keeps it."""
+        self._lives.rooms.bounds = bounds
 
     async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
         """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
@@ -198,7 +236,8 @@ class Fleet:
         row = unit.row
         if row.state is State.READY:
             return Outcome(True)
-        reasons = {State.STARTING: "it is still starting", State.STOPPING: "it is being stopped"}
+        starting = "it waits for room" if unit.life.is_waiting else "it is still starting"
+        reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
         return Outcome(False, row.reason or reasons.get(row.state, "it is stopped"), row.retry_after_s)
 
     async def _abandon(self) -> None:
@@ -230,4 +269,6 @@ class Fleet:
             leases=held,
             in_flight=unit.probe.in_flight,
             models=unit.probe.models,
+            swaps=unit.swaps,
+            devices=unit.place.devices if unit.place is not None else (),
         )

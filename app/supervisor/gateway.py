@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import socket
@@ -16,15 +17,17 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, listener, publish, relays
+from app.supervisor import answers, banner, devices, listener, publish, relays
 from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
 from app.supervisor.relays import Relays
+from app.supervisor.room import Bounds
 from app.supervisor.scrape import Counters, Life, Scrape
 from app.supervisor.state import StateFolder
 from app.table import Backend, Table
+from backends import kinds
 
 log = structlog.get_logger()
 
@@ -63,11 +66,19 @@ class Gateway:
             drain_s=config.server.drain_s,
             now=time.monotonic,
             random=random.random,
+            bounds=self._bounds(config),
+            wait_s=config.server.wait_s,
+            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s),
         )
         self._scrape = Scrape(counters, self._lives, __version__)
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
+
+    def _bounds(self, config: Config) -> Bounds:
+        server = config.server
+        found = devices.machine(server.memory_gb, self._options.env)
+        return Bounds(found, server.start_parallel, server.swap_after_s)
 
     # -- the table
 
@@ -194,8 +205,10 @@ class Gateway:
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
+            bounds = await asyncio.to_thread(self._bounds, config)
             before, self.config = self.config, config
-            self.fleet.drain_s = config.server.drain_s
+            self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
+            self.fleet.share(bounds)
             try:
                 await self.fleet.reload(config.backends)
             except BaseException:
@@ -237,6 +250,8 @@ def _backend(status: BackendStatus) -> BackendAnswer:
         in_flight=status.leases,
         engine_in_flight=status.in_flight,
         models=status.models,
+        swaps=status.swaps,
+        devices=status.devices,
     )
 
 

@@ -8,15 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 
+from app.supervisor.room import Bounds
+from app.supervisor.rooms import Rooms
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends.base import State
-from backends.events import Drain, Drained, Event, Kill, Spawn, Start, Terminate, Tick, Unwatch, WarmUp, Watch
+from backends.events import (
+    Drain,
+    Drained,
+    Event,
+    Kill,
+    Sleep,
+    Spawn,
+    Start,
+    Terminate,
+    Tick,
+    Unwatch,
+    WakeUp,
+    WarmUp,
+    Watch,
+)
 from backends.lifecycle import Lifecycle, step
 
 log = structlog.get_logger()
@@ -38,12 +55,17 @@ class Lives:
     """The units by name, in the configuration's order, and of each removed name at least the latest."""
 
     def __init__(
-        self, publish: Callable[[Mapping[str, Backend]], int], leases: LeaseView, now: Callable[[], float]
+        self,
+        publish: Callable[[Mapping[str, Backend]], int],
+        leases: LeaseView,
+        now: Callable[[], float],
+        bounds: Bounds,
     ) -> None:
         self.units: dict[str, Unit] = {}
         self.departed: list[Unit] = []
         self.is_closing = False
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
+        self.rooms = Rooms(leases.held, now, bounds)
         self._publish = publish
         self._leases = leases
         self._now = now
@@ -68,6 +90,8 @@ class Lives:
             while not is_settled:
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
+                while self._share_out():
+                    pass
                 rows = {name: unit.row for name, unit in self.units.items()}
                 if must_publish or rows != self._rows:
                     self._version = self._publish(rows)
@@ -86,15 +110,38 @@ class Lives:
             if self.is_closing or not unit.is_pending:
                 unit.answer()
 
+    def notice(self) -> None:
+        """What is held, applied or waited for is different now."""
+        units = self.units.values()
+        if self.rooms.observe(units) or any(unit.life.is_draining or unit.life.is_waiting for unit in units):
+            self.turn()
+
+    def _share_out(self) -> bool:
+        """Give room to who is wanted, and send away who is idle; whether that was anything."""
+        if self.is_closing:
+            return False
+        self.rooms.observe(self.units.values())
+        happens = self.rooms.decide(list(self.units.values()), self.departed)
+        self._inbox.extend(happens)
+        while self._inbox:
+            self._apply(*self._inbox.popleft())
+        return bool(happens)
+
     def _apply(self, unit: Unit, event: Event) -> None:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
         _tell(unit, before)
+        unit.restarts += isinstance(event, Tick) and unit.life.is_waiting and not before.is_waiting
+        if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
+            unit.is_ordered = False
         for action in actions:
             match action:
                 case Spawn(generation):
-                    unit.restarts += isinstance(event, Tick)
                     unit.spawn(generation)
+                case Sleep(generation, level):
+                    unit.sleep(generation, level)
+                case WakeUp(generation):
+                    unit.wake_up(generation)
                 case WarmUp(generation):
                     unit.warm_up(generation)
                 case Watch():
@@ -141,7 +188,8 @@ class Lives:
         while self.failure is None and not is_over():
             changed = self._changed
             dues = [unit.life.due for unit in self.units.values() if unit.life.due is not None]
-            wait_s = max(0.0, min(dues) - self._now()) if dues else None
+            due = min([*dues, self.rooms.look_at])
+            wait_s = max(0.0, due - self._now()) if due < math.inf else None
             changing = asyncio.ensure_future(changed.wait())
             try:
                 await asyncio.wait({changing}, timeout=wait_s)
@@ -150,6 +198,8 @@ class Lives:
             for unit in list(self.units.values()):
                 if unit.life.due is not None and unit.life.due <= self._now():
                     self.post(unit, Tick())
+            if self.rooms.look_at <= self._now():
+                self.turn()
 
 
 def _tell(unit: Unit, before: Lifecycle) -> None:
@@ -171,6 +221,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
             say("engine not there", backend=unit.name, reason=life.reason)
         case State.FAILED:
             log.error("engine failed", backend=unit.name, generation=life.generation, reason=life.reason)
+        case State.SLEEPING:
+            log.info("engine asleep", backend=unit.name, generation=life.generation)
         case State.STOPPED:
             log.info("engine stopped", backend=unit.name, generation=life.generation)
         case State.STOPPING:

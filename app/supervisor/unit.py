@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import socket
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from typing import Final
 
 import structlog
 
+from app.supervisor.placement import Place
 from app.table import Backend
 from backends import process
-from backends.base import Engine, Launch, Probe, State
+from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig, ManagedConfig
-from backends.errors import BackendError
-from backends.events import Event, Exited, Probed, WarmedUp, WarmUpFailed
+from backends.errors import BackendError, EngineFailed
+from backends.events import Event, Exited, Probed, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy, can_start
 
@@ -56,6 +58,12 @@ class Unit:
         self.successor: BackendConfig | None = None  # what it becomes once stopped
         self.starts_after = False
         self.is_leaving = False
+        self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
+        self.is_ordered = False  # the administrator waits for it
+        self.idle_since: float | None = None  # while it serves and nobody needs it
+        self.swaps = 0  # how often it made way for another
+        self.has_served = False  # this start has finished a request
+        self._leases = 0
         self._state_id = state_id
         self._post = post
         self._random = random
@@ -77,11 +85,15 @@ class Unit:
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
         self.policy = (
-            Policy(start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
+            Policy(is_placed=True, start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
             if isinstance(config, ManagedConfig)
             else Policy(is_attached=True)
         )
-        self.starts_at_boot = not isinstance(config, ManagedConfig) or config.start == "boot"
+        managed = config if isinstance(config, ManagedConfig) else None
+        self.starts_at_boot = managed is None or managed.start == "boot"
+        self.need = managed.need() if managed is not None else Need()
+        self.is_pinned = managed is not None and managed.pinned
+        self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
         self.successor = None
         self._endpoint = self.engine.endpoint(self.life.generation, 0, "")
         self.probe = Probe(False)
@@ -113,6 +125,24 @@ class Unit:
         return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
 
     @property
+    def unload_at(self) -> float:
+        """When it will have been idle for too long; infinite for never."""
+        after_s = self.config.unload_after_s if isinstance(self.config, ManagedConfig) else None
+        return math.inf if after_s is None or self.idle_since is None else self.idle_since + after_s
+
+    def expected_s(self, now: float) -> float | None:
+        """How long until it serves, by what its last start took; None when it has never started."""
+        if self.load_s is None:
+            return None
+        is_loading = self.life.state is State.STARTING and self.life.has_process
+        return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
+
+    def count_leases(self, held: int) -> None:
+        """So many leases are held on this start now."""
+        self.has_served |= held < self._leases
+        self._leases = held
+
+    @property
     def is_pending(self) -> bool:
         """It is on its way to serve."""
         if self.life.state is State.READY:
@@ -133,16 +163,34 @@ class Unit:
         """Probe it now, if it is being probed."""
         self._poke.set()
 
+    @property
+    def has_remains(self) -> bool:
+        """A process of it is there, or not known to be gone altogether: it still has its place."""
+        return self.life.has_process or (self._live is not None and not self._live.done())
+
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
         self._order = ""
+        self._leases, self.has_served = 0, False
         self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
+        # Only then is its place free: news for those who wait for it.
+        self._live.add_done_callback(lambda _: self._post(self, Tick()))
 
     def warm_up(self, generation: int) -> None:
         """Make it do a first piece of work."""
         if self.policy.is_attached:
             self._endpoint = self.engine.endpoint(generation, 0, "")
         self._warming = asyncio.create_task(self._warm_up(generation), name=f"warm-up {self.name}#{generation}")
+
+    def sleep(self, generation: int, level: int) -> None:
+        """Put it to sleep."""
+        self._warming = asyncio.create_task(self._sleep(generation, level), name=f"sleep {self.name}#{generation}")
+
+    def wake_up(self, generation: int) -> None:
+        """Wake it and make it do a first piece of work."""
+        self._warming = asyncio.create_task(
+            self._warm_up(generation, is_asleep=True), name=f"wake-up {self.name}#{generation}"
+        )
 
     def watch(self) -> None:
         """Ask again and again how it is."""
@@ -204,7 +252,8 @@ class Unit:
         key, port = secrets.token_urlsafe(32), _free_port()
         self._endpoint = self.engine.endpoint(generation, port, key)
         # It may look at files, and those may be far away.
-        launch = await asyncio.to_thread(self.engine.launch, port, (), key)
+        devices = self.place.devices if self.place is not None else ()
+        launch = await asyncio.to_thread(self.engine.launch, port, devices, key)
         if launch is None:
             raise InterruptedError("nothing to start")
         return launch, key
@@ -229,8 +278,24 @@ class Unit:
             running.kill()
             await running.gone()
 
-    async def _warm_up(self, generation: int) -> None:
+    async def _sleep(self, generation: int, level: int) -> None:
         try:
+            if self.engine.sleeper is None:
+                raise EngineFailed(self.name, "it cannot sleep")
+            await self.engine.sleeper.sleep(self._endpoint, level)
+        except BackendError as exc:
+            log.warning("engine not put to sleep", backend=self.name, reason=exc.message)
+            self._post(self, SleepFailed(generation, exc.message))
+        except Exception:
+            log.exception("engine not put to sleep", backend=self.name)
+            self._post(self, SleepFailed(generation, "it could not be put to sleep; see the log"))
+        else:
+            self._post(self, Slept(generation))
+
+    async def _warm_up(self, generation: int, is_asleep: bool = False) -> None:
+        try:
+            if is_asleep and self.engine.sleeper is not None:
+                await self.engine.sleeper.wake_up(self._endpoint)
             await self.engine.warm_up(self._endpoint)
         except BackendError as exc:
             self._post(self, WarmUpFailed(generation, exc.message))
