@@ -12,10 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
-from backends import guard, scratch
+from backends import guard, pulse, scratch
 from backends.base import Launch
 from backends.marks import MARK_VARIABLE, bury, marked
 from backends.tail import Tail
@@ -58,6 +58,11 @@ class Process:
     def tail(self) -> list[str]:
         """The last lines it wrote."""
         return self._tail.lines()
+
+    def signs(self) -> Hashable:
+        """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
+        moved = pulse.io(guard.descendants(self.guard_pid))
+        return None if moved is None else (self._tail.seen_bytes, moved)
 
     def terminate(self) -> None:
         """TERM to the engine's process group."""

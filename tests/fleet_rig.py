@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.room import Bounds
 from app.table import Backend
 from backends import kinds, marks
 from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
@@ -119,14 +120,21 @@ class Relays:
 
 
 @asynccontextmanager
-async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fleet]:
+async def running(
+    relays: Relays,
+    bounds: Bounds | None = None,
+    make: Callable[[str, BackendConfig], Engine] = engine,
+    /,
+    **backends: BackendConfig,
+) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         backends,
         state_id=f"fleet-{os.getpid()}",
         publish=relays.publish,
         leases=relays,
         random=lambda: 0.0,
-        engine=engine,
+        engine=make,
+        bounds=bounds,
     )
     task = asyncio.create_task(fleet.run())
     try:
@@ -136,6 +144,10 @@ async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fl
             await fleet.close(0)
             await task
         assert marks.marked(f"fleet-{os.getpid()}:") == []
+
+
+def one(fleet: Fleet, name: str) -> BackendStatus:
+    return next(status for status in fleet.status() if status.name == name)
 
 
 def only(fleet: Fleet) -> BackendStatus:

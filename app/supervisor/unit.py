@@ -11,26 +11,21 @@ import math
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from app.supervisor.placement import Place
+from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig, ManagedConfig
 from backends.errors import BackendError, EngineFailed
-from backends.events import Event, Exited, Probed, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
+from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy, can_start
 
-STARTING_S: Final = 0.25  # between probes of an engine that loads: the first request waits for this
-READY_S: Final = 5.0  # of one that serves; its process is watched besides, so this only finds hangs
-ATTACHED_UP_S: Final = 10.0  # of somebody else's: failing requests bring the next look forward
-ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait long
-DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
 LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
 
 log = structlog.get_logger()
@@ -72,7 +67,7 @@ class Unit:
         self._live: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._poke = asyncio.Event()
+        self.poke = asyncio.Event()  # it is to be looked at now
         self._order = ""  # what was asked of this start, whose process may not exist yet: term, kill
         self.become(config)
 
@@ -95,7 +90,7 @@ class Unit:
         self.is_pinned = managed is not None and managed.pinned
         self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
         self.successor = None
-        self._endpoint = self.engine.endpoint(self.life.generation, 0, "")
+        self.endpoint = self.engine.endpoint(self.life.generation, 0, "")
         self.probe = Probe(False)
 
     @property
@@ -112,7 +107,7 @@ class Unit:
             kind=self.kind,
             state=self.life.state,
             reason=self.life.reason,
-            endpoint=self._endpoint if is_ready else None,
+            endpoint=self.endpoint if is_ready else None,
             can_start=can_start(self.life, self.policy),
             models=self.probe.models,
             is_strict=self.engine.is_strict,
@@ -161,7 +156,7 @@ class Unit:
 
     def look(self) -> None:
         """Probe it now, if it is being probed."""
-        self._poke.set()
+        self.poke.set()
 
     @property
     def has_remains(self) -> bool:
@@ -179,7 +174,7 @@ class Unit:
     def warm_up(self, generation: int) -> None:
         """Make it do a first piece of work."""
         if self.policy.is_attached:
-            self._endpoint = self.engine.endpoint(generation, 0, "")
+            self.endpoint = self.engine.endpoint(generation, 0, "")
         self._warming = asyncio.create_task(self._warm_up(generation), name=f"warm-up {self.name}#{generation}")
 
     def sleep(self, generation: int, level: int) -> None:
@@ -194,7 +189,11 @@ class Unit:
 
     def watch(self) -> None:
         """Ask again and again how it is."""
-        self._watching = asyncio.create_task(self._watch(), name=f"watch {self.name}")
+        self._watching = asyncio.create_task(watch(self, self._process), name=f"watch {self.name}")
+
+    def post(self, event: Event) -> None:
+        """This happened to it."""
+        self._post(self, event)
 
     def unwatch(self) -> None:
         """Stop asking."""
@@ -250,7 +249,7 @@ class Unit:
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
         key, port = secrets.token_urlsafe(32), _free_port()
-        self._endpoint = self.engine.endpoint(generation, port, key)
+        self.endpoint = self.engine.endpoint(generation, port, key)
         # It may look at files, and those may be far away.
         devices = self.place.devices if self.place is not None else ()
         launch = await asyncio.to_thread(self.engine.launch, port, devices, key)
@@ -282,7 +281,7 @@ class Unit:
         try:
             if self.engine.sleeper is None:
                 raise EngineFailed(self.name, "it cannot sleep")
-            await self.engine.sleeper.sleep(self._endpoint, level)
+            await self.engine.sleeper.sleep(self.endpoint, level)
         except BackendError as exc:
             log.warning("engine not put to sleep", backend=self.name, reason=exc.message)
             self._post(self, SleepFailed(generation, exc.message))
@@ -295,8 +294,8 @@ class Unit:
     async def _warm_up(self, generation: int, is_asleep: bool = False) -> None:
         try:
             if is_asleep and self.engine.sleeper is not None:
-                await self.engine.sleeper.wake_up(self._endpoint)
-            await self.engine.warm_up(self._endpoint)
+                await self.engine.sleeper.wake_up(self.endpoint)
+            await self.engine.warm_up(self.endpoint)
         except BackendError as exc:
             self._post(self, WarmUpFailed(generation, exc.message))
         except Exception:
@@ -304,37 +303,6 @@ class Unit:
             self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
         else:
             self._post(self, WarmedUp(generation))
-
-    async def _watch(self) -> None:
-        while True:
-            generation = self.life.generation
-            self._poke.clear()
-            try:
-                probe = await self.engine.probe(self._endpoint)
-            except Exception:
-                log.exception("probe failed", backend=self.name)
-                probe = Probe(False, "it could not be asked; see the log")
-            if probe.is_up and probe.models is None:
-                probe = replace(probe, models=self.probe.models)
-            self.probe = probe if probe.is_up else Probe(False, probe.reason, self.probe.models)
-            self._post(self, Probed(generation, probe.is_up, probe.reason))
-            await self._pause()
-
-    async def _pause(self) -> None:
-        """Until the next probe is due, or somebody wants one."""
-        is_ready = self.life.state is State.READY
-        least = DOUBT_S if is_ready else STARTING_S
-        await asyncio.sleep(least)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._poke.wait(), self._interval_s() - least)
-
-    def _interval_s(self) -> float:
-        is_ready = self.life.state is State.READY
-        if self.life.silences:
-            return DOUBT_S
-        if self.policy.is_attached:
-            return ATTACHED_UP_S if is_ready else ATTACHED_DOWN_S
-        return READY_S if is_ready else STARTING_S
 
 
 def _free_port() -> int:
