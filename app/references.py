@@ -44,6 +44,7 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     found += _aliases(config, models)
     found += _cycles(config)
     found += _keys(config, models, known)
+    found += _replicas(config, backends)
     default = config.default_model
     if default is not None and default not in known:
         found.append((("default_model",), f"'{default}' is not a model here {nearest(default, known)}"))
@@ -108,6 +109,13 @@ def _cycles(config: Config) -> Iterator[Problem]:
     for name in config.models:
         if name not in finished:
             yield from walk((name,))
+
+
+def _replicas(config: Config, backends: Sequence[str]) -> Iterator[Problem]:
+    for name, backend in config.backends.items():
+        count: int = getattr(backend, "replicas", 1)
+        for taken in {f"{name}#{number}" for number in range(2, count + 1)} & set(backends):
+            yield ("backends", taken), f"is the name of a replica of '{name}'"
 
 
 def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.supervisor import replicas
 from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.room import Bounds
 from app.supervisor.unit import Unit
@@ -89,8 +90,9 @@ class Fleet:
         self._engine = engine
         self.wait_s = wait_s
         self._lives = Lives(publish, leases, now, bounds or Bounds())
-        for name, config in backends.items():
+        for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
+        self._lives.follow(replicas.firsts(backends))
 
     def __repr__(self) -> str:
         return f"<Fleet {list(self._lives.units.values())}>"
@@ -121,7 +123,8 @@ class Fleet:
         if refusal is None:
             unit.waiters.add(waiter)
         try:
-            self._lives.post(unit, Wanted())
+            for one in self._lives.replicas(unit.name):
+                self._lives.post(one, Wanted())
             if refusal is None and unit.is_pending and not self._lives.is_closing:
                 await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
@@ -156,7 +159,8 @@ class Fleet:
 
     async def start(self, backend: str) -> None:
         """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
-        self._lives.units[backend].is_ordered = True
+        for unit in self._lives.replicas(backend):
+            unit.is_ordered = True
         self._order(backend, Start())
 
     async def stop(self, backend: str) -> None:
@@ -178,6 +182,8 @@ class Fleet:
         """
         if self._lives.is_closing:
             return
+        self._lives.follow(replicas.firsts(backends))
+        backends = replicas.expand(backends)
         for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
             unit.is_leaving = True
             unit.successor = None
@@ -228,9 +234,9 @@ class Fleet:
         self._lives.post(unit, StopAsked(self.drain_s))
 
     def _order(self, backend: str, event: Event) -> None:
-        unit = self._lives.units[backend]
-        if not self._lives.is_closing:
-            self._lives.post(unit, event)
+        for unit in self._lives.replicas(backend):
+            if not self._lives.is_closing:
+                self._lives.post(unit, event)
 
     def _outcome(self, unit: Unit) -> Outcome:
         row = unit.row

@@ -75,6 +75,15 @@ class Lives:
         self._is_in_turn = False
         self._changed = asyncio.Event()
 
+    def follow(self, firsts: Mapping[str, str]) -> None:
+        """From now on these are replicas: name → the name of the first, which starts alone."""
+        self.rooms.firsts = firsts
+
+    def replicas(self, name: str) -> list[Unit]:
+        """The unit of that name and, where it is the first of several, the others; KeyError for an unknown name."""
+        others = [other for other, first in self.rooms.firsts.items() if first == name and other in self.units]
+        return [self.units[one] for one in (name, *others)]
+
     def post(self, unit: Unit, event: Event) -> None:
         """This happened to it."""
         self._inbox.append((unit, event))

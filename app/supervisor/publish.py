@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from app import references
 from app.config import Config, KeyConfig, ModelConfig, TargetConfig
+from app.supervisor import replicas
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 
 
@@ -37,14 +38,23 @@ def build(
 
 
 def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> Model:
+    found = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
+    weights = replicas.weights([(target.weight, len(names)) for target, names in found])
     return Model(
         name=name,
         targets=tuple(
-            Target(target.backend, engine_name(name, target, backends.get(target.backend)), target.weight)
-            for target in model.all_targets()
+            Target(backend, engine_name(name, target, backends.get(backend)), weight)
+            for (target, names), weight in zip(found, weights, strict=True)
+            for backend in names
         ),
         fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
     )
+
+
+def replicas_of(backend: str, config: Config) -> tuple[str, ...]:
+    """The backends that an entry stands for, itself among them."""
+    found = config.backends.get(backend)
+    return replicas.names(backend, found) if found is not None else (backend,)
 
 
 def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> str:

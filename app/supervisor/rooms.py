@@ -6,7 +6,7 @@ Everything here is read from the units and the leases at one moment; nothing awa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -16,6 +16,7 @@ from app.supervisor.room import Bounds, Go, Holder, MakeWay, Refuse, Wish, sched
 from app.supervisor.unit import Unit
 from backends.base import Need, State
 from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked
+from backends.lifecycle import can_start
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ class Rooms:
 
     def __init__(self, held: Callable[[str, int], int], now: Callable[[], float], bounds: Bounds) -> None:
         self.bounds = bounds
+        self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
         self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
         self._held = held
         self._now = now
@@ -32,9 +34,12 @@ class Rooms:
     def observe(self, units: Iterable[Unit]) -> bool:
         """See who works and who is idle; whether that is news."""
         is_news = False
-        for unit in units:
+        named = {unit.name: unit for unit in units}
+        for unit in named.values():
             if unit.policy.is_attached:
                 continue
+            first = named.get(self.firsts.get(unit.name, ""))
+            unit.is_early = first is not None and _is_to_be_first(first)
             is_idle = unit.life.state is State.READY and not self._is_needed(unit)
             unit.count_leases(self._held(unit.name, unit.life.generation))
             if is_idle is (unit.idle_since is None):
@@ -73,8 +78,12 @@ class Rooms:
         return happens
 
     def _unload(self, units: Sequence[Unit], now: float) -> tuple[list[tuple[Unit, Event]], float]:
-        due = {unit.name: unit.unload_at for unit in units if unit.life.state is State.READY}
-        happens = [(unit, self._rest(unit, may_sleep=True)) for unit in units if due.get(unit.name, math.inf) <= now]
+        serving = [(unit, self.firsts.get(unit.name, unit.name)) for unit in units if unit.life.state is State.READY]
+        due: dict[str, float] = {}
+        for unit, first in serving:
+            # Replicas rest together: a request would start only the first again.
+            due[first] = max(due.get(first, -math.inf), unit.unload_at)
+        happens = [(unit, self._rest(unit, may_sleep=True)) for unit, first in serving if due[first] <= now]
         return happens, min((at for at in due.values() if at > now), default=math.inf)
 
     def _rest(self, unit: Unit, may_sleep: bool) -> Event:
@@ -89,7 +98,7 @@ class Rooms:
 
     def _wish(self, unit: Unit) -> Wish:
         is_asked = bool(unit.waiters) or unit.is_ordered or self._held(unit.name, 0) > 0
-        return Wish(unit.name, _need(unit), unit.life.since, is_asked)
+        return Wish(unit.name, _need(unit), unit.life.since, is_asked, unit.is_early)
 
     def _holder(self, unit: Unit, place: Place) -> Holder:
         life = unit.life
@@ -108,6 +117,11 @@ class Rooms:
             asleep=asleep if unit.sleep_level else None,
             is_pinned=unit.is_pinned,
         )
+
+
+def _is_to_be_first(unit: Unit) -> bool:
+    is_under_way = unit.life.state is not State.READY and can_start(unit.life, unit.policy)
+    return unit.load_s is None and is_under_way
 
 
 def _need(unit: Unit) -> Need:

@@ -54,6 +54,7 @@ class Unit:
         self.starts_after = False
         self.is_leaving = False
         self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
+        self.is_early = False  # another replica must have started before
         self.is_ordered = False  # the administrator waits for it
         self.idle_since: float | None = None  # while it serves and nobody needs it
         self.swaps = 0  # how often it made way for another
@@ -108,7 +109,7 @@ class Unit:
             state=self.life.state,
             reason=self.life.reason,
             endpoint=self.endpoint if is_ready else None,
-            can_start=can_start(self.life, self.policy),
+            can_start=can_start(self.life, self.policy) and not self.is_early,
             models=self.probe.models,
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
