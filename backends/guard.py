@@ -22,6 +22,7 @@ import sys
 import time
 
 ORPHAN_GRACE_S = 2.0  # for an engine whose supervisor died; everything is to be gone within 5 s
+TIDY_S = 2.0  # for Python's resource tracker to remove what its dead have left, which nobody else can tell
 LOOK_S = 5.0  # between looks at what shared memory the engine has; what it has at its end is seen then
 SHARED = "/dev/shm/"  # noqa: S108 - where the system has shared memory, not a place for temporary files
 _PR_SET_PDEATHSIG = 1
@@ -59,6 +60,15 @@ def _parent(pid: str) -> int:
             return int(file.read().rpartition(b")")[2].split()[1])
     except (OSError, IndexError, ValueError):
         return 0
+
+
+def is_tracker(pid: int) -> bool:
+    """Whether this is Python's resource tracker: it removes semaphores and shared memory once its users are dead."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+            return b"multiprocessing.resource_tracker" in file.read()
+    except OSError:
+        return False
 
 
 def shared_files(pids: list[int]) -> set[str]:
@@ -212,11 +222,15 @@ class Guard:
                 self._say(f"exited {os.waitstatus_to_exitcode(status)}")
 
     def _kill_all(self) -> None:
-        """KILL until there is no child."""
-        self._signal(signal.SIGKILL)
+        """KILL until there is no child; trackers, which then end by themselves, only after a while."""
+        if not IS_LINUX:
+            self._signal(signal.SIGKILL)
         pause_s = 0.01
+        tidy_at = time.monotonic() + TIDY_S
         while True:
             for pid in descendants(os.getpid()):
+                if time.monotonic() < tidy_at and is_tracker(pid):
+                    continue
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             if not self._reap():

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from backends import guard
+
 MARK_VARIABLE: Final = "MODELPORT_MARK"
 _BURIAL_S: Final = 5.0
 
@@ -24,17 +26,19 @@ def bury(mark: str, pid: int | None = None) -> int:
     A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
     Gives up after 5 s on one that does not die.
     """
-    if pid is not None:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
     seen = set() if pid is None else {pid}
-    end = time.monotonic() + _BURIAL_S
+    tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
     while time.monotonic() < end:
         alive = marked(mark)
         seen.update(alive)
-        for one in alive:
+        is_tidying = time.monotonic() < tidy_at and any(map(guard.is_tracker, alive))
+        if pid is not None and not is_tidying:
             with contextlib.suppress(OSError):
-                os.kill(one, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
+        for one in alive:
+            if not (is_tidying and guard.is_tracker(one)):
+                with contextlib.suppress(OSError):
+                    os.kill(one, signal.SIGKILL)
         if not _reap(seen) and not alive:
             break
         time.sleep(0.01)

@@ -114,6 +114,7 @@ def environment(
         "DO_NOT_TRACK": "1",
         "VLLM_PORT": str(first_port),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",  # a crash inside a kernel says at least that much
     }
     if config.is_on_one_machine:
         env |= {

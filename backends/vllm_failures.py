@@ -121,6 +121,11 @@ _MEANINGS: Final = (
     (r"(?:platform (\w+)|(Ray)) does not support ray", "vLLM runs with Ray on GPUs only: leave out "
      "`distributed_executor_backend: ray`"),
     (r"NCCL error|ncclSystemError|ncclUnhandledCudaError", "its GPUs cannot talk to each other (NCCL); see its log"),
+    (
+        r"Fatal Python error: Illegal instruction",
+        "a kernel of this build of vLLM does not run on this processor: try another `dtype`, or another build",
+    ),
+    (r"Fatal Python error: ([^\n]{1,60})", "one of its processes crashed ({0}); see its log"),
     (r"Worker proc \S+ died unexpectedly", "one of its worker processes died; see its log"),
     (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
     (r"ValidationError: \d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses it: {0}"),

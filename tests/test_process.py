@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import process, scratch
+from backends import marks, process, scratch
 from backends.base import Launch
 from backends.marks import MARK_VARIABLE
 from backends.process import Process, spawn
@@ -185,6 +185,29 @@ def test_an_engine_inherits_places_and_no_secrets() -> None:
     ours = {"PATH": "/bin", "HOME": "/h", "API_KEY": "secret", "MODELPORT_STATE": "/s", "HTTP_PROXY": "x", "LANG": "C"}
 
     assert process.inherited(ours) == {"PATH": "/bin", "HOME": "/h", "LANG": "C"}
+
+
+# Holds a semaphore that no process has mapped any more; only Python's resource tracker knows of it.
+SEMAPHORE = """
+import multiprocessing, os, time
+lock = multiprocessing.get_context("spawn").Lock()
+print("/dev/shm/sem." + lock._semlock.name.strip("/"), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("victim", ["engine", "guard"])
+async def test_semaphores_go_with_the_engine_whoever_is_killed(victim: str) -> None:
+    running = await spawn(Launch((sys.executable, "-c", SEMAPHORE), {}), "semaphore:gpu:1")
+    semaphore = await printed(running)
+    assert is_file(semaphore)
+    assert running.pid is not None
+
+    os.kill(running.pid if victim == "engine" else running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_file(semaphore)
+    assert marks.marked("semaphore:") == []
 
 
 @pytest.mark.parametrize("victim", ["engine", "guard"])
