@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.tools import add, check, init, keys, logs, models, reload, serve, status, steer, version
+from app.tools import adapters, add, check, init, keys, logs, models, reload, serve, status, steer, version
 
 
 def cli() -> typer.Typer:
@@ -27,6 +27,7 @@ def cli() -> typer.Typer:
     remote: list[Callable[..., None]] = [models.models, status.status, logs.logs, reload.reload]
     for verb in [*remote, steer.start, steer.stop, steer.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
+    app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")
     return app
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.table import Backend, Table, Target
 from backends.base import State
@@ -31,12 +31,16 @@ class ErrorAnswer(_Answer):
 
 
 class ModelAnswer(_Answer):
-    """A public name. `state` is that of its best backend, `reason` says why it does not serve."""
+    """A public name. `state` is that of its best backend, `reason` says why it does not serve.
+
+    `parent`: of an adapter, the model that it belongs to.
+    """
 
     name: str
     state: State
     reason: str | None = None
     backends: tuple[str, ...]
+    parent: str | None = None
     aliases: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
 
@@ -115,6 +119,30 @@ class Logs(_Answer):
     lines: tuple[str, ...]
 
 
+class AdapterOrder(BaseModel):
+    """An adapter to load: its public name, and its folder on the gateway's machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=256)
+    path: str = Field(min_length=1, max_length=4096)
+
+
+class AdapterAnswer(_Answer):
+    """One adapter of a backend. `reason`: why the engine has it not; null when it has it, or does not run."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+class AdaptersAnswer(_Answer):
+    """The adapters of one backend."""
+
+    backend: str
+    adapters: tuple[AdapterAnswer, ...]
+
+
 class Reloaded(_Answer):
     """The configuration that is in force now. `needs_restart`: settings that changed and are read only at a start."""
 
@@ -134,6 +162,7 @@ def models(table: Table) -> tuple[ModelAnswer, ...]:
             state=(best := _best(table, model.targets))[0],
             reason=best[1],
             backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
+            parent=model.parent,
             aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
             fallbacks=model.fallbacks,
         )

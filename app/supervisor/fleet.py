@@ -21,6 +21,7 @@ from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
 from backends.config import BackendConfig, ManagedConfig
+from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked, Wanted
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
@@ -58,6 +59,15 @@ class BackendStatus:
     models: tuple[str, ...] | None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter of a backend. `reason`: why the engine has it not."""
+
+    name: str
+    path: str
+    reason: str | None = None
 
 
 def _advice_s(left_s: float | None) -> float:
@@ -211,6 +221,46 @@ class Fleet:
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
         return [self._status(unit) for unit in self._lives.units.values()]
+
+    def adapters(self, backend: str) -> Sequence[Adapter]:
+        """Those it is to have; KeyError for an unknown backend."""
+        units = self._lives.replicas(backend)
+        return [
+            Adapter(name, path, next((why for one in units if (why := one.adapters_missing.get(name))), None))
+            for name, path in units[0].adapters.items()
+        ]
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> None:
+        """Serve it from now on, and after every start again, until a reload of the configuration that changes the
+        backend. BackendError when the engine refuses it, which changes nothing; KeyError for an unknown backend.
+        """
+        for unit in self._lives.replicas(backend):
+            if unit.engine.adapters is None:
+                raise EngineFailed(unit.name, "its engine takes no adapters")
+            before = unit.adapters.get(name)
+            unit.adapters[name] = path
+            if unit.life.state is State.READY:
+                await unit.load_adapter(name)
+            reason = unit.adapters_missing.get(name) if unit.life.state is State.READY else None
+            if reason is not None:
+                unit.adapters_missing.pop(name)
+                if before is None:
+                    del unit.adapters[name]
+                else:
+                    unit.adapters[name] = before
+                raise EngineFailed(unit.name, reason)
+        self._lives.turn()
+
+    async def unload_adapter(self, backend: str, name: str) -> None:
+        """Serve it no longer; KeyError for an unknown backend or adapter."""
+        units = self._lives.replicas(backend)
+        for unit in units:
+            del unit.adapters[name]
+            unit.adapters_missing.pop(name, None)
+        self._lives.turn()
+        for unit in units:
+            if unit.life.state is State.READY and unit.engine.adapters is not None:
+                await unit.engine.adapters.unload(unit.endpoint, name)
 
     def log_tail(self, backend: str) -> list[str]:
         """The last lines its latest process wrote; KeyError for an unknown name."""

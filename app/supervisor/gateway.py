@@ -18,7 +18,16 @@ from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
 from app.supervisor import answers, banner, devices, listener, publish, relays
-from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
+from app.supervisor.answers import (
+    AdapterAnswer,
+    AdaptersAnswer,
+    BackendAnswer,
+    Health,
+    Models,
+    RelayProcesses,
+    Reloaded,
+    Status,
+)
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
@@ -28,6 +37,7 @@ from app.supervisor.scrape import Counters, Life, Scrape
 from app.supervisor.state import StateFolder
 from app.table import Backend, Table
 from backends import kinds
+from backends.errors import BackendError
 
 log = structlog.get_logger()
 
@@ -195,6 +205,36 @@ class Gateway:
         self._check_open()
         await self.fleet.restart(backend)
         return self._one(backend)
+
+    def adapters(self, backend: str) -> AdaptersAnswer:
+        """Those it is to have."""
+        found = self.fleet.adapters(backend)
+        told = tuple(AdapterAnswer(name=each.name, path=each.path, reason=each.reason) for each in found)
+        return AdaptersAnswer(backend=backend, adapters=told)
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
+        """Serve an adapter under that public name."""
+        self._check_open()
+        taken = self._table().models.get(name)
+        is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
+        if references.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
+            raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
+        try:
+            await self.fleet.load_adapter(backend, name, path)
+        except BackendError as exc:
+            raise Problem(422, "adapter_refused", f"{backend}: {exc.message}") from exc
+        return self.adapters(backend)
+
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
+        """Serve an adapter no longer."""
+        self._check_open()
+        if all(each.name != name for each in self.fleet.adapters(backend)):
+            raise Problem(404, "adapter_not_found", f"{backend!r} has no adapter {name!r}.", param="adapter")
+        try:
+            await self.fleet.unload_adapter(backend, name)
+        except BackendError as exc:
+            log.warning("adapter not unloaded", backend=backend, adapter=name, reason=exc.message)
+        return self.adapters(backend)
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. ConfigError for a bad one, which changes nothing."""

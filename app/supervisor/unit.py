@@ -11,6 +11,7 @@ import math
 import secrets
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -89,6 +90,8 @@ class Unit:
         self.starts_at_boot = managed is None or managed.start == "boot"
         self.need = managed.need() if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
+        self.adapters = dict(managed.adapter_paths()) if managed is not None else {}
+        self.adapters_missing: dict[str, str] = {}
         self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
         self.successor = None
         self.endpoint = self.engine.endpoint(self.life.generation, 0, "")
@@ -113,6 +116,7 @@ class Unit:
             models=self.probe.models,
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
+            adapters={name: self.adapters_missing.get(name) for name in self.adapters},
         )
 
     def _retry_after_s(self) -> float:
@@ -278,6 +282,22 @@ class Unit:
             running.kill()
             await running.gone()
 
+    async def load_adapter(self, name: str) -> None:
+        """Have this adapter served; where the engine refuses it, `adapters_missing` says why."""
+        if self.engine.adapters is None:
+            self.adapters_missing[name] = "its engine takes no adapters"
+            return
+        try:
+            await self.engine.adapters.load(self.endpoint, name, self.adapters[name])
+        except BackendError as exc:
+            log.error("adapter not loaded", backend=self.name, adapter=name, reason=exc.message)
+            self.adapters_missing[name] = exc.message
+        else:
+            log.info("adapter loaded", backend=self.name, adapter=name)
+            self.adapters_missing.pop(name, None)
+            if self.probe.models is not None and name not in self.probe.models:
+                self.probe = replace(self.probe, models=(*self.probe.models, name))  # the next probe says so too
+
     async def _sleep(self, generation: int, level: int) -> None:
         try:
             if self.engine.sleeper is None:
@@ -297,6 +317,8 @@ class Unit:
             if is_asleep and self.engine.sleeper is not None:
                 await self.engine.sleeper.wake_up(self.endpoint)
             await self.engine.warm_up(self.endpoint)
+            for name in list(self.adapters):
+                await self.load_adapter(name)
         except BackendError as exc:
             self._post(self, WarmUpFailed(generation, exc.message))
         except Exception:
