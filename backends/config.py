@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
 from backends.base import Need, Timeouts
 
@@ -132,6 +132,18 @@ class LlamaCppConfig(ManagedConfig):
         return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)
 
 
+def _words(value: object) -> object:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+# A command line: a list of words, or one text that a shell would cut into these words.
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+
+
 class VllmConfig(AdaptableConfig):
     """vLLM's own server, started in vLLM's own environment. What has no key here goes into `args`."""
 
@@ -139,7 +151,7 @@ class VllmConfig(AdaptableConfig):
     model: str = Field(
         description="A folder in Hugging Face layout, or the name of a repository on the hub.", min_length=1
     )
-    command: tuple[str, ...] = Field(
+    command: Words = Field(
         ("vllm",),
         min_length=1,
         description="How vLLM is called: the `vllm` of its environment, or a list of words.",
@@ -188,12 +200,7 @@ class VllmConfig(AdaptableConfig):
     enable_lora: bool = Field(
         False, description="Take adapters while it runs, also when none is configured; with `adapters` it is so anyway."
     )
-    args: tuple[str, ...] = Field((), description="More arguments, as they are; the last word is theirs.")
-
-    @field_validator("command", "args", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> object:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+    args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
 
     @property
     def takes_adapters(self) -> bool:

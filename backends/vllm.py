@@ -133,7 +133,7 @@ class Vllm:
         )
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """One token, one embedding or one class; then its adapters. `/health` alone is no proof that it works."""
+        """One token, one embedding or one class: `/health` alone is no proof that it works."""
         if self._config.node_rank > 0:
             return
         path, body = _FIRST_WORK[self._config.task]
@@ -148,9 +148,6 @@ class Vllm:
             raise EngineFailed(self.name, "the model generates no text: set `task` to embed or classify")
         if reply.status != 200:
             raise EngineFailed(self.name, f"it is healthy, but its first request failed: {_told(reply)}")
-        if self.adapters is not None:
-            for name, folder in self._config.adapters.items():
-                await self.adapters.load(endpoint, name, folder)
 
 
 class DevSleeper:
@@ -234,7 +231,7 @@ def _told(reply: Reply) -> str:
 
 def _adapter_folder(path: str) -> str | None:
     """The folder by its whole name; None when there is no adapter in it."""
-    folder = Path(path).expanduser().absolute()
+    folder = Path(path).expanduser().resolve()
     return str(folder) if (folder / "adapter_config.json").exists() else None
 
 

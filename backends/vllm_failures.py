@@ -85,6 +85,7 @@ _MEANINGS: Final = (
         r"contains custom code which must be executed|trust_remote_code=True",
         "the model brings code of its own: read it, then set `trust_remote_code: true`",
     ),
+    (r"Repo id must be in the form", "the model's folder is not there: check `model`"),
     (r"Cannot find any model weights", "the model's folder holds no weights (*.safetensors)"),
     (
         r"SafetensorError|HeaderTooLarge|MetadataIncompleteBuffer|InvalidHeader|PytorchStreamReader failed",
@@ -128,7 +129,7 @@ _MEANINGS: Final = (
     (r"Fatal Python error: ([^\n]{1,60})", "one of its processes crashed ({0}); see its log"),
     (r"Worker proc \S+ died unexpectedly", "one of its worker processes died; see its log"),
     (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
-    (r"ValidationError: \d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses it: {0}"),
+    (r"\d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses it: {0}"),
 )  # fmt: skip
 
 
