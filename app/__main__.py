@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.tools import adapters, add, check, init, keys, logs, models, reload, serve, status, steer, version
+from app.tools import adapters, add, check, init, keys, logs, models, plan, reload, serve, status, steer, version
 
 
 def cli() -> typer.Typer:
@@ -20,7 +20,7 @@ def cli() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    local: list[Callable[..., None]] = [serve.serve, check.check, init.init, add.add, version.version]
+    local: list[Callable[..., None]] = [serve.serve, check.check, plan.plan, init.init, add.add, version.version]
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")

@@ -85,6 +85,10 @@ class ManagedConfig(BackendConfig):
         named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
         return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
 
+    def workers(self) -> int:
+        """Processes of one start that exchange data through shared memory; 1: none."""
+        return 1
+
     def sleep_level(self) -> int:
         """How it sleeps instead of being stopped; 0: it does not."""
         return 0
@@ -211,6 +215,12 @@ class VllmConfig(AdaptableConfig):
     def is_on_one_machine(self) -> bool:
         """Whether all its processes are ours."""
         return self.nnodes == 1 and self.distributed_executor_backend != "ray"
+
+    def workers(self) -> int:
+        """Those of tensor and pipeline parallelism on this machine; Ray has its own."""
+        if self.distributed_executor_backend == "ray":
+            return 1
+        return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
     def need(self) -> Need:
         """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""

@@ -17,6 +17,7 @@ from typing import Final
 
 from backends import guard, pulse, scratch
 from backends.base import Launch
+from backends.footprint import Footprint, measured
 from backends.marks import MARK_VARIABLE, bury, marked
 from backends.tail import Tail
 
@@ -63,6 +64,10 @@ class Process:
         """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
         moved = pulse.io(guard.descendants(self.guard_pid))
         return None if moved is None else (self._tail.seen_bytes, moved)
+
+    def footprint(self) -> Footprint:
+        """What it takes of the machine now. Blocks shortly."""
+        return measured(guard.descendants(self.guard_pid), self.tail())
 
     def terminate(self) -> None:
         """TERM to the engine's process group."""

@@ -20,6 +20,7 @@ from app.supervisor.answers import (
     BackendAnswer,
     Health,
     Models,
+    PlanAnswer,
     RelayProcesses,
     Reloaded,
     Status,
@@ -76,6 +77,9 @@ class StubControl:
             leases=0,
             relays=relays,
         )
+
+    async def plan(self) -> PlanAnswer:
+        return PlanAnswer(memory_gb=8.0, gpus=(), seats=())
 
     async def metrics(self) -> bytes:
         return b"up 1\n"
@@ -161,7 +165,9 @@ async def test_health_says_version_models_and_backends(client: httpx.AsyncClient
     assert [(backend["name"], backend["state"]) for backend in answer["backends"]] == [("demo", "ready")]
 
 
-@pytest.mark.parametrize("path", ["/version", "/admin/models", "/admin/status", "/openapi.json", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/version", "/admin/models", "/admin/status", "/admin/plan", "/openapi.json", "/metrics"]
+)
 async def test_what_can_be_read_can_be_asked_for_with_head(client: httpx.AsyncClient, path: str) -> None:
     full, head = await client.get(path), await client.head(path)
 

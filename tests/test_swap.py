@@ -73,3 +73,15 @@ def test_two_clients_that_ask_one_after_the_other_for_two_models_do_not_swap_at_
 
     assert answers == [[200] * 10, [200] * 10]
     assert starts(gateway) - before <= 5, "they were swapped again and again"
+
+
+def test_what_an_engine_took_is_in_the_plan(gateway: Gateway) -> None:
+    ask(gateway, "a", is_stream=False)
+
+    plan = gateway.ask("/admin/plan")
+
+    seats = {seat["backend"]: seat for seat in plan["seats"]}
+    assert plan["memory_gb"] == 1
+    assert [seat["fits"] for seat in plan["seats"]] == [True, False, False]
+    assert seats["a"]["measured_gb"] > 0.05
+    assert seats["a"]["weights_gb"] == pytest.approx(0.098, abs=0.001)

@@ -29,6 +29,7 @@ from app.supervisor.answers import (
     Health,
     Logs,
     Models,
+    PlanAnswer,
     Reloaded,
     Status,
     Version,
@@ -52,6 +53,7 @@ class Control(Protocol):
     def health(self) -> Health: ...
     def models(self) -> Models: ...
     def status(self) -> Status: ...
+    async def plan(self) -> PlanAnswer: ...
     async def metrics(self) -> bytes: ...
     def logs(self, backend: str) -> Sequence[str]: ...
     async def start(self, backend: str) -> BackendAnswer: ...
@@ -143,6 +145,11 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
     async def status() -> Status:
         """Everything at a glance."""
         return control.status()
+
+    @app.get("/admin/plan", tags=["admin"], responses=_FOR_ADMINS)
+    async def plan() -> PlanAnswer:
+        """Who runs where, what each takes, and what to change where it does not fit."""
+        return await control.plan()
 
     @app.get("/admin/backends/{name:path}/logs", tags=["admin"], responses=_UNKNOWN)
     async def logs(name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES) -> Logs:

@@ -119,6 +119,44 @@ class Logs(_Answer):
     lines: tuple[str, ...]
 
 
+class GpuAnswer(_Answer):
+    """One GPU or MIG device that engines may have."""
+
+    uuid: str
+    index: int
+    memory_gb: float
+    is_mig: bool = False
+
+
+class SeatAnswer(_Answer):
+    """Where one backend runs when everything configured is loaded in turn; sizes in GB.
+
+    `fits`: beside all before it; `is_possible`: at all. `weights_gb` is the size of its files, `measured_gb` the host
+    memory that its last start took, and the rest what the engine itself said then.
+    """
+
+    backend: str
+    fits: bool
+    is_possible: bool
+    memory_gb: float | None = None
+    devices: tuple[str, ...] = ()
+    share: float = 0.0
+    weights_gb: float | None = None
+    measured_gb: float | None = None
+    loaded_weights_gb: float | None = None
+    kv_gb: float | None = None
+    kv_tokens: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class PlanAnswer(_Answer):
+    """What there is for engines, and who gets what of it."""
+
+    memory_gb: float
+    gpus: tuple[GpuAnswer, ...]
+    seats: tuple[SeatAnswer, ...]
+
+
 class AdapterOrder(BaseModel):
     """An adapter to load: its public name, and its folder on the gateway's machine."""
 

@@ -44,6 +44,15 @@ def host_memory_gb(root: Path = Path("/")) -> float:
     return min(sizes) / 1e9
 
 
+def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its size only
+    """The size of the shared memory that workers of one engine use; None where there is none."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_frsize * found.f_blocks
+
+
 def nvml() -> tuple[Gpu, ...]:
     """The port on the real library."""
     try:

@@ -23,6 +23,7 @@ from backends.base import Engine, State
 from backends.config import BackendConfig, ManagedConfig
 from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked, Wanted
+from backends.footprint import Footprint
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
 CANCELLED_S: Final = 5.0
@@ -41,7 +42,8 @@ class Outcome:
 class BackendStatus:
     """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
 
-    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now.
+    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
+    `footprint`: what its last start was measured to take.
     """
 
     name: str
@@ -59,6 +61,7 @@ class BackendStatus:
     models: tuple[str, ...] | None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+    footprint: Footprint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,4 +330,5 @@ class Fleet:
             models=unit.probe.models,
             swaps=unit.swaps,
             devices=unit.place.devices if unit.place is not None else (),
+            footprint=unit.footprint,
         )

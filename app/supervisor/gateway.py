@@ -17,13 +17,14 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, devices, listener, publish, relays
+from app.supervisor import answers, banner, devices, listener, plan, publish, relays
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
     Health,
     Models,
+    PlanAnswer,
     RelayProcesses,
     Reloaded,
     Status,
@@ -178,6 +179,13 @@ class Gateway:
             ),
         )
 
+    async def plan(self) -> PlanAnswer:
+        """Everything configured on this machine, with what was measured."""
+        found = {status.name: status.footprint for status in self.fleet.status() if status.footprint is not None}
+        config = self.config
+        machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
+        return await asyncio.to_thread(plan.plan, config, machine, found)
+
     async def metrics(self) -> bytes:
         """Prometheus's page."""
         return await self._scrape.render()
@@ -273,7 +281,7 @@ class Gateway:
         return next(_backend(status) for status in self.fleet.status() if status.name == backend)
 
     def _lives(self) -> list[Life]:
-        return [Life(status.name, status.state, status.restarts) for status in self.fleet.status()]
+        return [Life(status.name, status.state, status.restarts, status.swaps) for status in self.fleet.status()]
 
 
 def _backend(status: BackendStatus) -> BackendAnswer:

@@ -24,6 +24,7 @@ from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig, ManagedConfig
 from backends.errors import BackendError, EngineFailed
 from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
+from backends.footprint import Footprint
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy, can_start
 
@@ -58,6 +59,7 @@ class Unit:
         self.is_early = False  # another replica must have started before
         self.is_ordered = False  # the administrator waits for it
         self.idle_since: float | None = None  # while it serves and nobody needs it
+        self.footprint: Footprint | None = None  # as its last start was measured
         self.swaps = 0  # how often it made way for another
         self.has_served = False  # this start has finished a request
         self._leases = 0
@@ -325,6 +327,8 @@ class Unit:
             log.exception("warm-up failed", backend=self.name)
             self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
         else:
+            if self._process is not None:
+                self.footprint = await asyncio.to_thread(self._process.footprint)
             self._post(self, WarmedUp(generation))
 
 
