@@ -133,16 +133,18 @@ class Fleet:
         if refusal is not None:
             unit.is_ordered = True  # whoever is sent away comes back
         waiter = asyncio.get_running_loop().create_future()
+        waiters = unit.waiters  # these go over to an heir
         if refusal is None:
-            unit.waiters.add(waiter)
+            waiters.add(waiter)
         try:
             for one in self._lives.replicas(unit.name):
                 self._lives.post(one, Wanted())
             if refusal is None and unit.is_pending and not self._lives.is_closing:
                 await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
-            unit.waiters.discard(waiter)
+            waiters.discard(waiter)
             self._lives.notice()
+        unit = self._lives.units.get(backend, unit)
         return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
 
     def _limit_s(self, unit: Unit) -> float:
@@ -198,12 +200,17 @@ class Fleet:
         self._lives.follow(replicas.firsts(backends))
         backends = replicas.expand(backends)
         for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
+            self._lives.disinherit(unit.name)
             unit.is_leaving = True
             unit.successor = None
             self._lives.post(unit, StopAsked(self.drain_s))
         for name, config in backends.items():
             unit = self._lives.units.get(name) or self._join(name, config)
-            if unit.is_leaving or config != (unit.successor or unit.config):
+            heir = self._lives.heirs.get(name)
+            if heir is not None and config != heir.config:
+                self._lives.disinherit(name)
+                heir = None
+            if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)):
                 self._replace(unit, config)
             elif unit.life.state is State.FAILED:
                 self._lives.post(unit, Start())
@@ -212,13 +219,13 @@ class Fleet:
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True
-        for unit in list(self._lives.units.values()):
+        for unit in self._lives.everyone():
             unit.successor = None
             self._lives.post(unit, StopAsked(drain_s, is_held=True))
         await self._lives.drive(self._lives.is_at_rest)
         if self._lives.failure is not None:
             await self._abandon()
-        for unit in [*self._lives.units.values(), *self._lives.departed]:
+        for unit in [*self._lives.everyone(), *self._lives.departed]:
             await unit.gone()
 
     def status(self) -> Sequence[BackendStatus]:
@@ -240,25 +247,27 @@ class Fleet:
         for unit in self._lives.replicas(backend):
             if unit.engine.adapters is None:
                 raise EngineFailed(unit.name, "its engine takes no adapters")
-            before = unit.adapters.get(name)
+            path_before, reason_before = unit.adapters.get(name), unit.adapters_missing.get(name)
             unit.adapters[name] = path
-            if unit.life.state is State.READY:
-                await unit.load_adapter(name)
-            reason = unit.adapters_missing.get(name) if unit.life.state is State.READY else None
+            if unit.life.state is not State.READY:
+                continue
+            await unit.load_adapter(name)
+            reason = unit.adapters_missing.pop(name, None)
             if reason is not None:
-                unit.adapters_missing.pop(name)
-                if before is None:
-                    del unit.adapters[name]
-                else:
-                    unit.adapters[name] = before
+                del unit.adapters[name]
+                if path_before is not None:
+                    unit.adapters[name] = path_before
+                if reason_before is not None:
+                    unit.adapters_missing[name] = reason_before
                 raise EngineFailed(unit.name, reason)
         self._lives.turn()
 
     async def unload_adapter(self, backend: str, name: str) -> None:
         """Serve it no longer; KeyError for an unknown backend or adapter."""
         units = self._lives.replicas(backend)
+        del units[0].adapters[name]
         for unit in units:
-            del unit.adapters[name]
+            unit.adapters.pop(name, None)
             unit.adapters_missing.pop(name, None)
         self._lives.turn()
         for unit in units:
@@ -271,7 +280,8 @@ class Fleet:
 
     def _unit(self, name: str, config: BackendConfig) -> Unit:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
-        generation = max((unit.life.generation for unit in self._lives.departed if unit.name == name), default=0)
+        before = [*self._lives.everyone(), *self._lives.departed]
+        generation = max((unit.life.generation for unit in before if unit.name == name), default=0)
         return Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
 
     def _join(self, name: str, config: BackendConfig) -> Unit:
@@ -281,14 +291,27 @@ class Fleet:
         return unit
 
     def _replace(self, unit: Unit, config: BackendConfig) -> None:
+        if unit.life.state is State.READY and not unit.is_leaving and self._is_counted(config):
+            # There may be room for both: the old one serves until the new one does.
+            self._lives.bequeath(unit, self._unit(unit.name, config), self.drain_s)
+            return
         unit.starts_after = unit.starts_after or unit.life.state not in (State.STOPPED, State.FAILED)
         unit.is_leaving = False
         unit.successor = config
         self._lives.post(unit, StopAsked(self.drain_s))
 
+    def _is_counted(self, config: BackendConfig) -> bool:
+        """Whether it is known what it takes, so that a second one beside it is no gamble."""
+        if not isinstance(config, ManagedConfig):
+            return False
+        need = config.need()
+        return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
+
     def _order(self, backend: str, event: Event) -> None:
         for unit in self._lives.replicas(backend):
             if not self._lives.is_closing:
+                heir = self._lives.disinherit(unit.name)
+                unit.successor = heir.config if heir is not None else unit.successor
                 self._lives.post(unit, event)
 
     def _outcome(self, unit: Unit) -> Outcome:
@@ -302,7 +325,7 @@ class Fleet:
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
         self._lives.is_closing = True
-        units = [*self._lives.units.values(), *self._lives.departed]
+        units = [*self._lives.everyone(), *self._lives.departed]
         for unit in units:
             unit.unwatch()
             unit.kill()

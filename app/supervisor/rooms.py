@@ -54,19 +54,19 @@ class Rooms:
                 unit.place = None
         now = self._now()
         happens, self.look_at = self._unload(units, now)
-        wishes = [self._wish(unit) for unit in units if unit.life.is_waiting]
+        named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its heir have one name
+        wishes = [self._wish(key, unit) for key, unit in named.items() if unit.life.is_waiting]
         if not wishes:
             return happens
-        holders = [self._holder(unit, unit.place) for unit in units if unit.place is not None]
+        holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
         holders += [Holder(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
         orders, look_at = schedule(wishes, holders, self.bounds, now)
         self.look_at = min(self.look_at, look_at)
-        named = {unit.name: unit for unit in units}
         for order in orders:
             unit = named[order.name]
             match order:
                 case Go(place=place):
-                    unit.place = unit.place or place
+                    unit.place = unit.place if unit.life.is_asleep else place
                     happens.append((unit, Placed()))
                 case MakeWay(may_sleep=may_sleep):
                     log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
@@ -96,23 +96,24 @@ class Rooms:
         generations = {0, unit.life.generation}
         return bool(unit.waiters) or any(self._held(unit.name, generation) for generation in generations)
 
-    def _wish(self, unit: Unit) -> Wish:
+    def _wish(self, key: str, unit: Unit) -> Wish:
         is_asked = bool(unit.waiters) or unit.is_ordered or self._held(unit.name, 0) > 0
-        return Wish(unit.name, _need(unit), unit.life.since, is_asked, unit.is_early)
+        return Wish(key, _need(unit), unit.life.since, is_asked, unit.is_early)
 
-    def _holder(self, unit: Unit, place: Place) -> Holder:
+    def _holder(self, key: str, unit: Unit, place: Place) -> Holder:
         life = unit.life
         asleep = Place(memory_gb=place.memory_gb)
         if life.is_asleep and life.state in (State.SLEEPING, State.STARTING) and not life.is_warming:
-            rests = Loaded(unit.name, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
-            return Holder(unit.name, asleep, loaded=rests, is_pinned=unit.is_pinned)
+            rests = Loaded(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
+            return Holder(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
         serves = life.state is State.READY
-        loaded = Loaded(unit.name, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
+        is_starting = life.state is State.STARTING and life.has_process and not life.is_ending
+        loaded = Loaded(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
         return Holder(
-            name=unit.name,
+            name=key,
             place=place,
-            is_starting=life.state is State.STARTING and life.has_process and not life.is_ending,
-            is_leaving=life.state is not State.STARTING and not serves,
+            is_starting=is_starting,
+            is_leaving=not is_starting and not serves,  # also the remains of what crashed
             loaded=loaded,
             asleep=asleep if unit.sleep_level else None,
             is_pinned=unit.is_pinned,
