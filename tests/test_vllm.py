@@ -13,8 +13,9 @@ import pytest
 
 from backends import kinds
 from backends.base import Endpoint, Probe, Usage
-from backends.config import VllmConfig
+from backends.config import RemoteConfig, VllmConfig
 from backends.errors import EngineFailed
+from backends.remote import Remote
 from backends.vllm import CannotStart, Vllm
 
 MODEL = "org/model"
@@ -289,3 +290,15 @@ async def test_adapters_are_listed_and_forgetting_an_unknown_one_is_nothing() ->
         await adapters.unload(endpoint, "other")
 
     assert asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": "other"})
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_one_that_somebody_else_runs_is_watched_by_its_metrics(status: int) -> None:
+    listed = {"data": [{"id": "big", "owned_by": "vllm"}]}
+
+    async with told({"/v1/models": (200, listed), "/metrics": (status, METRICS)}) as (endpoint, asked):
+        remote = Remote("far", RemoteConfig(kind="remote", url=endpoint.address))
+        probe = await remote.probe(remote.endpoint(1, 0, ""))
+
+    assert [path for path, _ in asked] == ["/v1/models", "/metrics"]
+    assert (probe.models, probe.in_flight) == (("big",), 7 if status == 200 else None)
