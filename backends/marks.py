@@ -39,18 +39,23 @@ def bury(mark: str, pid: int | None = None) -> int:
             if not (is_tidying and guard.is_tracker(one)):
                 with contextlib.suppress(OSError):
                     os.kill(one, signal.SIGKILL)
-        if not _reap(seen) and not alive:
+        # Of its group are also those that had died before they could be seen here, and became our children only then.
+        groups = () if pid is None else (-pid,)
+        if not _reap([*seen, *groups]) and not alive:
             break
         time.sleep(0.01)
     return len(seen)
 
 
 def _reap(pids: Iterable[int]) -> bool:
-    """Take the exits of our children among these; whether one of them is still running."""
+    """Take the exits of our children among these (negative: of a group); whether one of them is still running."""
     is_any_running = False
     for pid in pids:
         with contextlib.suppress(OSError):  # not our child, or taken before
-            is_any_running |= os.waitpid(pid, os.WNOHANG)[0] == 0
+            while (taken := os.waitpid(pid, os.WNOHANG)[0]) != 0:
+                if taken == pid:
+                    break
+            is_any_running |= taken == 0
     return is_any_running
 
 

@@ -41,13 +41,13 @@ class Remote:
         return Endpoint(self.name, generation, address, headers, self._config.timeouts.values(), usage=Usage.TRY)
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Up when its list of models answers, or when it is there and has no such list. A vLLM tells its work besides."""
+        """Up when its list of models answers, or when it is there and has no such list; a vLLM also tells its work."""
         try:
             reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
         except BackendError as exc:
             return Probe(False, exc.message)
         match reply.status:
-            case 200:
+            case status if 200 <= status < 300:
                 listed = reply.json()
                 seen = await self._figures(endpoint) if _is_vllm(listed) else None
                 if seen is None:

@@ -35,6 +35,17 @@ child.stdout.readline()
 print(child.pid, flush=True)
 time.sleep(600)
 """
+# Has a child that ends as soon as its parent is gone, and so becomes nobody's it knows of.
+FOLLOWED = """
+import os, sys, time
+reads, writes = os.pipe()
+if os.fork() == 0:
+    os.close(writes)
+    print(os.getpid(), flush=True)
+    os.read(reads, 1)
+    os._exit(0)
+time.sleep(600)
+"""
 # Leaves a file of shared memory and a temporary one, and says where; as after SIGKILL nobody tidies up.
 SHARING = """
 import os, time
@@ -224,6 +235,17 @@ async def test_shared_memory_and_temporary_files_go_with_the_engine_whoever_is_k
 
     assert not is_file(memory)
     assert not is_file(left)
+
+
+async def test_what_ends_with_a_killed_guard_leaves_no_zombie() -> None:
+    process.adopt_orphans()
+    running = await spawn(Launch((sys.executable, "-S", "-c", FOLLOWED), {}), "followed:gpu:1")
+    child = int(await printed(running))
+
+    os.kill(running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_there(child)
 
 
 async def seen(running: Process, shared: str) -> None:
