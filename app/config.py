@@ -54,6 +54,7 @@ class ServerConfig(_Section):
     drain_s: float = Field(30.0, ge=0, le=86_400, description="Seconds that running requests have at the end.")
     root_path: str = Field("", pattern=r"^(/[^\s?#]*[^/\s?#])?$", description="Path under which a proxy shows us.")
     docs: bool = Field(False, description="Serve the interactive API description under /docs.")
+    access_log: bool = Field(False, description="Log a line for every model request; failures are always logged.")
     cors_origins: tuple[Origin, ...] = Field((), description="Origins whose pages may call us; none by default.")
     max_body_bytes: Size = Field(_DEFAULT.max_body_bytes, description="Largest request body.")
     max_answer_bytes: Size = Field(_DEFAULT.max_answer_bytes, description="Largest answer that is not a stream.")

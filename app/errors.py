@@ -61,7 +61,7 @@ def problem(error: backend.BackendError) -> Problem:
     """The one translation of an engine's failure."""
     if isinstance(error, backend.Rejected):
         return Problem(error.status, error.code, error.message, type_=error.type, param=error.param)
-    status, code, may_retry = TABLE[type(error)]
+    status, code, may_retry = _row(error)
     headers = {"x-should-retry": "true" if may_retry else "false"}
     if status in (429, 503):
         seconds = getattr(error, "retry_after_s", None)
@@ -72,7 +72,12 @@ def problem(error: backend.BackendError) -> Problem:
 
 def outcome(error: backend.BackendError) -> str:
     """The failure as a metric's label: one of a fixed set, so never the code that an engine made up."""
-    return "engine_rejected" if isinstance(error, backend.Rejected) else TABLE[type(error)][1]
+    return "engine_rejected" if isinstance(error, backend.Rejected) else _row(error)[1]
+
+
+def _row(error: backend.BackendError) -> tuple[int, str, bool]:
+    """A kind of engine may refine a failure (backends/gguf.py): the nearest known one counts."""
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
 def retry_after(seconds: float) -> dict[str, str]:
@@ -105,3 +110,9 @@ def unauthorized(message: str) -> Problem:
 def forbidden(message: str) -> Problem:
     """A key that may not do this."""
     return Problem(403, "not_allowed", message)
+
+
+def internal_error() -> Problem:
+    """Our own mistake. An engine may have had the request, so an SDK must not send it again by itself."""
+    message = "The gateway made a mistake; it is in its log."
+    return Problem(500, "internal_error", message, headers={"x-should-retry": "false"})

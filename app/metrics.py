@@ -8,6 +8,7 @@ docs/metrics.md (a test holds it).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -38,40 +39,36 @@ class Metrics:
     """The data path's series in one registry."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._duration = Histogram(
+        histogram, counter = partial(Histogram, registry=registry), partial(Counter, registry=registry)
+        self._duration = histogram(
             "gen_ai_server_request_duration_seconds",
             "From the last byte of the request's headers to the end of the answer.",
             (*_REQUEST, "error_type"),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self._first_token = Histogram(
+        self._first_token = histogram(
             "gen_ai_server_time_to_first_token_seconds",
             "From the last byte of the request's headers to the first token of a streamed answer.",
             _REQUEST,
             buckets=_FIRST,
-            registry=registry,
         )
-        self._per_token = Histogram(
+        self._per_token = histogram(
             "gen_ai_server_time_per_output_token_seconds",
             "Mean time between the tokens of one streamed answer, after the first.",
             _REQUEST,
             buckets=_PER_TOKEN,
-            registry=registry,
         )
-        self._tokens = Histogram(
+        self._tokens = histogram(
             "gen_ai_client_token_usage",
             "Tokens of one request, by gen_ai_token_type (input, output).",
             (*_REQUEST, "gen_ai_token_type"),
             buckets=_TOKENS,
-            registry=registry,
         )
-        self._overhead = Histogram(
+        self._overhead = histogram(
             "modelport_overhead_seconds",
-            "The gateway's own part: from a request's last header byte until it goes to the engine, waits excluded.",
+            "The gateway's own part: from a request's last header byte until it goes to a first engine, without waits.",
             _REQUEST,
             buckets=_OVERHEAD,
-            registry=registry,
         )
         self._in_flight = Gauge(
             "modelport_in_flight",
@@ -80,23 +77,20 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
-        self._attempts = Counter(
+        self._attempts = counter(
             "modelport_attempts_total",
             "Requests sent to an engine, or refused by it before it took them, by outcome.",
             ("modelport_backend", "outcome"),
-            registry=registry,
         )
-        self._stream_errors = Counter(
+        self._stream_errors = counter(
             "modelport_stream_errors_total",
             "Answers that failed after their first byte: one error event, and the connection was cut.",
             _REQUEST,
-            registry=registry,
         )
-        self._disconnects = Counter(
+        self._disconnects = counter(
             "modelport_client_disconnects_total",
             "Clients that left before the end of their answer.",
             _REQUEST,
-            registry=registry,
         )
         self._bound: dict[tuple[str, str, str], Children] = {}
         self._errors: dict[tuple[str, str, str, str], Histogram] = {}

@@ -60,14 +60,25 @@ def order(table: Table, model: Model, in_flight: Callable[[str], int], dice: Cal
     among equal weights the one with the fewest requests in flight.
     """
     seen: set[tuple[str, str]] = set()
-    for name in [model.name, *model.fallbacks]:
-        chosen = model if name == model.name else table.models.get(table.aliases.get(name, name))
-        if chosen is None:
-            continue
+    for chosen in _with_fallbacks(table, model):
         for target in _order(table, chosen.targets, in_flight, dice):
             if (target.backend, target.model) not in seen:
                 seen.add((target.backend, target.model))
                 yield target
+
+
+def _with_fallbacks(table: Table, model: Model) -> Iterator[Model]:
+    """The model, then each of its fallbacks with that one's own behind it; none twice, so a cycle ends."""
+    seen: set[str] = set()
+    waiting = [model]
+    while waiting:
+        chosen = waiting.pop(0)
+        if chosen.name in seen:
+            continue
+        seen.add(chosen.name)
+        yield chosen
+        known = (table.models.get(table.aliases.get(name, name)) for name in chosen.fallbacks)
+        waiting[:0] = [each for each in known if each is not None]
 
 
 def _order(

@@ -93,5 +93,6 @@ class Table(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
+    access_log: bool = False
     created: int = 0
     draining: bool = False

@@ -21,6 +21,7 @@ from backends.exchange import Exchange
 # Below the shortest idle timeout in the field (uvicorn's and cpp-httplib's 5 s): a connection that the engine is about
 # to close is never used. At that instant 66 of 600 POSTs failed (docs/decisions.md, "Retries").
 IDLE_S = 1.5
+_SWEEP_S = IDLE_S / 3
 MAX_IDLE_PER_ADDRESS = 256
 _JOIN_BYTES = 64 * 1024
 
@@ -84,7 +85,7 @@ class Upstream:
     """Owns every connection to every engine of one relay."""
 
     def __init__(self) -> None:
-        self._routes: dict[tuple[str, int, str], _Route] = {}
+        self._routes: dict[str, tuple[Endpoint, _Route]] = {}
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -94,6 +95,11 @@ class Upstream:
     def connections(self) -> int:
         """How many are open now, idle ones included."""
         return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many of them wait for another request."""
+        return sum(map(len, self._idle.values()))
 
     async def open(self, endpoint: Endpoint, call: Call) -> Exchange:
         """Send `call` once and wait for the head of its answer, at most `timeouts.first_byte_s`.
@@ -126,12 +132,6 @@ class Upstream:
             raise
         return exchange
 
-    def forget(self, endpoint: Endpoint) -> None:
-        """Drop what is kept for an endpoint whose engine is gone."""
-        where = self._routes.pop(_key(endpoint), None)
-        for connection in self._idle.pop(where.address, ()) if where else ():
-            connection.abort()
-
     async def aclose(self) -> None:
         """Close every connection and wait until the loop has seen them go."""
         for connection in list(self._open):
@@ -148,11 +148,12 @@ class Upstream:
             self._emptied.set()
 
     def _route(self, endpoint: Endpoint) -> _Route:
-        key = _key(endpoint)
-        found = self._routes.get(key)
-        if found is None:
-            found = self._routes[key] = route(endpoint)
-        return found
+        known, where = self._routes.get(endpoint.engine, (None, None))
+        # A new configuration may change an endpoint's key or address without a new start of the engine.
+        if where is None or (known is not endpoint and known != endpoint):
+            where = route(endpoint)
+            self._routes[endpoint.engine] = endpoint, where
+        return where
 
     def _pick(self, where: _Route) -> Connection | None:
         idle = self._idle.get(where.address)
@@ -200,7 +201,7 @@ class Upstream:
         connection.release()
         idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(IDLE_S, self._sweep)
+            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -211,11 +212,7 @@ class Upstream:
                 connection.abort()
             if not idle:
                 del self._idle[address]
-        self._sweeper = loop.call_later(IDLE_S, self._sweep) if self._idle else None
-
-
-def _key(endpoint: Endpoint) -> tuple[str, int, str]:
-    return endpoint.engine, endpoint.generation, endpoint.address
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
 
 
 def _why(exc: Exception) -> str:

@@ -39,7 +39,8 @@ class Wishes:
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def wanted(self, backend: str) -> Outcome:
-        wish = self.asked[backend] = asyncio.get_running_loop().create_future()
+        wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.asked[backend] = wish
         self.leases_changed()
         return await wish
 
@@ -84,6 +85,10 @@ class Rig:
         """The same, applied by the relay when this returns."""
         self.publish(**changes)
         await self.wishes.until(lambda: self.leases.is_applied(self.table.version))
+
+    def drain(self, seconds: float) -> None:
+        """Take no new connection, finish what runs."""
+        self._hub.drain(seconds)
 
     async def ask(self, path: str = "/v1/chat/completions", body: object = b"", **more: object) -> Reply:
         """POST when there is a body, else GET."""

@@ -153,5 +153,11 @@ def until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
 
 
 def alive(pids: Sequence[int]) -> list[int]:
-    """Those that exist, zombies included."""
+    """Those that exist, zombies included; but for orphans that came to us, whose exits we take.
+
+    An earlier test may have made this process a subreaper, as the supervisor is one.
+    """
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
     return [pid for pid in pids if Path(f"/proc/{pid}").exists()]

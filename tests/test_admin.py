@@ -287,7 +287,8 @@ async def test_a_bug_is_a_500_without_its_traceback(client: httpx.AsyncClient) -
     answer = await client.get("/admin/backends/broken/logs")
 
     assert answer.status_code == 500
-    assert _error(answer)["message"] == "The gateway failed; see its log."
+    assert _error(answer)["message"] == "The gateway made a mistake; it is in its log."
+    assert answer.headers["x-should-retry"] == "false"
 
 
 async def test_the_description_is_of_the_whole_gateway(client: httpx.AsyncClient) -> None:

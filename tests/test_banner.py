@@ -33,6 +33,12 @@ def test_it_says_where_it_listens_and_what_it_serves() -> None:
     assert "  ollama/*     stopped   daemon" in text
 
 
+def test_what_nobody_configured_is_not_listed() -> None:
+    text = banner(_table(), version="1", url=URL, is_loopback=True, chat_model=None, unasked=frozenset({"daemon"}))
+
+    assert "ollama/*" not in text
+
+
 def test_it_says_when_other_machines_can_reach_it() -> None:
     text = banner(_table(), version="1.2.3", url=URL, is_loopback=False, chat_model=None)
 

@@ -93,7 +93,7 @@ def control(folder: Path) -> Iterator[FakeControl]:
     made = FakeControl()
     (folder / "state").mkdir()
     config = uvicorn.Config(
-        create_admin(made, "9.9"), uds=str(folder / "state" / "control.sock"), log_level="critical", lifespan="off"
+        create_admin(made, "9.9"), uds=str(folder / "state" / "control.sock"), log_config=None, lifespan="off"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

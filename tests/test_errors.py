@@ -23,7 +23,8 @@ EXPECTED = {
 
 
 def leaves(kind: type[backend.BackendError]) -> set[type[backend.BackendError]]:
-    below = kind.__subclasses__()
+    """The failures of the tree itself; kinds of engines may refine them."""
+    below = [each for each in kind.__subclasses__() if each.__module__ == backend.__name__]
     return {leaf for each in below for leaf in leaves(each)} if below else {kind}
 
 
@@ -41,6 +42,14 @@ def test_a_failure_becomes_its_status_code_and_advice(
     assert found.message == "gpu: it is what it is"
     assert ("retry-after" in found.headers) is (found.status in (429, 503))
     assert outcome(kind("gpu", "")) == expected[1]
+
+
+def test_a_refined_failure_counts_as_the_one_it_refines() -> None:
+    class Cold(backend.NotReady):
+        """One engine's own way of not being ready."""
+
+    assert problem(Cold("gpu", "")).status == 503
+    assert outcome(Cold("gpu", "")) == "engine_not_ready"
 
 
 def test_only_what_the_engine_cannot_have_taken_may_be_sent_again() -> None:

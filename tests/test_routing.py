@@ -37,6 +37,10 @@ def idle(_: str) -> int:
     return 0
 
 
+def always(point: float) -> Callable[[], float]:
+    return lambda: point
+
+
 NAMED = table(
     models=models(model("base", "gpu"), model("ollama/own", "gpu")),
     aliases={"gpt-4": "base"},
@@ -163,13 +167,27 @@ def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once
     assert found == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
 
 
+def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
+    known = models(
+        model("main", "a", fallbacks=("second", "last")),
+        model("second", "b", fallbacks=("third", "main")),
+        model("third", "c", fallbacks=("second",)),
+        model("last", "d"),
+    )
+    one = table(models=known, backends={n: backend(n) for n in "abcd"})
+
+    found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
+
+    assert found == ["a", "b", "c", "d"]
+
+
 def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
     one = model("m", "a", "b", "c")
     counts = {"a": 3, "b": 1, "c": 2}
     known = table(models=models(one), backends={n: backend(n) for n in "abc"})
 
     for point in (0.0, 0.4, 0.99):
-        found = [t.backend for t in order(known, one, counts.__getitem__, lambda point=point: point)]
+        found = [t.backend for t in order(known, one, counts.__getitem__, always(point))]
         assert found == ["b", "c", "a"]
 
 

@@ -112,8 +112,11 @@ async def test_every_backend_is_in_exactly_one_state(tmp_path: Path) -> None:
     page = _values(await scrape.render())
 
     ones = {labels for (name, labels), value in page.items() if name == "modelport_backend_state" and value == 1}
-    assert ones == {(("backend", "gpu"), ("state", "ready")), (("backend", "demo"), ("state", "starting"))}
+    assert ones == {
+        (("modelport_backend", "gpu"), ("state", "ready")),
+        (("modelport_backend", "demo"), ("state", "starting")),
+    }
     assert sum(name == "modelport_backend_state" for name, _ in page) == 2 * len(State)
-    assert page[("modelport_backend_restarts_total", (("backend", "gpu"),))] == 2
-    assert page[("modelport_backend_swaps_total", (("backend", "gpu"),))] == 0
+    assert page[("modelport_backend_restarts_total", (("modelport_backend", "gpu"),))] == 2
+    assert page[("modelport_backend_swaps_total", (("modelport_backend", "gpu"),))] == 0
     assert page[("modelport_build_info", (("version", "1.2.3"),))] == 1

@@ -103,7 +103,7 @@ def test_the_public_port_shows_health_metrics_and_description(gateway: Gateway) 
 
     assert health.json()["status"] == "ok"
     assert health.json()["models"][0]["name"] == "tiny"
-    assert 'modelport_backend_state{backend="demo",state="ready"} 1.0' in metrics.text
+    assert 'modelport_backend_state{modelport_backend="demo",state="ready"} 1.0' in metrics.text
     assert "/v1/chat/completions" in described.json()["paths"]
 
 
@@ -209,7 +209,7 @@ def test_a_killed_engine_is_started_again(gateway: Gateway) -> None:
         return (backend["state"], backend["pid"] == engine) == ("ready", False)
 
     until(is_back)
-    assert 'modelport_backend_restarts_total{backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
+    assert 'modelport_backend_restarts_total{modelport_backend="demo"} 1.0' in httpx.get(f"{gateway.url}/metrics").text
 
 
 def test_a_killed_supervisor_leaves_no_process(tmp_path: Path) -> None:
@@ -326,6 +326,19 @@ def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
         code = gateway.end(signal.SIGHUP)
 
         assert code == 0
+        assert alive(below) == []
+
+
+def test_a_terminal_that_make_keeps_the_signal_of_ends_everything_too(tmp_path: Path) -> None:
+    """`xterm -e make run`: make leads the session and keeps SIGHUP to itself; the terminal alone tells."""
+    ours, theirs = pty.openpty()
+    with running(tmp_path, start="demand", terminal=theirs) as gateway:
+        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        below = descendants(gateway.process.pid)
+        os.close(theirs)
+        os.close(ours)
+
+        assert gateway.process.wait(PATIENCE_S) == 0
         assert alive(below) == []
 
 

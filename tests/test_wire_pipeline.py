@@ -112,13 +112,17 @@ async def test_garbage_behind_a_stream_that_runs_is_refused_after_it(rig: Rig) -
         assert await client.is_closed()
 
 
-async def test_a_cut_stream_is_read_whole_by_a_client_that_has_sent_more(rig: Rig) -> None:
+@pytest.mark.parametrize(
+    "behind", [b"GET /livez HTTP/1.1\r\nx: ", post(chat(text="x" * 4_000_000))], ids=["head", "body"]
+)
+async def test_a_cut_stream_is_read_whole_by_a_client_that_has_sent_more(rig: Rig, behind: bytes) -> None:
     """A connection closed with bytes unread is reset, and the error event would be lost."""
     async with asyncio.timeout(20), Client(rig.url) as client:
-        client.send(post(chat("fault:fin_mid_stream", stream=True)) + post(chat(text="x" * 300_000)))
+        client.send(post(chat("fault:fin_mid_stream", stream=True)) + behind + b"x" * 4_000_000)
         reply = await client.reply()
 
         assert reply.is_cut
+        assert client.reader.exception() is None  # FIN, not RST
         assert reply.events[-1]["error"]["code"] == "engine_disconnected"
 
 
@@ -135,7 +139,7 @@ async def test_any_number_of_requests_in_one_write_is_answered(rig: Rig) -> None
 @pytest.mark.parametrize("behind", [b"", get("x"), post() + get("y"), post(chat(text="x" * 40_000)), b"GET /li"])
 @pytest.mark.parametrize("in_one_write", [True, False])
 async def test_a_client_that_leaves_frees_its_engine_whatever_it_sent_behind(
-    rig: Rig, engine: FakeEngine, model: str, behind: bytes, in_one_write: bool
+    rig: Rig, engine: FakeEngine, model: str, behind: bytes, in_one_write: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.requests.clear()
     first = post(chat(model, stream=model.endswith("drip")))
@@ -148,6 +152,7 @@ async def test_a_client_that_leaves_frees_its_engine_whatever_it_sent_behind(
     async with asyncio.timeout(20):
         await record.closed_by_peer.wait()
         await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 0)
+    assert caplog.messages == []  # uvicorn has nothing to complain of
     assert [r.scenario for r in engine.posts] == [record.scenario]  # what waited behind was never begun
     assert rig.sample("modelport_in_flight") == 0
 

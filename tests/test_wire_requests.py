@@ -14,6 +14,8 @@ from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, chat, request
 from tests.rig import Rig, backend, models, running
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 BODY = json.dumps(chat()).encode()
 CHAT = "/v1/chat/completions"
 LENGTH = b"content-length: %d" % len(BODY)
@@ -123,6 +125,7 @@ UNKNOWN = {
     "dots": (b"GET /v1/../livez HTTP/1.1", 404, "route_not_found"),
     "two slashes": (b"GET //livez HTTP/1.1", 404, "route_not_found"),
     "an asterisk": (b"GET * HTTP/1.1", 404, "route_not_found"),
+    "options of nothing": (b"OPTIONS /nothing HTTP/1.1", 404, "route_not_found"),
     "nothing but a query": (b"GET /?a=b HTTP/1.1", 404, "route_not_found"),
     "a model route asked to read": (b"GET /v1/chat/completions HTTP/1.1", 405, "method_not_allowed"),
     "an embedding asked to read": (b"GET /v1/embeddings?x=y HTTP/1.1", 405, "method_not_allowed"),
@@ -162,7 +165,6 @@ def assert_refused(reply: Reply, status: int, code: str) -> None:
     assert reply.headers["content-type"] == "application/json"
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("data", "status", "code"), REFUSED.values(), ids=REFUSED)
 async def test_what_is_not_a_request_is_refused_in_json(rig: Rig, data: bytes, status: int, code: str) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
@@ -174,7 +176,6 @@ async def test_what_is_not_a_request_is_refused_in_json(rig: Rig, data: bytes, s
         assert await client.is_closed()
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("first", "status", "code"), UNKNOWN.values(), ids=UNKNOWN)
 async def test_what_is_not_served_is_said_so_and_the_connection_stays(
     rig: Rig, first: bytes, status: int, code: str
@@ -188,7 +189,6 @@ async def test_what_is_not_served_is_said_so_and_the_connection_stays(
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("headers", "body"), UPGRADES.values(), ids=UPGRADES)
 async def test_a_wish_for_another_protocol_is_answered_as_a_plain_request(
     rig: Rig, headers: list[bytes], body: bytes
@@ -205,7 +205,6 @@ async def test_a_wish_for_another_protocol_is_answered_as_a_plain_request(
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("name", UPGRADES)
 async def test_such_a_wish_may_come_byte_by_byte(rig: Rig, name: str) -> None:
     headers, body = UPGRADES[name]
@@ -219,7 +218,6 @@ async def test_such_a_wish_may_come_byte_by_byte(rig: Rig, name: str) -> None:
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_frames_of_a_web_socket_are_no_request(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(get(b"GET /livez HTTP/1.1", b"connection: Upgrade", b"upgrade: websocket") + b"\x81\x85junk")
@@ -229,7 +227,6 @@ async def test_frames_of_a_web_socket_are_no_request(rig: Rig) -> None:
         assert await client.is_closed()
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_request_may_come_byte_by_byte(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         for data in (request("POST", CHAT, BODY), post(CHUNKED, body=ONE_CHUNK)):
@@ -240,7 +237,6 @@ async def test_a_request_may_come_byte_by_byte(rig: Rig) -> None:
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_empty_lines_before_a_request_do_no_harm(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(b"\r\n\r\n")
@@ -248,7 +244,6 @@ async def test_empty_lines_before_a_request_do_no_harm(rig: Rig) -> None:
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_trailers_and_chunk_extensions_are_read_and_dropped(rig: Rig) -> None:
     chunk = b"%x;name=value\r\n%b\r\n0\r\nhost: other\r\nx-request-id: other\r\n\r\n" % (len(BODY), BODY)
     async with asyncio.timeout(20), Client(rig.url) as client:
@@ -260,7 +255,6 @@ async def test_trailers_and_chunk_extensions_are_read_and_dropped(rig: Rig) -> N
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_client_that_expects_100_is_told_to_go_on(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post(b"expect: 100-continue", LENGTH, body=b""))
@@ -273,7 +267,6 @@ async def test_a_client_that_expects_100_is_told_to_go_on(rig: Rig) -> None:
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_a_client_that_expects_100_is_refused_before_it_sends(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post(b"expect: 100-continue", b"content-length: 999999999", body=b""))
@@ -283,7 +276,6 @@ async def test_a_client_that_expects_100_is_refused_before_it_sends(rig: Rig) ->
         assert reply.headers["connection"] == "close"
 
 
-@pytest.mark.asyncio(loop_scope="module")
 async def test_an_http_1_0_client_gets_no_chunks_and_the_end_of_the_connection(rig: Rig) -> None:
     body = json.dumps(chat(stream=True)).encode()
     async with asyncio.timeout(20), Client(rig.url) as client:
@@ -296,7 +288,6 @@ async def test_an_http_1_0_client_gets_no_chunks_and_the_end_of_the_connection(r
         assert reply.events[-1] == "[DONE]"
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/v1/models/fake", "/nowhere", CHAT])
 async def test_head_has_the_headers_of_get_and_no_body(rig: Rig, path: str) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
@@ -310,9 +301,9 @@ async def test_head_has_the_headers_of_get_and_no_body(rig: Rig, path: str) -> N
         assert await is_alive(client)
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("/v1/models", "GET, HEAD, OPTIONS"), (CHAT, "POST, OPTIONS"), ("*", "GET, HEAD, OPTIONS")]
+    ("path", "allowed"),
+    [("/v1/models", "GET, HEAD, OPTIONS"), (CHAT, "POST, OPTIONS"), ("*", "GET, HEAD, POST, OPTIONS")],
 )
 async def test_options_tells_what_is_allowed(rig: Rig, path: str, allowed: str) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
@@ -328,7 +319,6 @@ async def test_options_tells_what_is_allowed(rig: Rig, path: str, allowed: str) 
 IDS = {"plain-1.2:3_4": True, "x" * 128: True, "x" * 129: False, "a b": False, "<script>": False, "é": False, "": False}
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("given", IDS)
 async def test_a_request_id_is_kept_when_it_is_harmless_and_else_replaced(rig: Rig, given: str) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:

@@ -28,8 +28,7 @@ _MARKS = (
     b'"finish_reason": "',
     b"data:\n",
     b"data: \n",
-    b"data:\r",
-    b"data: \r",
+    b"\r",  # other line ends than LF are rare: no searches of their own
 )
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
@@ -106,7 +105,7 @@ class Reader:
         if not whole:
             return b""
         if self.has_token and not any(mark in whole for mark in _MARKS):
-            self._events += whole.startswith(b"data:") + whole.count(b"\ndata:") + whole.count(b"\rdata:")
+            self._events += whole.startswith(b"data:") + whole.count(b"\ndata:")
             return whole.replace(*self._rename) if self._rename else whole
         kept: list[bytes] = []
         for event in sse.split(whole):

@@ -14,9 +14,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 if TYPE_CHECKING:
     from app.relay.wire import Wire
 
-# A reader that does not read what is left when we hang up.
-CUT_GRACE_S = 5.0
-
 
 class Line:
     """Bound to one request's own cycle, so that a pipelined successor is never touched."""

@@ -37,6 +37,7 @@ class Plan(msgspec.Struct, frozen=True):
     is_stream: bool
     wants_usage: bool
     body: bytes
+    principal: str | None = None  # the name of the key that asks
 
     def edited(self, model: str, *, asks_usage: bool) -> bytes:
         """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
@@ -72,6 +73,7 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
         is_stream=bool(head.stream) and operation.name != "embeddings",
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
+        principal=key.name if key is not None else None,
     )
 
 

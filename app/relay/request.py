@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -42,6 +43,7 @@ class Request:
         given = self.headers.get("x-request-id", "")
         # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
+        self.upload_s = 0.0  # spent waiting for the body
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:
@@ -98,6 +100,7 @@ class Request:
             raise _too_large(limit)
         pieces: list[bytes] = []
         size = 0
+        began = time.perf_counter()
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
@@ -108,6 +111,7 @@ class Request:
                 raise _too_large(limit)
             pieces.append(piece)
             if not message.get("more_body", False):
+                self.upload_s = time.perf_counter() - began
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- the answer

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import structlog
 
-from app.errors import JSON, Problem, forbidden, method_not_allowed, not_found, problem
+from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem
 from app.relay import body as bodies
 from app.relay.dispatch import Dispatcher
 from app.relay.link import Link
@@ -32,9 +32,9 @@ log = structlog.get_logger()
 OPEN = frozenset({"/version", "/openapi.json", "/docs"})
 FOR_ADMINS = frozenset({"/metrics"})
 ADMIN_PREFIX = "/admin/"
+MODEL_PREFIX = "/v1/models/"
+_ALL = "GET, HEAD, POST, OPTIONS"
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
-_READS = "GET, HEAD, OPTIONS"
-
 Handler = Callable[[Request], Awaitable[None]]
 
 
@@ -75,7 +75,7 @@ class Routes:
         except Exception:  # the top of a request's task
             log.error("request broke the relay", request_id=request.id, exc_info=True)
             if not request.line.is_started:
-                request.refuse(Problem(500, "internal_error", "The gateway made a mistake; it is in its log."))
+                request.refuse(internal_error())
             else:
                 request.line.cut()
         finally:
@@ -83,21 +83,30 @@ class Routes:
 
     async def _route(self, request: Request) -> None:
         path = self._path(request)
-        operation = OPERATIONS.get(path)
-        if request.method == "OPTIONS":
-            self._options(request, path)
-        elif operation is not None:
-            if request.method != "POST":
-                raise method_not_allowed("POST, OPTIONS")
-            await self._operate(request, operation)
-        elif path in self._reads or path.startswith("/v1/models/"):
-            if request.method not in ("GET", "HEAD"):
-                raise method_not_allowed(_READS)
-            await self._reads.get(path, self._model)(request)
-        elif path in OPEN or path in FOR_ADMINS or path.startswith(ADMIN_PREFIX):
-            await self._forward(request, path)
-        else:
+        is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
+        methods = _ALL if is_about_all else self._methods(path)
+        if methods is None:
             raise not_found()
+        if request.method not in methods.split(", "):
+            raise method_not_allowed(methods)
+        if request.method == "OPTIONS":
+            self._options(request, methods)
+        elif path in OPERATIONS:
+            await self._operate(request, OPERATIONS[path])
+        elif path in self._reads or path.startswith(MODEL_PREFIX):
+            await self._reads.get(path, self._model)(request)
+        else:
+            await self._forward(request, path)
+
+    def _methods(self, path: str) -> str | None:
+        """What a route takes, as `Allow` says it; None where there is no route."""
+        if path in OPERATIONS:
+            return "POST, OPTIONS"
+        if path in self._reads or path.startswith(MODEL_PREFIX) or path in OPEN or path in FOR_ADMINS:
+            return "GET, HEAD, OPTIONS"
+        if path.startswith(ADMIN_PREFIX):
+            return _ALL
+        return None
 
     @staticmethod
     def _path(request: Request) -> str:
@@ -124,7 +133,7 @@ class Routes:
 
     async def _model(self, request: Request) -> None:
         key = request.principal(time.time())
-        name = unquote(self._path(request).removeprefix("/v1/models/"))
+        name = unquote(self._path(request).removeprefix(MODEL_PREFIX))
         names = visible(request.table, key)
         exact = request.table.aliases.get(name, name)
         if exact not in names:
@@ -183,10 +192,7 @@ class Routes:
 
     # -- OPTIONS
 
-    def _options(self, request: Request, path: str) -> None:
-        methods = "POST, OPTIONS" if path in OPERATIONS else _READS
-        if path.startswith(ADMIN_PREFIX):
-            methods = "GET, HEAD, POST, OPTIONS"
+    def _options(self, request: Request, methods: str) -> None:
         headers = {"allow": methods, **request.base}
         if "access-control-allow-origin" in headers and "access-control-request-method" in request.headers:
             headers |= {

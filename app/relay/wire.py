@@ -7,6 +7,8 @@ connections for `idle_s`, a reader that takes nothing for `stalled_reader_s` is 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,15 +20,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.errors import JSON, Problem
-from app.relay.line import CUT_GRACE_S, Line
+from app.relay.line import Line
 from app.table import Limits
 
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
+_RESET = struct.pack("ii", 1, 0)  # linger, for no time
 # What is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
-# After we hung up: a client that neither sends nor reads for so long is dropped.
+# After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
 
 
@@ -49,6 +52,7 @@ class Wire(HttpToolsProtocol):
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
         self._in_head = True
+        self._awaits_body = False
         self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
         self._is_owed = False  # the next request waits until this client has read its answers
@@ -104,8 +108,7 @@ class Wire(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._in_head and self._head_bytes == 0:
-            self._await(self._limits.headers_s, self._late_head)
+        is_first = self._in_head and self._head_bytes == 0
         self._head_bytes += len(data)
         try:
             self._parse(data)
@@ -114,6 +117,11 @@ class Wire(HttpToolsProtocol):
             return
         if self._head_bytes > MAX_HEAD_BYTES:  # also a trailer or a chunk's extension without end
             self.refuse(_too_large())
+        elif self._in_head and self._head_bytes and is_first:
+            self._await(self._limits.headers_s, self._late_head)
+        elif not self._in_head and not self._awaits_body and not self._is_refused:
+            self._awaits_body = True
+            self._await(self._limits.body_s, self._late_body)
 
     def _parse(self, data: bytes) -> None:
         """Answer what asks for another protocol (Java's client does, with every first request) as if it had not.
@@ -154,9 +162,7 @@ class Wire(HttpToolsProtocol):
         super().on_headers_complete()
         line.cycle = self.cycle
         self._lines.append(line)
-        if self.pipeline:
-            self.flow.resume_reading()
-        self._await(self._limits.body_s, self._late_body)
+        self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
     def _check_head(self) -> None:
         version = self.parser.get_http_version()
@@ -222,7 +228,6 @@ class Wire(HttpToolsProtocol):
             return
         self._is_hanging_up = True
         self._settle_deadline()
-        self.pipeline.clear()
         is_sending = not self._in_head or self._is_refused or bool(self._early)
         if is_sending and self.transport.can_write_eof() and not self.transport.is_closing():
             self._is_refused = True
@@ -231,7 +236,7 @@ class Wire(HttpToolsProtocol):
             self._linger(LINGER_S, self.loop.time() + self._limits.body_s)
         else:
             self.transport.close()
-            self._linger(CUT_GRACE_S, None)
+            self._linger(self._limits.stalled_reader_s, None)
 
     def _linger(self, wait_s: float, until: float | None) -> None:
         self._settle_stall()
@@ -240,7 +245,7 @@ class Wire(HttpToolsProtocol):
     def _check_linger(self, wait_s: float, until: float | None, before: int) -> None:
         is_late = until is not None and self.loop.time() > until
         if is_late or self._movement() <= before:
-            self.transport.abort()
+            self._drop()
         else:
             self._linger(wait_s, until)
 
@@ -285,6 +290,12 @@ class Wire(HttpToolsProtocol):
         if self._is_owed:
             self.on_response_complete()
 
+    def _drop(self) -> None:
+        """End a connection whose client does not read. Without the reset the system would keep what it has not read,
+        megabytes of it, and go on offering it for minutes after we closed."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
     def _settle_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
@@ -296,7 +307,7 @@ class Wire(HttpToolsProtocol):
     def _check_reader(self, waiting: int) -> None:
         now = self.transport.get_write_buffer_size()
         if now >= waiting:
-            self.transport.abort()
+            self._drop()
         else:
             self._watch_reader(now)
 

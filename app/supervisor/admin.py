@@ -19,7 +19,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.document import ConfigError
-from app.errors import JSON, Problem, bad_request, method_not_allowed, not_found
+from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
 from app.supervisor import openapi
 from app.supervisor.answers import (
     AdapterOrder,
@@ -282,4 +282,4 @@ async def _invalid(_request: Request, exc: Exception) -> Response:
 
 async def _failed(_request: Request, _exc: Exception) -> Response:
     # Raised again behind this answer, so uvicorn logs it with its traceback.
-    return _answer(Problem(500, "internal_error", "The gateway failed; see its log."))
+    return _answer(internal_error())

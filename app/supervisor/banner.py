@@ -12,12 +12,24 @@ from app.table import Backend, Table
 from backends.base import State
 
 
-def banner(table: Table, *, version: str, url: str, is_loopback: bool, chat_model: str | None) -> str:
-    """The address, the public names with their states, and a `curl` line that works as printed."""
+def banner(
+    table: Table,
+    *,
+    version: str,
+    url: str,
+    is_loopback: bool,
+    chat_model: str | None,
+    unasked: frozenset[str] = frozenset(),
+) -> str:
+    """The address, the public names with their states, and a `curl` line that works as printed.
+
+    What `unasked` backends would serve is left out: nobody configured them, they are only looked for.
+    """
     where = "only this machine can reach it" if is_loopback else "other machines can reach it"
     lines = [f"Modelport {version} listens on {url} ({where})", ""]
     rows = [(model.name, model.state.value, ", ".join(model.backends)) for model in models(table)]
-    rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in table.wildcards]
+    asked = [wildcard for wildcard in table.wildcards if wildcard.backend not in unasked]
+    rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in asked]
     width = max((len(name) for name, _, _ in rows), default=0)
     lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows]
     lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
@@ -31,7 +43,9 @@ def curl(url: str, chat_model: str | None, *, has_keys: bool) -> str:
     key = ' -H "Authorization: Bearer $API_KEY"' if has_keys else ""
     if chat_model is None:
         return f"curl {url}/v1/models{key}"
-    body = json.dumps({"model": chat_model, "messages": [{"role": "user", "content": "What is 7+5?"}]})
+    question = [{"role": "user", "content": "What is 7+5?"}]
+    # The demo model is small: at temperature 0 it gets this right.
+    body = json.dumps({"model": chat_model, "messages": question, "temperature": 0})
     return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 

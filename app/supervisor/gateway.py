@@ -121,6 +121,9 @@ class Gateway:
             url=self._url,
             is_loopback=references.is_loopback(self.config.server.host),
             chat_model=self._chat_model(),
+            unasked=frozenset()
+            if self._options.config_path is not None
+            else frozenset(self.config.backends) - self._promised(),
         )
         _say(text)
         self._seen, lines = banner.progress({}, self._backends, self._promised(), time.monotonic())

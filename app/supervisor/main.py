@@ -159,7 +159,7 @@ class Orders:
         if not self._is_attended:
             loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
-            loop.add_signal_handler(signal.SIGHUP, self._end)
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             self._watch_terminal(loop)
 
     def _watch_terminal(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -171,12 +171,14 @@ class Orders:
         self._terminal = select.epoll()
         self._terminal.register(terminal.fileno(), 0)
 
-        def hung_up() -> None:
+        def seen() -> None:
             loop.remove_reader(self._terminal.fileno())
-            if not self.stop.is_set():
-                self._end()
+            self._hung_up()
 
-        loop.add_reader(self._terminal.fileno(), hung_up)
+        loop.add_reader(self._terminal.fileno(), seen)
+
+    def _hung_up(self) -> None:
+        self.stop.set()  # said twice, by the signal and by the terminal: that is not a second wish
 
     def _end(self) -> None:
         (self.at_once if self.stop.is_set() else self.stop).set()

@@ -34,6 +34,7 @@ def build(
         default_model=references.canonical(config, config.default_model) if config.default_model else None,
         limits=config.server.limits(),
         cors_origins=config.server.cors_origins,
+        access_log=config.server.access_log,
         root_path=config.server.root_path,
         created=created,
         draining=draining,

@@ -111,13 +111,17 @@ class _Moment(Collector):
 
 def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
     state = GaugeMetricFamily(
-        "modelport_backend_state", "1 for the state a backend is in, 0 for the others.", labels=["backend", "state"]
+        "modelport_backend_state",
+        "1 for the state a backend is in, 0 for the others.",
+        labels=["modelport_backend", "state"],
     )
     restarts = CounterMetricFamily(
-        "modelport_backend_restarts_total", "Starts of a backend after one that ended unasked.", labels=["backend"]
+        "modelport_backend_restarts_total",
+        "Starts of a backend after one that ended unasked.",
+        labels=["modelport_backend"],
     )
     swaps = CounterMetricFamily(
-        "modelport_backend_swaps_total", "How often a backend made way for another one.", labels=["backend"]
+        "modelport_backend_swaps_total", "How often a backend made way for another one.", labels=["modelport_backend"]
     )
     for life in lives:
         for each in State:

