@@ -196,14 +196,14 @@ async def test_adapters_are_listed_loaded_and_unloaded(client: httpx.AsyncClient
     told = {"backend": "demo", "adapters": [{"name": "law", "path": "/law", "reason": None}]}
 
     assert (await client.get("/admin/backends/demo/adapters")).json() == told
-    loaded = await client.post("/admin/backends/demo/adapters", json={"name": "law", "path": "/law"})
-    assert (await client.delete("/admin/backends/demo/adapters?adapter=law")).json() == loaded.json() == told
+    loaded = await client.post("/admin/backends/demo/adapters/load", json={"name": "law", "path": "/law"})
+    assert (await client.post("/admin/backends/demo/adapters/unload?adapter=law")).json() == loaded.json() == told
     assert control.orders == ["load law /law into demo", "unload law from demo"]
 
 
 @pytest.mark.parametrize("body", [{}, {"name": "law"}, {"name": "", "path": "x"}, {"name": "a", "path": "b", "c": 1}])
 async def test_an_adapter_without_name_or_folder_is_refused(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    answer = await client.post("/admin/backends/demo/adapters", json=body)
+    answer = await client.post("/admin/backends/demo/adapters/load", json=body)
 
     assert answer.status_code == 400
     _error(answer)

@@ -195,13 +195,13 @@ def _adapters(app: FastAPI, control: Control) -> None:
         with _Known(name):
             return control.adapters(name)
 
-    @app.post("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_ADAPTER)
+    @app.post("/admin/backends/{name:path}/adapters/load", tags=["admin"], responses=_ADAPTER)
     async def load(name: str, order: AdapterOrder) -> AdaptersAnswer:
         """Serve an adapter under a public name of its own, until the configuration of the backend changes."""
         with _Known(name):
             return await control.load_adapter(name, order.name, order.path)
 
-    @app.delete("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_UNKNOWN)
+    @app.post("/admin/backends/{name:path}/adapters/unload", tags=["admin"], responses=_UNKNOWN)
     async def unload(name: str, adapter: Annotated[str, Query(min_length=1)]) -> AdaptersAnswer:
         """Serve it no longer."""
         with _Known(name):

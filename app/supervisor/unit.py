@@ -101,8 +101,11 @@ class Unit:
 
     @property
     def pid(self) -> int | None:
-        """The engine's process, while it lives."""
-        return self._process.pid if self._process is not None and not self._process.exited.done() else None
+        """The engine's process, while it lives; and until its life has heard that it does not."""
+        is_known = self.life.state is State.READY
+        return (
+            self._process.pid if self._process is not None and (is_known or not self._process.exited.done()) else None
+        )
 
     @property
     def row(self) -> Backend:

@@ -40,14 +40,14 @@ def load(
 ) -> None:
     """Serve an adapter under a public name of its own. To keep it, write it into the configuration as well."""
     body = {"name": name, "path": str(folder.expanduser().absolute())}
-    _show(call("POST", _path(backend), state, body=body), as_json)
+    _show(call("POST", f"{_path(backend)}/load", state, body=body), as_json)
 
 
 def unload(
     backend: BackendArgument, name: NameArgument, state: StateOption = None, as_json: JsonOption = False
 ) -> None:
     """Serve an adapter no longer."""
-    _show(call("DELETE", _path(backend), state, params={"adapter": name}), as_json)
+    _show(call("POST", f"{_path(backend)}/unload", state, params={"adapter": name}), as_json)
 
 
 def _path(backend: str) -> str:
