@@ -254,9 +254,9 @@ class Fleet:
             await unit.load_adapter(name)
             reason = unit.adapters_missing.pop(name, None)
             if reason is not None:
-                del unit.adapters[name]
-                if path_before is not None:
-                    unit.adapters[name] = path_before
+                unit.adapters[name] = path_before or path
+                if path_before is None:
+                    del unit.adapters[name]
                 if reason_before is not None:
                     unit.adapters_missing[name] = reason_before
                 raise EngineFailed(unit.name, reason)
