@@ -29,7 +29,7 @@ def bury(mark: str, pid: int | None = None) -> int:
     seen = set() if pid is None else {pid}
     tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
     while time.monotonic() < end:
-        alive = marked(mark)
+        alive = [*marked(mark), *(() if pid is None else _group(pid))]
         seen.update(alive)
         is_tidying = time.monotonic() < tidy_at and any(map(guard.is_tracker, alive))
         if pid is not None and not is_tidying:
@@ -45,6 +45,19 @@ def bury(mark: str, pid: int | None = None) -> int:
             break
         time.sleep(0.01)
     return len(seen)
+
+
+def _group(leader: int) -> list[int]:
+    """The living processes of this group: some write a title over their environment, and so over their mark."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+                    if int(group) == leader and state not in (b"Z", b"X"):
+                        found.append(int(entry.name))
+    return found
 
 
 def _reap(pids: Iterable[int]) -> bool:

@@ -46,6 +46,17 @@ if os.fork() == 0:
     os._exit(0)
 time.sleep(600)
 """
+# Holds a semaphore together with a child that has no mark.
+UNMARKED = """
+import multiprocessing, os, subprocess, sys, time
+lock = multiprocessing.get_context("spawn").Lock()
+from multiprocessing import resource_tracker
+holds = resource_tracker.getfd()
+argv = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(argv, env={}, pass_fds=[holds])
+print("/dev/shm/sem." + lock._semlock.name.strip("/"), child.pid, flush=True)
+time.sleep(600)
+"""
 # Leaves a file of shared memory and a temporary one, and says where; as after SIGKILL nobody tidies up.
 SHARING = """
 import os, time
@@ -246,6 +257,19 @@ async def test_what_ends_with_a_killed_guard_leaves_no_zombie() -> None:
     await running.gone()
 
     assert not is_there(child)
+
+
+async def test_a_process_without_a_mark_goes_with_a_killed_guard_and_does_not_keep_the_rest() -> None:
+    process.adopt_orphans()
+    running = await spawn(Launch((sys.executable, "-c", UNMARKED), {}), "unmarked:gpu:1")
+    semaphore, child = (await printed(running)).split()
+    assert is_file(semaphore)
+
+    os.kill(running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_there(int(child))
+    assert not is_file(semaphore)
 
 
 async def seen(running: Process, shared: str) -> None:

@@ -125,6 +125,7 @@ def test_its_environment_holds_the_key_and_keeps_it_to_this_machine() -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_PORT": "20000",
+        "SPT_NOENV": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "VLLM_API_KEY": "k",

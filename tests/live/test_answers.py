@@ -126,6 +126,15 @@ def test_it_listens_on_this_machine_only(live: Live) -> None:
     assert live.group("tiny").listeners() == {"127.0.0.1"}
 
 
+def test_every_process_of_it_carries_our_mark(live: Live) -> None:
+    group = live.group("tiny")
+
+    unmarked = [pid for pid in group.pids if b"MODELPORT_MARK=" not in Path(f"/proc/{pid}/environ").read_bytes()]
+
+    assert len(group.pids) >= 3
+    assert unmarked == []
+
+
 def test_only_its_key_opens_it_and_no_secret_is_in_its_command_line(live: Live) -> None:
     group = live.group("tiny")
     key = group.environ("VLLM_API_KEY")
