@@ -75,6 +75,7 @@ class Relays:
     def __init__(self) -> None:
         self.published: list[Mapping[str, Backend]] = []
         self.leases: dict[tuple[str, int], int] = {}
+        self.returned: set[tuple[str, int]] = set()
         self.is_behind = False
         self._changed = asyncio.Condition()
         self._notices: set[asyncio.Task[None]] = set()
@@ -88,6 +89,9 @@ class Relays:
 
     def held(self, backend: str, generation: int) -> int:
         return self.leases.get((backend, generation), 0)
+
+    def has_returned(self, backend: str, generation: int) -> bool:
+        return (backend, generation) in self.returned
 
     def is_applied(self, version: int) -> bool:
         return not self.is_behind

@@ -102,9 +102,7 @@ def counting(meter: Meter, name: str, config: BackendConfig) -> Engine:
 async def serve_one(relays: Relays, fleet: Fleet) -> None:
     """A request has come and gone."""
     await relays.until_state("a", State.READY)
-    relays.leases["a", 1] = 1
-    fleet.leases_changed()
-    relays.leases.clear()
+    relays.returned.add(("a", 1))
     fleet.leases_changed()
 
 

@@ -47,6 +47,10 @@ class LeaseView(Protocol):
         """Leases on one start of one backend, over all relays."""
         ...
 
+    def has_returned(self, backend: str, generation: int) -> bool:
+        """Whether a request that used this start of it is over."""
+        ...
+
     def is_applied(self, version: int) -> bool:
         """Whether every relay routes by this table or a later one."""
         ...
@@ -68,7 +72,7 @@ class Lives:
         self.departed: list[Unit] = []
         self.is_closing = False
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
-        self.rooms = Rooms(leases.held, now, bounds)
+        self.rooms = Rooms(leases, now, bounds)
         self._publish = publish
         self._leases = leases
         self._now = now

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -21,14 +22,21 @@ from backends.lifecycle import can_start
 log = structlog.get_logger()
 
 
-class Rooms:
-    """Shares the machine out among the units. `held`: leases on one start of one backend, generation 0 for waiting."""
+class Leases(Protocol):
+    """What is held, and was. Generation 0: requests that wait for a start."""
 
-    def __init__(self, held: Callable[[str, int], int], now: Callable[[], float], bounds: Bounds) -> None:
+    def held(self, backend: str, generation: int) -> int: ...
+    def has_returned(self, backend: str, generation: int) -> bool: ...
+
+
+class Rooms:
+    """Shares the machine out among the units."""
+
+    def __init__(self, leases: Leases, now: Callable[[], float], bounds: Bounds) -> None:
         self.bounds = bounds
         self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
         self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
-        self._held = held
+        self._leases = leases
         self._now = now
 
     def observe(self, units: Iterable[Unit]) -> bool:
@@ -41,7 +49,7 @@ class Rooms:
             first = named.get(self.firsts.get(unit.name, ""))
             unit.is_early = first is not None and _is_to_be_first(first)
             is_idle = unit.life.state is State.READY and not self._is_needed(unit)
-            unit.count_leases(self._held(unit.name, unit.life.generation))
+            unit.has_served = unit.has_served or self._leases.has_returned(unit.name, unit.life.generation)
             if is_idle is (unit.idle_since is None):
                 unit.idle_since = self._now() if is_idle else None
                 is_news = True
@@ -94,10 +102,10 @@ class Rooms:
 
     def _is_needed(self, unit: Unit) -> bool:
         generations = {0, unit.life.generation}
-        return bool(unit.waiters) or any(self._held(unit.name, generation) for generation in generations)
+        return bool(unit.waiters) or any(self._leases.held(unit.name, generation) for generation in generations)
 
     def _wish(self, key: str, unit: Unit) -> Wish:
-        is_asked = bool(unit.waiters) or unit.is_ordered or self._held(unit.name, 0) > 0
+        is_asked = bool(unit.waiters) or unit.is_ordered or self._leases.held(unit.name, 0) > 0
         return Wish(key, _need(unit), unit.life.since, is_asked, unit.is_early)
 
     def _holder(self, key: str, unit: Unit, place: Place) -> Holder:

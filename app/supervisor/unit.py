@@ -62,7 +62,6 @@ class Unit:
         self.footprint: Footprint | None = None  # as its last start was measured
         self.swaps = 0  # how often it made way for another
         self.has_served = False  # this start has finished a request
-        self._leases = 0
         self._state_id = state_id
         self._post = post
         self._random = random
@@ -142,11 +141,6 @@ class Unit:
         is_loading = self.life.state is State.STARTING and self.life.has_process
         return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
 
-    def count_leases(self, held: int) -> None:
-        """So many leases are held on this start now."""
-        self.has_served |= held < self._leases
-        self._leases = held
-
     @property
     def is_pending(self) -> bool:
         """It is on its way to serve."""
@@ -176,7 +170,7 @@ class Unit:
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
         self._order = ""
-        self._leases, self.has_served = 0, False
+        self.has_served = False
         self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
         # Only then is its place free: news for those who wait for it.
         self._live.add_done_callback(lambda _: self._post(self, Tick()))
