@@ -25,7 +25,10 @@ def install(environment: Path, requirements: Path) -> int:
     """Make the environment, unless it is complete; the exit code."""
     pip = [str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     done = environment / ".complete"
-    if done.exists() or _imports(environment):
+    if done.exists():
+        return 0
+    if _imports(environment):
+        done.touch()
         return 0
     print(f"Installing vLLM for the CPU into {environment} (2.5 GB, some minutes) …", flush=True)
     venv.create(environment, with_pip=True, clear=True)
@@ -35,7 +38,7 @@ def install(environment: Path, requirements: Path) -> int:
     _run([*pip, "uninstall", "--quiet", "-y", *UNWANTED])
     _name_it_vllm(environment)
     if not _imports(environment):
-        print("vLLM was installed and cannot be imported; see above.", file=sys.stderr)
+        print(f"vLLM was installed and does not run: try {environment}/bin/vllm --version", file=sys.stderr)
         return 1
     done.touch()
     return 0
@@ -53,7 +56,8 @@ def _name_it_vllm(environment: Path) -> None:
 
 def _imports(environment: Path) -> bool:
     vllm = environment / "bin/vllm"
-    return vllm.exists() and _run([str(vllm), "--version"]) == 0
+    asked = [str(vllm), "--version"]
+    return vllm.exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0
 
 
 def _run(argv: Sequence[str]) -> int:
