@@ -10,7 +10,7 @@ import contextlib
 import math
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from app.supervisor.placement import Place
 from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
-from backends.base import Engine, Launch, Need, Probe, State
+from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
 from backends.config import BackendConfig, ManagedConfig
 from backends.errors import BackendError, EngineFailed
 from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
@@ -67,6 +67,7 @@ class Unit:
         self._random = random
         self._engine = engine
         self._process: process.Process | None = None
+        self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -247,7 +248,7 @@ class Unit:
             log.exception("engine not started", backend=self.name)
             self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
             return
-        self._process = running
+        self._process, self._explain = running, launch.explain
         self._obey()
         await self._attend(generation, launch, running)
 
@@ -311,6 +312,13 @@ class Unit:
         else:
             self._post(self, Slept(generation))
 
+    def _with_cause(self, reason: str) -> str:
+        """The reason, and what the engine printed of it, when that says anything."""
+        if self._process is None or self._explain is None:
+            return reason
+        told = self._explain(0, self._process.tail())
+        return reason if told == exit_in_words(0, ()) else f"{reason.rstrip('.')}; {told}"
+
     async def _warm_up(self, generation: int, is_asleep: bool = False) -> None:
         try:
             if is_asleep and self.engine.sleeper is not None:
@@ -319,7 +327,7 @@ class Unit:
             for name in list(self.adapters):
                 await self.load_adapter(name)
         except BackendError as exc:
-            self._post(self, WarmUpFailed(generation, exc.message))
+            self._post(self, WarmUpFailed(generation, self._with_cause(exc.message)))
         except Exception:
             log.exception("warm-up failed", backend=self.name)
             self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))

@@ -133,6 +133,17 @@ def test_a_killed_worker(gateway: Live, before: set[str]) -> None:
 
 
 @pytest.mark.full
+def test_a_killed_worker_of_two(before: set[str], tmp_path: Path) -> None:
+    """The other one waits for it, and vLLM is silent for a while before it says so."""
+    with Live(tmp_path, config(backend("tiny", tensor_parallel_size="2"))) as gateway:
+        gateway.ready("tiny")
+        group = gateway.group("tiny")
+        worker = group.named("VLLM::Worker_TP")[1]
+
+        died(gateway, "SIGKILL of one worker of two", lambda: group.kill(worker), before)
+
+
+@pytest.mark.full
 def test_a_killed_guard(gateway: Live, before: set[str]) -> None:
     group = gateway.group("tiny")
 
