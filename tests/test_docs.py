@@ -29,7 +29,7 @@ from app.supervisor.admin import create_admin
 from app.supervisor.banner import curl
 from app.supervisor.scrape import Counters, Life, Scrape
 from backends.base import State
-from backends.config import BackendConfig, ManagedConfig, TimeoutsConfig
+from backends.config import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.kinds import KINDS
 from tests.pages import ROOT, Page, page, pages
 
@@ -56,7 +56,8 @@ def settings() -> dict[str, FieldInfo]:
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
     found |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
     for kind, (config, _) in KINDS.items():
-        for name, field in own_fields(config).items():
+        adaptable = own_fields(AdaptableConfig) if issubclass(config, AdaptableConfig) else {}
+        for name, field in {**own_fields(config), **adaptable}.items():
             found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
     found |= {f"models.NAME.{name}": field for name, field in ModelConfig.model_fields.items()}
     found |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
