@@ -36,7 +36,7 @@ from tests.pages import ROOT, Page, page, pages
 PAGES = pages()
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 # Programs of others in our examples; what they are told is theirs to check.
-OTHERS = {"cp", "curl", "docker", "pip", "python3", "vllm"}
+OTHERS = {"cp", "curl", "docker", "pip", "python3", "ray", "vllm"}
 # Written by `make bench`, on the machine that it was measured on.
 MEASURED = "docs/performance.md"
 
@@ -198,7 +198,7 @@ def test_each_verb_has_its_heading_and_its_options_there() -> None:
 def refuse_unknown(words: list[str]) -> None:
     """Fail for a verb, an option or a make target that does not exist."""
     if words[0] == "make":
-        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets, words
         return
     verb = next((known for known in command_line() if tuple(words[1 : len(known) + 1]) == known), None)
