@@ -147,7 +147,8 @@ class Vllm:
         if reply.status == 404 and self._config.task == "generate":
             raise EngineFailed(self.name, "the model generates no text: set `task` to embed or classify")
         if reply.status != 200:
-            raise EngineFailed(self.name, f"it is healthy, but its first request failed: {_told(reply)}")
+            told = "" if b"EngineCore encountered" in reply.body else f": {_told(reply)}"  # its log says which issue
+            raise EngineFailed(self.name, f"it is healthy, but its first request failed{told}")
 
 
 class DevSleeper:

@@ -177,6 +177,10 @@ COLD: dict[str, tuple[Answers, str]] = {
         {"/v1/completions": (500, {"error": {"message": "it\nbroke"}})},
         r"healthy, but its first request failed: it broke \(status 500\)",
     ),
+    "a dead core": (
+        {"/v1/completions": (500, {"error": {"message": "EngineCore encountered an issue. See stack trace (above)"}})},
+        r"healthy, but its first request failed$",
+    ),
     "no text": ({}, "the model generates no text: set `task`"),
 }
 
