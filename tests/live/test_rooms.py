@@ -72,8 +72,10 @@ def test_an_adapter_is_loaded_at_run_time_and_again_after_a_crash(sleepy: Live) 
     first = chat(sleepy, "second")
     assert first[0] == 200
     sleepy.group("tiny").kill(*sleepy.group("tiny").named("VLLM::EngineCore"))
-    sleepy.ready("tiny", generation=2)
-    assert chat(sleepy, "second") == first == chat(sleepy, "random")
+    # It may be put to sleep, which fails, before it is known to be dead: then the next request starts it.
+    until(lambda: chat(sleepy, "second") == first, START_S)
+    assert chat(sleepy, "random") == first
+    assert sleepy.backend("tiny")["generation"] == 2
 
 
 def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live) -> None:
@@ -90,6 +92,6 @@ def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live) ->
         until(lambda: bool(sleepy.backend("tiny")["generation"] > generation), START_S)
         reader.join(START_S)
 
-    assert "stood still for 5 s with requests in it" in sleepy.errors.read_text() if sleepy.errors else False
-    sleepy.ready("tiny", generation=generation + 1)
-    assert chat(sleepy, "tiny")[0] == 200
+    assert sleepy.errors is not None
+    assert "stood still for 5 s with requests in it" in sleepy.errors.read_text()
+    until(lambda: bool(chat(sleepy, "tiny")[0] == 200), START_S)
