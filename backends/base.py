@@ -76,27 +76,88 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What one start of an engine takes of the machine.
+
+    `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
+    the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    """
+
+    memory_gb: float = 0.0
+    gpus: int = 0
+    named: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What an engine said when asked how it is; asking starts nothing.
 
     `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
-    requests, None when it does not count.
+    requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
+    when it has no such numbers.
     """
 
     is_up: bool
     reason: str | None = None
     models: tuple[str, ...] | None = None
     in_flight: int | None = None
+    progress: tuple[float, ...] | None = None
+
+
+class Sleeper(Protocol):
+    """An engine that can give its memory back without ending. All raise BackendError for a failure."""
+
+    async def sleep(self, endpoint: Endpoint, level: int) -> None:
+        """Level 1 keeps the weights in host memory, 2 drops them. No request may run, and none may come until it wakes:
+        a sleeping engine answers `/health` with 200 and lets requests hang.
+        """
+        ...
+
+    async def wake_up(self, endpoint: Endpoint) -> None:
+        """As before; returns when the weights are back. Whether it still works, `warm_up` tells."""
+        ...
+
+    async def is_sleeping(self, endpoint: Endpoint) -> bool:
+        """Whether it sleeps now."""
+        ...
+
+
+class Adapters(Protocol):
+    """An engine that takes LoRA adapters while it runs; a restart forgets them. All raise BackendError."""
+
+    async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
+        """Serve this folder under that name; one that is loaded already is replaced by what the folder holds now."""
+        ...
+
+    async def unload(self, endpoint: Endpoint, name: str) -> None:
+        """Forget it; nothing when it is not loaded."""
+        ...
+
+    async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """The names of those that are loaded."""
+        ...
 
 
 class Engine(Protocol):
     """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
 
-    `is_strict`: the models it lists are all it has, so another name does not exist there.
+    `is_strict`: the models it lists are all it has, so another name does not exist there. `sleeper` and `adapters` are
+    None when it cannot do that, or is not configured to.
     """
 
     name: str
     is_strict: bool
+
+    @property
+    def sleeper(self) -> Sleeper | None:
+        """How it is put to sleep."""
+        ...
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """How it gets adapters."""
+        ...
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch | None:
         """The process that serves on 127.0.0.1:`port` and accepts only `key`; None when somebody else runs it."""

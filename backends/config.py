@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from typing import Annotated, Final, Literal
+import shlex
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 
-from backends.base import Timeouts
+from backends.base import Need, Timeouts
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+GB = Annotated[float, Field(gt=0, le=1_000_000)]
+Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
 
 # Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
 _OURS: Final = frozenset(
@@ -110,6 +115,66 @@ class ManagedConfig(BackendConfig):
     )
     stop_grace_s: Seconds = Field(10.0, description="Between TERM and KILL when the engine is stopped.")
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables for the engine.")
+    memory_gb: GB | None = Field(
+        None, description="Host memory it takes, in GB; counted against `server.memory_gb`. Default: not counted."
+    )
+    devices: Literal["auto"] | tuple[Device, ...] = Field(
+        "auto", description="GPUs it runs on: indices, `GPU-…` or `MIG-…`; `auto`: free ones, as many as it needs."
+    )
+    unload_after_s: Seconds | None = Field(
+        None, description="Idle for so long, it is put to sleep or stopped, until the next request; default: never."
+    )
+    pinned: bool = Field(False, description="Never stopped to make room for another engine.")
+    replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
+    max_waiting: int = Field(
+        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
+    )
+    start_stall_s: Seconds = Field(
+        300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
+    )
+    stall_timeout_s: Seconds = Field(
+        120.0,
+        description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
+    )
+
+    def need(self) -> Need:
+        """What one start takes of the machine."""
+        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+
+    def workers(self) -> int:
+        """Processes of one start that exchange data through shared memory; 1: none."""
+        return 1
+
+    def sleep_level(self) -> int:
+        """How it sleeps instead of being stopped; 0: it does not."""
+        return 0
+
+    def adapter_paths(self) -> Mapping[str, str]:
+        """Its adapters by public name."""
+        return {}
+
+
+class AdaptableConfig(ManagedConfig):
+    """What every kind has that can sleep and take adapters while it runs."""
+
+    sleep: Literal[1, 2] | None = Field(
+        None, description="Put to sleep instead of stopped: 1 keeps the weights in host memory, 2 forgets them."
+    )
+    adapters: dict[Annotated[str, Field(min_length=1, max_length=256)], str] = Field(
+        default_factory=dict, description="Adapters (LoRA) by public name, with their folders."
+    )
+
+    def sleep_level(self) -> int:
+        """How it sleeps instead of being stopped; 0: it does not."""
+        return self.sleep or 0
+
+    def adapter_paths(self) -> Mapping[str, str]:
+        """Its adapters by public name."""
+        return self.adapters
 
 
 class LlamaCppConfig(ManagedConfig):
@@ -124,6 +189,106 @@ class LlamaCppConfig(ManagedConfig):
     slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def need(self) -> Need:
+        """Host memory; a GPU where layers are to be on one."""
+        need = super().need()
+        return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)
+
+
+def _words(value: object) -> object:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+# A command line: a list of words, or one text that a shell would cut into these words.
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+
+
+class VllmConfig(AdaptableConfig):
+    """vLLM's own server, started in vLLM's own environment. What has no key here goes into `args`."""
+
+    kind: Literal["vllm"]
+    model: str = Field(
+        description="A folder in Hugging Face layout, or the name of a repository on the hub.", min_length=1
+    )
+    command: Words = Field(
+        ("vllm",),
+        min_length=1,
+        description="How vLLM is called: the `vllm` of its environment, or a list of words.",
+    )
+    revision: str | None = Field(None, description="The branch, tag or commit of a repository on the hub.")
+    task: Literal["generate", "embed", "classify"] = Field(
+        "generate", description="What the model does: text, embeddings or classes."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = Field(
+        None, description="Of weights and activations; default: the model's own."
+    )
+    quantization: str | None = Field(None, description="How the weights are packed; default: as the model says.")
+    tensor_parallel_size: int = Field(1, ge=1, le=1024, description="GPUs that share every layer.")
+    pipeline_parallel_size: int = Field(1, ge=1, le=1024, description="Groups of GPUs that share the layers in turn.")
+    data_parallel_size: int = Field(1, ge=1, le=1024, description="Copies of the model behind one server.")
+    distributed_executor_backend: Literal["mp", "ray", "uni", "external_launcher"] | None = Field(
+        None, description="What runs the workers; `ray` for several machines in a Ray cluster."
+    )
+    nnodes: int = Field(1, ge=1, le=1024, description="Machines that serve this model together, without Ray.")
+    node_rank: int = Field(0, ge=0, le=1023, description="Which of them this one is; 0 is the one that is asked.")
+    master_addr: str | None = Field(None, description="The address of machine 0, as the others reach it.")
+    max_model_len: int | None = Field(
+        None, ge=1, description="Tokens of prompt and answer together; default: the model's own."
+    )
+    max_num_seqs: int | None = Field(None, ge=1, description="Requests that run at the same time; more wait.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="The share of each GPU's memory that it may use; without a GPU of the host's."
+    )
+    kv_cache_memory_bytes: int | None = Field(
+        None, ge=1, description="Memory for the KV cache on each GPU, instead of what the share leaves over."
+    )
+    enforce_eager: bool = Field(False, description="No CUDA graphs: a faster start, slower answers.")
+    chat_template: str | None = Field(None, description="A Jinja file; default: the model's own template.")
+    tool_call_parser: str | None = Field(
+        None, description="How the model writes tool calls; with it, tools are on (`tool_choice: auto`)."
+    )
+    reasoning_parser: str | None = Field(None, description="How the model writes its thinking.")
+    override_generation_config: dict[str, Any] = Field(
+        default_factory=dict, description="Sampling defaults over those of the model, such as {temperature: 0.7}."
+    )
+    seed: int | None = Field(None, ge=0, description="Of the random numbers.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    allowed_media_domains: tuple[str, ...] = Field(
+        (), description="Where images and sounds in requests may be fetched from; default: vLLM's, anywhere."
+    )
+    enable_lora: bool = Field(
+        False, description="Take adapters while it runs, also when none is configured; with `adapters` it is so anyway."
+    )
+    args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether it is started for them."""
+        return self.enable_lora or bool(self.adapters)
+
+    @property
+    def is_on_one_machine(self) -> bool:
+        """Whether all its processes are ours."""
+        return self.nnodes == 1 and self.distributed_executor_backend != "ray"
+
+    def workers(self) -> int:
+        """Those of tensor and pipeline parallelism on this machine; Ray has its own."""
+        if self.distributed_executor_backend == "ray":
+            return 1
+        return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
+
+    def need(self) -> Need:
+        """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""
+        need = super().need()
+        workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+        gpus = 0 if self.distributed_executor_backend == "ray" else max(1, workers // self.nnodes)
+        share = self.gpu_memory_utilization or 1.0
+        return dataclasses.replace(need, gpus=need.gpus if need.named else gpus, share=share)
 
 
 class RemoteConfig(BackendConfig):

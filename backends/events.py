@@ -19,12 +19,59 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """There is room for it: it may start, or wake up."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotPlaced:
+    """There is no room for it. `is_final`: nor would there be if it were alone."""
+
+    reason: str
+    is_final: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
-    """End it: leases have `drain_s`, then TERM. `is_held`: until the administrator starts it again."""
+    """End it: leases have `drain_s`, then TERM. `is_held`: until the administrator starts it again.
+
+    `makes_way`: until a request wants it again.
+    """
 
     drain_s: float
     then_start: bool = False
     is_held: bool = False
+    makes_way: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SleepAsked:
+    """Put it to sleep once every lease is returned, until a request wants it."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """It sleeps."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SleepFailed:
+    """It could not be put to sleep."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """It lives and does nothing: a start that stands still, or requests that do."""
+
+    generation: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +119,23 @@ class Tick:
     """Time passed."""
 
 
-Event = Start | Wanted | StopAsked | Drained | Probed | WarmedUp | WarmUpFailed | Exited | Tick
+Event = (
+    Start
+    | Wanted
+    | Placed
+    | NotPlaced
+    | StopAsked
+    | SleepAsked
+    | Slept
+    | SleepFailed
+    | Stalled
+    | Drained
+    | Probed
+    | WarmedUp
+    | WarmUpFailed
+    | Exited
+    | Tick
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +148,21 @@ class Spawn:
 @dataclass(frozen=True, slots=True)
 class WarmUp:
     """Make it do a real piece of its work, and say how that went."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Put it to sleep, and say how that went."""
+
+    generation: int
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Wake it, make it do a real piece of its work, and say how that went."""
 
     generation: int
 
@@ -116,4 +194,4 @@ class Kill:
     """KILL to all of it."""
 
 
-Action = Spawn | WarmUp | Watch | Unwatch | Drain | Terminate | Kill
+Action = Spawn | WarmUp | Sleep | WakeUp | Watch | Unwatch | Drain | Terminate | Kill

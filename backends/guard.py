@@ -1,9 +1,10 @@
 """The process between the supervisor and one engine: nothing of the engine outlives it, and it outlives nobody.
 
 Started by path with `python -I -S`, so it needs the standard library only. Its first argument is the descriptor of a
-socket to the supervisor. The supervisor writes lines: `term`, `kill`. The guard writes lines: `started PID`,
-`exited STATUS` (negative: the signal). End of file means that the supervisor is dead, even by SIGKILL: TERM, a short
-grace, KILL. The guard exits when it has no descendant left.
+socket to the supervisor, its second the engine's folder for temporary files (`-`: none). The supervisor writes lines:
+`term`, `kill`. The guard writes lines: `started PID`, `holds PATH` (a file of shared memory), `exited STATUS`
+(negative: the signal). End of file means that the supervisor is dead, even by SIGKILL: TERM, a short grace, KILL. The
+guard exits when it has no descendant left, and has removed their temporary files and their shared memory.
 
 Linux: it is the subreaper of everything below it, so a process that made its own session still counts as a
 descendant; and the engine dies with it (PDEATHSIG). Elsewhere there is the engine's process group only.
@@ -21,6 +22,9 @@ import sys
 import time
 
 ORPHAN_GRACE_S = 2.0  # for an engine whose supervisor died; everything is to be gone within 5 s
+TIDY_S = 2.0  # for Python's resource tracker to remove what its dead have left, which nobody else can tell
+LOOK_S = 5.0  # between looks at what shared memory the engine has; what it has at its end is seen then
+SHARED = "/dev/shm/"  # noqa: S108 - where the system has shared memory, not a place for temporary files
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -58,6 +62,46 @@ def _parent(pid: str) -> int:
         return 0
 
 
+def is_tracker(pid: int) -> bool:
+    """Whether this is Python's resource tracker: it removes semaphores and shared memory once its users are dead."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+            return b"multiprocessing.resource_tracker" in file.read()
+    except OSError:
+        return False
+
+
+def shared_files(pids: list[int]) -> set[str]:
+    """The files of shared memory that these processes have mapped or open. Empty where there is no /proc."""
+    found: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:  # noqa: PTH123
+            found.update(os.fsdecode(line[line.index(b"/") : -1]) for line in maps if b" /dev/shm/" in line)
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+                with contextlib.suppress(OSError):
+                    found.add(os.readlink(f"/proc/{pid}/fd/{entry}"))  # noqa: PTH115
+    return {path for path in found if path.startswith(SHARED) and not path.endswith(" (deleted)")}
+
+
+def remove_unused(files: set[str]) -> None:
+    """Remove these files of shared memory, less those that somebody else has too."""
+    left = {path for path in files if os.path.exists(path)}  # noqa: PTH110
+    if left:
+        everybody = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
+        for path in left - shared_files(everybody):
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+
+
+def remove_folder(folder: str) -> None:
+    """Remove the engine's temporary files; what cannot be removed stays."""
+    if folder != "-":
+        import shutil  # slow, and needed at the end only
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _engine(argv: list[str], guard: int) -> None:
     """In the forked child: become the engine, with a clean slate of signals and no descriptor but 0, 1 and 2."""
     try:
@@ -91,9 +135,14 @@ def _environment() -> dict[bytes, bytes]:
 class Guard:
     """One engine's guard; `run` returns when nothing of the engine is left."""
 
-    def __init__(self, line: socket.socket, argv: list[str]) -> None:
+    def __init__(self, line: socket.socket, folder: str, argv: list[str]) -> None:
         self._line = line
+        self._folder = folder
         self._argv = argv
+        self._held: set[str] = set()
+        self._others: set[str] = set()  # what was there before
+        with contextlib.suppress(OSError):
+            self._others = {SHARED + name for name in os.listdir(SHARED)}  # noqa: PTH208
         self._engine = 0
         self._is_engine_alive = False
         self._kill_at: float | None = None
@@ -111,9 +160,13 @@ class Guard:
         self._is_engine_alive = True
         self._say(f"started {self._engine}")
         sources = [self._line.fileno(), wake_read]
+        look_at = time.monotonic() + LOOK_S
         while self._is_engine_alive:
-            wait_s = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
-            ready, _, _ = select.select(sources, [], [], wait_s)
+            wait_s = (look_at if self._kill_at is None else min(look_at, self._kill_at)) - time.monotonic()
+            ready, _, _ = select.select(sources, [], [], max(0.0, wait_s))
+            if time.monotonic() >= look_at:
+                self._look()
+                look_at = time.monotonic() + LOOK_S
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
@@ -122,7 +175,17 @@ class Guard:
                 sources.remove(self._line.fileno())
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 break
+        self._look()
         self._kill_all()
+        remove_unused(self._held)
+        remove_folder(self._folder)
+
+    def _look(self) -> None:
+        """Note what shared memory the engine has; nobody could tell once it is dead."""
+        new = shared_files(descendants(os.getpid())) - self._held - self._others
+        self._held |= new
+        for path in new:
+            self._say(f"holds {path}")
 
     def _hear(self) -> bool:
         """Do what the supervisor says; False when it is dead."""
@@ -159,11 +222,15 @@ class Guard:
                 self._say(f"exited {os.waitstatus_to_exitcode(status)}")
 
     def _kill_all(self) -> None:
-        """KILL until there is no child."""
-        self._signal(signal.SIGKILL)
+        """KILL until there is no child; trackers, which then end by themselves, only after a while."""
+        if not IS_LINUX:
+            self._signal(signal.SIGKILL)
         pause_s = 0.01
+        tidy_at = time.monotonic() + TIDY_S
         while True:
             for pid in descendants(os.getpid()):
+                if time.monotonic() < tidy_at and is_tracker(pid):
+                    continue
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             if not self._reap():
@@ -177,7 +244,7 @@ class Guard:
 
 
 def main(argv: list[str]) -> None:
-    """`guard.py SOCKET_FD ENGINE_ARGV…`"""
+    """`guard.py SOCKET_FD FOLDER ENGINE_ARGV…`"""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     # The supervisor blocked them around our start, so that none came before the lines above.
@@ -185,7 +252,7 @@ def main(argv: list[str]) -> None:
     become_subreaper()
     descriptor = int(argv[0])
     os.set_inheritable(descriptor, False)
-    Guard(socket.socket(fileno=descriptor), argv[1:]).run()
+    Guard(socket.socket(fileno=descriptor), argv[1], argv[2:]).run()
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from backends.base import Engine
-from backends.config import BackendConfig, LlamaCppConfig, OllamaConfig, RemoteConfig
+from backends.config import BackendConfig, LlamaCppConfig, OllamaConfig, RemoteConfig, VllmConfig
 from backends.llama_cpp import LlamaCpp
 from backends.ollama import Ollama
 from backends.remote import Remote
+from backends.vllm import Vllm
 
 KINDS: Final = MappingProxyType[str, tuple[type[BackendConfig], Callable[[str, Any], Engine]]](
     {
         "llama_cpp": (LlamaCppConfig, LlamaCpp),
         "ollama": (OllamaConfig, Ollama),
         "remote": (RemoteConfig, Remote),
+        "vllm": (VllmConfig, Vllm),
     }
 )
 
@@ -29,6 +31,8 @@ def kind_of(config: BackendConfig) -> str:
     return next(kind for kind, (config_class, _) in KINDS.items() if isinstance(config, config_class))
 
 
-def engine(name: str, config: BackendConfig) -> Engine:
-    """The engine that a configuration describes."""
+def engine(name: str, config: BackendConfig, drain_s: float = 30.0) -> Engine:
+    """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM."""
+    if isinstance(config, VllmConfig):
+        return Vllm(name, config, drain_s)
     return KINDS[kind_of(config)][1](name, config)

@@ -46,6 +46,8 @@ class LlamaCpp:
     """Describes one embedded engine and asks it how it is."""
 
     is_strict = False  # it takes any name
+    sleeper: None = None
+    adapters: None = None
 
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
@@ -62,7 +64,7 @@ class LlamaCpp:
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
         env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key}
         if devices:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+            env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         threads = self._config.threads or usable_cores()
         return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
 

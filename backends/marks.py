@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from backends import guard
+
 MARK_VARIABLE: Final = "MODELPORT_MARK"
 _BURIAL_S: Final = 5.0
 
@@ -24,29 +26,49 @@ def bury(mark: str, pid: int | None = None) -> int:
     A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
     Gives up after 5 s on one that does not die.
     """
-    if pid is not None:
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
     seen = set() if pid is None else {pid}
-    end = time.monotonic() + _BURIAL_S
+    tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
     while time.monotonic() < end:
-        alive = marked(mark)
+        alive = [*marked(mark), *(() if pid is None else _group(pid))]
         seen.update(alive)
-        for one in alive:
+        is_tidying = time.monotonic() < tidy_at and any(map(guard.is_tracker, alive))
+        if pid is not None and not is_tidying:
             with contextlib.suppress(OSError):
-                os.kill(one, signal.SIGKILL)
-        if not _reap(seen) and not alive:
+                os.killpg(pid, signal.SIGKILL)
+        for one in alive:
+            if not (is_tidying and guard.is_tracker(one)):
+                with contextlib.suppress(OSError):
+                    os.kill(one, signal.SIGKILL)
+        # Of its group are also those that had died before they could be seen here, and became our children only then.
+        groups = () if pid is None else (-pid,)
+        if not _reap([*seen, *groups]) and not alive:
             break
         time.sleep(0.01)
     return len(seen)
 
 
+def _group(leader: int) -> list[int]:
+    """The living processes of this group: some write a title over their environment, and so over their mark."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+                    if int(group) == leader and state not in (b"Z", b"X"):
+                        found.append(int(entry.name))
+    return found
+
+
 def _reap(pids: Iterable[int]) -> bool:
-    """Take the exits of our children among these; whether one of them is still running."""
+    """Take the exits of our children among these (negative: of a group); whether one of them is still running."""
     is_any_running = False
     for pid in pids:
         with contextlib.suppress(OSError):  # not our child, or taken before
-            is_any_running |= os.waitpid(pid, os.WNOHANG)[0] == 0
+            while (taken := os.waitpid(pid, os.WNOHANG)[0]) != 0:
+                if taken == pid:
+                    break
+            is_any_running |= taken == 0
     return is_any_running
 
 

@@ -20,6 +20,8 @@ class Ollama:
     """Describes one daemon and asks it how it is."""
 
     is_strict = True
+    sleeper: None = None
+    adapters: None = None
 
     def __init__(self, name: str, config: OllamaConfig) -> None:
         self.name = name

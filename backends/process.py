@@ -12,12 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
-from backends import guard
+from backends import guard, pulse, scratch
 from backends.base import Launch
-from backends.marks import MARK_VARIABLE, bury
+from backends.footprint import Footprint, measured
+from backends.marks import MARK_VARIABLE, bury, marked
 from backends.tail import Tail
 
 _INHERITED: Final = frozenset(
@@ -33,7 +34,7 @@ _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Process:
     """One start of one engine. Made by `spawn`; `gone()` must be awaited by whoever holds it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: Tail) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str) -> None:
         self.pid: int | None = None
         self.guard_pid = popen.pid
         self.mark = mark
@@ -41,6 +42,8 @@ class Process:
         self._popen = popen
         self._tail = tail
         self._has_begun = asyncio.Event()
+        self.shared: set[str] = set()  # its files of shared memory, as its guard has seen them
+        self._folder = folder
         self._writer: asyncio.StreamWriter | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -56,6 +59,15 @@ class Process:
     def tail(self) -> list[str]:
         """The last lines it wrote."""
         return self._tail.lines()
+
+    def signs(self) -> Hashable:
+        """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
+        moved = pulse.io(guard.descendants(self.guard_pid))
+        return None if moved is None else (self._tail.seen_bytes, moved)
+
+    def footprint(self) -> Footprint:
+        """What it takes of the machine now. Blocks shortly."""
+        return measured(guard.descendants(self.guard_pid), self.tail())
 
     def terminate(self) -> None:
         """TERM to the engine's process group."""
@@ -92,7 +104,7 @@ class Process:
         if not self.exited.done():
             # The guard itself was killed. The engine went with it; what it had started may be our child now.
             self.exited.set_result(code or 1)
-            await asyncio.to_thread(bury, f"{self.mark}\0", self.pid)
+            await asyncio.to_thread(self._bury)
         self._has_begun.set()
         if self._writer is not None:
             self._writer.close()
@@ -101,8 +113,16 @@ class Process:
         listening.cancel()
         await asyncio.wait({listening})
 
+    def _bury(self) -> None:
+        """What the guard would have done."""
+        bury(f"{self.mark}\0", self.pid)
+        guard.remove_unused(self.shared)
+        guard.remove_folder(self._folder)
+
     def _hear(self, words: list[bytes]) -> None:
         match words:
+            case [b"holds", *path]:
+                self.shared.add(os.fsdecode(b" ".join(path)))
             case [b"started", pid]:
                 self.pid = int(pid)
                 self._has_begun.set()
@@ -111,19 +131,22 @@ class Process:
 
 
 async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Process:
-    """Start an engine under its guard. Its environment is the launch's and the mark; it inherits no descriptor.
+    """Start an engine under its guard; it inherits no descriptor.
+
+    Its environment is the launch's, the mark, and a TMPDIR of its own that goes with it.
 
     `secrets` never appear in `tail()`. An engine that cannot be started is one that has exited.
     """
+    folder = await asyncio.to_thread(scratch.make, mark, launch.env.get("TMPDIR"))
     ours, theirs = socket.socketpair()
     output, engine_output = os.pipe()
-    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), *launch.argv]
+    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), folder, *launch.argv]
     # The guard ignores these; until its first line has run, they wait. The mask is inherited, a handler is not.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
         popen = subprocess.Popen(  # noqa: ASYNC220 - a vfork, milliseconds; the loop's own way cannot keep the mask
             argv,
-            env={**launch.env, MARK_VARIABLE: mark},
+            env={**launch.env, "TMPDIR": folder, MARK_VARIABLE: mark},
             stdin=subprocess.DEVNULL,
             stdout=engine_output,
             stderr=subprocess.STDOUT,
@@ -133,12 +156,13 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
     except BaseException:
         ours.close()
         os.close(output)
+        guard.remove_folder(folder)
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         os.close(engine_output)
-    process = Process(popen, mark, Tail(secrets))
+    process = Process(popen, mark, Tail(secrets), folder)
     await process.attach(ours, output)
     return process
 
@@ -155,7 +179,14 @@ def adopt_orphans() -> None:
 
 async def sweep(state_id: str) -> int:
     """End every process of an earlier life of this state folder; how many there were."""
-    return await asyncio.to_thread(bury, f"{state_id}:")
+    return await asyncio.to_thread(_sweep, f"{state_id}:")
+
+
+def _sweep(mark: str) -> int:
+    shared = guard.shared_files(marked(mark))
+    count = bury(mark)
+    guard.remove_unused(shared)
+    return count
 
 
 async def _listen(output: int, tail: Tail) -> None:

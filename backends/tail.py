@@ -20,9 +20,11 @@ class Tail:
         self._lines: collections.deque[str] = collections.deque()
         self._size_bytes = 0
         self._partial = b""
+        self.seen_bytes = 0  # of output altogether
 
     def feed(self, data: bytes) -> None:
         """More output, cut anywhere."""
+        self.seen_bytes += len(data)
         *whole, rest = (self._partial + data).split(b"\n")
         for line in whole:
             self._keep(line)

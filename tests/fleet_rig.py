@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.room import Bounds
 from app.table import Backend
 from backends import kinds, marks
-from backends.base import Endpoint, Engine, Launch, Probe, State
+from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
 from backends.errors import BackendError, EngineFailed, NotReady
@@ -22,6 +23,8 @@ class FakeManaged:
     """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
 
     is_strict = False
+    sleeper: Sleeper | None = None
+    adapters: Adapters | None = None
 
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
@@ -72,6 +75,7 @@ class Relays:
     def __init__(self) -> None:
         self.published: list[Mapping[str, Backend]] = []
         self.leases: dict[tuple[str, int], int] = {}
+        self.returned: set[tuple[str, int]] = set()
         self.is_behind = False
         self._changed = asyncio.Condition()
         self._notices: set[asyncio.Task[None]] = set()
@@ -85,6 +89,9 @@ class Relays:
 
     def held(self, backend: str, generation: int) -> int:
         return self.leases.get((backend, generation), 0)
+
+    def has_returned(self, backend: str, generation: int) -> bool:
+        return (backend, generation) in self.returned
 
     def is_applied(self, version: int) -> bool:
         return not self.is_behind
@@ -117,14 +124,21 @@ class Relays:
 
 
 @asynccontextmanager
-async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fleet]:
+async def running(
+    relays: Relays,
+    bounds: Bounds | None = None,
+    make: Callable[[str, BackendConfig], Engine] = engine,
+    /,
+    **backends: BackendConfig,
+) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         backends,
         state_id=f"fleet-{os.getpid()}",
         publish=relays.publish,
         leases=relays,
         random=lambda: 0.0,
-        engine=engine,
+        engine=make,
+        bounds=bounds,
     )
     task = asyncio.create_task(fleet.run())
     try:
@@ -134,6 +148,10 @@ async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fl
             await fleet.close(0)
             await task
         assert marks.marked(f"fleet-{os.getpid()}:") == []
+
+
+def one(fleet: Fleet, name: str) -> BackendStatus:
+    return next(status for status in fleet.status() if status.name == name)
 
 
 def only(fleet: Fleet) -> BackendStatus:

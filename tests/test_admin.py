@@ -14,7 +14,19 @@ import pytest
 
 from app.document import ConfigError
 from app.supervisor.admin import AdminServer, create_admin
-from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status, models, overall
+from app.supervisor.answers import (
+    AdapterAnswer,
+    AdaptersAnswer,
+    BackendAnswer,
+    Health,
+    Models,
+    PlanAnswer,
+    RelayProcesses,
+    Reloaded,
+    Status,
+    models,
+    overall,
+)
 from app.supervisor.state import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
 from backends.base import State
@@ -66,6 +78,9 @@ class StubControl:
             relays=relays,
         )
 
+    async def plan(self) -> PlanAnswer:
+        return PlanAnswer(memory_gb=8.0, gpus=(), seats=())
+
     async def metrics(self) -> bytes:
         return b"up 1\n"
 
@@ -81,6 +96,18 @@ class StubControl:
 
     async def restart(self, backend: str) -> BackendAnswer:
         return self._ordered("restart", backend)
+
+    def adapters(self, backend: str) -> AdaptersAnswer:
+        self._backend(backend)
+        return AdaptersAnswer(backend=backend, adapters=(AdapterAnswer(name="law", path="/law"),))
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
+        self._ordered(f"load {name} {path} into", backend)
+        return self.adapters(backend)
+
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
+        self._ordered(f"unload {name} from", backend)
+        return self.adapters(backend)
 
     async def reload(self) -> Reloaded:
         if self.errors:
@@ -138,7 +165,9 @@ async def test_health_says_version_models_and_backends(client: httpx.AsyncClient
     assert [(backend["name"], backend["state"]) for backend in answer["backends"]] == [("demo", "ready")]
 
 
-@pytest.mark.parametrize("path", ["/version", "/admin/models", "/admin/status", "/openapi.json", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/version", "/admin/models", "/admin/status", "/admin/plan", "/openapi.json", "/metrics"]
+)
 async def test_what_can_be_read_can_be_asked_for_with_head(client: httpx.AsyncClient, path: str) -> None:
     full, head = await client.get(path), await client.head(path)
 
@@ -163,6 +192,23 @@ async def test_logs_are_the_last_lines(client: httpx.AsyncClient) -> None:
     assert len((await client.get("/admin/backends/demo/logs")).json()["lines"]) == 200
 
 
+async def test_adapters_are_listed_loaded_and_unloaded(client: httpx.AsyncClient, control: StubControl) -> None:
+    told = {"backend": "demo", "adapters": [{"name": "law", "path": "/law", "reason": None}]}
+
+    assert (await client.get("/admin/backends/demo/adapters")).json() == told
+    loaded = await client.post("/admin/backends/demo/adapters/load", json={"name": "law", "path": "/law"})
+    assert (await client.post("/admin/backends/demo/adapters/unload?adapter=law")).json() == loaded.json() == told
+    assert control.orders == ["load law /law into demo", "unload law from demo"]
+
+
+@pytest.mark.parametrize("body", [{}, {"name": "law"}, {"name": "", "path": "x"}, {"name": "a", "path": "b", "c": 1}])
+async def test_an_adapter_without_name_or_folder_is_refused(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    answer = await client.post("/admin/backends/demo/adapters/load", json=body)
+
+    assert answer.status_code == 400
+    _error(answer)
+
+
 @pytest.mark.parametrize("order", ["start", "stop", "restart"])
 async def test_an_order_is_taken_and_answered_at_once(
     client: httpx.AsyncClient, control: StubControl, order: str
@@ -176,7 +222,7 @@ async def test_an_order_is_taken_and_answered_at_once(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "start"), ("POST", "stop"), ("POST", "restart"), ("GET", "logs")],
+    [("POST", "start"), ("POST", "stop"), ("POST", "restart"), ("GET", "logs"), ("GET", "adapters")],
 )
 async def test_an_unknown_backend_is_a_404(client: httpx.AsyncClient, method: str, path: str) -> None:
     answer = await client.request(method, f"/admin/backends/nobody/{path}")

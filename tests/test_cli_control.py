@@ -16,7 +16,19 @@ import uvicorn
 
 from app.document import ConfigError
 from app.supervisor.admin import create_admin
-from app.supervisor.answers import BackendAnswer, Health, ModelAnswer, Models, RelayProcesses, Reloaded, Status
+from app.supervisor.answers import (
+    AdapterAnswer,
+    AdaptersAnswer,
+    BackendAnswer,
+    Health,
+    ModelAnswer,
+    Models,
+    PlanAnswer,
+    RelayProcesses,
+    Reloaded,
+    SeatAnswer,
+    Status,
+)
 from app.tools.control import refusal
 from app.tools.status import duration
 from app.tools.tables import plain
@@ -55,8 +67,27 @@ class FakeControl:
             relays=relays,
         )
 
+    async def plan(self) -> PlanAnswer:
+        seats = (
+            SeatAnswer(backend="demo", fits=True, is_possible=True, memory_gb=1.5, measured_gb=1.25, kv_tokens=2048),
+            SeatAnswer(backend="huge", fits=False, is_possible=False, memory_gb=90.0, notes=("it never fits",)),
+        )
+        return PlanAnswer(memory_gb=8.0, gpus=(), seats=seats)
+
     async def metrics(self) -> bytes:
         return b""
+
+    def adapters(self, backend: str) -> AdaptersAnswer:
+        law = AdapterAnswer(name="law", path="/law", reason="it is broken")
+        return AdaptersAnswer(backend=backend, adapters={"demo": (law,)}[backend])
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
+        self.orders.append(f"load {name} {path} {backend}")
+        return self.adapters(backend)
+
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
+        self.orders.append(f"unload {name} {backend}")
+        return self.adapters(backend)
 
     def logs(self, backend: str) -> Sequence[str]:
         return {"demo": ["one", "two", "three"]}[backend]
@@ -221,3 +252,26 @@ def test_a_table_in_a_pipe_is_whole_and_has_no_blanks_at_its_ends() -> None:
 )
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_adapters_are_listed_loaded_and_unloaded(folder: Path, control: FakeControl) -> None:
+    listed = run(folder, "adapters", "list", "demo")
+    loaded = run(folder, "adapters", "load", "demo", "law", "law-folder")
+    unloaded = run(folder, "adapters", "unload", "demo", "law")
+
+    assert (listed.code, loaded.code, unloaded.code) == (0, 0, 0)
+    assert listed.out.splitlines() == ["adapter  folder  note", "law      /law    it is broken"]
+    assert loaded.out == unloaded.out == listed.out
+    assert control.orders == [f"load law {folder.resolve() / 'law-folder'} demo", "unload law demo"]
+    assert run(folder, "adapters", "list", "nobody").code == 1
+    assert json.loads(run(folder, "adapters", "list", "demo", "--json").out)["backend"] == "demo"
+
+
+def test_the_plan_of_a_running_gateway_has_what_was_measured(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "plan")
+
+    assert ended.code == 1, "one can never start"
+    assert ended.out.splitlines()[0] == "memory for engines 8.0 GB, GPUs none"
+    assert "1.25 GB" in ended.out
+    assert "2048 tokens" in ended.out
+    assert ended.err == "huge: it never fits\n"

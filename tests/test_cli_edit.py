@@ -229,6 +229,22 @@ def test_add_makes_the_file_when_there_is_none(tmp_path: Path) -> None:
     )
 
 
+def test_add_takes_a_folder_or_a_repository_for_vllm(tmp_path: Path) -> None:
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "config.json").write_text("{}")
+
+    first = run(tmp_path, "add", "tuned", "--vllm", "tuned", PATH="/nowhere")
+    second = run(tmp_path, "add", "base", "--vllm", "org/base", PATH="/nowhere")
+
+    assert (first.code, second.code) == (0, 0)
+    assert "set `command` to the bin/vllm" in first.err
+    backends = loads((tmp_path / "modelport.yaml").read_text(), {}, source="f").backends
+    assert {name: getattr(each, "model", "") for name, each in backends.items()} == {
+        "tuned": str(tmp_path / "tuned"),
+        "base": "org/base",
+    }
+
+
 REFUSALS = {
     "a name that is there": (("a", "--ollama", "x"), 2, "modelport.yaml: models.a: is there already"),
     "an alias": (("nick", "--ollama", "x"), 2, "'nick' is already a model's own name"),
@@ -247,7 +263,8 @@ REFUSALS = {
     ),
     "no file": (("b", "--gguf", "none.gguf"), 1, "'none.gguf' is not a file."),
     "no GGUF": (("b", "--gguf", "modelport.yaml"), 1, "is not a GGUF file"),
-    "a kind of the next version": (("b", "--vllm", "/models/b"), 1, "vllm serve /models/b --served-model-name b"),
+    "no folder": (("b", "--vllm", "/models/b"), 1, "'/models/b' is not a folder."),
+    "no model in it": (("b", "--vllm", "."), 1, "it has no config.json"),
 }
 
 

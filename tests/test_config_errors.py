@@ -27,7 +27,7 @@ BAD = {
         "backends: {x: {kind: lama_cpp}}",
         "backends.x.kind: 'lama_cpp' is not a kind of backend (nearest: ",
     ),
-    "no kind": ("backends: {x: {}}", "backends.x.kind: is missing (known: llama_cpp, remote, ollama)"),
+    "no kind": ("backends: {x: {}}", "backends.x.kind: is missing (known: llama_cpp, vllm, remote, ollama)"),
     "a key inside a backend's section": (
         "backends: {x: {kind: ollama, timeouts: {conect_s: 1}}}",
         "backends.x.timeouts.conect_s: 'conect_s' is not a key here (nearest: connect_s; known: connect_s, ",

@@ -29,14 +29,14 @@ from app.supervisor.admin import create_admin
 from app.supervisor.banner import curl
 from app.supervisor.scrape import Counters, Life, Scrape
 from backends.base import State
-from backends.config import BackendConfig, ManagedConfig, TimeoutsConfig
+from backends.config import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.kinds import KINDS
 from tests.pages import ROOT, Page, page, pages
 
 PAGES = pages()
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 # Programs of others in our examples; what they are told is theirs to check.
-OTHERS = {"cp", "curl", "docker", "vllm"}
+OTHERS = {"cp", "curl", "docker", "pip", "python3", "ray", "vllm"}
 # Written by `make bench`, on the machine that it was measured on.
 MEASURED = "docs/performance.md"
 
@@ -56,7 +56,8 @@ def settings() -> dict[str, FieldInfo]:
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
     found |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
     for kind, (config, _) in KINDS.items():
-        for name, field in own_fields(config).items():
+        adaptable = own_fields(AdaptableConfig) if issubclass(config, AdaptableConfig) else {}
+        for name, field in {**own_fields(config), **adaptable}.items():
             found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
     found |= {f"models.NAME.{name}": field for name, field in ModelConfig.model_fields.items()}
     found |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
@@ -77,6 +78,8 @@ def in_words(field: FieldInfo) -> str:
             return "Default: none."
         case "":
             return "Default: empty."
+        case (str(word),):
+            return f"Default: `{word}`"
         case bool():
             return f"Default: `{str(default).lower()}`"
         case float():
@@ -195,7 +198,7 @@ def test_each_verb_has_its_heading_and_its_options_there() -> None:
 def refuse_unknown(words: list[str]) -> None:
     """Fail for a verb, an option or a make target that does not exist."""
     if words[0] == "make":
-        targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets, words
         return
     verb = next((known for known in command_line() if tuple(words[1 : len(known) + 1]) == known), None)
@@ -211,7 +214,7 @@ def test_each_command_exists(name: str) -> None:
         if program in ("modelport", "make") and words[1:] != [] and not words[1].isupper():
             refuse_unknown(words)
         else:
-            assert program in OTHERS or words[1:2] == ["VERB"], words
+            assert program.rpartition("/")[2] in OTHERS or words[1:2] == ["VERB"], words
 
 
 def test_the_service_example_starts_what_exists() -> None:

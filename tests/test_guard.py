@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ class Guarded:
     def __init__(self, program: str) -> None:
         self.line, theirs = socket.socketpair()
         self.line.settimeout(30)
-        argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), sys.executable, "-S", "-c", program]
+        engine = [sys.executable, "-S", "-c", program]
+        argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), "-", *engine]
         self.popen = subprocess.Popen(
             argv,
             env={"ONLY": "this"},
@@ -89,7 +91,7 @@ def test_it_reports_the_start_and_the_exit_of_its_engine() -> None:
 
 def test_an_engine_that_cannot_be_started_exits_with_127_and_says_why() -> None:
     ours, theirs = socket.socketpair()
-    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), "/no/such/engine", "--port", "1"]
+    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), "-", "/no/such/engine", "--port", "1"]
 
     with ours, theirs:
         done = subprocess.run(argv, pass_fds=[theirs.fileno()], capture_output=True, check=False, timeout=30)
@@ -192,3 +194,20 @@ def test_descendants_are_found_however_deep() -> None:
 
         assert set(guard.descendants(each.popen.pid)) == pids
         assert pids <= set(guard.descendants(os.getpid()))
+
+
+def test_shared_memory_that_somebody_else_has_too_is_left_alone() -> None:
+    memory = shared_memory.SharedMemory(create=True, size=64)
+    path = Path("/dev/shm") / memory.name.lstrip("/")
+    try:
+        assert str(path) in guard.shared_files([os.getpid()])
+
+        guard.remove_unused({str(path)})
+
+        assert path.exists()
+    finally:
+        memory.close()
+        guard.remove_unused({str(path)})
+        is_there = path.exists()
+        memory.unlink() if is_there else resource_tracker.unregister(f"/{path.name}", "shared_memory")
+        assert not is_there

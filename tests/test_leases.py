@@ -78,3 +78,17 @@ def test_a_negative_count_is_refused() -> None:
 
     with pytest.raises(ValueError, match="-1 leases of gpu#3"):
         leases.counted(1, [("gpu", 3, -1)])
+
+
+def test_it_is_known_that_a_start_has_served_however_short_the_request_was() -> None:
+    leases = Leases()
+    leases.joined(1)
+
+    leases.counted(1, [("gpu", 0, 1), ("gpu", 4, 2)])
+    assert not leases.has_returned("gpu", 4)
+    leases.counted(1, [("gpu", 4, 1)])
+    assert leases.has_returned("gpu", 4)
+    assert not leases.has_returned("gpu", 5)
+
+    leases.counted(1, [("gpu", 5, 0), ("gpu", 4, 0)])
+    assert leases.has_returned("gpu", 5), "it came and went between two reports"

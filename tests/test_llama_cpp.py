@@ -116,6 +116,9 @@ class Relays:
     def held(self, backend: str, generation: int) -> int:
         return 0
 
+    def has_returned(self, backend: str, generation: int) -> bool:
+        return False
+
     def is_applied(self, version: int) -> bool:
         return True
 
@@ -281,6 +284,7 @@ from backends.config import LlamaCppConfig
 
 class Relays:
     def held(self, backend, generation): return 0
+    def has_returned(self, backend, generation): return False
     def is_applied(self, version): return True
 
 async def main():

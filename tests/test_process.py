@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from backends import process
+import pytest
+
+from backends import marks, process, scratch
 from backends.base import Launch
 from backends.marks import MARK_VARIABLE
 from backends.process import Process, spawn
@@ -28,6 +33,38 @@ deaf = "import signal, time; signal.signal(15, 1); print('up', flush=True); time
 child = subprocess.Popen([sys.executable, "-S", "-c", deaf], start_new_session=True, stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
+time.sleep(600)
+"""
+# Has a child that ends as soon as its parent is gone, and so becomes nobody's it knows of.
+FOLLOWED = """
+import os, sys, time
+reads, writes = os.pipe()
+if os.fork() == 0:
+    os.close(writes)
+    print(os.getpid(), flush=True)
+    os.read(reads, 1)
+    os._exit(0)
+time.sleep(600)
+"""
+# Holds a semaphore together with a child that has no mark.
+UNMARKED = """
+import multiprocessing, os, subprocess, sys, time
+lock = multiprocessing.get_context("spawn").Lock()
+from multiprocessing import resource_tracker
+holds = resource_tracker.getfd()
+argv = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+child = subprocess.Popen(argv, env={}, pass_fds=[holds])
+print("/dev/shm/sem." + lock._semlock.name.strip("/"), child.pid, flush=True)
+time.sleep(600)
+"""
+# Leaves a file of shared memory and a temporary one, and says where; as after SIGKILL nobody tidies up.
+SHARING = """
+import os, time
+from multiprocessing import resource_tracker, shared_memory
+resource_tracker.register = lambda *_: None
+memory = shared_memory.SharedMemory(create=True, size=64)
+open(os.path.join(os.environ["TMPDIR"], "left"), "w").close()
+print("/dev/shm/" + memory.name, os.environ["TMPDIR"] + "/left", flush=True)
 time.sleep(600)
 """
 SUPERVISOR = f"""
@@ -80,7 +117,8 @@ async def test_it_has_the_environment_it_was_given_and_its_mark() -> None:
 
     await running.gone()
 
-    assert running.tail() == [str(["ONLY=this", f"{MARK_VARIABLE}=t:a:2"])]
+    folder = scratch.place("t:a:2", None)
+    assert running.tail() == [str(["ONLY=this", f"TMPDIR={folder}", f"{MARK_VARIABLE}=t:a:2"])]
 
 
 async def test_what_cannot_be_started_has_exited() -> None:
@@ -169,3 +207,102 @@ def test_an_engine_inherits_places_and_no_secrets() -> None:
     ours = {"PATH": "/bin", "HOME": "/h", "API_KEY": "secret", "MODELPORT_STATE": "/s", "HTTP_PROXY": "x", "LANG": "C"}
 
     assert process.inherited(ours) == {"PATH": "/bin", "HOME": "/h", "LANG": "C"}
+
+
+# Holds a semaphore that no process has mapped any more; only Python's resource tracker knows of it.
+SEMAPHORE = """
+import multiprocessing, os, time
+lock = multiprocessing.get_context("spawn").Lock()
+print("/dev/shm/sem." + lock._semlock.name.strip("/"), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("victim", ["engine", "guard"])
+async def test_semaphores_go_with_the_engine_whoever_is_killed(victim: str) -> None:
+    running = await spawn(Launch((sys.executable, "-c", SEMAPHORE), {}), "semaphore:gpu:1")
+    semaphore = await printed(running)
+    assert is_file(semaphore)
+    assert running.pid is not None
+
+    os.kill(running.pid if victim == "engine" else running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_file(semaphore)
+    assert marks.marked("semaphore:") == []
+
+
+@pytest.mark.parametrize("victim", ["engine", "guard"])
+async def test_shared_memory_and_temporary_files_go_with_the_engine_whoever_is_killed(victim: str) -> None:
+    running = await spawn(Launch((sys.executable, "-c", SHARING), {}), "shared:gpu:1")
+    memory, left = (await printed(running)).split()
+    assert is_file(memory)
+    assert is_file(left)
+    assert running.pid is not None
+    await seen(running, memory)
+
+    os.kill(running.pid if victim == "engine" else running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_file(memory)
+    assert not is_file(left)
+
+
+async def test_what_ends_with_a_killed_guard_leaves_no_zombie() -> None:
+    process.adopt_orphans()
+    running = await spawn(Launch((sys.executable, "-S", "-c", FOLLOWED), {}), "followed:gpu:1")
+    child = int(await printed(running))
+
+    os.kill(running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_there(child)
+
+
+async def test_a_process_without_a_mark_goes_with_a_killed_guard_and_does_not_keep_the_rest() -> None:
+    process.adopt_orphans()
+    running = await spawn(Launch((sys.executable, "-c", UNMARKED), {}), "unmarked:gpu:1")
+    semaphore, child = (await printed(running)).split()
+    assert is_file(semaphore)
+
+    os.kill(running.guard_pid, signal.SIGKILL)
+    await running.gone()
+
+    assert not is_there(int(child))
+    assert not is_file(semaphore)
+
+
+async def seen(running: Process, shared: str) -> None:
+    """Its guard has told of this file of shared memory."""
+    async with asyncio.timeout(30):
+        while shared not in running.shared:
+            await asyncio.wait({running.exited}, timeout=0.01)
+
+
+def is_file(path: str) -> bool:
+    return Path(path).is_file()
+
+
+def test_a_temporary_folder_is_short_and_empty_at_every_start(tmp_path: Path) -> None:
+    first = Path(scratch.make("s:gpu:1", str(tmp_path)))
+    (first / "left").touch()
+
+    second = Path(scratch.make("s:gpu:2", str(tmp_path)))
+
+    assert second == first
+    assert len(str(second)) < 60
+    assert stat.S_IMODE(second.stat().st_mode) == 0o700
+    assert list(second.iterdir()) == []
+    second.rmdir()
+
+
+def test_a_temporary_folder_is_never_somebody_elses_link(tmp_path: Path) -> None:
+    base = Path(tempfile.mkdtemp(prefix="mp-t-", dir="/tmp"))
+    (base / "theirs").mkdir()
+    Path(scratch.place("s:gpu:1", str(base))).symlink_to(base / "theirs")
+
+    made = Path(scratch.make("s:gpu:1", str(base)))
+
+    assert made != base / "theirs"
+    assert not made.is_symlink()
+    shutil.rmtree(base)

@@ -122,3 +122,13 @@ def test_a_table_survives_the_way_to_a_relay() -> None:
     made = table(backend("cloud", "remote", ("x",)))
 
     assert from_supervisor.decode(frame(Publish(made))[4:]) == Publish(made)
+
+
+def test_a_vllm_of_ours_is_asked_for_its_model_by_the_backends_name() -> None:
+    text = "backends: {gpu: {kind: vllm, model: /m}}\nmodels: {a: {backend: gpu}, b: {backend: gpu, model: lora}}"
+    row = backend("gpu", "vllm", None)
+
+    models = build(loads(text, {}, source="t"), {"gpu": row}, 1).models
+
+    assert models["a"].targets == (Target("gpu", "gpu"),)
+    assert models["b"].targets == (Target("gpu", "lora"),)

@@ -118,4 +118,5 @@ async def test_every_backend_is_in_exactly_one_state(tmp_path: Path) -> None:
     }
     assert sum(name == "modelport_backend_state" for name, _ in page) == 2 * len(State)
     assert page[("modelport_backend_restarts_total", (("modelport_backend", "gpu"),))] == 2
+    assert page[("modelport_backend_swaps_total", (("modelport_backend", "gpu"),))] == 0
     assert page[("modelport_build_info", (("version", "1.2.3"),))] == 1

@@ -221,12 +221,15 @@ def _listed(names: str) -> str:
 def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
     found = table.backends.get(backend)
     state = found.state if found is not None else State.STOPPED
+    model = table.models.get(name)
+    parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
     return {
         "id": name,
         "object": "model",
         "created": table.created,
         "owned_by": found.kind if found is not None else "modelport",
         "state": str(state),
+        **parent,
     }
 
 

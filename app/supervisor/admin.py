@@ -21,13 +21,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.document import ConfigError
 from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
 from app.supervisor import openapi
-from app.supervisor.answers import BackendAnswer, ErrorAnswer, Health, Logs, Models, Reloaded, Status, Version
+from app.supervisor.answers import (
+    AdapterOrder,
+    AdaptersAnswer,
+    BackendAnswer,
+    ErrorAnswer,
+    Health,
+    Logs,
+    Models,
+    PlanAnswer,
+    Reloaded,
+    Status,
+    Version,
+)
 
 LOG_LINES = 200
 # What the relay answers for us to whoever may not ask, and what we add.
 _FOR_ADMINS = openapi.errors(401, 403)
 _UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
 _RELOAD = {**_FOR_ADMINS, 422: {"model": ErrorAnswer, "description": "The file is bad; nothing has changed."}}
+_ADAPTER = {
+    **_UNKNOWN,
+    409: {"model": ErrorAnswer, "description": "The name is taken."},
+    422: {"model": ErrorAnswer, "description": "The engine refuses it; nothing has changed."},
+}
 
 
 class Control(Protocol):
@@ -36,11 +53,16 @@ class Control(Protocol):
     def health(self) -> Health: ...
     def models(self) -> Models: ...
     def status(self) -> Status: ...
+    async def plan(self) -> PlanAnswer: ...
     async def metrics(self) -> bytes: ...
     def logs(self, backend: str) -> Sequence[str]: ...
     async def start(self, backend: str) -> BackendAnswer: ...
     async def stop(self, backend: str) -> BackendAnswer: ...
     async def restart(self, backend: str) -> BackendAnswer: ...
+
+    def adapters(self, backend: str) -> AdaptersAnswer: ...
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer: ...
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer: ...
 
     async def reload(self) -> Reloaded:
         """ConfigError when the file is bad; nothing has changed then."""
@@ -53,6 +75,7 @@ def create_admin(control: Control, version: str, *, docs: bool = False, root_pat
     app.router.redirect_slashes = False
     _reading(app, control, version)
     _ordering(app, control)
+    _adapters(app, control)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -123,6 +146,11 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
         """Everything at a glance."""
         return control.status()
 
+    @app.get("/admin/plan", tags=["admin"], responses=_FOR_ADMINS)
+    async def plan() -> PlanAnswer:
+        """Who runs where, what each takes, and what to change where it does not fit."""
+        return await control.plan()
+
     @app.get("/admin/backends/{name:path}/logs", tags=["admin"], responses=_UNKNOWN)
     async def logs(name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES) -> Logs:
         """The last lines its process wrote."""
@@ -158,6 +186,26 @@ def _ordering(app: FastAPI, control: Control) -> None:
         """Stop it, then start it. Answers at once."""
         with _Known(name):
             return await control.restart(name)
+
+
+def _adapters(app: FastAPI, control: Control) -> None:
+    @app.get("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_UNKNOWN)
+    async def adapters(name: str) -> AdaptersAnswer:
+        """The adapters it is to have, and why it has one of them not."""
+        with _Known(name):
+            return control.adapters(name)
+
+    @app.post("/admin/backends/{name:path}/adapters/load", tags=["admin"], responses=_ADAPTER)
+    async def load(name: str, order: AdapterOrder) -> AdaptersAnswer:
+        """Serve an adapter under a public name of its own, until the configuration of the backend changes."""
+        with _Known(name):
+            return await control.load_adapter(name, order.name, order.path)
+
+    @app.post("/admin/backends/{name:path}/adapters/unload", tags=["admin"], responses=_UNKNOWN)
+    async def unload(name: str, adapter: Annotated[str, Query(min_length=1)]) -> AdaptersAnswer:
+        """Serve it no longer."""
+        with _Known(name):
+            return await control.unload_adapter(name, adapter)
 
 
 class _Known:

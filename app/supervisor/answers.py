@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.table import Backend, Table, Target
 from backends.base import State
@@ -31,12 +31,16 @@ class ErrorAnswer(_Answer):
 
 
 class ModelAnswer(_Answer):
-    """A public name. `state` is that of its best backend, `reason` says why it does not serve."""
+    """A public name. `state` is that of its best backend, `reason` says why it does not serve.
+
+    `parent`: of an adapter, the model that it belongs to.
+    """
 
     name: str
     state: State
     reason: str | None = None
     backends: tuple[str, ...]
+    parent: str | None = None
     aliases: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
 
@@ -45,6 +49,7 @@ class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
     `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
     """
 
     name: str
@@ -59,6 +64,8 @@ class BackendAnswer(_Answer):
     in_flight: int = 0
     engine_in_flight: int | None = None
     models: tuple[str, ...] | None = None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
 
 
 class Health(_Answer):
@@ -112,6 +119,68 @@ class Logs(_Answer):
     lines: tuple[str, ...]
 
 
+class GpuAnswer(_Answer):
+    """One GPU or MIG device that engines may have."""
+
+    uuid: str
+    index: int
+    memory_gb: float
+    is_mig: bool = False
+
+
+class SeatAnswer(_Answer):
+    """Where one backend runs when everything configured is loaded in turn; sizes in GB.
+
+    `fits`: beside all before it; `is_possible`: at all. `weights_gb` is the size of its files, `measured_gb` the host
+    memory that its last start took, and the rest what the engine itself said then.
+    """
+
+    backend: str
+    fits: bool
+    is_possible: bool
+    memory_gb: float | None = None
+    devices: tuple[str, ...] = ()
+    share: float = 0.0
+    weights_gb: float | None = None
+    measured_gb: float | None = None
+    loaded_weights_gb: float | None = None
+    kv_gb: float | None = None
+    kv_tokens: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class PlanAnswer(_Answer):
+    """What there is for engines, and who gets what of it."""
+
+    memory_gb: float
+    gpus: tuple[GpuAnswer, ...]
+    seats: tuple[SeatAnswer, ...]
+
+
+class AdapterOrder(BaseModel):
+    """An adapter to load: its public name, and its folder on the gateway's machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=256)
+    path: str = Field(min_length=1, max_length=4096)
+
+
+class AdapterAnswer(_Answer):
+    """One adapter of a backend. `reason`: why the engine has it not; null when it has it, or does not run."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+class AdaptersAnswer(_Answer):
+    """The adapters of one backend."""
+
+    backend: str
+    adapters: tuple[AdapterAnswer, ...]
+
+
 class Reloaded(_Answer):
     """The configuration that is in force now. `needs_restart`: settings that changed and are read only at a start."""
 
@@ -131,6 +200,7 @@ def models(table: Table) -> tuple[ModelAnswer, ...]:
             state=(best := _best(table, model.targets))[0],
             reason=best[1],
             backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
+            parent=model.parent,
             aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
             fallbacks=model.fallbacks,
         )

@@ -6,19 +6,24 @@ It decides nothing about one life: orders become events, and app/supervisor/live
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from app.supervisor import replicas
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.room import Bounds
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
-from backends.config import BackendConfig
+from backends.config import BackendConfig, ManagedConfig
+from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked, Wanted
+from backends.footprint import Footprint
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
 CANCELLED_S: Final = 5.0
@@ -35,7 +40,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took."""
+    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
+
+    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
+    `footprint`: what its last start was measured to take.
+    """
 
     name: str
     kind: str
@@ -50,6 +59,23 @@ class BackendStatus:
     leases: int
     in_flight: int | None
     models: tuple[str, ...] | None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
+    footprint: Footprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter of a backend. `reason`: why the engine has it not."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+def _advice_s(left_s: float | None) -> float:
+    """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
+    return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
 
 
 class Fleet:
@@ -70,6 +96,8 @@ class Fleet:
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
         unasked: Collection[str] = (),
+        bounds: Bounds | None = None,
+        wait_s: float = WAIT_S,
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -78,9 +106,11 @@ class Fleet:
         self._random = random
         self._engine = engine
         self._unasked = unasked
-        self._lives = Lives(publish, leases, now)
-        for name, config in backends.items():
+        self.wait_s = wait_s
+        self._lives = Lives(publish, leases, now, bounds or Bounds())
+        for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
+        self._lives.follow(replicas.firsts(backends))
 
     def __repr__(self) -> str:
         return f"<Fleet {list(self._lives.units.values())}>"
@@ -104,16 +134,38 @@ class Fleet:
         unit = self._lives.units.get(backend)
         if unit is None:
             return Outcome(False, "it is not configured any more")
-        self._lives.post(unit, Wanted())
-        if self._lives.is_closing or not unit.is_pending:
-            return self._outcome(unit)
+        refusal = self._refusal(unit)
+        if refusal is not None:
+            unit.is_ordered = True  # whoever is sent away comes back
         waiter = asyncio.get_running_loop().create_future()
-        unit.waiters.add(waiter)
+        waiters = unit.waiters  # these go over to an heir
+        if refusal is None:
+            waiters.add(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=WAIT_S)
+            for one in self._lives.replicas(unit.name):
+                self._lives.post(one, Wanted())
+            if refusal is None and unit.is_pending and not self._lives.is_closing:
+                await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
-            unit.waiters.discard(waiter)
-        return self._outcome(unit)
+            waiters.discard(waiter)
+            self._lives.notice()
+        unit = self._lives.units.get(backend, unit)
+        return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
+
+    def _limit_s(self, unit: Unit) -> float:
+        own = unit.config.max_wait_s if isinstance(unit.config, ManagedConfig) else None
+        return self.wait_s if own is None else own
+
+    def _refusal(self, unit: Unit) -> Outcome | None:
+        """Why one more request had better not wait for it; None when it may."""
+        if unit.life.state is State.READY or not isinstance(unit.config, ManagedConfig):
+            return None
+        left_s = unit.expected_s(self._now())
+        if len(unit.waiters) >= unit.config.max_waiting:
+            return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
+        if left_s is not None and left_s > self._limit_s(unit):
+            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more", _advice_s(left_s))
+        return None
 
     def failing(self, backend: str, generation: int) -> None:
         """A relay could not reach this start of it: look at it now."""
@@ -123,11 +175,12 @@ class Fleet:
 
     def leases_changed(self) -> None:
         """What the relays hold or have applied is different now."""
-        if any(unit.life.is_draining for unit in self._lives.units.values()):
-            self._lives.turn()
+        self._lives.notice()
 
     async def start(self, backend: str) -> None:
         """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
+        for unit in self._lives.replicas(backend):
+            unit.is_ordered = True
         self._order(backend, Start())
 
     async def stop(self, backend: str) -> None:
@@ -138,6 +191,10 @@ class Fleet:
         """Drain, stop and start it again. Returns at once."""
         self._order(backend, StopAsked(self.drain_s, then_start=True))
 
+    def share(self, bounds: Bounds) -> None:
+        """From now on the machine is shared out within these bounds; who has a place keeps it."""
+        self._lives.rooms.bounds = bounds
+
     async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
         """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
 
@@ -145,13 +202,20 @@ class Fleet:
         """
         if self._lives.is_closing:
             return
+        self._lives.follow(replicas.firsts(backends))
+        backends = replicas.expand(backends)
         for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
+            self._lives.disinherit(unit.name)
             unit.is_leaving = True
             unit.successor = None
             self._lives.post(unit, StopAsked(self.drain_s))
         for name, config in backends.items():
             unit = self._lives.units.get(name) or self._join(name, config)
-            if unit.is_leaving or config != (unit.successor or unit.config):
+            heir = self._lives.heirs.get(name)
+            if heir is not None and config != heir.config:
+                self._lives.disinherit(name)
+                heir = None
+            if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)):
                 self._replace(unit, config)
             elif unit.life.state is State.FAILED:
                 self._lives.post(unit, Start())
@@ -160,18 +224,60 @@ class Fleet:
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True
-        for unit in list(self._lives.units.values()):
+        for unit in self._lives.everyone():
             unit.successor = None
             self._lives.post(unit, StopAsked(drain_s, is_held=True))
         await self._lives.drive(self._lives.is_at_rest)
         if self._lives.failure is not None:
             await self._abandon()
-        for unit in [*self._lives.units.values(), *self._lives.departed]:
+        for unit in [*self._lives.everyone(), *self._lives.departed]:
             await unit.gone()
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
         return [self._status(unit) for unit in self._lives.units.values()]
+
+    def adapters(self, backend: str) -> Sequence[Adapter]:
+        """Those it is to have; KeyError for an unknown backend."""
+        units = self._lives.replicas(backend)
+        return [
+            Adapter(name, path, next((why for one in units if (why := one.adapters_missing.get(name))), None))
+            for name, path in units[0].adapters.items()
+        ]
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> None:
+        """Serve it from now on, and after every start again, until a reload of the configuration that changes the
+        backend. BackendError when the engine refuses it, which changes nothing; KeyError for an unknown backend.
+        """
+        for unit in self._lives.replicas(backend):
+            if unit.engine.adapters is None:
+                raise EngineFailed(unit.name, "its engine takes no adapters")
+            path_before, reason_before = unit.adapters.get(name), unit.adapters_missing.get(name)
+            unit.adapters[name] = path
+            if unit.life.state is not State.READY:
+                continue
+            await unit.load_adapter(name)
+            reason = unit.adapters_missing.pop(name, None)
+            if reason is not None:
+                unit.adapters[name] = path_before or path
+                if path_before is None:
+                    del unit.adapters[name]
+                if reason_before is not None:
+                    unit.adapters_missing[name] = reason_before
+                raise EngineFailed(unit.name, reason)
+        self._lives.turn()
+
+    async def unload_adapter(self, backend: str, name: str) -> None:
+        """Serve it no longer; KeyError for an unknown backend or adapter."""
+        units = self._lives.replicas(backend)
+        del units[0].adapters[name]
+        for unit in units:
+            unit.adapters.pop(name, None)
+            unit.adapters_missing.pop(name, None)
+        self._lives.turn()
+        for unit in units:
+            if unit.life.state is State.READY and unit.engine.adapters is not None:
+                await unit.engine.adapters.unload(unit.endpoint, name)
 
     def log_tail(self, backend: str) -> list[str]:
         """The last lines its latest process wrote; KeyError for an unknown name."""
@@ -179,7 +285,8 @@ class Fleet:
 
     def _unit(self, name: str, config: BackendConfig) -> Unit:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
-        generation = max((unit.life.generation for unit in self._lives.departed if unit.name == name), default=0)
+        before = [*self._lives.everyone(), *self._lives.departed]
+        generation = max((unit.life.generation for unit in before if unit.name == name), default=0)
         unit = Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
         unit.is_unasked = name in self._unasked
         return unit
@@ -191,27 +298,41 @@ class Fleet:
         return unit
 
     def _replace(self, unit: Unit, config: BackendConfig) -> None:
+        if unit.life.state is State.READY and not unit.is_leaving and self._is_counted(config):
+            # There may be room for both: the old one serves until the new one does.
+            self._lives.bequeath(unit, self._unit(unit.name, config), self.drain_s)
+            return
         unit.starts_after = unit.starts_after or unit.life.state not in (State.STOPPED, State.FAILED)
         unit.is_leaving = False
         unit.successor = config
         self._lives.post(unit, StopAsked(self.drain_s))
 
+    def _is_counted(self, config: BackendConfig) -> bool:
+        """Whether it is known what it takes, so that a second one beside it is no gamble."""
+        if not isinstance(config, ManagedConfig):
+            return False
+        need = config.need()
+        return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
+
     def _order(self, backend: str, event: Event) -> None:
-        unit = self._lives.units[backend]
-        if not self._lives.is_closing:
-            self._lives.post(unit, event)
+        for unit in self._lives.replicas(backend):
+            if not self._lives.is_closing:
+                heir = self._lives.disinherit(unit.name)
+                unit.successor = heir.config if heir is not None else unit.successor
+                self._lives.post(unit, event)
 
     def _outcome(self, unit: Unit) -> Outcome:
         row = unit.row
         if row.state is State.READY:
             return Outcome(True)
-        reasons = {State.STARTING: "it is still starting", State.STOPPING: "it is being stopped"}
+        starting = "it waits for room" if unit.life.is_waiting else "it is still starting"
+        reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
         return Outcome(False, row.reason or reasons.get(row.state, "it is stopped"), row.retry_after_s)
 
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
         self._lives.is_closing = True
-        units = [*self._lives.units.values(), *self._lives.departed]
+        units = [*self._lives.everyone(), *self._lives.departed]
         for unit in units:
             unit.unwatch()
             unit.kill()
@@ -237,4 +358,7 @@ class Fleet:
             leases=held,
             in_flight=unit.probe.in_flight,
             models=unit.probe.models,
+            swaps=unit.swaps,
+            devices=unit.place.devices if unit.place is not None else (),
+            footprint=unit.footprint,
         )

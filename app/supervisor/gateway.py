@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import random
 import socket
@@ -16,15 +17,28 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, descriptors, listener, publish, relays
-from app.supervisor.answers import BackendAnswer, Health, Models, RelayProcesses, Reloaded, Status
+from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays
+from app.supervisor.answers import (
+    AdapterAnswer,
+    AdaptersAnswer,
+    BackendAnswer,
+    Health,
+    Models,
+    PlanAnswer,
+    RelayProcesses,
+    Reloaded,
+    Status,
+)
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
 from app.supervisor.relays import Relays
+from app.supervisor.room import Bounds
 from app.supervisor.scrape import Counters, Life, Scrape
 from app.supervisor.state import StateFolder
 from app.table import Backend, Table
+from backends import kinds
+from backends.errors import BackendError
 
 log = structlog.get_logger()
 
@@ -71,12 +85,20 @@ class Gateway:
             now=time.monotonic,
             random=random.random,
             unasked=self._unasked,
+            bounds=self._bounds(config),
+            wait_s=config.server.wait_s,
+            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s),
         )
         self._scrape = Scrape(counters, self._lives, __version__)
         self._tell_bound()
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
+
+    def _bounds(self, config: Config) -> Bounds:
+        server = config.server
+        found = devices.machine(server.memory_gb, self._options.env)
+        return Bounds(found, server.start_parallel, server.swap_after_s)
 
     # -- the table
 
@@ -175,6 +197,13 @@ class Gateway:
             ),
         )
 
+    async def plan(self) -> PlanAnswer:
+        """Everything configured on this machine, with what was measured."""
+        found = {status.name: status.footprint for status in self.fleet.status() if status.footprint is not None}
+        config = self.config
+        machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
+        return await asyncio.to_thread(plan.plan, config, machine, found)
+
     async def metrics(self) -> bytes:
         """Prometheus's page."""
         return await self._scrape.render()
@@ -203,6 +232,36 @@ class Gateway:
         await self.fleet.restart(backend)
         return self._one(backend)
 
+    def adapters(self, backend: str) -> AdaptersAnswer:
+        """Those it is to have."""
+        found = self.fleet.adapters(backend)
+        told = tuple(AdapterAnswer(name=each.name, path=each.path, reason=each.reason) for each in found)
+        return AdaptersAnswer(backend=backend, adapters=told)
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
+        """Serve an adapter under that public name."""
+        self._check_open()
+        taken = self._table().models.get(name)
+        is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
+        if references.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
+            raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
+        try:
+            await self.fleet.load_adapter(backend, name, path)
+        except BackendError as exc:
+            raise Problem(422, "adapter_refused", f"{backend}: {exc.message}") from exc
+        return self.adapters(backend)
+
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
+        """Serve an adapter no longer."""
+        self._check_open()
+        if all(each.name != name for each in self.fleet.adapters(backend)):
+            raise Problem(404, "adapter_not_found", f"{backend!r} has no adapter {name!r}.", param="adapter")
+        try:
+            await self.fleet.unload_adapter(backend, name)
+        except BackendError as exc:
+            log.warning("adapter not unloaded", backend=backend, adapter=name, reason=exc.message)
+        return self.adapters(backend)
+
     async def reload(self) -> Reloaded:
         """Read the configuration again. ConfigError for a bad one, which changes nothing."""
         async with self._reloading:
@@ -213,8 +272,10 @@ class Gateway:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
             changed = _needs_restart(self.config, config)
+            bounds = await asyncio.to_thread(self._bounds, config)
             before, self.config = self.config, _as_started(self.config, config)
-            self.fleet.drain_s = config.server.drain_s
+            self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
+            self.fleet.share(bounds)
             try:
                 await self.fleet.reload(config.backends)
             except BaseException:
@@ -235,7 +296,7 @@ class Gateway:
         return next(_backend(status) for status in self.fleet.status() if status.name == backend)
 
     def _lives(self) -> list[Life]:
-        return [Life(status.name, status.state, status.restarts) for status in self._shown()]
+        return [Life(status.name, status.state, status.restarts, status.swaps) for status in self._shown()]
 
     def _shown(self) -> list[BackendStatus]:
         """Less what nobody asked for and that has never answered: it is only looked for."""
@@ -276,6 +337,8 @@ def _backend(status: BackendStatus) -> BackendAnswer:
         in_flight=status.leases,
         engine_in_flight=status.in_flight,
         models=status.models,
+        swaps=status.swaps,
+        devices=status.devices,
     )
 
 

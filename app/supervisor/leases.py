@@ -21,6 +21,7 @@ class Leases:
 
     def __init__(self) -> None:
         self._relays: dict[int, _Held] = {}
+        self._returned: dict[str, int] = {}  # of each backend: the latest start on which a lease was returned
 
     def __repr__(self) -> str:
         return f"<Leases relays={len(self._relays)} held={self.total()}>"
@@ -35,6 +36,9 @@ class Leases:
         for backend, generation, count in counts:
             if count < 0:
                 raise ValueError(f"{count} leases of {backend}#{generation}")
+            # A short request comes and goes between two reports: then the only report is that nothing is held.
+            if count == 0 or count < held.get((backend, generation), 0):
+                self._returned[backend] = max(generation, self._returned.get(backend, 0))
             if count:
                 held[backend, generation] = count
             else:
@@ -51,6 +55,10 @@ class Leases:
     def held(self, backend: str, generation: int) -> int:
         """Leases of one start of one backend; generation 0: requests that wait for it to start."""
         return sum(relay.counts.get((backend, generation), 0) for relay in self._relays.values())
+
+    def has_returned(self, backend: str, generation: int) -> bool:
+        """Whether a request that used this start of it is over."""
+        return self._returned.get(backend) == generation
 
     def of(self, backend: str) -> int:
         """Leases of a backend over all its starts, waiting requests included."""

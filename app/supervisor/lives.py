@@ -8,15 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 
+from app.supervisor.room import Bounds
+from app.supervisor.rooms import Rooms
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends.base import State
-from backends.events import Drain, Drained, Event, Kill, Spawn, Start, Terminate, Tick, Unwatch, WarmUp, Watch
+from backends.events import (
+    Drain,
+    Drained,
+    Event,
+    Kill,
+    Sleep,
+    Spawn,
+    Start,
+    StopAsked,
+    Terminate,
+    Tick,
+    Unwatch,
+    WakeUp,
+    WarmUp,
+    Watch,
+)
 from backends.lifecycle import Lifecycle, step
 
 log = structlog.get_logger()
@@ -29,6 +47,10 @@ class LeaseView(Protocol):
         """Leases on one start of one backend, over all relays."""
         ...
 
+    def has_returned(self, backend: str, generation: int) -> bool:
+        """Whether a request that used this start of it is over."""
+        ...
+
     def is_applied(self, version: int) -> bool:
         """Whether every relay routes by this table or a later one."""
         ...
@@ -38,12 +60,19 @@ class Lives:
     """The units by name, in the configuration's order, and of each removed name at least the latest."""
 
     def __init__(
-        self, publish: Callable[[Mapping[str, Backend]], int], leases: LeaseView, now: Callable[[], float]
+        self,
+        publish: Callable[[Mapping[str, Backend]], int],
+        leases: LeaseView,
+        now: Callable[[], float],
+        bounds: Bounds,
     ) -> None:
         self.units: dict[str, Unit] = {}
+        self.heirs: dict[str, Unit] = {}  # each starts beside the unit of its name, to take its place when it serves
+        self.retiring: list[Unit] = []  # out of their names and not at rest yet
         self.departed: list[Unit] = []
         self.is_closing = False
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
+        self.rooms = Rooms(leases, now, bounds)
         self._publish = publish
         self._leases = leases
         self._now = now
@@ -51,7 +80,62 @@ class Lives:
         self._rows: Mapping[str, Backend] = {}
         self._version = 0
         self._is_in_turn = False
+        self._drains_s: dict[str, float] = {}  # of what an heir is to replace
         self._changed = asyncio.Event()
+
+    def follow(self, firsts: Mapping[str, str]) -> None:
+        """From now on these are replicas: name → the name of the first, which starts alone."""
+        self.rooms.firsts = firsts
+
+    def everyone(self) -> list[Unit]:
+        """All that may have a process."""
+        return [*self.units.values(), *self.heirs.values(), *self.retiring]
+
+    def bequeath(self, unit: Unit, heir: Unit, drain_s: float) -> None:
+        """Let the heir start while the unit serves; then it has the name, and the unit drains and ends.
+
+        Where there is no room for both, the unit ends first.
+        """
+        heir.restarts, heir.swaps, heir.load_s = unit.restarts, unit.swaps, unit.load_s
+        self.heirs[unit.name], self._drains_s[unit.name] = heir, drain_s
+        self.post(heir, Start())
+
+    def disinherit(self, name: str) -> Unit | None:
+        """There is to be no heir of that name any more; who it was."""
+        heir = self.heirs.pop(name, None)
+        if heir is not None:
+            self._retire(heir, 0.0)
+            self.turn()
+        return heir
+
+    def _retire(self, unit: Unit, drain_s: float) -> None:
+        self.retiring.append(unit)
+        unit.successor = None
+        self._inbox.append((unit, StopAsked(drain_s, is_held=True)))
+
+    def _inherit(self) -> None:
+        """Heirs that serve take over; those that cannot leave the unit as it is, or make it end first."""
+        for name, heir in list(self.heirs.items()):
+            unit, state = self.units[name], heir.life.state
+            if state is State.READY or unit.life.state is not State.READY:
+                del self.heirs[name]
+                self.units[name] = heir
+                heir.waiters, unit.waiters = unit.waiters, heir.waiters
+                self._retire(unit, self._drains_s[name])
+            elif state is State.FAILED:
+                log.error("engine not replaced: the new one does not start", backend=name, reason=heir.life.reason)
+                del self.heirs[name]
+                self._retire(heir, 0.0)
+            elif state is State.STOPPED:  # refused: no room for both
+                del self.heirs[name]
+                self._retire(heir, 0.0)
+                unit.successor, unit.starts_after = heir.config, True
+                self._inbox.append((unit, StopAsked(self._drains_s[name])))
+
+    def replicas(self, name: str) -> list[Unit]:
+        """The unit of that name and, where it is the first of several, the others; KeyError for an unknown name."""
+        others = [other for other, first in self.rooms.firsts.items() if first == name and other in self.units]
+        return [self.units[one] for one in (name, *others)]
 
     def post(self, unit: Unit, event: Event) -> None:
         """This happened to it."""
@@ -66,6 +150,11 @@ class Lives:
         try:
             is_settled = False
             while not is_settled:
+                while self._inbox:
+                    self._apply(*self._inbox.popleft())
+                while self._share_out():
+                    pass
+                self._inherit()
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
                 rows = {name: unit.row for name, unit in self.units.items()}
@@ -86,15 +175,39 @@ class Lives:
             if self.is_closing or not unit.is_pending:
                 unit.answer()
 
+    def notice(self) -> None:
+        """What is held, applied or waited for is different now."""
+        is_news = self.rooms.observe(self.units.values())
+        if is_news or any(unit.life.is_draining or unit.life.is_waiting for unit in self.everyone()):
+            self.turn()
+
+    def _share_out(self) -> bool:
+        """Give room to who is wanted, and send away who is idle; whether that was anything."""
+        if self.is_closing:
+            return False
+        self.rooms.observe(self.units.values())
+        starting = [*self.units.values(), *self.heirs.values()]
+        happens = self.rooms.decide(starting, [*self.retiring, *self.departed])
+        self._inbox.extend(happens)
+        while self._inbox:
+            self._apply(*self._inbox.popleft())
+        return bool(happens)
+
     def _apply(self, unit: Unit, event: Event) -> None:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
         _tell(unit, before)
+        unit.restarts += isinstance(event, Tick) and unit.life.is_waiting and not before.is_waiting
+        if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
+            unit.is_ordered = False
         for action in actions:
             match action:
                 case Spawn(generation):
-                    unit.restarts += isinstance(event, Tick)
                     unit.spawn(generation)
+                case Sleep(generation, level):
+                    unit.sleep(generation, level)
+                case WakeUp(generation):
+                    unit.wake_up(generation)
                 case WarmUp(generation):
                     unit.warm_up(generation)
                 case Watch():
@@ -113,19 +226,22 @@ class Lives:
             self._stopped(unit)
 
     def _stopped(self, unit: Unit) -> None:
-        if unit.is_leaving and self.units.get(unit.name) is unit:
+        if unit in self.retiring:
+            self.retiring.remove(unit)
+            self.departed.append(unit)
+        elif unit.is_leaving and self.units.get(unit.name) is unit:
             del self.units[unit.name]
             self.departed = [*(one for one in self.departed if one.name != unit.name or not one.is_gone), unit]
             unit.answer()
         elif unit.successor is not None:
             unit.become(unit.successor)
-            if unit.starts_at_boot or unit.starts_after or unit.waiters:
+            if (unit.starts_at_boot or unit.starts_after or unit.waiters) and not unit.life.is_held:
                 self._inbox.append((unit, Start()))
             unit.starts_after = False
 
     def _hear_drained(self) -> None:
         """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""
-        for unit in self.units.values():
+        for unit in self.everyone():
             if unit.life.is_draining:
                 unit.withdrawn = self._version if unit.withdrawn is None else unit.withdrawn
                 is_free = self._leases.is_applied(unit.withdrawn)
@@ -134,22 +250,25 @@ class Lives:
 
     def is_at_rest(self) -> bool:
         """Nothing runs, or waits to run."""
-        return all(unit.life.state is State.STOPPED for unit in self.units.values())
+        return all(unit.life.state is State.STOPPED for unit in self.everyone())
 
     async def drive(self, is_over: Callable[[], bool]) -> None:
         """Let time pass for every life until that is so, or a turn has failed."""
         while self.failure is None and not is_over():
             changed = self._changed
-            dues = [unit.life.due for unit in self.units.values() if unit.life.due is not None]
-            wait_s = max(0.0, min(dues) - self._now()) if dues else None
+            dues = [unit.life.due for unit in self.everyone() if unit.life.due is not None]
+            due = min([*dues, self.rooms.look_at])
+            wait_s = max(0.0, due - self._now()) if due < math.inf else None
             changing = asyncio.ensure_future(changed.wait())
             try:
                 await asyncio.wait({changing}, timeout=wait_s)
             finally:
                 changing.cancel()
-            for unit in list(self.units.values()):
+            for unit in self.everyone():
                 if unit.life.due is not None and unit.life.due <= self._now():
                     self.post(unit, Tick())
+            if self.rooms.look_at <= self._now():
+                self.turn()
 
 
 def _tell(unit: Unit, before: Lifecycle) -> None:
@@ -172,6 +291,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
             say("engine not there", backend=unit.name, reason=unit.reason)
         case State.FAILED:
             log.error("engine failed", backend=unit.name, generation=life.generation, reason=unit.reason)
+        case State.SLEEPING:
+            log.info("engine asleep", backend=unit.name, generation=life.generation)
         case State.STOPPED:
             log.info("engine stopped", backend=unit.name, generation=life.generation)
         case State.STOPPING:

@@ -8,7 +8,9 @@ import msgspec
 
 from app import references
 from app.config import Config, KeyConfig, ModelConfig, TargetConfig
+from app.supervisor import replicas
 from app.table import Backend, Key, Model, Table, Target, Wildcard
+from backends.base import State
 
 
 def build(
@@ -35,12 +37,14 @@ def build(
         if name.endswith("*")
         for target in model.all_targets()
     ]
+    missing = _missing(backends)
+    models = {name: _model(name, model, config, backends) for name, model in plain.items()}
     return Table(
         version=version,
-        models={name: _model(name, model, config, backends) for name, model in plain.items()},
+        models={**models, **_adapters(config, backends, missing)},
         aliases={alias: name for name, model in plain.items() for alias in model.aliases},
         wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
-        backends=dict(backends),
+        backends={**backends, **missing},
         keys=tuple(_key(key, config) for key in config.keys),
         default_model=references.canonical(config, config.default_model) if config.default_model else None,
         limits=limits,
@@ -54,21 +58,65 @@ def build(
 
 
 def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> Model:
+    found = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
+    weights = replicas.weights([(target.weight, len(names)) for target, names in found])
     return Model(
         name=name,
         targets=tuple(
-            Target(target.backend, engine_name(name, target, backends.get(target.backend)), target.weight)
-            for target in model.all_targets()
+            Target(backend, engine_name(name, target, backends.get(backend)), weight)
+            for (target, names), weight in zip(found, weights, strict=True)
+            for backend in names
         ),
         fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
     )
+
+
+def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]) -> dict[str, Model]:
+    """Every adapter as a model of its own; one that its engine has not got leads to the reason."""
+    found: dict[str, Model] = {}
+    for entry in config.backends:
+        rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
+        for name in dict.fromkeys(name for row in rows for name in row.adapters):
+            having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
+            targets = having or [_adapter_row(entry, name)]
+            found[name] = Model(name, tuple(Target(each, name) for each in targets), parent=_parent(entry, config))
+    return found
+
+
+def _missing(backends: Mapping[str, Backend]) -> dict[str, Backend]:
+    """Of every engine that serves without one of its adapters: that adapter as a backend that does not serve."""
+    return {
+        _adapter_row(row.name, name): Backend(_adapter_row(row.name, name), row.kind, State.FAILED, reason)
+        for row in backends.values()
+        for name, reason in row.adapters.items()
+        if reason is not None and row.state is State.READY
+    }
+
+
+def _adapter_row(backend: str, adapter: str) -> str:
+    return f"{backend}/{adapter}"
+
+
+def _parent(entry: str, config: Config) -> str:
+    """The public name of the model without the adapter; the backend's where it has none."""
+    for name, model in config.models.items():
+        if not name.endswith("*") and any(target.backend == entry for target in model.all_targets()):
+            return name
+    return entry
+
+
+def replicas_of(backend: str, config: Config) -> tuple[str, ...]:
+    """The backends that an entry stands for, itself among them."""
+    found = config.backends.get(backend)
+    return replicas.names(backend, found) if found is not None else (backend,)
 
 
 def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> str:
     """What the engine is to be asked for: what the file says, else a name that the engine lists, else the public name.
 
     A remote server that lists one model has one model, whatever it is called. A daemon with one model will have
-    others tomorrow, so there only the same name counts (`name`, or `name:latest`, which is how Ollama lists it).
+    others tomorrow, so there only the same name counts (`name`, or `name:latest`, which is how Ollama lists it). A vLLM
+    of ours serves its model under the backend's name.
     """
     if target.model is not None:
         return target.model
@@ -77,6 +125,8 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
         return public
     if f"{public}:latest" in listed:
         return f"{public}:latest"
+    if backend.kind == "vllm":
+        return backend.name
     return listed[0] if backend.kind == "remote" and len(listed) == 1 else public
 
 

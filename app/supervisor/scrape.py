@@ -38,6 +38,7 @@ class Life:
     backend: str
     state: State
     restarts: int
+    swaps: int = 0
 
 
 class Counters:
@@ -119,10 +120,14 @@ def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
         "Starts of a backend after one that ended unasked.",
         labels=["modelport_backend"],
     )
+    swaps = CounterMetricFamily(
+        "modelport_backend_swaps_total", "How often a backend made way for another one.", labels=["modelport_backend"]
+    )
     for life in lives:
         for each in State:
             state.add_metric([life.backend, each.value], 1.0 if life.state is each else 0.0)
         restarts.add_metric([life.backend], life.restarts)
+        swaps.add_metric([life.backend], life.swaps)
     build = GaugeMetricFamily("modelport_build_info", "The version that runs.", labels=["version"])
     build.add_metric([version], 1.0)
-    yield from (state, restarts, build)
+    yield from (state, restarts, swaps, build)

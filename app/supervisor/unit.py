@@ -7,27 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from app.supervisor.placement import Place
+from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
-from backends.base import Engine, Launch, Probe, State
+from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
 from backends.config import BackendConfig, ManagedConfig
-from backends.errors import BackendError
-from backends.events import Event, Exited, Probed, WarmedUp, WarmUpFailed
+from backends.errors import BackendError, EngineFailed
+from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
+from backends.footprint import Footprint
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy, can_start
 
-STARTING_S: Final = 0.25  # between probes of an engine that loads: the first request waits for this
-READY_S: Final = 5.0  # of one that serves; its process is watched besides, so this only finds hangs
-ATTACHED_UP_S: Final = 10.0  # of somebody else's: failing requests bring the next look forward
-ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait long
-DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
 LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
 
 log = structlog.get_logger()
@@ -56,15 +56,23 @@ class Unit:
         self.starts_after = False
         self.is_leaving = False
         self.is_unasked = False  # nobody configured it
+        self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
+        self.is_early = False  # another replica must have started before
+        self.is_ordered = False  # the administrator waits for it
+        self.idle_since: float | None = None  # while it serves and nobody needs it
+        self.footprint: Footprint | None = None  # as its last start was measured
+        self.swaps = 0  # how often it made way for another
+        self.has_served = False  # this start has finished a request
         self._state_id = state_id
         self._post = post
         self._random = random
         self._engine = engine
         self._process: process.Process | None = None
+        self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._poke = asyncio.Event()
+        self.poke = asyncio.Event()  # it is to be looked at now
         self._in_full: tuple[str, str] | None = None  # a reason as clients are told it, and all of it
         self._order = ""  # what was asked of this start, whose process may not exist yet: term, kill
         self.become(config)
@@ -78,19 +86,28 @@ class Unit:
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
         self.policy = (
-            Policy(start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
+            Policy(is_placed=True, start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
             if isinstance(config, ManagedConfig)
             else Policy(is_attached=True)
         )
-        self.starts_at_boot = not isinstance(config, ManagedConfig) or config.start == "boot"
+        managed = config if isinstance(config, ManagedConfig) else None
+        self.starts_at_boot = managed is None or managed.start == "boot"
+        self.need = managed.need() if managed is not None else Need()
+        self.is_pinned = managed is not None and managed.pinned
+        self.adapters = dict(managed.adapter_paths()) if managed is not None else {}
+        self.adapters_missing: dict[str, str] = {}
+        self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
         self.successor = None
-        self._endpoint = self.engine.endpoint(self.life.generation, 0, "")
+        self.endpoint = self.engine.endpoint(self.life.generation, 0, "")
         self.probe = Probe(False)
 
     @property
     def pid(self) -> int | None:
-        """The engine's process, while it lives."""
-        return self._process.pid if self._process is not None and not self._process.exited.done() else None
+        """The engine's process, while it lives; and until its life has heard that it does not."""
+        is_known = self.life.state is State.READY
+        return (
+            self._process.pid if self._process is not None and (is_known or not self._process.exited.done()) else None
+        )
 
     @property
     def reason(self) -> str | None:
@@ -108,17 +125,31 @@ class Unit:
             kind=self.kind,
             state=self.life.state,
             reason=self.life.reason,
-            endpoint=self._endpoint if is_ready else None,
-            can_start=can_start(self.life, self.policy),
+            endpoint=self.endpoint if is_ready else None,
+            can_start=can_start(self.life, self.policy) and not self.is_early,
             models=self.probe.models,
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
+            adapters={name: self.adapters_missing.get(name) for name in self.adapters},
         )
 
     def _retry_after_s(self) -> float:
         if self.life.state is State.FAILED and not self.policy.is_attached:
             return 60.0
         return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
+
+    @property
+    def unload_at(self) -> float:
+        """When it will have been idle for too long; infinite for never."""
+        after_s = self.config.unload_after_s if isinstance(self.config, ManagedConfig) else None
+        return math.inf if after_s is None or self.idle_since is None else self.idle_since + after_s
+
+    def expected_s(self, now: float) -> float | None:
+        """How long until it serves, by what its last start took; None when it has never started."""
+        if self.load_s is None:
+            return None
+        is_loading = self.life.state is State.STARTING and self.life.has_process
+        return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
 
     @property
     def is_pending(self) -> bool:
@@ -139,22 +170,44 @@ class Unit:
 
     def look(self) -> None:
         """Probe it now, if it is being probed."""
-        self._poke.set()
+        self.poke.set()
+
+    @property
+    def has_remains(self) -> bool:
+        """A process of it is there, or not known to be gone altogether: it still has its place."""
+        return self.life.has_process or (self._live is not None and not self._live.done())
 
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
         self._order = ""
+        self.has_served = False
         self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
+        # Only then is its place free: news for those who wait for it.
+        self._live.add_done_callback(lambda _: self._post(self, Tick()))
 
     def warm_up(self, generation: int) -> None:
         """Make it do a first piece of work."""
         if self.policy.is_attached:
-            self._endpoint = self.engine.endpoint(generation, 0, "")
+            self.endpoint = self.engine.endpoint(generation, 0, "")
         self._warming = asyncio.create_task(self._warm_up(generation), name=f"warm-up {self.name}#{generation}")
+
+    def sleep(self, generation: int, level: int) -> None:
+        """Put it to sleep."""
+        self._warming = asyncio.create_task(self._sleep(generation, level), name=f"sleep {self.name}#{generation}")
+
+    def wake_up(self, generation: int) -> None:
+        """Wake it and make it do a first piece of work."""
+        self._warming = asyncio.create_task(
+            self._warm_up(generation, is_asleep=True), name=f"wake-up {self.name}#{generation}"
+        )
 
     def watch(self) -> None:
         """Ask again and again how it is."""
-        self._watching = asyncio.create_task(self._watch(), name=f"watch {self.name}")
+        self._watching = asyncio.create_task(watch(self, self._process), name=f"watch {self.name}")
+
+    def post(self, event: Event) -> None:
+        """This happened to it."""
+        self._post(self, event)
 
     def unwatch(self) -> None:
         """Stop asking."""
@@ -207,15 +260,16 @@ class Unit:
             log.exception("engine not started", backend=self.name)
             self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
             return
-        self._process = running
+        self._process, self._explain = running, launch.explain
         self._obey()
         await self._attend(generation, launch, running)
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
         key, port = secrets.token_urlsafe(32), _free_port()
-        self._endpoint = self.engine.endpoint(generation, port, key)
+        self.endpoint = self.engine.endpoint(generation, port, key)
         # It may look at files, and those may be far away.
-        launch = await asyncio.to_thread(self.engine.launch, port, (), key)
+        devices = self.place.devices if self.place is not None else ()
+        launch = await asyncio.to_thread(self.engine.launch, port, devices, key)
         if launch is None:
             raise InterruptedError("nothing to start")
         return launch, key
@@ -240,51 +294,59 @@ class Unit:
             running.kill()
             await running.gone()
 
-    async def _warm_up(self, generation: int) -> None:
+    async def load_adapter(self, name: str) -> None:
+        """Have this adapter served; where the engine refuses it, `adapters_missing` says why."""
+        if self.engine.adapters is None:
+            self.adapters_missing[name] = "its engine takes no adapters"
+            return
         try:
-            await self.engine.warm_up(self._endpoint)
+            await self.engine.adapters.load(self.endpoint, name, self.adapters[name])
         except BackendError as exc:
-            self._post(self, WarmUpFailed(generation, exc.message))
+            log.error("adapter not loaded", backend=self.name, adapter=name, reason=exc.message)
+            self.adapters_missing[name] = exc.message
+        else:
+            log.info("adapter loaded", backend=self.name, adapter=name)
+            self.adapters_missing.pop(name, None)
+            if self.probe.models is not None and name not in self.probe.models:
+                self.probe = replace(self.probe, models=(*self.probe.models, name))  # the next probe says so too
+
+    async def _sleep(self, generation: int, level: int) -> None:
+        try:
+            if self.engine.sleeper is None:
+                raise EngineFailed(self.name, "it cannot sleep")
+            await self.engine.sleeper.sleep(self.endpoint, level)
+        except BackendError as exc:
+            log.warning("engine not put to sleep", backend=self.name, reason=exc.message)
+            self._post(self, SleepFailed(generation, exc.message))
+        except Exception:
+            log.exception("engine not put to sleep", backend=self.name)
+            self._post(self, SleepFailed(generation, "it could not be put to sleep; see the log"))
+        else:
+            self._post(self, Slept(generation))
+
+    def _with_cause(self, reason: str) -> str:
+        """The reason, and what the engine printed of it, when that says anything."""
+        if self._process is None or self._explain is None:
+            return reason
+        told = self._explain(0, self._process.tail())
+        return reason if told == exit_in_words(0, ()) else f"{reason.rstrip('.')}; {told}"
+
+    async def _warm_up(self, generation: int, is_asleep: bool = False) -> None:
+        try:
+            if is_asleep and self.engine.sleeper is not None:
+                await self.engine.sleeper.wake_up(self.endpoint)
+            await self.engine.warm_up(self.endpoint)
+            for name in list(self.adapters):
+                await self.load_adapter(name)
+        except BackendError as exc:
+            self._post(self, WarmUpFailed(generation, self._with_cause(exc.message)))
         except Exception:
             log.exception("warm-up failed", backend=self.name)
             self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
         else:
+            if self._process is not None:
+                self.footprint = await asyncio.to_thread(self._process.footprint)
             self._post(self, WarmedUp(generation))
-
-    async def _watch(self) -> None:
-        failure = ""  # the last one that was told
-        while True:
-            generation = self.life.generation
-            self._poke.clear()
-            try:
-                probe = await self.engine.probe(self._endpoint)
-            except Exception as exc:
-                if failure != (failure := repr(exc)):
-                    log.exception("probe failed", backend=self.name)
-                probe = Probe(False, "it could not be asked; see the log")
-            else:
-                failure = ""
-            if probe.is_up and probe.models is None:
-                probe = Probe(True, None, self.probe.models, probe.in_flight)
-            self.probe = probe if probe.is_up else Probe(False, probe.reason, self.probe.models)
-            self._post(self, Probed(generation, probe.is_up, probe.reason))
-            await self._pause()
-
-    async def _pause(self) -> None:
-        """Until the next probe is due, or somebody wants one."""
-        is_ready = self.life.state is State.READY
-        least = DOUBT_S if is_ready else STARTING_S
-        await asyncio.sleep(least)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._poke.wait(), self._interval_s() - least)
-
-    def _interval_s(self) -> float:
-        is_ready = self.life.state is State.READY
-        if self.life.silences:
-            return DOUBT_S
-        if self.policy.is_attached:
-            return ATTACHED_UP_S if is_ready else ATTACHED_DOWN_S
-        return READY_S if is_ready else STARTING_S
 
 
 def _free_port() -> int:

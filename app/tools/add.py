@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,9 @@ def add(
     ollama: Annotated[
         str | None, typer.Option(help="A model of the Ollama daemon, by its name there.", show_default=False)
     ] = None,
-    vllm: Annotated[Path | None, typer.Option(help="A model folder, for vLLM.", show_default=False)] = None,
+    vllm: Annotated[
+        str | None, typer.Option(help="A model folder or a repository on the hub, for vLLM.", show_default=False)
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="With --url: the server's own name for the model.", show_default=False)
     ] = None,
@@ -85,18 +88,16 @@ def _url(name: str, url: str, model: str | None, variable: str | None) -> Additi
     return Addition(_label(name), backend, ("kind", "url", "api_key"), model)
 
 
-def _vllm(name: str, folder: Path) -> Addition:
-    from app.config import KINDS
-
-    if "vllm" not in KINDS:
-        fail(
-            [
-                "This version does not start vLLM itself yet. Start it, and add it as a server that runs:",
-                f"  vllm serve {folder} --served-model-name {name} --host 127.0.0.1 --port 8001",
-                f"  modelport add {name} --url http://127.0.0.1:8001/v1",
-            ]
-        )
-    return Addition(_label(name), {"kind": "vllm", "model": str(folder.expanduser().absolute())}, ("kind", "model"))
+def _vllm(name: str, model: str) -> Addition:
+    folder = Path(model).expanduser()
+    if not folder.is_dir() and (folder.is_absolute() or model.startswith((".", "~"))):
+        fail(f"'{model}' is not a folder.")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        fail(f"'{model}' holds no model in Hugging Face layout: it has no config.json.")
+    if shutil.which("vllm") is None:
+        warn("There is no `vllm` on the PATH: set `command` to the bin/vllm of vLLM's own environment (docs/vllm.md).")
+    where = str(folder.absolute()) if folder.is_dir() else model
+    return Addition(_label(name), {"kind": "vllm", "model": where}, ("kind", "model"), _label(name))
 
 
 def _label(name: str) -> str:

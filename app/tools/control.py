@@ -21,7 +21,9 @@ def socket_of(state: Path | None) -> Path:
         return state_folder(state or Settings.from_env(os.environ).modelport_state) / CONTROL_SOCKET
 
 
-def call(method: str, path: str, state: Path | None, params: dict[str, str] | None = None) -> Any:
+def call(
+    method: str, path: str, state: Path | None, params: dict[str, str] | None = None, body: object | None = None
+) -> Any:
     """The JSON answer; a clear message and an exit code when there is no good one."""
     import httpx
 
@@ -30,7 +32,7 @@ def call(method: str, path: str, state: Path | None, params: dict[str, str] | No
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=_TIMEOUT_S
         ) as client:
-            answer = client.request(method, path, params=params)
+            answer = client.request(method, path, params=params, json=body)
     except (httpx.ConnectError, FileNotFoundError):
         fail(
             f"No gateway is running with the state folder {socket.parent} (start one with `modelport serve`, or name "

@@ -142,10 +142,10 @@ _HEAD = (
 )
 _MODELS = ("# What clients write as `model`, and which engine serves it.",)
 _VLLM = (
-    "  # vLLM is installed here. Start it (`vllm serve DIR --port 8001`) and take away the `#`:",
+    "  # vLLM is installed here. Name a model's folder or its repository on the hub, and take away the `#`:",
     "  # gpu:",
-    "  #   kind: remote",
-    "  #   url: http://127.0.0.1:8001/v1",
+    "  #   kind: vllm",
+    "  #   model: /models/tuned",
 )
 _FOOT = (
     "# Who may use it; with no key, everybody who can reach it. `modelport keys new NAME` prints an entry.",

@@ -118,9 +118,13 @@ class Gateway(Program):
         """The line that the banner invites to try."""
         return self.line(r"^\s*(curl .*)$")[1]
 
+    def ask(self, path: str) -> Any:
+        """An answer of the control socket."""
+        return self._admin.get(f"http://admin{path}").json()
+
     def status(self) -> Any:
         """`/admin/status`, over the control socket."""
-        return self._admin.get("http://admin/admin/status").json()
+        return self.ask("/admin/status")
 
     def backend(self, name: str) -> Any:
         """One backend of it."""

@@ -1,0 +1,86 @@
+"""Whether everything that is configured fits on the machine, and what to change where it does not: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.supervisor.placement import Machine, NoRoom, Place, place
+from backends.base import Need
+
+SMALL_SHM_BYTES: Final = 64 * 1024 * 1024  # what Docker gives a container that does not ask
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One engine as configured. `workers`: processes of it that share memory; `measured_gb`: host memory it took."""
+
+    name: str
+    need: Need
+    starts_at_boot: bool = True
+    workers: int = 1
+    weights_gb: float | None = None
+    measured_gb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where it runs. `place` None: not beside all those before it. `is_possible`: at least alone."""
+
+    entry: Entry
+    place: Place | None
+    is_possible: bool
+    notes: tuple[str, ...] = ()
+
+
+def forecast(entries: Sequence[Entry], machine: Machine, shm_bytes: int | None) -> list[Seat]:
+    """Each in the order of the configuration, those that start at boot first, beside all before it.
+
+    `shm_bytes`: the size of /dev/shm, None where there is none.
+    """
+    taken: dict[str, Place] = {}
+    seats: dict[str, Seat] = {}
+    for entry in sorted(entries, key=lambda entry: not entry.starts_at_boot):
+        found = place(entry.need, machine, taken.values())
+        alone = place(entry.need, machine, ())
+        notes = [*_notes(entry, machine, found, alone, taken), *_shared(entry, shm_bytes)]
+        if isinstance(found, Place):
+            taken[entry.name] = found
+        is_possible = isinstance(alone, Place) and not _shared(entry, shm_bytes)
+        seats[entry.name] = Seat(entry, found if isinstance(found, Place) else None, is_possible, tuple(notes))
+    return [seats[entry.name] for entry in entries]
+
+
+def _notes(
+    entry: Entry, machine: Machine, found: Place | NoRoom, alone: Place | NoRoom, taken: Mapping[str, Place]
+) -> list[str]:
+    if isinstance(alone, NoRoom):
+        return [f"it never fits: {alone.reason}; {_advice(entry, machine)}"]
+    notes = []
+    if isinstance(found, NoRoom):
+        others = [name for name, place in taken.items() if place.memory_gb or set(place.devices) & set(alone.devices)]
+        beside = f" beside {', '.join(others)}" if others else ""
+        notes.append(
+            f"no room{beside}: they take turns, and a request swaps them. To keep all loaded: {_advice(entry, machine)}"
+        )
+    if entry.measured_gb is not None and entry.need.memory_gb and entry.measured_gb > entry.need.memory_gb:
+        notes.append(f"it took {entry.measured_gb:g} GB: raise its memory_gb ({entry.need.memory_gb:g})")
+    if not entry.need.memory_gb and not (isinstance(found, Place) and found.devices):
+        notes.append("its memory is not counted: set memory_gb")
+    return notes
+
+
+def _advice(entry: Entry, machine: Machine) -> str:
+    if machine.gpus and (entry.need.named or entry.need.gpus):
+        return "give it other `devices`, fewer GPUs (tensor_parallel_size), or a smaller gpu_memory_utilization"
+    return "raise server.memory_gb, or take a smaller model, a shorter context or a stronger quantisation"
+
+
+def _shared(entry: Entry, shm_bytes: int | None) -> list[str]:
+    if entry.workers < 2 or shm_bytes is None or shm_bytes > SMALL_SHM_BYTES:
+        return []
+    return [
+        f"its {entry.workers} workers share memory and /dev/shm has {shm_bytes // 2**20} MiB: start the container with "
+        "--shm-size=16g (Compose: shm_size: 16gb) or --ipc=host"
+    ]

@@ -1,0 +1,139 @@
+"""Which devices an engine runs on, and whether there is room for it: pure. Host memory is a device too.
+
+Shares of a GPU are parts of its memory (`gpu_memory_utilization`): two engines are on one GPU only when their shares
+leave room for both. A MIG device is one that somebody cut out of a GPU on purpose, so it is used only by name, by one
+engine, and never as a part of several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from backends.base import Need
+
+_ROUNDING: Final = 1e-6  # of sums of decimal fractions
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, or one MIG device (`is_mig`). `is_split`: it is cut into MIG devices and not usable as a whole."""
+
+    uuid: str
+    index: int
+    memory_gb: float = 0.0
+    is_mig: bool = False
+    is_split: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What all engines have together: host memory in GB, and the GPUs that the gateway may see."""
+
+    memory_gb: float = math.inf
+    gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What one engine has of the machine: host memory, and a share of each of these GPUs (by UUID)."""
+
+    memory_gb: float = 0.0
+    devices: tuple[str, ...] = ()
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """Why there is none."""
+
+    reason: str
+
+
+def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoom:
+    """Where an engine that needs this may run, beside those that run already."""
+    taken = tuple(taken)
+    used_gb = math.fsum(place.memory_gb for place in taken)
+    if need.memory_gb and used_gb + need.memory_gb > machine.memory_gb + _ROUNDING:
+        free_gb = max(0.0, machine.memory_gb - used_gb)
+        return NoRoom(
+            f"it needs {need.memory_gb:g} GB of memory, and {free_gb:.3g} of {machine.memory_gb:.3g} are free"
+        )
+    devices = _named(need, machine, taken) if need.named else _chosen(need, machine, taken)
+    if isinstance(devices, NoRoom):
+        return devices
+    return Place(need.memory_gb, devices, need.share if devices else 0.0)
+
+
+def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, ...] | NoRoom:
+    found: list[Gpu] = []
+    for name in need.named:
+        gpu = next((gpu for gpu in machine.gpus if name in (gpu.uuid, str(gpu.index)) and _is_meant(gpu, name)), None)
+        if gpu is None:
+            known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
+            return NoRoom(f"it is to run on device {name}, which is not here (known: {known})")
+        if gpu in found:
+            return NoRoom(f"device {name} is named twice")
+        if gpu.is_split:
+            return NoRoom(f"device {name} is cut into MIG devices: name one of these")
+        found.append(gpu)
+    if len(found) > 1 and any(gpu.is_mig for gpu in found):
+        return NoRoom("a MIG device serves one engine alone, without tensor parallel: name one")
+    if need.gpus > len(found):
+        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named")
+    for gpu in found:
+        if _free(gpu, taken) + _ROUNDING < _share(need, gpu):
+            return NoRoom(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
+    return tuple(gpu.uuid for gpu in found)
+
+
+def _is_meant(gpu: Gpu, name: str) -> bool:
+    return name == gpu.uuid or not gpu.is_mig  # an index is a whole GPU's
+
+
+def _chosen(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, ...] | NoRoom:
+    usable = [gpu for gpu in machine.gpus if not gpu.is_mig and not gpu.is_split]
+    if need.gpus == 0 or not machine.gpus:
+        return ()
+    if need.gpus > len(usable):
+        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}")
+    free = [gpu for gpu in usable if _free(gpu, taken) + _ROUNDING >= _share(need, gpu)]
+    if len(free) < need.gpus:
+        return NoRoom(f"it needs {need.share:.0%} of {need.gpus} GPUs, and {len(free)} have so much free")
+    emptiest = sorted(free, key=lambda gpu: (-_free(gpu, taken), gpu.index))[: need.gpus]
+    return tuple(gpu.uuid for gpu in sorted(emptiest, key=lambda gpu: gpu.index))
+
+
+def _free(gpu: Gpu, taken: Sequence[Place]) -> float:
+    return 1.0 - math.fsum(place.share for place in taken if gpu.uuid in place.devices)
+
+
+def _share(need: Need, gpu: Gpu) -> float:
+    return 1.0 if gpu.is_mig else need.share
+
+
+def visible(gpus: Sequence[Gpu], chosen: str | None) -> tuple[Gpu, ...]:
+    """Those that a process with this CUDA_VISIBLE_DEVICES may see: all without one, none from the first unknown on."""
+    if chosen is None:
+        return tuple(gpus)
+    found: list[Gpu] = []
+    for word in filter(None, map(str.strip, chosen.split(","))):
+        name = next((gpu for gpu in gpus if _is_called(gpu, word)), None)
+        if name is None:
+            break
+        parts = [gpu for gpu in gpus if gpu.is_mig and gpu.index == name.index] if name.is_split else []
+        found += [gpu for gpu in (name, *parts) if gpu not in found]
+    return tuple(found)
+
+
+def _is_called(gpu: Gpu, word: str) -> bool:
+    if word.isdigit():
+        return not gpu.is_mig and gpu.index == int(word)
+    return gpu.uuid.startswith(word)  # CUDA takes any beginning that is unique
+
+
+def environment(devices: Sequence[str]) -> Mapping[str, str]:
+    """What an engine is told of its devices: UUIDs, so that no two programs count them differently."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if devices else {}

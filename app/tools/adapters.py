@@ -1,0 +1,62 @@
+"""`modelport adapters list | load | unload`: the adapters of one backend of the running gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from app.tools.control import call
+from app.tools.tables import show
+from app.tools.terminal import JsonOption, StateOption, print_json
+
+BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")]
+NameArgument = Annotated[str, typer.Argument(help="The adapter's public name.")]
+FolderArgument = Annotated[Path, typer.Argument(help="Its folder, with adapter_config.json.")]
+
+
+def verbs() -> typer.Typer:
+    """`adapters` and what comes after it."""
+    app = typer.Typer(help="List, load and unload adapters (LoRA).", no_args_is_help=True)
+    app.command("list")(list_)
+    app.command()(load)
+    app.command()(unload)
+    return app
+
+
+def list_(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """List the adapters of a backend."""
+    _show(call("GET", _path(backend), state), as_json)
+
+
+def load(
+    backend: BackendArgument,
+    name: NameArgument,
+    folder: FolderArgument,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve an adapter under a public name of its own. To keep it, write it into the configuration as well."""
+    body = {"name": name, "path": str(folder.expanduser().absolute())}
+    _show(call("POST", f"{_path(backend)}/load", state, body=body), as_json)
+
+
+def unload(
+    backend: BackendArgument, name: NameArgument, state: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """Serve an adapter no longer."""
+    _show(call("POST", f"{_path(backend)}/unload", state, params={"adapter": name}), as_json)
+
+
+def _path(backend: str) -> str:
+    return f"/admin/backends/{quote(backend, safe='')}/adapters"
+
+
+def _show(answer: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    else:
+        rows = [(each["name"], each["path"], each["reason"] or "") for each in answer["adapters"]]
+        show(("adapter", "folder", "note"), rows)

@@ -1,0 +1,85 @@
+"""`modelport plan`: who runs where, what each takes, and what to change where it does not fit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from app.tools.control import call
+from app.tools.tables import show
+from app.tools.terminal import (
+    REFUSED,
+    ConfigOption,
+    JsonOption,
+    StateOption,
+    config_errors_reported,
+    print_json,
+    warn,
+)
+
+
+def plan(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Place everything in the configuration on this machine; exit code 1 when something can never start.
+
+    A running gateway is asked, unless --config names a file: only it has measured what its engines take.
+    """
+    answer = _of_file(config) if config is not None or not _is_running(state) else call("GET", "/admin/plan", state)
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+    if not all(seat["is_possible"] for seat in answer["seats"]):
+        raise typer.Exit(REFUSED)
+
+
+def _is_running(state: Path | None) -> bool:
+    from app.tools.control import socket_of
+
+    return socket_of(state).exists()
+
+
+def _of_file(config: Path | None) -> Any:
+    from app.config import load_all
+    from app.settings import resolve
+    from app.supervisor import devices
+    from app.supervisor.plan import plan as plan_of
+
+    with config_errors_reported():
+        found = load_all(resolve(os.environ, config=config, insecure_no_key=True))
+    return plan_of(found, devices.machine(found.server.memory_gb, os.environ), {}).model_dump(mode="json")
+
+
+def _print(answer: Any) -> None:
+    gpus = ", ".join(f"{gpu['index']} ({gpu['uuid']}, {gpu['memory_gb']:.0f} GB)" for gpu in answer["gpus"])
+    typer.echo(f"memory for engines {answer['memory_gb']:.1f} GB, GPUs {gpus or 'none'}\n")
+    show(
+        ("backend", "fits", "devices", "share", "memory", "weights", "measured", "KV cache"),
+        [_row(seat) for seat in answer["seats"]],
+    )
+    for seat in answer["seats"]:
+        for note in seat["notes"]:
+            warn(f"{seat['backend']}: {note}")
+
+
+def _row(seat: Any) -> tuple[str, ...]:
+    fits = "yes" if seat["fits"] and seat["is_possible"] else "in turn" if seat["is_possible"] else "never"
+    cache = f"{seat['kv_gb']:.2f} GB" if seat["kv_gb"] is not None else ""
+    if seat["kv_tokens"] is not None:
+        cache = f"{cache} {seat['kv_tokens']} tokens".strip()
+    return (
+        seat["backend"],
+        fits,
+        ", ".join(seat["devices"]),
+        f"{seat['share']:.0%}" if seat["devices"] else "",
+        _gb(seat["memory_gb"]),
+        _gb(seat["loaded_weights_gb"] if seat["loaded_weights_gb"] is not None else seat["weights_gb"]),
+        _gb(seat["measured_gb"]),
+        cache,
+    )
+
+
+def _gb(size: float | None) -> str:
+    return "" if size is None else f"{size:.2f} GB"

@@ -1,0 +1,255 @@
+"""vLLM: its OpenAI server in a process group of its own, started in vLLM's own environment.
+
+What it is called with is in backends/vllm_argv.py, why it failed in backends/vllm_failures.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from backends.base import Adapters, Endpoint, Launch, Probe, Sleeper, Usage
+from backends.config import VllmConfig
+from backends.control import Control, Reply
+from backends.errors import BackendError, EngineFailed, NotReady
+from backends.process import inherited
+from backends.remote import model_ids
+from backends.vllm_argv import argv, environment, first_port
+from backends.vllm_failures import explain
+from backends.vllm_metrics import figures
+
+PROBE_S: Final = 10.0
+WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
+SLEEP_S: Final = 300.0  # level 1 copies all weights into the host's memory
+ADAPTER_S: Final = 120.0
+
+_FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
+    "generate": ("/v1/completions", {"prompt": [1], "max_tokens": 1}),
+    "embed": ("/v1/embeddings", {"input": [1]}),
+    "classify": ("/classify", {"input": "a"}),
+}
+
+
+class CannotStart(NotReady):
+    """The configuration cannot be started on this machine, whatever vLLM would say."""
+
+
+class Vllm:
+    """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM."""
+
+    is_strict = True
+
+    def __init__(self, name: str, config: VllmConfig, drain_s: float = 30.0) -> None:
+        self.name = name
+        self._config = config
+        self._drain_s = drain_s
+        self._control = Control(name)
+        lora = LoraAdapters(name, self._control)
+        self.adapters: Adapters | None = lora if config.takes_adapters else None
+        self.sleeper: Sleeper | None = DevSleeper(name, self._control) if config.sleep is not None else None
+
+    def __repr__(self) -> str:
+        return f"<Vllm {self.name} {self._config.model}>"
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
+        """The server's process; CannotStart when its command or its model's folder is not there."""
+        is_local = self._is_local()
+        env = environment(
+            self._config,
+            inherited(os.environ),
+            key=key,
+            first_port=first_port(self.name, _is_free),
+            devices=devices,
+            is_local=is_local,
+        )
+        line = argv(
+            self._config,
+            self.name,
+            port,
+            drain_s=self._drain_s,
+            has_gpus=bool(devices),
+            lora_ranks=_ranks(self._config),
+        )
+        if shutil.which(line[0], path=env.get("PATH", os.defpath)) is None:
+            raise CannotStart(
+                self.name,
+                f"the command '{line[0]}' is not there: install vLLM in an environment of its own and set `command` to "
+                "that environment's bin/vllm",
+            )
+        return Launch(tuple(line), env, explain)
+
+    def _is_local(self) -> bool:
+        """Whether the model is a folder here, as far as its name tells."""
+        model = self._config.model
+        path = Path(model).expanduser()
+        if not (path.is_absolute() or model.startswith((".", "~")) or path.exists()):
+            return False
+        if not path.exists():
+            raise CannotStart(self.name, f"the model's folder {path.name!r} is not there: check `model`")
+        if path.is_dir() and not any((path / each).exists() for each in ("config.json", "params.json")):
+            raise CannotStart(self.name, f"the folder {path.name!r} holds no model: it has no config.json")
+        return True
+
+    def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
+        """On this machine, for that start's key only."""
+        return Endpoint(
+            self.name,
+            generation,
+            f"http://127.0.0.1:{port}/v1",
+            {"authorization": f"Bearer {key}"},
+            self._config.timeouts.values(),
+            is_ours=True,
+            usage=Usage.ASK,
+        )
+
+    async def probe(self, endpoint: Endpoint) -> Probe:
+        """Up when it answers that it is healthy, and is the one we started."""
+        if self._config.node_rank > 0:
+            return Probe(True, models=())  # it computes for machine 0, and answers nobody
+        root = endpoint.address.removesuffix("/v1")
+        try:
+            health = await self._control.ask(f"{root}/health", timeout_s=PROBE_S)
+            if health.status != 200:
+                died = health.status == 503
+                return Probe(False, "its core process died" if died else f"its health has status {health.status}")
+            listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
+            page = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
+        except BackendError as exc:
+            return Probe(False, exc.message)
+        if listed.status in (401, 403):
+            return Probe(False, "another program answers on its port")
+        seen = figures(page.body) if page.status == 200 else None
+        return Probe(
+            True,
+            models=model_ids(listed.json()),
+            in_flight=seen.in_flight if seen is not None else None,
+            progress=seen.progress if seen is not None else None,
+        )
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        """One token, one embedding or one class: `/health` alone is no proof that it works."""
+        if self._config.node_rank > 0:
+            return
+        path, body = _FIRST_WORK[self._config.task]
+        url = f"{endpoint.address.removesuffix('/v1')}{path}"
+        asked = {"model": self.name, **body}
+        try:
+            reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body=asked)
+        except BackendError as exc:
+            told = f"it is healthy, but its first request got no answer: {exc.message}"
+            raise EngineFailed(self.name, told) from exc
+        if reply.status == 404 and self._config.task == "generate":
+            raise EngineFailed(self.name, "the model generates no text: set `task` to embed or classify")
+        if reply.status != 200:
+            told = "" if b"EngineCore encountered" in reply.body else f": {_told(reply)}"  # its log says which issue
+            raise EngineFailed(self.name, f"it is healthy, but its first request failed{told}")
+
+
+class DevSleeper:
+    """Sleep over vLLM's development routes, which it has only when it was started for that."""
+
+    def __init__(self, name: str, control: Control) -> None:
+        self._name = name
+        self._control = control
+
+    async def sleep(self, endpoint: Endpoint, level: int) -> None:
+        """Free the memory; returns when it is free."""
+        await self._do(endpoint, f"/sleep?level={level}")
+
+    async def wake_up(self, endpoint: Endpoint) -> None:
+        """Take the memory again; returns when the weights are there."""
+        await self._do(endpoint, "/wake_up")
+
+    async def is_sleeping(self, endpoint: Endpoint) -> bool:
+        """Whether it sleeps now."""
+        reply = await self._control.ask(_root(endpoint, "/is_sleeping"), endpoint.headers, timeout_s=PROBE_S)
+        told: Any = reply.json()
+        if reply.status != 200 or not isinstance(told, dict) or not isinstance(told.get("is_sleeping"), bool):
+            raise EngineFailed(self._name, f"it does not say whether it sleeps: {_told(reply)}")
+        return bool(told["is_sleeping"])
+
+    async def _do(self, endpoint: Endpoint, path: str) -> None:
+        reply = await self._control.ask(_root(endpoint, path), endpoint.headers, timeout_s=SLEEP_S, body={})
+        if reply.status != 200:
+            raise EngineFailed(self._name, f"{path.strip('/').partition('?')[0]} failed: {_told(reply)}")
+
+
+class LoraAdapters:
+    """LoRA adapters over vLLM's routes for them."""
+
+    def __init__(self, name: str, control: Control) -> None:
+        self._name = name
+        self._control = control
+
+    async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
+        """Serve the adapter in this folder under that name, in place of what had the name before."""
+        folder = await asyncio.to_thread(_adapter_folder, path)
+        if folder is None:
+            # vLLM would go on trying to load it with every adapter after it.
+            raise EngineFailed(self._name, f"the adapter {name!r} has no adapter_config.json in its folder")
+        body = {"lora_name": name, "lora_path": folder, "load_inplace": name in await self.listed(endpoint)}
+        reply = await self._ask(endpoint, "load_lora_adapter", body)
+        if reply.status != 200:
+            raise EngineFailed(self._name, f"the adapter {name!r} was not loaded: {_told(reply)}")
+
+    async def unload(self, endpoint: Endpoint, name: str) -> None:
+        """Forget it; nothing when it is not loaded."""
+        reply = await self._ask(endpoint, "unload_lora_adapter", {"lora_name": name})
+        if reply.status not in (200, 404):
+            raise EngineFailed(self._name, f"the adapter {name!r} was not unloaded: {_told(reply)}")
+
+    async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """Those whose parent is a model."""
+        reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
+        try:
+            return tuple(str(each["id"]) for each in reply.json()["data"] if each.get("parent"))
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise EngineFailed(self._name, f"it does not list its models: {_told(reply)}") from exc
+
+    async def _ask(self, endpoint: Endpoint, route: str, body: object) -> Reply:
+        url = f"{endpoint.address}/{route}"
+        return await self._control.ask(url, endpoint.headers, timeout_s=ADAPTER_S, body=body)
+
+
+def _root(endpoint: Endpoint, path: str) -> str:
+    return f"{endpoint.address.removesuffix('/v1')}{path}"
+
+
+def _told(reply: Reply) -> str:
+    """Its own words for a failure, short, and the status."""
+    told: Any = reply.json()
+    error = told.get("error") if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    status = f"status {reply.status}"
+    return f"{' '.join(str(message).split())[:200]} ({status})" if message else status
+
+
+def _adapter_folder(path: str) -> str | None:
+    """The folder by its whole name; None when there is no adapter in it."""
+    folder = Path(path).expanduser().resolve()
+    return str(folder) if (folder / "adapter_config.json").exists() else None
+
+
+def _ranks(config: VllmConfig) -> Iterator[int]:
+    """The ranks of the configured adapters, where their folders tell."""
+    for folder in config.adapters.values():
+        try:
+            told = json.loads((Path(folder).expanduser() / "adapter_config.json").read_bytes())
+            yield int(told["r"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # loading it will say what is wrong
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        try:
+            tried.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

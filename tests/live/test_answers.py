@@ -1,0 +1,193 @@
+"""What a client gets through the gateway is what the engine itself sends, but for the edits in docs/wire.md."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from backends.base import Endpoint
+from backends.config import VllmConfig
+from backends.vllm import Vllm
+from backends.vllm_argv import SWITCHES, TASKS, VALUES
+from tests.live.engines import MODELS, VLLM, Live
+
+CHAT: dict[str, Any] = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Say something."}],
+    "max_tokens": 24,
+    "temperature": 0,
+    "seed": 1,
+}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"hot": {"type": "boolean"}}, "required": ["hot"]},
+    },
+}
+SCHEMA = {"type": "object", "properties": {"n": {"type": "boolean"}}, "required": ["n"], "additionalProperties": False}
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("/v1/chat/completions", CHAT),
+    "stream": ("/v1/chat/completions", {**CHAT, "stream": True}),
+    "stream with usage": (
+        "/v1/chat/completions",
+        {**CHAT, "stream": True, "stream_options": {"include_usage": True}},
+    ),
+    "named tool": (
+        "/v1/chat/completions",
+        {
+            **CHAT,
+            "max_tokens": 200,
+            "tools": [TOOL],
+            "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        },
+    ),
+    "JSON mode": (
+        "/v1/chat/completions",
+        {
+            **CHAT,
+            "max_tokens": 200,
+            "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}},
+        },
+    ),
+    "logprobs": ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 3}),
+    "completion": ("/v1/completions", {"model": "tiny", "prompt": "A", "max_tokens": 8, "temperature": 0}),
+    "streamed completion": (
+        "/v1/completions",
+        {"model": "tiny", "prompt": "A", "max_tokens": 8, "temperature": 0, "stream": True},
+    ),
+}
+# Of one answer, never of two.
+OWN = ("id", "created")
+
+
+def comparable(event: Any) -> Any:
+    """Without what differs from answer to answer."""
+    if isinstance(event, dict):
+        return {key: comparable(value) for key, value in event.items() if key not in OWN}
+    return [comparable(each) for each in event] if isinstance(event, list) else event
+
+
+def events(body: str) -> list[Any]:
+    """The data of every event, the end mark too; without vLLM's fingerprint, which is in its very last event only."""
+    found = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
+    read = [data if data == "[DONE]" else comparable(json.loads(data)) for data in found]
+    for event in read:
+        if isinstance(event, dict):
+            event.pop("system_fingerprint", None)
+    return read
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_an_answer_is_the_engines_own(live: Live, name: str) -> None:
+    path, body = REQUESTS[name]
+    group = live.group("tiny")
+
+    theirs, ours = group.ask(path, body), live.post(path, body)
+
+    assert (ours.status_code, theirs.status_code) == (200, 200), (ours.text, theirs.text)
+    if body.get("stream"):
+        assert events(ours.text) == events(theirs.text)
+    else:
+        assert comparable(ours.json()) == comparable(theirs.json())
+
+
+def test_a_named_tool_is_called_and_json_is_json(live: Live) -> None:
+    tool = live.post(*REQUESTS["named tool"]).json()["choices"][0]["message"]["tool_calls"][0]["function"]
+    text = live.post(*REQUESTS["JSON mode"]).json()["choices"][0]["message"]["content"]
+
+    assert tool["name"] == "weather"
+    # Random weights: vLLM holds them to JSON, and to the schema in JSON mode only.
+    json.loads(tool["arguments"])
+    assert set(json.loads(text)) == {"n"}
+
+
+def test_the_sdk_streams_to_the_end(live: Live) -> None:
+    with OpenAI(base_url=live.base_url, api_key="none", max_retries=0) as client:
+        chunks = list(client.chat.completions.create(**CHAT, stream=True))
+
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "path", ["/sleep?level=1", "/wake_up", "/v1/load_lora_adapter", "/collective_rpc", "/tokenize"]
+)
+def test_an_operators_route_of_the_engine_is_no_route_of_the_gateway(live: Live, path: str) -> None:
+    assert live.post(path, {}).status_code == 404
+
+
+def test_it_listens_on_this_machine_only(live: Live) -> None:
+    assert live.group("tiny").listeners() == {"127.0.0.1"}
+
+
+def test_every_process_of_it_carries_our_mark(live: Live) -> None:
+    group = live.group("tiny")
+
+    unmarked = [pid for pid in group.pids if b"MODELPORT_MARK=" not in Path(f"/proc/{pid}/environ").read_bytes()]
+
+    assert len(group.pids) >= 3
+    assert unmarked == []
+
+
+def test_only_its_key_opens_it_and_no_secret_is_in_its_command_line(live: Live) -> None:
+    group = live.group("tiny")
+    key = group.environ("VLLM_API_KEY")
+
+    refused = httpx.post(f"http://127.0.0.1:{group.port}/v1/completions", json={"model": "tiny", "prompt": "a"})
+
+    assert refused.status_code == 401
+    command = Path(f"/proc/{group.server}/cmdline").read_text()
+    assert key not in command
+    assert live.errors is not None
+    assert key not in live.errors.read_text()
+
+
+async def test_it_sleeps_and_wakes_and_takes_adapters(live: Live) -> None:
+    group = live.group("tiny")
+    values = {"kind": "vllm", "model": str(MODELS / "tiny"), "sleep": 1, "enable_lora": True}
+    engine = Vllm("tiny", VllmConfig.model_validate(values))
+    headers = {"authorization": f"Bearer {group.environ('VLLM_API_KEY')}"}
+    endpoint = Endpoint("tiny", 1, f"http://127.0.0.1:{group.port}/v1", headers)
+    assert engine.sleeper is not None
+    assert engine.adapters is not None
+
+    await engine.sleeper.sleep(endpoint, 1)
+    assert await engine.sleeper.is_sleeping(endpoint)
+    await engine.sleeper.wake_up(endpoint)
+    assert not await engine.sleeper.is_sleeping(endpoint)
+    await engine.warm_up(endpoint)
+
+    for _ in range(2):
+        await engine.adapters.load(endpoint, "random", str(MODELS / "tiny-lora"))
+    assert await engine.adapters.listed(endpoint) == ("random",)
+    base = group.ask("/v1/chat/completions", CHAT).json()["choices"][0]["message"]["content"]
+    tuned = group.ask("/v1/chat/completions", {**CHAT, "model": "random"}).json()["choices"][0]["message"]["content"]
+    await engine.adapters.unload(endpoint, "random")
+    assert tuned != base
+    assert await engine.adapters.listed(endpoint) == ()
+
+    probe = await engine.probe(endpoint)
+    assert (probe.is_up, probe.models, probe.in_flight) == (True, ("tiny",), 0)
+    assert probe.progress is not None
+    assert probe.progress[0] > 0
+
+
+def test_every_flag_is_one_of_the_real_vllm() -> None:
+    told = subprocess.run([VLLM / "bin/vllm", "serve", "--help=all"], capture_output=True, text=True, check=True).stdout
+    ours = {
+        *VALUES.values(),
+        *SWITCHES.values(),
+        *(flag.partition("=")[0] for flags in TASKS.values() for flag in flags),
+    }
+    ours |= {"--host", "--port", "--served-model-name", "--enable-auto-tool-choice", "--override-generation-config"}
+    ours |= {"--allowed-media-domains", "--enable-lora", "--max-loras", "--max-lora-rank", "--enable-sleep-mode"}
+    ours |= {"--headless", "--shutdown-timeout", "--no-enable-log-requests", "--disable-uvicorn-access-log"}
+
+    assert [flag for flag in sorted(ours) if not re.search(rf"(?m)(^|[\s,]){flag}\b(?!-)", told)] == []

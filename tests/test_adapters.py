@@ -1,0 +1,159 @@
+"""Adapters: public names of their own, loaded with every start, loaded and unloaded while the engine runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from app.config import Config
+from app.supervisor import publish
+from app.supervisor.answers import models
+from app.supervisor.fleet import Adapter
+from app.table import Backend, Target
+from backends.base import Adapters, Endpoint, Engine, State
+from backends.config import BackendConfig, LlamaCppConfig
+from backends.errors import EngineFailed
+from tests.fleet_rig import FakeManaged, Relays, one, running
+
+
+class AdaptedConfig(LlamaCppConfig):
+    def adapter_paths(self) -> dict[str, str]:
+        return {"law": "/law", "broken": "/broken"}
+
+
+class Shelf:
+    """What each start of an engine has loaded."""
+
+    def __init__(self) -> None:
+        self.has: dict[tuple[str, int], dict[str, str]] = {}
+
+    async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
+        if "broken" in path:
+            raise EngineFailed(endpoint.engine, "it has no adapter_config.json")
+        self.has.setdefault((endpoint.engine, endpoint.generation), {})[name] = path
+
+    async def unload(self, endpoint: Endpoint, name: str) -> None:
+        self.has[endpoint.engine, endpoint.generation].pop(name)
+
+    async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
+        return tuple(self.has[endpoint.engine, endpoint.generation])
+
+
+class Adapted(FakeManaged):
+    def __init__(self, name: str, config: LlamaCppConfig, shelf: Shelf) -> None:
+        super().__init__(name, config)
+        self.adapters: Adapters | None = shelf
+
+
+def adapted(shelf: Shelf, name: str, config: BackendConfig) -> Engine:
+    assert isinstance(config, LlamaCppConfig)
+    return Adapted(name, config, shelf)
+
+
+def config(**values: object) -> AdaptedConfig:
+    return AdaptedConfig.model_validate({"kind": "llama_cpp", "model": "plain", **values})
+
+
+async def test_adapters_are_loaded_before_their_engine_serves_and_again_after_every_start() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        row = await relays.until_state("a", State.READY)
+        assert shelf.has["a", 1] == {"law": "/law"}
+        assert row.adapters == {"law": None, "broken": "it has no adapter_config.json"}
+
+        await fleet.load_adapter("a", "poems", "/poems")
+        assert relays.row("a").adapters["poems"] is None
+        pid = one(fleet, "a").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await relays.until_state("a", State.READY, generation=2)
+
+        assert shelf.has["a", 2] == {"law": "/law", "poems": "/poems"}
+        assert fleet.adapters("a") == [
+            Adapter("law", "/law"),
+            Adapter("broken", "/broken", "it has no adapter_config.json"),
+            Adapter("poems", "/poems"),
+        ]
+
+
+async def test_an_adapter_is_unloaded_and_stays_away() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        await fleet.unload_adapter("a", "law")
+
+        assert "law" not in relays.row("a").adapters
+        assert shelf.has["a", 1] == {}
+        with pytest.raises(KeyError):
+            await fleet.unload_adapter("a", "law")
+
+
+async def test_an_adapter_that_the_engine_refuses_changes_nothing() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        before = (await relays.until_state("a", State.READY)).adapters
+
+        with pytest.raises(EngineFailed, match=r"no adapter_config\.json"):
+            await fleet.load_adapter("a", "worse", "/broken/too")
+        with pytest.raises(EngineFailed):
+            await fleet.load_adapter("a", "law", "/broken/too")
+
+        assert relays.row("a").adapters == before
+        assert fleet.adapters("a")[0].path == "/law"
+
+
+async def test_every_replica_gets_it() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config(replicas=2)) as fleet:
+        await relays.until_state("a#2", State.READY)
+
+        await fleet.load_adapter("a", "poems", "/poems")
+
+        assert shelf.has["a", 1] == shelf.has["a#2", 1] == {"law": "/law", "poems": "/poems"}
+
+
+async def test_an_engine_that_takes_none_says_so() -> None:
+    relays = Relays()
+    async with running(relays, a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        with pytest.raises(EngineFailed, match="takes no adapters"):
+            await fleet.load_adapter("a", "poems", str(Path("poems")))
+
+
+CONFIG = Config.model_validate(
+    {
+        "backends": {"gpu": {"kind": "llama_cpp", "model": "x.gguf", "replicas": 2}},
+        "models": {"base": {"backend": "gpu"}},
+    }
+)
+
+
+def row(name: str, law: str | None, state: State = State.READY) -> Backend:
+    return Backend(name, "llama_cpp", state, can_start=True, adapters={"law": law})
+
+
+def test_an_adapter_is_a_model_with_a_parent() -> None:
+    table = publish.build(CONFIG, {"gpu": row("gpu", None), "gpu#2": row("gpu#2", None)}, 1)
+
+    assert table.models["law"].targets == (Target("gpu", "law"), Target("gpu#2", "law"))
+    assert [(model.name, model.parent) for model in models(table)] == [("base", None), ("law", "base")]
+
+
+def test_an_adapter_leads_only_to_engines_that_have_it_or_are_still_to_start() -> None:
+    rows = {"gpu": row("gpu", "it is broken"), "gpu#2": row("gpu#2", "it is broken", State.STARTING)}
+
+    assert publish.build(CONFIG, rows, 1).models["law"].targets == (Target("gpu#2", "law"),)
+
+
+def test_an_adapter_that_no_engine_has_leads_to_the_reason() -> None:
+    rows = {"gpu": row("gpu", "it is broken"), "gpu#2": row("gpu#2", "it is broken")}
+
+    [base, law] = models(publish.build(CONFIG, rows, 1))
+
+    assert (law.state, law.reason) == (State.FAILED, "it is broken")
+    assert base.state is State.READY

@@ -1,0 +1,164 @@
+"""Where engines run, as tables: what there is, what is taken, what one needs, what it gets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.supervisor import devices
+from app.supervisor.placement import Gpu, Machine, NoRoom, Place, environment, place, visible
+from backends.base import Need
+
+HOST = Machine(8.0)
+TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))
+CUT = Machine(
+    64.0,
+    (
+        Gpu("GPU-a", 0, 80),
+        Gpu("GPU-b", 1, 80, is_split=True),
+        Gpu("MIG-1", 1, 20, is_mig=True),
+        Gpu("MIG-2", 1, 20, is_mig=True),
+    ),
+)
+
+PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
+    "memory that is free": (HOST, [Place(4)], Need(4), Place(4)),
+    "memory that is not": (HOST, [Place(4)], Need(5), "it needs 5 GB of memory, and 4 of 8 are free"),
+    "more memory than there is": (HOST, [], Need(9), "it needs 9 GB of memory, and 8 of 8 are free"),
+    "decimal fractions": (Machine(0.3), [Place(0.1), Place(0.1)], Need(0.1), Place(0.1)),
+    "nothing needed": (Machine(1), [Place(1)], Need(), Place()),
+    "no GPU here, so the CPU": (HOST, [], Need(1, gpus=2), Place(1)),
+    "a free GPU": (TWO, [Place(0, ("GPU-a",), 0.9)], Need(0, gpus=1), Place(0, ("GPU-b",), 1.0)),
+    "the emptiest GPU": (TWO, [Place(0, ("GPU-a",), 0.3)], Need(0, gpus=1, share=0.5), Place(0, ("GPU-b",), 0.5)),
+    "shares that leave room": (
+        Machine(8, (Gpu("GPU-a", 0),)),
+        [Place(0, ("GPU-a",), 0.45)],
+        Need(0, gpus=1, share=0.55),
+        Place(0, ("GPU-a",), 0.55),
+    ),
+    "shares that leave none": (
+        TWO,
+        [Place(0, ("GPU-a", "GPU-b"), 0.5)],
+        Need(0, gpus=1, share=0.6),
+        "it needs 60% of 1 GPUs, and 0 have so much free",
+    ),
+    "both GPUs, in their order": (TWO, [], Need(0, gpus=2, share=0.9), Place(0, ("GPU-a", "GPU-b"), 0.9)),
+    "more GPUs than there are": (TWO, [], Need(0, gpus=3), "it needs 3 GPUs, and there are 2"),
+    "named by index": (TWO, [], Need(0, gpus=1, named=("1",)), Place(0, ("GPU-b",), 1.0)),
+    "named by identifier": (TWO, [], Need(0, named=("GPU-b", "GPU-a")), Place(0, ("GPU-b", "GPU-a"), 1.0)),
+    "named and taken": (
+        TWO,
+        [Place(0, ("GPU-b",), 0.9)],
+        Need(0, named=("1",), share=0.2),
+        "device 1 (GPU-b) is taken: 10% of it are free",
+    ),
+    "named and not here": (
+        TWO,
+        [],
+        Need(0, named=("7",)),
+        "it is to run on device 7, which is not here (known: 0 (GPU-a), 1 (GPU-b))",
+    ),
+    "named where there is no GPU": (
+        HOST,
+        [],
+        Need(0, named=("0",)),
+        "it is to run on device 0, which is not here (known: none)",
+    ),
+    "named twice": (TWO, [], Need(0, named=("0", "GPU-a")), "device GPU-a is named twice"),
+    "too few named": (TWO, [], Need(0, gpus=2, named=("0",)), "it needs 2 GPUs and 1 are named"),
+    "MIG only when named": (CUT, [Place(0, ("GPU-a",), 1)], Need(0, gpus=1), "100% of 1 GPUs, and 0 have so much free"),
+    "a MIG device by name": (CUT, [], Need(0, gpus=1, named=("MIG-2",)), Place(0, ("MIG-2",), 1.0)),
+    "a MIG device serves one": (
+        CUT,
+        [Place(0, ("MIG-2",), 0.4)],
+        Need(0, named=("MIG-2",), share=0.4),
+        "device 1 (MIG-2) is taken: 60% of it are free",
+    ),
+    "no tensor parallel over MIG": (CUT, [], Need(0, named=("MIG-1", "MIG-2")), "without tensor parallel: name one"),
+    "a GPU that is cut": (CUT, [], Need(0, named=("1",)), "device 1 is cut into MIG devices: name one of these"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_an_engine_is_placed_as_the_table_says(name: str) -> None:
+    machine, taken, need, expected = PLACES[name]
+
+    found = place(need, machine, taken)
+
+    if isinstance(expected, Place):
+        # A MIG device is taken as a whole, whatever the engine's own share of it is.
+        assert found == expected
+    else:
+        assert isinstance(found, NoRoom)
+        assert expected in found.reason
+
+
+@pytest.mark.parametrize(
+    ("chosen", "uuids"),
+    [
+        (None, ["GPU-a", "GPU-b", "MIG-1", "MIG-2"]),
+        ("", []),
+        ("0", ["GPU-a"]),
+        ("1,0", ["GPU-b", "MIG-1", "MIG-2", "GPU-a"]),
+        ("MIG-2", ["MIG-2"]),
+        ("GPU-a", ["GPU-a"]),
+        ("0,7,1", ["GPU-a"]),
+        ("-1", []),
+    ],
+)
+def test_only_what_the_gateway_may_see_itself_is_given_to_engines(chosen: str | None, uuids: Sequence[str]) -> None:
+    assert [gpu.uuid for gpu in visible(CUT.gpus, chosen)] == uuids
+
+
+def test_engines_are_told_identifiers_in_the_order_of_the_bus() -> None:
+    assert environment(["GPU-b"]) == {"CUDA_VISIBLE_DEVICES": "GPU-b", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert environment([]) == {}
+
+
+@given(
+    st.lists(
+        st.builds(
+            Need,
+            memory_gb=st.floats(0, 40),
+            gpus=st.integers(0, 3),
+            share=st.sampled_from([0.1, 0.3, 0.45, 0.9, 1.0]),
+        ),
+        max_size=12,
+    )
+)
+def test_whatever_is_placed_nothing_is_given_twice(needs: list[Need]) -> None:
+    taken: list[Place] = []
+
+    for need in needs:
+        found = place(need, TWO, taken)
+        if isinstance(found, Place):
+            taken.append(found)
+
+    assert math.fsum(each.memory_gb for each in taken) <= TWO.memory_gb + 1e-5
+    for gpu in TWO.gpus:
+        assert math.fsum(each.share for each in taken if gpu.uuid in each.devices) <= 1 + 1e-5
+
+
+@pytest.mark.parametrize(
+    ("limit", "gigabytes"), [("max", 16.384), ("2000000000", 2.0), ("", 16.384)], ids=["host", "container", "nothing"]
+)
+def test_the_memory_is_the_hosts_or_the_containers(tmp_path: Path, limit: str, gigabytes: float) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:       16000000 kB\nMemFree: 1 kB\n")
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    if limit:
+        (tmp_path / "sys/fs/cgroup/memory.max").write_text(f"{limit}\n")
+
+    assert devices.host_memory_gb(tmp_path) == gigabytes
+
+
+def test_the_machine_is_what_is_configured_and_what_the_port_tells() -> None:
+    found = devices.machine(4.0, {"CUDA_VISIBLE_DEVICES": "1"}, lambda: TWO.gpus)
+
+    assert found == Machine(4.0, (TWO.gpus[1],))
+    assert devices.machine(None, {}, lambda: ()).memory_gb > 0

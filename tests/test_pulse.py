@@ -1,0 +1,173 @@
+"""What lives and does nothing: the signs as tables, and real processes that stand still."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from app.supervisor.fleet import Fleet
+from backends.base import Endpoint, Engine, Probe, State
+from backends.config import BackendConfig, LlamaCppConfig
+from backends.errors import EngineFailed
+from backends.pulse import Pulse, felt, io, work
+from tests.fleet_rig import FakeManaged, Relays, managed, only, running
+
+PULSES: dict[str, tuple[list[tuple[float, Hashable]], Pulse]] = {
+    "the first sign": ([(1, (5,))], Pulse((5,), 1)),
+    "the same sign": ([(1, (5,)), (9, (5,))], Pulse((5,), 1)),
+    "another sign": ([(1, (5,)), (9, (6,))], Pulse((6,), 9)),
+    "nothing that should move": ([(1, (5,)), (5, None), (9, None)], Pulse(None, 9)),
+    "work that comes after a rest": ([(1, None), (5, (5,)), (9, (5,))], Pulse((5,), 5)),
+}
+
+
+@pytest.mark.parametrize("name", PULSES)
+def test_a_standstill_is_timed_from_its_first_sign(name: str) -> None:
+    signs, expected = PULSES[name]
+    pulse: Pulse | None = None
+
+    for now, sign in signs:
+        pulse = felt(pulse, sign, now)
+
+    assert pulse == expected
+
+
+@pytest.mark.parametrize(
+    ("probe", "signs"),
+    [
+        (Probe(True, in_flight=1, progress=(1.0, 2.0)), (1.0, 2.0)),
+        (Probe(True, in_flight=0, progress=(1.0, 2.0)), None),
+        (Probe(True, in_flight=None, progress=(1.0,)), None),
+        (Probe(True, in_flight=3), None),
+        (Probe(False, in_flight=3, progress=(1.0,)), None),
+    ],
+    ids=["works", "idle", "does not count requests", "does not count work", "down"],
+)
+def test_only_counters_of_an_engine_with_requests_must_move(probe: Probe, signs: Hashable) -> None:
+    assert work(probe) == signs
+
+
+def test_reading_and_writing_is_a_sign_of_life(tmp_path: Path) -> None:
+    before = io([os.getpid()])
+    (tmp_path / "file").write_bytes(b"x" * 100)
+
+    assert io([os.getpid()]) != before
+    assert io([]) is None
+    assert io([os.getpid()], proc=tmp_path) is None
+
+
+class Meter:
+    """What an engine counts, and whether it is stuck."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.progress = 0.0
+        self.looks = 0
+        self.looked = asyncio.Event()
+        self.tests = 0
+        self.is_stuck = False
+        self.moves_in_test = False
+
+
+class Counting(FakeManaged):
+    def __init__(self, name: str, config: LlamaCppConfig, meter: Meter) -> None:
+        super().__init__(name, config)
+        self._meter = meter
+
+    async def probe(self, endpoint: Endpoint) -> Probe:
+        self._meter.looks += 1
+        self._meter.looked.set()
+        probe = await super().probe(endpoint)
+        return replace(probe, in_flight=self._meter.in_flight, progress=(self._meter.progress,))
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        self._meter.tests += 1
+        if self._meter.is_stuck:
+            self._meter.progress += self._meter.moves_in_test
+            self._meter.is_stuck = False  # the next start is sound
+            raise EngineFailed(self.name, "status 500")
+        await super().warm_up(endpoint)
+
+
+def counting(meter: Meter, name: str, config: BackendConfig) -> Engine:
+    assert isinstance(config, LlamaCppConfig)
+    return Counting(name, config, meter)
+
+
+async def serve_one(relays: Relays, fleet: Fleet) -> None:
+    """A request has come and gone."""
+    await relays.until_state("a", State.READY)
+    relays.returned.add(("a", 1))
+    fleet.leases_changed()
+
+
+async def until(meter: Meter, looks: int) -> None:
+    async with asyncio.timeout(60):
+        while meter.looks < looks:
+            meter.looked.clear()
+            await meter.looked.wait()
+
+
+async def test_an_engine_that_stands_still_with_requests_and_fails_a_test_is_started_anew() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, lambda *made: counting(meter, *made), a=managed(stall_timeout_s=0.5)) as fleet:
+        await serve_one(relays, fleet)
+        meter.is_stuck, meter.in_flight = True, 3
+
+        await relays.until_state("a", State.READY, generation=2)
+
+        reasons = {rows["a"].reason for rows in relays.published}
+        assert "it stood still for 0.5 s with requests in it, and a test request failed: status 500" in reasons
+        assert only(fleet).restarts == 1
+
+
+async def test_an_engine_that_passes_the_test_is_left_alone() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, lambda *made: counting(meter, *made), a=managed(stall_timeout_s=0.5)) as fleet:
+        await serve_one(relays, fleet)
+        meter.in_flight = 1
+
+        await until(meter, meter.looks + 4)
+
+        assert meter.tests >= 2  # the warm-up is the first
+        assert only(fleet).generation == 1
+
+
+async def test_an_engine_that_moves_again_behind_a_long_prompt_is_left_alone() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, lambda *made: counting(meter, *made), a=managed(stall_timeout_s=0.5)) as fleet:
+        await serve_one(relays, fleet)
+        meter.is_stuck, meter.in_flight, meter.moves_in_test = True, 1, True
+
+        await until(meter, meter.looks + 4)
+
+        assert not meter.is_stuck  # it was tested
+        assert only(fleet).generation == 1
+
+
+async def test_the_first_request_may_take_as_long_as_it_likes() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, lambda *made: counting(meter, *made), a=managed(stall_timeout_s=0.5)) as fleet:
+        await relays.until_state("a", State.READY)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+        meter.is_stuck, meter.in_flight = True, 1
+
+        await until(meter, meter.looks + 3)
+
+        assert meter.is_stuck
+        assert only(fleet).generation == 1
+
+
+async def test_a_start_that_stands_still_is_ended_and_counts_as_failed() -> None:
+    relays = Relays()
+    async with running(relays, a=managed("--load-s 600", start_stall_s=0.5)) as fleet:
+        await relays.until(lambda: bool(relays.published) and relays.row("a").reason is not None)
+
+        assert relays.row("a").reason == "its start stood still: no output, no reading and no writing for 0.5 s"
+        await fleet.stop("a")

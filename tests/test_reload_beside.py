@@ -1,0 +1,126 @@
+"""A changed engine starts beside the old one where there is room for both, and takes over when it serves."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from app.supervisor.fleet import Outcome
+from app.supervisor.placement import Machine
+from app.supervisor.room import Bounds
+from backends import marks
+from backends.base import State
+from backends.config import LlamaCppConfig
+from tests.fleet_rig import Relays, managed, only, pid_of, running
+
+TWO = Bounds(Machine(2.0))
+
+
+def old() -> LlamaCppConfig:
+    return managed(memory_gb=1)
+
+
+def new(options: str = "--model fake --model more") -> LlamaCppConfig:
+    return managed(options, memory_gb=1)
+
+
+async def test_the_old_engine_serves_until_the_new_one_does_and_then_until_its_last_lease() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        pid = pid_of(fleet)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+
+        await fleet.reload({"a": new()})
+        row = await relays.until_state("a", State.READY, generation=2)
+
+        assert relays.states("a") == [State.STOPPED, State.STARTING, State.READY], "it served all the time"
+        assert row.endpoint is not None
+        assert only(fleet).pid != pid
+        assert marks.marked(f"fleet-{os.getpid()}:a:1\0") != []
+        relays.leases.clear()
+        fleet.leases_changed()
+        await fleet.reload({"a": new()})
+        assert only(fleet).generation == 2
+
+
+async def test_without_room_for_both_the_old_one_ends_first() -> None:
+    relays = Relays()
+    async with running(relays, Bounds(Machine(1.5)), a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        await fleet.reload({"a": new()})
+        await relays.until_state("a", State.STOPPING)
+        assert await fleet.wanted("a") == Outcome(True)
+
+        assert relays.row("a").state is State.READY
+
+
+async def test_an_engine_is_not_given_up_for_one_that_does_not_start() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        pid = pid_of(fleet)
+
+        await fleet.reload({"a": managed("missing", memory_gb=1)})
+        await fleet.reload({"a": new()})
+
+        await relays.until_state("a", State.READY, generation=2)
+        assert State.FAILED not in relays.states("a")
+        assert only(fleet).pid != pid
+
+
+async def test_an_old_engine_that_crashes_meanwhile_is_not_started_again() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        pid = pid_of(fleet)
+
+        await fleet.reload({"a": new("--load-s 0.5")})
+        os.kill(pid, signal.SIGKILL)
+
+        row = await relays.until_state("a", State.READY, generation=2)
+        assert row.endpoint is not None
+        assert row.endpoint.generation == 2
+
+
+async def test_a_change_that_is_taken_back_leaves_the_old_engine() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        pid = pid_of(fleet)
+
+        await fleet.reload({"a": new("--load-s 600")})
+        await fleet.reload({"a": old()})
+
+        assert only(fleet).pid == pid
+        assert only(fleet).state is State.READY
+        assert await fleet.wanted("a") == Outcome(True)
+
+
+async def test_an_order_meanwhile_goes_to_the_old_one_and_the_new_configuration_comes_with_the_next_start() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        await fleet.reload({"a": new("--load-s 600")})
+
+        await fleet.stop("a")
+        await relays.until_state("a", State.STOPPED)
+        await fleet.reload({"a": new()})
+        await fleet.start("a")
+
+        assert await fleet.wanted("a") == Outcome(True)
+
+
+async def test_a_removal_takes_the_new_one_along() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        await fleet.reload({"a": new("--load-s 600")})
+        await fleet.reload({})
+
+        await relays.until(lambda: relays.published[-1] == {})
+        await fleet.close(0)
+        assert marks.marked(f"fleet-{os.getpid()}:") == []

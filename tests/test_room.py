@@ -1,0 +1,242 @@
+"""Who starts and who makes way, as tables and as a long life of many engines on one machine."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.supervisor.evict import Loaded
+from app.supervisor.placement import Gpu, Machine, Place
+from app.supervisor.room import Bounds, Go, Holder, MakeWay, Order, Refuse, Wish, schedule
+from backends.base import Need
+
+ONE_GB = Bounds(Machine(1.0), start_parallel=2, swap_after_s=30)
+ONE_GPU = Bounds(Machine(9.0, (Gpu("GPU-a", 0),)))
+
+
+def wish(name: str, since: float = 0.0, need: Need | None = None, asked: bool = True, early: bool = False) -> Wish:
+    return Wish(name, need or Need(1.0), since, asked, early)
+
+
+def serving(name: str, idle_since: float | None, place: Place | None = None, asleep: Place | None = None) -> Holder:
+    return Holder(name, place or Place(1.0), loaded=Loaded(name, idle_since, 0.0), asleep=asleep)
+
+
+ON_GPU = Place(2.0, ("GPU-a",), 0.9)
+GPU_NEED = Need(2.0, gpus=1, share=0.9)
+FULL = "it needs 1 GB of memory, and 0 of 1 are free"
+
+SCENES: dict[str, tuple[Bounds, Sequence[Wish], Sequence[Holder], list[Order], float]] = {
+    "room for it": (ONE_GB, [wish("a")], [], [Go("a", Place(1.0))], math.inf),
+    "the first that came": (
+        ONE_GB,
+        [wish("b", 2), wish("a", 1)],
+        [],
+        [Go("a", Place(1.0))],
+        math.inf,
+    ),
+    "who is asked for comes before who only starts": (
+        ONE_GB,
+        [wish("boot", 1, asked=False), wish("asked", 2)],
+        [],
+        [Go("asked", Place(1.0)), Refuse("boot", FULL, is_final=False)],
+        math.inf,
+    ),
+    "an idle one makes way": (ONE_GB, [wish("b")], [serving("a", 5)], [MakeWay("a")], math.inf),
+    "a busy one goes on for a while": (ONE_GB, [wish("b", 90)], [serving("a", None)], [], 120),
+    "a busy one whose time is up": (ONE_GB, [wish("b", 60)], [serving("a", None)], [MakeWay("a")], math.inf),
+    "nobody goes for what nobody asks for": (
+        ONE_GB,
+        [wish("b", asked=False)],
+        [serving("a", 5)],
+        [Refuse("b", FULL, is_final=False)],
+        math.inf,
+    ),
+    "somebody is leaving already": (
+        ONE_GB,
+        [wish("b", asked=False)],
+        [Holder("a", Place(1.0), is_leaving=True)],
+        [],
+        math.inf,
+    ),
+    "only one leaves for one": (
+        Bounds(Machine(2.0)),
+        [wish("c")],
+        [serving("a", 5), serving("b", 6)],
+        [MakeWay("a")],
+        math.inf,
+    ),
+    "each of two gets room of its own": (
+        Bounds(Machine(2.0)),
+        [wish("c", 1), wish("d", 2)],
+        [serving("a", 5), serving("b", 6)],
+        [MakeWay("a"), MakeWay("b")],
+        math.inf,
+    ),
+    "never": (
+        ONE_GB,
+        [wish("a", need=Need(2.0))],
+        [],
+        [Refuse("a", "it needs 2 GB of memory, and 1 of 1 are free", is_final=True)],
+        math.inf,
+    ),
+    "all that could go is pinned": (
+        ONE_GB,
+        [wish("b")],
+        [Holder("a", Place(1.0), loaded=Loaded("a", 1.0, 0.0, is_pinned=True), is_pinned=True)],
+        [Refuse("b", FULL, is_final=False)],
+        math.inf,
+    ),
+    "two start at a time": (
+        Bounds(Machine(9.0), start_parallel=2),
+        [wish("a", 1), wish("b", 2), wish("c", 3, asked=False)],
+        [],
+        [Go("a", Place(1.0)), Go("b", Place(1.0))],
+        math.inf,
+    ),
+    "one at a time on a GPU": (
+        ONE_GPU,
+        [wish("b", need=Need(1.0, gpus=1, share=0.4))],
+        [Holder("a", Place(1.0, ("GPU-a",), 0.5), is_starting=True)],
+        [],
+        math.inf,
+    ),
+    "the first replica alone": (ONE_GB, [wish("m#2", early=True)], [], [], math.inf),
+    "sleep makes room enough on the GPU": (
+        ONE_GPU,
+        [wish("b", need=GPU_NEED)],
+        [serving("a", 5, ON_GPU, asleep=Place(2.0))],
+        [MakeWay("a", may_sleep=True)],
+        math.inf,
+    ),
+    "sleep would not free the memory that is needed": (
+        Bounds(Machine(3.0, ONE_GPU.machine.gpus)),
+        [wish("b", need=GPU_NEED)],
+        [serving("a", 5, ON_GPU, asleep=Place(2.0))],
+        [MakeWay("a", may_sleep=False)],
+        math.inf,
+    ),
+    "a sleeping one is ended for its memory": (
+        ONE_GB,
+        [wish("b")],
+        [Holder("a", Place(1.0), loaded=Loaded("a", 99.5, None))],
+        [MakeWay("a")],
+        math.inf,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_room_is_given_as_the_scene_says(name: str) -> None:
+    bounds, wishes, holders, orders, look_at = SCENES[name]
+
+    assert schedule(wishes, holders, bounds, now=100.0) == (orders, look_at)
+
+
+@dataclass
+class Engine:
+    """One of a simulated fleet: it loads, works and ends in a turn of the clock each."""
+
+    name: str
+    need: Need
+    state: str = "out"  # waiting, starting, serving, leaving
+    since: float = 0.0
+    ready_at: float = 0.0
+    waiting: int = 0
+    leases: int = 0
+
+    def holder(self) -> Holder:
+        place = Place(self.need.memory_gb)
+        idle = self.since if self.leases == 0 else None
+        loaded = Loaded(self.name, idle, self.ready_at) if self.state == "serving" else None
+        return Holder(self.name, place, self.state == "starting", self.state == "leaving", loaded)
+
+
+class Fleet:
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.engines = {f"e{at}": Engine(f"e{at}", Need(float(size))) for at, size in enumerate(sizes)}
+        self.bounds = Bounds(Machine(4.0), start_parallel=2, swap_after_s=5)
+        self.now = 0.0
+        self.served = 0
+
+    def ask(self, name: str) -> None:
+        engine = self.engines[name]
+        engine.waiting += 1
+        if engine.state == "out":
+            engine.state, engine.since = "waiting", self.now
+
+    def pass_second(self, is_slow: bool) -> None:
+        """Who can works; who must decides; the machine never holds more than it has."""
+        self.now += 1
+        for engine in self.engines.values():
+            if engine.state == "starting":
+                engine.state, engine.since, engine.ready_at = "serving", self.now, self.now
+            if engine.leases and not is_slow:
+                self.served += engine.leases
+                engine.leases, engine.since = 0, self.now
+            if engine.state == "serving" and engine.waiting:
+                engine.leases, engine.waiting = engine.leases + engine.waiting, 0
+            if engine.state == "leaving" and engine.leases == 0:
+                engine.state, engine.since = ("waiting" if engine.waiting else "out"), self.now
+        self._decide()
+        held = [each for each in self.engines.values() if each.state in ("starting", "serving", "leaving")]
+        assert sum(each.need.memory_gb for each in held) <= self.bounds.machine.memory_gb
+        assert sum(each.state == "starting" for each in held) <= self.bounds.start_parallel
+
+    def _decide(self) -> None:
+        wishes = [Wish(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
+        holders = [e.holder() for e in self.engines.values() if e.state in ("starting", "serving", "leaving")]
+        for order in schedule(wishes, holders, self.bounds, self.now)[0]:
+            engine = self.engines[order.name]
+            match order:
+                case Go():
+                    assert engine.state == "waiting"
+                    engine.state = "starting"
+                case MakeWay():
+                    assert engine.state == "serving"
+                    engine.state = "leaving"  # it is gone when its leases are
+                case Refuse():
+                    raise AssertionError("everything fits alone")
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=2, max_size=5),
+    st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=40),
+)
+def test_whatever_is_asked_for_the_memory_is_never_overdrawn_and_everybody_is_served(
+    sizes: list[int], story: list[tuple[int, bool]]
+) -> None:
+    fleet = Fleet(sizes)
+
+    for number, is_slow in story:
+        fleet.ask(f"e{number % len(sizes)}")
+        fleet.pass_second(is_slow)
+    for _ in range(200):
+        fleet.pass_second(is_slow=False)
+
+    assert fleet.served == len(story)
+    assert not any(engine.waiting or engine.leases for engine in fleet.engines.values())
+
+
+def test_two_engines_in_constant_demand_take_turns_of_the_length_that_is_set() -> None:
+    fleet = Fleet([4, 4])
+    swaps: list[tuple[str, int]] = []
+
+    for second in range(100):
+        fleet.ask("e0")
+        fleet.ask("e1")
+        fleet.pass_second(is_slow=False)
+        serving_now = [name for name, engine in fleet.engines.items() if engine.state == "serving"]
+        if serving_now and (not swaps or swaps[-1][0] != serving_now[0]):
+            swaps.append((serving_now[0], second))
+
+    lengths = [later - earlier for (_, earlier), (_, later) in itertools.pairwise(swaps)]
+    assert min(lengths) >= fleet.bounds.swap_after_s
+    assert max(lengths) <= fleet.bounds.swap_after_s + 5

@@ -1,0 +1,308 @@
+"""vLLM as an engine: how it is started, and what it is asked; against a server that answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends import kinds
+from backends.base import Endpoint, Probe, Usage
+from backends.config import RemoteConfig, VllmConfig
+from backends.errors import EngineFailed
+from backends.remote import Remote
+from backends.vllm import CannotStart, Vllm
+
+MODEL = "org/model"
+
+
+def config(**values: object) -> VllmConfig:
+    return VllmConfig.model_validate({"kind": "vllm", "model": MODEL, **values})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model, and a `vllm` that nobody calls."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "vllm").touch(mode=0o755)
+    return tmp_path
+
+
+def test_the_key_goes_by_environment_and_no_secret_of_ours_goes_along(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_KEY", "ours")
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "DEBUG")
+    engine = Vllm("gpu", config(model=str(folder), command=str(folder / "vllm")))
+
+    launch = engine.launch(4711, ["GPU-a"], "theirs")
+
+    assert launch.env["VLLM_API_KEY"] == "theirs"
+    assert launch.env["HF_HUB_OFFLINE"] == "1"
+    assert launch.env["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+    assert not {"API_KEY", "VLLM_LOGGING_LEVEL"} & launch.env.keys()
+    assert "theirs" not in " ".join(launch.argv)
+    assert launch.argv[:3] == (str(folder / "vllm"), "serve", str(folder))
+
+
+def test_the_rank_of_the_adapters_is_read_from_their_folders(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"r": 40}')
+    adapters = {"law": str(folder), "broken": "/no/such/folder"}
+
+    launch = Vllm("gpu", config(model=str(folder), command=str(folder / "vllm"), adapters=adapters)).launch(1, (), "k")
+
+    assert "--max-lora-rank=64" in launch.argv
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"command": "/no/such/vllm"}, "the command '/no/such/vllm' is not there: install vLLM in an environment"),
+        ({"model": "/no/such/model"}, "the model's folder 'model' is not there"),
+        ({"model": "./tests"}, "the folder 'tests' holds no model: it has no config.json"),
+    ],
+)
+def test_what_cannot_start_is_said_at_once(folder: Path, values: dict[str, object], said: str) -> None:
+    engine = Vllm("gpu", config(**{"model": str(folder), "command": str(folder / "vllm"), **values}))
+
+    with pytest.raises(CannotStart) as caught:
+        engine.launch(1, (), "k")
+
+    assert said in caught.value.message
+
+
+def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
+    endpoint = Vllm("gpu", config()).endpoint(7, 4711, "k")
+
+    assert (endpoint.address, endpoint.generation) == ("http://127.0.0.1:4711/v1", 7)
+    assert endpoint.headers == {"authorization": "Bearer k"}
+    assert endpoint.is_ours
+    assert endpoint.usage is Usage.ASK
+
+
+def test_the_kind_is_known_and_drains_as_long_as_the_gateway(folder: Path) -> None:
+    made = kinds.engine("gpu", config(model=str(folder), command=str(folder / "vllm")), drain_s=7)
+    launch = made.launch(1, (), "k")
+
+    assert launch is not None
+    assert "--shutdown-timeout=7" in launch.argv
+
+
+# -- a server that answers as told
+
+Answers = dict[str, tuple[int, object]]
+METRICS = b"""# HELP
+vllm:num_requests_running{engine="0",model_name="gpu"} 2.0
+vllm:num_requests_running{engine="1",model_name="gpu"} 1.0
+vllm:num_requests_waiting{engine="0",model_name="gpu"} 4.0
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 9.0
+vllm:generation_tokens_total{engine="0",model_name="gpu"} 1e+06
+vllm:prompt_tokens_total{engine="0",model_name="gpu"} 10.0
+vllm:iteration_tokens_total_count{engine="0",model_name="gpu"} 5.0
+vllm:kv_cache_usage_perc{engine="0",model_name="gpu"} 0.25
+"""
+LISTED = {"data": [{"id": "gpu", "parent": None}, {"id": "law", "parent": "gpu"}]}
+UP: Answers = {"/health": (200, b""), "/v1/models": (200, LISTED), "/metrics": (200, METRICS)}
+
+
+@contextlib.asynccontextmanager
+async def told(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[str, Any]]]]:
+    """A server with these answers, and what it was asked."""
+    asked: list[tuple[str, Any]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next((int(line.split(":")[1]) for line in head.lower().split("\r\n") if "content-length" in line), 0)
+        body = await reader.readexactly(length)
+        path = head.split()[1]
+        asked.append((path, json.loads(body) if body else None))
+        status, content = answers.get(path, (404, {"detail": "Not Found"}))
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n".encode() + data)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield Endpoint("gpu", 1, f"http://127.0.0.1:{port}/v1", {"authorization": "Bearer k"}), asked
+
+
+async def test_a_probe_tells_its_models_its_requests_and_its_progress() -> None:
+    async with told(UP) as (endpoint, _):
+        probe = await Vllm("gpu", config()).probe(endpoint)
+
+    assert probe == Probe(True, models=("gpu", "law"), in_flight=7, progress=(1e6, 10.0, 5.0, 0.25))
+
+
+DOWN: dict[str, tuple[Answers, Probe]] = {
+    "dead core": ({"/health": (503, b"")}, Probe(False, "its core process died")),
+    "odd health": ({"/health": (500, b"")}, Probe(False, "its health has status 500")),
+    "somebody else": ({**UP, "/v1/models": (401, b"")}, Probe(False, "another program answers on its port")),
+    "no metrics": ({**UP, "/metrics": (404, b"")}, Probe(True, models=("gpu", "law"))),
+    "other metrics": ({**UP, "/metrics": (200, b"up 1\n")}, Probe(True, models=("gpu", "law"))),
+}
+
+
+@pytest.mark.parametrize("case", DOWN)
+async def test_a_probe_knows_what_is_wrong(case: str) -> None:
+    answers, probe = DOWN[case]
+
+    async with told(answers) as (endpoint, _):
+        assert await Vllm("gpu", config()).probe(endpoint) == probe
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "body"),
+    [
+        ("generate", "/v1/completions", {"model": "gpu", "prompt": [1], "max_tokens": 1}),
+        ("embed", "/v1/embeddings", {"model": "gpu", "input": [1]}),
+        ("classify", "/classify", {"model": "gpu", "input": "a"}),
+    ],
+)
+async def test_it_is_warmed_up_by_its_task(task: str, path: str, body: object) -> None:
+    async with told({path: (200, {})}) as (endpoint, asked):
+        await Vllm("gpu", config(task=task)).warm_up(endpoint)
+
+    assert asked == [(path, body)]
+
+
+COLD: dict[str, tuple[Answers, str]] = {
+    "a failure": (
+        {"/v1/completions": (500, {"error": {"message": "it\nbroke"}})},
+        r"healthy, but its first request failed: it broke \(status 500\)",
+    ),
+    "a dead core": (
+        {"/v1/completions": (500, {"error": {"message": "EngineCore encountered an issue. See stack trace (above)"}})},
+        r"healthy, but its first request failed$",
+    ),
+    "no text": ({}, "the model generates no text: set `task`"),
+}
+
+
+@pytest.mark.parametrize("case", COLD)
+async def test_one_that_is_healthy_and_cannot_work_is_found_out(case: str) -> None:
+    answers, said = COLD[case]
+
+    async with told(answers) as (endpoint, _):
+        with pytest.raises(EngineFailed, match=said):
+            await Vllm("gpu", config()).warm_up(endpoint)
+
+
+async def test_a_machine_that_helps_another_is_asked_nothing() -> None:
+    engine = Vllm("gpu", config(nnodes=2, node_rank=1))
+    nowhere = engine.endpoint(1, 1, "k")
+
+    assert await engine.probe(nowhere) == Probe(True, models=())
+    await engine.warm_up(nowhere)
+
+
+def test_what_is_not_configured_it_cannot_do() -> None:
+    engine = Vllm("gpu", config())
+
+    assert (engine.sleeper, engine.adapters) == (None, None)
+
+
+async def test_it_is_put_to_sleep_and_woken() -> None:
+    sleeper = Vllm("gpu", config(sleep=1)).sleeper
+    answers: Answers = {
+        "/sleep?level=2": (200, {}),
+        "/wake_up": (200, {}),
+        "/is_sleeping": (200, {"is_sleeping": True}),
+    }
+    assert sleeper is not None
+
+    async with told(answers) as (endpoint, asked):
+        await sleeper.sleep(endpoint, 2)
+        assert await sleeper.is_sleeping(endpoint)
+        await sleeper.wake_up(endpoint)
+
+    assert asked == [("/sleep?level=2", {}), ("/is_sleeping", None), ("/wake_up", {})]
+
+
+async def test_one_that_cannot_sleep_says_so() -> None:
+    sleeper = Vllm("gpu", config(sleep=1)).sleeper
+    assert sleeper is not None
+
+    async with told({"/is_sleeping": (200, [])}) as (endpoint, _):
+        with pytest.raises(EngineFailed, match=r"sleep failed: status 404"):
+            await sleeper.sleep(endpoint, 1)
+        with pytest.raises(EngineFailed, match="does not say whether it sleeps"):
+            await sleeper.is_sleeping(endpoint)
+
+
+@pytest.mark.parametrize(("name", "in_place"), [("law", True), ("new", False)])
+async def test_an_adapter_is_loaded_over_the_one_of_its_name(folder: Path, name: str, in_place: bool) -> None:
+    adapters = Vllm("gpu", config(enable_lora=True)).adapters
+    (folder / "adapter_config.json").write_text("{}")
+    assert adapters is not None
+
+    async with told({**UP, "/v1/load_lora_adapter": (200, b"Success")}) as (endpoint, asked):
+        await adapters.load(endpoint, name, f"{folder}/../{folder.name}")
+
+    body = {"lora_name": name, "lora_path": str(folder), "load_inplace": in_place}
+    assert asked[-1] == ("/v1/load_lora_adapter", body)
+
+
+async def test_an_adapter_that_is_none_never_reaches_the_engine(tmp_path: Path) -> None:
+    adapters = Vllm("gpu", config(enable_lora=True)).adapters
+    assert adapters is not None
+
+    async with told(UP) as (endpoint, asked):
+        with pytest.raises(EngineFailed, match="the adapter 'law' has no adapter_config"):
+            await adapters.load(endpoint, "law", str(tmp_path))
+
+    assert asked == []
+
+
+REFUSED: dict[str, tuple[Answers, Callable[[Any, Endpoint, Path], Any], str]] = {
+    "load": (
+        {**UP, "/v1/load_lora_adapter": (400, {"error": {"message": "rank 64 is too high"}})},
+        lambda adapters, endpoint, folder: adapters.load(endpoint, "law", str(folder)),
+        r"the adapter 'law' was not loaded: rank 64 is too high \(status 400\)",
+    ),
+    "unload": (
+        {"/v1/unload_lora_adapter": (500, b"")},
+        lambda adapters, endpoint, folder: adapters.unload(endpoint, "law"),
+        "the adapter 'law' was not unloaded: status 500",
+    ),
+    "list": ({}, lambda adapters, endpoint, folder: adapters.listed(endpoint), "does not list its models"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_refusal_is_told_in_the_engines_words(folder: Path, case: str) -> None:
+    answers, ask, said = REFUSED[case]
+    (folder / "adapter_config.json").write_text("{}")
+
+    async with told(answers) as (endpoint, _):
+        with pytest.raises(EngineFailed, match=said):
+            await ask(Vllm("gpu", config(enable_lora=True)).adapters, endpoint, folder)
+
+
+async def test_adapters_are_listed_and_forgetting_an_unknown_one_is_nothing() -> None:
+    adapters = Vllm("gpu", config(enable_lora=True)).adapters
+    assert adapters is not None
+
+    async with told(UP) as (endpoint, asked):
+        assert await adapters.listed(endpoint) == ("law",)
+        await adapters.unload(endpoint, "other")
+
+    assert asked[-1] == ("/v1/unload_lora_adapter", {"lora_name": "other"})
+
+
+@pytest.mark.parametrize("status", [200, 404])
+async def test_one_that_somebody_else_runs_is_watched_by_its_metrics(status: int) -> None:
+    listed = {"data": [{"id": "big", "owned_by": "vllm"}]}
+
+    async with told({"/v1/models": (200, listed), "/metrics": (status, METRICS)}) as (endpoint, asked):
+        remote = Remote("far", RemoteConfig(kind="remote", url=endpoint.address))
+        probe = await remote.probe(remote.endpoint(1, 0, ""))
+
+    assert [path for path, _ in asked] == ["/v1/models", "/metrics"]
+    assert (probe.models, probe.in_flight) == (("big",), 7 if status == 200 else None)
