@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from backends import kinds, marks
 from backends.base import Endpoint, Engine, Launch, Probe, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed
+from backends.gguf import BadModel
 
 
 class FakeManaged:
@@ -30,7 +31,7 @@ class FakeManaged:
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         if self._config.model == "missing":
-            raise NotReady(self.name, "the model is missing")
+            raise BadModel(self.name, "the model is missing", Path("/models/secret.gguf"))
         if self._config.model == "bug":
             raise ZeroDivisionError
         if self._config.model.startswith("/"):
@@ -117,7 +118,7 @@ class Relays:
 
 
 @asynccontextmanager
-async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fleet]:
+async def running(relays: Relays, unasked: Collection[str] = (), **backends: BackendConfig) -> AsyncIterator[Fleet]:
     fleet = Fleet(
         backends,
         state_id=f"fleet-{os.getpid()}",
@@ -125,6 +126,7 @@ async def running(relays: Relays, **backends: BackendConfig) -> AsyncIterator[Fl
         leases=relays,
         random=lambda: 0.0,
         engine=engine,
+        unasked=unasked,
     )
     task = asyncio.create_task(fleet.run())
     try:
