@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from backends import kinds, marks
 from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed
+from backends.gguf import BadModel
 
 
 class FakeManaged:
@@ -33,7 +34,7 @@ class FakeManaged:
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         if self._config.model == "missing":
-            raise NotReady(self.name, "the model is missing")
+            raise BadModel(self.name, "the model is missing", Path("/models/secret.gguf"))
         if self._config.model == "bug":
             raise ZeroDivisionError
         if self._config.model.startswith("/"):
@@ -129,6 +130,7 @@ async def running(
     bounds: Bounds | None = None,
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
+    unasked: Collection[str] = (),
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
@@ -139,6 +141,7 @@ async def running(
         random=lambda: 0.0,
         engine=make,
         bounds=bounds,
+        unasked=unasked,
     )
     task = asyncio.create_task(fleet.run())
     try:

@@ -90,7 +90,7 @@ class FakeControl:
         return self.adapters(backend)
 
     def logs(self, backend: str) -> Sequence[str]:
-        return {"demo": ["one", "two", "three"]}[backend]
+        return {"demo": ["one", "two", "three"], "cloud": []}[backend]
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._order("start", backend)
@@ -170,6 +170,13 @@ def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeCont
         "backend": "demo",
         "lines": ["one", "two", "three"],
     }
+
+
+def test_why_an_engine_of_somebody_else_shows_no_lines_is_said(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "logs", "cloud")
+
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == "cloud: somebody else runs it, and has its log.\n"
 
 
 def test_an_unknown_backend_is_said_so(folder: Path, control: FakeControl) -> None:

@@ -275,6 +275,19 @@ def test_other_machines_are_let_in_only_with_a_key(
     assert load_all(options(tmp_path, text, {**env, "API_KEY": "k"}, host=flag)).keys
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_reload_cannot_take_the_last_key_from_what_other_machines_reach(tmp_path: Path, host: str) -> None:
+    """The file names the address of the next start; the socket has that of this one."""
+    text = GOOD + f"server: {{host: {host}}}"
+
+    with pytest.raises(ConfigError, match="there is no" if host == "0.0.0.0" else "there is none any more.* '0.0.0.0'"):
+        load_all(options(tmp_path, text), bound="0.0.0.0")
+
+    assert load_all(options(tmp_path, text, {"API_KEY": "k"}), bound="0.0.0.0").keys
+    assert load_all(options(tmp_path, text, insecure_no_key=True), bound="0.0.0.0").keys == ()
+    assert load_all(options(tmp_path, GOOD), bound="127.0.0.1").keys == ()
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [

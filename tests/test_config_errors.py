@@ -56,6 +56,51 @@ BAD = {
         f"backends: {{x: {{kind: remote, url: 'http://me:{SECRET}@h/v1'}}}}",
         "backends.x.url: 'http://***@h/v1' is not an address http://… or https://… without a user",
     ),
+    "a port that cannot be": (
+        "backends: {x: {kind: remote, url: 'http://h:99999/v1'}}",
+        "backends.x.url: 'http://h:99999/v1' has a port (1 to 65535) or an address in brackets that cannot be",
+    ),
+    "a port that is no number": (
+        "backends: {x: {kind: ollama, url: 'http://h:80a'}}",
+        "backends.x.url: 'http://h:80a' has a port (1 to 65535)",
+    ),
+    "a port where nobody listens": (
+        "backends: {x: {kind: remote, url: 'http://h:0/v1'}}",
+        "backends.x.url: 'http://h:0/v1' names port 0",
+    ),
+    "half a bracket": ("backends: {x: {kind: remote, url: 'http://[::1/v1'}}", "backends.x.url: 'http://[::1/v1' has "),
+    "a url without host": (
+        "backends: {x: {kind: remote, url: 'http:///v1'}}",
+        "backends.x.url: 'http:///v1' names no host",
+    ),
+    "a host with a gap": (
+        "backends: {x: {kind: remote, url: 'http://a..b/v1'}}",
+        "backends.x.url: 'http://a..b/v1' has no host name that can be looked up",
+    ),
+    "a path that no request line can carry": (
+        "backends: {x: {kind: remote, url: 'http://h/ü'}}",
+        "backends.x.url: 'http://h/ü' has a path with characters that must be written as %XX",
+    ),
+    "an empty credential": (
+        "backends: {x: {kind: remote, url: 'http://h', api_key: ''}}",
+        "backends.x.api_key: is empty: give a key, or leave it out",
+    ),
+    "a credential with a line break": (
+        f'backends: {{x: {{kind: remote, url: "http://h", api_key: "{SECRET}\\r\\n"}}}}',
+        "backends.x.api_key: the value (not shown) holds a line break",
+    ),
+    "a header with a blank": (
+        f"backends: {{x: {{kind: remote, url: 'http://h', headers: {{'x team': {SECRET}}}}}}}",
+        "backends.x.headers: 'x team' is not a header's name",
+    ),
+    "a header's value with a line break": (
+        f'backends: {{x: {{kind: remote, url: "http://h", headers: {{x-team: "{SECRET}\\nx: y"}}}}}}',
+        "backends.x.headers: the value of 'x-team' holds a line break",
+    ),
+    "a header that is not theirs to set": (
+        "backends: {x: {kind: remote, url: 'http://h', headers: {Transfer-Encoding: chunked}}}",
+        "backends.x.headers: 'Transfer-Encoding' is set by the gateway itself",
+    ),
     "a key instead of its digest": (
         f"keys: [{{name: k, sha256: {SECRET}}}]",
         "keys[0].sha256: the value (not shown) is not a SHA-256 digest, 64 hex digits",
@@ -202,7 +247,7 @@ def test_messages_speak_of_the_file_and_not_of_the_library_that_checks_it() -> N
 
 
 def test_a_value_from_the_environment_is_not_shown() -> None:
-    text = "backends: {x: {kind: remote, url: '${U}'}}\nserver: {port: '${U}'}"
+    text = "backends: {x: {kind: remote, url: '${U}'}, y: {kind: remote, url: 'http://${U}:0'}}\nserver: {port: '${U}'}"
 
     assert SECRET not in "\n".join(errors(text, {"U": SECRET}))
 

@@ -277,7 +277,9 @@ async def test_llama_cpp_is_imitated_as_it_is(include_usage: bool, real_url: str
     asked = {**ASKED, "stream": True, "max_tokens": 3} | (WITH_USAGE if include_usage else {})
     prompted = {key: value for key, value in asked.items() if key != "messages"} | {"prompt": "The sum is"}
 
-    async with httpx.AsyncClient(trust_env=False, timeout=120) as client:
+    # The real one closes an idle connection after 5 s, which on a busy machine is in the middle of this.
+    fresh = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(trust_env=False, timeout=120, limits=fresh) as client:
         for path, body in (("/chat/completions", asked), ("/completions", prompted)):
             fake = await client.post(engine.url + path, json=body)
             real = await client.post(real_url + path, json=body)

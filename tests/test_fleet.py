@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from app.supervisor.fleet import Fleet, Outcome
@@ -116,6 +117,25 @@ async def test_an_engine_that_cannot_be_launched_says_why() -> None:
         assert only(fleet).state is State.STARTING
 
 
+@pytest.mark.parametrize(
+    ("model", "told", "in_full"),
+    [
+        ("missing", "the model is missing", "the model is missing (/models/secret.gguf)"),
+        ("/no/model", "No such file or directory", "[Errno 2] No such file or directory: '/no/model'"),
+    ],
+)
+async def test_where_files_are_is_told_to_the_administrator_only(model: str, told: str, in_full: str) -> None:
+    relays = Relays()
+    with structlog.testing.capture_logs() as lines:
+        async with running(relays, gpu=managed(model)) as fleet:
+            outcome = await fleet.wanted("gpu")
+            row, status = relays.row("gpu"), only(fleet)
+
+    assert (outcome.reason, row.reason) == (told, told)
+    assert status.reason == in_full
+    assert in_full in [line.get("reason") for line in lines]
+
+
 async def test_an_engine_that_answers_and_cannot_work_is_not_served() -> None:
     relays = Relays()
     async with running(relays, gpu=managed("--default status_500_vllm")) as fleet:
@@ -186,6 +206,48 @@ async def test_a_mistake_of_ours_is_a_failed_start_and_not_the_end(options: str)
     async with running(relays, gpu=managed(options)) as fleet:
         assert (await fleet.wanted("gpu")).is_ready is False
         assert only(fleet).state is State.FAILED
+
+
+async def test_a_probe_that_fails_the_same_way_again_and_again_is_logged_once() -> None:
+    relays = Relays()
+    with structlog.testing.capture_logs() as lines:
+        async with running(relays, gpu=managed("--model bug", start_timeout_s=1)) as fleet:
+            await relays.until(lambda: only(fleet).restarts >= 1)
+
+    told = [line for line in lines if line["event"] == "probe failed"]
+    assert 1 <= len(told) <= only(fleet).generation
+
+
+async def test_an_engine_that_nobody_configured_is_looked_for_in_silence() -> None:
+    relays = Relays()
+    async with FakeEngine() as remote:
+        remote.refuse()
+        config = RemoteConfig(kind="remote", url=remote.url)
+        with structlog.testing.capture_logs() as lines:
+            async with running(relays, unasked=["daemon"], daemon=config, cloud=config):
+                await relays.until_state("daemon", State.FAILED)
+                await relays.until_state("cloud", State.FAILED)
+
+    stopped = {line["backend"]: line["log_level"] for line in lines if line["event"] == "engine stopped"}
+    assert stopped == {"daemon": "debug", "cloud": "info"}
+    missed = {line["backend"]: line["log_level"] for line in lines if line["event"] == "engine not there"}
+    assert missed == {"daemon": "debug", "cloud": "info"}
+
+
+async def test_an_ordered_restart_of_somebody_elses_engine_is_no_loss() -> None:
+    relays = Relays()
+    async with FakeEngine() as remote:
+        with structlog.testing.capture_logs() as lines:
+            async with running(relays, cloud=RemoteConfig(kind="remote", url=remote.url)) as fleet:
+                await relays.until_state("cloud", State.READY)
+                await fleet.restart("cloud")
+                await relays.until_state("cloud", State.READY, generation=2)
+
+    assert [(line["event"], line["log_level"]) for line in lines if line["event"].startswith("engine ")][:3] == [
+        ("engine found", "info"),
+        ("engine asked anew", "info"),
+        ("engine found", "info"),
+    ]
 
 
 async def test_a_table_that_cannot_be_published_ends_the_fleet_and_every_engine() -> None:

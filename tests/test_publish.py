@@ -72,6 +72,17 @@ def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
     assert made.keys[0].models == ("small", "ollama/*")
 
 
+def test_a_relay_is_told_of_no_more_connections_than_it_can_have() -> None:
+    told = {most: build(config(), {}, 1, max_connections=most).limits.max_connections for most in (None, 10, 4096)}
+
+    assert told == {None: 2048, 10: 10, 4096: 2048}
+
+
+def test_a_relay_is_told_whether_other_machines_reach_it() -> None:
+    assert build(config(), {}, 1, is_loopback=True).is_loopback
+    assert not build(config(), {}, 1, is_loopback=False).is_loopback
+
+
 def test_wildcards_come_longest_first() -> None:
     assert table().wildcards == (Wildcard("ollama/", "ollama"), Wildcard("", "ollama"))
 

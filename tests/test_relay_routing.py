@@ -396,5 +396,5 @@ async def _is_refused(rig: Rig) -> bool:
     try:
         async with Client(rig.url):
             return False
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset where the listener closed before it was accepted
         return True

@@ -55,7 +55,12 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, program: str = STAND_IN, executable: str = sys.executable) -> AsyncIterator[Stage]:
+async def staged(
+    folder: Path,
+    program: str = STAND_IN,
+    executable: str = sys.executable,
+    check: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Stage]:
     with contextlib.closing(listen("127.0.0.1", 0)) as public:
         # A program that was started before accepts without waiting for others.
         public.setblocking(True)
@@ -64,6 +69,7 @@ async def staged(folder: Path, program: str = STAND_IN, executable: str = sys.ex
             Counters(folder),
             environment(os.environ, folder, "json", "info"),
             lambda index: [executable, "-c", program, str(public.fileno()), str(index)],
+            check,
         )
         try:
             yield Stage(public, relays)
@@ -141,6 +147,29 @@ async def test_what_a_dead_relay_was_doing_is_no_longer_counted(tmp_path: Path) 
         await stage.ask(b"kill")
 
         await stage.until(lambda: not live.exists())
+
+
+async def test_counts_that_cannot_be_kept_do_not_end_the_keeping(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        stage.relays.start(1)
+        first = await stage.ask()
+        (tmp_path / f"counter_{first}.db").mkdir()  # cannot be read as counts
+
+        await stage.ask(b"kill")
+
+        assert await stage.ask() != first
+
+
+async def test_where_no_relay_could_work_none_is_started_again(tmp_path: Path) -> None:
+    def check() -> None:
+        raise FileNotFoundError("the folder is gone")
+
+    async with staged(tmp_path, check=check) as stage:
+        stage.relays.start(1)
+        await stage.ask(b"kill")
+
+        with pytest.raises(FileNotFoundError, match="the folder is gone"):
+            await stage.relays.failed()
 
 
 async def test_relays_that_cannot_start_are_tried_again(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ async def test_a_name_that_does_not_resolve_is_its_reason() -> None:
 
 ANSWERS: dict[str, tuple[bytes, Probe]] = {
     "no such list": (whole("404 Not Found"), Probe(True)),
+    "too busy for it": (whole("429 Too Many Requests"), Probe(True)),
     "no such method": (whole("405 Method Not Allowed"), Probe(True)),
     "another list": (whole("200 OK", b'["a"]'), Probe(True)),
     "no JSON": (whole("200 OK", b"<html>"), Probe(True)),

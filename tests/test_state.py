@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -34,12 +35,52 @@ def test_the_folder_is_made_private(tmp_path: Path) -> None:
         assert _mode(state.path / "lock") == 0o600
 
 
-def test_a_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+def test_an_empty_folder_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.mkdir(mode=0o755)
 
     with StateFolder(path):
         assert _mode(path) == 0o700
+
+
+def test_a_folder_with_other_things_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "home"
+    path.mkdir()
+    path.chmod(0o755)
+    (path / "lock").write_text("somebody else's")
+
+    with pytest.raises(StateError, match=r"home holds other things, .* choose a new or an empty one with --state"):
+        StateFolder(path).__enter__()
+
+    assert _mode(path) == 0o755
+    assert [file.name for file in path.iterdir()] == ["lock"]
+
+
+def test_a_folder_of_everybody_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tmp"
+    path.mkdir()
+    path.chmod(0o1777)
+
+    with pytest.raises(StateError, match=r"tmp is shared by several users; choose a folder in it with --state"):
+        StateFolder(path).__enter__()
+    with pytest.raises(StateError, match="--state"):
+        StateFolder(Path("/tmp")).__enter__()
+
+    assert _mode(path) == 0o1777
+
+
+def test_a_state_folder_that_was_opened_to_others_is_refused_until_it_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with StateFolder(path):
+        pass
+    path.chmod(0o770)
+
+    with pytest.raises(StateError, match=r"may enter the state folder .*`chmod 700 .*state`, or choose another"):
+        StateFolder(path).__enter__()
+
+    path.chmod(0o700)
+    with StateFolder(path):
+        pass
 
 
 def test_a_second_supervisor_is_told_who_has_the_folder(tmp_path: Path) -> None:
@@ -86,6 +127,26 @@ def test_leftovers_of_an_earlier_life_are_swept(tmp_path: Path) -> None:
 
         assert not state.control_socket.exists()
         assert list(state.metrics.iterdir()) == []
+
+
+def test_what_is_no_counter_is_not_swept(tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        state.metrics.mkdir()
+        (state.metrics / "thesis.txt").write_text("years")
+        (state.metrics / "counter_1.db").write_bytes(b"old")
+
+        state.sweep()
+
+        assert [file.name for file in state.metrics.iterdir()] == ["thesis.txt"]
+
+
+def test_its_removal_is_noticed(tmp_path: Path) -> None:
+    with StateFolder(tmp_path / "state") as state, contextlib.closing(bind_private(state.relay_socket)):
+        state.check()
+        shutil.rmtree(state.path)
+
+        with pytest.raises(StateError, match=r"relay\.sock has been removed while the gateway ran"):
+            state.check()
 
 
 def test_only_its_user_can_open_a_private_socket(tmp_path: Path) -> None:

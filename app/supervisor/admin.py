@@ -122,7 +122,7 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
     async def health() -> Health:
         """Version, models and backends with their states and reasons; 200 whatever `status` says.
 
-        Without a key of role admin, once there are keys: what `/readyz` answers.
+        For others than admins: what `/readyz` answers.
         """
         return control.health()
 

@@ -294,7 +294,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
         case State.SLEEPING:
             log.info("engine asleep", backend=unit.name, generation=life.generation)
         case State.STOPPED:
-            log.info("engine stopped", backend=unit.name, generation=life.generation)
+            say = log.debug if unit.is_unasked and not life.generation else log.info
+            say("engine stopped", backend=unit.name, generation=life.generation)
         case State.STOPPING:
             log.info("engine stopping", backend=unit.name, generation=life.generation)
         case State.STARTING if before.state is State.READY and unit.policy.is_attached:

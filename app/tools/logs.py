@@ -35,6 +35,6 @@ def _silence(name: str, backends: Sequence[Mapping[str, Any]]) -> str:
     from backends.kinds import KINDS
 
     kind = next((str(backend["kind"]) for backend in backends if backend["name"] == name), "")
-    if kind in KINDS and not issubclass(KINDS[kind][0], ManagedConfig):
-        return f"{name}: somebody else runs it, and has its log."
-    return f"{name}: it has written nothing yet."
+    if kind in KINDS and issubclass(KINDS[kind][0], ManagedConfig):
+        return f"{name}: it has written nothing yet."
+    return f"{name}: somebody else runs it, and has its log."

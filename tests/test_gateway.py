@@ -1,0 +1,77 @@
+"""The gateway as one object: what a reload may change, and what is shown. Its socket is bound and never listens."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.config import ConfigError, load_all
+from app.settings import ServeOptions
+from app.supervisor.gateway import Gateway
+from app.supervisor.state import StateFolder
+
+DIGEST = "ab" * 32
+TEXT = """
+server: {host: HOST, root_path: ROOT_PATH}
+backends: {cloud: {kind: remote, url: "http://127.0.0.1:9/v1"}}
+models: {a: {backend: cloud}}
+"""
+KEY = f"keys: [{{name: office, sha256: {DIGEST}}}]\n"
+
+
+def _write(path: Path, host: str = "127.0.0.1", root_path: str = "/old", more: str = "") -> None:
+    path.write_text(TEXT.replace("HOST", host, 1).replace("ROOT_PATH", root_path) + more)
+
+
+@contextlib.contextmanager
+def _gateway(folder: Path, config: Path | None, host: str = "127.0.0.1") -> Iterator[Gateway]:
+    options = ServeOptions(state=folder / "state", config_path=config, env={"OLLAMA_HOST": "127.0.0.1:9"})
+    with StateFolder(options.state) as state, socket.socket() as public:
+        public.bind((host, 0))
+        yield Gateway(options, load_all(options), state, public)
+
+
+async def test_a_reload_that_would_leave_other_machines_without_a_key_changes_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    _write(config, "0.0.0.0", more=KEY)
+    with _gateway(tmp_path, config, "0.0.0.0") as gateway:
+        before = gateway.config
+        _write(config, "127.0.0.1")
+
+        with pytest.raises(ConfigError, match="keys: there is none any more"):
+            await gateway.reload()
+
+        assert gateway.config is before
+        assert [key.name for key in gateway.config.keys] == ["office"]
+
+
+async def test_what_is_read_at_the_start_stays_until_a_restart_and_is_said_at_every_reload(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    _write(config)
+    with _gateway(tmp_path, config) as gateway:
+        _write(config, "127.0.0.2", root_path="/new", more="default_model: a\n")
+
+        answers = [await gateway.reload(), await gateway.reload()]
+
+        assert [answer.needs_restart for answer in answers] == [("server.host", "server.root_path")] * 2
+        assert (gateway.config.server.host, gateway.config.server.root_path) == ("127.0.0.1", "/old")
+        assert gateway.config.default_model == "a"
+
+
+async def test_a_daemon_that_nobody_configured_is_not_shown_until_it_answers(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    _write(config)
+
+    with _gateway(tmp_path, None) as looking:
+        found = [backend.name for backend in looking.health().backends]
+        page = await looking.metrics()
+    with _gateway(tmp_path, config) as configured:
+        shown = [backend.name for backend in configured.health().backends]
+
+    assert "ollama" not in found
+    assert b"ollama" not in page
+    assert shown == ["cloud"]
