@@ -170,6 +170,15 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--length", type=int, default=1500, help="tokens of each stream")
     options = parser.parse_args()
+    try:
+        return run(options)
+    except (machine.Unfit, httpx.HTTPError) as exc:
+        print(f"bench.vllm: {exc}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and print."""
     through, direct = targets(options.url.rstrip("/"), options.model)
     turns: dict[Target, list[Turn]] = {through: [], direct: []}
     for target in turns:
