@@ -15,4 +15,4 @@ def test_cpu_is_told_for_each_token_and_ratios_are_made_round_by_round() -> None
 
     assert said[0] == "relay, CPU-µs per token: 40.0 (30.0–50.0)"
     assert said[3] == "tokens/s, through ÷ direct: 0.500 (0.500–0.500)"
-    assert said[-1] == "first token, through ÷ direct: 2.00 (2.00–2.00)"
+    assert said[-1] == "first token of one stream, through ÷ direct: 2.00 (2.00–2.00)"
