@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -55,7 +56,7 @@ def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int
             *notes,
             "",
             "## Machine and versions\n",
-            f"{machine.in_words()}; {versions()}.",
+            *textwrap.wrap(f"{machine.in_words()}; {versions()}.", 120),
             "",
         ]
     )
