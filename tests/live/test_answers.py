@@ -104,8 +104,9 @@ def test_a_named_tool_is_called_and_json_is_json(live: Live) -> None:
     text = live.post(*REQUESTS["JSON mode"]).json()["choices"][0]["message"]["content"]
 
     assert tool["name"] == "weather"
-    # Random weights may go on in white space until the limit; what there is of the arguments is the schema's.
-    assert tool["arguments"].lstrip().startswith("{")
+    # vLLM holds random weights to the schema in JSON mode only; a tool's arguments are any JSON, or its beginning.
+    assert isinstance(tool["arguments"], str)
+    assert tool["arguments"]
     assert set(json.loads(text)) == {"n"}
 
 
