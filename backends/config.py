@@ -102,6 +102,26 @@ class BackendConfig(BaseModel):
     timeouts: TimeoutsConfig = Field(
         default_factory=TimeoutsConfig, description="How long a request waits for this engine."
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that the engine has at the same time; more wait here. Default: `slots` of a llama_cpp, "
+        "no limit for the others.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Requests that may wait for its start (more are answered 503), and for a place (429).",
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is refused; default: `server.wait_s`."
+    )
+
+    def limit(self) -> int | None:
+        """Requests that it has at the same time; None: as many as come."""
+        return self.max_in_flight
 
 
 class ManagedConfig(BackendConfig):
@@ -126,12 +146,6 @@ class ManagedConfig(BackendConfig):
     )
     pinned: bool = Field(False, description="Never stopped to make room for another engine.")
     replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
-    max_waiting: int = Field(
-        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
-    )
-    max_wait_s: Seconds | None = Field(
-        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
-    )
     start_stall_s: Seconds = Field(
         300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
     )
@@ -186,9 +200,13 @@ class LlamaCppConfig(ManagedConfig):
     )
     task: Literal["generate", "embed"] = Field("generate", description="What the model does: text or embeddings.")
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
-    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
+    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def limit(self) -> int:
+        """Its slots, unless more are to wait in the engine."""
+        return self.max_in_flight or self.slots
 
     def need(self) -> Need:
         """Host memory; a GPU where layers are to be on one."""

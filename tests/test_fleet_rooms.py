@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from app.supervisor.fleet import Outcome
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds
+from app.supervisor.wishes import Outcome
 from backends.base import Endpoint, Engine, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.errors import EngineFailed

@@ -43,10 +43,10 @@ class Job:
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
-    def waits_for(self, backend: Backend) -> None:
-        """What a stream's comments say while nothing comes."""
+    def waits_for(self, backend: Backend, serving: str = "working") -> None:
+        """What a stream's comments say while nothing comes; `serving`: of one that serves."""
         if self.stream is not None:
-            state = "working" if backend.state is State.READY else str(backend.state)
+            state = serving if backend.state is State.READY else str(backend.state)
             self.stream.waits_for(f"{self._plan.resolved.label} ({state})")
 
     def waited(self, seconds: float) -> None:

@@ -48,7 +48,8 @@ class ModelAnswer(_Answer):
 class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
-    `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
+    `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
+    has as many as it may have; `engine_in_flight`: its own count, null when it has none.
     `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
     """
 
@@ -62,6 +63,7 @@ class BackendAnswer(_Answer):
     since_s: float = 0.0
     load_s: float | None = None
     in_flight: int = 0
+    waiting: int = 0
     engine_in_flight: int | None = None
     models: tuple[str, ...] | None = None
     swaps: int = 0

@@ -296,7 +296,9 @@ class Gateway:
         return next(_backend(status) for status in self.fleet.status() if status.name == backend)
 
     def _lives(self) -> list[Life]:
-        return [Life(status.name, status.state, status.restarts, status.swaps) for status in self._shown()]
+        return [
+            Life(status.name, status.state, status.restarts, status.swaps, status.waiting) for status in self._shown()
+        ]
 
     def _shown(self) -> list[BackendStatus]:
         """Less what nobody asked for and that has never answered: it is only looked for."""
@@ -338,6 +340,7 @@ def _backend(status: BackendStatus) -> BackendAnswer:
         engine_in_flight=status.in_flight,
         models=status.models,
         swaps=status.swaps,
+        waiting=status.waiting,
         devices=status.devices,
     )
 

@@ -131,6 +131,7 @@ class Unit:
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
+            is_limited=self.config.limit() is not None,
         )
 
     def _retry_after_s(self) -> float:
