@@ -25,10 +25,12 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
 class InFlight(msgspec.Struct, tag="in_flight", frozen=True):
     """relay → supervisor: leases held now, as absolute counts; only what changed. Key: (backend, generation).
 
-    A request that waits for an engine to start counts under generation 0.
+    A request that waits for an engine to start counts under generation 0. `returned` are the starts of which a lease
+    came back since the last report: where one request follows another at once, no count ever falls.
     """
 
     counts: tuple[tuple[str, int, int], ...]
+    returned: tuple[tuple[str, int], ...] = ()
 
 
 class Applied(msgspec.Struct, tag="applied", frozen=True):

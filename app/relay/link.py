@@ -73,6 +73,7 @@ class Link:
         self._counts: Counter[tuple[str, int]] = Counter()
         self._of_backend: Counter[str] = Counter()
         self._changed: set[tuple[str, int]] = set()
+        self._returned: set[tuple[str, int]] = set()
         self._flush: asyncio.TimerHandle | None = None
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._seq = 0
@@ -153,6 +154,8 @@ class Link:
         self._counts[key] += change
         self._of_backend[backend] += change
         self._changed.add(key)
+        if change < 0 and generation:
+            self._returned.add(key)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._report)
 
@@ -171,8 +174,9 @@ class Link:
             for backend, gen, held in counts:
                 if held == 0:
                     del self._counts[backend, gen]
+            self._send(InFlight(counts=counts, returned=tuple(self._returned)))
             self._changed.clear()
-            self._send(InFlight(counts=counts))
+            self._returned.clear()
 
     def _send(self, message: FromRelay) -> None:
         if self._writer is not None and not self._writer.is_closing():

@@ -237,8 +237,8 @@ class Hub:
 
     def _hear(self, relay: _Relay, message: FromRelay) -> None:
         match message:
-            case InFlight(counts):
-                self._leases.counted(relay.number, counts)
+            case InFlight(counts, returned):
+                self._leases.counted(relay.number, counts, returned)
                 self._of_fleet().leases_changed()
             case Applied(version):
                 self._leases.applied(relay.number, version)
