@@ -72,6 +72,18 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
     "named twice": (TWO, [], Need(0, named=("0", "GPU-a")), "device GPU-a is named twice"),
     "too few named": (TWO, [], Need(0, gpus=2, named=("0",)), "it needs 2 GPUs and 1 are named"),
     "MIG only when named": (CUT, [Place(0, ("GPU-a",), 1)], Need(0, gpus=1), "100% of 1 GPUs, and 0 have so much free"),
+    "no GPU that is whole": (
+        Machine(8.0, CUT.gpus[1:]),
+        [],
+        Need(0, gpus=1),
+        "it needs 1 GPUs, and there are 0 (MIG devices are used only where `devices` names them)",
+    ),
+    "tensor parallel on one MIG device": (
+        CUT,
+        [],
+        Need(0, gpus=2, named=("MIG-1",)),
+        "it needs 2 GPUs and 1 are named",
+    ),
     "a MIG device by name": (CUT, [], Need(0, gpus=1, named=("MIG-2",)), Place(0, ("MIG-2",), 1.0)),
     "a MIG device serves one": (
         CUT,

@@ -82,7 +82,7 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
     if len(found) > 1 and any(gpu.is_mig for gpu in found):
         return NoRoom("a MIG device serves one engine alone, without tensor parallel: name one")
     if need.gpus > len(found):
-        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named")
+        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named: name as many, or write auto")
     for gpu in found:
         if _free(gpu, taken) + _ROUNDING < _share(need, gpu):
             return NoRoom(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
@@ -98,7 +98,8 @@ def _chosen(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, 
     if need.gpus == 0 or not machine.gpus:
         return ()
     if need.gpus > len(usable):
-        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}")
+        others = "" if len(usable) == len(machine.gpus) else " (MIG devices are used only where `devices` names them)"
+        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}{others}")
     free = [gpu for gpu in usable if _free(gpu, taken) + _ROUNDING >= _share(need, gpu)]
     if len(free) < need.gpus:
         return NoRoom(f"it needs {need.share:.0%} of {need.gpus} GPUs, and {len(free)} have so much free")
