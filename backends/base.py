@@ -83,12 +83,14 @@ class Need:
 
     `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
     the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    `is_guess`: nobody has said how much host memory it takes, so that alone is no reason to refuse it.
     """
 
     memory_gb: float = 0.0
     gpus: int = 0
     named: tuple[str, ...] = ()
     share: float = 1.0
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,10 +154,19 @@ class ManagedConfig(BackendConfig):
         description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
     )
 
+    @property
+    def named_devices(self) -> tuple[str, ...]:
+        """The GPUs as they are written under `devices`, for all replicas together; empty: any."""
+        return () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+
+    def gpus_each(self) -> int | None:
+        """GPUs that one engine uses; None: as many as are named for it."""
+        return None
+
     def need(self) -> Need:
         """What one start takes of the machine."""
-        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
-        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+        named = self.named_devices
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
 
     def workers(self) -> int:
         """Processes of one start that exchange data through shared memory; 1: none."""
@@ -300,13 +309,16 @@ class VllmConfig(AdaptableConfig):
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
-    def need(self) -> Need:
-        """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""
-        need = super().need()
+    def gpus_each(self) -> int | None:
+        """One for each worker on this machine; Ray places its own."""
+        if self.distributed_executor_backend == "ray":
+            return None
         workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
-        gpus = 0 if self.distributed_executor_backend == "ray" else max(1, workers // self.nnodes)
-        share = self.gpu_memory_utilization or 1.0
-        return dataclasses.replace(need, gpus=need.gpus if need.named else gpus, share=share)
+        return max(1, workers // self.nnodes)
+
+    def need(self) -> Need:
+        """Whole GPUs, unless their share is given."""
+        return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
 
 
 class RemoteConfig(BackendConfig):

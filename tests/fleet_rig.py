@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.reclaim import Reclaim
 from app.supervisor.room import Bounds
+from app.supervisor.sizes import Sizes
 from app.table import Backend
 from backends import kinds, marks
 from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
@@ -131,6 +133,8 @@ async def running(
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
     unasked: Collection[str] = (),
+    reclaim: Reclaim | None = None,
+    sizes: Sizes | None = None,
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
@@ -142,6 +146,8 @@ async def running(
         engine=make,
         bounds=bounds,
         unasked=unasked,
+        reclaim=reclaim,
+        sizes=sizes,
     )
     task = asyncio.create_task(fleet.run())
     try:

@@ -70,14 +70,26 @@ class BackendAnswer(_Answer):
     devices: tuple[str, ...] = ()
 
 
+class QuarantineAnswer(_Answer):
+    """A GPU that nothing is placed on: its memory did not come back after that backend had ended."""
+
+    device: str
+    backend: str
+    reason: str
+
+
 class Health(_Answer):
-    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be."""
+    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be.
+
+    `quarantined`: GPUs that nothing is placed on until their memory is back, or the configuration is reloaded.
+    """
 
     status: Literal["ok", "degraded", "starting", "draining"]
     version: str
     uptime_s: float
     models: tuple[ModelAnswer, ...]
     backends: tuple[BackendAnswer, ...]
+    quarantined: tuple[QuarantineAnswer, ...] = ()
 
 
 class Version(_Answer):
@@ -122,29 +134,35 @@ class Logs(_Answer):
 
 
 class GpuAnswer(_Answer):
-    """One GPU or MIG device that engines may have."""
+    """One GPU or MIG device that engines may have. `quarantine`: why nothing is placed there for now."""
 
     uuid: str
     index: int
     memory_gb: float
     is_mig: bool = False
+    quarantine: str | None = None
 
 
 class SeatAnswer(_Answer):
     """Where one backend runs when everything configured is loaded in turn; sizes in GB.
 
-    `fits`: beside all before it; `is_possible`: at all. `weights_gb` is the size of its files, `measured_gb` the host
-    memory that its last start took, and the rest what the engine itself said then.
+    `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that it is placed by, and
+    `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` what is made of that,
+    `measured_gb` the host memory and `device_gb` the GPU memory that its last start took, and the rest what the engine
+    itself said then.
     """
 
     backend: str
     fits: bool
     is_possible: bool
     memory_gb: float | None = None
+    memory_source: Literal["given", "measured", "estimated"] | None = None
     devices: tuple[str, ...] = ()
     share: float = 0.0
     weights_gb: float | None = None
+    estimated_gb: float | None = None
     measured_gb: float | None = None
+    device_gb: float | None = None
     loaded_weights_gb: float | None = None
     kv_gb: float | None = None
     kv_tokens: int | None = None

@@ -14,7 +14,9 @@ from typing import Final
 
 from app.supervisor import replicas
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.reclaim import Quarantine, Reclaim
 from app.supervisor.room import Bounds
+from app.supervisor.sizes import Sizes
 from app.supervisor.unit import Unit
 from app.supervisor.wishes import Outcome, Wishes
 from app.table import Backend
@@ -85,6 +87,8 @@ class Fleet:
         unasked: Collection[str] = (),
         bounds: Bounds | None = None,
         wait_s: float = WAIT_S,
+        sizes: Sizes | None = None,
+        reclaim: Reclaim | None = None,
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -93,7 +97,10 @@ class Fleet:
         self._random = random
         self._engine = engine
         self._unasked = unasked
+        self._sizes = sizes or Sizes()
+        self._reclaim = reclaim or Reclaim(tuple)
         self._lives = Lives(publish, leases, now, bounds or Bounds())
+        self._lives.guard(self._reclaim)
         self._wishes = Wishes(self._lives, now, wait_s)
         for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
@@ -154,8 +161,14 @@ class Fleet:
         self._order(backend, StopAsked(self.drain_s, then_start=True))
 
     def share(self, bounds: Bounds) -> None:
-        """From now on the machine is shared out within these bounds; who has a place keeps it."""
+        """From now on the machine is shared out within these bounds; who has a place keeps it. No quarantine stays."""
         self._lives.rooms.bounds = bounds
+        self._reclaim.lift()
+
+    @property
+    def quarantined(self) -> Sequence[Quarantine]:
+        """GPUs that nothing is placed on for now."""
+        return tuple(self._reclaim.quarantined.values())
 
     async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
         """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
@@ -186,6 +199,7 @@ class Fleet:
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True
+        self._reclaim.hurry()
         for unit in self._lives.everyone():
             unit.successor = None
             self._lives.post(unit, StopAsked(drain_s, is_held=True))
@@ -194,6 +208,7 @@ class Fleet:
             await self._abandon()
         for unit in [*self._lives.everyone(), *self._lives.departed]:
             await unit.gone()
+        await self._reclaim.close()
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
@@ -249,7 +264,8 @@ class Fleet:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
         before = [*self._lives.everyone(), *self._lives.departed]
         generation = max((unit.life.generation for unit in before if unit.name == name), default=0)
-        unit = Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
+        make, random, sizes = self._engine, self._random, self._sizes
+        unit = Unit(name, config, self._state_id, self._lives.post, random, make, sizes, self._reclaim, generation)
         unit.is_unasked = name in self._unasked
         return unit
 
@@ -286,6 +302,7 @@ class Fleet:
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
         self._lives.is_closing = True
+        self._reclaim.hurry()
         units = [*self._lives.everyone(), *self._lives.departed]
         for unit in units:
             unit.unwatch()

@@ -16,7 +16,9 @@ from typing import Final
 
 import structlog
 
-from app.supervisor.placement import Place
+from app.supervisor.placement import Gpu, Place
+from app.supervisor.reclaim import Reclaim
+from app.supervisor.sizes import Sizes
 from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
@@ -44,6 +46,8 @@ class Unit:
         post: Callable[[Unit, Event], None],
         random: Callable[[], float],
         engine: Callable[[str, BackendConfig], Engine],
+        sizes: Sizes,
+        reclaim: Reclaim,
         generation: int = 0,
     ) -> None:
         self.name = name
@@ -59,6 +63,7 @@ class Unit:
         self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
         self.is_early = False  # another replica must have started before
         self.is_ordered = False  # the administrator waits for it
+        self.is_barred = False  # it did not start because of a GPU in quarantine
         self.idle_since: float | None = None  # while it serves and nobody needs it
         self.footprint: Footprint | None = None  # as its last start was measured
         self.swaps = 0  # how often it made way for another
@@ -67,6 +72,9 @@ class Unit:
         self._post = post
         self._random = random
         self._engine = engine
+        self._sizes = sizes
+        self._reclaim = reclaim
+        self._found: Sequence[Gpu] = ()  # its GPUs, before this start
         self._process: process.Process | None = None
         self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
@@ -92,7 +100,7 @@ class Unit:
         )
         managed = config if isinstance(config, ManagedConfig) else None
         self.starts_at_boot = managed is None or managed.start == "boot"
-        self.need = managed.need() if managed is not None else Need()
+        self.need = self._sizes.of(self.name, managed).need if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
         self.adapters = dict(managed.adapter_paths()) if managed is not None else {}
         self.adapters_missing: dict[str, str] = {}
@@ -246,6 +254,7 @@ class Unit:
             await asyncio.wait({before})
         try:
             launch, key = await self._prepare(generation)
+            self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
             if self._order:
                 raise InterruptedError("stopped before it started")
             mark = f"{self._state_id}:{self.name}:{generation}"
@@ -264,6 +273,7 @@ class Unit:
         self._process, self._explain = running, launch.explain
         self._obey()
         await self._attend(generation, launch, running)
+        await self._reclaim.back(self.name, self._found)
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
         key, port = secrets.token_urlsafe(32), _free_port()
@@ -346,8 +356,18 @@ class Unit:
             self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
         else:
             if self._process is not None:
-                self.footprint = await asyncio.to_thread(self._process.footprint)
+                await self._measure(self._process)
             self._post(self, WarmedUp(generation))
+
+    async def _measure(self, running: process.Process) -> None:
+        """What it takes now; where nobody has said that, it has its place by it."""
+        found = await asyncio.to_thread(running.footprint)
+        self.footprint = replace(found, device_gb=await self._reclaim.taken_gb(self._found))
+        if isinstance(self.config, ManagedConfig):
+            await self._sizes.measured(self.name, self.config, self.footprint)
+            self.need = self._sizes.of(self.name, self.config).need
+        if self.need.is_guess and self.place is not None:
+            self.place = replace(self.place, memory_gb=self.need.memory_gb)
 
 
 def _free_port() -> int:
