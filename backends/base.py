@@ -67,12 +67,14 @@ def exit_in_words(code: int, tail: Sequence[str]) -> str:
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` turns its exit code and the last lines it printed into one sentence fit for a client.
+    `explain` turns its exit code and the last lines it printed into one sentence fit for a client. `secrets` are values
+    that its log must not show.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     explain: Callable[[int, Sequence[str]], str] = exit_in_words
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,27 @@ class Probe:
     models: tuple[str, ...] | None = None
     in_flight: int | None = None
     progress: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a download is: in words for a client, and in bytes."""
+
+    told: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Fetcher(Protocol):
+    """What an engine needs on this machine before it can be started, and how it comes here."""
+
+    def missing(self) -> Launch | None:
+        """The process that brings it, to be ended with TERM at any time; None when all is here. Blocks shortly."""
+        ...
+
+    def progress(self, tail: Sequence[str]) -> Progress | None:
+        """How far it is, from the last lines that the process printed; None when it has not said."""
+        ...
 
 
 class Sleeper(Protocol):
@@ -142,12 +165,17 @@ class Adapters(Protocol):
 class Engine(Protocol):
     """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
 
-    `is_strict`: the models it lists are all it has, so another name does not exist there. `sleeper` and `adapters` are
-    None when it cannot do that, or is not configured to.
+    `is_strict`: the models it lists are all it has, so another name does not exist there. `fetcher`, `sleeper` and
+    `adapters` are None when it cannot do that, or is not configured to.
     """
 
     name: str
     is_strict: bool
+
+    @property
+    def fetcher(self) -> Fetcher | None:
+        """What must be brought here before `launch`."""
+        ...
 
     @property
     def sleeper(self) -> Sleeper | None:

@@ -18,6 +18,7 @@ class Remote:
     """Describes one remote endpoint and asks it how it is."""
 
     is_strict = False  # some list only a part
+    fetcher: None = None
     sleeper: None = None
     adapters: None = None
 

@@ -96,7 +96,7 @@ class Dispatcher:
         if backend.endpoint is None:
             if not backend.can_start:
                 raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
-            job.waits_for(backend)
+            job.waits_for(lambda: self._backend(target))
             began = time.monotonic()
             await self._link.wanted(backend.name, self._link.table.limits.wait_s)
             job.waited(time.monotonic() - began)
@@ -115,7 +115,7 @@ class Dispatcher:
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         body = plan.edited(target.model, asks_usage=hides)
         call = Call("POST", plan.operation.path, body, request.engine_headers())
-        job.waits_for(self._backend(target))
+        job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)

@@ -87,7 +87,7 @@ class Gateway:
             unasked=self._unasked,
             bounds=self._bounds(config),
             wait_s=config.server.wait_s,
-            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s),
+            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins),
         )
         self._scrape = Scrape(counters, self._lives, __version__)
         self._tell_bound()

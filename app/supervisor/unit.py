@@ -10,12 +10,13 @@ import contextlib
 import math
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from app.supervisor.fetching import Fetching
 from app.supervisor.placement import Place
 from app.supervisor.watch import watch
 from app.table import Backend
@@ -68,6 +69,7 @@ class Unit:
         self._random = random
         self._engine = engine
         self._process: process.Process | None = None
+        self._fetching = Fetching(self)
         self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -86,7 +88,12 @@ class Unit:
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
         self.policy = (
-            Policy(is_placed=True, start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
+            Policy(
+                is_fetched=self.engine.fetcher is not None,
+                is_placed=True,
+                start_timeout_s=config.start_timeout_s,
+                stop_grace_s=config.stop_grace_s,
+            )
             if isinstance(config, ManagedConfig)
             else Policy(is_attached=True)
         )
@@ -146,9 +153,11 @@ class Unit:
 
     def expected_s(self, now: float) -> float | None:
         """How long until it serves, by what its last start took; None when it has never started."""
+        if self.life.is_fetching and (left_s := self._fetching.left_s) is not None:
+            return left_s + (self.load_s or 0.0)
         if self.load_s is None:
             return None
-        is_loading = self.life.state is State.STARTING and self.life.has_process
+        is_loading = self.life.state is State.STARTING and self.life.has_process and not self.life.is_fetching
         return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
 
     @property
@@ -177,11 +186,18 @@ class Unit:
         """A process of it is there, or not known to be gone altogether: it still has its place."""
         return self.life.has_process or (self._live is not None and not self._live.done())
 
+    def fetch(self, generation: int) -> None:
+        """Bring here what its next start needs, once the process before is gone altogether."""
+        self._follow(generation, self._fetching.run)
+
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
-        self._order = ""
         self.has_served = False
-        self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
+        self._follow(generation, self._run)
+
+    def _follow(self, generation: int, work: Callable[[int], Awaitable[None]]) -> None:
+        self._order = ""
+        self._live = asyncio.create_task(self._behind(self._live, generation, work), name=f"{self.name}#{generation}")
         # Only then is its place free: news for those who wait for it.
         self._live.add_done_callback(lambda _: self._post(self, Tick()))
 
@@ -204,6 +220,10 @@ class Unit:
     def watch(self) -> None:
         """Ask again and again how it is."""
         self._watching = asyncio.create_task(watch(self, self._process), name=f"watch {self.name}")
+
+    def chance(self) -> float:
+        """A number in [0, 1)."""
+        return self._random()
 
     def post(self, event: Event) -> None:
         """This happened to it."""
@@ -240,29 +260,38 @@ class Unit:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, generation: int, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait({before})
+    async def _behind(
+        self, before: asyncio.Task[None] | None, generation: int, work: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Do this work when the one before is done; what fails in it is how the start ended."""
         try:
-            launch, key = await self._prepare(generation)
-            if self._order:
-                raise InterruptedError("stopped before it started")
-            mark = f"{self._state_id}:{self.name}:{generation}"
-            running = await process.spawn(launch, mark, (key,))
+            if before is not None:
+                await asyncio.wait({before})
+            await work(generation)
         except (BackendError, OSError) as exc:
             reason, in_full = (
                 (exc.message, exc.in_full) if isinstance(exc, BackendError) else (exc.strerror or str(exc), str(exc))
             )
             self._in_full = (reason, in_full)
             self._post(self, Exited(generation, reason, self._random()))
-            return
         except Exception:
             log.exception("engine not started", backend=self.name)
             self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
-            return
+
+    async def _run(self, generation: int) -> None:
+        launch, key = await self._prepare(generation)
+        running = await self.spawned(generation, launch, key)
+        await self._attend(generation, launch, running)
+
+    async def spawned(self, generation: int, launch: Launch, *secrets: str) -> process.Process:
+        """The process of this launch; it obeys `terminate` and `kill` from now on."""
+        if self._order:
+            raise InterruptedError("stopped before it started")
+        mark = f"{self._state_id}:{self.name}:{generation}"
+        running = await process.spawn(launch, mark, (*secrets, *launch.secrets))
         self._process, self._explain = running, launch.explain
         self._obey()
-        await self._attend(generation, launch, running)
+        return running
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
         key, port = secrets.token_urlsafe(32), _free_port()
