@@ -28,7 +28,9 @@ class FakeHub:
         self.served = 0
         self.ranges: list[str] = []
         self.asked: list[str] = []
-        self.agents: list[str] = []
+        self.sizes: dict[str, int] = {}  # what it says of files, instead of how large they are
+        self.refuses_tokens = False
+        self.fails_with = 0
         self.lock = threading.Lock()
         hub = self
 
@@ -79,7 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.asked.append(f"{self.command} {path}")
         api, _, rest = path.partition("/api/models/")
-        if not api and rest:
+        if self.hub.fails_with:
+            self._refuse(self.hub.fails_with, "")
+        elif self.hub.refuses_tokens and "authorization" in self.headers:
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif not api and rest:
             name, _, revision = rest.partition("/revision/")
             self._describe(name, revision or "main")
         else:
@@ -103,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit, folder = found
         files = [_described(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
+        for file in files:
+            file["size"] = self.hub.sizes.get(file["rfilename"], file["size"])
         told: dict[str, Any] = {"id": name, "modelId": name, "sha": commit, "siblings": files, "gated": False}
         body = json.dumps({**told, "private": False, "tags": [], "downloads": 0, "likes": 0}).encode()
         self.send_response(200)
@@ -149,8 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.stopped.set()
             self.hub.goes_on.wait()
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: int, code: str, message: str = "") -> None:
         self.send_response(status)
+        self.send_header("x-error-message", message)
         self.send_header("x-error-code", code)
         self.send_header("content-length", "0")
         self.end_headers()
