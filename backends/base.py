@@ -43,7 +43,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
     `unix:/path/to.sock` (paths are then taken from the root). `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
-    means that the request was not read (docs/decisions.md, "Retries").
+    means that the request was not read (docs/decisions.md, "Retries"). `dial`: the IP address to connect to instead of
+    looking the URL's host up, whose name stays in the `Host` header and in TLS.
     """
 
     engine: str
@@ -53,6 +54,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     is_ours: bool = False
     usage: Usage = Usage.TRY
+    dial: str | None = None
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.engine}#{self.generation} {self.address}>"

@@ -17,7 +17,7 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays
+from app.supervisor import answers, banner, descriptors, devices, discovery, listener, plan, publish, relays
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -29,6 +29,7 @@ from app.supervisor.answers import (
     Reloaded,
     Status,
 )
+from app.supervisor.discovery import Discovery, LookUp
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
@@ -48,7 +49,14 @@ READ_AT_START = ("host", "port", "relays", "root_path", "docs")
 class Gateway:
     """Owns the configuration in force and the table's version; everything else is owned by the parts."""
 
-    def __init__(self, options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        config: Config,
+        state: StateFolder,
+        public: socket.socket,
+        look_up: LookUp = discovery.look_up,
+    ) -> None:
         self.config = config
         self.is_draining = False
         self._options = options
@@ -66,6 +74,8 @@ class Gateway:
         self._backends: Mapping[str, Backend] = {}
         self._seen: dict[str, banner.Seen] | None = None
         self._reloading = asyncio.Lock()
+        self._discovery = Discovery(look_up)
+        self._discovery.follow(config.backends)
         self.leases = Leases()
         counters = Counters(state.metrics)
         self.relays = Relays(
@@ -119,7 +129,7 @@ class Gateway:
 
     def _table(self) -> Table:
         return publish.build(
-            self.config,
+            self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
             self._backends,
             self._version,
             self.is_draining,
@@ -276,15 +286,27 @@ class Gateway:
             before, self.config = self.config, _as_started(self.config, config)
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
             self.fleet.share(bounds)
+            self._discovery.follow(config.backends)
             try:
-                await self.fleet.reload(config.backends)
+                await self.fleet.reload(self._discovery.applied(config.backends))
             except BaseException:
                 self.config = before
+                self._discovery.follow(before.backends)
                 raise
             version = self.publish_again()
             self._tell_bound()
             log.info("configuration reloaded", table=version, needs_restart=changed)
             return Reloaded(table_version=version, needs_restart=changed)
+
+    async def follow_names(self) -> None:
+        """Let the engines be those that their names lead to, until it is cancelled."""
+        await self._discovery.run(self._names_changed)
+
+    async def _names_changed(self) -> None:
+        async with self._reloading:
+            if not self.is_draining:
+                await self.fleet.reload(self._discovery.applied(self.config.backends), is_wished=False)
+                self.publish_again()
 
     def _check_open(self) -> None:
         if self.is_draining:
