@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
@@ -71,6 +72,14 @@ def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return headers
 
 
+def _numeric(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as exc:
+        raise ValueError("{value} is not an IP address") from exc
+
+
+Address = Annotated[str, AfterValidator(_numeric)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
@@ -322,14 +331,34 @@ class VllmConfig(AdaptableConfig):
 
 
 class RemoteConfig(BackendConfig):
-    """An OpenAI-compatible endpoint that somebody else runs."""
+    """An OpenAI-compatible endpoint that somebody else runs, or several of one model: `url` or `urls`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["urls"]}]})
 
     kind: Literal["remote"]
-    url: Url = Field(description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    url: Url | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    urls: tuple[Url, ...] = Field((), description="Several instead, which share the requests.")
+    addresses: Literal["dns"] | tuple[Address, ...] | None = Field(
+        None,
+        description="Where the host of `url` is, each address an engine of its own; `dns`: as its name has them.",
+    )
     api_key: Credential | None = Field(
         None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
     )
     headers: Headers = Field(default_factory=dict, description="More headers to send.")
+
+    @property
+    def base_url(self) -> str:
+        """The first of them."""
+        return (self.url or self.urls[0]).rstrip("/")
+
+    def engines(self) -> tuple[RemoteConfig, ...]:
+        """Each engine with a configuration of its own."""
+        if self.urls:
+            return tuple(self.model_copy(update={"url": url, "urls": ()}) for url in self.urls)
+        if isinstance(self.addresses, tuple) and self.addresses:
+            return tuple(self.model_copy(update={"addresses": (address,)}) for address in self.addresses)
+        return (self,)
 
 
 class OllamaConfig(BackendConfig):

@@ -46,6 +46,7 @@ class LlamaCpp:
     """Describes one embedded engine and asks it how it is."""
 
     is_strict = False  # it takes any name
+    fetcher: None = None
     sleeper: None = None
     adapters: None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from app.dialects import openai, sse, whole
 from app.dialects.assemble import Assembler
@@ -32,7 +32,7 @@ class Stream:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
-        self._waits_for = "the model"
+        self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
@@ -41,8 +41,8 @@ class Stream:
         """What the answer has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Settlement()
 
-    def waits_for(self, what: str) -> None:
-        """What the comments say while nothing comes."""
+    def waits_for(self, what: Callable[[], str]) -> None:
+        """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
     async def relay(self, exchange: Exchange, name: str, *, hides_usage: bool) -> Settlement:
@@ -101,7 +101,7 @@ class Stream:
     def _keep_waiting(self) -> None:
         if not self._line.is_started:
             self._line.start(200, self._headers, None)
-        self._line.write(f": waiting for {self._waits_for}\n\n".encode())
+        self._line.write(f": waiting for {self._waits_for()}\n\n".encode())
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
     async def _explain(self, exchange: Exchange) -> None:

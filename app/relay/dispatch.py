@@ -96,7 +96,7 @@ class Dispatcher:
         if backend.endpoint is None and not backend.can_start:
             raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
         if backend.endpoint is None or backend.is_limited:
-            job.waits_for(backend, "busy")
+            job.waits_for(lambda: self._backend(target), "busy")
             began = time.monotonic()
             await lease.admitted(self._link.table.limits.wait_s)
             job.waited(time.monotonic() - began)
@@ -116,7 +116,7 @@ class Dispatcher:
         gathers = plan.gathers(endpoint)
         body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers)
         call = Call("POST", plan.operation.path, body, request.engine_headers())
-        job.waits_for(self._backend(target))
+        job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)

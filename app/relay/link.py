@@ -128,7 +128,9 @@ class Link:
                 answer = await future
         except TimeoutError as exc:
             self.unwanted(seq)
-            raise NotReady(backend, f"it is not ready after {wait_s:g} s", self._advice(backend)) from exc
+            raise NotReady(
+                backend, f"it is not ready after {wait_s:g} s{self._why(backend)}", self._advice(backend)
+            ) from exc
         except asyncio.CancelledError:
             self.unwanted(seq)
             raise
@@ -164,6 +166,10 @@ class Link:
     def _advice(self, backend: str) -> float | None:
         found = self.table.backends.get(backend)
         return found.retry_after_s if found is not None else None
+
+    def _why(self, backend: str) -> str:
+        found = self.table.backends.get(backend)
+        return f" ({found.reason})" if found is not None and found.reason else ""
 
     def _report(self) -> None:
         if self._flush is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.supervisor.fleet import BackendStatus
 from app.table import Backend, Table, Target
 from backends.base import State
 
@@ -68,6 +69,27 @@ class BackendAnswer(_Answer):
     models: tuple[str, ...] | None = None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, status: BackendStatus) -> BackendAnswer:
+        """What the fleet says of it."""
+        return cls(
+            name=status.name,
+            kind=status.kind,
+            state=status.state,
+            reason=status.reason,
+            generation=status.generation,
+            pid=status.pid,
+            restarts=status.restarts,
+            since_s=round(status.since_s, 3),
+            load_s=None if status.load_s is None else round(status.load_s, 3),
+            in_flight=status.leases,
+            engine_in_flight=status.in_flight,
+            models=status.models,
+            swaps=status.swaps,
+            waiting=status.waiting,
+            devices=status.devices,
+        )
 
 
 class QuarantineAnswer(_Answer):

@@ -170,8 +170,9 @@ class Fleet:
         """GPUs that nothing is placed on for now."""
         return tuple(self._reclaim.quarantined.values())
 
-    async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
-        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
+    async def reload(self, backends: Mapping[str, BackendConfig], *, is_wished: bool = True) -> None:
+        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance where somebody
+        wished the reload.
 
         Returns at once; what changed drains, stops and starts anew behind it.
         """
@@ -192,7 +193,7 @@ class Fleet:
                 heir = None
             if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)):
                 self._replace(unit, config)
-            elif unit.life.state is State.FAILED:
+            elif unit.life.state is State.FAILED and is_wished:
                 self._lives.post(unit, Start())
         self._lives.turn()
 

@@ -104,7 +104,8 @@ class Wishes:
         if len(unit.waiters) >= unit.config.max_waiting:
             return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
         if left_s is not None and left_s > self._limit_s(unit):
-            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more", _advice_s(left_s))
+            now = f" ({unit.life.reason})" if unit.life.is_fetching and unit.life.reason else ""
+            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))
         return None
 
     def _outcome(self, unit: Unit) -> Outcome:
