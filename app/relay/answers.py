@@ -12,7 +12,7 @@ from app.errors import JSON, Problem
 from app.relay.line import Line
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Exchange
+from backends.exchange import Answer
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -35,6 +35,7 @@ class Stream:
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
+        self.notes: dict[str, str] = {}  # more headers
 
     def settle(self) -> Settlement:
         """What the answer has cost until now, however it ended."""
@@ -44,7 +45,7 @@ class Stream:
         """What the comments say while nothing comes."""
         self._waits_for = what
 
-    async def relay(self, exchange: Exchange, name: str, *, hides_usage: bool) -> Settlement:
+    async def relay(self, exchange: Answer, name: str, *, hides_usage: bool) -> Settlement:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -92,18 +93,18 @@ class Stream:
         if not events or not self.has_event:
             return
         if not self._line.is_started:
-            self._line.start(200, self._headers, None)
+            self._line.start(200, {**self._headers, **self.notes}, None)
         self._line.write(events)
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
 
     def _keep_waiting(self) -> None:
         if not self._line.is_started:
-            self._line.start(200, self._headers, None)
+            self._line.start(200, {**self._headers, **self.notes}, None)
         self._line.write(f": waiting for {self._waits_for}\n\n".encode())
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
-    async def _explain(self, exchange: Exchange) -> None:
+    async def _explain(self, exchange: Answer) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
@@ -111,10 +112,10 @@ class Stream:
 
 
 async def relay_whole(
-    line: Line, headers: Mapping[str, str], exchange: Exchange, operation: str, name: str, limit_bytes: int
+    line: Line, headers: Mapping[str, str], exchange: Answer, operation: str, name: str, limit_bytes: int
 ) -> Settlement:
     """Read an answer in one piece, check it, and pass it on."""
     body = await exchange.read(limit_bytes)
     answer, cost = whole.settle(exchange.endpoint.engine, operation, name, body)
-    line.answer(200, {"content-type": JSON, **headers}, answer)
+    line.answer(200, {"content-type": JSON, **headers, **exchange.notes}, answer)
     return cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -15,6 +16,7 @@ from app.relay.request import Request
 from app.table import Backend
 from backends.base import State
 from backends.errors import BackendError
+from backends.exchange import Timings
 
 log = structlog.get_logger()
 
@@ -48,6 +50,19 @@ class Job:
         if self.stream is not None:
             state = "working" if backend.state is State.READY else str(backend.state)
             self.stream.waits_for(f"{self._plan.resolved.label} ({state})")
+
+    def note(self, headers: Mapping[str, str]) -> None:
+        """Headers that a streamed answer is to carry, as far as it has not begun."""
+        if self.stream is not None:
+            self.stream.notes = dict(headers)
+
+    def took(self, timings: Timings) -> None:
+        """Where the engine says the time went."""
+        if self._series is None:
+            return
+        for phase, seconds in timings.phases().items():
+            labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
+            self._metrics.phase(*labels, phase).observe(seconds)
 
     def waited(self, seconds: float) -> None:
         """For an engine to start: not the gateway's own time."""

@@ -49,7 +49,8 @@ class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
     `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
-    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take.
     """
 
     name: str
@@ -66,6 +67,9 @@ class BackendAnswer(_Answer):
     models: tuple[str, ...] | None = None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+    is_managed: bool = True
+    url: str | None = None
+    loaded: dict[str, int] = {}
 
 
 class Health(_Answer):

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.supervisor import replicas
+from app.supervisor.daemons import Daemon, daemon
 from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.room import Bounds
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked, Wanted
 from backends.footprint import Footprint
@@ -62,6 +63,8 @@ class BackendStatus:
     swaps: int = 0
     devices: tuple[str, ...] = ()
     footprint: Footprint | None = None
+    is_managed: bool = True
+    daemon: Daemon | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +156,17 @@ class Fleet:
         return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
 
     def _limit_s(self, unit: Unit) -> float:
-        own = unit.config.max_wait_s if isinstance(unit.config, ManagedConfig) else None
+        managed = unit.config.as_managed()
+        own = managed.max_wait_s if managed is not None else None
         return self.wait_s if own is None else own
 
     def _refusal(self, unit: Unit) -> Outcome | None:
         """Why one more request had better not wait for it; None when it may."""
-        if unit.life.state is State.READY or not isinstance(unit.config, ManagedConfig):
+        managed = unit.config.as_managed()
+        if unit.life.state is State.READY or managed is None:
             return None
         left_s = unit.expected_s(self._now())
-        if len(unit.waiters) >= unit.config.max_waiting:
+        if len(unit.waiters) >= managed.max_waiting:
             return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
         if left_s is not None and left_s > self._limit_s(unit):
             return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more", _advice_s(left_s))
@@ -309,9 +314,10 @@ class Fleet:
 
     def _is_counted(self, config: BackendConfig) -> bool:
         """Whether it is known what it takes, so that a second one beside it is no gamble."""
-        if not isinstance(config, ManagedConfig):
+        managed = config.as_managed()
+        if managed is None:
             return False
-        need = config.need()
+        need = managed.need()
         return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
 
     def _order(self, backend: str, event: Event) -> None:
@@ -361,4 +367,6 @@ class Fleet:
             swaps=unit.swaps,
             devices=unit.place.devices if unit.place is not None else (),
             footprint=unit.footprint,
+            is_managed=not unit.policy.is_attached,
+            daemon=daemon(unit.endpoint, unit.probe),
         )

@@ -339,6 +339,9 @@ def _backend(status: BackendStatus) -> BackendAnswer:
         models=status.models,
         swaps=status.swaps,
         devices=status.devices,
+        is_managed=status.is_managed,
+        url=status.daemon.url if status.daemon is not None else None,
+        loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
     )
 
 

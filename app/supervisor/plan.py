@@ -9,16 +9,16 @@ from app.supervisor import devices, replicas
 from app.supervisor.answers import GpuAnswer, PlanAnswer, SeatAnswer
 from app.supervisor.forecast import Entry, Seat, forecast
 from app.supervisor.placement import Machine
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import ManagedConfig
 from backends.footprint import Footprint, weights_gb
 
 
 def plan(config: Config, machine: Machine, measured: Mapping[str, Footprint]) -> PlanAnswer:
     """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out."""
     entries = [
-        _entry(name, backend, measured.get(name, Footprint()))
+        _entry(name, managed, measured.get(name, Footprint()))
         for name, backend in replicas.expand(config.backends).items()
-        if isinstance(backend, ManagedConfig)
+        if (managed := backend.as_managed()) is not None
     ]
     seats = forecast(entries, machine, devices.shm_bytes())
     return PlanAnswer(
@@ -31,8 +31,7 @@ def plan(config: Config, machine: Machine, measured: Mapping[str, Footprint]) ->
     )
 
 
-def _entry(name: str, config: BackendConfig, footprint: Footprint) -> Entry:
-    assert isinstance(config, ManagedConfig)
+def _entry(name: str, config: ManagedConfig, footprint: Footprint) -> Entry:
     return Entry(
         name=name,
         need=config.need(),

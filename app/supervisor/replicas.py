@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:
     """The backends that this entry stands for."""
-    count = config.replicas if isinstance(config, ManagedConfig) else 1
+    managed = config.as_managed()
+    count = managed.replicas if managed is not None else 1
     return (name, *(f"{name}#{number}" for number in range(2, count + 1)))
 
 
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
     """Every backend with its own configuration, which does not know of the others."""
     return {
-        replica: config.model_copy(update={"replicas": 1}) if isinstance(config, ManagedConfig) else config
+        replica: config.model_copy(update={"replicas": 1}) if config.as_managed() is not None else config
         for name, config in backends.items()
         for replica in names(name, config)
     }

@@ -21,7 +21,7 @@ from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 from backends.errors import BackendError, EngineFailed
 from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
 from backends.footprint import Footprint
@@ -85,12 +85,12 @@ class Unit:
         self.config = config
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
+        managed = config.as_managed()
         self.policy = (
-            Policy(is_placed=True, start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
-            if isinstance(config, ManagedConfig)
+            Policy(is_placed=True, start_timeout_s=managed.start_timeout_s, stop_grace_s=managed.stop_grace_s)
+            if managed is not None
             else Policy(is_attached=True)
         )
-        managed = config if isinstance(config, ManagedConfig) else None
         self.starts_at_boot = managed is None or managed.start == "boot"
         self.need = managed.need() if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
@@ -131,6 +131,7 @@ class Unit:
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
+            facts=dict(self.probe.facts),
         )
 
     def _retry_after_s(self) -> float:
@@ -141,7 +142,8 @@ class Unit:
     @property
     def unload_at(self) -> float:
         """When it will have been idle for too long; infinite for never."""
-        after_s = self.config.unload_after_s if isinstance(self.config, ManagedConfig) else None
+        managed = self.config.as_managed()
+        after_s = managed.unload_after_s if managed is not None else None
         return math.inf if after_s is None or self.idle_since is None else self.idle_since + after_s
 
     def expected_s(self, now: float) -> float | None:
