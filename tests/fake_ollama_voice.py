@@ -79,7 +79,7 @@ class Recorded:
             return await parrot(ask)
         most = max(each.score(ask) for each in alike)
         best = [each for each in alike if each.score(ask) == most]
-        turn = f"{ask.model.name}{key}{most}{ask.path}"
+        turn = f"{ask.path} {' '.join(each.name for each in best)}"
         chosen = best[self._given[turn] % len(best)]
         self._given[turn] += 1
         return _cut(chosen, ask)
@@ -125,6 +125,7 @@ async def parrot(ask: Ask) -> Said:
 
 @dataclass(frozen=True)
 class _Recorded:
+    name: str
     key: str
     model: str
     options: Json
@@ -190,7 +191,7 @@ def _read(one: Transcript) -> _Recorded | None:
         return None
     key = _key(messages, prompt)
     if one.status != 200:
-        return _Recorded(key, "", {}, [], 0, 0, "", too_long=2680)
+        return _Recorded(one.name, key, "", {}, [], 0, 0, "", too_long=2680)
     is_v1 = one.path.startswith("/v1")
     options = _given(asked) if is_v1 else dict(asked.get("options") or {})
     if not is_v1 and "temperature" not in options:
@@ -201,6 +202,7 @@ def _read(one: Transcript) -> _Recorded | None:
     parts = sum(len(m["content"]) if isinstance(m.get("content"), list) else 1 for m in messages)
     raw = bool(asked.get("raw"))
     return _Recorded(
+        one.name,
         key,
         model,
         options,
