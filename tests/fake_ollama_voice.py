@@ -146,7 +146,7 @@ class _Recorded:
         same = [own.get(name) == theirs.get(name) for name in ("seed", "num_predict", "stop")]
         return (
             self.model == ask.model.name.lower().removesuffix(":latest"),
-            self.parts == len(ask.messages),
+            self.parts == sum(1 + str(message.get("content")).count("\n") for message in ask.messages),
             own.get("temperature") == heat,
             (self.logprobs is not None) == ask.logprobs,
             (own.get("format") is not None) == (ask.format is not None),
