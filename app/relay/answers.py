@@ -13,7 +13,7 @@ from app.errors import JSON, Problem
 from app.relay.line import Line
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Exchange
+from backends.exchange import Answer
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -36,6 +36,7 @@ class Stream:
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
+        self.notes: dict[str, str] = {}  # more headers
 
     def settle(self) -> Settlement:
         """What the answer has cost until now, however it ended."""
@@ -45,7 +46,7 @@ class Stream:
         """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
-    async def relay(self, exchange: Exchange, name: str, *, hides_usage: bool) -> Settlement:
+    async def relay(self, exchange: Answer, name: str, *, hides_usage: bool) -> Settlement:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -93,25 +94,25 @@ class Stream:
         if not events or not self.has_event:
             return
         if not self._line.is_started:
-            self._line.start(200, self._headers, None)
+            self._line.start(200, {**self._headers, **self.notes}, None)
         self._line.write(events)
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
 
     def _keep_waiting(self) -> None:
         if not self._line.is_started:
-            self._line.start(200, self._headers, None)
+            self._line.start(200, {**self._headers, **self.notes}, None)
         self._line.write(f": waiting for {self._waits_for()}\n\n".encode())
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
-    async def _explain(self, exchange: Exchange) -> None:
+    async def _explain(self, exchange: Answer) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
             whole.settle(exchange.endpoint.engine, "chat", "", body)
 
 
-async def gather(exchange: Exchange, name: str, choices: int, limits: Limits) -> bytes:
+async def gather(exchange: Answer, name: str, choices: int, limits: Limits) -> bytes:
     """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is."""
     engine = exchange.endpoint.engine
     if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):

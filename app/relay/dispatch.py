@@ -16,16 +16,19 @@ from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import Plan
 from app.relay.request import Request
+from app.relay.speech import Spoken, translated
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Endpoint, State, Usage
 from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
-from backends.exchange import Exchange
+from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
 
 MAX_ERROR_BYTES = 64 * 1024
 # Embeddings have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings"})
+# A daemon says that it loaded for a millisecond when it had nothing to load.
+COLD_S = 0.1
 
 
 class Dispatcher:
@@ -39,6 +42,7 @@ class Dispatcher:
         self._metrics = metrics
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
+        self._loads: dict[tuple[str, str], float] = {}  # (backend, model) → seconds that its last load took
 
     async def serve(self, request: Request, plan: Plan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
@@ -115,7 +119,10 @@ class Dispatcher:
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers)
-        call = Call("POST", plan.operation.path, body, request.engine_headers())
+        backend = self._backend(target)
+        spoken = translated(plan, target.model, backend, endpoint, body)
+        job.note(spoken.notes)
+        call = Call("POST", spoken.path, spoken.body, request.engine_headers())
         job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
@@ -125,28 +132,42 @@ class Dispatcher:
             raise
         try:
             if exchange.status >= 300:
-                error = await self._refused(exchange)
+                error = await self._refused(exchange, spoken, target)
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
                     return await self._exchange(request, plan, target, endpoint, job)
                 raise error
-            if job.stream is not None:
-                return await job.stream.relay(exchange, plan.name, hides_usage=hides)
             limits = self._link.table.limits
-            answer = await (
-                gather(exchange, plan.name, plan.choices, limits) if gathers else exchange.read(limits.max_answer_bytes)
-            )
-            return relay_whole(request.line, request.base, endpoint.engine, plan.operation.name, plan.name, answer)
+            answer = spoken.answer(exchange, limits.max_event_bytes)
+            if job.stream is not None:
+                cost = await job.stream.relay(answer, plan.name, hides_usage=hides)
+            else:
+                limit = limits.max_answer_bytes
+                whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
+                headers = {**request.base, **spoken.notes, **answer.notes}
+                cost = relay_whole(request.line, headers, endpoint.engine, plan.operation.name, plan.name, whole)
+            self._learn(answer, target, job)
+            return cost
         finally:
             exchange.close()
 
-    async def _refused(self, exchange: Exchange) -> BackendError:
+    def _learn(self, answer: Answer, target: Target, job: Job) -> None:
+        """What an engine says of its time."""
+        if answer.timings is None:
+            return
+        job.took(answer.timings)
+        load_s = answer.timings.load_s
+        if load_s is not None and load_s >= COLD_S:
+            self._loads[target.backend, target.model] = load_s
+
+    async def _refused(self, exchange: Exchange, spoken: Spoken, target: Target) -> BackendError:
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
         except Broken:
             body = b""
-        return refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
+        told = spoken.refusal(exchange, body, self._loads.get((target.backend, target.model)))
+        return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
 
 
 def _names_stream_options(error: BackendError, body: bytes) -> bool:

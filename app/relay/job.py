@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -16,6 +16,7 @@ from app.relay.request import Request
 from app.table import Backend
 from backends.base import State
 from backends.errors import BackendError
+from backends.exchange import Timings
 
 log = structlog.get_logger()
 
@@ -48,6 +49,19 @@ class Job:
         """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
             self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
+
+    def note(self, headers: Mapping[str, str]) -> None:
+        """Headers that a streamed answer is to carry, as far as it has not begun."""
+        if self.stream is not None:
+            self.stream.notes = dict(headers)
+
+    def took(self, timings: Timings) -> None:
+        """Where the engine says the time went."""
+        if self._series is None:
+            return
+        for phase, seconds in timings.phases().items():
+            labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
+            self._metrics.phase(*labels, phase).observe(seconds)
 
     def waited(self, seconds: float) -> None:
         """For an engine to start: not the gateway's own time."""
