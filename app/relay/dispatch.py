@@ -7,9 +7,10 @@ import random
 import time
 from collections.abc import Callable
 
+from app.dialects.fronts.extras import taken
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
-from app.errors import outcome
+from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
 from app.relay.job import Job
@@ -81,6 +82,9 @@ class Dispatcher:
         job.turn_to(target.backend)
         try:
             endpoint = await self._endpoint(target, lease, job)
+            if plan.loads is not None:
+                request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
+                return Settlement()
             answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
@@ -113,9 +117,12 @@ class Dispatcher:
     async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
-        body = plan.edited(target.model, asks_usage=hides)
+        backend = self._backend(target)
+        body = plan.edited(target.model, asks_usage=hides, kind=backend.kind)
+        if plan.extras or plan.dropped:
+            request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1]])
         call = Call("POST", plan.operation.path, body, request.engine_headers())
-        job.waits_for(self._backend(target))
+        job.waits_for(backend)
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)
@@ -133,7 +140,7 @@ class Dispatcher:
             if job.stream is not None:
                 return await job.stream.relay(exchange, plan.name, hides_usage=hides)
             limit = self._link.table.limits.max_answer_bytes
-            return await relay_whole(request.line, request.base, exchange, plan.operation.name, plan.name, limit)
+            return await relay_whole(request, exchange, plan.operation.name, plan.name, limit)
         finally:
             exchange.close()
 

@@ -33,7 +33,7 @@ class Job:
         self._series: Children | None = None
         self._backend = ""
         line, limits = request.line, request.table.limits
-        self.stream = Stream(line, request.base, limits, plan.choices) if plan.is_stream else None
+        self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
     def turn_to(self, backend: str) -> None:
         """This backend is tried next; the request counts as its."""
