@@ -171,7 +171,7 @@ async def test_the_asynchronous_client_does_the_same(gateway: Gateway) -> None:
 
 def test_an_unknown_model_is_not_found_in_ollamas_words(client: Client) -> None:
     for stream in (False, True):
-        with pytest.raises(ResponseError, match="^model 'nope' not found") as refused:
+        with pytest.raises(ResponseError, match=r"^model 'nope' not found") as refused:
             list(client.chat("nope", QUESTION, stream=stream))
         assert refused.value.status_code == 404
 

@@ -1,6 +1,7 @@
 """Parameters that OpenAI's API does not have, and which kind of engine takes which of them under which name. Pure.
 
-Their names here are Ollama's; `think` is false, true or a level. A kind that is not in the table takes none.
+Their names here are Ollama's. `think` is false, true or a level; `prefill` means that the last message is the beginning
+of the answer. A kind that is not in the table takes none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ _NAMES: dict[str, dict[str, str]] = {
     "ollama": _LLAMA_CPP,
     "vllm": {"top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"},
 }
+# llama.cpp and Ollama go on from an assistant's message by themselves.
+_PREFILLS: dict[str, dict[str, Any]] = {
+    "llama_cpp": {},
+    "ollama": {},
+    "vllm": {"continue_final_message": True, "add_generation_prompt": False},
+}
 LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -26,6 +33,8 @@ def taken(extras: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[st
             thought = _think(value, kind)
             fields |= thought
             dropped += [] if thought else [name]
+        elif name == "prefill" and kind in _PREFILLS:
+            fields |= _PREFILLS[kind]
         elif name in _NAMES.get(kind, {}):
             fields[_NAMES[kind][name]] = value
         else:
