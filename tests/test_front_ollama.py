@@ -202,9 +202,9 @@ def test_an_empty_question_only_loads() -> None:
         assert ask.loads is not None
         answer = json.loads(ask.loads)
         assert (answer["model"], answer["done"], answer["done_reason"]) == ("m", True, "load")
-    for ask in (lambda: chat(messages=[], keep_alive=0), lambda: generate(prompt="", keep_alive="0s")):
+    for empty in ({"messages": [], "keep_alive": 0}, {"messages": [], "keep_alive": "0s"}):
         with pytest.raises(Problem) as refused:
-            ask()
+            chat(**empty)
         assert refused.value.status == 501
 
 

@@ -13,9 +13,10 @@ from app.dialects.refusals import refusal
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
+from app.relay.count import Counter
 from app.relay.job import Job
 from app.relay.link import Lease, Link
-from app.relay.plan import Plan
+from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
 from app.routing import order
 from app.table import Backend, Target
@@ -85,6 +86,8 @@ class Dispatcher:
             if plan.loads is not None:
                 request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
                 return Settlement()
+            if plan.operation is COUNT:
+                return await self._count(request, plan, target, endpoint, job)
             answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
@@ -143,6 +146,18 @@ class Dispatcher:
             return await relay_whole(request, exchange, plan.operation.name, plan.name, limit)
         finally:
             exchange.close()
+
+    async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        kind = self._backend(target).kind
+        counter = Counter(self._upstream, endpoint, request.engine_headers(), self._refused)
+        job.sent()
+        try:
+            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind))
+        except Unreachable:
+            self._link.failing(endpoint)
+            raise
+        request.answer_json({"input_tokens": count})
+        return Settlement()
 
     async def _refused(self, exchange: Exchange) -> BackendError:
         try:

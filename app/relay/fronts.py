@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from app.dialects.fronts import ollama
+from app.dialects.fronts.anthropic import Messages
 from app.dialects.fronts.front import Ask, Front, decoded
 from app.dialects.fronts.ollama_answers import Kind, Refusing
 from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.relay import guests, shelf
 from app.relay.dispatch import Dispatcher
-from app.relay.plan import OPERATIONS, Plan, loading, plan, resolved
+from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
 from app.relay.request import Request
 from app.routing import as_ollama, visible
 
@@ -32,7 +33,9 @@ _ollama_fronts: dict[str, Front] = {
     "/api/embed": ollama.Embed(time.time, is_old=False),
     "/api/embeddings": ollama.Embed(time.time, is_old=True),
 }
-FRONTS: dict[str, Front] = {**_ollama_fronts}
+COUNT_PATH = "/v1/messages/count_tokens"
+_anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}
+FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts}
 _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 
 
@@ -53,11 +56,13 @@ class Fronts:
         front = FRONTS.get(path)
         if front is not None:
             request.tongue = front.tongue(_token())
+        elif path.startswith("/v1/messages/"):
+            request.tongue = _anthropic_fronts["/v1/messages"].tongue("")
         elif path == "/" or path.startswith(OLLAMA_PREFIX):
             request.tongue = Refusing("", time.time)
         else:
             return False
-        is_ollama = path in _ollama_fronts or front is None
+        is_ollama = not path.startswith("/v1/")
         guests.check(request.headers, request.table, is_ollama=is_ollama)
         origin = request.headers.get("origin")
         if is_ollama and origin is not None and guests.is_local_page(origin):
@@ -83,13 +88,17 @@ class Fronts:
         elif path == "/api/show":
             await self._show(request)
         else:
-            await self._operate(request, FRONTS[path], spells_loosely=path in _ollama_fronts)
+            await self._operate(request, path)
 
     # -- what goes to engines
 
-    async def _operate(self, request: Request, front: Front, *, spells_loosely: bool) -> None:
+    async def _operate(self, request: Request, path: str) -> None:
+        front, spells_loosely = FRONTS[path], path in _ollama_fronts
         key = request.principal(time.time())
-        request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
+        if path in _ollama_fronts:
+            request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
+        else:
+            request.check_type()
         body = await self._body(request)
         token = _token()
         # A large body is read in a thread, so that other streams go on.
@@ -99,6 +108,7 @@ class Fronts:
         name = as_ollama(request.table, ask.model) if spells_loosely and ask.model else ask.model
         fields = {"model": name, **ask.fields} if name else ask.fields
         found = plan(OPERATIONS[ask.path], msgspec.json.encode(fields), request.table, key)
+        found = counting(found) if path == COUNT_PATH else found
         await self._dispatcher.serve(request, _with(found, ask))
 
     async def _body(self, request: Request) -> bytes:

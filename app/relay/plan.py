@@ -31,6 +31,7 @@ OPERATIONS = {
     "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
 }
 LOAD = Operation("", "load", "")
+COUNT = Operation("", "count_tokens", "messages")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -68,6 +69,11 @@ class Plan(msgspec.Struct, frozen=True):
 def loading(plan: Plan, answer: bytes) -> Plan:
     """The plan of a request that only wants its model ready."""
     return msgspec.structs.replace(plan, operation=LOAD, is_stream=False, loads=answer)
+
+
+def counting(plan: Plan) -> Plan:
+    """The plan of a request that only wants to know how long it is."""
+    return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
 
 
 def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Plan:

@@ -227,7 +227,7 @@ def test_keys_are_asked_for_as_everywhere(locked: Gateway) -> None:
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_each_failure_has_its_status(client: Client, model: str, status: int, stream: bool) -> None:
+def test_each_failure_has_its_status(client: Client, model: str, status: int, stream: Any) -> None:
     with pytest.raises(ResponseError) as failed:
         list(client.chat(model, QUESTION, stream=stream))
 
