@@ -13,6 +13,7 @@ from app.dialects.fronts import ollama
 from app.dialects.fronts.anthropic import Messages
 from app.dialects.fronts.front import Ask, Front, decoded
 from app.dialects.fronts.ollama_answers import Kind, Refusing
+from app.dialects.fronts.responses import Responses
 from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.relay import guests, shelf
@@ -35,7 +36,7 @@ _ollama_fronts: dict[str, Front] = {
 }
 COUNT_PATH = "/v1/messages/count_tokens"
 _anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}
-FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts}
+FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": Responses(time.time)}
 _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 
 
