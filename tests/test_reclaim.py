@@ -319,6 +319,21 @@ async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itsel
         assert not fleet.quarantined
 
 
+async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_that_moment() -> None:
+    relays, port = Relays(), Port([[used(1)]])
+    waits = Reclaim(port, within_s=0, poll_s=0.001, recheck_s=600)
+    async with running(relays, Bounds(Machine(gpus=(A,))), reclaim=waits, a=on_gpu()) as fleet:
+        await relays.until_state("a", State.READY)
+        port.answers = [[used(31)]]
+        await fleet.restart("a")
+        await relays.until_state("a", State.STOPPED)
+        port.answers = [[used(1)]]
+
+        await fleet.close(0)
+
+        assert one(fleet, "a").generation == 1
+
+
 async def test_an_engine_without_a_gpu_never_waits_for_one() -> None:
     relays, port = Relays(), Port([[used(31)]])
     async with running(relays, reclaim=reclaim(port), a=managed()) as fleet:

@@ -17,7 +17,7 @@ backends:
 models: {{demo: {{backend: demo}}}}
 """
 TWO = f"""
-server: {{memory_gb: 0.3, swap_after_s: 1}}
+server: {{memory_gb: 0.2, swap_after_s: 1}}
 backends:
   demo: {{{ENGINE}, start: demand}}
   other: {{{ENGINE}, start: demand, threads: 1}}
