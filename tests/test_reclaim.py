@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -225,6 +226,16 @@ def test_gpus_are_read_with_what_is_used_and_by_whom() -> None:
         Gpu("MIG-2", 1, 80.0, is_mig=True, used_gb=3.0, users=((7, 2.0),)),
     )
     assert not library.is_open
+
+
+def test_the_stand_in_has_no_function_that_the_library_has_not() -> None:
+    library = importlib.import_module("pynvml")
+
+    names = [name for name in vars(Nvml) if name.lower().startswith("nvml")]
+    assert [name for name in names if not callable(getattr(library, name, None))] == []
+    assert len(names) == 12
+    assert {name for name, _ in library.c_nvmlMemory_t._fields_} >= {"total", "used"}
+    assert {name for name, _ in library.c_nvmlProcessInfo_t._fields_} >= {"pid", "usedGpuMemory"}
 
 
 def test_a_lost_gpu_does_not_hide_the_others() -> None:

@@ -96,7 +96,7 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
         if gpu is None:
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
             if machine.has_unknown_gpus:
-                known += "; those that are here can be seen with the package nvidia-ml-py, or are no NVIDIA ones"
+                known += "; those that are here do not show themselves to NVML, which knows NVIDIA's"
             return NoRoom(f"it is to run on device {name}, which is not here (known: {known})")
         if gpu in found:
             return NoRoom(f"device {name} is named twice")
