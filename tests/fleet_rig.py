@@ -15,7 +15,7 @@ from app.supervisor.room import Bounds
 from app.supervisor.sizes import Sizes
 from app.table import Backend
 from backends import kinds, marks
-from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
+from backends.base import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
 from backends.errors import BackendError, EngineFailed
@@ -26,6 +26,7 @@ class FakeManaged:
     """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
 
     is_strict = False
+    fetcher: Fetcher | None = None
     sleeper: Sleeper | None = None
     adapters: Adapters | None = None
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from app.config import Config
 from app.supervisor import publish, replicas
-from app.supervisor.fleet import Outcome
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds
+from app.supervisor.wishes import Outcome
 from app.table import Target
 from backends.base import Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
+from app.dialects.fronts import extras
 from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Key, Table
-from backends.base import Usage
+from backends.base import Endpoint, Usage
 
 MAX_NAME_CHARS = 256
 
@@ -26,6 +30,8 @@ OPERATIONS = {
     "/v1/completions": Operation("/completions", "text_completion", "prompt"),
     "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
 }
+LOAD = Operation("", "load", "")
+COUNT = Operation("", "count_tokens", "messages")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -39,19 +45,41 @@ class Plan(msgspec.Struct, frozen=True):
     body: bytes
     principal: str | None = None  # the name of the key that asks
     choices: int = 1  # OpenAI's `n`
+    extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
+    dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
+    loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
 
-    def edited(self, model: str, *, asks_usage: bool) -> bytes:
-        """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
+    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False, kind: str = "") -> bytes:
+        """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
+        change."""
         fields: dict[str, bytes] = {}
+        if self.extras:
+            fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
         if model != self.name:
             fields["model"] = msgspec.json.encode(model)
+        if as_stream:
+            fields["stream"] = b"true"
         if asks_usage:
             fields["stream_options"] = bodies.stream_options(self.body)
         return bodies.edit(self.body, fields) if fields else self.body
 
+    def gathers(self, endpoint: Endpoint) -> bool:
+        """Whether the whole answer that the client wants is to be asked for as a stream."""
+        return endpoint.gathers and not self.is_stream and self.operation.needs != "input"
+
     def hides_usage(self, usage: Usage) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
         return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS
+
+
+def loading(plan: Plan, answer: bytes) -> Plan:
+    """The plan of a request that only wants its model ready."""
+    return msgspec.structs.replace(plan, operation=LOAD, is_stream=False, loads=answer)
+
+
+def counting(plan: Plan) -> Plan:
+    """The plan of a request that only wants to know how long it is."""
+    return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
 
 
 def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Plan:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.supervisor.fleet import BackendStatus
 from app.table import Backend, Table, Target
 from backends.base import State
 
@@ -48,8 +49,10 @@ class ModelAnswer(_Answer):
 class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
-    `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
-    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
+    `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
+    has as many as it may have; `engine_in_flight`: its own count, null when it has none.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take.
     """
 
     name: str
@@ -62,10 +65,38 @@ class BackendAnswer(_Answer):
     since_s: float = 0.0
     load_s: float | None = None
     in_flight: int = 0
+    waiting: int = 0
     engine_in_flight: int | None = None
     models: tuple[str, ...] | None = None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+    is_managed: bool = True
+    url: str | None = None
+    loaded: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, status: BackendStatus) -> BackendAnswer:
+        """What the fleet says of it."""
+        return cls(
+            name=status.name,
+            kind=status.kind,
+            state=status.state,
+            reason=status.reason,
+            generation=status.generation,
+            pid=status.pid,
+            restarts=status.restarts,
+            since_s=round(status.since_s, 3),
+            load_s=None if status.load_s is None else round(status.load_s, 3),
+            in_flight=status.leases,
+            engine_in_flight=status.in_flight,
+            models=status.models,
+            swaps=status.swaps,
+            waiting=status.waiting,
+            devices=status.devices,
+            is_managed=status.is_managed,
+            url=status.daemon.url if status.daemon is not None else None,
+            loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
+        )
 
 
 class QuarantineAnswer(_Answer):

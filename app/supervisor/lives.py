@@ -24,6 +24,7 @@ from backends.events import (
     Drain,
     Drained,
     Event,
+    Fetch,
     Kill,
     Sleep,
     Spawn,
@@ -217,11 +218,14 @@ class Lives:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
         _tell(unit, before)
-        unit.restarts += isinstance(event, Tick) and unit.life.is_waiting and not before.is_waiting
+        begins = unit.life.is_waiting or unit.life.is_fetching
+        unit.restarts += isinstance(event, Tick) and begins and not before.is_waiting
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
             unit.is_ordered = False
         for action in actions:
             match action:
+                case Fetch(generation):
+                    unit.fetch(generation)
                 case Spawn(generation):
                     unit.spawn(generation)
                 case Sleep(generation, level):

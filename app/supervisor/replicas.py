@@ -1,4 +1,4 @@
-"""One entry with `replicas: N` as N backends: NAME, NAME#2 … NAME#N. Pure.
+"""One entry with `replicas: N` as N backends: NAME, NAME#2 … NAME#N; and one with several `urls` or `addresses`. Pure.
 
 The first keeps the entry's name, so that a change of the number leaves it alone.
 """
@@ -8,13 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig, ManagedConfig, RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:
     """The backends that this entry stands for."""
-    count = config.replicas if isinstance(config, ManagedConfig) else 1
+    count = len(_each(config))
     return (name, *(f"{name}#{number}" for number in range(2, count + 1)))
+
+
+def _each(config: BackendConfig) -> Sequence[BackendConfig]:
+    managed = config.as_managed()
+    if managed is not None:
+        return [_alone(managed, number) for number in range(managed.replicas)]
+    return config.engines() if isinstance(config, RemoteConfig) else [config]
 
 
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
@@ -24,9 +31,9 @@ def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
     than one of them uses is named.
     """
     return {
-        replica: _alone(config, number) if isinstance(config, ManagedConfig) else config
+        replica: each
         for name, config in backends.items()
-        for number, replica in enumerate(names(name, config))
+        for replica, each in zip(names(name, config), _each(config), strict=True)
     }
 
 

@@ -39,6 +39,7 @@ class Life:
     state: State
     restarts: int
     swaps: int = 0
+    waiting: int = 0
 
 
 class Counters:
@@ -134,14 +135,20 @@ def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
     swaps = CounterMetricFamily(
         "modelport_backend_swaps_total", "How often a backend made way for another one.", labels=["modelport_backend"]
     )
+    waiting = GaugeMetricFamily(
+        "modelport_backend_waiting",
+        "Requests that wait for a place at a backend, which has as many as it may have.",
+        labels=["modelport_backend"],
+    )
     for life in lives:
         for each in State:
             state.add_metric([life.backend, each.value], 1.0 if life.state is each else 0.0)
         restarts.add_metric([life.backend], life.restarts)
         swaps.add_metric([life.backend], life.swaps)
+        waiting.add_metric([life.backend], life.waiting)
     build = GaugeMetricFamily("modelport_build_info", "The version that runs.", labels=["version"])
     build.add_metric([version], 1.0)
-    yield from (state, restarts, swaps, build)
+    yield from (state, restarts, swaps, waiting, build)
 
 
 def _quarantine(quarantines: Mapping[str, bool]) -> Metric:

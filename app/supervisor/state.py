@@ -54,6 +54,11 @@ class StateFolder:
         return self.path / MEASURES
 
     @property
+    def pins(self) -> Path:
+        """Which commits the models from the hub are, one file for each."""
+        return self.path / "hub"
+
+    @property
     def id(self) -> str:
         """The same for every supervisor on this folder, different for every other: marks our processes."""
         return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
