@@ -100,6 +100,8 @@ class Lives:
         return [unit.name for unit in units if unit.place is not None and device in unit.place.devices]
 
     def _lifted(self) -> None:
+        if self.is_closing:
+            return
         for unit in self.units.values():
             if unit.is_barred and unit.starts_at_boot and unit.life.state is State.STOPPED and not unit.life.is_held:
                 self._inbox.append((unit, Start()))
