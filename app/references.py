@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from app.complaints import nearest
 from app.document import Place
 from backends.config import RemoteConfig
+from backends.contradictions import contradictions
 
 if TYPE_CHECKING:
     from app.config import Config, ModelConfig
@@ -49,6 +50,8 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     found += _keys(config, models, known)
     found += _remotes(config)
     found += _replicas(config, backends)
+    for name, backend in config.backends.items():
+        found += [(("backends", name, key), text) for key, text in contradictions(backend)]
     found += _adapters(config, models, aliases)
     default = config.default_model
     if default is not None and default not in known:

@@ -43,8 +43,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
     `unix:/path/to.sock` (paths are then taken from the root). `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
-    means that the request was not read (docs/decisions.md, "Retries"). `dial`: the IP address to connect to instead of
-    looking the URL's host up, whose name stays in the `Host` header and in TLS.
+    means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
+    only while it streams, so a whole answer is asked for as a stream and put together (app/dialects/assemble.py).
+    `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
+    in TLS.
     """
 
     engine: str
@@ -54,6 +56,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     is_ours: bool = False
     usage: Usage = Usage.TRY
+    gathers: bool = False
     dial: str | None = None
 
     def __repr__(self) -> str:
@@ -85,12 +88,14 @@ class Need:
 
     `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
     the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    `is_guess`: nobody has said how much host memory it takes, so that alone is no reason to refuse it.
     """
 
     memory_gb: float = 0.0
     gpus: int = 0
     named: tuple[str, ...] = ()
     share: float = 1.0
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,26 @@ class BackendConfig(BaseModel):
     timeouts: TimeoutsConfig = Field(
         default_factory=TimeoutsConfig, description="How long a request waits for this engine."
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that the engine has at the same time; more wait here. Default: `slots` of a llama_cpp, "
+        "no limit for the others.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Requests that may wait for its start (more are answered 503), and for a place (429).",
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is refused; default: `server.wait_s`."
+    )
+
+    def limit(self) -> int | None:
+        """Requests that it has at the same time; None: as many as come."""
+        return self.max_in_flight
 
 
 class ManagedConfig(BackendConfig):
@@ -135,12 +155,6 @@ class ManagedConfig(BackendConfig):
     )
     pinned: bool = Field(False, description="Never stopped to make room for another engine.")
     replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
-    max_waiting: int = Field(
-        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
-    )
-    max_wait_s: Seconds | None = Field(
-        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
-    )
     start_stall_s: Seconds = Field(
         300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
     )
@@ -149,10 +163,19 @@ class ManagedConfig(BackendConfig):
         description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
     )
 
+    @property
+    def named_devices(self) -> tuple[str, ...]:
+        """The GPUs as they are written under `devices`, for all replicas together; empty: any."""
+        return () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+
+    def gpus_each(self) -> int | None:
+        """GPUs that one engine uses; None: as many as are named for it."""
+        return None
+
     def need(self) -> Need:
         """What one start takes of the machine."""
-        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
-        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+        named = self.named_devices
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
 
     def workers(self) -> int:
         """Processes of one start that exchange data through shared memory; 1: none."""
@@ -195,9 +218,13 @@ class LlamaCppConfig(ManagedConfig):
     )
     task: Literal["generate", "embed"] = Field("generate", description="What the model does: text or embeddings.")
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
-    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
+    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def limit(self) -> int:
+        """Its slots, unless more are to wait in the engine."""
+        return self.max_in_flight or self.slots
 
     def need(self) -> Need:
         """Host memory; a GPU where layers are to be on one."""
@@ -291,13 +318,16 @@ class VllmConfig(AdaptableConfig):
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
-    def need(self) -> Need:
-        """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""
-        need = super().need()
+    def gpus_each(self) -> int | None:
+        """One for each worker on this machine; Ray places its own."""
+        if self.distributed_executor_backend == "ray":
+            return None
         workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
-        gpus = 0 if self.distributed_executor_backend == "ray" else max(1, workers // self.nnodes)
-        share = self.gpu_memory_utilization or 1.0
-        return dataclasses.replace(need, gpus=need.gpus if need.named else gpus, share=share)
+        return max(1, workers // self.nnodes)
+
+    def need(self) -> Need:
+        """Whole GPUs, unless their share is given."""
+        return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
 
 
 class RemoteConfig(BackendConfig):

@@ -79,6 +79,7 @@ class LlamaCpp:
             self._config.timeouts.values(),
             is_ours=True,
             usage=Usage.TIMINGS,
+            gathers=True,
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:

@@ -66,6 +66,10 @@ class Process:
         moved = pulse.io(guard.descendants(self.guard_pid))
         return None if moved is None else (self._tail.seen_bytes, moved)
 
+    def cpu_s(self) -> float:
+        """Processor time that its processes have used so far. Blocks shortly."""
+        return pulse.cpu_s(guard.descendants(self.guard_pid))
+
     def footprint(self) -> Footprint:
         """What it takes of the machine now. Blocks shortly."""
         return measured(guard.descendants(self.guard_pid), self.tail())

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.reclaim import Reclaim
 from app.supervisor.room import Bounds
+from app.supervisor.sizes import Sizes
 from app.table import Backend
 from backends import kinds, marks
 from backends.base import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
@@ -132,6 +134,8 @@ async def running(
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
     unasked: Collection[str] = (),
+    reclaim: Reclaim | None = None,
+    sizes: Sizes | None = None,
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
@@ -143,6 +147,8 @@ async def running(
         engine=make,
         bounds=bounds,
         unasked=unasked,
+        reclaim=reclaim,
+        sizes=sizes,
     )
     task = asyncio.create_task(fleet.run())
     try:

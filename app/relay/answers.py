@@ -6,7 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from app.dialects import openai, whole
+from app.dialects import openai, sse, whole
+from app.dialects.assemble import Assembler
 from app.dialects.openai import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
@@ -110,11 +111,41 @@ class Stream:
             whole.settle(exchange.endpoint.engine, "chat", "", body)
 
 
-async def relay_whole(
-    line: Line, headers: Mapping[str, str], exchange: Exchange, operation: str, name: str, limit_bytes: int
+async def gather(exchange: Exchange, name: str, choices: int, limits: Limits) -> bytes:
+    """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is."""
+    engine = exchange.endpoint.engine
+    if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return await exchange.read(limits.max_answer_bytes)
+    limit = limits.max_event_bytes
+    reader = Reader(engine, name=name, hides_usage=False, max_event_bytes=limit, choices=choices)
+    assembler = Assembler()
+    size = 0
+
+    def sink(data: bytes) -> bool:
+        nonlocal size
+        size += len(data)
+        if size > limits.max_answer_bytes:
+            raise Broken(engine, f"its answer has more than {limits.max_answer_bytes} bytes")
+        for event in sse.split(reader.feed(data)):
+            assembler.add(event)
+        if reader.error is not None:
+            raise reader.error
+        return reader.is_done
+
+    try:
+        await exchange.pump(sink)
+    except (Disconnected, TimedOut):
+        if not reader.is_finished:
+            raise
+    reader.end()
+    exchange.linger()
+    return assembler.answer()
+
+
+def relay_whole(
+    line: Line, headers: Mapping[str, str], engine: str, operation: str, name: str, body: bytes
 ) -> Settlement:
-    """Read an answer in one piece, check it, and pass it on."""
-    body = await exchange.read(limit_bytes)
-    answer, cost = whole.settle(exchange.endpoint.engine, operation, name, body)
+    """Check an answer in one piece, and pass it on."""
+    answer, cost = whole.settle(engine, operation, name, body)
     line.answer(200, {"content-type": JSON, **headers}, answer)
     return cost

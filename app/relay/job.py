@@ -44,10 +44,10 @@ class Job:
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
-    def waits_for(self, backend: Callable[[], Backend]) -> None:
-        """What a stream's comments say while nothing comes: of the backend as it is then."""
+    def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
+        """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
-            self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend())})")
+            self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
 
     def waited(self, seconds: float) -> None:
         """For an engine to start: not the gateway's own time."""
@@ -139,10 +139,10 @@ class Job:
         )
 
 
-def situation(backend: Backend) -> str:
+def situation(backend: Backend, serving: str = "working") -> str:
     """What one who waits for it is told: its state, and while it starts what is known of that."""
     if backend.state is State.READY:
-        return "working"
+        return serving
     if backend.state is State.STARTING and backend.reason:
         return f"{backend.state}: {' '.join(backend.reason.split())}"
     return str(backend.state)

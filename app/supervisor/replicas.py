@@ -19,17 +19,31 @@ def names(name: str, config: BackendConfig) -> tuple[str, ...]:
 
 def _each(config: BackendConfig) -> Sequence[BackendConfig]:
     if isinstance(config, ManagedConfig):
-        return [config.model_copy(update={"replicas": 1})] * config.replicas
+        return [_alone(config, number) for number in range(config.replicas)]
     return config.engines() if isinstance(config, RemoteConfig) else [config]
 
 
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
-    """Every backend with its own configuration, which does not know of the others."""
+    """Every backend with its own configuration, which does not know of the others.
+
+    Of the devices that are named for all of them each has its own, in their order; or all have the same, where no more
+    than one of them uses is named.
+    """
     return {
         replica: each
         for name, config in backends.items()
         for replica, each in zip(names(name, config), _each(config), strict=True)
     }
+
+
+def _alone(config: ManagedConfig, number: int) -> ManagedConfig:
+    own = config.model_copy(update={"replicas": 1})
+    if config.devices == "auto":
+        return own
+    each = config.gpus_each() or len(config.devices) // config.replicas
+    if len(config.devices) <= each:
+        return own
+    return own.model_copy(update={"devices": config.devices[number * each : (number + 1) * each]})
 
 
 def firsts(backends: Mapping[str, BackendConfig]) -> dict[str, str]:
