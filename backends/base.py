@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,29 @@ class Usage(enum.StrEnum):
     TRY = "try"  # as ASK, and never again once the engine answers 400 naming stream_options
 
 
+class Dialect(enum.StrEnum):
+    """What an engine speaks on the data path."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"  # the daemon's own API; translated by backends/ollama_request.py, _answer.py and _stream.py
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """One model of a daemon that has many: what every request for it is sent with, and what is known of it.
+
+    `num_ctx` is the one context length it is ever asked for (another one would make the daemon load it anew), None
+    while it is not known. `keep_alive_s`: how long the daemon keeps it after a request; negative: for ever, None: as
+    the daemon is set. `abilities` are the daemon's words ("completion", "tools", "thinking", …), None when it did not
+    say. `memory_bytes`: while it is loaded, as far as the daemon says.
+    """
+
+    num_ctx: int | None = None
+    keep_alive_s: float | None = None
+    abilities: tuple[str, ...] | None = None
+    is_loaded: bool = False
+    memory_bytes: int = 0
+
+
 class Timeouts(msgspec.Struct, frozen=True):
     """How long the data path waits for an engine, in seconds."""
 
@@ -41,7 +64,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where one start of one engine is spoken to. Survives pickling and msgpack.
 
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
-    `unix:/path/to.sock` (paths are then taken from the root). `headers` are added to every request and hold the
+    `unix:/path/to.sock` (paths are then taken from the root); where the `dialect` is Ollama's it is the daemon's root.
+    `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
     means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
     only while it streams, so a whole answer is asked for as a stream and put together (app/dialects/assemble.py).
@@ -58,6 +82,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     usage: Usage = Usage.TRY
     gathers: bool = False
     dial: str | None = None
+    dialect: Dialect = Dialect.OPENAI
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.engine}#{self.generation} {self.address}>"
@@ -104,7 +129,8 @@ class Probe:
 
     `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
     requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
-    when it has no such numbers.
+    when it has no such numbers. `facts`: of an engine with many models, by their full names. `warning`: what its
+    administrator should know.
     """
 
     is_up: bool
@@ -112,6 +138,8 @@ class Probe:
     models: tuple[str, ...] | None = None
     in_flight: int | None = None
     progress: tuple[float, ...] | None = None
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

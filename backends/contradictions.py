@@ -23,9 +23,10 @@ _SETTINGS: Final = {
 _ROUNDING: Final = 1e-6
 
 
-def contradictions(config: BackendConfig) -> Found:
+def contradictions(backend: BackendConfig) -> Found:
     """All of them. Whether the devices are there, and free, is placement's to say."""
-    if not isinstance(config, ManagedConfig):
+    config = backend.as_managed()
+    if config is None:
         return
     if isinstance(config, VllmConfig):
         yield from _parallel(config)

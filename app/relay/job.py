@@ -16,6 +16,7 @@ from app.relay.request import Request
 from app.table import Backend
 from backends.base import State
 from backends.errors import BackendError
+from backends.exchange import Timings
 
 log = structlog.get_logger()
 
@@ -34,7 +35,7 @@ class Job:
         self._series: Children | None = None
         self._backend = ""
         line, limits = request.line, request.table.limits
-        self.stream = Stream(line, request.base, limits, plan.choices) if plan.is_stream else None
+        self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
     def turn_to(self, backend: str) -> None:
         """This backend is tried next; the request counts as its."""
@@ -48,6 +49,14 @@ class Job:
         """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
             self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
+
+    def took(self, timings: Timings) -> None:
+        """Where the engine says the time went."""
+        if self._series is None:
+            return
+        for phase, seconds in timings.phases().items():
+            labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
+            self._metrics.phase(*labels, phase).observe(seconds)
 
     def waited(self, seconds: float) -> None:
         """For an engine to start: not the gateway's own time."""

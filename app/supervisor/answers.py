@@ -51,7 +51,8 @@ class BackendAnswer(_Answer):
 
     `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
     has as many as it may have; `engine_in_flight`: its own count, null when it has none.
-    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take.
     """
 
     name: str
@@ -69,6 +70,9 @@ class BackendAnswer(_Answer):
     models: tuple[str, ...] | None = None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+    is_managed: bool = True
+    url: str | None = None
+    loaded: dict[str, int] = {}
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendAnswer:
@@ -89,6 +93,9 @@ class BackendAnswer(_Answer):
             swaps=status.swaps,
             waiting=status.waiting,
             devices=status.devices,
+            is_managed=status.is_managed,
+            url=status.daemon.url if status.daemon is not None else None,
+            loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
         )
 
 

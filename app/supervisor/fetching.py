@@ -9,7 +9,6 @@ import structlog
 
 from backends import events, pulse
 from backends.base import Fetcher, Launch, Progress
-from backends.config import ManagedConfig
 from backends.events import Exited, Fetched, Stalled
 from backends.process import Process
 from backends.pulse import Pulse
@@ -61,7 +60,8 @@ class Fetching:
     async def _follow(self, generation: int, fetcher: Fetcher, running: Process) -> None:
         """Until it has ended; bytes that come are its only sign of life, and there is no other deadline."""
         unit = self._unit
-        stall_s = unit.config.start_stall_s if isinstance(unit.config, ManagedConfig) else 0.0
+        managed = unit.config.as_managed()
+        stall_s = managed.start_stall_s if managed is not None else 0.0
         felt: Pulse | None = None
         while not running.exited.done():
             await asyncio.wait({running.exited}, timeout=min(LOOK_S, stall_s / 4))

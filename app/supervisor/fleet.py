@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.supervisor import replicas
+from app.supervisor.daemons import Daemon, daemon
 from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.reclaim import Quarantine, Reclaim
 from app.supervisor.room import Bounds
@@ -22,7 +23,7 @@ from app.supervisor.wishes import Outcome, Wishes
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked
 from backends.footprint import Footprint
@@ -56,6 +57,8 @@ class BackendStatus:
     devices: tuple[str, ...] = ()
     footprint: Footprint | None = None
     waiting: int = 0
+    is_managed: bool = True
+    daemon: Daemon | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,9 +291,10 @@ class Fleet:
 
     def _is_counted(self, config: BackendConfig) -> bool:
         """Whether it is known what it takes, so that a second one beside it is no gamble."""
-        if not isinstance(config, ManagedConfig):
+        managed = config.as_managed()
+        if managed is None:
             return False
-        need = config.need()
+        need = managed.need()
         return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
 
     def _order(self, backend: str, event: Event) -> None:
@@ -334,4 +338,6 @@ class Fleet:
             devices=unit.place.devices if unit.place is not None else (),
             footprint=unit.footprint,
             waiting=self._wishes.waiting(unit.name),
+            is_managed=not unit.policy.is_attached,
+            daemon=daemon(unit.endpoint, unit.probe),
         )

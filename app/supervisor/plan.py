@@ -21,9 +21,9 @@ def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[s
     `barred`: GPUs in quarantine, with the reason.
     """
     backends = {
-        name: backend
+        name: managed
         for name, backend in replicas.expand(config.backends).items()
-        if isinstance(backend, ManagedConfig)
+        if (managed := backend.as_managed()) is not None
     }
     sizes = Sizes(measures)
     sizes.look(backends, machine)

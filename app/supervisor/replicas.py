@@ -18,8 +18,9 @@ def names(name: str, config: BackendConfig) -> tuple[str, ...]:
 
 
 def _each(config: BackendConfig) -> Sequence[BackendConfig]:
-    if isinstance(config, ManagedConfig):
-        return [_alone(config, number) for number in range(config.replicas)]
+    managed = config.as_managed()
+    if managed is not None:
+        return [_alone(managed, number) for number in range(managed.replicas)]
     return config.engines() if isinstance(config, RemoteConfig) else [config]
 
 

@@ -71,8 +71,8 @@ class Sizes:
                 fingerprint(config, bool(machine.gpus)),
                 estimated_gb(config, machine.memory_gb) if is_on_cpu(config, machine) else None,
             )
-            for name, config in backends.items()
-            if isinstance(config, ManagedConfig)
+            for name, backend in backends.items()
+            if (config := backend.as_managed()) is not None
         }
 
     def of(self, name: str, config: ManagedConfig) -> Size:

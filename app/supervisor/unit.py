@@ -25,7 +25,7 @@ from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 from backends.errors import BackendError
 from backends.events import Event, Exited, Tick
 from backends.footprint import Footprint
@@ -96,17 +96,17 @@ class Unit:
         self.config = config
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
+        managed = config.as_managed()
         self.policy = (
             Policy(
                 is_fetched=self.engine.fetcher is not None,
                 is_placed=True,
-                start_timeout_s=config.start_timeout_s,
-                stop_grace_s=config.stop_grace_s,
+                start_timeout_s=managed.start_timeout_s,
+                stop_grace_s=managed.stop_grace_s,
             )
-            if isinstance(config, ManagedConfig)
+            if managed is not None
             else Policy(is_attached=True)
         )
-        managed = config if isinstance(config, ManagedConfig) else None
         self.starts_at_boot = managed is None or managed.start == "boot"
         self.need = self._sizes.of(self.name, managed).need if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
@@ -148,6 +148,7 @@ class Unit:
             retry_after_s=self._retry_after_s(),
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
             is_limited=self.config.limit() is not None,
+            facts=dict(self.probe.facts),
         )
 
     def _retry_after_s(self) -> float:
@@ -160,7 +161,8 @@ class Unit:
     @property
     def unload_at(self) -> float:
         """When it will have been idle for too long; infinite for never."""
-        after_s = self.config.unload_after_s if isinstance(self.config, ManagedConfig) else None
+        managed = self.config.as_managed()
+        after_s = managed.unload_after_s if managed is not None else None
         return math.inf if after_s is None or self.idle_since is None else self.idle_since + after_s
 
     def expected_s(self, now: float) -> float | None:
@@ -369,9 +371,10 @@ class Unit:
             return
         found = await asyncio.to_thread(running.footprint)
         self.footprint = replace(found, device_gb=await self._reclaim.taken_gb(self._found))
-        if isinstance(self.config, ManagedConfig):
-            await self._sizes.measured(self.name, self.config, self.footprint)
-            self.need = self._sizes.of(self.name, self.config).need
+        managed = self.config.as_managed()
+        if managed is not None:
+            await self._sizes.measured(self.name, managed, self.footprint)
+            self.need = self._sizes.of(self.name, managed).need
         if self.need.is_guess and self.place is not None:
             self.place = replace(self.place, memory_gb=self.need.memory_gb)
 

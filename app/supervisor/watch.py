@@ -46,11 +46,12 @@ class _Watcher:
     def __init__(self, unit: Unit, process: Process | None) -> None:
         self._unit = unit
         self._process = process
-        self._config = unit.config if isinstance(unit.config, ManagedConfig) else None
+        self._config = unit.config.as_managed()
         self._work: Pulse | None = None
         self._start: Pulse | None = None
         self._signs_at = 0.0
         self._failure = ""  # the last one that was told
+        self._warning: str | None = None
 
     async def look(self) -> None:
         """Ask once, and say what was learnt."""
@@ -66,9 +67,13 @@ class _Watcher:
             probe = Probe(False, "it could not be asked; see the log")
         else:
             self._failure = ""
+        if probe.warning is not None and probe.warning != self._warning:
+            self._warning = probe.warning
+            log.warning("engine has a flaw", backend=unit.name, warning=probe.warning)
         if probe.is_up and probe.models is None:
-            probe = replace(probe, models=unit.probe.models)
-        unit.probe = probe if probe.is_up else Probe(False, probe.reason, unit.probe.models)
+            probe = replace(probe, models=unit.probe.models, facts=unit.probe.facts)
+        known = unit.probe
+        unit.probe = probe if probe.is_up else Probe(False, probe.reason, known.models, facts=known.facts)
         unit.post(Probed(generation, probe.is_up, probe.reason))
         if self._config is None:
             return

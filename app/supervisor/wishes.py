@@ -11,7 +11,6 @@ from app.supervisor.admission import Full, Gate, Permit
 from app.supervisor.lives import Lives
 from app.supervisor.unit import Unit
 from backends.base import State
-from backends.config import ManagedConfig
 from backends.events import Wanted
 
 
@@ -98,7 +97,7 @@ class Wishes:
 
     def _refusal(self, unit: Unit) -> Outcome | None:
         """Why one more request had better not wait for it; None when it may."""
-        if unit.life.state is State.READY or not isinstance(unit.config, ManagedConfig):
+        if unit.life.state is State.READY or unit.config.as_managed() is None:
             return None
         left_s = unit.expected_s(self._now())
         if len(unit.waiters) >= unit.config.max_waiting:
