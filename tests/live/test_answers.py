@@ -15,7 +15,7 @@ from openai import OpenAI
 from backends.base import Endpoint
 from backends.config import VllmConfig
 from backends.vllm import Vllm
-from backends.vllm_argv import SWITCHES, TASKS, VALUES
+from backends.vllm_argv import PINNED, SWITCHES, TASKS, VALUES
 from tests.live.engines import MODELS, VLLM, Live
 
 CHAT: dict[str, Any] = {
@@ -191,6 +191,7 @@ def test_every_flag_is_one_of_the_real_vllm() -> None:
     ours = {
         *VALUES.values(),
         *SWITCHES.values(),
+        *PINNED,
         *(flag.partition("=")[0] for flags in TASKS.values() for flag in flags),
     }
     ours |= {"--host", "--port", "--served-model-name", "--enable-auto-tool-choice", "--override-generation-config"}
