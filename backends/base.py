@@ -67,7 +67,10 @@ class Endpoint(msgspec.Struct, frozen=True):
     `unix:/path/to.sock` (paths are then taken from the root); where the `dialect` is Ollama's it is the daemon's root.
     `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
-    means that the request was not read (docs/decisions.md, "Retries").
+    means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
+    only while it streams, so a whole answer is asked for as a stream and put together (app/dialects/assemble.py).
+    `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
+    in TLS.
     """
 
     engine: str
@@ -77,6 +80,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     is_ours: bool = False
     usage: Usage = Usage.TRY
+    gathers: bool = False
+    dial: str | None = None
     dialect: Dialect = Dialect.OPENAI
 
     def __repr__(self) -> str:
@@ -92,12 +97,14 @@ def exit_in_words(code: int, tail: Sequence[str]) -> str:
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` turns its exit code and the last lines it printed into one sentence fit for a client.
+    `explain` turns its exit code and the last lines it printed into one sentence fit for a client. `secrets` are values
+    that its log must not show.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     explain: Callable[[int, Sequence[str]], str] = exit_in_words
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +113,14 @@ class Need:
 
     `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
     the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    `is_guess`: nobody has said how much host memory it takes, so that alone is no reason to refuse it.
     """
 
     memory_gb: float = 0.0
     gpus: int = 0
     named: tuple[str, ...] = ()
     share: float = 1.0
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,27 @@ class Probe:
     progress: tuple[float, ...] | None = None
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a download is: in words for a client, and in bytes."""
+
+    told: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Fetcher(Protocol):
+    """What an engine needs on this machine before it can be started, and how it comes here."""
+
+    def missing(self) -> Launch | None:
+        """The process that brings it, to be ended with TERM at any time; None when all is here. Blocks shortly."""
+        ...
+
+    def progress(self, tail: Sequence[str]) -> Progress | None:
+        """How far it is, from the last lines that the process printed; None when it has not said."""
+        ...
 
 
 class Sleeper(Protocol):
@@ -170,12 +200,17 @@ class Adapters(Protocol):
 class Engine(Protocol):
     """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
 
-    `is_strict`: the models it lists are all it has, so another name does not exist there. `sleeper` and `adapters` are
-    None when it cannot do that, or is not configured to.
+    `is_strict`: the models it lists are all it has, so another name does not exist there. `fetcher`, `sleeper` and
+    `adapters` are None when it cannot do that, or is not configured to.
     """
 
     name: str
     is_strict: bool
+
+    @property
+    def fetcher(self) -> Fetcher | None:
+        """What must be brought here before `launch`."""
+        ...
 
     @property
     def sleeper(self) -> Sleeper | None:

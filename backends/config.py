@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
@@ -80,6 +81,14 @@ def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     return headers
 
 
+def _numeric(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as exc:
+        raise ValueError("{value} is not an IP address") from exc
+
+
+Address = Annotated[str, AfterValidator(_numeric)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
@@ -111,6 +120,26 @@ class BackendConfig(BaseModel):
     timeouts: TimeoutsConfig = Field(
         default_factory=TimeoutsConfig, description="How long a request waits for this engine."
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that the engine has at the same time; more wait here. Default: `slots` of a llama_cpp, "
+        "`num_parallel` and at least 4 of ollama, no limit for the others.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Requests that may wait for its start (more are answered 503), and for a place (429).",
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is refused; default: `server.wait_s`."
+    )
+
+    def limit(self) -> int | None:
+        """Requests that it has at the same time; None: as many as come."""
+        return self.max_in_flight
 
     def as_managed(self) -> ManagedConfig | None:
         """The same, where it is about a process that we run."""
@@ -139,12 +168,6 @@ class ManagedConfig(BackendConfig):
     )
     pinned: bool = Field(False, description="Never stopped to make room for another engine.")
     replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
-    max_waiting: int = Field(
-        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
-    )
-    max_wait_s: Seconds | None = Field(
-        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
-    )
     start_stall_s: Seconds = Field(
         300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
     )
@@ -153,14 +176,23 @@ class ManagedConfig(BackendConfig):
         description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
     )
 
+    @property
+    def named_devices(self) -> tuple[str, ...]:
+        """The GPUs as they are written under `devices`, for all replicas together; empty: any."""
+        return () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+
+    def gpus_each(self) -> int | None:
+        """GPUs that one engine uses; None: as many as are named for it."""
+        return None
+
     def as_managed(self) -> ManagedConfig | None:
         """The same, where it is about a process that we run."""
         return self
 
     def need(self) -> Need:
         """What one start takes of the machine."""
-        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
-        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+        named = self.named_devices
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
 
     def workers(self) -> int:
         """Processes of one start that exchange data through shared memory; 1: none."""
@@ -203,9 +235,13 @@ class LlamaCppConfig(ManagedConfig):
     )
     task: Literal["generate", "embed"] = Field("generate", description="What the model does: text or embeddings.")
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
-    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
+    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def limit(self) -> int:
+        """Its slots, unless more are to wait in the engine."""
+        return self.max_in_flight or self.slots
 
     def need(self) -> Need:
         """Host memory; a GPU where layers are to be on one."""
@@ -299,24 +335,47 @@ class VllmConfig(AdaptableConfig):
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
-    def need(self) -> Need:
-        """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""
-        need = super().need()
+    def gpus_each(self) -> int | None:
+        """One for each worker on this machine; Ray places its own."""
+        if self.distributed_executor_backend == "ray":
+            return None
         workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
-        gpus = 0 if self.distributed_executor_backend == "ray" else max(1, workers // self.nnodes)
-        share = self.gpu_memory_utilization or 1.0
-        return dataclasses.replace(need, gpus=need.gpus if need.named else gpus, share=share)
+        return max(1, workers // self.nnodes)
+
+    def need(self) -> Need:
+        """Whole GPUs, unless their share is given."""
+        return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
 
 
 class RemoteConfig(BackendConfig):
-    """An OpenAI-compatible endpoint that somebody else runs."""
+    """An OpenAI-compatible endpoint that somebody else runs, or several of one model: `url` or `urls`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["urls"]}]})
 
     kind: Literal["remote"]
-    url: Url = Field(description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    url: Url | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    urls: tuple[Url, ...] = Field((), description="Several instead, which share the requests.")
+    addresses: Literal["dns"] | tuple[Address, ...] | None = Field(
+        None,
+        description="Where the host of `url` is, each address an engine of its own; `dns`: as its name has them.",
+    )
     api_key: Credential | None = Field(
         None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
     )
     headers: Headers = Field(default_factory=dict, description="More headers to send.")
+
+    @property
+    def base_url(self) -> str:
+        """The first of them."""
+        return (self.url or self.urls[0]).rstrip("/")
+
+    def engines(self) -> tuple[RemoteConfig, ...]:
+        """Each engine with a configuration of its own."""
+        if self.urls:
+            return tuple(self.model_copy(update={"url": url, "urls": ()}) for url in self.urls)
+        if isinstance(self.addresses, tuple) and self.addresses:
+            return tuple(self.model_copy(update={"addresses": (address,)}) for address in self.addresses)
+        return (self,)
 
 
 class OllamaConfig(ManagedConfig):
@@ -359,6 +418,10 @@ class OllamaConfig(ManagedConfig):
     def as_managed(self) -> ManagedConfig | None:
         """The same, where it is about a process that we run."""
         return self if self.managed else None
+
+    def limit(self) -> int:
+        """A daemon queues without end once a model is warm, so it has a limit; it may work on several models."""
+        return self.max_in_flight or max(4, self.num_parallel)
 
     def idle_s(self) -> float | None:
         """How long the daemon is to keep a model after a request; negative: for ever, None: as it is set."""

@@ -37,6 +37,7 @@ class Ollama:
     """Describes one daemon and asks it how it is."""
 
     is_strict = True
+    fetcher: None = None
     sleeper: None = None
     adapters: None = None
 

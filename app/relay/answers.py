@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from app.dialects import openai, whole
+from app.dialects import openai, sse, whole
+from app.dialects.assemble import Assembler
 from app.dialects.openai import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
@@ -31,7 +32,7 @@ class Stream:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
-        self._waits_for = "the model"
+        self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
@@ -41,8 +42,8 @@ class Stream:
         """What the answer has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Settlement()
 
-    def waits_for(self, what: str) -> None:
-        """What the comments say while nothing comes."""
+    def waits_for(self, what: Callable[[], str]) -> None:
+        """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
     async def relay(self, exchange: Answer, name: str, *, hides_usage: bool) -> Settlement:
@@ -101,7 +102,7 @@ class Stream:
     def _keep_waiting(self) -> None:
         if not self._line.is_started:
             self._line.start(200, {**self._headers, **self.notes}, None)
-        self._line.write(f": waiting for {self._waits_for}\n\n".encode())
+        self._line.write(f": waiting for {self._waits_for()}\n\n".encode())
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
     async def _explain(self, exchange: Answer) -> None:
@@ -111,11 +112,41 @@ class Stream:
             whole.settle(exchange.endpoint.engine, "chat", "", body)
 
 
-async def relay_whole(
-    line: Line, headers: Mapping[str, str], exchange: Answer, operation: str, name: str, limit_bytes: int
+async def gather(exchange: Answer, name: str, choices: int, limits: Limits) -> bytes:
+    """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is."""
+    engine = exchange.endpoint.engine
+    if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return await exchange.read(limits.max_answer_bytes)
+    limit = limits.max_event_bytes
+    reader = Reader(engine, name=name, hides_usage=False, max_event_bytes=limit, choices=choices)
+    assembler = Assembler()
+    size = 0
+
+    def sink(data: bytes) -> bool:
+        nonlocal size
+        size += len(data)
+        if size > limits.max_answer_bytes:
+            raise Broken(engine, f"its answer has more than {limits.max_answer_bytes} bytes")
+        for event in sse.split(reader.feed(data)):
+            assembler.add(event)
+        if reader.error is not None:
+            raise reader.error
+        return reader.is_done
+
+    try:
+        await exchange.pump(sink)
+    except (Disconnected, TimedOut):
+        if not reader.is_finished:
+            raise
+    reader.end()
+    exchange.linger()
+    return assembler.answer()
+
+
+def relay_whole(
+    line: Line, headers: Mapping[str, str], engine: str, operation: str, name: str, body: bytes
 ) -> Settlement:
-    """Read an answer in one piece, check it, and pass it on."""
-    body = await exchange.read(limit_bytes)
-    answer, cost = whole.settle(exchange.endpoint.engine, operation, name, body)
-    line.answer(200, {"content-type": JSON, **headers, **exchange.notes}, answer)
+    """Check an answer in one piece, and pass it on."""
+    answer, cost = whole.settle(engine, operation, name, body)
+    line.answer(200, {"content-type": JSON, **headers}, answer)
     return cost

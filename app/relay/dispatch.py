@@ -11,7 +11,7 @@ from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
 from app.errors import outcome
 from app.metrics import Metrics
-from app.relay.answers import relay_whole
+from app.relay.answers import gather, relay_whole
 from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import Plan
@@ -95,14 +95,14 @@ class Dispatcher:
         return answer
 
     async def _endpoint(self, target: Target, lease: Lease, job: Job) -> Endpoint:
-        """Where the target is served now; waits for an engine that can be started."""
+        """Where the target is served now; waits for an engine that can be started, and for a place at a full one."""
         backend = self._backend(target)
-        if backend.endpoint is None:
-            if not backend.can_start:
-                raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
-            job.waits_for(backend)
+        if backend.endpoint is None and not backend.can_start:
+            raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
+        if backend.endpoint is None or backend.is_limited:
+            job.waits_for(lambda: self._backend(target), "busy")
             began = time.monotonic()
-            await self._link.wanted(backend.name, self._link.table.limits.wait_s)
+            await lease.admitted(self._link.table.limits.wait_s)
             job.waited(time.monotonic() - began)
             backend = self._backend(target)
             if backend.endpoint is None:
@@ -117,12 +117,13 @@ class Dispatcher:
     async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
-        body = plan.edited(target.model, asks_usage=hides)
+        gathers = plan.gathers(endpoint)
+        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers)
         backend = self._backend(target)
         spoken = translated(plan, target.model, backend, endpoint, body)
         job.note(spoken.notes)
         call = Call("POST", spoken.path, spoken.body, request.engine_headers())
-        job.waits_for(backend)
+        job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)
@@ -142,9 +143,10 @@ class Dispatcher:
             if job.stream is not None:
                 cost = await job.stream.relay(answer, plan.name, hides_usage=hides)
             else:
-                headers = {**request.base, **spoken.notes}
-                operation, limit = plan.operation.name, limits.max_answer_bytes
-                cost = await relay_whole(request.line, headers, answer, operation, plan.name, limit)
+                limit = limits.max_answer_bytes
+                whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
+                headers = {**request.base, **spoken.notes, **answer.notes}
+                cost = relay_whole(request.line, headers, endpoint.engine, plan.operation.name, plan.name, whole)
             self._learn(answer, target, job)
             return cost
         finally:

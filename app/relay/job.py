@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -45,11 +45,10 @@ class Job:
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
-    def waits_for(self, backend: Backend) -> None:
-        """What a stream's comments say while nothing comes."""
+    def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
+        """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
-            state = "working" if backend.state is State.READY else str(backend.state)
-            self.stream.waits_for(f"{self._plan.resolved.label} ({state})")
+            self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
 
     def note(self, headers: Mapping[str, str]) -> None:
         """Headers that a streamed answer is to carry, as far as it has not begun."""
@@ -152,6 +151,15 @@ class Job:
             input_tokens=cost.input_tokens,
             output_tokens=cost.output_tokens,
         )
+
+
+def situation(backend: Backend, serving: str = "working") -> str:
+    """What one who waits for it is told: its state, and while it starts what is known of that."""
+    if backend.state is State.READY:
+        return serving
+    if backend.state is State.STARTING and backend.reason:
+        return f"{backend.state}: {' '.join(backend.reason.split())}"
+    return str(backend.state)
 
 
 def _count_tokens(series: Children, cost: Settlement) -> None:

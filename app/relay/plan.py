@@ -8,7 +8,7 @@ from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Key, Table
-from backends.base import Usage
+from backends.base import Endpoint, Usage
 
 MAX_NAME_CHARS = 256
 
@@ -40,14 +40,20 @@ class Plan(msgspec.Struct, frozen=True):
     principal: str | None = None  # the name of the key that asks
     choices: int = 1  # OpenAI's `n`
 
-    def edited(self, model: str, *, asks_usage: bool) -> bytes:
+    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False) -> bytes:
         """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
         fields: dict[str, bytes] = {}
         if model != self.name:
             fields["model"] = msgspec.json.encode(model)
+        if as_stream:
+            fields["stream"] = b"true"
         if asks_usage:
             fields["stream_options"] = bodies.stream_options(self.body)
         return bodies.edit(self.body, fields) if fields else self.body
+
+    def gathers(self, endpoint: Endpoint) -> bool:
+        """Whether the whole answer that the client wants is to be asked for as a stream."""
+        return endpoint.gathers and not self.is_stream and self.operation.needs != "input"
 
     def hides_usage(self, usage: Usage) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
