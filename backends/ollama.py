@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from backends.base import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage, exit_in_words
-from backends.config import OllamaConfig
 from backends.control import Control
 from backends.errors import BackendError
+from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
 from backends.ollama_names import full_name
 from backends.process import inherited

@@ -8,8 +8,8 @@ from typing import Any
 
 from app.table import Backend, Limits, Wildcard
 from backends.base import State
-from backends.config import OllamaConfig
 from backends.ollama import Ollama
+from backends.ollama_config import OllamaConfig
 from tests.fake_ollama import FakeOllama
 from tests.rig import Rig, running
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backends.config import OllamaConfig
+from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
 from backends.ollama_names import full_name
 from tests.transcripts import transcripts
