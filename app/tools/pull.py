@@ -27,9 +27,9 @@ def pull(
     import ollama
 
     # No time limit: a line comes now and then while gigabytes do, and none while the daemon checks them.
-    client = ollama.Client(host=url, timeout=None, trust_env=False)
     try:
-        _show(name, client.pull(name, stream=True))
+        with ollama.Client(host=url, timeout=None, trust_env=False) as client:
+            _show(name, client.pull(name, stream=True))
     except ollama.ResponseError as exc:
         fail(f"{name}: {exc.error}")
     except (ConnectionError, httpx.HTTPError) as exc:
