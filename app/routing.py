@@ -43,6 +43,16 @@ def _named(table: Table, name: str) -> Resolved | None:
     return None
 
 
+def as_ollama(table: Table, name: str) -> str:
+    """The public name that a client of Ollama means: to it, `m` and `m:latest` are one, and case does not matter."""
+    if _named(table, name) is not None:
+        return name
+    wanted = name.lower()
+    bare = wanted.removesuffix(":latest")
+    known = (each for each in (*table.models, *table.aliases) if each.lower() in (wanted, bare, f"{bare}:latest"))
+    return next(known, name)
+
+
 def _has(backend: Backend | None, name: str) -> bool:
     """Whether an engine may have a model of that name. Ollama's `m` is `m:latest`, and case does not matter there."""
     if backend is None:

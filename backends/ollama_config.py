@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from backends.config import ManagedConfig, Url, Words
+from backends.config import ManagedConfig
+from backends.fields import Url, Words
 
 
 class OllamaConfig(ManagedConfig):

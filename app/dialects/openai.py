@@ -91,7 +91,7 @@ class Reader:
         self.has_token = False
         self.is_done = False
         self.error: Taken | None = None
-        self._engine = engine
+        self.engine = engine
         self._name = name
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)
@@ -112,7 +112,7 @@ class Reader:
         try:
             whole = self._framer.feed(chunk)
         except ValueError as exc:
-            self.error = Broken(self._engine, f"it sent {exc}")
+            self.error = Broken(self.engine, f"it sent {exc}")
             return b""
         if not whole:
             return b""
@@ -134,7 +134,7 @@ class Reader:
             return b""
         rest = sse.data(self._framer.rest())
         if not self.is_finished and (rest is None or rest.strip() != b"[DONE]"):
-            raise Disconnected(self._engine, "its stream ended before the answer was finished")
+            raise Disconnected(self.engine, "its stream ended before the answer was finished")
         self.is_done = True
         return DONE
 
@@ -169,9 +169,9 @@ class Reader:
         try:
             chunk = _chunks.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise Broken(self._engine, "it sent an event that is not a chunk of an answer") from exc
+            raise Broken(self.engine, "it sent an event that is not a chunk of an answer") from exc
         if chunk.error is not None:
-            raise EngineFailed(self._engine, one_line(chunk.error))
+            raise EngineFailed(self.engine, one_line(chunk.error))
         return self._chunk(chunk, event)
 
     def _chunk(self, chunk: _Chunk, event: bytes) -> bytes:

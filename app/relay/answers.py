@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from app.dialects import openai, sse, whole
-from app.dialects.assemble import Assembler
+from app.dialects import openai, whole
+from app.dialects.fronts.front import Tongue
 from app.dialects.openai import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
+from app.relay.request import Request
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer
@@ -25,10 +27,18 @@ class Stream:
     `hold_s` is it sent early, with comments that keep the connection alive; failures are events from then on.
     """
 
-    def __init__(self, line: Line, headers: Mapping[str, str], limits: Limits, choices: int = 1) -> None:
+    def __init__(
+        self,
+        line: Line,
+        headers: Mapping[str, str],
+        limits: Limits,
+        choices: int = 1,
+        tongue: Tongue | None = None,
+    ) -> None:
         self._line = line
         self._choices = choices
-        self._headers = {**STREAM_HEADERS, **headers}
+        self._headers = headers
+        self._tongue = tongue
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
@@ -36,7 +46,6 @@ class Stream:
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
-        self.notes: dict[str, str] = {}  # more headers
 
     def settle(self) -> Settlement:
         """What the answer has cost until now, however it ended."""
@@ -55,7 +64,11 @@ class Stream:
             raise Broken(engine, "it did not answer with a stream of events")
         limit = self._limits.max_event_bytes
         reader = self._reader = Reader(
-            engine, name=name, hides_usage=hides_usage, max_event_bytes=limit, choices=self._choices
+            engine,
+            name=name,
+            hides_usage=hides_usage and self._tongue is None,
+            max_event_bytes=limit,
+            choices=self._choices,
         )
 
         def sink(data: bytes) -> bool:
@@ -73,6 +86,10 @@ class Stream:
         tail = reader.end()
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
+        if self._tongue is not None:
+            with _spoken(engine):
+                tail = self._tongue.end(reader.settle())
+            self._open()
         self._line.write(tail)
         self._line.finish()
         exchange.linger()
@@ -80,7 +97,8 @@ class Stream:
 
     def fail(self, problem: Problem) -> None:
         """One error event, no end mark, and the connection is cut."""
-        self._line.write(b"data: " + problem.body() + b"\n\n")
+        event = b"data: " + problem.body() + b"\n\n"
+        self._line.write(event if self._tongue is None else self._tongue.failed(problem))
         self._line.cut()
 
     def close(self) -> None:
@@ -93,16 +111,27 @@ class Stream:
             self._hold.cancel()
         if not events or not self.has_event:
             return
+        if self._tongue is not None:
+            with _spoken(reader.engine):
+                events = self._tongue.events(events)
         if not self._line.is_started:
-            self._line.start(200, {**self._headers, **self.notes}, None)
+            self._open()
         self._line.write(events)
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
 
+    def _open(self) -> None:
+        if self._line.is_started:
+            return
+        headers = {**STREAM_HEADERS, **self._headers}
+        if self._tongue is not None:
+            headers["content-type"] = self._tongue.stream_type
+        self._line.start(200, headers, None)
+
     def _keep_waiting(self) -> None:
-        if not self._line.is_started:
-            self._line.start(200, {**self._headers, **self.notes}, None)
-        self._line.write(f": waiting for {self._waits_for()}\n\n".encode())
+        self._open()
+        what = self._waits_for()
+        self._line.write(f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what))
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
     async def _explain(self, exchange: Answer) -> None:
@@ -112,41 +141,21 @@ class Stream:
             whole.settle(exchange.endpoint.engine, "chat", "", body)
 
 
-async def gather(exchange: Answer, name: str, choices: int, limits: Limits) -> bytes:
-    """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is."""
-    engine = exchange.endpoint.engine
-    if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return await exchange.read(limits.max_answer_bytes)
-    limit = limits.max_event_bytes
-    reader = Reader(engine, name=name, hides_usage=False, max_event_bytes=limit, choices=choices)
-    assembler = Assembler()
-    size = 0
-
-    def sink(data: bytes) -> bool:
-        nonlocal size
-        size += len(data)
-        if size > limits.max_answer_bytes:
-            raise Broken(engine, f"its answer has more than {limits.max_answer_bytes} bytes")
-        for event in sse.split(reader.feed(data)):
-            assembler.add(event)
-        if reader.error is not None:
-            raise reader.error
-        return reader.is_done
-
+@contextlib.contextmanager
+def _spoken(engine: str) -> Iterator[None]:
+    """Broken for an answer that cannot be said in the client's dialect."""
     try:
-        await exchange.pump(sink)
-    except (Disconnected, TimedOut):
-        if not reader.is_finished:
-            raise
-    reader.end()
-    exchange.linger()
-    return assembler.answer()
+        yield
+    except ValueError as exc:
+        raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(
-    line: Line, headers: Mapping[str, str], engine: str, operation: str, name: str, body: bytes
-) -> Settlement:
+def relay_whole(request: Request, engine: str, operation: str, name: str, body: bytes) -> Settlement:
     """Check an answer in one piece, and pass it on."""
+    tongue, kind = request.tongue, JSON
     answer, cost = whole.settle(engine, operation, name, body)
-    line.answer(200, {"content-type": JSON, **headers}, answer)
+    if tongue is not None:
+        with _spoken(engine):
+            answer, kind = tongue.whole(answer, cost), tongue.whole_type
+    request.line.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

@@ -83,8 +83,11 @@ def _wrong_type(text: str) -> Problem:
     return bad_request(f"'{field}' must be {wanted}.", param=field, code="invalid_type")
 
 
-def walk(body: bytes) -> Iterator[None]:
-    """Check what msgspec does not; yields now and then so that a large body can be checked between other work."""
+def walk(body: bytes, max_items: int | None = None) -> Iterator[None]:
+    """Check what msgspec does not; yields now and then so that a large body can be checked between other work.
+
+    `max_items` bounds the members and elements of a body that is going to be read whole.
+    """
     if _is_plain(body):
         return
     text = codecs.getincrementaldecoder("utf-8")()
@@ -108,8 +111,8 @@ def walk(body: bytes) -> Iterator[None]:
         yield from _check_surrogates(body)
     # Keys can only be repeated unseen where one is spelled twice, or with an escape.
     is_suspect = has_escapes or models > 1 or streams > 1 or quotes > 2 * MAX_MEMBERS
-    if is_suspect or openers > MAX_DEPTH:
-        yield from _check_structure(body, counts_keys=is_suspect)
+    if is_suspect or openers > MAX_DEPTH or max_items is not None:
+        yield from _check_structure(body, counts_keys=is_suspect, max_items=max_items)
 
 
 def _is_plain(body: bytes) -> bool:
@@ -153,10 +156,14 @@ def _lone_surrogate() -> Problem:
     return bad_request("The request's body holds half of a surrogate pair.", code="invalid_json")
 
 
-def _check_structure(body: bytes, *, counts_keys: bool) -> Iterator[None]:
+def _check_structure(body: bytes, *, counts_keys: bool, max_items: int | None = None) -> Iterator[None]:
     """At most MAX_DEPTH objects and lists inside each other and, when asked, no key twice in the outermost object."""
-    depth, commas = 0, 0
+    depth, commas, items = 0, 0, 0
     for piece in _structure(body):
+        items += piece.count(b",")
+        if max_items is not None and items > max_items:
+            message = f"The request's body has more than {max_items} fields and elements."
+            raise bad_request(message, code="too_many_fields")
         depths = list(accumulate(map(_DELTA.__getitem__, piece), initial=depth))
         if max(depths) > MAX_DEPTH:
             raise bad_request(f"The request's body is nested deeper than {MAX_DEPTH} levels.", code="invalid_json")

@@ -7,14 +7,17 @@ import random
 import time
 from collections.abc import Callable
 
+from app.dialects.fronts.extras import taken
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
-from app.errors import outcome
+from app.errors import JSON, outcome
 from app.metrics import Metrics
-from app.relay.answers import gather, relay_whole
+from app.relay.answers import relay_whole
+from app.relay.count import Counter
+from app.relay.gather import gather
 from app.relay.job import Job
 from app.relay.link import Lease, Link
-from app.relay.plan import Plan
+from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
 from app.relay.speech import Spoken, translated
 from app.routing import order
@@ -85,6 +88,11 @@ class Dispatcher:
         job.turn_to(target.backend)
         try:
             endpoint = await self._endpoint(target, lease, job)
+            if plan.loads is not None:
+                request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
+                return Settlement()
+            if plan.operation is COUNT:
+                return await self._count(request, plan, target, endpoint, job)
             answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
@@ -118,10 +126,11 @@ class Dispatcher:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
-        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers)
         backend = self._backend(target)
+        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers, kind=backend.kind)
         spoken = translated(plan, target.model, backend, endpoint, body)
-        job.note(spoken.notes)
+        if plan.extras or plan.dropped or spoken.dropped:
+            request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers())
         job.waits_for(lambda: self._backend(target))
         job.sent()
@@ -132,7 +141,7 @@ class Dispatcher:
             raise
         try:
             if exchange.status >= 300:
-                error = await self._refused(exchange, spoken, target)
+                error = await self._refused(exchange, target, spoken)
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
@@ -145,12 +154,24 @@ class Dispatcher:
             else:
                 limit = limits.max_answer_bytes
                 whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
-                headers = {**request.base, **spoken.notes, **answer.notes}
-                cost = relay_whole(request.line, headers, endpoint.engine, plan.operation.name, plan.name, whole)
+                request.base.update(answer.notes)
+                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole)
             self._learn(answer, target, job)
             return cost
         finally:
             exchange.close()
+
+    async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        kind = self._backend(target).kind
+        counter = Counter(self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target))
+        job.sent()
+        try:
+            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind))
+        except Unreachable:
+            self._link.failing(endpoint)
+            raise
+        request.answer_json({"input_tokens": count})
+        return Settlement()
 
     def _learn(self, answer: Answer, target: Target, job: Job) -> None:
         """What an engine says of its time."""
@@ -161,12 +182,13 @@ class Dispatcher:
         if load_s is not None and load_s >= COLD_S:
             self._loads[target.backend, target.model] = load_s
 
-    async def _refused(self, exchange: Exchange, spoken: Spoken, target: Target) -> BackendError:
+    async def _refused(self, exchange: Exchange, target: Target, spoken: Spoken | None = None) -> BackendError:
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
         except Broken:
             body = b""
-        told = spoken.refusal(exchange, body, self._loads.get((target.backend, target.model)))
+        load_s = self._loads.get((target.backend, target.model))
+        told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
 
 

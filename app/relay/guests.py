@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Mapping
 
 from app.errors import Problem
@@ -17,8 +18,22 @@ from app.table import Table
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 
 
-def check(headers: Mapping[str, str], table: Table) -> None:
-    """Problem (403) for a request that a foreign page may have sent, while nobody needs a key."""
+# What Ollama lets in: pages of this machine, whatever their port, and applications that are pages in a window.
+_LOCAL_PAGE = re.compile(
+    r"(?:https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::\d{1,5})?|(?:app|file|tauri|vscode-webview|vscode-file)://.*)\Z"
+)
+
+
+def is_local_page(origin: str | None) -> bool:
+    """Whether Ollama would let pages of that origin in without being asked."""
+    return origin is not None and _LOCAL_PAGE.match(origin.lower()) is not None
+
+
+def check(headers: Mapping[str, str], table: Table, *, is_ollama: bool = False) -> None:
+    """Problem (403) for a request that a foreign page may have sent, while nobody needs a key.
+
+    Where Ollama's API is asked, its own rule adds to ours.
+    """
     if table.keys:
         return
     host = headers.get("host", "localhost").lower()
@@ -29,6 +44,8 @@ def check(headers: Mapping[str, str], table: Table) -> None:
         )
         raise Problem(403, "foreign_host", message)
     if origin is None or origin in table.cors_origins or "*" in table.cors_origins:
+        return
+    if is_ollama and is_local_page(origin):
         return
     if origin.lower().partition("://")[2] != host:
         message = "Without keys, web pages may use the gateway only if server.cors_origins names their origin."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
@@ -35,7 +35,7 @@ class Job:
         self._series: Children | None = None
         self._backend = ""
         line, limits = request.line, request.table.limits
-        self.stream = Stream(line, request.base, limits, plan.choices) if plan.is_stream else None
+        self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
     def turn_to(self, backend: str) -> None:
         """This backend is tried next; the request counts as its."""
@@ -49,11 +49,6 @@ class Job:
         """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
             self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
-
-    def note(self, headers: Mapping[str, str]) -> None:
-        """Headers that a streamed answer is to carry, as far as it has not begun."""
-        if self.stream is not None:
-            self.stream.notes = dict(headers)
 
     def took(self, timings: Timings) -> None:
         """Where the engine says the time went."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
+from app.dialects.fronts import extras
 from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.routing import Resolved, may_use, nearest, resolve
@@ -26,6 +30,8 @@ OPERATIONS = {
     "/v1/completions": Operation("/completions", "text_completion", "prompt"),
     "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
 }
+LOAD = Operation("", "load", "")
+COUNT = Operation("", "count_tokens", "messages")
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -39,10 +45,16 @@ class Plan(msgspec.Struct, frozen=True):
     body: bytes
     principal: str | None = None  # the name of the key that asks
     choices: int = 1  # OpenAI's `n`
+    extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
+    dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
+    loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
 
-    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False) -> bytes:
-        """The body for an engine that calls the model `model`: the client's own bytes when nothing has to change."""
+    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False, kind: str = "") -> bytes:
+        """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
+        change."""
         fields: dict[str, bytes] = {}
+        if self.extras:
+            fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
         if model != self.name:
             fields["model"] = msgspec.json.encode(model)
         if as_stream:
@@ -58,6 +70,16 @@ class Plan(msgspec.Struct, frozen=True):
     def hides_usage(self, usage: Usage) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
         return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS
+
+
+def loading(plan: Plan, answer: bytes) -> Plan:
+    """The plan of a request that only wants its model ready."""
+    return msgspec.structs.replace(plan, operation=LOAD, is_stream=False, loads=answer)
+
+
+def counting(plan: Plan) -> Plan:
+    """The plan of a request that only wants to know how long it is."""
+    return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
 
 
 def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Plan:

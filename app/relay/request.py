@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 import msgspec
 
+from app.dialects.fronts.front import Tongue
 from app.errors import JSON, Problem, unauthorized
 from app.keys import find
 from app.relay.line import Line
@@ -23,6 +24,7 @@ _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 # What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
 FORWARDED = ("traceparent", "tracestate")
 
+MAX_DROPPED = 32
 
 # What a page's script may read of an answer's headers: its SDK retries by them.
 _SHOWN = (
@@ -51,6 +53,7 @@ class Request:
         # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
+        self.tongue: Tongue | None = None  # how a client is answered that does not speak OpenAI
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:
@@ -60,11 +63,17 @@ class Request:
             return {}
         if origin is None or (origin not in allowed and "*" not in allowed):
             return {"vary": "origin"}
-        return {
-            "vary": "origin",
-            "access-control-allow-origin": origin,
-            "access-control-expose-headers": _SHOWN,
-        }
+        return _readable(origin)
+
+    def let_read(self, origin: str) -> None:
+        """A page of that origin may read the answer."""
+        self.base |= _readable(origin)
+
+    def drops(self, names: Collection[str]) -> None:
+        """Tell the client which of its parameters nobody heeds; nothing where the answer has begun."""
+        self.base.pop("x-modelport-dropped-params", None)  # of another engine, which did not take the request
+        if names:
+            self.base["x-modelport-dropped-params"] = ", ".join(sorted(names)[:MAX_DROPPED])
 
     def engine_headers(self) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""
@@ -78,6 +87,8 @@ class Request:
         if not self.table.keys:
             return None
         given = [value for name, value in self._pairs if name == b"authorization"]
+        if not given:  # Anthropic's clients have a header of their own
+            given = [b"Bearer " + value for name, value in self._pairs if name == b"x-api-key"]
         if len(given) > 1:
             raise unauthorized("The request has more than one Authorization header.")
         scheme, _, secret = (given[0] if given else b"").partition(b" ")
@@ -92,12 +103,16 @@ class Request:
 
     def check_type(self) -> None:
         """Problem (415) unless the body is said to be plain JSON, or nothing is said."""
-        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
+        self.check_encoding()
         kind, _, rest = self.headers.get("content-type", JSON).lower().partition(";")
         charset = rest.partition("charset=")[2].partition(";")[0].strip(' "')
         if not _JSON_TYPE.match(kind.strip()) or charset not in ("", "utf-8", "utf8", "us-ascii"):
             raise Problem(415, "unsupported_media_type", "The request's body must be application/json in UTF-8.")
+
+    def check_encoding(self) -> None:
+        """Problem (415) for a compressed body."""
+        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
 
     async def body(self, limit: int | None = None) -> bytes:
         """The whole body; Problem (413) beyond the limit, by what is announced and by what comes."""
@@ -133,7 +148,14 @@ class Request:
 
     def refuse(self, problem: Problem) -> None:
         """A failure before the first byte."""
-        self.line.answer(problem.status, {"content-type": JSON, **self.base, **problem.headers}, problem.body())
+        body, kind = problem.body(), JSON
+        if self.tongue is not None:
+            body, kind = self.tongue.refused(problem), self.tongue.whole_type
+        self.line.answer(problem.status, {"content-type": kind, **self.base, **problem.headers}, body)
+
+
+def _readable(origin: str) -> dict[str, str]:
+    return {"vary": "origin", "access-control-allow-origin": origin, "access-control-expose-headers": _SHOWN}
 
 
 def _too_large(limit: int) -> Problem:

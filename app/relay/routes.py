@@ -19,6 +19,7 @@ from app.errors import JSON, Problem, forbidden, internal_error, method_not_allo
 from app.relay import body as bodies
 from app.relay import guests
 from app.relay.dispatch import Dispatcher
+from app.relay.fronts import Fronts
 from app.relay.link import Link
 from app.relay.plan import OPERATIONS, Operation, plan, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
@@ -50,6 +51,7 @@ class Routes:
         self._link = link
         self._upstream = upstream
         self._dispatcher = dispatcher
+        self._fronts = Fronts(dispatcher)
         self._control = Endpoint(
             "gateway", 0, f"unix:{control}", timeouts=Timeouts(connect_s=5, first_byte_s=60, between_events_s=60)
         )
@@ -89,10 +91,11 @@ class Routes:
 
     async def _route(self, request: Request) -> None:
         path = self._path(request)
-        if path not in PROBES:
+        is_front = path not in OPERATIONS and self._fronts.greet(request, path)
+        if not is_front and path not in PROBES:
             guests.check(request.headers, request.table)
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
-        methods = _ALL if is_about_all else self._methods(path)
+        methods = _ALL if is_about_all else (self._fronts.methods if is_front else self._methods)(path)
         if methods is None:
             raise not_found()
         if request.method not in methods.split(", "):
@@ -101,6 +104,8 @@ class Routes:
             self._options(request, methods)
         elif path in OPERATIONS:
             await self._operate(request, OPERATIONS[path])
+        elif is_front:
+            await self._fronts.serve(request, path)
         elif path in self._reads or path.startswith(MODEL_PREFIX):
             await self._reads.get(path, self._model)(request)
         else:

@@ -16,16 +16,17 @@ from backends.ollama_exchange import OllamaExchange
 from backends.ollama_names import full_name
 from backends.ollama_request import Translated, translate
 
-DROPPED = "x-modelport-dropped-params"
-
 
 class Spoken:
-    """OpenAI's: path and body as the client's, and the answer as it comes. `notes` are headers for the client."""
+    """OpenAI's: path and body as the client's, and the answer as it comes.
+
+    `dropped`: the client's parameters that the engine is not told.
+    """
 
     def __init__(self, path: str, body: bytes) -> None:
         self.path = path
         self.body = body
-        self.notes: dict[str, str] = {}
+        self.dropped: tuple[str, ...] = ()
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> Answer:
         """The good answer as OpenAI's."""
@@ -41,7 +42,7 @@ class SpokenOllama(Spoken):
 
     def __init__(self, asked: Translated) -> None:
         super().__init__(asked.path, asked.body)
-        self.notes = {DROPPED: ", ".join(asked.dropped)} if asked.dropped else {}
+        self.dropped = tuple(asked.dropped)
         self._asked = asked
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> Answer:

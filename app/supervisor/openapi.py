@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import BaseRoute
 
 from app.supervisor.answers import ErrorAnswer, Health
+from app.supervisor.openapi_fronts import foreign_routes
 from backends.base import State
 
-_OPEN = frozenset({"/livez", "/readyz", "/version"})
+_OPEN = frozenset({"/", "/api/version", "/livez", "/readyz", "/version"})
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A key; none is needed while none is configured."}
 _REFUSALS = {
     400: "The request is not one.",
@@ -27,6 +28,7 @@ _REFUSALS = {
     429: "Too many requests; see Retry-After.",
     502: "The engine failed.",
     503: "The engine is not serving; see Retry-After.",
+    501: "That is not for clients, or the engine cannot do it.",
     504: "The engine did not answer in time.",
 }
 
@@ -222,6 +224,8 @@ def _relay_routes() -> APIRouter:
     @router.post("/v1/embeddings", responses=engine, tags=["models"])
     async def embeddings(body: EmbeddingsRequest) -> Embeddings:
         raise NotImplementedError
+
+    foreign_routes(router)
 
     @router.get("/v1/models", responses=errors(401), tags=["models"])
     async def list_models() -> ModelList:

@@ -1,0 +1,284 @@
+"""Anthropic's `/v1/messages` and `/v1/messages/count_tokens` as OpenAI chats. Pure.
+
+Never passed through, though vLLM and llama.cpp have routes of that name: theirs differ from each other, and a failure
+in the middle of a stream would not be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from app.dialects.fronts.anthropic_answers import Spoken
+from app.dialects.fronts.extras import LEVELS
+from app.dialects.fronts.front import Ask, decoded, given
+from app.errors import Problem, bad_request
+
+Block = Mapping[str, Any]
+_Content = str | list[dict[str, Any]]
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+# What Anthropic does beyond the model; none of it changes what the model is asked.
+_DROPPED = ("container", "context_management", "inference_geo", "service_tier", "speed")
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: str
+    content: _Content
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    name: str
+    type: str | None = None
+    description: str | None = None
+    input_schema: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
+    strict: bool | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    type: str
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+
+class _Thinking(msgspec.Struct, frozen=True):
+    type: str
+    budget_tokens: int | None = None
+
+
+class _Format(msgspec.Struct, frozen=True):
+    type: str
+    schema: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Output(msgspec.Struct, frozen=True):
+    effort: str | None = None
+    format: _Format | None = None
+
+
+class _Request(msgspec.Struct, frozen=True):
+    model: str | None = None
+    messages: list[_Message] | None = None
+    max_tokens: int | None = None
+    system: _Content | None = None
+    stream: bool | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: _Choice | None = None
+    thinking: _Thinking | None = None
+    output_config: _Output | None = None
+    output_format: _Format | None = None
+    mcp_servers: list[msgspec.Raw] | None = None
+    container: Any = None
+    context_management: Any = None
+    inference_geo: Any = None
+    service_tier: Any = None
+    speed: Any = None
+
+
+_requests = msgspec.json.Decoder(_Request)
+
+
+class Messages:
+    """Both routes; one that counts needs no `max_tokens`."""
+
+    def __init__(self, *, counts: bool) -> None:
+        self._counts = counts
+
+    def tongue(self, token: str) -> Spoken:
+        """Without a name yet."""
+        return Spoken("", token)
+
+    def ask(self, body: bytes, token: str) -> Ask:
+        """One chat."""
+        asked = decoded(_requests, body)
+        if not asked.messages:
+            raise bad_request("messages: at least one message is required.", param="messages", code="missing_field")
+        if not self._counts and (asked.max_tokens is None or asked.max_tokens < 1):
+            raise bad_request(
+                "max_tokens: a number of 1 or more is required.", param="max_tokens", code="missing_field"
+            )
+        if asked.mcp_servers:
+            raise _unsupported("mcp_servers")
+        fields = {"messages": _messages(asked), **_tools(asked), **given(response_format=_form(asked))}
+        fields |= given(
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            stop=asked.stop_sequences or None,
+            stream=asked.stream,
+        )
+        extras = given(top_k=asked.top_k, think=_think(asked))
+        if asked.messages[-1].role == "assistant":
+            extras["prefill"] = True
+        dropped = [name for name in _DROPPED if getattr(asked, name) is not None]
+        if asked.thinking is not None and asked.thinking.budget_tokens is not None:
+            dropped.append("thinking.budget_tokens")
+        tongue = Spoken(asked.model or "", token, asked.stop_sequences or ())
+        return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, tuple(dropped))
+
+
+# -- messages
+
+
+def _messages(asked: _Request) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    if asked.system:
+        messages.append({"role": "system", "content": _text(asked.system, "system")})
+    for said in asked.messages or ():
+        match said.role:
+            case "user":
+                messages += _user(said.content)
+            case "assistant":
+                messages.append(_assistant(said.content))
+            case "system":
+                messages.append({"role": "system", "content": _text(said.content, "messages")})
+            case _:
+                raise bad_request("messages: a role is 'user' or 'assistant'.", param="messages")
+    return messages
+
+
+def _user(content: _Content) -> Iterator[dict[str, Any]]:
+    """Results of tools are messages of their own in OpenAI's API, before what the user says; pictures in them are not
+    taken there and come with the user's."""
+    if isinstance(content, str):
+        yield {"role": "user", "content": content}
+        return
+    parts: list[dict[str, Any]] = []
+    for block in content:
+        if block.get("type") == "tool_result":
+            inner = list(_parts(block.get("content") or ""))
+            text = "".join(part["text"] for part in inner if part["type"] == "text")
+            yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id"), "content": text}
+            parts += [part for part in inner if part["type"] != "text"]
+        else:
+            parts += _parts([block])
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        yield {"role": "user", "content": parts[0]["text"]}
+    elif parts:
+        yield {"role": "user", "content": parts}
+
+
+def _assistant(content: _Content) -> dict[str, Any]:
+    if isinstance(content, str):
+        return {"role": "assistant", "content": content}
+    texts, thoughts, calls = [], [], []
+    for block in content:
+        match block.get("type"):
+            case "text":
+                texts.append(_string(block, "text"))
+            case "thinking":
+                thoughts.append(_string(block, "thinking"))
+            case "redacted_thinking":
+                pass  # only Anthropic can read it
+            case "tool_use":
+                function = {"name": _string(block, "name"), "arguments": _json(block.get("input") or {})}
+                calls.append({"id": _string(block, "id"), "type": "function", "function": function})
+            case kind:
+                raise _unsupported(f"a block of type '{_shown(kind)}'")
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+    if thoughts:
+        # Two names for one thing: vLLM reads the first, llama.cpp the second.
+        message |= {"reasoning": "".join(thoughts), "reasoning_content": "".join(thoughts)}
+    return message | ({"tool_calls": calls} if calls else {})
+
+
+def _parts(content: _Content) -> Iterator[dict[str, Any]]:
+    """Text and pictures."""
+    if isinstance(content, str):
+        yield {"type": "text", "text": content}
+        return
+    for block in content:
+        kind = block.get("type") if isinstance(block, dict) else None
+        source = block.get("source") if isinstance(block, dict) else None
+        match kind, source:
+            case "text", _:
+                yield {"type": "text", "text": _string(block, "text")}
+            case "image", {"type": "base64", "media_type": str(media), "data": str(data)}:
+                yield {"type": "image_url", "image_url": {"url": f"data:{media};base64,{data}"}}
+            case "image", {"type": "url", "url": str(url)}:
+                yield {"type": "image_url", "image_url": {"url": url}}
+            case "document", {"type": "text", "data": str(data)}:
+                yield {"type": "text", "text": data}
+            case "document", {"type": "content", "content": (str() | list()) as inner}:
+                yield from _parts(inner)
+            case _:
+                raise _unsupported(f"a block of type '{_shown(kind)}'" + (" with this source" if source else ""))
+
+
+def _text(content: _Content, field: str) -> str:
+    parts = list(_parts(content))
+    if any(part["type"] != "text" for part in parts):
+        raise bad_request(f"{field}: only text is taken there.", param=field)
+    return "\n\n".join(part["text"] for part in parts)
+
+
+# -- parameters
+
+
+def _tools(asked: _Request) -> dict[str, Any]:
+    tools = []
+    for tool in asked.tools or ():
+        if tool.type not in (None, "custom"):
+            raise _unsupported(f"the tool type '{_shown(tool.type)}', which is run by Anthropic,")
+        function = {"name": tool.name, **given(description=tool.description, strict=tool.strict)}
+        tools.append({"type": "function", "function": function | {"parameters": tool.input_schema}})
+    if not tools:
+        return {}
+    choice = asked.tool_choice
+    if choice is None:
+        return {"tools": tools}
+    if choice.type == "tool":
+        named: Any = {"type": "function", "function": {"name": choice.name or ""}}
+    elif choice.type in _CHOICES:
+        named = _CHOICES[choice.type]
+    else:
+        raise bad_request("tool_choice: the type is 'auto', 'any', 'tool' or 'none'.", param="tool_choice")
+    parallel = {"parallel_tool_calls": False} if choice.disable_parallel_tool_use else {}
+    return {"tools": tools, "tool_choice": named, **parallel}
+
+
+def _form(asked: _Request) -> dict[str, Any] | None:
+    form = asked.output_config.format if asked.output_config and asked.output_config.format else asked.output_format
+    if form is None:
+        return None
+    if form.type != "json_schema":
+        raise bad_request("output_config.format: the type is 'json_schema'.", param="output_config")
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": form.schema}}
+
+
+def _think(asked: _Request) -> bool | str | None:
+    effort = asked.output_config.effort if asked.output_config else None
+    if effort is not None and effort not in LEVELS:
+        raise bad_request(f"output_config.effort: one of {', '.join(LEVELS)}.", param="output_config")
+    match asked.thinking:
+        case None:
+            return effort
+        case _Thinking(type="disabled"):
+            return False
+        case _Thinking(type="enabled" | "adaptive"):
+            return effort or True
+    raise bad_request("thinking: the type is 'enabled', 'adaptive' or 'disabled'.", param="thinking")
+
+
+def _string(block: Block, name: str) -> str:
+    value = block.get(name)
+    if not isinstance(value, str):
+        raise bad_request(f"messages: '{name}' of a block must be a string.", param="messages", code="invalid_type")
+    return value
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _shown(kind: Any) -> str:
+    return kind[:40] if isinstance(kind, str) and kind.replace("_", "").isalnum() else "?"
+
+
+def _unsupported(what: str) -> Problem:
+    return bad_request(f"{what} is not supported by this gateway.", code="not_supported")

@@ -1,0 +1,159 @@
+"""OpenAI's answers as Anthropic's: a message of blocks, or the events that build one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from app.dialects.fronts.chunks import Answer, Call, Piece
+from app.dialects.openai import CONTENT_TYPE, Settlement
+from app.errors import JSON, Problem
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use", "content_filter": "refusal"}
+
+
+class Spoken:
+    """One message. `stops` are the client's stop sequences: an engine may tell which one ended the answer."""
+
+    whole_type = JSON
+    stream_type = CONTENT_TYPE
+
+    def __init__(self, name: str, token: str, stops: Sequence[str] = ()) -> None:
+        self._name = name
+        self._id = f"msg_{token}"
+        self._stops = stops
+        self._answer = Answer(token)
+        self._is_begun = False
+        self._at = -1  # the block that is open, or was the last
+        self._open: str | int | None = None  # "text", "thinking", or a call's number
+        self._calls = 0
+        self._finish: str | None = None
+        self._stop: str | None = None
+
+    def refused(self, problem: Problem) -> bytes:
+        """Anthropic's error object."""
+        type_ = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
+        return msgspec.json.encode({"type": "error", "error": {"type": type_, "message": problem.message}})
+
+    def failed(self, problem: Problem) -> bytes:
+        """An error event."""
+        return b"event: error\ndata: " + self.refused(problem) + b"\n\n"
+
+    def waiting(self, what: str) -> bytes:
+        """A comment."""
+        return f": waiting for {what}\n\n".encode()
+
+    def events(self, events: bytes) -> bytes:
+        """Blocks are opened, added to and closed."""
+        out = self._begin()
+        for piece in self._answer.events(events):
+            self._keep(piece)
+            if piece.thinking:
+                out += self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+                out.append(self._delta({"type": "thinking_delta", "thinking": piece.thinking}))
+            if piece.text:
+                out += self._enter("text", {"type": "text", "text": ""})
+                out.append(self._delta({"type": "text_delta", "text": piece.text}))
+            for call in piece.calls:
+                out += self._call(call)
+        return b"".join(out)
+
+    def end(self, cost: Settlement) -> bytes:
+        """The reason and the counts: only now are they known."""
+        usage = {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens}
+        ended = {"type": "message_delta", "delta": self._reason(), "usage": usage}
+        return b"".join([*self._begin(), *self._leave(), _event(ended), _event({"type": "message_stop"})])
+
+    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+        """The message."""
+        piece = self._answer.read(answer)
+        self._keep(piece)
+        content: list[dict[str, Any]] = []
+        if piece.thinking:
+            content.append({"type": "thinking", "thinking": piece.thinking, "signature": ""})
+        if piece.text:
+            content.append({"type": "text", "text": piece.text})
+        content += [_tool(call) for call in piece.calls]
+        return msgspec.json.encode(self._message(content, cost) | self._reason())
+
+    # -- within
+
+    def _keep(self, piece: Piece) -> None:
+        self._finish = piece.finish or self._finish
+        self._stop = piece.stop if piece.stop in self._stops else self._stop
+        self._calls += len(piece.calls)
+
+    def _reason(self) -> dict[str, Any]:
+        if self._stop is not None:
+            return {"stop_reason": "stop_sequence", "stop_sequence": self._stop}
+        # Some engines end a named tool's call with "stop".
+        default = "tool_use" if self._calls else "end_turn"
+        return {"stop_reason": _REASONS.get(self._finish or "", default), "stop_sequence": None}
+
+    def _message(self, content: list[dict[str, Any]], cost: Settlement) -> dict[str, Any]:
+        return {
+            "id": self._id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._name,
+            "content": content,
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens},
+        }
+
+    def _begin(self) -> list[bytes]:
+        if self._is_begun:
+            return []
+        self._is_begun = True
+        return [_event({"type": "message_start", "message": self._message([], Settlement())})]
+
+    def _enter(self, kind: str | int, block: dict[str, Any]) -> list[bytes]:
+        """Make this the open block."""
+        if kind == self._open:
+            return []
+        left = self._leave()
+        self._at += 1
+        self._open = kind
+        return [*left, _event({"type": "content_block_start", "index": self._at, "content_block": block})]
+
+    def _leave(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [_event({"type": "content_block_stop", "index": self._at})]
+
+    def _call(self, call: Call) -> list[bytes]:
+        if not call.is_new and call.at != self._open:
+            raise ValueError("the parts of several tool calls mixed up")
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        entered = self._enter(call.at, block)
+        delta = {"type": "input_json_delta", "partial_json": call.arguments}
+        return [*entered, self._delta(delta)] if call.arguments else entered
+
+    def _delta(self, delta: dict[str, Any]) -> bytes:
+        return _event({"type": "content_block_delta", "index": self._at, "delta": delta})
+
+
+def _tool(call: Call) -> dict[str, Any]:
+    try:
+        given = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise ValueError("a tool call whose arguments are not a JSON object") from exc
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"event: {data['type']}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"

@@ -1,0 +1,105 @@
+"""The seam between the data path and a client's own dialect.
+
+Behind it everything is OpenAI's: one plan, one dispatch, one way of an answer. A front makes an `Ask` of a request, and
+the ask's `Tongue` says what comes back. A client that speaks OpenAI has no tongue: its bytes pass as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from app.dialects.openai import Settlement
+from app.errors import Problem, bad_request
+
+T = TypeVar("T")
+
+
+class Tongue(Protocol):
+    """One request's answer in its client's dialect. What a method returns is written as it is.
+
+    `events`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
+    said in this dialect.
+    """
+
+    whole_type: str
+    stream_type: str
+
+    def refused(self, problem: Problem) -> bytes:
+        """A failure before the first byte: a whole body."""
+        ...
+
+    def failed(self, problem: Problem) -> bytes:
+        """A failure in the middle of a stream: its last event."""
+        ...
+
+    def waiting(self, what: str) -> bytes:
+        """What keeps a stream alive in which nothing has come yet."""
+        ...
+
+    def events(self, events: bytes) -> bytes:
+        """Whole events of OpenAI's stream, as they come."""
+        ...
+
+    def end(self, cost: Settlement) -> bytes:
+        """The end of a stream whose answer is complete."""
+        ...
+
+    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+        """An answer that came in one piece."""
+        ...
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A request as OpenAI's: the route, the model's name as the client spells it, and the body's other fields.
+
+    `extras` are parameters that OpenAI does not have; the engine decides which of them it gets (extras.py). `dropped`
+    are the client's names for what no engine gets. `loads`: nothing is asked but that the model be ready; the bytes are
+    the answer then.
+    """
+
+    path: str
+    model: str | None
+    fields: Mapping[str, Any]
+    tongue: Tongue
+    extras: Mapping[str, Any] = {}
+    dropped: tuple[str, ...] = ()
+    loads: bytes | None = None
+
+
+class Front(Protocol):
+    """One route of another dialect."""
+
+    def tongue(self, token: str) -> Tongue:
+        """For refusals before anything is known of the request. `token` is random, and what ids are made of."""
+        ...
+
+    def ask(self, body: bytes, token: str) -> Ask:
+        """What a sound JSON body asks for; Problem for what cannot be."""
+        ...
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The body as the dialect has it; Problem (400) that names the field and never its content."""
+    if not body.strip():
+        raise bad_request("missing request body", code="invalid_json")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        # msgspec says: Expected `str`, got `int` - at `$.messages[0].role`; only types and the place are in it.
+        said = str(exc)
+        place = re.search(r"at `\$\.?([^`]*)`", said)
+        field = place.group(1) if place else ""
+        wrong = said.partition(" - at ")[0].replace("`", "")
+        named = f"'{field}' has the wrong type: {wrong}." if field else "The request's body must be a JSON object."
+        raise bad_request(named, param=field or None, code="invalid_type") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise bad_request("The request's body is not valid JSON.", code="invalid_json") from exc
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,237 @@
+"""Chat answers as OpenAI's responses: items of output, or the events that build them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from app.dialects.fronts.chunks import Answer, Call, Piece
+from app.dialects.openai import CONTENT_TYPE, Settlement
+from app.errors import JSON, Problem
+
+_CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class Response:
+    """One response. `echo` are the members that repeat the request."""
+
+    whole_type = JSON
+    stream_type = CONTENT_TYPE
+
+    def __init__(self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any]) -> None:
+        self._name = name
+        self._token = token
+        self._clock = clock
+        self._created = int(clock())
+        self._echo = echo
+        self._answer = Answer(token)
+        self._sequence = 0
+        self._items: list[dict[str, Any]] = []  # the last one is being written, unless it is completed
+        self._call: int | None = None  # which call is being written
+        self._text = ""  # what the item being written says until now
+        self._logprobs: list[dict[str, Any]] = []
+        self._finish: str | None = None
+
+    def refused(self, problem: Problem) -> bytes:
+        """OpenAI's error object, as everywhere."""
+        return problem.body()
+
+    def failed(self, problem: Problem) -> bytes:
+        """OpenAI's error event; SDKs look for its `error`."""
+        error = {"type": problem.type, "code": problem.code, "message": problem.message, "param": problem.param}
+        named = {"code": problem.code, "message": problem.message, "param": problem.param}
+        return self._event("error", **named, error=error)
+
+    def waiting(self, what: str) -> bytes:
+        """A comment."""
+        return f": waiting for {what}\n\n".encode()
+
+    def events(self, events: bytes) -> bytes:
+        """Items are added, written and done."""
+        out = self._begin()
+        for piece in self._answer.events(events):
+            self._finish = piece.finish or self._finish
+            if piece.thinking:
+                out += self._write("reasoning", piece.thinking)
+            if piece.text or (piece.logprobs and self._is_open("message")):
+                out += self._write("message", piece.text, _logprobs(piece))
+            for call in piece.calls:
+                out += self._write_call(call)
+        return b"".join(out)
+
+    def end(self, cost: Settlement) -> bytes:
+        """The whole response once more, with what it cost."""
+        out = [*self._begin(), *self._close(is_last=True)]
+        response = self._response(cost)
+        out.append(self._event(f"response.{response['status']}", response=response))
+        return b"".join(out)
+
+    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+        """The response."""
+        piece = self._answer.read(answer)
+        self._finish = piece.finish
+        if piece.thinking:
+            self._items.append(self._item("reasoning", piece.thinking))
+        if piece.text:
+            self._items.append(self._item("message", piece.text, _logprobs(piece)))
+        for call in piece.calls:
+            self._items.append(self._item("function_call", call.arguments, id_=call.id, name=call.name))
+        return msgspec.json.encode(self._response(cost))
+
+    # -- the response
+
+    def _response(self, cost: Settlement | None) -> dict[str, Any]:
+        """Without a cost it is only begun."""
+        status, cut = "in_progress", None
+        if cost is not None:
+            cut = _CUT.get(self._finish or "")
+            status = "incomplete" if cut else "completed"
+        return {
+            "id": f"resp_{self._token}",
+            "object": "response",
+            "created_at": self._created,
+            "completed_at": int(self._clock()) if status == "completed" else None,
+            "status": status,
+            "error": None,
+            "incomplete_details": {"reason": cut} if cut else None,
+            "model": self._name,
+            "output": self._items if cost is not None else [],
+            "usage": self._usage(cost) if cost is not None else None,
+            "background": False,
+            "previous_response_id": None,
+            "store": False,
+            "truncation": "disabled",
+            **self._echo,
+        }
+
+    def _usage(self, cost: Settlement) -> dict[str, Any]:
+        told = self._answer.details
+        return {
+            "input_tokens": cost.input_tokens,
+            "input_tokens_details": {"cached_tokens": told.cached, "cache_write_tokens": 0},
+            "output_tokens": cost.output_tokens,
+            "output_tokens_details": {"reasoning_tokens": told.reasoned},
+            "total_tokens": cost.input_tokens + cost.output_tokens,
+        }
+
+    def _item(
+        self,
+        kind: str,
+        text: str,
+        logprobs: list[dict[str, Any]] | None = None,
+        *,
+        id_: str = "",
+        name: str = "",
+        status: str = "completed",
+    ) -> dict[str, Any]:
+        """An item that says this; one in progress has no parts yet."""
+        at = len(self._items)
+        is_begun = status == "in_progress"
+        match kind:
+            case "reasoning":
+                parts = [] if is_begun else [{"type": "reasoning_text", "text": text}]
+                more: dict[str, Any] = {"id": f"rs_{self._token}{at}", "summary": [], "content": parts}
+            case "message":
+                parts = [] if is_begun else [_output(text, logprobs or [])]
+                more = {"id": f"msg_{self._token}{at}", "role": "assistant", "content": parts}
+            case _:
+                more = {"id": f"fc_{self._token}{at}", "call_id": id_, "name": name, "arguments": text}
+        return {"type": kind, "status": status, **more}
+
+    # -- events
+
+    def _begin(self) -> list[bytes]:
+        if self._sequence:
+            return []
+        response = self._response(None)
+        return [self._event(f"response.{kind}", response=response) for kind in ("created", "in_progress")]
+
+    def _is_open(self, kind: str) -> bool:
+        return bool(self._items) and self._items[-1]["status"] == "in_progress" and self._items[-1]["type"] == kind
+
+    def _write(self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None) -> list[bytes]:
+        """Add to the message or the thought that is being written, or to a new one."""
+        out: list[bytes] = []
+        if not self._is_open(kind):
+            out = [*self._close(), self._open(self._item(kind, "", status="in_progress"))]
+            out.append(self._part("added", self._content(kind, "", [])))
+        self._text += text
+        if kind == "message":
+            self._logprobs += logprobs or []
+            out.append(self._in_part("response.output_text.delta", delta=text, logprobs=logprobs or []))
+        else:
+            out.append(self._in_part("response.reasoning_text.delta", delta=text))
+        return out
+
+    def _write_call(self, call: Call) -> list[bytes]:
+        out: list[bytes] = []
+        if call.is_new:
+            item = self._item("function_call", "", id_=call.id, name=call.name, status="in_progress")
+            out = [*self._close(), self._open(item)]
+            self._call = call.at
+        elif not self._is_open("function_call") or call.at != self._call:
+            raise ValueError("the parts of several tool calls mixed up")
+        self._text += call.arguments
+        if call.arguments:
+            out.append(self._in_item("response.function_call_arguments.delta", delta=call.arguments))
+        return out
+
+    def _open(self, item: dict[str, Any]) -> bytes:
+        self._items.append(item)
+        self._text, self._logprobs = "", []
+        return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)
+
+    def _close(self, *, is_last: bool = False) -> list[bytes]:
+        """The item that is being written is done; the last one of a cut answer is not complete."""
+        if not self._items or self._items[-1]["status"] != "in_progress":
+            return []
+        item, text = self._items[-1], self._text
+        if item["type"] == "function_call":
+            out = [self._in_item("response.function_call_arguments.done", arguments=text, name=item["name"])]
+            changed: dict[str, Any] = {"arguments": text}
+        else:
+            content = self._content(item["type"], text, self._logprobs)
+            said = {"text": text, "logprobs": self._logprobs} if item["type"] == "message" else {"text": text}
+            kind = "output_text" if item["type"] == "message" else "reasoning_text"
+            out = [self._in_part(f"response.{kind}.done", **said), self._part("done", content)]
+            changed = {"content": [content]}
+        status = "incomplete" if is_last and self._finish in _CUT else "completed"
+        self._items[-1] = {**item, **changed, "status": status}
+        done = self._event("response.output_item.done", output_index=len(self._items) - 1, item=self._items[-1])
+        return [*out, done]
+
+    def _content(self, kind: str, text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+        return _output(text, logprobs) if kind == "message" else {"type": "reasoning_text", "text": text}
+
+    def _part(self, what: str, part: dict[str, Any]) -> bytes:
+        return self._in_part(f"response.content_part.{what}", part=part)
+
+    def _in_part(self, kind: str, **members: Any) -> bytes:
+        return self._in_item(kind, content_index=0, **members)
+
+    def _in_item(self, kind: str, **members: Any) -> bytes:
+        return self._event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **members)
+
+    def _event(self, kind: str, **members: Any) -> bytes:
+        data = {"type": kind, "sequence_number": self._sequence, **members}
+        self._sequence += 1
+        return f"event: {kind}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+
+
+def _logprobs(piece: Piece) -> list[dict[str, Any]]:
+    """The members that the SDK's types want, whatever the engine gave."""
+
+    def one(told: Mapping[str, Any]) -> dict[str, Any]:
+        token = str(told.get("token", ""))
+        spelled = told.get("bytes")
+        return {"token": token, "logprob": told.get("logprob"), "bytes": spelled or list(token.encode())}
+
+    return [
+        {**one(told), "top_logprobs": [one(t) for t in told.get("top_logprobs") or ()]} for told in piece.logprobs or ()
+    ]

@@ -1,0 +1,170 @@
+"""The routes of other dialects than OpenAI's: put into OpenAI's words, and served like any other request."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from app.dialects.fronts import ollama
+from app.dialects.fronts.anthropic import Messages
+from app.dialects.fronts.front import Ask, Front, decoded
+from app.dialects.fronts.ollama_answers import Kind, Refusing
+from app.dialects.fronts.responses import Responses
+from app.errors import Problem, bad_request
+from app.relay import body as bodies
+from app.relay import guests, shelf
+from app.relay.dispatch import Dispatcher
+from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
+from app.relay.request import Request
+from app.routing import as_ollama, visible
+
+OLLAMA_PREFIX = "/api/"
+# Members and elements of a body that is read whole: 100,000 take about 0.1 s of one core.
+MAX_ITEMS = 100_000
+# Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
+_ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
+
+_ollama_fronts: dict[str, Front] = {
+    "/api/chat": ollama.Chat(Kind.CHAT, time.time),
+    "/api/generate": ollama.Chat(Kind.GENERATE, time.time),
+    "/api/embed": ollama.Embed(time.time, is_old=False),
+    "/api/embeddings": ollama.Embed(time.time, is_old=True),
+}
+COUNT_PATH = "/v1/messages/count_tokens"
+_anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}
+FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": Responses(time.time)}
+_POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
+
+
+class Fronts:
+    """What a relay answers in other dialects."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._reads: dict[str, Callable[[Request], Awaitable[None]]] = {
+            "/": self._root,
+            "/api/version": self._version,
+            "/api/tags": self._tags,
+            "/api/ps": self._running,
+        }
+
+    def greet(self, request: Request, path: str) -> bool:
+        """Whether the path is one of ours; from here on the client is answered in its own dialect."""
+        front = FRONTS.get(path)
+        if front is not None:
+            request.tongue = front.tongue(_token())
+        elif path.startswith("/v1/messages/"):
+            request.tongue = _anthropic_fronts["/v1/messages"].tongue("")
+        elif path == "/" or path.startswith(OLLAMA_PREFIX):
+            request.tongue = Refusing("", time.time)
+        else:
+            return False
+        is_ollama = not path.startswith("/v1/")
+        guests.check(request.headers, request.table, is_ollama=is_ollama)
+        origin = request.headers.get("origin")
+        if is_ollama and origin is not None and guests.is_local_page(origin):
+            request.let_read(origin)
+        return True
+
+    def methods(self, path: str) -> str | None:
+        """What a path takes; None where there is nothing. Problem (501) for Ollama's orders."""
+        if path in FRONTS or path == "/api/show":
+            return _POST
+        if path in self._reads:
+            return _GET
+        order = path.removeprefix(OLLAMA_PREFIX).partition("/")[0]
+        if order in _ORDERS or order == "blobs":
+            message = f"'{order}' is not for clients of this gateway: its models are its administrator's."
+            raise Problem(501, "not_supported", message, type_="invalid_request_error")
+        return None
+
+    async def serve(self, request: Request, path: str) -> None:
+        """Answer a request whose method fits."""
+        if path in self._reads:
+            await self._reads[path](request)
+        elif path == "/api/show":
+            await self._show(request)
+        else:
+            await self._operate(request, path)
+
+    # -- what goes to engines
+
+    async def _operate(self, request: Request, path: str) -> None:
+        front, spells_loosely = FRONTS[path], path in _ollama_fronts
+        key = request.principal(time.time())
+        if path in _ollama_fronts:
+            request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
+        else:
+            request.check_type()
+        body = await self._body(request)
+        token = _token()
+        # A large body is read in a thread, so that other streams go on.
+        large = len(body) > bodies.INLINE_BYTES
+        ask = await asyncio.to_thread(front.ask, body, token) if large else front.ask(body, token)
+        request.tongue = ask.tongue
+        name = as_ollama(request.table, ask.model) if spells_loosely and ask.model else ask.model
+        fields = {"model": name, **ask.fields} if name else ask.fields
+        found = plan(OPERATIONS[ask.path], msgspec.json.encode(fields), request.table, key)
+        found = counting(found) if path == COUNT_PATH else found
+        await self._dispatcher.serve(request, _with(found, ask))
+
+    async def _body(self, request: Request) -> bytes:
+        body = await request.body()
+        for _ in bodies.walk(body, MAX_ITEMS):
+            if len(body) > bodies.INLINE_BYTES:
+                await asyncio.sleep(0)
+        return body
+
+    # -- Ollama's lists
+
+    async def _root(self, request: Request) -> None:
+        if "text/html" in request.headers.get("accept", ""):
+            request.answer(200, shelf.PAGE, "text/html; charset=utf-8", **shelf.PAGE_HEADERS)
+        else:
+            request.answer(200, b"Ollama is running", "text/plain; charset=utf-8")
+
+    async def _version(self, request: Request) -> None:
+        request.answer_json({"version": shelf.OLLAMA_VERSION})
+
+    async def _tags(self, request: Request) -> None:
+        key = request.principal(time.time())
+        names = visible(request.table, key)
+        request.answer_json({"models": [shelf.entry(request.table, name) for name in names]})
+
+    async def _running(self, request: Request) -> None:
+        key = request.principal(time.time())
+        names = [name for name, backend in visible(request.table, key).items() if shelf.runs(request.table, backend)]
+        request.answer_json({"models": [shelf.running(request.table, name) for name in names]})
+
+    async def _show(self, request: Request) -> None:
+        key = request.principal(time.time())
+        head = decoded(_shows, await self._body(request))
+        name = head.model or head.name
+        if not name:
+            raise bad_request("'model' is missing.", param="model", code="missing_field")
+        request.tongue = Refusing(name, time.time)
+        found = resolved(request.table, key, as_ollama(request.table, name))
+        request.answer_json(shelf.shown(request.table, found))
+
+
+class _Show(msgspec.Struct, frozen=True):
+    model: str | None = None
+    name: str | None = None
+
+
+_shows = msgspec.json.Decoder(_Show)
+
+
+def _with(found: Plan, ask: Ask) -> Plan:
+    if ask.loads is not None:
+        found = loading(found, ask.loads)
+    return msgspec.structs.replace(found, extras=ask.extras, dropped=ask.dropped)
+
+
+def _token() -> str:
+    """What ids are made of: unique, and no secret."""
+    return f"{random.getrandbits(96):024x}"

@@ -1,0 +1,103 @@
+"""OpenAI streams and answers that the fronts must tell in other dialects, and the road from one to the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.dialects.fronts.front import Tongue
+from app.dialects.openai import DONE, Reader
+from backends.errors import Disconnected
+from tests import fake_wire as wire
+
+CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
+TEXT = wire.Ask("completions", "fake", stream=True, max_tokens=4)
+NAMES = ("get_weather", "get_time")
+
+
+def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """One chunk of a chat."""
+    return wire.piece(CHAT, None, finish) | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish} | more]}
+
+
+def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
+    """One part of a tool call, in a delta."""
+    function = {"name": name} if name else {}
+    numbered = {"index": index} if index is not None else {}
+    known = {"id": id_, "type": "function"} if id_ else {}
+    return {"tool_calls": [numbered | known | {"function": function | {"arguments": arguments}}]}
+
+
+THOUGHT = [
+    event({"role": "assistant", "content": ""}),
+    event({"reasoning_content": "Let me "}),
+    event({"reasoning": "think.", "reasoning_content": "think."}),
+    event({"content": "Twelve"}),
+    event({"content": "."}, "stop"),
+]
+CALLS = [
+    event({"role": "assistant", "content": "One moment. "}),
+    event(call(0, "call_a", NAMES[0])),
+    event(call(0, arguments='{"city": ')),
+    event(call(0, arguments='"Köln"}')),
+    event(call(1, "call_b", NAMES[1], "{}")),
+    event({}, "tool_calls"),
+]
+# Neither numbers nor parts: Ollama's way, and a remote's that forgets the index.
+WHOLE_CALL = [event({"role": "assistant", "content": ""} | call(None, "call_a", NAMES[0], '{"city": "Köln"}'))]
+WHOLE_CALL += [event({}, "tool_calls")]
+CUT_CALL = [*CALLS[:3], event({}, "length")]
+STREAMS: dict[str, bytes] = {
+    "vllm": b"".join(map(wire.sse, [*wire.pieces(CHAT), wire.usage_piece(CHAT)])) + DONE,
+    "llama.cpp": b"".join(map(wire.sse, wire.llama_cpp_pieces(CHAT))) + DONE,
+    "completion": b"".join(map(wire.sse, [*wire.pieces(TEXT), wire.usage_piece(TEXT)])) + DONE,
+    "crlf": (b"".join(map(wire.sse, [*wire.pieces(CHAT), wire.usage_piece(CHAT)])) + DONE).replace(b"\n", b"\r\n"),
+    **{
+        name: b"".join(map(wire.sse, [*pieces, wire.usage_piece(CHAT)])) + DONE
+        for name, pieces in {
+            "thought": THOUGHT,
+            "calls": CALLS,
+            "whole call": WHOLE_CALL,
+            "cut call": CUT_CALL,
+        }.items()
+    },
+}
+
+
+def told(tongue: Tongue, pieces: list[bytes]) -> bytes:
+    """What the client gets of an engine's stream that comes in these pieces."""
+    reader = Reader("engine", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    out = b"".join(tongue.events(reader.feed(piece)) for piece in pieces)
+    assert reader.error is None
+    reader.end()
+    return out + tongue.end(reader.settle())
+
+
+def whole(name: str) -> bytes:
+    """The answer in one piece that says what a stream of that name says."""
+    said: dict[str, Any] = {"role": "assistant", "content": "The sum of 7"}
+    finish = "length"
+    match name:
+        case "thought":
+            said, finish = {"role": "assistant", "content": "Twelve.", "reasoning_content": "Let me think."}, "stop"
+        case "calls":
+            calls = [("call_a", NAMES[0], '{"city": "Köln"}'), ("call_b", NAMES[1], "{}")]
+            said = {"role": "assistant", "content": "One moment. "}
+            said["tool_calls"] = [
+                {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for id_, name, arguments in calls
+            ]
+            finish = "tool_calls"
+    answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "mine"}
+    choice = {"index": 0, "message": said, "finish_reason": finish}
+    return wire.dumps(answer | {"choices": [choice], "usage": wire.usage(CHAT)})
+
+
+def unfinished(tongue: Tongue) -> bytes:
+    """What the client has got of a stream that broke, before it is told so."""
+    reader = Reader("engine", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    out = tongue.events(reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3]))))
+    try:
+        reader.end()
+    except Disconnected:
+        return out
+    raise AssertionError("it was finished")

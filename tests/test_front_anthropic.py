@@ -1,0 +1,351 @@
+"""Anthropic's requests as OpenAI's, and OpenAI's answers as Anthropic's events, wherever the engine's stream is cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.dialects.fronts.anthropic import Messages
+from app.dialects.fronts.anthropic_answers import Spoken
+from app.dialects.fronts.front import Ask
+from app.dialects.openai import Settlement
+from app.errors import Problem, not_found, shutting_down
+from tests import fake_wire as wire
+from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+
+COST = Settlement(12, 4, "length")
+PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}
+
+
+def asked(*, counts: bool = False, **fields: Any) -> Ask:
+    request = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields}
+    return Messages(counts=counts).ask(json.dumps(request).encode(), "abc")
+
+
+def body(ask: Ask) -> Any:
+    return json.loads(msgspec.json.encode(ask.fields))
+
+
+def messages(*said: Any, **fields: Any) -> Any:
+    """OpenAI's messages for these of Anthropic's, each a role and a content."""
+    turns = [{"role": role, "content": content} for role, content in said]
+    return body(asked(messages=turns, **fields))["messages"]
+
+
+def spoken(*stops: str) -> Spoken:
+    return Spoken("mine", "abc", stops)
+
+
+def events(out: bytes) -> list[Any]:
+    """The data of each event; its name is the data's type."""
+    found = []
+    for each in out.decode().split("\n\n")[:-1]:
+        name, data = each.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    return found
+
+
+def built(out: bytes) -> tuple[list[Any], Any]:
+    """The blocks that the events build, and the last delta of the message."""
+    blocks: list[Any] = []
+    ended: Any = None
+    for each in events(out):
+        match each:
+            case {"type": "content_block_start", "index": index, "content_block": block}:
+                assert index == len(blocks)
+                blocks.append({**block, "parts": ""})
+            case {"type": "content_block_delta", "index": index, "delta": delta}:
+                assert index == len(blocks) - 1
+                blocks[-1]["parts"] += next(value for key, value in delta.items() if key != "type")
+            case {"type": "message_delta"}:
+                ended = each
+    return blocks, ended
+
+
+# -- requests
+
+
+def test_a_message_is_a_chat() -> None:
+    ask = asked(stream=True, temperature=0, top_p=0.5, stop_sequences=["x"])
+
+    assert ask.path == "/v1/chat/completions"
+    assert body(ask) == {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 9,
+        "stream": True,
+        "temperature": 0,
+        "top_p": 0.5,
+        "stop": ["x"],
+    }
+
+
+def test_what_the_system_says_comes_first() -> None:
+    told = messages(
+        ("user", "hi"), system=[{"type": "text", "text": "a", "cache_control": {}}, {"type": "text", "text": "b"}]
+    )
+
+    assert told == [{"role": "system", "content": "a\n\nb"}, {"role": "user", "content": "hi"}]
+
+
+def test_pictures_are_data_or_addresses_and_documents_are_text() -> None:
+    address = {"type": "image", "source": {"type": "url", "url": "https://host/a.png"}}
+    note = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "note"}}
+    nested = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "deep"}]}}
+
+    (told,) = messages(("user", [{"type": "text", "text": "see"}, PNG, address, note, nested]))
+
+    assert [part.get("text") or part["image_url"]["url"] for part in told["content"]] == [
+        "see",
+        "data:image/png;base64,iVBORw0KGgo=",
+        "https://host/a.png",
+        "note",
+        "deep",
+    ]
+
+
+def test_calls_and_their_results_keep_their_ids_and_their_order() -> None:
+    thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
+    use = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 7}}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "12"}, PNG]}
+
+    told = messages(
+        ("user", "add"),
+        ("assistant", [thought, {"type": "redacted_thinking", "data": "?"}, {"type": "text", "text": "Sure."}, use]),
+        ("user", [result, {"type": "text", "text": "and?"}]),
+        ("user", [{"type": "tool_result", "tool_use_id": "t2"}]),
+    )
+
+    assert told[1] == {
+        "role": "assistant",
+        "content": "Sure.",
+        "reasoning": "hm",
+        "reasoning_content": "hm",
+        "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "add", "arguments": '{"a":7}'}}],
+    }
+    assert told[2] == {"role": "tool", "tool_call_id": "t1", "content": "12"}
+    assert [part["type"] for part in told[3]["content"]] == ["image_url", "text"]
+    assert told[4:] == [{"role": "tool", "tool_call_id": "t2", "content": ""}]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (None, {}),
+        ({"type": "auto"}, {"tool_choice": "auto"}),
+        ({"type": "any", "disable_parallel_tool_use": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+        ({"type": "none"}, {"tool_choice": "none"}),
+        ({"type": "tool", "name": "add"}, {"tool_choice": {"type": "function", "function": {"name": "add"}}}),
+    ],
+)
+def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
+    found = body(asked(tools=[TOOL], tool_choice=choice))
+
+    function = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}
+    assert found["tools"] == [{"type": "function", "function": function}]
+    assert {name: found[name] for name in found if name in ("tool_choice", "parallel_tool_calls")} == sent
+
+
+@pytest.mark.parametrize(
+    ("fields", "think", "dropped"),
+    [
+        ({}, None, ()),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True, ("thinking.budget_tokens",)),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, "low", ()),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, False, ()),
+        ({"output_config": {"effort": "high"}}, "high", ()),
+        ({"service_tier": "auto", "container": "c"}, None, ("container", "service_tier")),
+    ],
+)
+def test_how_much_it_thinks_is_asked_for(fields: dict[str, Any], think: Any, dropped: tuple[str, ...]) -> None:
+    ask = asked(**fields)
+
+    assert (ask.extras.get("think"), ask.dropped) == (think, dropped)
+
+
+def test_what_openai_has_no_word_for_goes_by_the_engines_own() -> None:
+    begun = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "The"}]
+
+    assert asked(messages=begun, top_k=3).extras == {"top_k": 3, "prefill": True}
+
+
+@pytest.mark.parametrize("where", ["output_config", "output_format"])
+def test_a_schema_is_a_response_format(where: str) -> None:
+    form: Any = {"type": "json_schema", "schema": {"type": "object"}}
+
+    fields: Any = {where: {"format": form} if where == "output_config" else form}
+
+    found = body(asked(**fields))
+
+    assert found["response_format"]["json_schema"]["schema"] == {"type": "object"}
+
+
+def test_counting_needs_no_bound() -> None:
+    ask = Messages(counts=True).ask(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "abc")
+
+    assert body(ask) == {"messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": 7}]}, r"messages\[0\].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'text' of a block"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "block of type 'video'"),
+        ({"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]}, "'server_tool_use'"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64"}}]}]},
+            "'document' with this source",
+        ),
+        ({"system": [PNG]}, "only text"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "run by Anthropic"),
+        ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice"),
+        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"thinking": {"type": "hard"}}, "thinking"),
+        ({"output_config": {"effort": "hard"}}, "effort"),
+        ({"output_format": {"type": "xml"}}, "json_schema"),
+    ],
+)
+def test_what_cannot_be_is_named(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Problem, match=said) as refused:
+        asked(**fields)
+
+    assert refused.value.status == 400
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_one_cut_anywhere_changes_nothing(name: str) -> None:
+    data = STREAMS[name]
+    expected = told(spoken(), [data])
+
+    for cut in range(1, len(data)):
+        assert told(spoken(), [data[:cut], data[cut:]]) == expected
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
+    data, pieces, start = STREAMS[name], [], 0
+    for size in sizes:
+        pieces.append(data[start : start + size])
+        start += size
+
+    assert told(spoken(), [*pieces, data[start:]]) == told(spoken(), [data])
+
+
+def test_a_stream_of_text_is_one_block() -> None:
+    out = told(spoken(), [STREAMS["vllm"]])
+
+    kinds = [each["type"] for each in events(out)]
+    assert kinds == [
+        "message_start",
+        "content_block_start",
+        *["content_block_delta"] * 4,
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    blocks, ended = built(out)
+    assert [(block["type"], block["parts"]) for block in blocks] == [("text", "The sum of 7")]
+    assert ended["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
+    assert ended["usage"] == {"input_tokens": 12, "output_tokens": 4}
+
+
+def test_thinking_and_calls_are_blocks_of_their_own() -> None:
+    thought, ended = built(told(spoken(), [STREAMS["thought"]]))
+    called, stopped = built(told(spoken(), [STREAMS["calls"]]))
+
+    assert [(block["type"], block["parts"]) for block in thought] == [
+        ("thinking", "Let me think."),
+        ("text", "Twelve."),
+    ]
+    assert ended["delta"]["stop_reason"] == "end_turn"
+    assert [(block["type"], block.get("name"), block["parts"]) for block in called] == [
+        ("text", None, "One moment. "),
+        ("tool_use", "get_weather", '{"city": "Köln"}'),
+        ("tool_use", "get_time", "{}"),
+    ]
+    assert called[1]["id"] == "call_a"
+    assert stopped["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
+def test_a_whole_answer_has_the_blocks_of_its_stream(name: str) -> None:
+    said = json.loads(spoken().whole(whole(name), COST))
+    blocks, ended = built(told(spoken(), [STREAMS[name]]))
+
+    assert [block["type"] for block in said["content"]] == [block["type"] for block in blocks]
+    assert said["stop_reason"] == ended["delta"]["stop_reason"]
+    assert said["usage"] == {"input_tokens": 12, "output_tokens": 4}
+    for given_block, block in zip(said["content"], blocks, strict=True):
+        if block["type"] == "tool_use":
+            assert given_block["input"] == json.loads(block["parts"])
+        else:
+            assert given_block[block["type"]] == block["parts"]
+
+
+def test_the_stop_sequence_is_told_where_the_engine_tells_it() -> None:
+    piece = event({"content": "a"}, "stop", stop_reason="END")
+    data = wire.sse(piece) + b"data: [DONE]\n\n"
+
+    assert built(told(spoken("END"), [data]))[1]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert built(told(spoken("other"), [data]))[1]["delta"]["stop_reason"] == "end_turn"
+
+
+def test_mixed_parts_of_calls_cannot_be_told() -> None:
+    mixed = [*CALLS[:2], event(call(1, "call_b", "get_time")), event(call(0, arguments="{}")), event({}, "tool_calls")]
+
+    with pytest.raises(ValueError, match="mixed up"):
+        told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not a JSON object"):
+        spoken().whole(whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
+
+
+def test_an_answer_of_nothing_is_a_message_of_nothing() -> None:
+    empty = b"".join(map(wire.sse, [event({"role": "assistant", "content": ""}), event({}, "stop")]))
+
+    assert [each["type"] for each in events(told(spoken(), [empty]))] == [
+        "message_start",
+        "message_delta",
+        "message_stop",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("problem", "type_"),
+    [
+        (not_found(), "not_found_error"),
+        (shutting_down(may_retry=True), "overloaded_error"),
+        (Problem(415, "unsupported_media_type", "x"), "invalid_request_error"),
+        (Problem(502, "engine_failed", "x"), "api_error"),
+    ],
+)
+def test_failures_have_anthropics_shape(problem: Problem, type_: str) -> None:
+    said = json.loads(spoken().refused(problem))
+
+    assert said == {"type": "error", "error": {"type": type_, "message": problem.message}}
+    assert events(spoken().failed(problem)) == [said]
+
+
+def test_a_broken_stream_has_no_end() -> None:
+    kinds = [each["type"] for each in events(unfinished(spoken()))]
+
+    assert "message_delta" not in kinds
+    assert "message_stop" not in kinds
+    assert spoken().waiting("m (starting)") == b": waiting for m (starting)\n\n"

@@ -1,0 +1,310 @@
+"""OpenAI's responses as chats, and chat answers as responses, wherever the engine's stream is cut."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.dialects.fronts.front import Ask
+from app.dialects.fronts.responses import Responses
+from app.dialects.fronts.responses_answers import Response
+from app.dialects.openai import Settlement
+from app.errors import Problem, not_found
+from tests import fake_wire as wire
+from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+
+NOW = 1795334421.5
+COST = Settlement(12, 4, "length")
+TOOL = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}
+
+
+def asked(**fields: Any) -> Ask:
+    request = {"model": "m", "input": "hi", **fields}
+    return Responses(lambda: NOW).ask(json.dumps(request).encode(), "abc")
+
+
+def body(ask: Ask) -> Any:
+    return json.loads(msgspec.json.encode(ask.fields))
+
+
+def messages(*items: Any, **fields: Any) -> Any:
+    return body(asked(input=list(items), **fields))["messages"]
+
+
+def spoken(**echo: Any) -> Response:
+    return Response("mine", "abc", lambda: NOW, echo)
+
+
+def events(out: bytes) -> list[Any]:
+    found = []
+    for each in out.decode().split("\n\n")[:-1]:
+        name, data = each.split("\n")
+        found.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {found[-1]['type']}"
+    assert [each["sequence_number"] for each in found] == list(range(len(found)))
+    return found
+
+
+# -- requests
+
+
+def test_a_text_is_a_chat() -> None:
+    ask = asked(instructions="Be brief.", max_output_tokens=9, temperature=0, top_p=0.5, stream=True, store=False)
+
+    assert ask.path == "/v1/chat/completions"
+    assert body(ask) == {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}],
+        "max_tokens": 9,
+        "temperature": 0,
+        "top_p": 0.5,
+        "stream": True,
+    }
+
+
+def test_a_turn_of_the_model_is_one_message() -> None:
+    told = messages(
+        {"role": "user", "content": "add"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Sure."}]},
+        {"type": "function_call", "call_id": "c1", "name": "add", "arguments": '{"a":7}'},
+        {"type": "function_call", "call_id": "c2", "name": "add", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "12"},
+        {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "0"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "so"}]},
+        {"type": "function_call", "call_id": "c3", "name": "add", "arguments": "{}"},
+    )
+
+    assert [message["role"] for message in told] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert (told[1]["content"], told[1]["reasoning"], told[1]["reasoning_content"]) == ("Sure.", "hm", "hm")
+    assert [each["id"] for each in told[1]["tool_calls"]] == ["c1", "c2"]
+    assert told[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a":7}'}
+    assert told[2:4] == [
+        {"role": "tool", "tool_call_id": "c1", "content": "12"},
+        {"role": "tool", "tool_call_id": "c2", "content": "0"},
+    ]
+    assert (told[4]["content"], told[4]["reasoning"]) == ("", "so")
+
+
+def test_orders_at_the_beginning_are_one_message() -> None:
+    told = messages({"role": "developer", "content": "b"}, {"role": "user", "content": "hi"}, instructions="a")
+
+    assert told == [{"role": "system", "content": "a\n\nb"}, {"role": "user", "content": "hi"}]
+
+
+def test_parts_are_parts() -> None:
+    (told,) = messages(
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "see"},
+                {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "low"},
+                {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+            ],
+        }
+    )
+
+    assert told["content"] == [
+        {"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "low"}},
+        {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        (None, {}),
+        ("required", {"tool_choice": "required"}),
+        ({"type": "function", "name": "add"}, {"tool_choice": {"type": "function", "function": {"name": "add"}}}),
+    ],
+)
+def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
+    found = body(asked(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False))
+
+    function = {"name": "add", "parameters": {"type": "object"}, "strict": True}
+    assert found["tools"] == [{"type": "function", "function": function}]
+    assert found["parallel_tool_calls"] is False
+    assert ({"tool_choice": found["tool_choice"]} if "tool_choice" in found else {}) == sent
+
+
+@pytest.mark.parametrize(
+    ("form", "sent"),
+    [
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "json_object"}),
+        (
+            {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True},
+            {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}},
+        ),
+    ],
+)
+def test_a_text_format_is_a_response_format(form: dict[str, Any], sent: Any) -> None:
+    assert body(asked(text={"format": form})).get("response_format") == sent
+
+
+@pytest.mark.parametrize(("effort", "think"), [("none", False), ("low", "low"), ("xhigh", "xhigh"), (None, None)])
+def test_effort_is_thinking(effort: str | None, think: bool | str | None) -> None:
+    assert asked(reasoning={"effort": effort}).extras.get("think") == think
+
+
+def test_what_nobody_heeds_is_named() -> None:
+    ask = asked(
+        truncation="auto",
+        service_tier="flex",
+        include=["reasoning.encrypted_content"],
+        text={"verbosity": "low"},
+        reasoning={"summary": "auto"},
+        user="u",
+    )
+
+    assert ask.dropped == ("truncation", "service_tier", "user", "include", "text.verbosity", "reasoning.summary")
+    assert asked(truncation="disabled", include=["message.output_text.logprobs"]).dropped == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"input": None}, "'input' is missing"),
+        ({"input": 7}, "'input' has the wrong type"),
+        ({"store": True}, "'store' is not supported"),
+        ({"previous_response_id": "r"}, "'previous_response_id' is not supported"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "role"),
+        ({"input": [{"role": "user", "content": 7}]}, "list of parts"),
+        ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "'video'"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "a file"),
+        ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "only text"),
+        ({"input": [{"type": "web_search_call"}]}, "'web_search_call'"),
+        ({"input": [{"type": "function_call", "name": "f", "call_id": "c"}]}, "'arguments' of an item"),
+        ({"tools": [{"type": "web_search"}]}, "only functions"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format"),
+        ({"reasoning": {"effort": "hard"}}, "reasoning.effort"),
+    ],
+)
+def test_what_cannot_be_is_named(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Problem, match=said) as refused:
+        asked(**fields)
+
+    assert refused.value.status == 400
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_one_cut_anywhere_changes_nothing(name: str) -> None:
+    data = STREAMS[name]
+    expected = told(spoken(), [data])
+
+    for cut in range(1, len(data)):
+        assert told(spoken(), [data[:cut], data[cut:]]) == expected
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(1, 400), min_size=1, max_size=60))
+def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
+    data, pieces, start = STREAMS[name], [], 0
+    for size in sizes:
+        pieces.append(data[start : start + size])
+        start += size
+
+    assert told(spoken(), [*pieces, data[start:]]) == told(spoken(), [data])
+
+
+@pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
+def test_a_stream_ends_with_the_response_that_a_whole_answer_is(name: str) -> None:
+    said = json.loads(spoken(instructions="x").whole(whole(name), COST))
+    ended = events(told(spoken(instructions="x"), [STREAMS[name]]))[-1]["response"]
+
+    for each in (said, ended):
+        for item in each["output"]:
+            item["status"] = "-"  # whether the last one is complete only a stream tells
+    assert ended == said
+    assert said["usage"]["total_tokens"] == 16
+    assert said["store"] is False
+    assert said["instructions"] == "x"
+
+
+def test_items_are_added_written_and_done_one_after_the_other() -> None:
+    found = events(told(spoken(), [STREAMS["calls"]]))
+
+    kinds = [each["type"].removeprefix("response.") for each in found]
+    assert kinds == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "completed",
+    ]
+    weather = found[12]["item"]
+    assert (weather["call_id"], weather["name"], weather["arguments"]) == ("call_a", "get_weather", '{"city": "Köln"}')
+    assert [each["output_index"] for each in found if "output_index" in each] == [0] * 6 + [1] * 5 + [2] * 4
+
+
+def test_thinking_is_an_item_of_its_own() -> None:
+    last = events(told(spoken(), [STREAMS["thought"]]))[-1]["response"]
+
+    reasoning, message = last["output"]
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "Let me think."}]
+    assert message["content"][0]["text"] == "Twelve."
+    assert last["status"] == "completed"
+
+
+def test_what_was_cut_is_incomplete() -> None:
+    last = events(told(spoken(), [STREAMS["cut call"]]))[-1]
+
+    assert last["type"] == "response.incomplete"
+    assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in last["response"]["output"]] == ["completed", "incomplete"]
+
+
+def test_mixed_parts_of_calls_cannot_be_told() -> None:
+    mixed = [*CALLS[:2], event(call(1, "call_b", "get_time")), event(call(0, arguments="{}")), event({}, "tool_calls")]
+
+    with pytest.raises(ValueError, match="mixed up"):
+        told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_details_of_usage_are_told() -> None:
+    counts = {
+        "prompt_tokens": 12,
+        "completion_tokens": 4,
+        "prompt_tokens_details": {"cached_tokens": 8},
+        "completion_tokens_details": {"reasoning_tokens": 3},
+    }
+    answer = json.loads(whole("vllm")) | {"usage": counts}
+
+    usage = json.loads(spoken().whole(wire.dumps(answer), COST))["usage"]
+
+    assert usage["input_tokens_details"]["cached_tokens"] == 8
+    assert usage["output_tokens_details"] == {"reasoning_tokens": 3}
+
+
+def test_failures_have_openais_shape_and_no_end_follows() -> None:
+    tongue = spoken()
+    begun = unfinished(tongue)
+
+    found = events(begun + tongue.failed(not_found()))
+
+    assert found[-1]["error"] == json.loads(tongue.refused(not_found()))["error"]
+    assert (found[-1]["type"], found[-1]["code"]) == ("error", "route_not_found")
+    assert not {"response.completed", "response.incomplete"} & {each["type"] for each in found}
+    assert tongue.waiting("m (starting)") == b": waiting for m (starting)\n\n"
