@@ -191,7 +191,7 @@ async def test_a_stream_that_was_held_open_is_told_by_an_event(daemon: FakeOllam
         reply = await rig.ask(body=chat("smollm2:135m", text=LONG, stream=True))
 
     assert reply.status == 200
-    assert reply.body.startswith(b": waiting for")
+    assert reply.body.startswith(b": waiting for * (loading)\n\n")
     assert reply.events[-1]["error"]["code"] == "context_length_exceeded"
     assert re.findall(r"\d+", reply.events[-1]["error"]["message"]) == ["400", "805"]
     assert reply.is_cut
@@ -294,11 +294,12 @@ async def test_an_answer_carries_the_name_that_the_client_used(daemon: FakeOllam
     assert {event["model"] for event in stream.events if event != "[DONE]"} == {name}
 
 
-async def test_real_tags_are_listed_once(daemon: FakeOllama) -> None:
+async def test_real_tags_are_listed_once_and_say_whether_they_are_in_memory(daemon: FakeOllama) -> None:
+    await ask(daemon.url, "POST", "/api/chat", {"model": "toolm"}, {"host": "localhost"})
     async with gateway(daemon) as rig:
-        names = [entry["id"] for entry in (await rig.ask("/v1/models")).json["data"]]
+        listed = [(entry["id"], entry["state"]) for entry in (await rig.ask("/v1/models")).json["data"]]
 
-    assert names == ["mymodel:latest", "smollm2:135m", "toolm:latest"]
+    assert listed == [("mymodel:latest", "sleeping"), ("smollm2:135m", "sleeping"), ("toolm:latest", "ready")]
 
 
 async def test_parameters_without_effect_are_named(daemon: FakeOllama) -> None:
