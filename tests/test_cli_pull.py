@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 from tests.cli import run
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama_models import Model
+from tests.ollama_rig import Threaded
 from tests.serving import Gateway, running, until
 
 CONFIG = """
@@ -23,29 +22,15 @@ models:
 """
 
 
+def stock(daemon: FakeOllama) -> None:
+    """What can be pulled."""
+    daemon.store.registry["big:7b"] = Model("big:7b", size=4_000_000_000)
+
+
 @pytest.fixture
 def daemon() -> Iterator[FakeOllama]:
-    """In a loop of its own: the command line is a process that the test waits for."""
-    ready: threading.Event = threading.Event()
-    made: list[FakeOllama] = []
-    stopped: list[asyncio.Event] = []
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    async def serve() -> None:
-        async with FakeOllama() as double:
-            double.store.registry["big:7b"] = Model("big:7b", size=4_000_000_000)
-            made.append(double)
-            stopped.append(asyncio.Event())
-            loops.append(asyncio.get_running_loop())
-            ready.set()
-            await stopped[0].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(20)
-    yield made[0]
-    loops[0].call_soon_threadsafe(stopped[0].set)
-    thread.join(20)
+    with Threaded(stock) as threaded:
+        yield threaded.daemon
 
 
 @pytest.fixture
