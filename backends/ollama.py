@@ -102,8 +102,11 @@ class Ollama:
         turns = asyncio.Semaphore(SHOWN_AT_ONCE)
 
         async def look(name: str, digest: str) -> None:
-            async with turns:
-                reply = await self._control.ask(f"{root}/api/show", timeout_s=PROBE_S, body={"model": name})
+            try:
+                async with turns:
+                    reply = await self._control.ask(f"{root}/api/show", timeout_s=PROBE_S, body={"model": name})
+            except BackendError:
+                return  # the next probe asks again; the daemon is there all the same
             facts = shown(self._config, name, reply.json()) if reply.status == 200 else None
             if facts is not None:
                 self._facts[name, digest] = facts

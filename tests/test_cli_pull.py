@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.cli import run
@@ -51,6 +52,8 @@ def test_a_model_is_fetched_with_a_bar_and_served_at_once(gateway: Gateway, tmp_
     assert "4.0/4.0 GB" in ended.out
     assert ended.out.rstrip().endswith("success") or "success" in ended.out
     assert daemon.store.find("big:7b")
+    listed = f"{gateway.url}/v1/models"
+    until(lambda: "big:7b" in httpx.get(listed, trust_env=False).text)
 
 
 def test_what_the_daemon_says_of_a_failure_is_shown(gateway: Gateway, tmp_path: Path) -> None:

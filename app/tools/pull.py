@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -22,22 +23,24 @@ def pull(
     state: StateOption = None,
 ) -> None:
     """Make an Ollama daemon of the running gateway fetch a model."""
-    url = _url(call("GET", "/admin/status", state)["health"]["backends"], backend)
+    daemon = _daemon(call("GET", "/admin/status", state)["health"]["backends"], backend)
     import httpx
     import ollama
 
     # No time limit: a line comes now and then while gigabytes do, and none while the daemon checks them.
     try:
-        with ollama.Client(host=url, timeout=None, trust_env=False) as client:
+        with ollama.Client(host=str(daemon["url"]), timeout=None, trust_env=False) as client:
             _show(name, client.pull(name, stream=True))
     except ollama.ResponseError as exc:
         fail(f"{name}: {exc.error}")
     except (ConnectionError, httpx.HTTPError) as exc:
         fail(f"{name}: the daemon cannot be reached or broke off ({type(exc).__name__}).")
+    # One that runs is only looked at by that: the model is in the list at once.
+    call("POST", f"/admin/backends/{quote(str(daemon['name']), safe='')}/start", state)
 
 
-def _url(backends: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
-    """Where the daemon listens."""
+def _daemon(backends: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
+    """The one that is meant, while it serves."""
     daemons = {str(each["name"]): each for each in backends if each["kind"] == "ollama"}
     if wanted is not None and wanted not in daemons:
         fail(f"'{wanted}' is not an Ollama backend here (known: {', '.join(daemons) or 'none'}).")
@@ -48,7 +51,7 @@ def _url(backends: Sequence[Mapping[str, Any]], wanted: str | None) -> str:
     chosen = daemons[wanted if wanted is not None else next(iter(daemons))]
     if chosen["state"] != "ready":
         fail(f"{chosen['name']}: {chosen['state']}: {chosen['reason'] or 'start it with `modelport start`'}")
-    return str(chosen["url"])
+    return chosen
 
 
 def _show(name: str, lines: Iterator[ProgressResponse]) -> None:
