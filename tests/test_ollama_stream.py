@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.dialects.openai import Reader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed, Rejected
 from backends.ollama_answer import Head
 from backends.ollama_request import Translated
@@ -213,3 +214,33 @@ def test_times_are_known_at_the_end() -> None:
         (0.000785, 0.007509, 0.046348), rel=1e-3
     )
     assert set(reader.timings.headers()) == {"x-modelport-load-ms", "x-modelport-prompt-ms", "x-modelport-generate-ms"}
+
+
+# -- the daemon's `/v1`, read as any OpenAI engine's
+
+
+V1_STREAMS = {
+    one.name: one.answer.encode()
+    for one in transcripts().values()
+    if one.type == "text/event-stream" and one.path in ("/v1/chat/completions", "/v1/completions")
+}
+
+
+def read(*pieces: bytes) -> tuple[bytes, Any, str | None]:
+    """What the relay passes on, what it counts, and what ended it."""
+    reader = Reader("ollama", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    events = b"".join(reader.feed(piece) for piece in pieces)
+    try:
+        return events + reader.end(), reader.settle(), None
+    except BackendError as exc:
+        return events, reader.settle(), type(exc).__name__
+
+
+@pytest.mark.parametrize("name", V1_STREAMS)
+def test_every_recorded_stream_of_events_cut_anywhere_is_read_the_same(name: str) -> None:
+    data = V1_STREAMS[name]
+    whole = read(data)
+
+    for cut in range(1, len(data)):
+        assert read(data[:cut], data[cut:]) == whole, cut
+    assert (whole[2] == "Disconnected") is (name[:3] in ("232", "236"))
