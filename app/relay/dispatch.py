@@ -132,7 +132,7 @@ class Dispatcher:
         if plan.extras or plan.dropped or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers())
-        job.waits_for(lambda: self._backend(target))
+        job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)
