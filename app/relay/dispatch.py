@@ -122,7 +122,7 @@ class Dispatcher:
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         backend = self._backend(target)
         body = plan.edited(target.model, asks_usage=hides, kind=backend.kind)
-        if plan.extras or plan.dropped:
+        if plan.extras:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1]])
         call = Call("POST", plan.operation.path, body, request.engine_headers())
         job.waits_for(backend)

@@ -59,7 +59,6 @@ def shown(table: Table, found: Resolved) -> dict[str, Any]:
         "template": "",
         "details": _details(table, found.name),
         "model_info": {},
-        "capabilities": ["completion"],
         "modified_at": _time(table.created),
     }
 
