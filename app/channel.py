@@ -25,10 +25,12 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
 class InFlight(msgspec.Struct, tag="in_flight", frozen=True):
     """relay → supervisor: leases held now, as absolute counts; only what changed. Key: (backend, generation).
 
-    A request that waits for an engine to start counts under generation 0.
+    A request that waits for an engine to start counts under generation 0. `returned` are the starts of which a lease
+    came back since the last report: where one request follows another at once, no count ever falls.
     """
 
     counts: tuple[tuple[str, int, int], ...]
+    returned: tuple[tuple[str, int], ...] = ()
 
 
 class Applied(msgspec.Struct, tag="applied", frozen=True):
@@ -38,14 +40,15 @@ class Applied(msgspec.Struct, tag="applied", frozen=True):
 
 
 class Wanted(msgspec.Struct, tag="wanted", frozen=True):
-    """relay → supervisor: a request needs this backend; answer when it serves or when it is known that it won't."""
+    """relay → supervisor: a request needs this backend; answer when it serves and may have it, or when it is known
+    that it won't."""
 
     seq: int
     backend: str
 
 
 class Unwanted(msgspec.Struct, tag="unwanted", frozen=True):
-    """relay → supervisor: nobody waits for that any more."""
+    """relay → supervisor: nobody waits for that any more; or, after the answer, the request that it was for is over."""
 
     seq: int
 
@@ -64,10 +67,16 @@ class Publish(msgspec.Struct, tag="publish", frozen=True):
 
 
 class Answer(msgspec.Struct, tag="answer", frozen=True):
-    """supervisor → relay: the end of a `Wanted`. When it is ready, the table that says so was published before."""
+    """supervisor → relay: the end of a `Wanted`. When it is ready, the table that says so was published before.
+
+    `is_admitted`: the request counts against the engine's limit until `Unwanted`. `is_full`: it serves, and has no
+    place for the request.
+    """
 
     seq: int
     is_ready: bool
+    is_admitted: bool = False
+    is_full: bool = False
     reason: str | None = None
     retry_after_s: float = 5.0
 

@@ -61,6 +61,8 @@ def problem(error: backend.BackendError) -> Problem:
     """The one translation of an engine's failure."""
     if isinstance(error, backend.Rejected):
         return Problem(error.status, error.code, error.message, type_=error.type, param=error.param)
+    if isinstance(error, backend.Unsupported):
+        return Problem(400, "not_supported", error.message, param=error.param)
     status, code, may_retry = _row(error)
     headers = {"x-should-retry": "true" if may_retry else "false"}
     if status in (429, 503):
@@ -72,7 +74,8 @@ def problem(error: backend.BackendError) -> Problem:
 
 def outcome(error: backend.BackendError) -> str:
     """The failure as a metric's label: one of a fixed set, so never the code that an engine made up."""
-    return "engine_rejected" if isinstance(error, backend.Rejected) else _row(error)[1]
+    is_refusal = isinstance(error, backend.Rejected | backend.Unsupported)
+    return "engine_rejected" if is_refusal else _row(error)[1]
 
 
 def _row(error: backend.BackendError) -> tuple[int, str, bool]:

@@ -64,6 +64,7 @@ class Metrics:
             (*_REQUEST, "gen_ai_token_type"),
             buckets=_TOKENS,
         )
+        self._phases = _phases(registry)
         self._overhead = histogram(
             "modelport_overhead_seconds",
             "The gateway's own part: from a request's last header byte until it goes to a first engine, without waits.",
@@ -94,6 +95,7 @@ class Metrics:
         )
         self._bound: dict[tuple[str, str, str], Children] = {}
         self._errors: dict[tuple[str, str, str, str], Histogram] = {}
+        self._spent: dict[tuple[str, str, str, str], Histogram] = {}
 
     def of(self, operation: str, model: str, backend: str) -> Children:
         """The bound series of one operation, model label and backend."""
@@ -121,6 +123,24 @@ class Metrics:
             found = self._errors[labels] = self._duration.labels(*labels)
         return found
 
+    def phase(self, operation: str, model: str, backend: str, phase: str) -> Histogram:
+        """The series of one phase."""
+        labels = (operation, model, backend, phase)
+        found = self._spent.get(labels)
+        if found is None:
+            found = self._spent[labels] = self._phases.labels(*labels)
+        return found
+
     def attempt(self, backend: str, outcome: str) -> Counter:
         """The counter of one outcome: `ok` or the error's code."""
         return self._attempts.labels(backend, outcome)
+
+
+def _phases(registry: CollectorRegistry) -> Histogram:
+    return Histogram(
+        "modelport_engine_phase_seconds",
+        "What an engine says it spent on one request, by phase (load, prompt, generate). Ollama says it.",
+        (*_REQUEST, "phase"),
+        buckets=_SECONDS,
+        registry=registry,
+    )

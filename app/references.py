@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from app.complaints import nearest
 from app.document import Place
+from backends.config import RemoteConfig
+from backends.contradictions import contradictions
 
 if TYPE_CHECKING:
     from app.config import Config, ModelConfig
 
 Problem = tuple[Place, str]
+MOST_ADDRESSES = 64  # of one name
 
 
 def is_loopback(host: str) -> bool:
@@ -45,7 +48,10 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     found += _aliases(config, models)
     found += _cycles(config)
     found += _keys(config, models, known)
+    found += _remotes(config)
     found += _replicas(config, backends)
+    for name, backend in config.backends.items():
+        found += [(("backends", name, key), text) for key, text in contradictions(backend)]
     found += _adapters(config, models, aliases)
     default = config.default_model
     if default is not None and default not in known:
@@ -125,9 +131,27 @@ def _adapters(config: Config, models: Sequence[str], aliases: Collection[str]) -
             owners.setdefault(name, backend)
 
 
+def _remotes(config: Config) -> Iterator[Problem]:
+    for name, backend in config.backends.items():
+        if not isinstance(backend, RemoteConfig):
+            continue
+        place: Place = ("backends", name)
+        if (backend.url is None) is (not backend.urls):
+            yield place, "needs either `url` or `urls`" + (", not both" if backend.urls else "")
+        elif backend.addresses is not None and backend.url is None:
+            yield (*place, "addresses"), "are those of one `url`"
+        for key in ("urls", "addresses"):
+            found = getattr(backend, key)
+            for index, each in enumerate(found if isinstance(found, tuple) else ()):
+                if each in found[:index]:
+                    yield (*place, key, index), f"'{each}' is there twice"
+
+
 def _replicas(config: Config, backends: Sequence[str]) -> Iterator[Problem]:
     for name, backend in config.backends.items():
         count: int = getattr(backend, "replicas", 1)
+        if isinstance(backend, RemoteConfig):
+            count = MOST_ADDRESSES if backend.addresses == "dns" else len(backend.engines())
         for taken in {f"{name}#{number}" for number in range(2, count + 1)} & set(backends):
             yield ("backends", taken), f"is the name of a replica of '{name}'"
 

@@ -9,6 +9,7 @@ import msgspec
 
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 from backends.base import State
+from backends.ollama_names import full_name
 
 NEAREST = 5
 
@@ -58,9 +59,7 @@ def _has(backend: Backend | None, name: str) -> bool:
         return False
     if not backend.is_strict:
         return True
-    wanted = name.lower()
-    names = {known.lower() for known in backend.models or ()}
-    return wanted in names or f"{wanted}:latest" in names
+    return full_name(name) in map(full_name, backend.models or ())
 
 
 def order(table: Table, model: Model, in_flight: Callable[[str], int], dice: Callable[[], float]) -> Iterator[Target]:
@@ -135,14 +134,14 @@ def visible(table: Table, key: Key | None) -> dict[str, str]:
     """Public names this key may use → their backend; models behind wildcards under their shortest public name, once."""
     served = {name: model for name, model in table.models.items() if model.targets and may_use(key, name)}
     names = {name: model.targets[0].backend for name, model in served.items()}
-    listed = {(t.backend, t.model) for model in served.values() for t in model.targets}
+    listed = {(t.backend, full_name(t.model)) for model in served.values() for t in model.targets}
     for wildcard in sorted(table.wildcards, key=lambda w: len(w.prefix)):
         for part in _listed(table.backends, wildcard):
             name = f"{wildcard.prefix}{part}"
-            if name in table.models or (wildcard.backend, part) in listed or not may_use(key, name):
+            if name in table.models or (wildcard.backend, full_name(part)) in listed or not may_use(key, name):
                 continue
             if _leads_there(table, name, wildcard):
-                listed.add((wildcard.backend, part))
+                listed.add((wildcard.backend, full_name(part)))
                 names[name] = wildcard.backend
     return names
 

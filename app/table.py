@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from backends.base import Endpoint, State
+from backends.base import Endpoint, ModelFacts, State
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -40,7 +40,9 @@ class Backend(msgspec.Struct, frozen=True):
     `endpoint` is None while it does not serve; `can_start`: asking for it (`wanted`) may make it serve.
     `models` are the names the engine itself lists, None when unknown; `is_strict`: a name that is not among them does
     not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
-    name → why it has it not, None for one that it has.
+    name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
+    to be admitted (`wanted`) although it serves.
+    `facts` are of the models of a daemon that has many.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Backend(msgspec.Struct, frozen=True):
     is_strict: bool = False
     retry_after_s: float = 5.0
     adapters: dict[str, str | None] = {}
+    is_limited: bool = False
+    facts: dict[str, ModelFacts] = {}
 
 
 class Key(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -29,6 +29,29 @@ class Usage(enum.StrEnum):
     TRY = "try"  # as ASK, and never again once the engine answers 400 naming stream_options
 
 
+class Dialect(enum.StrEnum):
+    """What an engine speaks on the data path."""
+
+    OPENAI = "openai"
+    OLLAMA = "ollama"  # the daemon's own API; translated by backends/ollama_request.py, _answer.py and _stream.py
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """One model of a daemon that has many: what every request for it is sent with, and what is known of it.
+
+    `num_ctx` is the one context length it is ever asked for (another one would make the daemon load it anew), None
+    while it is not known. `keep_alive_s`: how long the daemon keeps it after a request; negative: for ever, None: as
+    the daemon is set. `abilities` are the daemon's words ("completion", "tools", "thinking", …), None when it did not
+    say. `memory_bytes`: while it is loaded, as far as the daemon says.
+    """
+
+    num_ctx: int | None = None
+    keep_alive_s: float | None = None
+    abilities: tuple[str, ...] | None = None
+    is_loaded: bool = False
+    memory_bytes: int = 0
+
+
 class Timeouts(msgspec.Struct, frozen=True):
     """How long the data path waits for an engine, in seconds."""
 
@@ -41,9 +64,13 @@ class Endpoint(msgspec.Struct, frozen=True):
     """Where one start of one engine is spoken to. Survives pickling and msgpack.
 
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
-    `unix:/path/to.sock` (paths are then taken from the root). `headers` are added to every request and hold the
+    `unix:/path/to.sock` (paths are then taken from the root); where the `dialect` is Ollama's it is the daemon's root.
+    `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
-    means that the request was not read (docs/decisions.md, "Retries").
+    means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
+    only while it streams, so a whole answer is asked for as a stream and put together (app/dialects/assemble.py).
+    `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
+    in TLS.
     """
 
     engine: str
@@ -53,6 +80,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     is_ours: bool = False
     usage: Usage = Usage.TRY
+    gathers: bool = False
+    dial: str | None = None
+    dialect: Dialect = Dialect.OPENAI
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.engine}#{self.generation} {self.address}>"
@@ -67,12 +97,14 @@ def exit_in_words(code: int, tail: Sequence[str]) -> str:
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` turns its exit code and the last lines it printed into one sentence fit for a client.
+    `explain` turns its exit code and the last lines it printed into one sentence fit for a client. `secrets` are values
+    that its log must not show.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     explain: Callable[[int, Sequence[str]], str] = exit_in_words
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +113,14 @@ class Need:
 
     `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
     the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
+    `is_guess`: nobody has said how much host memory it takes, so that alone is no reason to refuse it.
     """
 
     memory_gb: float = 0.0
     gpus: int = 0
     named: tuple[str, ...] = ()
     share: float = 1.0
+    is_guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +129,8 @@ class Probe:
 
     `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
     requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
-    when it has no such numbers.
+    when it has no such numbers. `facts`: of an engine with many models, by their full names. `warning`: what its
+    administrator should know.
     """
 
     is_up: bool
@@ -103,6 +138,29 @@ class Probe:
     models: tuple[str, ...] | None = None
     in_flight: int | None = None
     progress: tuple[float, ...] | None = None
+    facts: Mapping[str, ModelFacts] = field(default_factory=dict)
+    warning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a download is: in words for a client, and in bytes."""
+
+    told: str
+    done_bytes: int
+    total_bytes: int
+
+
+class Fetcher(Protocol):
+    """What an engine needs on this machine before it can be started, and how it comes here."""
+
+    def missing(self) -> Launch | None:
+        """The process that brings it, to be ended with TERM at any time; None when all is here. Blocks shortly."""
+        ...
+
+    def progress(self, tail: Sequence[str]) -> Progress | None:
+        """How far it is, from the last lines that the process printed; None when it has not said."""
+        ...
 
 
 class Sleeper(Protocol):
@@ -142,12 +200,17 @@ class Adapters(Protocol):
 class Engine(Protocol):
     """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
 
-    `is_strict`: the models it lists are all it has, so another name does not exist there. `sleeper` and `adapters` are
-    None when it cannot do that, or is not configured to.
+    `is_strict`: the models it lists are all it has, so another name does not exist there. `fetcher`, `sleeper` and
+    `adapters` are None when it cannot do that, or is not configured to.
     """
 
     name: str
     is_strict: bool
+
+    @property
+    def fetcher(self) -> Fetcher | None:
+        """What must be brought here before `launch`."""
+        ...
 
     @property
     def sleeper(self) -> Sleeper | None:

@@ -3,77 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
-
-from backends.base import Need, Timeouts
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-GB = Annotated[float, Field(gt=0, le=1_000_000)]
-Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
-
-# Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
-_OURS: Final = frozenset(
-    {
-        *("accept-encoding", "content-length", "content-type", "host"),
-        *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
-    }
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
 )
 
-
-# In these sentences `{value}` stands for the value, which is not always shown (app/complaints.py).
-
-
-def _dialled(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-        (host or "").encode("idna")
-    except UnicodeError as exc:
-        raise ValueError("{value} has no host name that can be looked up") from exc
-    except ValueError as exc:
-        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that cannot be") from exc
-    if not host:
-        raise ValueError("{value} names no host")
-    if port == 0:
-        raise ValueError("{value} names port 0, where nobody listens")
-    if not parts.path.isascii():
-        raise ValueError("{value} has a path with characters that must be written as %XX")
-    return url
-
-
-def _credential(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value()
-    if not text:
-        raise ValueError("is empty: give a key, or leave it out")
-    if not (text.isascii() and text.isprintable()) or text != text.strip():
-        raise ValueError("{value} holds a line break, a blank at an end or another character that no header can carry")
-    return key
-
-
-def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError(f"{name!r} is not a header's name: letters, digits and -, without blanks")
-        if name.lower() in _OURS:
-            raise ValueError(f"'{name}' is set by the gateway itself")
-        text = value.get_secret_value()
-        if not re.fullmatch(r"[\t -~\xa1-\xff]*", text) or text != text.strip():
-            raise ValueError(
-                f"the value of '{name}' holds a line break, a blank at an end or another character that no header can "
-                "carry (it is not shown)"
-            )
-    return headers
-
-
-Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
-Credential = Annotated[SecretStr, AfterValidator(_credential)]
-Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
+from backends.base import Need, Timeouts
+from backends.fields import GB, Address, Credential, Device, Headers, Seconds, Url, Words
 
 
 class TimeoutsConfig(BaseModel):
@@ -102,6 +43,30 @@ class BackendConfig(BaseModel):
     timeouts: TimeoutsConfig = Field(
         default_factory=TimeoutsConfig, description="How long a request waits for this engine."
     )
+    max_in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that the engine has at the same time; more wait here. Default: `slots` of a llama_cpp, "
+        "`num_parallel` and at least 4 of ollama, no limit for the others.",
+    )
+    max_waiting: int = Field(
+        256,
+        ge=0,
+        le=1_000_000,
+        description="Requests that may wait for its start (more are answered 503), and for a place (429).",
+    )
+    max_wait_s: Seconds | None = Field(
+        None, description="A wait longer than this, or expected to be, is refused; default: `server.wait_s`."
+    )
+
+    def limit(self) -> int | None:
+        """Requests that it has at the same time; None: as many as come."""
+        return self.max_in_flight
+
+    def as_managed(self) -> ManagedConfig | None:
+        """The same, where it is about a process that we run."""
+        return None
 
 
 class ManagedConfig(BackendConfig):
@@ -126,12 +91,6 @@ class ManagedConfig(BackendConfig):
     )
     pinned: bool = Field(False, description="Never stopped to make room for another engine.")
     replicas: int = Field(1, ge=1, le=64, description="Independent engines of this one entry that share its requests.")
-    max_waiting: int = Field(
-        256, ge=0, le=1_000_000, description="Requests that may wait for its start; more are answered 503."
-    )
-    max_wait_s: Seconds | None = Field(
-        None, description="A wait longer than this, or expected to be, is a 503; default: `server.wait_s`."
-    )
     start_stall_s: Seconds = Field(
         300.0, description="A start that neither prints nor reads nor writes for so long is ended and counts as failed."
     )
@@ -140,10 +99,23 @@ class ManagedConfig(BackendConfig):
         description="Requests run and nothing moves for so long: a test token, and a restart when that fails too.",
     )
 
+    @property
+    def named_devices(self) -> tuple[str, ...]:
+        """The GPUs as they are written under `devices`, for all replicas together; empty: any."""
+        return () if self.devices == "auto" else tuple(str(device) for device in self.devices)
+
+    def gpus_each(self) -> int | None:
+        """GPUs that one engine uses; None: as many as are named for it."""
+        return None
+
+    def as_managed(self) -> ManagedConfig | None:
+        """The same, where it is about a process that we run."""
+        return self
+
     def need(self) -> Need:
         """What one start takes of the machine."""
-        named = () if self.devices == "auto" else tuple(str(device) for device in self.devices)
-        return Need(memory_gb=self.memory_gb or 0.0, gpus=len(named), named=named)
+        named = self.named_devices
+        return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
 
     def workers(self) -> int:
         """Processes of one start that exchange data through shared memory; 1: none."""
@@ -186,26 +158,18 @@ class LlamaCppConfig(ManagedConfig):
     )
     task: Literal["generate", "embed"] = Field("generate", description="What the model does: text or embeddings.")
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
-    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the engine.")
+    slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
+
+    def limit(self) -> int:
+        """Its slots, unless more are to wait in the engine."""
+        return self.max_in_flight or self.slots
 
     def need(self) -> Need:
         """Host memory; a GPU where layers are to be on one."""
         need = super().need()
         return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)
-
-
-def _words(value: object) -> object:
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-# A command line: a list of words, or one text that a shell would cut into these words.
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_words),
-    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
-]
 
 
 class VllmConfig(AdaptableConfig):
@@ -282,28 +246,96 @@ class VllmConfig(AdaptableConfig):
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
-    def need(self) -> Need:
-        """A GPU for each worker on this machine; whole ones, unless their share is given. Ray places its own."""
-        need = super().need()
+    def gpus_each(self) -> int | None:
+        """One for each worker on this machine; Ray places its own."""
+        if self.distributed_executor_backend == "ray":
+            return None
         workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
-        gpus = 0 if self.distributed_executor_backend == "ray" else max(1, workers // self.nnodes)
-        share = self.gpu_memory_utilization or 1.0
-        return dataclasses.replace(need, gpus=need.gpus if need.named else gpus, share=share)
+        return max(1, workers // self.nnodes)
+
+    def need(self) -> Need:
+        """Whole GPUs, unless their share is given."""
+        return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
 
 
 class RemoteConfig(BackendConfig):
-    """An OpenAI-compatible endpoint that somebody else runs."""
+    """An OpenAI-compatible endpoint that somebody else runs, or several of one model: `url` or `urls`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["urls"]}]})
 
     kind: Literal["remote"]
-    url: Url = Field(description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    url: Url | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    urls: tuple[Url, ...] = Field((), description="Several instead, which share the requests.")
+    addresses: Literal["dns"] | tuple[Address, ...] | None = Field(
+        None,
+        description="Where the host of `url` is, each address an engine of its own; `dns`: as its name has them.",
+    )
     api_key: Credential | None = Field(
         None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
     )
     headers: Headers = Field(default_factory=dict, description="More headers to send.")
 
+    @property
+    def base_url(self) -> str:
+        """The first of them."""
+        return (self.url or self.urls[0]).rstrip("/")
 
-class OllamaConfig(BackendConfig):
-    """An Ollama daemon that somebody else runs."""
+    def engines(self) -> tuple[RemoteConfig, ...]:
+        """Each engine with a configuration of its own."""
+        if self.urls:
+            return tuple(self.model_copy(update={"url": url, "urls": ()}) for url in self.urls)
+        if isinstance(self.addresses, tuple) and self.addresses:
+            return tuple(self.model_copy(update={"addresses": (address,)}) for address in self.addresses)
+        return (self,)
+
+
+class OllamaConfig(ManagedConfig):
+    """An Ollama daemon: one that somebody else runs, or, where it is `managed`, one of ours."""
 
     kind: Literal["ollama"]
     url: Url = Field("http://127.0.0.1:11434", description="Where the daemon listens, without `/v1`.")
+    managed: bool = Field(False, description="Start a daemon of our own, on a free port; `url` is not used then.")
+    command: Words = Field(("ollama",), min_length=1, description="How a managed daemon's program is called.")
+    models_folder: str | None = Field(
+        None, min_length=1, description="Where a managed daemon keeps its models; default: where Ollama does."
+    )
+    num_parallel: int = Field(
+        1, ge=1, le=1024, description="Requests that a model works on at the same time (OLLAMA_NUM_PARALLEL)."
+    )
+    num_ctx: int | None = Field(
+        None, ge=16, description="Tokens of context of each model; default: its Modelfile's, else the model's own."
+    )
+    num_ctx_by_model: dict[Annotated[str, Field(min_length=1, max_length=256)], Annotated[int, Field(ge=16)]] = Field(
+        default_factory=dict, description="The same for single models, by the daemon's names."
+    )
+    max_num_ctx: int = Field(
+        8192, ge=16, description="The most tokens of context where neither the file nor the Modelfile names any."
+    )
+    keep_alive_s: float | None = Field(
+        None,
+        ge=-1,
+        le=31_536_000,
+        description="Idle for so long, a model is unloaded; -1: never. Default: as the daemon is set, or "
+        "`unload_after_s`.",
+    )
+
+    @model_validator(mode="after")
+    def _only_where_managed(self) -> Self:
+        given = self.model_fields_set & {"command", "models_folder", *ManagedConfig.__annotations__}
+        if given and not self.managed:
+            raise ValueError(f"'{min(given)}' is for a daemon that the gateway runs: add `managed: true`")
+        return self
+
+    def as_managed(self) -> ManagedConfig | None:
+        """The same, where it is about a process that we run."""
+        return self if self.managed else None
+
+    def limit(self) -> int:
+        """A daemon queues without end once a model is warm, so it has a limit; it may work on several models."""
+        return self.max_in_flight or max(4, self.num_parallel)
+
+    def idle_s(self) -> float | None:
+        """How long the daemon is to keep a model after a request; negative: for ever, None: as it is set."""
+        if self.keep_alive_s is not None:
+            return self.keep_alive_s
+        return self.unload_after_s if self.managed else None

@@ -49,11 +49,12 @@ class Control:
         *,
         timeout_s: float,
         body: object = None,
+        dial: str | None = None,
     ) -> Reply:
-        """GET, or POST when there is a body. BackendError when no whole answer came."""
+        """GET, or POST when there is a body. BackendError when no whole answer came. `dial`: as of an Endpoint."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._ask(url, headers, timeout_s, body)
+                return await self._ask(url, headers, timeout_s, body, dial)
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TimedOut(self._engine, f"it did not answer within {timeout_s:g} s") from exc
         except httpx.ConnectError as exc:
@@ -63,14 +64,21 @@ class Control:
         except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
             raise NotTaken(self._engine, f"its address or headers cannot be used ({type(exc).__name__})") from exc
 
-    async def _ask(self, url: str, headers: Mapping[str, str], timeout_s: float, body: object) -> Reply:
+    async def _ask(
+        self, url: str, headers: Mapping[str, str], timeout_s: float, body: object, dial: str | None
+    ) -> Reply:
         if self._context is None and url.startswith("https:"):
             self._context = await asyncio.to_thread(ssl.create_default_context)
+        named = httpx.URL(url)
         sent = {"accept-encoding": "identity", **headers}
+        where, tls = named, {}
+        if dial is not None:
+            sent["host"] = named.netloc.decode("ascii")
+            where, tls = named.copy_with(host=dial), {"sni_hostname": named.raw_host.decode("ascii")}
         # No proxy from the environment: the data path takes none either.
         async with (
             httpx.AsyncClient(verify=self._context or False, trust_env=False, timeout=timeout_s) as client,
-            client.stream("GET" if body is None else "POST", url, headers=sent, json=body) as answer,
+            client.stream("GET" if body is None else "POST", where, headers=sent, json=body, extensions=tls) as answer,
         ):
             pieces = bytearray()
             async for piece in answer.aiter_raw():

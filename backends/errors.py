@@ -5,7 +5,8 @@ BackendError
 │  ├─ Unreachable    no connection: refused, unresolvable, TLS, or closed before our first byte
 │  ├─ Stale          the endpoint belongs to an engine start that is over
 │  ├─ NotReady       the engine's own complete 503, or it is not running
-│  └─ Saturated      the engine's own complete 429
+│  ├─ Saturated      the engine's own complete 429
+│  └─ Unsupported    the engine cannot do what the request asks for
 └─ Taken             the engine may have it; it is never sent again
    ├─ Disconnected   the connection ended before the answer did
    ├─ TimedOut       nothing came within the time allowed
@@ -58,6 +59,14 @@ class NotReady(NotTaken):
 
 class Saturated(NotTaken):
     """The engine is full (its own 429)."""
+
+
+class Unsupported(NotTaken):
+    """The engine cannot do what the request asks for, and another one may: a 400 when there is none."""
+
+    def __init__(self, engine: str, message: str, *, param: str | None = None) -> None:
+        super().__init__(engine, message)
+        self.param = param
 
 
 class Taken(BackendError):

@@ -115,6 +115,22 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetching:
+    """What it needs is on its way here."""
+
+    generation: int
+    told: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What it needs is here. `is_news`: something had to be brought."""
+
+    generation: int
+    is_news: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
@@ -134,6 +150,8 @@ Event = (
     | WarmedUp
     | WarmUpFailed
     | Exited
+    | Fetching
+    | Fetched
     | Tick
 )
 
@@ -141,6 +159,13 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class Spawn:
     """Make the process of this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Bring here what it needs for its next start, and say how that went."""
 
     generation: int
 
@@ -194,4 +219,4 @@ class Kill:
     """KILL to all of it."""
 
 
-Action = Spawn | WarmUp | Sleep | WakeUp | Watch | Unwatch | Drain | Terminate | Kill
+Action = Fetch | Spawn | WarmUp | Sleep | WakeUp | Watch | Unwatch | Drain | Terminate | Kill

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
 
 from backends.base import Endpoint
 from backends.connection import Connection
@@ -15,6 +18,45 @@ _BUFFER_BYTES = 256 * 1024
 _LINGER_S = 1.0
 
 
+class Timings(msgspec.Struct, frozen=True):
+    """Where an engine says the time went, in seconds; None for what it did not say."""
+
+    load_s: float | None = None
+    prompt_s: float | None = None
+    generate_s: float | None = None
+
+    def phases(self) -> dict[str, float]:
+        """Those that are known."""
+        found = {"load": self.load_s, "prompt": self.prompt_s, "generate": self.generate_s}
+        return {name: seconds for name, seconds in found.items() if seconds is not None}
+
+    def headers(self) -> dict[str, str]:
+        """For the client of a whole answer, in milliseconds."""
+        return {f"x-modelport-{name}-ms": f"{seconds * 1000:.1f}" for name, seconds in self.phases().items()}
+
+
+class Answer(Protocol):
+    """An answer in OpenAI's words, from whatever engine; the members are those of Exchange.
+
+    `notes` are headers that the client's answer is to carry, `timings` what the engine said of its time: both are
+    complete once the answer is.
+    """
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def notes(self) -> Mapping[str, str]: ...
+    @property
+    def timings(self) -> Timings | None: ...
+    async def read(self, limit_bytes: int) -> bytes: ...
+    async def pump(self, sink: Callable[[bytes], bool]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def linger(self) -> None: ...
+
+
 class Exchange:
     """An answer that is on its way. Close it in every case; closing is synchronous and may be repeated."""
 
@@ -24,6 +66,8 @@ class Exchange:
         self.endpoint = endpoint
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.notes: Mapping[str, str] = {}
+        self.timings: Timings | None = None
         self._connection = connection
         self._done = done
         self._address = address

@@ -22,12 +22,17 @@ _GIB: Final = 2**30 / 1e9
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Measured at one start, in GB. `resident_gb`: host memory of all its processes, shared pages counted once."""
+    """Measured at one start, in GB. `resident_gb`: host memory of all its processes, shared pages counted once.
+
+    `device_gb`: how much more of its GPUs was in use afterwards. `weights_gb`, `kv_gb` and `kv_tokens` are what the
+    engine said itself.
+    """
 
     resident_gb: float | None = None
     weights_gb: float | None = None
     kv_gb: float | None = None
     kv_tokens: int | None = None
+    device_gb: float | None = None
 
 
 def weights_gb(config: BackendConfig) -> float | None:

@@ -22,7 +22,7 @@ import sys
 import time
 
 ORPHAN_GRACE_S = 2.0  # for an engine whose supervisor died; everything is to be gone within 5 s
-TIDY_S = 2.0  # for Python's resource tracker to remove what its dead have left, which nobody else can tell
+TIDY_S = 2.0  # for Python's resource tracker to remove what its dead have left, from the last death on: none else can
 LOOK_S = 5.0  # between looks at what shared memory the engine has; what it has at its end is seen then
 SHARED = "/dev/shm/"  # noqa: S108 - where the system has shared memory, not a place for temporary files
 _PR_SET_PDEATHSIG = 1
@@ -222,15 +222,17 @@ class Guard:
                 self._say(f"exited {os.waitstatus_to_exitcode(status)}")
 
     def _kill_all(self) -> None:
-        """KILL until there is no child; trackers, which then end by themselves, only after a while."""
+        """KILL until there is no child; trackers, which end by themselves once they are alone, only after a while."""
         if not IS_LINUX:
             self._signal(signal.SIGKILL)
         pause_s = 0.01
-        tidy_at = time.monotonic() + TIDY_S
+        tidy_at = 0.0
         while True:
-            for pid in descendants(os.getpid()):
-                if time.monotonic() < tidy_at and is_tracker(pid):
-                    continue
+            below = descendants(os.getpid())
+            others = [pid for pid in below if not is_tracker(pid)]
+            if others or not tidy_at:
+                tidy_at = time.monotonic() + TIDY_S
+            for pid in others if time.monotonic() < tidy_at else below:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             if not self._reap():

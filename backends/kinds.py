@@ -6,6 +6,7 @@ Not in `backends/__init__`: the data path imports `backends.base`, and must not 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -31,8 +32,11 @@ def kind_of(config: BackendConfig) -> str:
     return next(kind for kind, (config_class, _) in KINDS.items() if isinstance(config, config_class))
 
 
-def engine(name: str, config: BackendConfig, drain_s: float = 30.0) -> Engine:
-    """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM."""
+def engine(name: str, config: BackendConfig, drain_s: float = 30.0, pins: Path | None = None) -> Engine:
+    """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM.
+
+    `pins`: where is remembered which commits of models on the hub it has; without it, it fetches them by itself.
+    """
     if isinstance(config, VllmConfig):
-        return Vllm(name, config, drain_s)
+        return Vllm(name, config, drain_s, pins)
     return KINDS[kind_of(config)][1](name, config)

@@ -7,9 +7,10 @@
                     STOPPING ──Slept──▶ SLEEPING ──wake-up, warm-up
 
 A managed engine is a process of ours: every start has a generation, and there is never a second process before the
-first has exited. Where it needs room (`Policy.is_placed`) it waits for `Placed` before it starts or wakes up. An
-attached engine is somebody else's process: it is only asked how it is, and FAILED means "does not answer now"; asking
-goes on. Time and chance are arguments.
+first has exited. What it needs on this machine is fetched first (`Policy.is_fetched`), with neither room nor deadline,
+by a process that still counts as of the generation before. Where it needs room (`Policy.is_placed`) it waits for
+`Placed` before it starts or wakes up. An attached engine is somebody else's process: it is only asked how it is, and
+FAILED means "does not answer now"; asking goes on. Time and chance are arguments.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from backends.events import (
     Drained,
     Event,
     Exited,
+    Fetch,
+    Fetched,
+    Fetching,
     Kill,
     NotPlaced,
     Placed,
@@ -61,6 +65,7 @@ class Policy:
     """How one engine is treated; times in seconds."""
 
     is_attached: bool = False
+    is_fetched: bool = False  # something may have to be brought here before it starts
     is_placed: bool = False  # it starts when there is room for it
     start_timeout_s: float = 600.0
     stop_grace_s: float = 10.0
@@ -85,6 +90,7 @@ class Lifecycle:
     is_ending: bool = False
     is_draining: bool = False
     is_held: bool = False
+    is_fetching: bool = False  # `has_process` is then of the process that brings what it needs
     is_waiting: bool = False
     is_dozing: bool = False  # it was told to sleep
     is_asleep: bool = False
@@ -153,6 +159,10 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
             if policy.is_attached:
                 return _moved(life, State.FAILED, now, reason), []
             return _end(life, now, reason)
+        case Fetching(generation, told) if generation == life.generation and life.is_fetching:
+            return replace(life, reason=told), []
+        case Fetched(generation) if generation == life.generation and life.has_process:
+            return _fetched(replace(life, has_process=False), event.is_news, now, policy)
         case Exited(generation, reason, jitter) if generation == life.generation and life.has_process:
             return _exited(replace(life, has_process=False), reason, jitter, now, policy)
         case _:
@@ -162,7 +172,7 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
 def _moved(life: Lifecycle, state: State, now: float, reason: str | None, due: float | None = None) -> Lifecycle:
     """The same life in another state; what belonged to the state before is off."""
     moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, silences=0)
-    return replace(moved, is_waiting=False, is_dozing=False)
+    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False)
 
 
 def _is_on_its_way(life: Lifecycle) -> bool:
@@ -194,7 +204,20 @@ def _start(life: Lifecycle, now: float, policy: Policy) -> Step:
 
 
 def _begin(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
-    """Start or wake it, as soon as there is room."""
+    """Start or wake it, as soon as everything is here and there is room."""
+    if policy.is_fetched and not life.is_asleep:
+        fetching = replace(_moved(life, State.STARTING, now, reason), is_fetching=True, has_process=True)
+        return replace(fetching, makes_way=False, ready_at=None), [Fetch(life.generation)]
+    return _enter(life, now, reason, policy)
+
+
+def _fetched(life: Lifecycle, is_news: bool, now: float, policy: Policy) -> Step:
+    if life.state is State.STOPPING:
+        return _after_stop(life, [], now, policy)
+    return _enter(replace(life, is_ending=False), now, None if is_news else life.reason, policy)
+
+
+def _enter(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
     if policy.is_placed:
         return replace(_moved(life, State.STARTING, now, reason), is_waiting=True, makes_way=False), []
     return _wake(life, now, policy) if life.is_asleep else _spawn(life, now, reason, policy)

@@ -46,6 +46,7 @@ class LlamaCpp:
     """Describes one embedded engine and asks it how it is."""
 
     is_strict = False  # it takes any name
+    fetcher: None = None
     sleeper: None = None
     adapters: None = None
 
@@ -78,6 +79,7 @@ class LlamaCpp:
             self._config.timeouts.values(),
             is_ours=True,
             usage=Usage.TIMINGS,
+            gathers=True,
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:

@@ -28,17 +28,19 @@ def bury(mark: str, pid: int | None = None) -> int:
     """
     seen = set() if pid is None else {pid}
     tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
-    while time.monotonic() < end:
+    while (now := time.monotonic()) < end:
         alive = [*marked(mark), *(() if pid is None else _group(pid))]
         seen.update(alive)
-        is_tidying = time.monotonic() < tidy_at and any(map(guard.is_tracker, alive))
+        others = [one for one in alive if not guard.is_tracker(one)]
+        if others:
+            tidy_at = min(now + guard.TIDY_S, end - 1.0)  # a tracker begins when it is alone
+        is_tidying = now < tidy_at and len(others) < len(alive)
         if pid is not None and not is_tidying:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
-        for one in alive:
-            if not (is_tidying and guard.is_tracker(one)):
-                with contextlib.suppress(OSError):
-                    os.kill(one, signal.SIGKILL)
+        for one in others if is_tidying else alive:
+            with contextlib.suppress(OSError):
+                os.kill(one, signal.SIGKILL)
         # Of its group are also those that had died before they could be seen here, and became our children only then.
         groups = () if pid is None else (-pid,)
         if not _reap([*seen, *groups]) and not alive:

@@ -25,6 +25,7 @@ _INHERITED: Final = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_CACHE_HOME"),
         *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HF_HOME", "SYSTEMROOT"),
+        *("HF_HUB_CACHE", "HF_ENDPOINT"),
         *("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
     }
 )
@@ -64,6 +65,10 @@ class Process:
         """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
         moved = pulse.io(guard.descendants(self.guard_pid))
         return None if moved is None else (self._tail.seen_bytes, moved)
+
+    def cpu_s(self) -> float:
+        """Processor time that its processes have used so far. Blocks shortly."""
+        return pulse.cpu_s(guard.descendants(self.guard_pid))
 
     def footprint(self) -> Footprint:
         """What it takes of the machine now. Blocks shortly."""

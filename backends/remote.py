@@ -1,33 +1,41 @@
-"""An OpenAI-compatible endpoint that somebody else runs: only asked whether it is there."""
+"""An OpenAI-compatible endpoint that somebody else runs: only asked whether it is there and, where it is a vLLM, how
+it gets on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from backends import pulse
 from backends.base import Endpoint, Probe, Usage
 from backends.config import RemoteConfig
-from backends.control import Control
+from backends.control import Control, Reply
 from backends.errors import BackendError
-from backends.vllm_metrics import Figures, figures
+from backends.pulse import Pulse
+from backends.vllm_metrics import figures
 
 PROBE_S: Final = 10.0
+STALL_S: Final = 120.0  # with requests in it and none of its counters moving; nobody here can restart it, only avoid it
 
 
 class Remote:
     """Describes one remote endpoint and asks it how it is."""
 
     is_strict = False  # some list only a part
+    fetcher: None = None
     sleeper: None = None
     adapters: None = None
 
-    def __init__(self, name: str, config: RemoteConfig) -> None:
+    def __init__(self, name: str, config: RemoteConfig, now: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self._config = config
         self._control = Control(name)
+        self._now = now
+        self._work: Pulse | None = None
 
     def __repr__(self) -> str:
-        return f"<Remote {self.name} {self._config.url}>"
+        return f"<Remote {self.name} {self._config.base_url}>"
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> None:
         """Nothing: somebody else runs it."""
@@ -37,22 +45,27 @@ class Remote:
         headers = {name.lower(): value.get_secret_value() for name, value in self._config.headers.items()}
         if self._config.api_key is not None:
             headers["authorization"] = f"Bearer {self._config.api_key.get_secret_value()}"
-        address = self._config.url.rstrip("/")
-        return Endpoint(self.name, generation, address, headers, self._config.timeouts.values(), usage=Usage.TRY)
+        addresses = self._config.addresses
+        return Endpoint(
+            self.name,
+            generation,
+            self._config.base_url,
+            headers,
+            self._config.timeouts.values(),
+            usage=Usage.TRY,
+            dial=addresses[0] if isinstance(addresses, tuple) and addresses else None,
+        )
 
     async def probe(self, endpoint: Endpoint) -> Probe:
         """Up when its list of models answers, or when it is there and has none, or no time; a vLLM tells its work."""
         try:
-            reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
+            reply = await self._ask(endpoint, f"{endpoint.address}/models")
         except BackendError as exc:
             return Probe(False, exc.message)
         match reply.status:
             case status if 200 <= status < 300:
                 listed = reply.json()
-                seen = await self._figures(endpoint) if _is_vllm(listed) else None
-                if seen is None:
-                    return Probe(True, models=model_ids(listed))
-                return Probe(True, models=model_ids(listed), in_flight=seen.in_flight, progress=seen.progress)
+                return await self._vllm(endpoint, listed) if _is_vllm(listed) else Probe(True, models=model_ids(listed))
             case 404 | 405 | 429:  # busy is there
                 return Probe(True)
             case 401 | 403:
@@ -60,13 +73,27 @@ class Remote:
             case status:
                 return Probe(False, f"it answers with status {status} when asked for its models")
 
-    async def _figures(self, endpoint: Endpoint) -> Figures | None:
+    async def _vllm(self, endpoint: Endpoint, listed: Any) -> Probe:
+        """A list of models is no proof that its core lives, and a core that lives is none that it works."""
         root = endpoint.address.removesuffix("/v1")
         try:
-            page = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
+            health = await self._ask(endpoint, f"{root}/health")
+            page = await self._ask(endpoint, f"{root}/metrics")
         except BackendError:
-            return None
-        return figures(page.body) if page.status == 200 else None
+            return Probe(True, models=model_ids(listed))  # somebody shows its API only
+        if health.status == 503:
+            return Probe(False, "its core process died")
+        seen = figures(page.body) if page.status == 200 else None
+        if seen is None:
+            return Probe(True, models=model_ids(listed))
+        probe = Probe(True, models=model_ids(listed), in_flight=seen.in_flight, progress=seen.progress)
+        self._work = pulse.felt(self._work, pulse.work(probe), self._now())
+        if self._now() - self._work.since >= STALL_S:
+            return Probe(False, f"it has {seen.in_flight} requests and has done nothing for {STALL_S:g} s")
+        return probe
+
+    async def _ask(self, endpoint: Endpoint, url: str) -> Reply:
+        return await self._control.ask(url, endpoint.headers, timeout_s=PROBE_S, dial=endpoint.dial)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Nothing: its owner pays for every token."""

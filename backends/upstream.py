@@ -45,6 +45,7 @@ class _Route:
     port: int
     unix: str | None
     tls: ssl.SSLContext | None
+    name: str | None  # in its certificate, when it is not the host
     prefix: bytes
     lines: bytes
 
@@ -56,17 +57,18 @@ def route(endpoint: Endpoint) -> _Route:
     lines += b"accept-encoding: identity\r\n"
     if endpoint.address.startswith("unix:"):
         head = b"host: localhost\r\n" + lines
-        return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), None, b"", head)
+        return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), None, None, b"", head)
     url = urlsplit(endpoint.address)
     is_tls = url.scheme == "https"
     host = url.hostname or ""
     port = url.port or (443 if is_tls else 80)
     return _Route(
-        address=f"{url.scheme}://{url.netloc}",
-        host=host,
+        address=f"{url.scheme}://{url.netloc}" + (f" at {endpoint.dial}" if endpoint.dial else ""),
+        host=endpoint.dial or host,
         port=port,
         unix=None,
         tls=ssl.create_default_context() if is_tls else None,
+        name=host if is_tls and endpoint.dial else None,
         prefix=url.path.rstrip("/").encode("ascii"),
         lines=b"host: " + url.netloc.encode("idna" if not url.netloc.isascii() else "ascii") + b"\r\n" + lines,
     )
@@ -176,7 +178,9 @@ class Upstream:
                 if where.unix is not None:
                     _, connection = await loop.create_unix_connection(make, where.unix)
                 else:
-                    _, connection = await loop.create_connection(make, where.host, where.port, ssl=where.tls)
+                    _, connection = await loop.create_connection(
+                        make, where.host, where.port, ssl=where.tls, server_hostname=where.name
+                    )
         except TimeoutError as exc:
             message = f"no connection to it within {endpoint.timeouts.connect_s:g} s"
             raise Unreachable(endpoint.engine, message) from exc

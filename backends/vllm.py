@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from backends.base import Adapters, Endpoint, Launch, Probe, Sleeper, Usage
+from backends.base import Adapters, Endpoint, Fetcher, Launch, Probe, Sleeper, Usage
 from backends.config import VllmConfig
 from backends.control import Control, Reply
 from backends.errors import BackendError, EngineFailed, NotReady
+from backends.hub import Hub, is_repository, secrets_in
 from backends.process import inherited
 from backends.remote import model_ids
 from backends.vllm_argv import argv, environment, first_port
@@ -41,16 +42,21 @@ class CannotStart(NotReady):
 
 
 class Vllm:
-    """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM."""
+    """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM.
+
+    `pins`: where is remembered which commits its models from the hub are; without it vLLM fetches them itself.
+    """
 
     is_strict = True
 
-    def __init__(self, name: str, config: VllmConfig, drain_s: float = 30.0) -> None:
+    def __init__(self, name: str, config: VllmConfig, drain_s: float = 30.0, pins: Path | None = None) -> None:
         self.name = name
         self._config = config
         self._drain_s = drain_s
         self._control = Control(name)
-        lora = LoraAdapters(name, self._control)
+        self._hub = Hub(pins, config.env, self._from_hub) if pins is not None else None
+        self.fetcher: Fetcher | None = self._hub
+        lora = LoraAdapters(name, self._control, self._adapter_folder)
         self.adapters: Adapters | None = lora if config.takes_adapters else None
         self.sleeper: Sleeper | None = DevSleeper(name, self._control) if config.sleep is not None else None
 
@@ -60,13 +66,16 @@ class Vllm:
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         """The server's process; CannotStart when its command or its model's folder is not there."""
         is_local = self._is_local()
+        commit = None
+        if not is_local and self._hub is not None:
+            commit = self._hub.commit(self._config.model, self._config.revision)
         env = environment(
             self._config,
             inherited(os.environ),
             key=key,
             first_port=first_port(self.name, _is_free),
             devices=devices,
-            is_local=is_local,
+            is_local=is_local or commit is not None,
         )
         line = argv(
             self._config,
@@ -74,7 +83,8 @@ class Vllm:
             port,
             drain_s=self._drain_s,
             has_gpus=bool(devices),
-            lora_ranks=_ranks(self._config),
+            lora_ranks=_ranks(map(self._adapter_folder, self._config.adapters.values())),
+            commit=commit,
         )
         if shutil.which(line[0], path=env.get("PATH", os.defpath)) is None:
             raise CannotStart(
@@ -82,7 +92,27 @@ class Vllm:
                 f"the command '{line[0]}' is not there: install vLLM in an environment of its own and set `command` to "
                 "that environment's bin/vllm",
             )
-        return Launch(tuple(line), env, explain)
+        return Launch(tuple(line), env, explain, secrets_in(self._config.env))
+
+    def _from_hub(self) -> Mapping[str, str | None]:
+        """What of the hub it needs, with the revision: the model, and adapters that are no folders."""
+        if self._config.env.get("VLLM_USE_MODELSCOPE", "0").lower() in ("1", "true"):
+            return {}
+        model = self._config.model
+        found: dict[str, str | None] = {}
+        if not self._is_local() and is_repository(model):
+            found[model] = self._config.revision
+        for path in self._config.adapters.values():
+            if "/" in path and is_repository(path) and not Path(path).exists():
+                found.setdefault(path, None)
+        return found
+
+    def _adapter_folder(self, path: str) -> str | None:
+        """The adapter's folder by its whole name, here or in the hub's cache; None when there is no adapter in it."""
+        folder = Path(path).expanduser().resolve()
+        if not folder.exists() and self._hub is not None and is_repository(path):
+            folder = self._hub.folder(path, None) or folder
+        return str(folder) if (folder / "adapter_config.json").exists() else None
 
     def _is_local(self) -> bool:
         """Whether the model is a folder here, as far as its name tells."""
@@ -183,13 +213,14 @@ class DevSleeper:
 class LoraAdapters:
     """LoRA adapters over vLLM's routes for them."""
 
-    def __init__(self, name: str, control: Control) -> None:
+    def __init__(self, name: str, control: Control, folder: Callable[[str], str | None]) -> None:
         self._name = name
         self._control = control
+        self._folder = folder
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
         """Serve the adapter in this folder under that name, in place of what had the name before."""
-        folder = await asyncio.to_thread(_adapter_folder, path)
+        folder = await asyncio.to_thread(self._folder, path)
         if folder is None:
             # vLLM would go on trying to load it with every adapter after it.
             raise EngineFailed(self._name, f"the adapter {name!r} has no adapter_config.json in its folder")
@@ -230,17 +261,11 @@ def _told(reply: Reply) -> str:
     return f"{' '.join(str(message).split())[:200]} ({status})" if message else status
 
 
-def _adapter_folder(path: str) -> str | None:
-    """The folder by its whole name; None when there is no adapter in it."""
-    folder = Path(path).expanduser().resolve()
-    return str(folder) if (folder / "adapter_config.json").exists() else None
-
-
-def _ranks(config: VllmConfig) -> Iterator[int]:
-    """The ranks of the configured adapters, where their folders tell."""
-    for folder in config.adapters.values():
+def _ranks(folders: Iterable[str | None]) -> Iterator[int]:
+    """The ranks of the adapters in these folders, where they tell."""
+    for folder in folders:
         try:
-            told = json.loads((Path(folder).expanduser() / "adapter_config.json").read_bytes())
+            told = json.loads((Path(folder or "") / "adapter_config.json").read_bytes())
             yield int(told["r"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # loading it will say what is wrong

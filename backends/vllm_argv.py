@@ -41,6 +41,9 @@ TASKS: Final = {
     "embed": ("--runner=pooling", "--convert=embed"),
     "classify": ("--runner=pooling", "--convert=classify"),
 }
+PINNED: Final = {"--tokenizer-revision": "--tokenizer", "--code-revision": None}  # with what they are somebody else's
+# With one of these it may need another repository of the hub than its model.
+_MORE_FROM_HUB: Final = ("--tokenizer", "--hf-config-path", "--speculative-config", "--lora-modules", "--config")
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 DEFAULT_LORA_RANK: Final = 16
 
@@ -57,13 +60,22 @@ def argv(
     drain_s: float = 30.0,
     has_gpus: bool = False,
     lora_ranks: Iterable[int] = (),
+    commit: str | None = None,
 ) -> list[str]:
-    """The argument list; the public name reaches the engine as `name`. `lora_ranks`: of the configured adapters."""
+    """The argument list; the public name reaches the engine as `name`. `lora_ranks`: of the configured adapters.
+
+    `commit`: what the revision of a model from the hub is.
+    """
+    if commit is not None:
+        config = config.model_copy(update={"revision": commit})
     line = [*_called(config), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={name}"]
     for field, flag in VALUES.items():
         value = getattr(config, field)
         if value != VllmConfig.model_fields[field].default:
             line.append(f"{flag}={value}")
+    if commit is not None:
+        given = {word.partition("=")[0] for word in config.args}
+        line += [f"{flag}={commit}" for flag, other in PINNED.items() if not {flag, other} & given]
     line += [flag for field, flag in SWITCHES.items() if getattr(config, field)]
     line += TASKS[config.task]
     if config.tool_call_parser is not None:
@@ -106,7 +118,7 @@ def environment(
     devices: Sequence[str] = (),
     is_local: bool = False,
 ) -> dict[str, str]:
-    """Its whole environment but TMPDIR, which every engine gets for itself. `is_local`: the model is a folder."""
+    """Its whole environment but TMPDIR, which every engine has for itself. `is_local`: its model is on this machine."""
     env = {name: value for name, value in inherited.items() if not name.startswith("VLLM_")}
     env |= {
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600",  # its 5 s would race with our use of idle connections
@@ -124,7 +136,7 @@ def environment(
             "GLOO_SOCKET_IFNAME": "lo",
             "NCCL_SOCKET_IFNAME": "lo",
         }
-    if is_local:
+    if is_local and not any(word.partition("=")[0] in _MORE_FROM_HUB for word in config.args):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if devices:
         env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from app.supervisor.fleet import BackendStatus, Fleet
+from app.supervisor.reclaim import Reclaim
 from app.supervisor.room import Bounds
+from app.supervisor.sizes import Sizes
 from app.table import Backend
 from backends import kinds, marks
-from backends.base import Adapters, Endpoint, Engine, Launch, Probe, Sleeper, State
+from backends.base import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.control import Control
 from backends.errors import BackendError, EngineFailed
@@ -24,6 +26,7 @@ class FakeManaged:
     """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
 
     is_strict = False
+    fetcher: Fetcher | None = None
     sleeper: Sleeper | None = None
     adapters: Adapters | None = None
 
@@ -131,6 +134,8 @@ async def running(
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
     unasked: Collection[str] = (),
+    reclaim: Reclaim | None = None,
+    sizes: Sizes | None = None,
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
     fleet = Fleet(
@@ -142,6 +147,8 @@ async def running(
         engine=make,
         bounds=bounds,
         unasked=unasked,
+        reclaim=reclaim,
+        sizes=sizes,
     )
     task = asyncio.create_task(fleet.run())
     try:

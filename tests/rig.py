@@ -17,16 +17,10 @@ from prometheus_client import CollectorRegistry
 from app.relay.main import relay
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
+from app.supervisor.wishes import Outcome
 from app.table import Backend, Limits, Model, Table, Target
 from backends.base import Endpoint, State, Timeouts, Usage
 from tests.raw_client import Reply, ask
-
-
-@dataclass
-class Outcome:
-    is_ready: bool
-    reason: str | None = None
-    retry_after_s: float = 5.0
 
 
 @dataclass

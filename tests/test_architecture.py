@@ -30,6 +30,13 @@ DATA_PATH = (
     "backends.connection",
     "backends.exchange",
     "backends.upstream",
+    "backends.ollama_answer",
+    "backends.ollama_exchange",
+    "backends.ollama_failures",
+    "backends.ollama_messages",
+    "backends.ollama_names",
+    "backends.ollama_request",
+    "backends.ollama_stream",
 )
 FORBIDDEN = (
     "fastapi",

@@ -36,7 +36,9 @@ from backends.base import State
 from tests.cli import run
 
 DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)
-DOWN = BackendAnswer(name="cloud", kind="remote", state=State.FAILED, reason="refused [by] the server")
+DOWN = BackendAnswer(
+    name="cloud", kind="remote", state=State.FAILED, is_managed=False, reason="refused [by] the server"
+)
 SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), aliases=("tiny",))
 HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN))
 

@@ -29,7 +29,7 @@ def leaves(kind: type[backend.BackendError]) -> set[type[backend.BackendError]]:
 
 
 def test_every_failure_of_the_tree_is_in_the_table() -> None:
-    assert leaves(backend.BackendError) == {*TABLE, backend.Rejected}
+    assert leaves(backend.BackendError) == {*TABLE, backend.Rejected, backend.Unsupported}
 
 
 @pytest.mark.parametrize(("kind", "expected"), EXPECTED.items(), ids=[kind.__name__ for kind in EXPECTED])

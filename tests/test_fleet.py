@@ -12,7 +12,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from app.supervisor.fleet import Fleet, Outcome
+from app.supervisor.fleet import Fleet
+from app.supervisor.wishes import Outcome
 from app.table import Backend
 from backends import marks
 from backends.base import State
@@ -26,7 +27,7 @@ async def test_the_relays_have_a_table_before_any_engine_has_started() -> None:
     async with running(relays, gpu=managed()):
         await relays.until(lambda: bool(relays.published))
 
-        assert relays.published[0]["gpu"] == Backend("gpu", "llama_cpp", State.STOPPED, can_start=True)
+        assert relays.published[0]["gpu"] == Backend("gpu", "llama_cpp", State.STOPPED, can_start=True, is_limited=True)
 
 
 async def test_an_engine_that_starts_at_boot_is_published_when_it_is_warm() -> None:

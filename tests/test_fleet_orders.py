@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 
-from app.supervisor.fleet import Fleet, Outcome
+from app.supervisor.fleet import Fleet
+from app.supervisor.wishes import Outcome
 from backends import marks
 from backends.base import State
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running

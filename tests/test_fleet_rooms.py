@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from app.supervisor.fleet import Outcome
-from app.supervisor.placement import Machine
+from app.supervisor.measures import Measures
+from app.supervisor.placement import Gpu, Machine
 from app.supervisor.room import Bounds
-from backends.base import Endpoint, Engine, Sleeper, State
-from backends.config import BackendConfig, LlamaCppConfig
+from app.supervisor.sizes import Size, Sizes, sized
+from app.supervisor.wishes import Outcome
+from backends.base import Endpoint, Engine, Launch, Need, Sleeper, State
+from backends.config import BackendConfig, LlamaCppConfig, ManagedConfig
 from backends.errors import EngineFailed
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, pid_of, running
 
@@ -95,15 +99,100 @@ async def test_what_nobody_waits_for_any_more_does_not_take_the_room_of_another(
         assert relays.row("a").state is State.READY
 
 
-async def test_two_start_at_a_time_and_the_third_when_one_is_ready() -> None:
-    relays = Relays()
-    async with running(relays, Bounds(start_parallel=1), a=managed(), b=managed(), c=managed()) as fleet:
+class Counting:
+    """How many engines are starting at the same time, over all of them."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._starting: set[str] = set()
+
+    def engine(self, name: str, config: BackendConfig) -> Engine:
+        assert isinstance(config, LlamaCppConfig)
+        return Counted(name, config, self._starting, self)
+
+
+class Counted(FakeManaged):
+    def __init__(self, name: str, config: LlamaCppConfig, starting: set[str], counting: Counting) -> None:
+        super().__init__(name, config)
+        self._starting = starting
+        self._counting = counting
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
+        self._starting.add(self.name)
+        self._counting.most = max(self._counting.most, len(self._starting))
+        return super().launch(port, devices, key)
+
+    async def warm_up(self, endpoint: Endpoint) -> None:
+        await super().warm_up(endpoint)
+        self._starting.discard(self.name)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_as_many_start_at_a_time_as_are_allowed_and_the_next_when_one_is_ready(most: int) -> None:
+    relays, counting = Relays(), Counting()
+    plain, bounds = managed(), Bounds(start_parallel=most)
+    async with running(relays, bounds, counting.engine, a=plain, b=plain, c=plain, d=plain) as fleet:
+        for name in "abcd":
+            await relays.until_state(name, State.READY)
+
+        assert counting.most == most
+        assert [one(fleet, name).generation for name in "abcd"] == [1, 1, 1, 1]
+
+
+async def test_one_starts_at_a_time_on_each_gpu_also_when_more_might() -> None:
+    class OnGpu(LlamaCppConfig):
+        def need(self) -> Need:
+            return replace(super().need(), gpus=1, share=0.3)
+
+    relays, counting = Relays(), Counting()
+    third = OnGpu(kind="llama_cpp", model="plain")
+    bounds = Bounds(Machine(gpus=(Gpu("GPU-a", 0),)), start_parallel=3)
+    async with running(relays, bounds, counting.engine, a=third, b=third, c=third) as fleet:
         for name in "abc":
             await relays.until_state(name, State.READY)
 
-        starting = [[row.state for row in rows.values() if row.endpoint is None] for rows in relays.published]
-        assert starting[-1] == []
-        assert [one(fleet, name).generation for name in "abc"] == [1, 1, 1]
+        assert counting.most == 1
+        assert [one(fleet, name).devices for name in "abc"] == [("GPU-a",)] * 3
+
+
+class Known(Sizes):
+    """As if these estimates had been made of files."""
+
+    def __init__(self, measures: Measures, **sizes_gb: float) -> None:
+        super().__init__(measures)
+        self._sizes_gb = sizes_gb
+
+    def of(self, name: str, config: ManagedConfig) -> Size:
+        return sized(config.need(), self._sizes_gb[name], super().of(name, config).footprint)
+
+
+async def test_estimates_alone_let_idle_engines_make_way_and_refuse_nobody() -> None:
+    relays = Relays()
+    sizes = Known(Measures(), a=0.8, b=5.0)
+    async with running(relays, ONE, sizes=sizes, a=managed(), b=managed(start="demand")) as fleet:
+        await relays.until_state("a", State.READY)
+
+        assert await fleet.wanted("b") == Outcome(True), "five times the memory that there is"
+
+        assert relays.row("a").state is State.STOPPED
+        assert await fleet.wanted("a") == Outcome(True)
+        assert relays.row("b").state is State.STOPPED
+
+
+async def test_what_an_engine_was_measured_to_take_replaces_the_estimate_at_once() -> None:
+    relays = Relays()
+    sizes = Known(Measures(), a=0.8, b=0.8)
+    first, second = managed(), managed(start="demand")
+    sizes.look({"a": first, "b": second}, ONE.machine)
+    async with running(relays, ONE, sizes=sizes, a=first, b=second) as fleet:
+        await relays.until_state("a", State.READY)
+        found = sizes.of("a", first)
+        assert found.source == "measured"
+        assert found.need.memory_gb < 0.2, "a small process"
+
+        assert await fleet.wanted("b") == Outcome(True)
+
+        assert relays.row("a").state is State.READY, "there was room for both"
 
 
 async def test_an_idle_engine_is_stopped_and_the_next_request_starts_it() -> None:

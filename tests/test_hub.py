@@ -27,18 +27,14 @@ from app.channel import (
     from_supervisor,
     read_frame,
 )
+from app.supervisor.admission import Gate
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
+from app.supervisor.wishes import Outcome
 from app.table import Table
+from tests.slow_client import until
 
 PATIENCE_S = 20.0
-
-
-@dataclass
-class Outcome:
-    is_ready: bool
-    reason: str | None = None
-    retry_after_s: float = 5.0
 
 
 @dataclass
@@ -221,6 +217,30 @@ async def test_a_wish_nobody_waits_for_is_dropped(stage: Stage) -> None:
 
     await stage.fleet.until(lambda: stage.fleet.failings == [("gpu", 2)])
     await stage.fleet.until(lambda: stage.fleet.wishes["gpu"].cancelled())
+
+
+@pytest.mark.parametrize("how", ["it says so", "it dies"])
+async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it_is_over_or_dies(
+    stage: Stage, how: str
+) -> None:
+    relay, gate = await stage.relay(), Gate(1)
+    permit = await gate.enter(0, 1.0)
+    relay.say(Wanted(5, "gpu"))
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    stage.fleet.wishes["gpu"].set_result(Outcome(is_ready=True, permit=permit))
+    assert await relay.hear() == Answer(5, is_ready=True, is_admitted=True)
+    next_one = asyncio.create_task(gate.enter(1, 600.0))
+    await until(lambda: gate.waiting == 1)
+
+    if how == "it says so":
+        relay.say(Unwanted(5), Failing("gpu", 2))
+        await stage.fleet.until(lambda: stage.fleet.failings == [("gpu", 2)])
+    else:
+        relay.writer.close()
+        await stage.loss()
+
+    async with asyncio.timeout(PATIENCE_S):
+        await next_one
 
 
 async def test_a_fleet_that_fails_at_one_wish_fails_nothing_else(stage: Stage) -> None:

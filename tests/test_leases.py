@@ -86,9 +86,11 @@ def test_it_is_known_that_a_start_has_served_however_short_the_request_was() -> 
 
     leases.counted(1, [("gpu", 0, 1), ("gpu", 4, 2)])
     assert not leases.has_returned("gpu", 4)
-    leases.counted(1, [("gpu", 4, 1)])
+    leases.counted(1, [("gpu", 4, 1)], [("gpu", 4)])
     assert leases.has_returned("gpu", 4)
     assert not leases.has_returned("gpu", 5)
 
-    leases.counted(1, [("gpu", 5, 0), ("gpu", 4, 0)])
+    leases.counted(1, [("gpu", 5, 0), ("gpu", 4, 0)], [("gpu", 5), ("gpu", 4)])
     assert leases.has_returned("gpu", 5), "it came and went between two reports"
+    leases.counted(1, [("gpu", 6, 1)], [("gpu", 6)])
+    assert leases.has_returned("gpu", 6), "another came at once"

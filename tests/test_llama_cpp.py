@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -11,11 +12,16 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet import Fleet, Outcome
+from app.dialects import sse
+from app.dialects.assemble import Assembler
+from app.dialects.openai import Reader
+from app.supervisor.fleet import Fleet
+from app.supervisor.wishes import Outcome
 from app.table import Backend
 from backends import llama_cpp, marks
 from backends.base import Endpoint, State, Usage
@@ -177,6 +183,53 @@ async def test_the_demo_model_answers(demo: Running) -> None:
     assert reply.status == 200
     assert reply.json()["usage"]["completion_tokens"] == 1
     assert reply.json()["timings"]["predicted_n"] == 1
+
+
+ASKED: dict[str, tuple[str, dict[str, object]]] = {
+    "chat": ("chat/completions", {}),
+    "two choices": ("chat/completions", {"n": 2, "max_tokens": 6}),
+    "probabilities": ("chat/completions", {"logprobs": True, "top_logprobs": 2, "max_tokens": 5}),
+    "JSON": ("chat/completions", {"response_format": {"type": "json_object"}, "max_tokens": 30}),
+    "cut short": ("chat/completions", {"max_tokens": 2}),
+    "completion": ("completions", {"prompt": "One two"}),
+    "completion with probabilities": ("completions", {"prompt": "One two", "logprobs": 2}),
+    "two prompts": ("completions", {"prompt": ["One two", "A B"], "max_tokens": 6}),
+}
+OF_ONE_ANSWER = ("id", "created", "timings", "usage")
+
+
+@on_one_loop
+@pytest.mark.parametrize(("path", "options"), ASKED.values(), ids=ASKED)
+async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
+    demo: Running, path: str, options: dict[str, object]
+) -> None:
+    body = {**CHAT, "temperature": 0, "seed": 1, "max_tokens": 12, **options}
+    if path == "completions":
+        del body["messages"]
+    whole = (await demo.ask(path, body)).json()
+    stream = await demo.ask(path, {**body, "stream": True, "stream_options": {"include_usage": True}})
+    reader = Reader("demo", name="demo", hides_usage=False, max_event_bytes=1_000_000)
+    assembler = Assembler()
+
+    for event in sse.split(reader.feed(stream.body)):
+        assembler.add(event)
+    answer = json.loads(assembler.answer())
+
+    assert answer["usage"].keys() == whole["usage"].keys()
+    assert answer["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+    assert answer["timings"].keys() == whole["timings"].keys()
+    assert _timeless({k: v for k, v in answer.items() if k not in OF_ONE_ANSWER}) == _timeless(
+        {k: v for k, v in whole.items() if k not in OF_ONE_ANSWER}
+    )
+
+
+def _timeless(value: Any) -> Any:
+    """Without the probabilities' values, which depend on what the engine has in its cache."""
+    if isinstance(value, dict):
+        return {name: _timeless(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_timeless(inner) for inner in value]
+    return "a number" if isinstance(value, float) else value
 
 
 @on_one_loop

@@ -1,4 +1,4 @@
-"""An Ollama daemon as an attached engine. The answers are those of version 0.33."""
+"""An Ollama daemon as an engine: how it is asked, and what is understood."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from backends.base import Probe
+from backends.base import Dialect, Probe
 from backends.config import OllamaConfig
 from backends.ollama import Ollama
 
-VERSION = (200, b'{"version":"0.33.0-rc2"}')
+VERSION = (200, b'{"version":"0.35.1"}')
 TAGS = (200, b'{"models":[{"name":"qwen2.5:7b","model":"qwen2.5:7b"},{"name":"security:latest","size":1}]}')
 
 
@@ -44,12 +44,13 @@ async def probed(url: str) -> Probe:
     return await engine.probe(engine.endpoint(1, 0, ""))
 
 
-def test_its_endpoint_is_its_openai_surface_without_a_key() -> None:
+def test_its_endpoint_is_its_root_without_a_key() -> None:
     engine = Ollama("ollama", OllamaConfig(kind="ollama", url="http://127.0.0.1:11434/"))
 
     endpoint = engine.endpoint(2, 0, "unused")
 
-    assert (endpoint.address, endpoint.headers) == ("http://127.0.0.1:11434/v1", {})
+    assert (endpoint.address, endpoint.headers) == ("http://127.0.0.1:11434", {})
+    assert endpoint.dialect is Dialect.OLLAMA
     assert engine.is_strict
 
 
@@ -59,7 +60,8 @@ async def test_it_is_up_with_its_models_by_their_full_names() -> None:
     async with listening(daemon) as url:
         assert await probed(url) == Probe(True, models=("qwen2.5:7b", "security:latest"))
 
-    assert [head.split()[1] for head in daemon.heads] == ["/api/version", "/api/tags"]
+    asked = [head.split()[1] for head in daemon.heads]
+    assert asked == ["/api/version", "/api/tags", "/api/ps", "/api/show", "/api/show"]
     assert not any("origin:" in head or "authorization:" in head for head in daemon.heads)
 
 

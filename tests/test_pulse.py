@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Hashable
+import re
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from app.supervisor.fleet import Fleet
-from backends.base import Endpoint, Engine, Probe, State
+from backends.base import Endpoint, Engine, Launch, Probe, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.errors import EngineFailed
-from backends.pulse import Pulse, felt, io, work
+from backends.pulse import Pulse, cpu_s, felt, io, work
 from tests.fleet_rig import FakeManaged, Relays, managed, only, running
 
 PULSES: dict[str, tuple[list[tuple[float, Hashable]], Pulse]] = {
@@ -61,6 +63,16 @@ def test_reading_and_writing_is_a_sign_of_life(tmp_path: Path) -> None:
     assert io([os.getpid()], proc=tmp_path) is None
 
 
+def test_processor_time_is_counted_over_all_processes() -> None:
+    before = cpu_s([os.getpid()])
+    while cpu_s([os.getpid()]) == before:
+        pass
+
+    assert cpu_s([os.getpid(), os.getpid()]) >= 2 * before
+    assert cpu_s([]) == 0
+    assert cpu_s([0]) == 0  # no process has that number
+
+
 class Meter:
     """What an engine counts, and whether it is stuck."""
 
@@ -72,6 +84,7 @@ class Meter:
         self.tests = 0
         self.is_stuck = False
         self.moves_in_test = False
+        self.is_silent = False  # to a test
 
 
 class Counting(FakeManaged):
@@ -87,11 +100,26 @@ class Counting(FakeManaged):
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         self._meter.tests += 1
+        if self._meter.is_silent and endpoint.generation == 1:
+            await asyncio.get_running_loop().create_future()
         if self._meter.is_stuck:
             self._meter.progress += self._meter.moves_in_test
             self._meter.is_stuck = False  # the next start is sound
             raise EngineFailed(self.name, "status 500")
         await super().warm_up(endpoint)
+
+
+class Computing(Counting):
+    """Beside its server something computes without an end."""
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
+        launch = super().launch(port, devices, key)
+        return replace(launch, argv=("/bin/sh", "-c", 'while :; do :; done & exec "$0" "$@"', *launch.argv))
+
+
+def computing(meter: Meter, name: str, config: BackendConfig) -> Engine:
+    assert isinstance(config, LlamaCppConfig)
+    return Computing(name, config, meter)
 
 
 def counting(meter: Meter, name: str, config: BackendConfig) -> Engine:
@@ -124,6 +152,37 @@ async def test_an_engine_that_stands_still_with_requests_and_fails_a_test_is_sta
         reasons = {rows["a"].reason for rows in relays.published}
         assert "it stood still for 0.5 s with requests in it, and a test request failed: status 500" in reasons
         assert only(fleet).restarts == 1
+
+
+async def test_an_engine_that_computes_gets_more_time_and_not_all_the_time_there_is() -> None:
+    """It may be over one long piece of a prompt; workers that wait for each other for ever compute, too."""
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, partial(computing, meter), a=managed(stall_timeout_s=1)) as fleet:
+        await serve_one(relays, fleet)
+        meter.is_silent, meter.in_flight = True, 1
+
+        await relays.until_state("a", State.READY, generation=2)
+
+        [reason] = {rows["a"].reason for rows in relays.published} - {None}
+        assert re.fullmatch(
+            r"it computed for \d+ s without a token with requests in it, and a test request had no answer within 1 s",
+            reason or "",
+        )
+        assert meter.tests >= 2 + 2, "two warm-ups, and one test is not enough"
+
+
+async def test_an_engine_that_does_not_answer_a_test_and_computes_nothing_is_started_anew_at_once() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, partial(counting, meter), a=managed(stall_timeout_s=0.5)) as fleet:
+        await serve_one(relays, fleet)
+        meter.is_silent, meter.in_flight = True, 1
+
+        await relays.until_state("a", State.READY, generation=2)
+
+        reasons = {rows["a"].reason for rows in relays.published}
+        told = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
+        assert reasons == {None, told}
+        assert meter.tests == 2 + 1
 
 
 async def test_an_engine_that_passes_the_test_is_left_alone() -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from app.supervisor.wishes import Outcome
 from app.table import Limits
 from tests.fake_engine import FakeEngine
 from tests.fake_wire import DONE, LAST_CHUNK, SSE_HEAD, Ask, chunk, pieces, sse
 from tests.raw_client import Client, chat, request
-from tests.rig import Outcome, Rig, backend, models, running
+from tests.rig import Rig, backend, models, running
 from tests.slow_client import SlowClient, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,11 +10,12 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
+from app.supervisor.wishes import Outcome
 from app.table import Backend, Key, Limits, Model, Target
 from backends.base import State
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, request
-from tests.rig import Outcome, Rig, backend, models, running
+from tests.rig import Rig, backend, models, running
 
 SECRET = "mp-0123456789"
 AUTHORIZED = {"authorization": f"Bearer {SECRET}"}

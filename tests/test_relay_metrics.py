@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
+from app.supervisor.wishes import Outcome
 from app.table import Model, Target, Wildcard
 from backends.base import Timeouts, Usage
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, chat, request
-from tests.rig import Outcome, Rig, backend, models, running
+from tests.rig import Rig, backend, models, running
 
 HASTY = Timeouts(connect_s=2, first_byte_s=0.2, between_events_s=0.2)
 DURATION = "gen_ai_server_request_duration_seconds"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-from app.supervisor.fleet import Outcome
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds
+from app.supervisor.wishes import Outcome
 from backends import marks
 from backends.base import State
 from backends.config import LlamaCppConfig

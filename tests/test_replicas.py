@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from app.config import Config
 from app.supervisor import publish, replicas
-from app.supervisor.fleet import Outcome
+from app.supervisor.placement import Machine
+from app.supervisor.room import Bounds
+from app.supervisor.wishes import Outcome
 from app.table import Target
 from backends.base import Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig
@@ -111,3 +113,60 @@ async def test_replicas_are_unloaded_together() -> None:
 
         for name in ("a", "a#2"):
             await relays.until_state(name, State.STOPPED)
+
+
+async def test_a_replica_that_made_way_comes_back_when_its_entry_has_work_and_there_is_room() -> None:
+    """Requests go to the replica that serves, so none would ever ask for the other one."""
+    relays = Relays()
+    entry, other = managed(replicas=2, memory_gb=1), managed(start="demand", memory_gb=1)
+    async with running(relays, Bounds(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
+        for name in ("a", "a#2"):
+            await relays.until_state(name, State.READY)
+        assert await fleet.wanted("b") == Outcome(True)
+        away, here = sorted(("a", "a#2"), key=lambda name: relays.row(name).state is State.READY)
+        assert relays.row(here).state is State.READY
+        await relays.until_state(away, State.STOPPED)
+
+        relays.leases[here, one(fleet, here).generation] = 1
+        fleet.leases_changed()
+        assert relays.row(away).state is State.STOPPED, "it takes nobody's room"
+        await fleet.stop("b")
+        await relays.until_state(away, State.READY, generation=2)
+
+        assert one(fleet, here).generation == 1
+        assert one(fleet, "b").swaps == 0
+
+
+async def test_a_replica_that_found_no_room_at_the_start_comes_when_there_is_and_the_entry_has_work() -> None:
+    relays = Relays()
+    entry, other = managed(replicas=2, memory_gb=1), managed(memory_gb=1)
+    async with running(relays, Bounds(Machine(2.0)), b=other, a=entry) as fleet:
+        for name in ("a", "b"):
+            await relays.until_state(name, State.READY)
+        await relays.until_state("a#2", State.STOPPED)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+
+        await fleet.stop("b")
+
+        await relays.until_state("a#2", State.READY)
+
+
+async def test_replicas_without_work_and_stopped_ones_stay_as_they_are() -> None:
+    relays = Relays()
+    entry, other = managed(replicas=2, memory_gb=1), managed(start="demand", memory_gb=1)
+    async with running(relays, Bounds(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
+        for name in ("a", "a#2"):
+            await relays.until_state(name, State.READY)
+        assert await fleet.wanted("b") == Outcome(True)
+        await relays.until(lambda: State.STOPPED in (relays.row("a").state, relays.row("a#2").state))
+        await fleet.stop("b")
+        await relays.until_state("b", State.STOPPED)
+        assert State.STOPPED in (relays.row("a").state, relays.row("a#2").state), "nobody asks for it"
+
+        await fleet.stop("a")
+        for name in ("a", "a#2"):
+            await relays.until_state(name, State.STOPPED)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+        assert [relays.row(name).state for name in ("a", "a#2")] == [State.STOPPED] * 2

@@ -28,6 +28,12 @@ def serving(name: str, idle_since: float | None, place: Place | None = None, asl
     return Holder(name, place or Place(1.0), loaded=Loaded(name, idle_since, 0.0), asleep=asleep)
 
 
+def spare(name: str, need: Need | None = None) -> Wish:
+    return Wish(name, need or Need(1.0), 0.0, is_spare=True)
+
+
+TWO_GPUS = Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1)))
+BARRED = Bounds(Machine(9.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"})
 ON_GPU = Place(2.0, ("GPU-a",), 0.9)
 GPU_NEED = Need(2.0, gpus=1, share=0.9)
 FULL = "it needs 1 GB of memory, and 0 of 1 are free"
@@ -105,6 +111,58 @@ SCENES: dict[str, tuple[Bounds, Sequence[Wish], Sequence[Holder], list[Order], f
         [wish("b", need=Need(1.0, gpus=1, share=0.4))],
         [Holder("a", Place(1.0, ("GPU-a",), 0.5), is_starting=True)],
         [],
+        math.inf,
+    ),
+    "one start at a time where there is no GPU and one is set": (
+        Bounds(Machine(9.0), start_parallel=1),
+        [wish("b")],
+        [Holder("a", Place(1.0), is_starting=True)],
+        [],
+        math.inf,
+    ),
+    "two at a time on two GPUs, and the third waits": (
+        Bounds(Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1), Gpu("GPU-c", 2))), start_parallel=2),
+        [wish(name, since, Need(gpus=1, share=0.5)) for since, name in enumerate("abc")],
+        [],
+        [Go("a", Place(0.0, ("GPU-a",), 0.5)), Go("b", Place(0.0, ("GPU-b",), 0.5))],
+        math.inf,
+    ),
+    "a spare one takes what is free": (ONE_GB, [spare("m#2")], [], [Go("m#2", Place(1.0))], math.inf),
+    "a spare one takes nothing from anybody": (ONE_GB, [spare("m#2")], [serving("a", 5)], [], math.inf),
+    "a spare one comes last": (
+        ONE_GB,
+        [spare("m#2"), wish("b", 50, asked=False)],
+        [],
+        [Go("b", Place(1.0))],
+        math.inf,
+    ),
+    "a spare one that would never fit is no news": (ONE_GB, [spare("m#2", Need(2.0))], [], [], math.inf),
+    "a GPU in quarantine": (
+        BARRED,
+        [wish("b", need=GPU_NEED)],
+        [],
+        [Refuse("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
+        math.inf,
+    ),
+    "nobody makes way on a GPU in quarantine": (
+        BARRED,
+        [wish("b", need=GPU_NEED)],
+        [serving("a", 5, Place(2.0, ("GPU-a",), 0.4))],
+        [Refuse("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
+        math.inf,
+    ),
+    "one makes way beside a GPU in quarantine": (
+        Bounds(TWO_GPUS, barred={"GPU-a": "GPU-a is ill"}),
+        [wish("b", need=GPU_NEED)],
+        [serving("a", 5, Place(2.0, ("GPU-b",), 0.4))],
+        [MakeWay("a")],
+        math.inf,
+    ),
+    "a quarantine says nothing of memory": (
+        Bounds(Machine(1.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"}),
+        [wish("b", asked=False)],
+        [serving("a", 5)],
+        [Refuse("b", FULL, is_final=False)],
         math.inf,
     ),
     "the first replica alone": (ONE_GB, [wish("m#2", early=True)], [], [], math.inf),

@@ -175,3 +175,4 @@ def test_it_needs_a_gpu_for_each_worker_unless_ray_places_them() -> None:
     assert config(tensor_parallel_size=8, distributed_executor_backend="ray").need().gpus == 0
     assert config(gpu_memory_utilization=0.4).need().share == 0.4
     assert config(devices=[3]).need().named == ("3",)
+    assert config(devices=[3], tensor_parallel_size=2).need().gpus == 2

@@ -164,8 +164,8 @@ class Reader:
         if data.strip() == b"[DONE]":
             self.is_done = True
             return DONE
-        if not data.strip():
-            return b""
+        if data.strip() in (b"", b"null"):
+            return b""  # llama.cpp begins the completion of several prompts with a null
         try:
             chunk = _chunks.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from app.dialects import openai, whole
 from app.dialects.fronts.front import Tongue
@@ -15,7 +15,7 @@ from app.relay.line import Line
 from app.relay.request import Request
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Exchange
+from backends.exchange import Answer
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -42,7 +42,7 @@ class Stream:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
-        self._waits_for = "the model"
+        self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: Reader | None = None
@@ -51,11 +51,11 @@ class Stream:
         """What the answer has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Settlement()
 
-    def waits_for(self, what: str) -> None:
-        """What the comments say while nothing comes."""
+    def waits_for(self, what: Callable[[], str]) -> None:
+        """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
-    async def relay(self, exchange: Exchange, name: str, *, hides_usage: bool) -> Settlement:
+    async def relay(self, exchange: Answer, name: str, *, hides_usage: bool) -> Settlement:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -130,11 +130,11 @@ class Stream:
 
     def _keep_waiting(self) -> None:
         self._open()
-        comment = f": waiting for {self._waits_for}\n\n".encode()
-        self._line.write(comment if self._tongue is None else self._tongue.waiting(self._waits_for))
+        what = self._waits_for()
+        self._line.write(f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what))
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
-    async def _explain(self, exchange: Exchange) -> None:
+    async def _explain(self, exchange: Answer) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
@@ -150,10 +150,9 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-async def relay_whole(request: Request, exchange: Exchange, operation: str, name: str, limit_bytes: int) -> Settlement:
-    """Read an answer in one piece, check it, and pass it on."""
-    body = await exchange.read(limit_bytes)
-    engine, tongue, kind = exchange.endpoint.engine, request.tongue, JSON
+def relay_whole(request: Request, engine: str, operation: str, name: str, body: bytes) -> Settlement:
+    """Check an answer in one piece, and pass it on."""
+    tongue, kind = request.tongue, JSON
     answer, cost = whole.settle(engine, operation, name, body)
     if tongue is not None:
         with _spoken(engine):

@@ -14,20 +14,24 @@ from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
 from app.relay.count import Counter
+from app.relay.gather import gather
 from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
+from app.relay.speech import Spoken, translated
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Endpoint, State, Usage
 from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
-from backends.exchange import Exchange
+from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
 
 MAX_ERROR_BYTES = 64 * 1024
 # Embeddings have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings"})
+# A daemon says that it loaded for a millisecond when it had nothing to load.
+COLD_S = 0.1
 
 
 class Dispatcher:
@@ -41,6 +45,7 @@ class Dispatcher:
         self._metrics = metrics
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
+        self._loads: dict[tuple[str, str], float] = {}  # (backend, model) → seconds that its last load took
 
     async def serve(self, request: Request, plan: Plan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
@@ -98,14 +103,14 @@ class Dispatcher:
         return answer
 
     async def _endpoint(self, target: Target, lease: Lease, job: Job) -> Endpoint:
-        """Where the target is served now; waits for an engine that can be started."""
+        """Where the target is served now; waits for an engine that can be started, and for a place at a full one."""
         backend = self._backend(target)
-        if backend.endpoint is None:
-            if not backend.can_start:
-                raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
-            job.waits_for(backend)
+        if backend.endpoint is None and not backend.can_start:
+            raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
+        if backend.endpoint is None or backend.is_limited:
+            job.waits_for(lambda: self._backend(target), "busy")
             began = time.monotonic()
-            await self._link.wanted(backend.name, self._link.table.limits.wait_s)
+            await lease.admitted(self._link.table.limits.wait_s)
             job.waited(time.monotonic() - began)
             backend = self._backend(target)
             if backend.endpoint is None:
@@ -120,12 +125,14 @@ class Dispatcher:
     async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
+        gathers = plan.gathers(endpoint)
         backend = self._backend(target)
-        body = plan.edited(target.model, asks_usage=hides, kind=backend.kind)
-        if plan.extras:
-            request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1]])
-        call = Call("POST", plan.operation.path, body, request.engine_headers())
-        job.waits_for(backend)
+        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers, kind=backend.kind)
+        spoken = translated(plan, target.model, backend, endpoint, body)
+        if plan.extras or spoken.dropped:
+            request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
+        call = Call("POST", spoken.path, spoken.body, request.engine_headers())
+        job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
             exchange = await self._upstream.open(endpoint, call)
@@ -134,22 +141,29 @@ class Dispatcher:
             raise
         try:
             if exchange.status >= 300:
-                error = await self._refused(exchange)
+                error = await self._refused(exchange, target, spoken)
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
                     return await self._exchange(request, plan, target, endpoint, job)
                 raise error
+            limits = self._link.table.limits
+            answer = spoken.answer(exchange, limits.max_event_bytes)
             if job.stream is not None:
-                return await job.stream.relay(exchange, plan.name, hides_usage=hides)
-            limit = self._link.table.limits.max_answer_bytes
-            return await relay_whole(request, exchange, plan.operation.name, plan.name, limit)
+                cost = await job.stream.relay(answer, plan.name, hides_usage=hides)
+            else:
+                limit = limits.max_answer_bytes
+                whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
+                request.base.update(answer.notes)
+                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole)
+            self._learn(answer, target, job)
+            return cost
         finally:
             exchange.close()
 
     async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         kind = self._backend(target).kind
-        counter = Counter(self._upstream, endpoint, request.engine_headers(), self._refused)
+        counter = Counter(self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target))
         job.sent()
         try:
             count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind))
@@ -159,12 +173,23 @@ class Dispatcher:
         request.answer_json({"input_tokens": count})
         return Settlement()
 
-    async def _refused(self, exchange: Exchange) -> BackendError:
+    def _learn(self, answer: Answer, target: Target, job: Job) -> None:
+        """What an engine says of its time."""
+        if answer.timings is None:
+            return
+        job.took(answer.timings)
+        load_s = answer.timings.load_s
+        if load_s is not None and load_s >= COLD_S:
+            self._loads[target.backend, target.model] = load_s
+
+    async def _refused(self, exchange: Exchange, target: Target, spoken: Spoken | None = None) -> BackendError:
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
         except Broken:
             body = b""
-        return refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
+        load_s = self._loads.get((target.backend, target.model))
+        told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
+        return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
 
 
 def _names_stream_options(error: BackendError, body: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -15,6 +16,7 @@ from app.relay.request import Request
 from app.table import Backend
 from backends.base import State
 from backends.errors import BackendError
+from backends.exchange import Timings
 
 log = structlog.get_logger()
 
@@ -43,11 +45,18 @@ class Job:
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
-    def waits_for(self, backend: Backend) -> None:
-        """What a stream's comments say while nothing comes."""
+    def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
+        """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
-            state = "working" if backend.state is State.READY else str(backend.state)
-            self.stream.waits_for(f"{self._plan.resolved.label} ({state})")
+            self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
+
+    def took(self, timings: Timings) -> None:
+        """Where the engine says the time went."""
+        if self._series is None:
+            return
+        for phase, seconds in timings.phases().items():
+            labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
+            self._metrics.phase(*labels, phase).observe(seconds)
 
     def waited(self, seconds: float) -> None:
         """For an engine to start: not the gateway's own time."""
@@ -137,6 +146,15 @@ class Job:
             input_tokens=cost.input_tokens,
             output_tokens=cost.output_tokens,
         )
+
+
+def situation(backend: Backend, serving: str = "working") -> str:
+    """What one who waits for it is told: its state, and while it starts what is known of that."""
+    if backend.state is State.READY:
+        return serving
+    if backend.state is State.STARTING and backend.reason:
+        return f"{backend.state}: {' '.join(backend.reason.split())}"
+    return str(backend.state)
 
 
 def _count_tokens(series: Children, cost: Settlement) -> None:

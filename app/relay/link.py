@@ -24,7 +24,7 @@ from app.channel import (
 )
 from app.table import Table
 from backends.base import Endpoint
-from backends.errors import NotReady
+from backends.errors import NotReady, Saturated
 
 # Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that
 # took the engine out of routing, and `Applied` flushes them (app/channel.py).
@@ -38,6 +38,7 @@ class Lease:
         self._link = link
         self._backend = backend
         self._generation: int | None = 0
+        self._permit: int | None = None
         link.count(backend, 0, 1)
 
     def bind(self, generation: int) -> None:
@@ -47,8 +48,15 @@ class Lease:
             self._link.count(self._backend, generation, 1)
             self._generation = generation
 
+    async def admitted(self, wait_s: float) -> None:
+        """Wait until the backend serves and may have the request; raises as `Link.wanted` does."""
+        self._permit = await self._link.wanted(self._backend, wait_s)
+
     def release(self) -> None:
         """Over; may be repeated."""
+        if self._permit is not None:
+            self._link.unwanted(self._permit)
+            self._permit = None
         if self._generation is not None:
             self._link.count(self._backend, self._generation, -1)
             self._generation = None
@@ -65,6 +73,7 @@ class Link:
         self._counts: Counter[tuple[str, int]] = Counter()
         self._of_backend: Counter[str] = Counter()
         self._changed: set[tuple[str, int]] = set()
+        self._returned: set[tuple[str, int]] = set()
         self._flush: asyncio.TimerHandle | None = None
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._seq = 0
@@ -105,8 +114,11 @@ class Link:
         """Requests of this relay that hold or wait for that backend."""
         return self._of_backend[backend]
 
-    async def wanted(self, backend: str, wait_s: float) -> None:
-        """Return when the backend serves (the table says so then); NotReady when it won't, or not within `wait_s`."""
+    async def wanted(self, backend: str, wait_s: float) -> int | None:
+        """Return when the backend serves (the table says so then) and may have one more request; NotReady when it
+        won't, or not within `wait_s`; Saturated when it has no place. What is returned is for `unwanted`, when the
+        request is over; None: nobody counts them.
+        """
         self._seq += 1
         seq, future = self._seq, asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
@@ -115,15 +127,24 @@ class Link:
             async with asyncio.timeout(wait_s):
                 answer = await future
         except TimeoutError as exc:
-            self._send(Unwanted(seq=seq))
-            raise NotReady(backend, f"it is not ready after {wait_s:g} s", self._advice(backend)) from exc
+            self.unwanted(seq)
+            raise NotReady(
+                backend, f"it is not ready after {wait_s:g} s{self._why(backend)}", self._advice(backend)
+            ) from exc
         except asyncio.CancelledError:
-            self._send(Unwanted(seq=seq))
+            self.unwanted(seq)
             raise
         finally:
             del self._waiting[seq]
+        if answer.is_full:
+            raise Saturated(backend, answer.reason or "it has no place for the request", answer.retry_after_s)
         if not answer.is_ready:
             raise NotReady(backend, answer.reason or "it is not running", answer.retry_after_s)
+        return seq if answer.is_admitted else None
+
+    def unwanted(self, seq: int) -> None:
+        """Nobody waits for that wish any more, or its request is over."""
+        self._send(Unwanted(seq=seq))
 
     def failing(self, endpoint: Endpoint) -> None:
         """Tell the supervisor that this start of an engine refuses connections."""
@@ -135,6 +156,8 @@ class Link:
         self._counts[key] += change
         self._of_backend[backend] += change
         self._changed.add(key)
+        if change < 0 and generation:
+            self._returned.add(key)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._report)
 
@@ -143,6 +166,10 @@ class Link:
     def _advice(self, backend: str) -> float | None:
         found = self.table.backends.get(backend)
         return found.retry_after_s if found is not None else None
+
+    def _why(self, backend: str) -> str:
+        found = self.table.backends.get(backend)
+        return f" ({found.reason})" if found is not None and found.reason else ""
 
     def _report(self) -> None:
         if self._flush is not None:
@@ -153,8 +180,9 @@ class Link:
             for backend, gen, held in counts:
                 if held == 0:
                     del self._counts[backend, gen]
+            self._send(InFlight(counts=counts, returned=tuple(self._returned)))
             self._changed.clear()
-            self._send(InFlight(counts=counts))
+            self._returned.clear()
 
     def _send(self, message: FromRelay) -> None:
         if self._writer is not None and not self._writer.is_closing():

@@ -12,7 +12,7 @@ from app.errors import Problem, bad_request
 from app.relay import body as bodies
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Key, Table
-from backends.base import Usage
+from backends.base import Endpoint, Usage
 
 MAX_NAME_CHARS = 256
 
@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
 
-    def edited(self, model: str, *, asks_usage: bool, kind: str = "") -> bytes:
+    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False, kind: str = "") -> bytes:
         """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
         change."""
         fields: dict[str, bytes] = {}
@@ -57,9 +57,15 @@ class Plan(msgspec.Struct, frozen=True):
             fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
         if model != self.name:
             fields["model"] = msgspec.json.encode(model)
+        if as_stream:
+            fields["stream"] = b"true"
         if asks_usage:
             fields["stream_options"] = bodies.stream_options(self.body)
         return bodies.edit(self.body, fields) if fields else self.body
+
+    def gathers(self, endpoint: Endpoint) -> bool:
+        """Whether the whole answer that the client wants is to be asked for as a stream."""
+        return endpoint.gathers and not self.is_stream and self.operation.needs != "input"
 
     def hides_usage(self, usage: Usage) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""

@@ -27,7 +27,10 @@ FORWARDED = ("traceparent", "tracestate")
 MAX_DROPPED = 32
 
 # What a page's script may read of an answer's headers: its SDK retries by them.
-_SHOWN = "x-request-id, retry-after, retry-after-ms, x-should-retry, x-modelport-dropped-params"
+_SHOWN = (
+    "x-request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-modelport-dropped-params, x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
+)
 
 
 class ClientGone(Exception):

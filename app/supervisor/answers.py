@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.supervisor.fleet import BackendStatus
 from app.table import Backend, Table, Target
 from backends.base import State
 
@@ -48,8 +49,10 @@ class ModelAnswer(_Answer):
 class BackendAnswer(_Answer):
     """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
 
-    `in_flight`: our requests that it has or that wait for it; `engine_in_flight`: its own count, null when it has none.
-    `swaps`: how often it made way for another; `devices`: the GPUs it runs on.
+    `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
+    has as many as it may have; `engine_in_flight`: its own count, null when it has none.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take.
     """
 
     name: str
@@ -62,20 +65,60 @@ class BackendAnswer(_Answer):
     since_s: float = 0.0
     load_s: float | None = None
     in_flight: int = 0
+    waiting: int = 0
     engine_in_flight: int | None = None
     models: tuple[str, ...] | None = None
     swaps: int = 0
     devices: tuple[str, ...] = ()
+    is_managed: bool = True
+    url: str | None = None
+    loaded: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, status: BackendStatus) -> BackendAnswer:
+        """What the fleet says of it."""
+        return cls(
+            name=status.name,
+            kind=status.kind,
+            state=status.state,
+            reason=status.reason,
+            generation=status.generation,
+            pid=status.pid,
+            restarts=status.restarts,
+            since_s=round(status.since_s, 3),
+            load_s=None if status.load_s is None else round(status.load_s, 3),
+            in_flight=status.leases,
+            engine_in_flight=status.in_flight,
+            models=status.models,
+            swaps=status.swaps,
+            waiting=status.waiting,
+            devices=status.devices,
+            is_managed=status.is_managed,
+            url=status.daemon.url if status.daemon is not None else None,
+            loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
+        )
+
+
+class QuarantineAnswer(_Answer):
+    """A GPU that nothing is placed on: its memory did not come back after that backend had ended."""
+
+    device: str
+    backend: str
+    reason: str
 
 
 class Health(_Answer):
-    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be."""
+    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be.
+
+    `quarantined`: GPUs that nothing is placed on until their memory is back, or the configuration is reloaded.
+    """
 
     status: Literal["ok", "degraded", "starting", "draining"]
     version: str
     uptime_s: float
     models: tuple[ModelAnswer, ...]
     backends: tuple[BackendAnswer, ...]
+    quarantined: tuple[QuarantineAnswer, ...] = ()
 
 
 class Version(_Answer):
@@ -120,29 +163,35 @@ class Logs(_Answer):
 
 
 class GpuAnswer(_Answer):
-    """One GPU or MIG device that engines may have."""
+    """One GPU or MIG device that engines may have. `quarantine`: why nothing is placed there for now."""
 
     uuid: str
     index: int
     memory_gb: float
     is_mig: bool = False
+    quarantine: str | None = None
 
 
 class SeatAnswer(_Answer):
     """Where one backend runs when everything configured is loaded in turn; sizes in GB.
 
-    `fits`: beside all before it; `is_possible`: at all. `weights_gb` is the size of its files, `measured_gb` the host
-    memory that its last start took, and the rest what the engine itself said then.
+    `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that it is placed by, and
+    `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` what is made of that,
+    `measured_gb` the host memory and `device_gb` the GPU memory that its last start took, and the rest what the engine
+    itself said then.
     """
 
     backend: str
     fits: bool
     is_possible: bool
     memory_gb: float | None = None
+    memory_source: Literal["given", "measured", "estimated"] | None = None
     devices: tuple[str, ...] = ()
     share: float = 0.0
     weights_gb: float | None = None
+    estimated_gb: float | None = None
     measured_gb: float | None = None
+    device_gb: float | None = None
     loaded_weights_gb: float | None = None
     kv_gb: float | None = None
     kv_tokens: int | None = None

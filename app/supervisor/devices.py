@@ -25,8 +25,15 @@ Gpus = Callable[[], Sequence[Gpu]]
 
 def machine(memory_gb: float | None, env: Mapping[str, str], gpus: Gpus | None = None) -> Machine:
     """What engines may have: `memory_gb` when it is given, else all there is; the GPUs that we may see ourselves."""
-    found = visible((gpus or nvml)(), env.get("CUDA_VISIBLE_DEVICES"))
-    return Machine(memory_gb if memory_gb is not None else host_memory_gb(), found)
+    everything = (gpus or nvml)()
+    found = visible(everything, env.get("CUDA_VISIBLE_DEVICES"))
+    is_blind = not everything and has_accelerators()
+    return Machine(memory_gb if memory_gb is not None else host_memory_gb(), found, has_unknown_gpus=is_blind)
+
+
+def has_accelerators(dev: Path = Path("/dev")) -> bool:
+    """Whether a driver of GPUs shows its devices: NVIDIA's, AMD's, or that of other accelerators."""
+    return any((dev / name).exists() for name in ("nvidiactl", "kfd", "accel"))
 
 
 def host_memory_gb(root: Path = Path("/")) -> float:
@@ -53,19 +60,20 @@ def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its 
     return found.f_frsize * found.f_blocks
 
 
-def nvml() -> tuple[Gpu, ...]:
-    """The port on the real library."""
-    try:
-        library: Any = importlib.import_module("pynvml")
-    except ImportError:
-        return ()
+def nvml(library: Any = None) -> tuple[Gpu, ...]:
+    """The port on the real library (nvidia-ml-py's module `pynvml`), or on one that is given."""
+    if library is None:
+        try:
+            library = importlib.import_module("pynvml")
+        except ImportError:
+            return ()
     try:
         library.nvmlInit()
     except library.NVMLError as exc:
         log.debug("no GPUs", reason=str(exc))
         return ()
     try:
-        return tuple(gpu for index in range(library.nvmlDeviceGetCount()) for gpu in _device(library, index))
+        return tuple(gpu for index in range(library.nvmlDeviceGetCount()) for gpu in _devices(library, index))
     except library.NVMLError as exc:
         log.warning("GPUs not readable", reason=str(exc))
         return ()
@@ -73,21 +81,47 @@ def nvml() -> tuple[Gpu, ...]:
         library.nvmlShutdown()
 
 
-def _device(library: Any, index: int) -> list[Gpu]:
-    """One GPU and the MIG devices it is cut into."""
-    handle = library.nvmlDeviceGetHandleByIndex(index)
+def _devices(library: Any, index: int) -> list[Gpu]:
+    """One GPU and the MIG devices it is cut into; nothing of one that is lost (it has fallen off the bus)."""
     try:
-        is_split = bool(library.nvmlDeviceGetMigMode(handle)[0])
-    except library.NVMLError:  # most GPUs cannot be cut
-        is_split = False
-    found = [_gpu(library, handle, index, is_split=is_split)]
+        handle = library.nvmlDeviceGetHandleByIndex(index)
+        is_split = _is_split(library, handle)
+        found = [_gpu(library, handle, index, is_split=is_split)]
+    except library.NVMLError as exc:
+        log.warning("GPU not readable", index=index, reason=str(exc))
+        return []
     for part in range(library.nvmlDeviceGetMaxMigDeviceCount(handle) if is_split else 0):
         with contextlib.suppress(library.NVMLError):  # the numbers have gaps
             found.append(_gpu(library, library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part), index, is_mig=True))
     return found
 
 
+def _is_split(library: Any, handle: Any) -> bool:
+    try:
+        return bool(library.nvmlDeviceGetMigMode(handle)[0])
+    except library.NVMLError:  # most GPUs cannot be cut
+        return False
+
+
 def _gpu(library: Any, handle: Any, index: int, *, is_split: bool = False, is_mig: bool = False) -> Gpu:
     uuid = library.nvmlDeviceGetUUID(handle)
-    total = library.nvmlDeviceGetMemoryInfo(handle).total
-    return Gpu(uuid if isinstance(uuid, str) else uuid.decode(), index, total / 1e9, is_mig, is_split)
+    memory = library.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        uuid if isinstance(uuid, str) else uuid.decode(),
+        index,
+        memory.total / 1e9,
+        is_mig,
+        is_split,
+        used_gb=memory.used / 1e9,
+        users=_users(library, handle),
+    )
+
+
+def _users(library: Any, handle: Any) -> tuple[tuple[int, float | None], ...]:
+    """Processes and their memory; one that computes and draws is told once. Sizes may be kept from us (None)."""
+    found: dict[int, float | None] = {}
+    for ask in (library.nvmlDeviceGetComputeRunningProcesses, library.nvmlDeviceGetGraphicsRunningProcesses):
+        with contextlib.suppress(library.NVMLError):  # not supported, or not allowed
+            for process in ask(handle):
+                found[process.pid] = None if process.usedGpuMemory is None else process.usedGpuMemory / 1e9
+    return tuple(sorted(found.items()))

@@ -6,7 +6,6 @@ It decides nothing about one life: orders become events, and app/supervisor/live
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,15 +13,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.supervisor import replicas
+from app.supervisor.daemons import Daemon, daemon
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.reclaim import Quarantine, Reclaim
 from app.supervisor.room import Bounds
+from app.supervisor.sizes import Sizes
 from app.supervisor.unit import Unit
+from app.supervisor.wishes import Outcome, Wishes
 from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig
 from backends.errors import EngineFailed
-from backends.events import Event, Start, StopAsked, Wanted
+from backends.events import Event, Start, StopAsked
 from backends.footprint import Footprint
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
@@ -30,20 +33,11 @@ CANCELLED_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a wish for a backend ended."""
-
-    is_ready: bool
-    reason: str | None = None
-    retry_after_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
 class BackendStatus:
     """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
 
     `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
-    `footprint`: what its last start was measured to take.
+    `footprint`: what its last start was measured to take; `waiting`: requests that wait for a place.
     """
 
     name: str
@@ -62,6 +56,9 @@ class BackendStatus:
     swaps: int = 0
     devices: tuple[str, ...] = ()
     footprint: Footprint | None = None
+    waiting: int = 0
+    is_managed: bool = True
+    daemon: Daemon | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +68,6 @@ class Adapter:
     name: str
     path: str
     reason: str | None = None
-
-
-def _advice_s(left_s: float | None) -> float:
-    """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
-    return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
 
 
 class Fleet:
@@ -98,6 +90,8 @@ class Fleet:
         unasked: Collection[str] = (),
         bounds: Bounds | None = None,
         wait_s: float = WAIT_S,
+        sizes: Sizes | None = None,
+        reclaim: Reclaim | None = None,
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -106,8 +100,11 @@ class Fleet:
         self._random = random
         self._engine = engine
         self._unasked = unasked
-        self.wait_s = wait_s
+        self._sizes = sizes or Sizes()
+        self._reclaim = reclaim or Reclaim(tuple)
         self._lives = Lives(publish, leases, now, bounds or Bounds())
+        self._lives.guard(self._reclaim)
+        self._wishes = Wishes(self._lives, now, wait_s)
         for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
         self._lives.follow(replicas.firsts(backends))
@@ -129,43 +126,18 @@ class Fleet:
         finally:
             await self._abandon()
 
+    @property
+    def wait_s(self) -> float:
+        """How long a request waits for a backend that does not say how long itself."""
+        return self._wishes.wait_s
+
+    @wait_s.setter
+    def wait_s(self, seconds: float) -> None:
+        self._wishes.wait_s = seconds
+
     async def wanted(self, backend: str) -> Outcome:
-        """Make it serve; returns when it does or when it is known that it won't. It was published before."""
-        unit = self._lives.units.get(backend)
-        if unit is None:
-            return Outcome(False, "it is not configured any more")
-        refusal = self._refusal(unit)
-        if refusal is not None:
-            unit.is_ordered = True  # whoever is sent away comes back
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = unit.waiters  # these go over to an heir
-        if refusal is None:
-            waiters.add(waiter)
-        try:
-            for one in self._lives.replicas(unit.name):
-                self._lives.post(one, Wanted())
-            if refusal is None and unit.is_pending and not self._lives.is_closing:
-                await asyncio.wait({waiter}, timeout=self._limit_s(unit))
-        finally:
-            waiters.discard(waiter)
-            self._lives.notice()
-        unit = self._lives.units.get(backend, unit)
-        return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
-
-    def _limit_s(self, unit: Unit) -> float:
-        own = unit.config.max_wait_s if isinstance(unit.config, ManagedConfig) else None
-        return self.wait_s if own is None else own
-
-    def _refusal(self, unit: Unit) -> Outcome | None:
-        """Why one more request had better not wait for it; None when it may."""
-        if unit.life.state is State.READY or not isinstance(unit.config, ManagedConfig):
-            return None
-        left_s = unit.expected_s(self._now())
-        if len(unit.waiters) >= unit.config.max_waiting:
-            return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
-        if left_s is not None and left_s > self._limit_s(unit):
-            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more", _advice_s(left_s))
-        return None
+        """Make it serve, and admit one request to it (app/supervisor/wishes.py)."""
+        return await self._wishes.wanted(backend)
 
     def failing(self, backend: str, generation: int) -> None:
         """A relay could not reach this start of it: look at it now."""
@@ -192,11 +164,18 @@ class Fleet:
         self._order(backend, StopAsked(self.drain_s, then_start=True))
 
     def share(self, bounds: Bounds) -> None:
-        """From now on the machine is shared out within these bounds; who has a place keeps it."""
+        """From now on the machine is shared out within these bounds; who has a place keeps it. No quarantine stays."""
         self._lives.rooms.bounds = bounds
+        self._reclaim.lift()
 
-    async def reload(self, backends: Mapping[str, BackendConfig]) -> None:
-        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance.
+    @property
+    def quarantined(self) -> Sequence[Quarantine]:
+        """GPUs that nothing is placed on for now."""
+        return tuple(self._reclaim.quarantined.values())
+
+    async def reload(self, backends: Mapping[str, BackendConfig], *, is_wished: bool = True) -> None:
+        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance where somebody
+        wished the reload.
 
         Returns at once; what changed drains, stops and starts anew behind it.
         """
@@ -217,13 +196,14 @@ class Fleet:
                 heir = None
             if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)):
                 self._replace(unit, config)
-            elif unit.life.state is State.FAILED:
+            elif unit.life.state is State.FAILED and is_wished:
                 self._lives.post(unit, Start())
         self._lives.turn()
 
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True
+        self._reclaim.hurry()
         for unit in self._lives.everyone():
             unit.successor = None
             self._lives.post(unit, StopAsked(drain_s, is_held=True))
@@ -232,6 +212,7 @@ class Fleet:
             await self._abandon()
         for unit in [*self._lives.everyone(), *self._lives.departed]:
             await unit.gone()
+        await self._reclaim.close()
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""
@@ -287,7 +268,8 @@ class Fleet:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
         before = [*self._lives.everyone(), *self._lives.departed]
         generation = max((unit.life.generation for unit in before if unit.name == name), default=0)
-        unit = Unit(name, config, self._state_id, self._lives.post, self._random, self._engine, generation)
+        make, random, sizes = self._engine, self._random, self._sizes
+        unit = Unit(name, config, self._state_id, self._lives.post, random, make, sizes, self._reclaim, generation)
         unit.is_unasked = name in self._unasked
         return unit
 
@@ -309,9 +291,10 @@ class Fleet:
 
     def _is_counted(self, config: BackendConfig) -> bool:
         """Whether it is known what it takes, so that a second one beside it is no gamble."""
-        if not isinstance(config, ManagedConfig):
+        managed = config.as_managed()
+        if managed is None:
             return False
-        need = config.need()
+        need = managed.need()
         return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
 
     def _order(self, backend: str, event: Event) -> None:
@@ -321,17 +304,10 @@ class Fleet:
                 unit.successor = heir.config if heir is not None else unit.successor
                 self._lives.post(unit, event)
 
-    def _outcome(self, unit: Unit) -> Outcome:
-        row = unit.row
-        if row.state is State.READY:
-            return Outcome(True)
-        starting = "it waits for room" if unit.life.is_waiting else "it is still starting"
-        reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
-        return Outcome(False, row.reason or reasons.get(row.state, "it is stopped"), row.retry_after_s)
-
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
         self._lives.is_closing = True
+        self._reclaim.hurry()
         units = [*self._lives.everyone(), *self._lives.departed]
         for unit in units:
             unit.unwatch()
@@ -361,4 +337,7 @@ class Fleet:
             swaps=unit.swaps,
             devices=unit.place.devices if unit.place is not None else (),
             footprint=unit.footprint,
+            waiting=self._wishes.waiting(unit.name),
+            is_managed=not unit.policy.is_attached,
+            daemon=daemon(unit.endpoint, unit.probe),
         )

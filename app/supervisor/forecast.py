@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.supervisor.placement import Machine, NoRoom, Place, place
+from app.supervisor.placement import Machine, NoRoom, Place, gb, place
+from app.supervisor.sizes import Source
 from backends.base import Need
 
 SMALL_SHM_BYTES: Final = 64 * 1024 * 1024  # what Docker gives a container that does not ask
@@ -14,7 +15,9 @@ SMALL_SHM_BYTES: Final = 64 * 1024 * 1024  # what Docker gives a container that 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One engine as configured. `workers`: processes of it that share memory; `measured_gb`: host memory it took."""
+    """One engine as configured. `workers`: processes of it that share memory; `measured_gb`: host memory it took;
+    `source`: how the host memory in `need` is known.
+    """
 
     name: str
     need: Need
@@ -22,6 +25,7 @@ class Entry:
     workers: int = 1
     weights_gb: float | None = None
     measured_gb: float | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +38,22 @@ class Seat:
     notes: tuple[str, ...] = ()
 
 
-def forecast(entries: Sequence[Entry], machine: Machine, shm_bytes: int | None) -> list[Seat]:
+def forecast(
+    entries: Sequence[Entry], machine: Machine, shm_bytes: int | None, barred: Mapping[str, str] | None = None
+) -> list[Seat]:
     """Each in the order of the configuration, those that start at boot first, beside all before it.
 
-    `shm_bytes`: the size of /dev/shm, None where there is none.
+    `shm_bytes`: the size of /dev/shm, None where there is none; `barred`: GPUs in quarantine, with the reason.
     """
     taken: dict[str, Place] = {}
     seats: dict[str, Seat] = {}
+    closed = [Place(devices=(device,), share=1.0) for device in barred or {}]
     for entry in sorted(entries, key=lambda entry: not entry.starts_at_boot):
-        found = place(entry.need, machine, taken.values())
+        found = place(entry.need, machine, [*taken.values(), *closed])
         alone = place(entry.need, machine, ())
         notes = [*_notes(entry, machine, found, alone, taken), *_shared(entry, shm_bytes)]
+        if isinstance(found, NoRoom) and isinstance(place(entry.need, machine, taken.values()), Place):
+            notes = [f"{reason}; `modelport reload` lifts it" for reason in (barred or {}).values()]
         if isinstance(found, Place):
             taken[entry.name] = found
         is_possible = isinstance(alone, Place) and not _shared(entry, shm_bytes)
@@ -64,8 +73,15 @@ def _notes(
         notes.append(
             f"no room{beside}: they take turns, and a request swaps them. To keep all loaded: {_advice(entry, machine)}"
         )
-    if entry.measured_gb is not None and entry.need.memory_gb and entry.measured_gb > entry.need.memory_gb:
-        notes.append(f"it took {entry.measured_gb:g} GB: raise its memory_gb ({entry.need.memory_gb:g})")
+    is_given = entry.need.memory_gb > 0 and not entry.need.is_guess
+    if is_given and entry.measured_gb is not None and entry.measured_gb > entry.need.memory_gb:
+        notes.append(f"it took {gb(entry.measured_gb)} GB: raise its memory_gb ({gb(entry.need.memory_gb)})")
+    if entry.need.is_guess and entry.need.memory_gb > machine.memory_gb:
+        notes.append(
+            f"it may not fit: {gb(entry.need.memory_gb)} GB of memory ({entry.source}), and there are "
+            f"{gb(machine.memory_gb)}; it is tried all the same, alone. Take a smaller model "
+            "or a shorter context, or set memory_gb to what it really takes"
+        )
     if not entry.need.memory_gb and not (isinstance(found, Place) and found.devices):
         notes.append("its memory is not counted: set memory_gb")
     return notes
@@ -82,5 +98,5 @@ def _shared(entry: Entry, shm_bytes: int | None) -> list[str]:
         return []
     return [
         f"its {entry.workers} workers share memory and /dev/shm has {shm_bytes // 2**20} MiB: start the container with "
-        "--shm-size=16g (Compose: shm_size: 16gb) or --ipc=host"
+        "--shm-size=16g or --ipc=host (Compose: shm_size: 16gb, or ipc: host)"
     ]

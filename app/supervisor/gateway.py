@@ -17,7 +17,18 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays
+from app.supervisor import (
+    answers,
+    banner,
+    descriptors,
+    devices,
+    discovery,
+    listener,
+    plan,
+    publish,
+    relays,
+    replicas,
+)
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -25,16 +36,21 @@ from app.supervisor.answers import (
     Health,
     Models,
     PlanAnswer,
+    QuarantineAnswer,
     RelayProcesses,
     Reloaded,
     Status,
 )
+from app.supervisor.discovery import Discovery, LookUp
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
+from app.supervisor.measures import Measures
+from app.supervisor.reclaim import Reclaim
 from app.supervisor.relays import Relays
 from app.supervisor.room import Bounds
 from app.supervisor.scrape import Counters, Life, Scrape
+from app.supervisor.sizes import Sizes
 from app.supervisor.state import StateFolder
 from app.table import Backend, Table
 from backends import kinds
@@ -48,7 +64,14 @@ READ_AT_START = ("host", "port", "relays", "root_path", "docs")
 class Gateway:
     """Owns the configuration in force and the table's version; everything else is owned by the parts."""
 
-    def __init__(self, options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> None:
+    def __init__(
+        self,
+        options: ServeOptions,
+        config: Config,
+        state: StateFolder,
+        public: socket.socket,
+        look_up: LookUp = discovery.look_up,
+    ) -> None:
         self.config = config
         self.is_draining = False
         self._options = options
@@ -66,6 +89,8 @@ class Gateway:
         self._backends: Mapping[str, Backend] = {}
         self._seen: dict[str, banner.Seen] | None = None
         self._reloading = asyncio.Lock()
+        self._discovery = Discovery(look_up)
+        self._discovery.follow(config.backends)
         self.leases = Leases()
         counters = Counters(state.metrics)
         self.relays = Relays(
@@ -76,6 +101,9 @@ class Gateway:
             state.check,
         )
         self.hub = Hub(self.leases, self.relays)
+        self._measures = Measures(state.measures)
+        self._sizes = Sizes(self._measures)
+        self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
             state_id=state.id,
@@ -87,17 +115,22 @@ class Gateway:
             unasked=self._unasked,
             bounds=self._bounds(config),
             wait_s=config.server.wait_s,
-            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s),
+            sizes=self._sizes,
+            reclaim=Reclaim(devices.nvml),
+            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins),
         )
-        self._scrape = Scrape(counters, self._lives, __version__)
+        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines)
         self._tell_bound()
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
 
     def _bounds(self, config: Config) -> Bounds:
+        """What there is to share, as it is now; and from now on these engines are known by their sizes."""
         server = config.server
         found = devices.machine(server.memory_gb, self._options.env)
+        self._sizes.look(replicas.expand(config.backends), found)
+        self._devices = [gpu.uuid for gpu in found.gpus]
         return Bounds(found, server.start_parallel, server.swap_after_s)
 
     # -- the table
@@ -119,7 +152,7 @@ class Gateway:
 
     def _table(self) -> Table:
         return publish.build(
-            self.config,
+            self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
             self._backends,
             self._version,
             self.is_draining,
@@ -171,7 +204,11 @@ class Gateway:
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
             models=answers.models(table),
-            backends=tuple(_backend(status) for status in self._shown()),
+            backends=tuple(BackendAnswer.of(status) for status in self._shown()),
+            quarantined=tuple(
+                QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
+                for each in self.fleet.quarantined
+            ),
         )
 
     def models(self) -> Models:
@@ -199,10 +236,9 @@ class Gateway:
 
     async def plan(self) -> PlanAnswer:
         """Everything configured on this machine, with what was measured."""
-        found = {status.name: status.footprint for status in self.fleet.status() if status.footprint is not None}
-        config = self.config
+        config, barred = self.config, {each.device: each.reason for each in self.fleet.quarantined}
         machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
-        return await asyncio.to_thread(plan.plan, config, machine, found)
+        return await asyncio.to_thread(plan.plan, config, machine, self._measures, barred)
 
     async def metrics(self) -> bytes:
         """Prometheus's page."""
@@ -276,15 +312,27 @@ class Gateway:
             before, self.config = self.config, _as_started(self.config, config)
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
             self.fleet.share(bounds)
+            self._discovery.follow(config.backends)
             try:
-                await self.fleet.reload(config.backends)
+                await self.fleet.reload(self._discovery.applied(config.backends))
             except BaseException:
                 self.config = before
+                self._discovery.follow(before.backends)
                 raise
             version = self.publish_again()
             self._tell_bound()
             log.info("configuration reloaded", table=version, needs_restart=changed)
             return Reloaded(table_version=version, needs_restart=changed)
+
+    async def follow_names(self) -> None:
+        """Let the engines be those that their names lead to, until it is cancelled."""
+        await self._discovery.run(self._names_changed)
+
+    async def _names_changed(self) -> None:
+        async with self._reloading:
+            if not self.is_draining:
+                await self.fleet.reload(self._discovery.applied(self.config.backends), is_wished=False)
+                self.publish_again()
 
     def _check_open(self) -> None:
         if self.is_draining:
@@ -293,10 +341,16 @@ class Gateway:
     # -- from the fleet's words to ours
 
     def _one(self, backend: str) -> BackendAnswer:
-        return next(_backend(status) for status in self.fleet.status() if status.name == backend)
+        return next(BackendAnswer.of(status) for status in self.fleet.status() if status.name == backend)
 
     def _lives(self) -> list[Life]:
-        return [Life(status.name, status.state, status.restarts, status.swaps) for status in self._shown()]
+        return [
+            Life(status.name, status.state, status.restarts, status.swaps, status.waiting) for status in self._shown()
+        ]
+
+    def _quarantines(self) -> dict[str, bool]:
+        quarantined = {each.device for each in self.fleet.quarantined}
+        return {device: device in quarantined for device in (*self._devices, *sorted(quarantined - {*self._devices}))}
 
     def _shown(self) -> list[BackendStatus]:
         """Less what nobody asked for and that has never answered: it is only looked for."""
@@ -321,25 +375,6 @@ def _as_started(running: Config, wished: Config) -> Config:
     """The wished configuration with what is read at the start only as it was then."""
     kept = {name: getattr(running.server, name) for name in READ_AT_START}
     return wished.model_copy(update={"server": wished.server.model_copy(update=kept)})
-
-
-def _backend(status: BackendStatus) -> BackendAnswer:
-    return BackendAnswer(
-        name=status.name,
-        kind=status.kind,
-        state=status.state,
-        reason=status.reason,
-        generation=status.generation,
-        pid=status.pid,
-        restarts=status.restarts,
-        since_s=round(status.since_s, 3),
-        load_s=None if status.load_s is None else round(status.load_s, 3),
-        in_flight=status.leases,
-        engine_in_flight=status.in_flight,
-        models=status.models,
-        swaps=status.swaps,
-        devices=status.devices,
-    )
 
 
 def _say(*lines: str) -> None:

@@ -44,13 +44,26 @@ class Outcome(Protocol):
     def reason(self) -> str | None: ...
     @property
     def retry_after_s(self) -> float: ...
+    @property
+    def is_full(self) -> bool: ...
+    @property
+    def permit(self) -> Permit | None: ...
+
+
+class Permit(Protocol):
+    """The request may be at the engine."""
+
+    def release(self) -> None:
+        """It is over."""
+        ...
 
 
 class Fleet(Protocol):
     """What the relays ask of it."""
 
     async def wanted(self, backend: str) -> Outcome:
-        """Make it serve; returns when it does or when it is known that it won't. Publishes before it says yes."""
+        """Make it serve, and admit one request; returns when it is so or when it is known that it won't be. Publishes
+        before it says yes."""
         ...
 
     def failing(self, backend: str, generation: int) -> None:
@@ -71,13 +84,14 @@ class Processes(Protocol):
 
 
 class _Relay:
-    """One connection. `asked` is every wish it has open."""
+    """One connection. `asked` is every wish it has open, `permits` what its requests hold."""
 
     def __init__(self, number: int, pid: int, writer: asyncio.StreamWriter) -> None:
         self.number = number
         self.pid = pid
         self.writer = writer
         self.asked: dict[int, asyncio.Task[None]] = {}
+        self.permits: dict[int, Permit] = {}
         self.late: asyncio.TimerHandle | None = None
         self.is_at_fault = False
 
@@ -223,20 +237,23 @@ class Hub:
 
     def _hear(self, relay: _Relay, message: FromRelay) -> None:
         match message:
-            case InFlight(counts):
-                self._leases.counted(relay.number, counts)
+            case InFlight(counts, returned):
+                self._leases.counted(relay.number, counts, returned)
                 self._of_fleet().leases_changed()
             case Applied(version):
                 self._leases.applied(relay.number, version)
                 self._of_fleet().leases_changed()
             case Wanted(seq, backend):
-                if seq in relay.asked:
+                if seq in relay.asked or seq in relay.permits:
                     raise ValueError(f"Wanted {seq} twice")
                 relay.asked[seq] = asyncio.create_task(self._answer(relay, seq, backend))
             case Unwanted(seq):
                 asked = relay.asked.pop(seq, None)
                 if asked is not None:
                     asked.cancel()
+                permit = relay.permits.pop(seq, None)
+                if permit is not None:
+                    permit.release()
             case Failing(backend, generation):
                 self._of_fleet().failing(backend, generation)
             case Hello():
@@ -245,7 +262,16 @@ class Hub:
     async def _answer(self, relay: _Relay, seq: int, backend: str) -> None:
         try:
             outcome = await self._of_fleet().wanted(backend)
-            answer = Answer(seq, outcome.is_ready, outcome.reason, outcome.retry_after_s)
+            if outcome.permit is not None:
+                relay.permits[seq] = outcome.permit
+            answer = Answer(
+                seq,
+                outcome.is_ready,
+                is_admitted=outcome.permit is not None,
+                is_full=outcome.is_full,
+                reason=outcome.reason,
+                retry_after_s=outcome.retry_after_s,
+            )
         except Exception:
             log.exception("a wish for a backend failed", backend=backend)
             answer = Answer(seq, is_ready=False, reason="the supervisor failed; see its log")
@@ -263,6 +289,8 @@ class Hub:
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
+        for permit in relay.permits.values():
+            permit.release()  # its connections to engines ended with it
 
     def _of_fleet(self) -> Fleet:
         assert self._fleet is not None

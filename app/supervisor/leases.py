@@ -30,15 +30,18 @@ class Leases:
         """A relay is there; it has applied no table yet."""
         self._relays[relay] = _Held()
 
-    def counted(self, relay: int, counts: Iterable[tuple[str, int, int]]) -> None:
-        """It holds this many now: absolute, only what changed. ValueError when that cannot be."""
+    def counted(
+        self, relay: int, counts: Iterable[tuple[str, int, int]], returned: Iterable[tuple[str, int]] = ()
+    ) -> None:
+        """It holds this many now: absolute, only what changed; and of these starts it gave one back, whatever it took
+        meanwhile. ValueError when that cannot be.
+        """
         held = self._relays[relay].counts
+        for backend, generation in returned:
+            self._returned[backend] = max(generation, self._returned.get(backend, 0))
         for backend, generation, count in counts:
             if count < 0:
                 raise ValueError(f"{count} leases of {backend}#{generation}")
-            # A short request comes and goes between two reports: then the only report is that nothing is held.
-            if count == 0 or count < held.get((backend, generation), 0):
-                self._returned[backend] = max(generation, self._returned.get(backend, 0))
             if count:
                 held[backend, generation] = count
             else:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from app.supervisor.reclaim import Reclaim
 from app.supervisor.room import Bounds
 from app.supervisor.rooms import Rooms
 from app.supervisor.unit import Unit
@@ -23,6 +24,7 @@ from backends.events import (
     Drain,
     Drained,
     Event,
+    Fetch,
     Kill,
     Sleep,
     Spawn,
@@ -86,6 +88,23 @@ class Lives:
     def follow(self, firsts: Mapping[str, str]) -> None:
         """From now on these are replicas: name → the name of the first, which starts alone."""
         self.rooms.firsts = firsts
+
+    def guard(self, reclaim: Reclaim) -> None:
+        """Nothing is placed on GPUs that it has in quarantine; what did not start because of that starts afterwards."""
+        self.rooms.barred = lambda: {each.device: each.reason for each in reclaim.quarantined.values()}
+        reclaim.neighbours = self._neighbours
+        reclaim.on_lifted = self._lifted
+
+    def _neighbours(self, device: str) -> list[str]:
+        units = [*self.everyone(), *self.departed]
+        return [unit.name for unit in units if unit.place is not None and device in unit.place.devices]
+
+    def _lifted(self) -> None:
+        for unit in self.units.values():
+            if unit.is_barred and unit.starts_at_boot and unit.life.state is State.STOPPED and not unit.life.is_held:
+                self._inbox.append((unit, Start()))
+            unit.is_barred = False
+        self.turn()
 
     def everyone(self) -> list[Unit]:
         """All that may have a process."""
@@ -197,11 +216,14 @@ class Lives:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
         _tell(unit, before)
-        unit.restarts += isinstance(event, Tick) and unit.life.is_waiting and not before.is_waiting
+        begins = unit.life.is_waiting or unit.life.is_fetching
+        unit.restarts += isinstance(event, Tick) and begins and not before.is_waiting
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
             unit.is_ordered = False
         for action in actions:
             match action:
+                case Fetch(generation):
+                    unit.fetch(generation)
                 case Spawn(generation):
                     unit.spawn(generation)
                 case Sleep(generation, level):

@@ -19,21 +19,33 @@ _ROUNDING: Final = 1e-6  # of sums of decimal fractions
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, or one MIG device (`is_mig`). `is_split`: it is cut into MIG devices and not usable as a whole."""
+    """One GPU, or one MIG device (`is_mig`). `is_split`: it is cut into MIG devices and not usable as a whole.
+
+    `used_gb` is what everybody together has of its memory at the moment of reading, and `users` the processes known to
+    have some, by id, as far as they are shown to us (in a container: often none); a size is None where it is kept from
+    us.
+    """
 
     uuid: str
     index: int
     memory_gb: float = 0.0
     is_mig: bool = False
     is_split: bool = False
+    used_gb: float = 0.0
+    users: tuple[tuple[int, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What all engines have together: host memory in GB, and the GPUs that the gateway may see."""
+    """What all engines have together: host memory in GB, and the GPUs that the gateway may see.
+
+    `has_unknown_gpus`: there seem to be some of which nothing is known, so that engines without one may not be on the
+    CPU.
+    """
 
     memory_gb: float = math.inf
     gpus: tuple[Gpu, ...] = ()
+    has_unknown_gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +68,23 @@ def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoo
     """Where an engine that needs this may run, beside those that run already."""
     taken = tuple(taken)
     used_gb = math.fsum(place.memory_gb for place in taken)
-    if need.memory_gb and used_gb + need.memory_gb > machine.memory_gb + _ROUNDING:
+    # A guess may be wrong, so what it says is too large may have the machine to itself.
+    memory_gb = min(need.memory_gb, machine.memory_gb) if need.is_guess else need.memory_gb
+    if memory_gb and used_gb + memory_gb > machine.memory_gb + _ROUNDING:
         free_gb = max(0.0, machine.memory_gb - used_gb)
+        about = "about " if need.is_guess else ""
         return NoRoom(
-            f"it needs {need.memory_gb:g} GB of memory, and {free_gb:.3g} of {machine.memory_gb:.3g} are free"
+            f"it needs {about}{gb(need.memory_gb)} GB of memory, and {gb(free_gb)} of {gb(machine.memory_gb)} are free"
         )
     devices = _named(need, machine, taken) if need.named else _chosen(need, machine, taken)
     if isinstance(devices, NoRoom):
         return devices
-    return Place(need.memory_gb, devices, need.share if devices else 0.0)
+    return Place(memory_gb, devices, need.share if devices else 0.0)
+
+
+def gb(size: float) -> str:
+    """As a sentence has it: `8`, `0.91`, `1024`."""
+    return f"{round(size, 2):.12g}"
 
 
 def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, ...] | NoRoom:
@@ -73,6 +93,8 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
         gpu = next((gpu for gpu in machine.gpus if name in (gpu.uuid, str(gpu.index)) and _is_meant(gpu, name)), None)
         if gpu is None:
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
+            if machine.has_unknown_gpus:
+                known += "; those that are here can be seen with the package nvidia-ml-py, or are no NVIDIA ones"
             return NoRoom(f"it is to run on device {name}, which is not here (known: {known})")
         if gpu in found:
             return NoRoom(f"device {name} is named twice")
@@ -82,7 +104,7 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
     if len(found) > 1 and any(gpu.is_mig for gpu in found):
         return NoRoom("a MIG device serves one engine alone, without tensor parallel: name one")
     if need.gpus > len(found):
-        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named")
+        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named: name as many, or write auto")
     for gpu in found:
         if _free(gpu, taken) + _ROUNDING < _share(need, gpu):
             return NoRoom(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
@@ -98,7 +120,8 @@ def _chosen(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, 
     if need.gpus == 0 or not machine.gpus:
         return ()
     if need.gpus > len(usable):
-        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}")
+        others = "" if len(usable) == len(machine.gpus) else " (MIG devices are used only where `devices` names them)"
+        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}{others}")
     free = [gpu for gpu in usable if _free(gpu, taken) + _ROUNDING >= _share(need, gpu)]
     if len(free) < need.gpus:
         return NoRoom(f"it needs {need.share:.0%} of {need.gpus} GPUs, and {len(free)} have so much free")

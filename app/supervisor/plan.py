@@ -8,53 +8,77 @@ from app.config import Config
 from app.supervisor import devices, replicas
 from app.supervisor.answers import GpuAnswer, PlanAnswer, SeatAnswer
 from app.supervisor.forecast import Entry, Seat, forecast
-from app.supervisor.placement import Machine
-from backends.config import BackendConfig, ManagedConfig
+from app.supervisor.measures import Measures
+from app.supervisor.placement import Gpu, Machine
+from app.supervisor.sizes import Size, Sizes
+from backends.config import ManagedConfig
 from backends.footprint import Footprint, weights_gb
 
 
-def plan(config: Config, machine: Machine, measured: Mapping[str, Footprint]) -> PlanAnswer:
-    """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out."""
-    entries = [
-        _entry(name, backend, measured.get(name, Footprint()))
+def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[str, str] | None = None) -> PlanAnswer:
+    """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out.
+
+    `barred`: GPUs in quarantine, with the reason.
+    """
+    backends = {
+        name: managed
         for name, backend in replicas.expand(config.backends).items()
-        if isinstance(backend, ManagedConfig)
-    ]
-    seats = forecast(entries, machine, devices.shm_bytes())
+        if (managed := backend.as_managed()) is not None
+    }
+    sizes = Sizes(measures)
+    sizes.look(backends, machine)
+    found = {name: sizes.of(name, backend) for name, backend in backends.items()}
+    entries = [_entry(name, backend, found[name]) for name, backend in backends.items()]
+    seats = forecast(entries, machine, devices.shm_bytes(), barred or {})
     return PlanAnswer(
         memory_gb=round(machine.memory_gb, 3),
-        gpus=tuple(
-            GpuAnswer(uuid=gpu.uuid, index=gpu.index, memory_gb=round(gpu.memory_gb, 3), is_mig=gpu.is_mig)
-            for gpu in machine.gpus
-        ),
-        seats=tuple(_seat(seat, measured.get(seat.entry.name, Footprint())) for seat in seats),
+        gpus=tuple(_gpu(gpu, barred or {}) for gpu in machine.gpus),
+        seats=tuple(_seat(seat, found[seat.entry.name]) for seat in seats),
     )
 
 
-def _entry(name: str, config: BackendConfig, footprint: Footprint) -> Entry:
-    assert isinstance(config, ManagedConfig)
+def _entry(name: str, config: ManagedConfig, size: Size) -> Entry:
     return Entry(
         name=name,
-        need=config.need(),
+        need=size.need,
         starts_at_boot=config.start == "boot",
         workers=config.workers(),
         weights_gb=weights_gb(config),
-        measured_gb=footprint.resident_gb,
+        measured_gb=size.footprint.resident_gb if size.footprint is not None else None,
+        source=size.source,
     )
 
 
-def _seat(seat: Seat, footprint: Footprint) -> SeatAnswer:
+def _gpu(gpu: Gpu, barred: Mapping[str, str]) -> GpuAnswer:
+    return GpuAnswer(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        memory_gb=round(gpu.memory_gb, 3),
+        is_mig=gpu.is_mig,
+        quarantine=barred.get(gpu.uuid),
+    )
+
+
+def _seat(seat: Seat, size: Size) -> SeatAnswer:
+    footprint = size.footprint or Footprint()
     return SeatAnswer(
         backend=seat.entry.name,
         fits=seat.place is not None,
         is_possible=seat.is_possible,
-        memory_gb=seat.entry.need.memory_gb or None,
+        memory_gb=_rounded(size.need.memory_gb or None),
+        memory_source=size.source,
         devices=seat.place.devices if seat.place is not None else (),
         share=seat.place.share if seat.place is not None else 0.0,
-        weights_gb=None if seat.entry.weights_gb is None else round(seat.entry.weights_gb, 3),
+        weights_gb=_rounded(seat.entry.weights_gb),
+        estimated_gb=_rounded(size.estimated_gb),
         measured_gb=footprint.resident_gb,
+        device_gb=footprint.device_gb,
         loaded_weights_gb=footprint.weights_gb,
         kv_gb=footprint.kv_gb,
         kv_tokens=footprint.kv_tokens,
         notes=seat.notes,
     )
+
+
+def _rounded(size: float | None) -> float | None:
+    return None if size is None else round(size, 3)

@@ -1,4 +1,4 @@
-"""One entry with `replicas: N` as N backends: NAME, NAME#2 … NAME#N. Pure.
+"""One entry with `replicas: N` as N backends: NAME, NAME#2 … NAME#N; and one with several `urls` or `addresses`. Pure.
 
 The first keeps the entry's name, so that a change of the number leaves it alone.
 """
@@ -8,22 +8,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.config import BackendConfig, ManagedConfig
+from backends.config import BackendConfig, ManagedConfig, RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:
     """The backends that this entry stands for."""
-    count = config.replicas if isinstance(config, ManagedConfig) else 1
+    count = len(_each(config))
     return (name, *(f"{name}#{number}" for number in range(2, count + 1)))
 
 
+def _each(config: BackendConfig) -> Sequence[BackendConfig]:
+    managed = config.as_managed()
+    if managed is not None:
+        return [_alone(managed, number) for number in range(managed.replicas)]
+    return config.engines() if isinstance(config, RemoteConfig) else [config]
+
+
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
-    """Every backend with its own configuration, which does not know of the others."""
+    """Every backend with its own configuration, which does not know of the others.
+
+    Of the devices that are named for all of them each has its own, in their order; or all have the same, where no more
+    than one of them uses is named.
+    """
     return {
-        replica: config.model_copy(update={"replicas": 1}) if isinstance(config, ManagedConfig) else config
+        replica: each
         for name, config in backends.items()
-        for replica in names(name, config)
+        for replica, each in zip(names(name, config), _each(config), strict=True)
     }
+
+
+def _alone(config: ManagedConfig, number: int) -> ManagedConfig:
+    own = config.model_copy(update={"replicas": 1})
+    if config.devices == "auto":
+        return own
+    each = config.gpus_each() or len(config.devices) // config.replicas
+    if len(config.devices) <= each:
+        return own
+    return own.model_copy(update={"devices": config.devices[number * each : (number + 1) * each]})
 
 
 def firsts(backends: Mapping[str, BackendConfig]) -> dict[str, str]:

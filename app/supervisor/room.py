@@ -7,7 +7,7 @@ or an order of the administrator does another engine make way: what merely start
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from app.supervisor.evict import Loaded, give_way
@@ -17,18 +17,23 @@ from backends.base import Need
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What there is, and how it is shared out. `start_parallel`: engines that may be starting at the same time."""
+    """What there is, and how it is shared out. `start_parallel`: engines that may be starting at the same time.
+
+    `barred`: GPUs that nothing may start on for now, with the reason.
+    """
 
     machine: Machine = field(default_factory=Machine)
     start_parallel: int = 2
     swap_after_s: float = 30.0
+    barred: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """An engine that is to start, or to wake up, since then. `is_asked`: somebody waits for it.
 
-    `is_early`: another one must have started before. Of a sleeping one, `need` is what it has not kept.
+    `is_early`: another one must have started before. `is_spare`: it only helps others out, so it takes what nobody else
+    wants, and is not told when there is nothing. Of a sleeping one, `need` is what it has not kept.
     """
 
     name: str
@@ -36,6 +41,7 @@ class Wish:
     since: float
     is_asked: bool = False
     is_early: bool = False
+    is_spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +78,12 @@ class MakeWay:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """There is no room for it; `is_final`: nor would there be if it were alone."""
+    """There is no room for it; `is_final`: nor would there be if it were alone. `is_barred`: but for a quarantine."""
 
     name: str
     reason: str
     is_final: bool
+    is_barred: bool = False
 
 
 Order = Go | MakeWay | Refuse
@@ -87,7 +94,7 @@ def schedule(
 ) -> tuple[list[Order], float]:
     """What is to be done now, and when to look again if nothing happens before (infinite: not at all)."""
     plan = _Plan(list(holders), bounds, now)
-    for wish in sorted(wishes, key=lambda wish: (not wish.is_asked, wish.since)):
+    for wish in sorted(wishes, key=lambda wish: (wish.is_spare, not wish.is_asked, wish.since)):
         plan.serve(wish)
     return plan.orders, plan.look_at
 
@@ -100,29 +107,40 @@ class _Plan:
         self.look_at = math.inf
         self._holders = holders
         self._reserved: list[Place] = []  # for wishes that wait until somebody has left
+        self._barred = [Place(devices=(device,), share=1.0) for device in bounds.barred]
         self._bounds = bounds
         self._now = now
 
     def serve(self, wish: Wish) -> None:
         machine = self._bounds.machine
         if isinstance(alone := place(wish.need, machine, ()), NoRoom):
-            self.orders.append(Refuse(wish.name, alone.reason, is_final=True))
+            if not wish.is_spare:
+                self.orders.append(Refuse(wish.name, alone.reason, is_final=True))
             return
         if wish.is_early:
             return
-        now = place(wish.need, machine, [*(holder.place for holder in self._holders), *self._reserved])
+        held = [holder.place for holder in self._holders]
+        now = place(wish.need, machine, [*held, *self._reserved, *self._barred])
         if isinstance(now, Place):
             self._start(wish, now)
+            return
+        if wish.is_spare:
             return
         later = place(wish.need, machine, self._taken_without(()))
         if isinstance(later, Place):
             self._reserved.append(later)  # somebody is leaving: it is enough to wait
             return
         pinned = [holder.place for holder in self._holders if holder.is_pinned]
-        if wish.is_asked and isinstance(place(wish.need, machine, pinned), Place):
+        if wish.is_asked and isinstance(place(wish.need, machine, [*pinned, *self._barred]), Place):
             self._make_room(wish)
         else:
-            self.orders.append(Refuse(wish.name, later.reason, is_final=False))
+            self._refuse(wish, later, pinned)
+
+    def _refuse(self, wish: Wish, found: NoRoom, pinned: Sequence[Place]) -> None:
+        taken = pinned if wish.is_asked else [holder.place for holder in self._holders]
+        is_barred = bool(self._barred) and isinstance(place(wish.need, self._bounds.machine, taken), Place)
+        reason = "; ".join([found.reason, *self._bounds.barred.values()]) if is_barred else found.reason
+        self.orders.append(Refuse(wish.name, reason, is_final=False, is_barred=is_barred))
 
     def _start(self, wish: Wish, found: Place) -> None:
         starting = [holder for holder in self._holders if holder.is_starting]
@@ -162,4 +180,4 @@ class _Plan:
 
     def _taken_without(self, names: Collection[str]) -> list[Place]:
         staying = [holder for holder in self._holders if not holder.is_leaving and holder.name not in names]
-        return [*(holder.place for holder in staying), *self._reserved]
+        return [*(holder.place for holder in staying), *self._reserved, *self._barred]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,7 +17,7 @@ from app.supervisor.placement import Place
 from app.supervisor.room import Bounds, Go, Holder, MakeWay, Refuse, Wish, schedule
 from app.supervisor.unit import Unit
 from backends.base import Need, State
-from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked
+from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
 from backends.lifecycle import can_start
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ class Rooms:
     def __init__(self, leases: Leases, now: Callable[[], float], bounds: Bounds) -> None:
         self.bounds = bounds
         self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
+        self.barred: Callable[[], Mapping[str, str]] = dict  # GPUs in quarantine, with the reason
         self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
         self._leases = leases
         self._now = now
@@ -63,27 +65,53 @@ class Rooms:
         now = self._now()
         happens, self.look_at = self._unload(units, now)
         named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its heir have one name
-        wishes = [self._wish(key, unit) for key, unit in named.items() if unit.life.is_waiting]
+        wishes = [self._wish(key, unit) for key, unit in named.items() if unit.life.is_waiting and not _is_ending(unit)]
+        wishes += self._spares(named)
         if not wishes:
             return happens
         holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
         holders += [Holder(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
-        orders, look_at = schedule(wishes, holders, self.bounds, now)
+        orders, look_at = schedule(wishes, holders, replace(self.bounds, barred=self.barred()), now)
         self.look_at = min(self.look_at, look_at)
         for order in orders:
             unit = named[order.name]
             match order:
                 case Go(place=place):
                     unit.place = unit.place if unit.life.is_asleep else place
-                    happens.append((unit, Placed()))
+                    unit.is_barred = False
+                    self._warn(unit)
+                    # A spare one has not been asked yet.
+                    happens += [(unit, Placed())] if unit.life.is_waiting else [(unit, Wanted()), (unit, Placed())]
                 case MakeWay(may_sleep=may_sleep):
                     log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
                     unit.swaps += 1
                     happens.append((unit, self._rest(unit, may_sleep)))
-                case Refuse(reason=reason, is_final=is_final):
+                case Refuse(reason=reason, is_final=is_final, is_barred=is_barred):
                     log.warning("no room for engine", backend=unit.name, reason=reason)
+                    unit.is_barred = is_barred
                     happens.append((unit, NotPlaced(reason, is_final)))
         return happens
+
+    def _warn(self, unit: Unit) -> None:
+        there_gb = self.bounds.machine.memory_gb
+        if unit.need.is_guess and unit.need.memory_gb > there_gb:
+            expected_gb = round(unit.need.memory_gb, 2)
+            log.warning(
+                "engine may not fit; tried alone", backend=unit.name, expected_gb=expected_gb, there_gb=there_gb
+            )
+
+    def _spares(self, named: Mapping[str, Unit]) -> list[Wish]:
+        """Replicas that rest while one of their entry has work: requests go to that one and would not wake them."""
+        busy = {self.firsts.get(unit.name, unit.name) for unit in named.values() if self._is_working(unit)}
+        entries = {*self.firsts, *self.firsts.values()}
+        return [
+            Wish(key, _need(unit), unit.life.since, is_spare=True)
+            for key, unit in named.items()
+            if unit.name in entries and self.firsts.get(unit.name, unit.name) in busy and _is_resting(unit)
+        ]
+
+    def _is_working(self, unit: Unit) -> bool:
+        return unit.life.state is State.READY and self._is_needed(unit)
 
     def _unload(self, units: Sequence[Unit], now: float) -> tuple[list[tuple[Unit, Event]], float]:
         serving = [(unit, self.firsts.get(unit.name, unit.name)) for unit in units if unit.life.state is State.READY]
@@ -131,6 +159,16 @@ class Rooms:
 def _is_to_be_first(unit: Unit) -> bool:
     is_under_way = unit.life.state is not State.READY and can_start(unit.life, unit.policy)
     return unit.load_s is None and is_under_way
+
+
+def _is_ending(unit: Unit) -> bool:
+    """Its process is not gone altogether, or the memory of its GPUs is not back: it has the place of its last start."""
+    return unit.has_remains and not unit.life.is_asleep
+
+
+def _is_resting(unit: Unit) -> bool:
+    is_at_rest = unit.life.state in (State.STOPPED, State.SLEEPING) and not _is_ending(unit)
+    return is_at_rest and can_start(unit.life, unit.policy) and not unit.is_leaving and unit.successor is None
 
 
 def _need(unit: Unit) -> Need:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,7 @@ class Life:
     state: State
     restarts: int
     swaps: int = 0
+    waiting: int = 0
 
 
 class Counters:
@@ -82,22 +83,33 @@ class Counters:
 
 
 class Scrape:
-    """Renders `/metrics` in a thread: with 800 histograms it takes 171 ms (docs/performance.md)."""
+    """Renders `/metrics` in a thread: with 800 histograms it takes 171 ms (docs/performance.md).
+
+    `quarantines`: every GPU, and whether it is in quarantine.
+    """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
-    def __init__(self, counters: Counters, lives: Callable[[], Sequence[Life]], version: str) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        lives: Callable[[], Sequence[Life]],
+        version: str,
+        quarantines: Callable[[], Mapping[str, bool]] = dict,
+    ) -> None:
         self._counters = counters
         self._lives = lives
         self._version = version
+        self._quarantines = quarantines
 
     async def render(self) -> bytes:
         """The page of this moment."""
-        return await asyncio.to_thread(self._render, self._lives())
+        return await asyncio.to_thread(self._render, self._lives(), self._quarantines())
 
-    def _render(self, lives: Sequence[Life]) -> bytes:
+    def _render(self, lives: Sequence[Life], quarantines: Mapping[str, bool]) -> bytes:
         registry = CollectorRegistry()
-        registry.register(_Moment([*self._counters.read(), *_families(lives, self._version)]))
+        own = [*_families(lives, self._version), _quarantine(quarantines)]
+        registry.register(_Moment([*self._counters.read(), *own]))
         return generate_latest(registry)
 
 
@@ -123,11 +135,28 @@ def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
     swaps = CounterMetricFamily(
         "modelport_backend_swaps_total", "How often a backend made way for another one.", labels=["modelport_backend"]
     )
+    waiting = GaugeMetricFamily(
+        "modelport_backend_waiting",
+        "Requests that wait for a place at a backend, which has as many as it may have.",
+        labels=["modelport_backend"],
+    )
     for life in lives:
         for each in State:
             state.add_metric([life.backend, each.value], 1.0 if life.state is each else 0.0)
         restarts.add_metric([life.backend], life.restarts)
         swaps.add_metric([life.backend], life.swaps)
+        waiting.add_metric([life.backend], life.waiting)
     build = GaugeMetricFamily("modelport_build_info", "The version that runs.", labels=["version"])
     build.add_metric([version], 1.0)
-    yield from (state, restarts, swaps, build)
+    yield from (state, restarts, swaps, waiting, build)
+
+
+def _quarantine(quarantines: Mapping[str, bool]) -> Metric:
+    found = GaugeMetricFamily(
+        "modelport_gpu_quarantined",
+        "1 for a GPU that nothing is placed on because its memory did not come back.",
+        labels=["device"],
+    )
+    for device, is_quarantined in quarantines.items():
+        found.add_metric([device], float(is_quarantined))
+    return found

@@ -12,9 +12,11 @@ import socket
 import stat
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from app.settings import CONTROL_SOCKET
+
+MEASURES: Final = "measures.json"
 
 
 class StateError(Exception):
@@ -45,6 +47,16 @@ class StateFolder:
     def metrics(self) -> Path:
         """The relays' counters, one file per process and type."""
         return self.path / "metrics"
+
+    @property
+    def measures(self) -> Path:
+        """What engines were measured to take."""
+        return self.path / MEASURES
+
+    @property
+    def pins(self) -> Path:
+        """Which commits the models from the hub are, one file for each."""
+        return self.path / "hub"
 
     @property
     def id(self) -> str:

@@ -10,20 +10,24 @@ import contextlib
 import math
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from app.supervisor.placement import Place
+from app.supervisor import warming
+from app.supervisor.fetching import Fetching
+from app.supervisor.placement import Gpu, Place
+from app.supervisor.reclaim import Reclaim
+from app.supervisor.sizes import Sizes
 from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
-from backends.config import BackendConfig, ManagedConfig
-from backends.errors import BackendError, EngineFailed
-from backends.events import Event, Exited, SleepFailed, Slept, Tick, WarmedUp, WarmUpFailed
+from backends.config import BackendConfig
+from backends.errors import BackendError
+from backends.events import Event, Exited, Tick
 from backends.footprint import Footprint
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy, can_start
@@ -44,6 +48,8 @@ class Unit:
         post: Callable[[Unit, Event], None],
         random: Callable[[], float],
         engine: Callable[[str, BackendConfig], Engine],
+        sizes: Sizes,
+        reclaim: Reclaim,
         generation: int = 0,
     ) -> None:
         self.name = name
@@ -59,6 +65,7 @@ class Unit:
         self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
         self.is_early = False  # another replica must have started before
         self.is_ordered = False  # the administrator waits for it
+        self.is_barred = False  # it did not start because of a GPU in quarantine
         self.idle_since: float | None = None  # while it serves and nobody needs it
         self.footprint: Footprint | None = None  # as its last start was measured
         self.swaps = 0  # how often it made way for another
@@ -67,7 +74,11 @@ class Unit:
         self._post = post
         self._random = random
         self._engine = engine
+        self._sizes = sizes
+        self._reclaim = reclaim
+        self._found: Sequence[Gpu] = ()  # its GPUs, before this start
         self._process: process.Process | None = None
+        self._fetching = Fetching(self)
         self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -85,14 +96,19 @@ class Unit:
         self.config = config
         self.kind = kind_of(config)
         self.engine = self._engine(self.name, config)
+        managed = config.as_managed()
         self.policy = (
-            Policy(is_placed=True, start_timeout_s=config.start_timeout_s, stop_grace_s=config.stop_grace_s)
-            if isinstance(config, ManagedConfig)
+            Policy(
+                is_fetched=self.engine.fetcher is not None,
+                is_placed=True,
+                start_timeout_s=managed.start_timeout_s,
+                stop_grace_s=managed.stop_grace_s,
+            )
+            if managed is not None
             else Policy(is_attached=True)
         )
-        managed = config if isinstance(config, ManagedConfig) else None
         self.starts_at_boot = managed is None or managed.start == "boot"
-        self.need = managed.need() if managed is not None else Need()
+        self.need = self._sizes.of(self.name, managed).need if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
         self.adapters = dict(managed.adapter_paths()) if managed is not None else {}
         self.adapters_missing: dict[str, str] = {}
@@ -131,6 +147,8 @@ class Unit:
             is_strict=self.engine.is_strict,
             retry_after_s=self._retry_after_s(),
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
+            is_limited=self.config.limit() is not None,
+            facts=dict(self.probe.facts),
         )
 
     def _retry_after_s(self) -> float:
@@ -141,14 +159,17 @@ class Unit:
     @property
     def unload_at(self) -> float:
         """When it will have been idle for too long; infinite for never."""
-        after_s = self.config.unload_after_s if isinstance(self.config, ManagedConfig) else None
+        managed = self.config.as_managed()
+        after_s = managed.unload_after_s if managed is not None else None
         return math.inf if after_s is None or self.idle_since is None else self.idle_since + after_s
 
     def expected_s(self, now: float) -> float | None:
         """How long until it serves, by what its last start took; None when it has never started."""
+        if self.life.is_fetching and (left_s := self._fetching.left_s) is not None:
+            return left_s + (self.load_s or 0.0)
         if self.load_s is None:
             return None
-        is_loading = self.life.state is State.STARTING and self.life.has_process
+        is_loading = self.life.state is State.STARTING and self.life.has_process and not self.life.is_fetching
         return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
 
     @property
@@ -177,11 +198,18 @@ class Unit:
         """A process of it is there, or not known to be gone altogether: it still has its place."""
         return self.life.has_process or (self._live is not None and not self._live.done())
 
+    def fetch(self, generation: int) -> None:
+        """Bring here what its next start needs, once the process before is gone altogether."""
+        self._follow(generation, self._fetching.run)
+
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
-        self._order = ""
         self.has_served = False
-        self._live = asyncio.create_task(self._run(generation, self._live), name=f"{self.name}#{generation}")
+        self._follow(generation, self._run)
+
+    def _follow(self, generation: int, work: Callable[[int], Awaitable[None]]) -> None:
+        self._order = ""
+        self._live = asyncio.create_task(self._behind(self._live, generation, work), name=f"{self.name}#{generation}")
         # Only then is its place free: news for those who wait for it.
         self._live.add_done_callback(lambda _: self._post(self, Tick()))
 
@@ -189,21 +217,27 @@ class Unit:
         """Make it do a first piece of work."""
         if self.policy.is_attached:
             self.endpoint = self.engine.endpoint(generation, 0, "")
-        self._warming = asyncio.create_task(self._warm_up(generation), name=f"warm-up {self.name}#{generation}")
+        self._warming = asyncio.create_task(warming.warm_up(self, generation), name=f"warm-up {self.name}#{generation}")
 
     def sleep(self, generation: int, level: int) -> None:
         """Put it to sleep."""
-        self._warming = asyncio.create_task(self._sleep(generation, level), name=f"sleep {self.name}#{generation}")
+        self._warming = asyncio.create_task(
+            warming.sleep(self, generation, level), name=f"sleep {self.name}#{generation}"
+        )
 
     def wake_up(self, generation: int) -> None:
         """Wake it and make it do a first piece of work."""
         self._warming = asyncio.create_task(
-            self._warm_up(generation, is_asleep=True), name=f"wake-up {self.name}#{generation}"
+            warming.warm_up(self, generation, is_asleep=True), name=f"wake-up {self.name}#{generation}"
         )
 
     def watch(self) -> None:
         """Ask again and again how it is."""
         self._watching = asyncio.create_task(watch(self, self._process), name=f"watch {self.name}")
+
+    def chance(self) -> float:
+        """A number in [0, 1)."""
+        return self._random()
 
     def post(self, event: Event) -> None:
         """This happened to it."""
@@ -240,29 +274,40 @@ class Unit:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _run(self, generation: int, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait({before})
+    async def _behind(
+        self, before: asyncio.Task[None] | None, generation: int, work: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Do this work when the one before is done; what fails in it is how the start ended."""
         try:
-            launch, key = await self._prepare(generation)
-            if self._order:
-                raise InterruptedError("stopped before it started")
-            mark = f"{self._state_id}:{self.name}:{generation}"
-            running = await process.spawn(launch, mark, (key,))
+            if before is not None:
+                await asyncio.wait({before})
+            await work(generation)
         except (BackendError, OSError) as exc:
             reason, in_full = (
                 (exc.message, exc.in_full) if isinstance(exc, BackendError) else (exc.strerror or str(exc), str(exc))
             )
             self._in_full = (reason, in_full)
             self._post(self, Exited(generation, reason, self._random()))
-            return
         except Exception:
             log.exception("engine not started", backend=self.name)
             self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
-            return
+
+    async def _run(self, generation: int) -> None:
+        launch, key = await self._prepare(generation)
+        self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
+        running = await self.spawned(generation, launch, key)
+        await self._attend(generation, launch, running)
+        await self._reclaim.back(self.name, self._found)
+
+    async def spawned(self, generation: int, launch: Launch, *secrets: str) -> process.Process:
+        """The process of this launch; it obeys `terminate` and `kill` from now on."""
+        if self._order:
+            raise InterruptedError("stopped before it started")
+        mark = f"{self._state_id}:{self.name}:{generation}"
+        running = await process.spawn(launch, mark, (*secrets, *launch.secrets))
         self._process, self._explain = running, launch.explain
         self._obey()
-        await self._attend(generation, launch, running)
+        return running
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
         key, port = secrets.token_urlsafe(32), _free_port()
@@ -310,43 +355,26 @@ class Unit:
             if self.probe.models is not None and name not in self.probe.models:
                 self.probe = replace(self.probe, models=(*self.probe.models, name))  # the next probe says so too
 
-    async def _sleep(self, generation: int, level: int) -> None:
-        try:
-            if self.engine.sleeper is None:
-                raise EngineFailed(self.name, "it cannot sleep")
-            await self.engine.sleeper.sleep(self.endpoint, level)
-        except BackendError as exc:
-            log.warning("engine not put to sleep", backend=self.name, reason=exc.message)
-            self._post(self, SleepFailed(generation, exc.message))
-        except Exception:
-            log.exception("engine not put to sleep", backend=self.name)
-            self._post(self, SleepFailed(generation, "it could not be put to sleep; see the log"))
-        else:
-            self._post(self, Slept(generation))
-
-    def _with_cause(self, reason: str) -> str:
+    def with_cause(self, reason: str) -> str:
         """The reason, and what the engine printed of it, when that says anything."""
         if self._process is None or self._explain is None:
             return reason
         told = self._explain(0, self._process.tail())
         return reason if told == exit_in_words(0, ()) else f"{reason.rstrip('.')}; {told}"
 
-    async def _warm_up(self, generation: int, is_asleep: bool = False) -> None:
-        try:
-            if is_asleep and self.engine.sleeper is not None:
-                await self.engine.sleeper.wake_up(self.endpoint)
-            await self.engine.warm_up(self.endpoint)
-            for name in list(self.adapters):
-                await self.load_adapter(name)
-        except BackendError as exc:
-            self._post(self, WarmUpFailed(generation, self._with_cause(exc.message)))
-        except Exception:
-            log.exception("warm-up failed", backend=self.name)
-            self._post(self, WarmUpFailed(generation, "its warm-up failed; see the log"))
-        else:
-            if self._process is not None:
-                self.footprint = await asyncio.to_thread(self._process.footprint)
-            self._post(self, WarmedUp(generation))
+    async def measure(self) -> None:
+        """What it takes now; where nobody has said that, it has its place by it."""
+        running = self._process
+        if running is None:
+            return
+        found = await asyncio.to_thread(running.footprint)
+        self.footprint = replace(found, device_gb=await self._reclaim.taken_gb(self._found))
+        managed = self.config.as_managed()
+        if managed is not None:
+            await self._sizes.measured(self.name, managed, self.footprint)
+            self.need = self._sizes.of(self.name, managed).need
+        if self.need.is_guess and self.place is not None:
+            self.place = replace(self.place, memory_gb=self.need.memory_gb)
 
 
 def _free_port() -> int:

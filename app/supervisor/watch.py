@@ -26,6 +26,8 @@ ATTACHED_UP_S: Final = 10.0  # of somebody else's: failing requests bring the ne
 ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait long
 DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
 SIGNS_S: Final = 5.0  # between looks at what a starting one reads and writes: each walks through /proc
+COMPUTING: Final = 5.0  # times `stall_timeout_s` without a token, for one that computes
+COMPUTES: Final = 0.25  # processors that it has to use on average for that; one that waits uses next to none
 
 log = structlog.get_logger()
 
@@ -44,11 +46,12 @@ class _Watcher:
     def __init__(self, unit: Unit, process: Process | None) -> None:
         self._unit = unit
         self._process = process
-        self._config = unit.config if isinstance(unit.config, ManagedConfig) else None
+        self._config = unit.config.as_managed()
         self._work: Pulse | None = None
         self._start: Pulse | None = None
         self._signs_at = 0.0
         self._failure = ""  # the last one that was told
+        self._warning: str | None = None
 
     async def look(self) -> None:
         """Ask once, and say what was learnt."""
@@ -64,9 +67,13 @@ class _Watcher:
             probe = Probe(False, "it could not be asked; see the log")
         else:
             self._failure = ""
+        if probe.warning is not None and probe.warning != self._warning:
+            self._warning = probe.warning
+            log.warning("engine has a flaw", backend=unit.name, warning=probe.warning)
         if probe.is_up and probe.models is None:
-            probe = replace(probe, models=unit.probe.models)
-        unit.probe = probe if probe.is_up else Probe(False, probe.reason, unit.probe.models)
+            probe = replace(probe, models=unit.probe.models, facts=unit.probe.facts)
+        known = unit.probe
+        unit.probe = probe if probe.is_up else Probe(False, probe.reason, known.models, facts=known.facts)
         unit.post(Probed(generation, probe.is_up, probe.reason))
         if self._config is None:
             return
@@ -97,19 +104,34 @@ class _Watcher:
             self._unit.post(Stalled(self._unit.life.generation, reason))
 
     async def _mind_work(self, config: ManagedConfig, probe: Probe) -> None:
-        """Counters that stand still are a suspicion; a token that does not come proves it."""
-        unit, now = self._unit, asyncio.get_running_loop().time()
+        """Counters that stand still are a suspicion; a token that does not come proves it.
+
+        Where it computes meanwhile it may be over one long piece of a prompt; or its workers spin for ever.
+        """
+        unit, clock = self._unit, asyncio.get_running_loop().time
+        now = clock()
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
         self._work = pulse.felt(self._work, pulse.work(probe) if unit.has_served else None, now)
         if now - self._work.since < config.stall_timeout_s:
             return
         generation = unit.life.generation
         log.warning("engine stands still; testing it", backend=unit.name, generation=generation)
+        cpu_s = await self._cpu_s()
         failure = await self._test(config.stall_timeout_s)
         if failure is not None and await self._is_still(probe):
-            reason = f"it stood still for {config.stall_timeout_s:g} s with requests in it, and {failure}"
-            unit.post(Stalled(generation, reason))
+            stood_s, used_s = clock() - self._work.since, await self._cpu_s() - cpu_s
+            if used_s >= COMPUTES * max(clock() - now, config.stall_timeout_s):
+                if stood_s < COMPUTING * config.stall_timeout_s:
+                    log.info("engine computes; waiting for it", backend=unit.name, generation=generation)
+                    return
+                stood = f"it computed for {stood_s:.0f} s without a token"
+            else:
+                stood = f"it stood still for {config.stall_timeout_s:g} s"
+            unit.post(Stalled(generation, f"{stood} with requests in it, and {failure}"))
         self._work = None
+
+    async def _cpu_s(self) -> float:
+        return await asyncio.to_thread(self._process.cpu_s) if self._process is not None else 0.0
 
     async def _test(self, timeout_s: float) -> str | None:
         try:

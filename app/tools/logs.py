@@ -31,10 +31,7 @@ def logs(
 
 def _silence(name: str, backends: Sequence[Mapping[str, Any]]) -> str:
     """Why there are no lines."""
-    from backends.config import ManagedConfig
-    from backends.kinds import KINDS
-
-    kind = next((str(backend["kind"]) for backend in backends if backend["name"] == name), "")
-    if kind in KINDS and issubclass(KINDS[kind][0], ManagedConfig):
+    found = next((backend for backend in backends if backend["name"] == name), None)
+    if found is not None and found["is_managed"]:
         return f"{name}: it has written nothing yet."
     return f"{name}: somebody else runs it, and has its log."

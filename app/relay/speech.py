@@ -1,0 +1,69 @@
+"""What one engine is told for a request, and how its answer is understood, in whichever dialect it speaks."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from app.relay.plan import Plan
+from app.table import Backend
+from backends import ollama_failures
+from backends.base import Dialect, Endpoint
+from backends.errors import BackendError
+from backends.exchange import Answer, Exchange
+from backends.ollama_answer import Head
+from backends.ollama_exchange import OllamaExchange
+from backends.ollama_names import full_name
+from backends.ollama_request import Translated, translate
+
+
+class Spoken:
+    """OpenAI's: path and body as the client's, and the answer as it comes.
+
+    `dropped`: the client's parameters that the engine is not told.
+    """
+
+    def __init__(self, path: str, body: bytes) -> None:
+        self.path = path
+        self.body = body
+        self.dropped: tuple[str, ...] = ()
+
+    def answer(self, exchange: Exchange, max_event_bytes: int) -> Answer:
+        """The good answer as OpenAI's."""
+        return exchange
+
+    def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
+        """The error for an answer that is not good, where the dialect has words of its own for it."""
+        return None
+
+
+class SpokenOllama(Spoken):
+    """The daemon's own API."""
+
+    def __init__(self, asked: Translated) -> None:
+        super().__init__(asked.path, asked.body)
+        self.dropped = tuple(asked.dropped)
+        self._asked = asked
+
+    def answer(self, exchange: Exchange, max_event_bytes: int) -> Answer:
+        """Translated as it comes."""
+        prefix = "chatcmpl" if self._asked.operation == "chat" else "cmpl"
+        name = f"{prefix}-{random.getrandbits(128):032x}"
+        head = Head(exchange.endpoint.engine, self._asked, name, int(time.time()))
+        return OllamaExchange(exchange, head, max_event_bytes)
+
+    def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
+        """By the daemon's words."""
+        engine = exchange.endpoint.engine
+        return ollama_failures.refusal(engine, exchange.status, body, self._asked.num_ctx, load_s)
+
+
+def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, body: bytes) -> Spoken:
+    """What `body`, a request in OpenAI's words for the engine's `model`, is to this engine. BackendError when it cannot
+    be said.
+    """
+    if endpoint.dialect is Dialect.OPENAI:
+        return Spoken(plan.operation.path, body)
+    facts = backend.facts.get(full_name(model))
+    operation = plan.operation.name
+    return SpokenOllama(translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts))

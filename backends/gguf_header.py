@@ -1,0 +1,115 @@
+"""What the header of a GGUF file says of the model in it, without its weights.
+
+Source: the specification of GGUF in the ggml project, versions 2 and 3: everything little endian; magic, version,
+number of tensors, number of pairs; then each pair as key, type and value.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+# The types of numbers, as `struct` calls them.
+_SCALARS: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
+_STRING: Final = 8
+_ARRAY: Final = 9
+_MOST_PAIRS: Final = 10_000
+_MOST_ITEMS: Final = 4_096  # of a list that is kept: one number for each layer
+_MOST_BYTES: Final = 1 << 20  # of a text
+_SHORT: Final = "it ends too early"
+
+Value = int | float | bool | str | tuple[int | float | bool, ...] | None
+
+
+class Unreadable(Exception):
+    """It is no GGUF file that we can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides how large the KV cache is. `kv_width`: numbers for one token, over all layers."""
+
+    context_length: int
+    kv_width: int
+
+
+def shape(path: Path) -> Shape:
+    """Of a model whose layers attend; Unreadable or OSError otherwise. Blocks: it reads the file's beginning."""
+    found: dict[str, Value] = {}
+    with path.open("rb") as file:
+        for key, value in _pairs(file):
+            # Writers put the tokenizer's tables, which are megabytes, behind what we want.
+            if key.startswith("tokenizer.") and "general.architecture" in found:
+                break
+            found[key] = value
+    family = found.get("general.architecture")
+
+    def number(key: str, default: int) -> int:
+        value = found.get(f"{family}.{key}", default)
+        return value if isinstance(value, int) else default
+
+    layers, heads = number("block_count", 0), number("attention.head_count", 0)
+    width = number("embedding_length", 0) // heads if heads else 0
+    per_head = number("attention.key_length", width) + number("attention.value_length", width)
+    shared = found.get(f"{family}.attention.head_count_kv", heads)
+    shared = shared if isinstance(shared, int | tuple) else heads
+    # One number for all layers, or a list with one for each.
+    kv_heads = sum(map(int, shared)) if isinstance(shared, tuple) else layers * shared
+    return Shape(number("context_length", 0), kv_heads * per_head)
+
+
+def _pairs(file: BinaryIO) -> Iterator[tuple[str, Value]]:
+    magic, version = file.read(4), _number(file, "I")
+    if magic != b"GGUF" or version not in (2, 3):
+        raise Unreadable(f"version {version}")
+    _number(file, "Q")
+    count = _number(file, "Q")
+    if count > _MOST_PAIRS:
+        raise Unreadable(f"{count} pairs")
+    for _ in range(int(count)):
+        yield _text(file), _value(file, int(_number(file, "I")))
+
+
+def _value(file: BinaryIO, kind: int) -> Value:
+    if kind == _STRING:
+        return _text(file)
+    if kind != _ARRAY:
+        return _number(file, _letter(kind))
+    inner, count = int(_number(file, "I")), int(_number(file, "Q"))
+    if inner == _STRING:
+        for _ in range(count):
+            _text(file)
+        return None
+    letter = _letter(inner)
+    if count > _MOST_ITEMS:
+        file.seek(struct.calcsize(f"<{letter}") * count, 1)
+        return None
+    return tuple(_number(file, letter) for _ in range(count))
+
+
+def _letter(kind: int) -> str:
+    if kind not in _SCALARS:
+        raise Unreadable(f"type {kind}")
+    return _SCALARS[kind]
+
+
+def _text(file: BinaryIO) -> str:
+    size = int(_number(file, "Q"))
+    if size > _MOST_BYTES:
+        raise Unreadable(f"a text of {size} bytes")
+    data = file.read(size)
+    if len(data) < size:
+        raise Unreadable(_SHORT)
+    return data.decode(errors="replace")
+
+
+def _number(file: BinaryIO, letter: str) -> int | float | bool:
+    size = struct.calcsize(f"<{letter}")
+    data = file.read(size)
+    if len(data) < size:
+        raise Unreadable(_SHORT)
+    value: int | float | bool = struct.unpack(f"<{letter}", data)[0]
+    return value

@@ -1,0 +1,85 @@
+"""What an Ollama daemon says of its models and of itself, read. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from backends.base import ModelFacts
+from backends.config import OllamaConfig
+from backends.ollama_names import full_name
+
+SAFE: Final = (0, 35, 0)
+# The release that closed it, and what it was.
+_HOLES: Final = (
+    ((0, 1, 29), "CVE-2024-28224 (web pages reach it through DNS rebinding)"),
+    ((0, 1, 34), "CVE-2024-37032 (a pull writes anywhere and runs code)"),
+    ((0, 1, 47), "CVE-2024-45436 (an archive writes outside its folder)"),
+    ((0, 17, 1), "CVE-2026-7482 (a crafted GGUF reads its memory)"),
+    ((0, 35, 0), "CVE-2026-108836"),
+    ((0, 35, 0), "CVE-2026-103663 (a path outside its folder runs code)"),
+)
+_NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def warning(version: str) -> str | None:
+    """What is wrong with running that version; None for nothing known."""
+    match = _VERSION.match(version)
+    if match is None:
+        return None
+    numbers = tuple(int(part or 0) for part in match.groups())
+    if numbers >= SAFE:
+        return None
+    holes = ", ".join(what for fixed, what in _HOLES if numbers < fixed)
+    return f"Ollama {version[:40]} has known holes: {holes}. Install 0.35.0 or newer."
+
+
+def digests(tags: Any) -> dict[str, str] | None:
+    """Names with their digests, from `/api/tags`; None when it is no such list."""
+    try:
+        return {str(entry["name"]): str(entry.get("digest", "")) for entry in tags["models"]}
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
+    """One model's facts from its `/api/show`; None when that is no such answer."""
+    if not isinstance(show, dict):
+        return None
+    abilities = show.get("capabilities")
+    return ModelFacts(
+        num_ctx=_num_ctx(config, name, show),
+        keep_alive_s=config.idle_s(),
+        abilities=tuple(str(each) for each in abilities) if isinstance(abilities, list) else None,
+    )
+
+
+def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | None:
+    """The configuration's, else the Modelfile's, else the model's own length up to the setting."""
+    wished = {full_name(model): length for model, length in config.num_ctx_by_model.items()}
+    chosen = wished.get(full_name(name), config.num_ctx)
+    if chosen is not None:
+        return chosen
+    parameters = show.get("parameters")
+    match = _NUM_CTX.search(parameters) if isinstance(parameters, str) else None
+    if match is not None:
+        return int(match[1])
+    info = show.get("model_info")
+    lengths = (
+        [value for key, value in info.items() if key.endswith(".context_length")] if isinstance(info, dict) else []
+    )
+    own = next((value for value in lengths if isinstance(value, int) and value > 0), config.max_num_ctx)
+    return min(own, config.max_num_ctx)
+
+
+def loaded(running: Any) -> dict[str, int]:
+    """The models in memory by their full names, with the bytes they take, from `/api/ps`."""
+    found: dict[str, int] = {}
+    entries = running.get("models") if isinstance(running, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            size = entry.get("size")
+            found[full_name(entry["name"])] = size if isinstance(size, int) else 0
+    return found
