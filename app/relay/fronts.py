@@ -137,7 +137,8 @@ class Fronts:
 
     async def _running(self, request: Request) -> None:
         key = request.principal(time.time())
-        names = [name for name, backend in visible(request.table, key).items() if shelf.runs(request.table, backend)]
+        table = request.table
+        names = [name for name, backend in visible(table, key).items() if shelf.runs(table, name, backend)]
         request.answer_json({"models": [shelf.running(request.table, name) for name in names]})
 
     async def _show(self, request: Request) -> None:
