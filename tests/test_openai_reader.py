@@ -109,7 +109,7 @@ def test_random_pieces_change_nothing(name: str, sizes: list[int], hides_usage: 
 
 
 def test_what_needs_no_edit_passes_byte_for_byte() -> None:
-    for name in ("vllm", "llama.cpp", "usage everywhere", "event fields", "no space"):
+    for name in ("vllm", "llama.cpp", "usage everywhere", "event fields"):
         out, ending, _, _ = run([STREAMS[name]], name="fake")
 
         assert ending == "done"

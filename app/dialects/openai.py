@@ -173,7 +173,7 @@ class Reader:
             return self._without_data(event)
         value = _decoded(b"\n".join(lines))
         if value is not _NO_JSON:
-            return self._value(value, sse.plain(event), is_error=sse.name(event) == b"error")
+            return self._value(value, event, is_error=sse.name(event) == b"error")
         if len(lines) > 1 and _is_complete(lines):  # no blank lines between the events
             return self._each([b"data: " + line + b"\n\n" for line in lines])
         if sse.name(event) == b"error":
@@ -211,7 +211,8 @@ class Reader:
         self.is_done = True
         return DONE
 
-    def _chunk(self, chunk: dict[str, Any], event: bytes) -> bytes:
+    def _chunk(self, chunk: dict[str, Any], given: bytes) -> bytes:
+        event = sse.plain(given)
         model = chunk.get("model")
         if model and isinstance(model, str) and model != self._renamed:
             self._renamed, self._rename = model, renaming(event, model, self._name)
@@ -232,7 +233,7 @@ class Reader:
         if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
             self._stencils = []  # the same bytes may now belong to another call
         elif has_text and not ends and len(choices) == 1:
-            self._learn(event)
+            self._learn(given)
         return self._written(chunk, event, is_mended=is_mended)
 
     def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
@@ -251,7 +252,7 @@ class Reader:
 
     def _remade(self, event: bytes) -> bytes:
         chunk = _decoded(sse.data(event) or b"")
-        return self._written(chunk, event, is_mended=self._mender.mend(chunk))
+        return self._written(chunk, sse.plain(event), is_mended=self._mender.mend(chunk))
 
     def _no_chunk(self) -> Broken:
         return Broken(self.engine, "it sent an event that is not a chunk of an answer")

@@ -76,7 +76,7 @@ def data(event: bytes) -> bytes | None:
 def data_lines(event: bytes) -> list[bytes]:
     """The lines of the event's data."""
     if _is_plain(event):
-        return [event[5:-2].removeprefix(b" ")]
+        return [event[6:-2]]
     return [line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")]
 
 
@@ -89,19 +89,16 @@ def name(event: bytes) -> bytes:
 
 
 def plain(event: bytes) -> bytes:
-    """The event with LF as line ends and its data, which is JSON or a mark, on one line."""
+    """The event with LF as line ends and its data, which is JSON or a mark, on one line behind `data: `."""
     if _is_plain(event):
         return event
-    lines = _LINE_END.split(event)
-    if b"\r" not in event and sum(line.startswith(b"data:") for line in lines) < 2:
-        return event
-    others = [line for line in lines if line and not line.startswith(b"data:")]
-    content = data(event)
-    if content is not None:
-        others.append(b"data: " + content.replace(b"\n", b" "))
+    lines = [line for line in _LINE_END.split(event) if line]
+    others = [line for line in lines if not line.startswith(b"data:")]
+    if len(others) < len(lines):
+        others.append(b"data: " + b" ".join(data_lines(event)))
     return b"\n".join(others) + b"\n\n"
 
 
 def _is_plain(event: bytes) -> bool:
     """One line of data and nothing else."""
-    return event.startswith(b"data:") and event.find(b"\n") == len(event) - 2 and b"\r" not in event
+    return event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event
