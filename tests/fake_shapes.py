@@ -340,7 +340,24 @@ def _at_first(shape: Shape) -> Scenario:
     return Scenario(act, Stage.BEFORE, (502,), End.ERROR, only_stream=True)
 
 
+THOUGHT, SAID = "7 + 5\n\nis 12", "Twelve."
+TAGGED = f"<think>\n{THOUGHT}\n</think>\n\n{SAID}"
+
+
+async def thinks(peer: Peer) -> None:
+    """An answer with its thinking in the text, in pieces of three letters."""
+    if peer.ask.stream:
+        words = [TAGGED[at : at + 3] for at in range(0, len(TAGGED), 3)]
+        await peer.send_stream(*map(sse, wire.pieces(peer.ask, words)), DONE)
+        await peer.send(wire.LAST_CHUNK)
+        return
+    answer = wire.answer(peer.ask)
+    choice(answer)["message"]["content"] = TAGGED
+    await peer.send_json(answer)
+
+
 SCENARIOS: dict[str, Scenario] = {
+    "thinks": Scenario(thinks, Stage.FINE, text=TAGGED),
     **{f"shape_{name}": _scenario(shape) for name, shape in SHAPES.items()},
     **{f"first_{name}": _at_first(shape) for name, shape in SHAPES.items() if shape.is_error},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,86 @@ COSTS = {
 @pytest.mark.parametrize(("body", "cost"), COSTS.items())
 def test_the_cost_is_what_the_engine_says(body: str, cost: Settlement) -> None:
     assert settle(terms("fake", operation="chat"), body.encode())[1] == cost
+
+
+# -- put right
+
+HEAD = {"id": "chatcmpl-t0ken", "object": "chat.completion", "created": 1_700_000_000, "model": "mine"}
+
+
+def told(choice: object, **more: Any) -> Any:
+    """The one choice of an answer as the client gets it."""
+    answer = json.loads(settle(terms(**more), json.dumps({"choices": [choice]}).encode())[0])
+    return answer["choices"][0]
+
+
+def test_an_answer_has_all_that_clients_rely_on() -> None:
+    answer, cost = settle(terms(), b'{"choices":[{"message":{"content":"Hi"}}]}')
+
+    message = {"role": "assistant", "content": "Hi"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    assert json.loads(answer) == {**HEAD, "choices": [choice]}
+    assert cost.finish_reason == "stop"
+
+
+MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no content": ({"message": {"role": "assistant"}}, {"role": "assistant", "content": ""}),
+    "parts": ({"message": {"content": [{"type": "text", "text": "Hi"}]}}, {"content": "Hi"}),
+    "a delta": ({"delta": {"content": "Hi"}}, {"role": "assistant", "content": "Hi"}),
+    "a text": ({"text": "Hi"}, {"role": "assistant", "content": "Hi"}),
+    "thinking": ({"message": {"content": "Hi", "reasoning": "a"}}, {"reasoning": "a", "reasoning_content": "a"}),
+    "tags": ({"message": {"content": "<think>a</think>Hi"}}, {"content": "<think>a</think>Hi"}),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), MESSAGES.values(), ids=MESSAGES)
+def test_a_message_is_put_right(given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    message = told(given)["message"]
+
+    assert {name: message[name] for name in wanted} == wanted
+
+
+def test_calls_have_ids_types_and_text_for_arguments() -> None:
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}, {"id": "x", "function": {"name": "g"}}]
+    choice = told({"message": {"tool_calls": calls}})
+
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {"id": "call_t0ken00", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+        {"id": "x", "type": "function", "function": {"name": "g", "arguments": ""}},
+    ]
+
+
+def test_thinking_in_the_text_is_split_where_that_is_wanted() -> None:
+    content = "<think>\n7 + 5\n</think>\n\nTwelve."
+    message = told({"message": {"content": content}}, reasoning="split")["message"]
+
+    assert message == {
+        "role": "assistant",
+        "content": "Twelve.",
+        "reasoning": "7 + 5",
+        "reasoning_content": "7 + 5",
+    }
+    assert told({"message": {"content": "Twelve."}}, reasoning="split")["message"]["content"] == "Twelve."
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"message": 7},
+        {"message": {"content": 7}},
+        {"message": {"tool_calls": [{}]}},
+        {"text": "a", "finish_reason": 7},
+    ],
+)
+def test_a_choice_without_a_message_is_broken(choice: object) -> None:
+    with pytest.raises(Broken):
+        told(choice)
+
+
+@pytest.mark.parametrize("choice", [{"message": {}, "finish_reason": "error"}, {"error": {"message": "boom"}}])
+def test_a_choice_that_failed_is_a_failure(choice: object) -> None:
+    with pytest.raises(EngineFailed):
+        told(choice)

@@ -51,9 +51,13 @@ class _Choice:
 
 @dataclass(slots=True)
 class Mender:
-    """One stream. Whether every choice has ended is told by `finished` and `is_open`."""
+    """One stream. Whether every choice has ended is told by `finished` and `is_open`.
+
+    `is_held`: text of the latest chunk was kept back, as it may be part of a tag.
+    """
 
     terms: Terms
+    is_held: bool = False
     _choices: dict[int, _Choice] = field(default_factory=dict)
     _first: dict[str, Any] = field(default_factory=dict)  # id, object and created: the first ones, for the whole stream
     _invented: set[str] = field(default_factory=set)
@@ -75,6 +79,7 @@ class Mender:
 
     def mend(self, chunk: dict[str, Any]) -> bool:
         """Put one chunk right; whether anything changed. EngineFailed for an error, Broken for what is no chunk."""
+        self.is_held = False
         said = failure(chunk)
         if said is not None:
             raise EngineFailed(self.terms.engine, said)
@@ -153,7 +158,9 @@ class Mender:
         if delta.get("tool_calls") is not None:
             is_changed = state.calls.mend(delta) or is_changed
         if state.splitter is not None and not state.splitter.is_over:
+            has_content = bool(delta.get("content"))
             is_changed = _split(delta, state.splitter) or is_changed
+            self.is_held = self.is_held or (has_content and not delta.get("content") and not delta.get("reasoning"))
         return give_both(delta) or is_changed
 
     def _finish(self, choice: dict[str, Any], state: _Choice) -> bool:

@@ -227,7 +227,8 @@ class Reader:
         self._finish = ends[-1] if ends else self._finish
         # Once there was a token, an event that says nothing else counts as one: a stencil does not look into it either.
         self.has_token = self.has_token or has_text
-        self._events += has_text or (self.has_token and bool(choices) and not ends)
+        is_plain = bool(choices) and not ends
+        self._events += has_text or self._mender.is_held or (self.has_token and is_plain)
         if self._hides_usage and usage is not None and not choices:
             return b""
         if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
