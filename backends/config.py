@@ -76,10 +76,10 @@ class ManagedConfig(BackendConfig):
     stop_grace_s: Seconds = Field(10.0, description="Between TERM and KILL when the engine is stopped.")
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables for the engine.")
     memory_gb: GB | None = Field(
-        None, description="Host memory it takes, in GB; counted against `server.memory_gb`. Default: not counted."
+        None, description="Host memory it takes, in GB, counted against `server.memory_gb`; default: a guess."
     )
     devices: Literal["auto"] | tuple[Device, ...] = Field(
-        "auto", description="GPUs it runs on: indices, `GPU-…` or `MIG-…`; `auto`: free ones, as many as it needs."
+        "auto", description="GPUs for it and its replicas: indices, `GPU-…` or `MIG-…`; `auto`: free ones."
     )
     unload_after_s: Seconds | None = Field(
         None, description="Idle for so long, it is put to sleep or stopped, until the next request; default: never."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 
+import msgspec
+
 from app.relay.plan import Plan
 from app.table import Backend
 from backends import ollama_failures
@@ -70,3 +72,14 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
     operation = plan.operation.name
     asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)
     return SpokenOllama(asked, facts)
+
+
+def loading(model: str, backend: Backend) -> Spoken:
+    """What a daemon is told so that it has its `model` in memory, as every request for it will want it."""
+    facts = backend.facts.get(full_name(model)) or ModelFacts()
+    told: dict[str, object] = {"model": model, "stream": False}
+    if facts.num_ctx is not None:
+        told["options"] = {"num_ctx": facts.num_ctx}
+    if facts.keep_alive_s is not None:
+        told["keep_alive"] = facts.keep_alive_s
+    return SpokenOllama(Translated("chat", "/api/chat", msgspec.json.encode(told), model, num_ctx=facts.num_ctx), facts)
