@@ -73,7 +73,8 @@ def test_a_named_tool_is_called_in_every_dialect(live: Live, anthropic: Anthropi
 
     def answered() -> Message:
         if not stream:
-            return anthropic.messages.create(**asked)
+            whole: Message = anthropic.messages.create(**asked)
+            return whole
         with anthropic.messages.stream(**asked) as events:
             return events.get_final_message()
 
