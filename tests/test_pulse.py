@@ -114,7 +114,9 @@ class Computing(Counting):
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         launch = super().launch(port, devices, key)
-        return replace(launch, argv=("/bin/sh", "-c", 'while :; do :; done & exec "$0" "$@"', *launch.argv))
+        return replace(
+            launch, argv=("/bin/sh", "-c", 'while :; do :; done & while :; do :; done & exec "$0" "$@"', *launch.argv)
+        )
 
 
 def computing(meter: Meter, name: str, config: BackendConfig) -> Engine:
