@@ -77,6 +77,53 @@ def test_an_event_without_one_text_has_no_stencil(delta: dict[str, Any]) -> None
     assert cut(wire.sse({"choices": [{"delta": delta}]}), same) is None
 
 
+def probable(text: str, logprobs: object) -> bytes:
+    piece = wire.piece(CHAT, text)
+    piece["choices"][0]["logprobs"] = logprobs
+    return wire.sse(piece)
+
+
+TOKEN = {"token": "one", "logprob": -0.5, "bytes": [1], "top_logprobs": []}
+PROBABLE = probable("one", {"content": [TOKEN]})
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("logprobs", [{"content": [TOKEN | {"token": '"}],'}] * 2}, {}, None])
+def test_log_probabilities_may_differ_as_well(text: str, logprobs: object) -> None:
+    stencil = cut(PROBABLE, same)
+    other = probable(text, logprobs)
+
+    assert stencil is not None
+    assert stencil.fill(other) == (1, other)
+
+
+def test_log_probabilities_are_passed_on_under_another_name() -> None:
+    stencil = cut(PROBABLE, lambda event: event.replace(b'"fake"', b'"mine"'))
+    other = probable("two", {"content": [TOKEN | {"logprob": -1.5}]})
+
+    assert stencil is not None
+    assert stencil.fill(other) == (1, other.replace(b'"fake"', b'"mine"'))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        PROBABLE + PROBABLE,
+        PROBABLE.replace(b'"logprobs":', b'"logprobs":null,"finish_reason":"stop","x":'),
+        PROBABLE.replace(b'"logprobs":{', b'"logprobs":{{'),
+        PROBABLE.replace(b'"logprobs":{', b'"logprobs":\n\n{'),
+        PROBABLE.replace(b'"one"}', b'"one","role":"assistant"}'),
+        PROBABLE.replace(b'"logprobs"', b'"logprobs2"'),
+        EVENT.replace(b'"logprobs":null,', b""),
+    ],
+)
+def test_what_is_no_log_probability_is_not_taken_for_one(other: bytes) -> None:
+    stencil = cut(PROBABLE, same)
+
+    assert stencil is not None
+    assert stencil.fill(other) is None
+
+
 # -- a stream with them, and without
 
 

@@ -14,7 +14,7 @@ import msgspec
 from app.dialects import sse
 from app.dialects.mend import Mender, Terms, failure
 from app.dialects.reason import one_line
-from app.dialects.stencil import Stencil, cut
+from app.dialects.stencil import Probabilities, Stencil, cut
 from backends.errors import Broken, Disconnected, EngineFailed, Taken
 
 DONE = b"data: [DONE]\n\n"
@@ -80,7 +80,7 @@ class Reader:
         self.engine = terms.engine
         self._name = terms.name
         self._mender = Mender(terms)
-        self._stencils: list[Stencil] = []  # the latest first
+        self._stencils: list[Stencil | Probabilities] = []  # the latest first
         self._cuts_left = MAX_CUTS
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)

@@ -9,11 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
+
+from app.dialects import sse
+
 _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
 _TEXTS = re.compile(rb'"(?:content|text|reasoning|reasoning_content|arguments)": ?"(' + _INNER + rb')"')
 _INSIDE = re.compile(_INNER)
 # Stands for the text while it is found out what becomes of an event.
 _PLACE = b"(modelport:the-text)"
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    logprobs: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+
+
+_chunks = msgspec.json.Decoder(_Chunk)
+_raws = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Stencil:
@@ -51,7 +67,35 @@ class Stencil:
         return text if is_it else None
 
 
-def cut(event: bytes, made_of: Callable[[bytes], bytes]) -> Stencil | None:
+class Probabilities:
+    """One event without its text and without the log probabilities behind it: these are JSON, whatever is in them."""
+
+    def __init__(self, given: list[bytes], made: list[bytes] | None) -> None:
+        self._begin, self._between, self._end = given
+        self._made = made
+
+    def fill(self, whole: bytes) -> tuple[int, bytes] | None:
+        """As of Stencil, one event at a time."""
+        if not (whole.startswith(self._begin) and whole.endswith(self._end)):
+            return None
+        found = _INSIDE.match(whole, len(self._begin))
+        at = found.end() if found else 0
+        if not whole.startswith(self._between, at):
+            return None
+        raw = whole[at + len(self._between) : -len(self._end)]
+        try:
+            _raws.decode(raw)
+        except msgspec.DecodeError:
+            return None
+        if b"\n" in raw:
+            return None
+        if self._made is None:
+            return 1, whole
+        before, between, after = self._made
+        return 1, b"".join((before, whole[len(self._begin) : at], between, raw, after))
+
+
+def cut(event: bytes, made_of: Callable[[bytes], bytes]) -> Stencil | Probabilities | None:
     """The stencil of an event with text; None when it has none, or two that differ.
 
     `made_of`: what the client gets for an event like it.
@@ -69,4 +113,22 @@ def cut(event: bytes, made_of: Callable[[bytes], bytes]) -> Stencil | None:
     pieces = made.split(_PLACE)
     if len(pieces) == 1:
         return None
+    raw = _probabilities(event) if len(found) == 1 else b""
+    if raw:
+        if given[1].count(raw) != 1 or pieces[1].count(raw) != 1:
+            return None
+        given, pieces = [given[0], *given[1].split(raw)], [pieces[0], *pieces[1].split(raw)]
+        return Probabilities(given, None if made == probe else pieces)
     return Stencil(given, None if made == probe else pieces)
+
+
+def _probabilities(event: bytes) -> bytes:
+    """The bytes of an event's log probabilities; empty where it has none."""
+    if b'"logprobs"' not in event:
+        return b""
+    try:
+        choices = _chunks.decode(sse.data(event) or b"").choices
+    except msgspec.DecodeError:
+        return b""
+    raw = bytes(choices[0].logprobs) if len(choices) == 1 else b""
+    return raw if raw.startswith(b"{") else b""
