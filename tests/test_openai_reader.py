@@ -244,6 +244,22 @@ def test_what_is_no_chunk_of_an_answer_ends_the_stream_until_the_first_token(bad
     assert isinstance(stream.error, Broken)
 
 
+def test_an_error_among_events_without_blank_lines_ends_the_stream_too() -> None:
+    first, second, third, *_ = map(wire.sse, wire.pieces(CHAT))
+    stream = reader("fake")
+
+    out = stream.feed(first[:-1] + second[:-1] + wire.error_event("out of memory") + third)
+
+    assert out == first + second
+    assert isinstance(stream.error, EngineFailed)
+
+
+def test_a_byte_order_mark_hides_no_event() -> None:
+    for bom in (b"\xef\xbb\xbf", b""):
+        for data in (STREAMS["vllm"], STREAMS["vllm crlf"]):
+            assert run([bom + data])[0] == run([STREAMS["vllm"]])[0]
+
+
 def test_nothing_behind_the_end_mark_is_seen() -> None:
     stream = reader("fake")
     whole = STREAMS["vllm"]

@@ -155,6 +155,7 @@ class Reader:
                 kept.append(self._event(event))
             except Taken as exc:
                 self.error = exc  # what came whole before it still goes out
+            if self.error is not None:
                 break
         return b"".join(kept)
 
