@@ -88,6 +88,16 @@ async def test_the_stream_helper_puts_the_same_answer_together(
     assert answer.choices[0].finish_reason == ("tool_calls" if shape.calls else "stop")
 
 
+@WHOLE
+async def test_the_sdks_own_types_fit_each_chunk(engine: FakeEngine, rig: Rig, name: str) -> None:
+    engine.script(f"shape_{name}")
+
+    async with AsyncOpenAI(base_url=f"{rig.url}/v1", api_key="none", _strict_response_validation=True) as strict:
+        chunks = [chunk async for chunk in await strict.chat.completions.create(**asking(stream=True))]
+
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices) == SHAPES[name].text
+
+
 @EVERY
 async def test_each_event_is_what_openai_promises(engine: FakeEngine, rig: Rig, name: str) -> None:
     shape = SHAPES[name]

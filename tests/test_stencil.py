@@ -109,6 +109,7 @@ def test_log_probabilities_are_passed_on_under_another_name() -> None:
     "other",
     [
         PROBABLE + PROBABLE,
+        PROBABLE.replace(b'"logprobs":', b'"logprobs":' + b"[" * 100_000),
         PROBABLE.replace(b'"logprobs":', b'"logprobs":null,"finish_reason":"stop","x":'),
         PROBABLE.replace(b'"logprobs":{', b'"logprobs":{{'),
         PROBABLE.replace(b'"logprobs":{', b'"logprobs":\n\n{'),

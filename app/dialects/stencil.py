@@ -85,7 +85,7 @@ class Probabilities:
         raw = whole[at + len(self._between) : -len(self._end)]
         try:
             _raws.decode(raw)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
         if b"\n" in raw:
             return None
@@ -128,7 +128,7 @@ def _probabilities(event: bytes) -> bytes:
         return b""
     try:
         choices = _chunks.decode(sse.data(event) or b"").choices
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return b""
     raw = bytes(choices[0].logprobs) if len(choices) == 1 else b""
     return raw if raw.startswith(b"{") else b""
