@@ -39,7 +39,7 @@ def _named(table: Table, name: str) -> Resolved | None:
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            return Resolved(name, f"{wildcard.prefix}*", Model(name=name, targets=(target,)))
+            return Resolved(name, f"{wildcard.prefix}*", Model(name=name, targets=(target,), rules=wildcard.rules))
     return None
 
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import structlog
 
+from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay import body as bodies
 from app.relay import guests
@@ -133,7 +134,7 @@ class Routes:
         key = request.principal(time.time())
         request.check_type()
         body = await request.body()
-        for _ in bodies.walk(body):
+        for _ in bodies.walk(body, bodies.MAX_ITEMS if media.may_have(body) else None):
             if len(body) > bodies.INLINE_BYTES:
                 await asyncio.sleep(0)
         await self._dispatcher.serve(request, plan(operation, body, request.table, key))

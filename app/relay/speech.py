@@ -13,7 +13,6 @@ from backends.errors import BackendError
 from backends.exchange import Answer, Exchange
 from backends.ollama_answer import Head
 from backends.ollama_exchange import OllamaExchange
-from backends.ollama_names import full_name
 from backends.ollama_request import Translated, translate
 
 
@@ -64,6 +63,6 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
     """
     if endpoint.dialect is Dialect.OPENAI:
         return Spoken(plan.operation.path, body)
-    facts = backend.facts.get(full_name(model))
+    facts = backend.fact(model)
     operation = plan.operation.name
     return SpokenOllama(translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts))
