@@ -70,7 +70,7 @@ class Backend(msgspec.Struct, frozen=True):
     name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
     to be admitted (`wanted`) although it serves.
     `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
-    may be sent to for pictures and sounds.
+    may be sent to for pictures and sounds. `version`: the engine's own, where it says.
     """
 
     name: str
@@ -86,11 +86,18 @@ class Backend(msgspec.Struct, frozen=True):
     is_limited: bool = False
     facts: dict[str, ModelFacts] = {}
     media_domains: tuple[str, ...] = ()
+    version: str | None = None
 
     def fact(self, model: str) -> ModelFacts | None:
         """What is known of a model; None for nothing. Ollama's `m` is `m:latest`."""
         facts = self.facts
         return (facts.get(model) or facts.get("") or facts.get(full_name(model))) if facts else None
+
+    def fact_name(self, model: str) -> str:
+        """The name under which facts of this model are kept."""
+        if model in self.facts:
+            return model
+        return "" if self.kind == "llama_cpp" else full_name(model) if self.kind == "ollama" else model
 
 
 class Key(msgspec.Struct, frozen=True):

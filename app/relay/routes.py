@@ -20,13 +20,14 @@ from app.errors import JSON, Problem, forbidden, internal_error, method_not_allo
 from app.relay import body as bodies
 from app.relay import guests
 from app.relay.dispatch import Dispatcher
+from app.relay.entries import entry
 from app.relay.fronts import Fronts
 from app.relay.link import Link
 from app.relay.plan import OPERATIONS, Operation, plan, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
 from app.routing import visible
 from app.table import Table
-from backends.base import Endpoint, State, Timeouts
+from backends.base import Endpoint, Timeouts
 from backends.errors import BackendError, EngineFailed, NotReady
 from backends.upstream import Call, Upstream
 
@@ -142,7 +143,7 @@ class Routes:
     async def _models(self, request: Request) -> None:
         key = request.principal(time.time())
         table = request.table
-        entries = [_entry(table, name, backend) for name, backend in visible(table, key).items()]
+        entries = [entry(table, name, backend) for name, backend in visible(table, key).items()]
         request.answer_json({"object": "list", "data": entries})
 
     async def _model(self, request: Request) -> None:
@@ -151,7 +152,7 @@ class Routes:
         found = resolved(request.table, key, name)
         if found.name not in (name, request.table.aliases.get(name)):
             raise unknown_model(request.table, key, name)  # `default_model` answers requests, and is no list entry
-        request.answer_json(_entry(request.table, found.name, found.model.targets[0].backend))
+        request.answer_json(entry(request.table, found.name, found.model.targets[0].backend))
 
     # -- is it alive, is it ready
 
@@ -222,21 +223,6 @@ def _listed(names: str) -> str:
     """The header names a page asks to send (an SDK has many of its own), without what is none."""
     asked = [name.strip().lower() for name in names.split(",")]
     return ", ".join(name for name in asked if _HEADER_NAME.match(name)) or "authorization, content-type"
-
-
-def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
-    found = table.backends.get(backend)
-    state = found.state if found is not None else State.STOPPED
-    model = table.models.get(name)
-    parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
-    return {
-        "id": name,
-        "object": "model",
-        "created": table.created,
-        "owned_by": found.kind if found is not None else "modelport",
-        "state": str(state),
-        **parent,
-    }
 
 
 def _can_serve(table: Table) -> bool:

@@ -150,6 +150,7 @@ class Unit:
             is_limited=self.config.limit() is not None,
             facts=dict(self.probe.facts),
             media_domains=self.config.media_domains(),
+            version=self.probe.version,
         )
 
     def _retry_after_s(self) -> float:
