@@ -29,7 +29,7 @@ _texts = msgspec.json.Decoder(str)
 
 def may_have(body: bytes) -> bool:
     """Whether a body has to be looked at."""
-    return b'_url"' in body or (b"\\u00" in body and _ESCAPED.search(body) is not None)
+    return b'_url"' in body or (b"\\" in body and b"\\u00" in body and _ESCAPED.search(body) is not None)
 
 
 def refused(body: bytes, domains: Collection[str]) -> str | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from app.errors import Problem, bad_request
 from app.table import Rules
-from backends.base import FAILED
+from backends.base import FAILED, ModelFacts
 
 NOTHING: Final = msgspec.Raw(b"null")
 MAX_NUMBER_BYTES = 64
@@ -52,12 +52,11 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Engine(NamedTuple):
-    """What a request goes to, as far as its parameters care. `capabilities`: as of ModelFacts."""
+    """What a request goes to, as far as its parameters care."""
 
     operation: str
     kind: str
-    context_length: int | None = None
-    capabilities: Mapping[str, str] = MappingProxyType({})
+    facts: ModelFacts | None = None
 
 
 class Changes(NamedTuple):
@@ -112,9 +111,9 @@ def is_lenient(rules: Rules, kind: str) -> bool:
 
 def ignores_tools(asked: Asked, engine: Engine) -> bool:
     """Whether a tool must be called and the engine would answer as if it had been sent none."""
-    if asked.tool_choice is NOTHING or engine.kind != "llama_cpp" or engine.capabilities.get("tools") != FAILED:
+    if asked.tool_choice is NOTHING or engine.kind != "llama_cpp" or engine.facts is None:
         return False
-    return _choice(asked) not in _NO_CALL
+    return engine.facts.capabilities.get("tools") == FAILED and _choice(asked) not in _NO_CALL
 
 
 def _choice(asked: Asked) -> str:
@@ -174,7 +173,8 @@ def _loosen(
     if asked.top_p is not NOTHING and "top_p" not in members and number(asked.top_p) == 0:
         members["top_p"] = b"1"  # 0 is a 400 for vLLM; as LLaMA-Factory's API understands it
         names.append("top_p")
-    _loosen_limits(asked, engine, members, names, is_unlimited=is_unlimited)
+    if not (asked.max_tokens is asked.max_completion_tokens is NOTHING) or "max_tokens" in members:
+        _loosen_limits(asked, engine, members, names, is_unlimited=is_unlimited)
     if asked.tools is not NOTHING and bytes(memoryview(asked.tools)[:8]).translate(None, b" \t\r\n") == b"[]":
         members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
         names.append("tools")
@@ -188,12 +188,13 @@ def _loosen_limits(
 ) -> None:
     """A bound that is none is left out; vLLM has one of 16 tokens for texts, unless it is told null."""
     is_text = engine.operation == "text_completion"
+    length = engine.facts.context_length if engine.facts is not None else None
     for name in _LIMITS:
         raw = _now(asked, members, name)
         value = number(raw)
         if value is None:
             continue
-        if is_unlimited or (engine.context_length is not None and value >= engine.context_length):
+        if is_unlimited or (length is not None and value >= length):
             members[name] = b"null" if is_text and name == "max_tokens" else None
             if is_text:
                 members["max_tokens"] = b"null"

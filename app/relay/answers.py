@@ -15,7 +15,7 @@ from app.relay.line import Line
 from app.relay.request import Request
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Answer
+from backends.exchange import Answer, Timings
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -88,7 +88,7 @@ class Stream:
             raise Broken(engine, "it sent a stream without an answer")
         if self._tongue is not None:
             with _spoken(engine):
-                tail = self._tongue.end(reader.settle())
+                tail = self._tongue.end(reader.settle(), exchange.timings)
             self._open()
         self._line.write(tail)
         self._line.finish()
@@ -150,12 +150,14 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(request: Request, engine: str, operation: str, name: str, body: bytes) -> Settlement:
+def relay_whole(
+    request: Request, engine: str, operation: str, name: str, body: bytes, timings: Timings | None = None
+) -> Settlement:
     """Check an answer in one piece, and pass it on."""
     tongue, kind = request.tongue, JSON
     answer, cost = whole.settle(engine, operation, name, body)
     if tongue is not None:
         with _spoken(engine):
-            answer, kind = tongue.whole(answer, cost), tongue.whole_type
+            answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type
     request.line.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

@@ -19,10 +19,10 @@ from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
-from app.relay.speech import Spoken, translated
+from app.relay.speech import Spoken, loading, translated
 from app.routing import order
 from app.table import Backend, Target
-from backends.base import Endpoint, State, Usage
+from backends.base import Dialect, Endpoint, State, Usage
 from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
 from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
@@ -89,11 +89,11 @@ class Dispatcher:
         try:
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
-                request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
-                return Settlement()
-            if plan.operation is COUNT:
-                return await self._count(request, plan, target, endpoint, job)
-            answer = await self._exchange(request, plan, target, endpoint, job)
+                answer = await self._load(request, plan, target, endpoint, job)
+            elif plan.operation is COUNT:
+                answer = await self._count(request, plan, target, endpoint, job)
+            else:
+                answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
             raise
@@ -146,16 +146,12 @@ class Dispatcher:
         )
         request.adjusts(changes.names)
         spoken = translated(plan, target.model, backend, endpoint, body)
-        if plan.extras or plan.dropped or spoken.dropped:
+        if plan.extras or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers())
-        job.waits_for(lambda: self._backend(target))
+        job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()
-        try:
-            exchange = await self._upstream.open(endpoint, call)
-        except Unreachable:
-            self._link.failing(endpoint)
-            raise
+        exchange = await self._open(endpoint, call)
         try:
             if exchange.status >= 300:
                 error = await self._refused(exchange, target, spoken)
@@ -174,11 +170,33 @@ class Dispatcher:
                 limit = limits.max_answer_bytes
                 whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
                 request.base.update(answer.notes)
-                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole)
+                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole, answer.timings)
             self._learn(answer, target, job)
             return cost
         finally:
             exchange.close()
+
+    async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""
+        if endpoint.dialect is Dialect.OLLAMA and plan.operation.needs != "input":
+            spoken = loading(target.model, self._backend(target))
+            job.sent()
+            exchange = await self._open(endpoint, Call("POST", spoken.path, spoken.body, request.engine_headers()))
+            try:
+                if exchange.status >= 300:
+                    raise await self._refused(exchange, target, spoken)
+                await exchange.read(MAX_ERROR_BYTES)
+            finally:
+                exchange.close()
+        request.answer(200, plan.loads or b"", request.tongue.whole_type if request.tongue is not None else JSON)
+        return Settlement()
+
+    async def _open(self, endpoint: Endpoint, call: Call) -> Exchange:
+        try:
+            return await self._upstream.open(endpoint, call)
+        except Unreachable:
+            self._link.failing(endpoint)
+            raise
 
     async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         backend = self._backend(target)

@@ -9,15 +9,18 @@ from backends.base import State
 def entry(table: Table, name: str, backend: str) -> dict[str, object]:
     """OpenAI's four members and ours, of a name that this backend serves; what is not known is null, or not there."""
     found = table.backends.get(backend)
+    state = found.state if found is not None else State.STOPPED
     model = table.models.get(name)
     facts = found.fact(_engine_name(table, name, backend)) if found is not None else None
+    if found is not None and found.kind == "ollama" and state is State.READY and facts and not facts.is_loaded:
+        state = State.SLEEPING  # its daemon serves it, and loads it first
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
     return {
         "id": name,
         "object": "model",
         "created": table.created,
         "owned_by": found.kind if found is not None else "modelport",
-        "state": str(found.state if found is not None else State.STOPPED),
+        "state": str(state),
         "backend": backend,
         "context_length": facts.context_length if facts is not None else None,
         "quantization": facts.quantization if facts is not None else None,

@@ -58,17 +58,13 @@ class Plan(msgspec.Struct, frozen=True):
 
         `is_unlimited`: without a bound on the answer.
         """
-        rules, facts = self.resolved.model.rules, backend.fact(model)
+        rules = self.resolved.model.rules
         if media.may_have(self.body):
             place = media.refused(self.body, {*rules.media_domains, *backend.media_domains})
             if place is not None:
                 message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
                 raise Unsupported(backend.name, message, param=place)
-        engine = (
-            Engine(self.operation.name, backend.kind, facts.context_length, facts.capabilities)
-            if facts is not None
-            else Engine(self.operation.name, backend.kind)
-        )
+        engine = Engine(self.operation.name, backend.kind, backend.fact(model))
         if parameters.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
@@ -115,7 +111,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 def loading(plan: Plan, answer: bytes) -> Plan:
     """The plan of a request that only wants its model ready."""
-    return msgspec.structs.replace(plan, operation=LOAD, is_stream=False, loads=answer)
+    operation = msgspec.structs.replace(LOAD, needs=plan.operation.needs)
+    return msgspec.structs.replace(plan, operation=operation, is_stream=False, loads=answer)
 
 
 def counting(plan: Plan) -> Plan:

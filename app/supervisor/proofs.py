@@ -21,7 +21,8 @@ from app.supervisor import replicas
 from app.supervisor.measures import fingerprint, write_whole
 from app.table import Backend
 from backends.base import CAPABILITIES, FAILED, VERIFIED, ModelFacts
-from backends.config import BackendConfig, OllamaConfig, RemoteConfig
+from backends.config import BackendConfig, RemoteConfig
+from backends.ollama_config import OllamaConfig
 
 log = structlog.get_logger()
 
