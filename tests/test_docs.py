@@ -80,6 +80,8 @@ def in_words(field: FieldInfo) -> str:
             return "Default: empty."
         case (str(word),):
             return f"Default: `{word}`"
+        case (str(), *_):
+            return f"Default: {', '.join(f'`{word}`' for word in default)}"
         case bool():
             return f"Default: `{str(default).lower()}`"
         case float():

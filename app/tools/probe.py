@@ -25,7 +25,8 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Test with tiny real requests what models can do, once per model and engine version."""
-    names = [model] if model is not None else [each["name"] for each in call("GET", "/admin/models", state)["models"]]
+    served = [each["name"] for each in call("GET", "/admin/models", state)["models"]]
+    names = [model] if model is not None else served
     answers = [_probed(name, again, state) for name in names]
     if as_json:
         print_json(answers)
