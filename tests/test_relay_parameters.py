@@ -180,7 +180,7 @@ async def test_a_tool_that_must_be_called_goes_to_the_target_that_has_tools(engi
     served = models("fake", backend="without") | {
         "both": Model("both", (Target("without", "fake", 1000), Target("able", "fake")))
     }
-    asked = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
+    asked: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
     async with running({"without": without, "able": able}, served) as rig:
         refused, taken = await rig.ask(body=chat(**asked)), await rig.ask(body=chat("both", **asked))
 
@@ -202,8 +202,13 @@ async def test_the_list_says_of_every_model_what_is_known_and_no_more(rig: Rig) 
     listed = (await rig.ask("/v1/models")).json["data"]
     ours = {name: {key: one.get(key, "absent") for key in OURS} for one in listed if (name := one["id"])}
 
-    known = {"context_length": 512, "quantization": "awq", "capabilities": FACTS.capabilities, "parent": "absent"}
-    unknown = {"context_length": None, "quantization": None, "capabilities": {}, "parent": "absent"}
+    known: dict[str, object] = {
+        "context_length": 512,
+        "quantization": "awq",
+        "capabilities": FACTS.capabilities,
+        "parent": "absent",
+    }
+    unknown: dict[str, object] = {"context_length": None, "quantization": None, "capabilities": {}, "parent": "absent"}
     assert ours == {
         "fake": {"backend": "engine", "state": "ready", **known},
         "far": {"backend": "cloud", "state": "ready", **unknown},
