@@ -173,6 +173,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no object": ({"chat_template_kwargs": ["x"]}, "chat_template_kwargs", "invalid_type"),
     "too large": ({"chat_template_kwargs": {"thinking": "x" * 70_000}}, "chat_template_kwargs", "invalid_type"),
     "choices": ({"n": 129}, "n", "parameter_refused"),
+    "choices as text": ({"n": " 1e6 "}, "n", "parameter_refused"),
+    "choices beyond all bounds": ({"n": int("9" * 63)}, "n", "parameter_refused"),
+    "choices of many digits": ({"n": "9" * 70}, "n", "parameter_refused"),
     "best of": ({"best_of": 1e9}, "best_of", "parameter_refused"),
 }
 

@@ -152,6 +152,16 @@ async def test_a_host_may_be_allowed_for_a_model_or_by_its_engine(rig: Rig, engi
         assert last(engine)["messages"] == asked["messages"]
 
 
+async def test_no_engine_is_started_for_a_picture_that_it_must_not_fetch(rig: Rig) -> None:
+    asleep = backend(None, "asleep", can_start=True)
+    await rig.published(backends={"asleep": asleep}, models=models("fake", backend="asleep"))
+
+    reply = await rig.ask(body={**chat(), "messages": [{"role": "user", "content": [WEB]}]})
+
+    assert (reply.status, reply.error["code"]) == (400, "not_supported")
+    assert rig.wishes.asked == {}
+
+
 async def test_pictures_in_a_large_body_are_bounded_in_their_number(rig: Rig, engine: FakeEngine) -> None:
     reply = await rig.ask(body=chat(text="x", images=[{"image_url": None}] * 101_000))
 

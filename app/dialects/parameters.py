@@ -89,10 +89,21 @@ def check(asked: Asked, rules: Rules, max_choices: int) -> None:
         if getattr(asked, name) is not NOTHING and _is_given(getattr(asked, name)):
             raise _refused(name, f"'{name}' is not taken from clients; it can be set for the engine.")
     for name, raw in (("n", asked.n), ("best_of", asked.best_of)):
-        if raw is not NOTHING and (number(raw) or 0) > max_choices:
+        if raw is not NOTHING and not _is_most(raw, max_choices):
             raise _refused(name, f"'{name}' may be at most {max_choices} here.")
     if asked.chat_template_kwargs is not NOTHING and _is_given(asked.chat_template_kwargs):
         _check_kwargs(asked.chat_template_kwargs, rules.template_kwargs)
+
+
+def _is_most(raw: msgspec.Raw, most: int) -> bool:
+    """Whether a number is no more than that, also one that is written as text: engines understand it."""
+    if len(memoryview(raw)) > MAX_NUMBER_BYTES:
+        return False
+    value = msgspec.json.decode(raw)
+    try:
+        return float(value) <= most
+    except (TypeError, ValueError, OverflowError):
+        return True  # the engine's to refuse
 
 
 def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:

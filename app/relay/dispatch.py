@@ -87,6 +87,7 @@ class Dispatcher:
         lease = self._link.hold(target.backend)
         job.turn_to(target.backend)
         try:
+            plan.check_media(self._backend(target))
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)

@@ -53,21 +53,25 @@ class Plan(msgspec.Struct, frozen=True):
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
     asked: Asked = Asked()
 
+    def check_media(self, backend: Backend) -> None:
+        """Unsupported for what this engine would have to fetch, and must not."""
+        if not media.may_have(self.body):
+            return
+        place = media.refused(self.body, {*self.resolved.model.rules.media_domains, *backend.media_domains})
+        if place is not None:
+            message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
+            raise Unsupported(backend.name, message, param=place)
+
     def changes(self, backend: Backend, model: str, *, is_unlimited: bool = False) -> Changes:
-        """What of the parameters this engine is sent otherwise; Unsupported for what it must not or cannot be asked.
+        """What of the parameters this engine is sent otherwise; Unsupported for what it cannot be asked.
 
         `is_unlimited`: without a bound on the answer.
         """
-        rules = self.resolved.model.rules
-        if media.may_have(self.body):
-            place = media.refused(self.body, {*rules.media_domains, *backend.media_domains})
-            if place is not None:
-                message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
-                raise Unsupported(backend.name, message, param=place)
         engine = Engine(self.operation.name, backend.kind, backend.fact(model))
         if parameters.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
+        rules = self.resolved.model.rules
         return parameters.changes(self.asked, self.body, rules, engine, is_unlimited=is_unlimited)
 
     def is_too_long(self, error: BackendError, kind: str) -> bool:
