@@ -95,18 +95,36 @@ def test_the_second_try_has_no_bound() -> None:
     assert sent(body_of(max_tokens=64, top_p=1), is_unlimited=True) == ({"top_p": 1}, ("max_tokens",))
 
 
-def test_a_text_without_a_bound_is_told_so_because_vllm_would_stop_after_sixteen_tokens() -> None:
-    beyond = body_of(max_tokens=9000)
+TEXT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "beyond": ({"max_tokens": 9000}, {"max_tokens": 8192}, ("max_tokens",)),
+    "the length": ({"max_tokens": 8192}, {"max_tokens": 8192}, ()),
+    "less": ({"max_tokens": 8}, {"max_tokens": 8}, ()),
+    "none": ({}, {}, ()),
+    "by the other name": ({"max_completion_tokens": 5}, {"max_tokens": 5}, ("max_completion_tokens",)),
+    "beyond by the other name": (
+        {"max_completion_tokens": 9000, "max_tokens": None},
+        {"max_tokens": 8192},
+        ("max_completion_tokens",),
+    ),
+    "both": (
+        {"max_completion_tokens": 5, "max_tokens": 6},
+        {"max_completion_tokens": 5, "max_tokens": 6},
+        (),
+    ),
+}
 
-    assert sent(beyond, operation="text_completion") == ({"max_tokens": None}, ("max_tokens",))
+
+@pytest.mark.parametrize(("asked", "expected", "names"), TEXT.values(), ids=TEXT)
+def test_a_texts_bound_is_the_context_at_most_under_the_one_name_that_every_engine_knows(
+    asked: dict[str, Any], expected: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert sent(body_of(**asked), operation="text_completion") == (expected, names)
 
 
-def test_a_texts_bound_has_the_one_name_that_every_engine_knows() -> None:
-    told = {"operation": "text_completion"}
+def test_the_second_try_for_a_text_has_no_bound() -> None:
+    again = sent(body_of(max_tokens=64), operation="text_completion", is_unlimited=True)
 
-    assert sent(body_of(max_completion_tokens=5), **told) == ({"max_tokens": 5}, ("max_completion_tokens",))  # type: ignore[arg-type]
-    both = body_of(max_completion_tokens=5, max_tokens=6)
-    assert sent(both, **told) == ({"max_completion_tokens": 5, "max_tokens": 6}, ())  # type: ignore[arg-type]
+    assert again == ({"max_tokens": None}, ("max_tokens",))
 
 
 def test_nothing_but_generation_is_touched() -> None:

@@ -197,22 +197,40 @@ def _loosen(
 def _loosen_limits(
     asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], *, is_unlimited: bool
 ) -> None:
-    """A bound that is none is left out; vLLM has one of 16 tokens for texts, unless it is told null."""
-    is_text = engine.operation == "text_completion"
+    """A bound that is none is left out."""
     length = engine.facts.context_length if engine.facts is not None else None
+    if engine.operation == "text_completion":
+        _loosen_text_limit(asked, length, members, names, is_unlimited=is_unlimited)
+        return
     for name in _LIMITS:
-        raw = _now(asked, members, name)
-        value = number(raw)
-        if value is None:
-            continue
-        if is_unlimited or (length is not None and value >= length):
-            members[name] = b"null" if is_text and name == "max_tokens" else None
-            if is_text:
-                members["max_tokens"] = b"null"
+        value = number(_now(asked, members, name))
+        if value is not None and (is_unlimited or (length is not None and value >= length)):
+            members[name] = None
             names.append(name)
-        elif is_text and name == "max_completion_tokens" and _now(asked, members, "max_tokens") is NOTHING:
-            members |= {"max_tokens": bytes(raw), name: None}  # of chats only, everywhere
-            names.append(name)
+
+
+def _loosen_text_limit(
+    asked: Asked, length: int | None, members: dict[str, bytes | None], names: list[str], *, is_unlimited: bool
+) -> None:
+    """Without a bound vLLM writes 16 tokens of text, and beyond its length it takes none. It knows one name only."""
+    raw = _now(asked, members, "max_tokens")
+    name = "max_tokens"
+    if number(raw) is None:
+        name, raw = "max_completion_tokens", _now(asked, members, "max_completion_tokens")
+    value = number(raw)
+    if value is None:
+        return
+    bound = bytes(raw)
+    if is_unlimited:
+        bound = b"null"
+    elif length is not None and value > length:
+        bound = b"%d" % length
+    if name != "max_tokens":
+        members[name] = None
+    elif bound == bytes(raw):
+        return
+    members["max_tokens"] = bound
+    names.append(name)
 
 
 def _now(asked: Asked, members: Mapping[str, bytes | None], name: str) -> msgspec.Raw:
