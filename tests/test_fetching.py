@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from backends.base import Engine, Fetcher, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.hub import Hub
 from tests.fake_hub import FakeHub
-from tests.fleet_rig import FakeManaged, Relays, engine, managed, only, pid_of, running
+from tests.fleet_rig import FakeManaged, Relays, engine, managed, one, only, pid_of, running
 
 MODEL = "org/tiny"
 
@@ -70,6 +71,12 @@ def served(folder: Path) -> bytes:
     return weights.read_bytes()
 
 
+def lose(folder: Path) -> None:
+    """The weights are in the cache no more."""
+    [weights] = folder.glob("home/hub/models--org--tiny/snapshots/*/model.safetensors")
+    weights.resolve().unlink()
+
+
 def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
@@ -116,6 +123,24 @@ async def test_a_download_takes_no_room_from_others(
         relays, bounds, make, large=wanting(memory_gb=1.0), small=managed(memory_gb=1.0, start="demand")
     ) as fleet:
         await relays.until_state("large", State.STARTING)
+
+        assert (await fleet.wanted("small")).is_ready
+
+
+async def test_an_engine_that_crashed_keeps_no_room_while_its_model_is_brought_again(
+    relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine], tmp_path: Path
+) -> None:
+    bounds = Bounds(Machine(memory_gb=1.0), start_parallel=1, swap_after_s=0.01)
+    small = managed(memory_gb=1.0, start="demand", max_wait_s=20)
+    async with running(relays, bounds, make, large=wanting(memory_gb=1.0), small=small) as fleet:
+        await relays.until_state("large", State.READY)
+        lose(tmp_path)
+        hub.served, hub.stops_at = 0, 8_000_000
+        pid = one(fleet, "large").pid
+        assert pid is not None
+
+        os.kill(pid, signal.SIGKILL)
+        await until_reason(relays, "large", "downloading ")
 
         assert (await fleet.wanted("small")).is_ready
 

@@ -60,7 +60,7 @@ class Rooms:
     def decide(self, units: Sequence[Unit], departed: Sequence[Unit]) -> list[tuple[Unit, Event]]:
         """What must happen to whom now, so that who is wanted gets room and who is idle for long goes."""
         for unit in (*units, *departed):
-            if unit.place is not None and not unit.has_remains:
+            if unit.place is not None and not unit.keeps_place:
                 unit.place = None
         now = self._now()
         happens, self.look_at = self._unload(units, now)
@@ -143,7 +143,7 @@ class Rooms:
             rests = Loaded(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
             return Holder(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
         serves = life.state is State.READY
-        is_starting = life.state is State.STARTING and life.has_process and not life.is_ending
+        is_starting = life.state is State.STARTING and life.has_process and not life.is_ending and not life.is_fetching
         loaded = Loaded(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
         return Holder(
             name=key,

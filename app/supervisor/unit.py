@@ -81,6 +81,7 @@ class Unit:
         self._fetching = Fetching(self)
         self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
+        self._before: asyncio.Task[None] | None = None  # which `_live` waits for
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
         self.poke = asyncio.Event()  # it is to be looked at now
@@ -199,8 +200,15 @@ class Unit:
 
     @property
     def has_remains(self) -> bool:
-        """A process of it is there, or not known to be gone altogether: it still has its place."""
+        """A process of it is there, or not known to be gone altogether."""
         return self.life.has_process or (self._live is not None and not self._live.done())
+
+    @property
+    def keeps_place(self) -> bool:
+        """As long as there are remains; what is only brought here needs no place."""
+        if self.life.is_fetching:
+            return self._before is not None and not self._before.done()
+        return self.has_remains
 
     def fetch(self, generation: int) -> None:
         """Bring here what its next start needs, once the process before is gone altogether."""
@@ -212,8 +220,8 @@ class Unit:
         self._follow(generation, self._run)
 
     def _follow(self, generation: int, work: Callable[[int], Awaitable[None]]) -> None:
-        self._order = ""
-        self._live = asyncio.create_task(self._behind(self._live, generation, work), name=f"{self.name}#{generation}")
+        self._order, self._before = "", self._live
+        self._live = asyncio.create_task(self._behind(self._before, generation, work), name=f"{self.name}#{generation}")
         # Only then is its place free: news for those who wait for it.
         self._live.add_done_callback(lambda _: self._post(self, Tick()))
 
