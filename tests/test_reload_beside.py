@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 
@@ -12,6 +13,7 @@ from backends import marks
 from backends.base import State
 from backends.config import LlamaCppConfig
 from tests.fleet_rig import Relays, managed, only, pid_of, running
+from tests.slow_client import until
 
 TWO = Bounds(Machine(2.0))
 
@@ -43,6 +45,32 @@ async def test_the_old_engine_serves_until_the_new_one_does_and_then_until_its_l
         fleet.leases_changed()
         await fleet.reload({"a": new()})
         assert only(fleet).generation == 2
+
+
+async def test_what_the_old_engine_still_answers_takes_no_place_at_the_new_one() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=managed(memory_gb=1, max_in_flight=1)) as fleet:
+        await relays.until_state("a", State.READY)
+        relays.leases["a", 1] = 1
+        old_one = await fleet.wanted("a")
+        assert old_one.permit is not None
+        waits = asyncio.create_task(fleet.wanted("a"))
+        await until(lambda: only(fleet).waiting == 1)
+
+        await fleet.reload({"a": managed("--model fake --model more", memory_gb=1, max_in_flight=1)})
+        await relays.until_state("a", State.READY, generation=2)
+
+        async with asyncio.timeout(60):
+            new_one = await waits
+        assert new_one.permit is not None, "it does not wait for the old engine's answer"
+        next_one = asyncio.create_task(fleet.wanted("a"))
+        await until(lambda: only(fleet).waiting == 1)
+        old_one.permit.release()
+        assert only(fleet).waiting == 1, "a permit of the old engine is none of the new one's"
+        new_one.permit.release()
+        assert (await next_one).is_ready
+        relays.leases.clear()
+        fleet.leases_changed()
 
 
 async def test_without_room_for_both_the_old_one_ends_first() -> None:

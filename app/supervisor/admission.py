@@ -61,6 +61,10 @@ class Gate:
         self._limit = limit
         self._admit()
 
+    def dismiss(self) -> None:
+        """Everybody who waits enters at once: there is nothing behind this gate any more."""
+        self.resize(self._held + len(self._queue))
+
     async def enter(self, max_waiting: int, wait_s: float) -> Permit:
         """The next permit; Full when too many wait already, or when none was free within `wait_s`."""
         if self._held < self._limit and not self._queue:

@@ -75,6 +75,7 @@ class Lives:
         self.is_closing = False
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
         self.rooms = Rooms(leases, now, bounds)
+        self.on_inherited: Callable[[str], None] = lambda _: None  # an heir has this name now
         self._publish = publish
         self._leases = leases
         self._now = now
@@ -143,6 +144,7 @@ class Lives:
                 self.units[name] = heir
                 heir.waiters, unit.waiters = unit.waiters, heir.waiters
                 self._retire(unit, self._drains_s[name])
+                self.on_inherited(name)
             elif state is State.FAILED:
                 log.error("engine not replaced: the new one does not start", backend=name, reason=heir.life.reason)
                 del self.heirs[name]

@@ -38,6 +38,7 @@ class Wishes:
         self._lives = lives
         self._now = now
         self._gates: dict[str, Gate] = {}  # by backend, of those that have a limit
+        lives.on_inherited = self._inherited
 
     def waiting(self, backend: str) -> int:
         """Requests that wait for a place at it."""
@@ -49,14 +50,15 @@ class Wishes:
         """
         outcome = await self._made_ready(backend)
         while outcome.is_ready and (limit := (unit := self._lives.units[backend]).config.limit()) is not None:
+            gate = self._gate(backend, limit)
             try:
-                permit = await self._gate(backend, limit).enter(unit.config.max_waiting, self._limit_s(unit))
+                permit = await gate.enter(unit.config.max_waiting, self._limit_s(unit))
             except Full as exc:
                 return Outcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
             unit = self._lives.units.get(backend, unit)
-            if unit.life.state is State.READY:
+            if unit.life.state is State.READY and self._gates.get(backend) is gate:
                 return replace(outcome, permit=permit)
-            permit.release()  # it ended while the request waited
+            permit.release()  # it ended while the request waited, or an heir has its name
             outcome = await self._made_ready(backend)
         return outcome
 
@@ -66,6 +68,12 @@ class Wishes:
             gate = self._gates[backend] = Gate(limit, self._now)
         gate.resize(limit)
         return gate
+
+    def _inherited(self, backend: str) -> None:
+        """What the engine before still answers takes no place at its heir; who waits goes on to the heir's gate."""
+        gate = self._gates.pop(backend, None)
+        if gate is not None:
+            gate.dismiss()
 
     async def _made_ready(self, backend: str) -> Outcome:
         unit = self._lives.units.get(backend)
