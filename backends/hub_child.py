@@ -28,7 +28,19 @@ from typing import IO, Any
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[1]))  # behind everything that is installed
 
-from backends.hub_files import IS_COMMIT, PART, File, Pin, folder_of, have_bytes, in_words, is_whole, needed, remember
+from backends.hub_files import (
+    IS_COMMIT,
+    PART,
+    File,
+    Pin,
+    folder_of,
+    have_bytes,
+    in_words,
+    is_harmless,
+    is_whole,
+    needed,
+    remember,
+)
 
 AT_ONCE = 4  # files
 LOOK_S = 0.5
@@ -119,9 +131,15 @@ class Download:
             )
             for one in info.siblings or ()
         }
-        if info.sha is None:
+        if info.sha is None or not IS_COMMIT.fullmatch(info.sha):
             raise Failed(f"the hub does not say which commit of '{want.model}' it has")
-        return Found(want, info.sha, tuple(files[path] for path in needed(list(files))))
+        found = tuple(files[path] for path in needed(list(files)))
+        for file in found:
+            if not is_harmless(file):
+                raise Failed(
+                    f"the hub names {file.path!r} as a file of '{want.model}', which is no name within a model"
+                )
+        return Found(want, info.sha, found)
 
     def _lock(self, stack: contextlib.ExitStack, model: str, found: Sequence[Found]) -> None:
         """Only one process at a time brings a model; others watch it."""
@@ -200,7 +218,7 @@ def _fetch(found: Found, file: File, blob: Path) -> None:
                 headers={**build_hf_headers(), "Accept-Encoding": "identity"},
                 expected_size=file.size_bytes,
             )
-        if not here or _digest(part) == file.sha256:
+        if _digest(part) == file.sha256:
             break
         part.unlink()
         if is_last:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 PART: Final = ".modelport.incomplete"
 IS_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+IS_BLOB: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 IS_REPOSITORY: Final = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _WEIGHTS: Final = (".safetensors", ".bin", ".pt", ".pth")  # what vLLM loads, best first
 _OTHERS: Final = (
@@ -43,6 +44,17 @@ class File:
     size_bytes: int
     blob: str
     sha256: str | None
+
+
+def is_harmless(file: File) -> bool:
+    """Whether it lies within its repository's folder, and its blob within that of the blobs.
+
+    The names are the hub's, and whoever publishes a model chooses them. Some mirrors do not name small blobs.
+    """
+    parts = file.path.split("/")
+    is_within = not {"", ".", ".."} & set(parts) and "\0" not in file.path
+    is_named = IS_BLOB.fullmatch(file.blob) is not None or (file.sha256 is None and not file.blob)
+    return is_within and is_named
 
 
 def needed(paths: Sequence[str]) -> list[str]:

@@ -29,6 +29,7 @@ class FakeHub:
         self.ranges: list[str] = []
         self.asked: list[str] = []
         self.sizes: dict[str, int] = {}  # what it says of files, instead of how large they are
+        self.told: dict[str, dict[str, Any]] = {}  # what else it says of files, by their true names
         self.refuses_tokens = False
         self.fails_with = 0
         self.lock = threading.Lock()
@@ -114,6 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         files = [_described(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
         for file in files:
             file["size"] = self.hub.sizes.get(file["rfilename"], file["size"])
+            file.update(self.hub.told.get(file["rfilename"], {}))
         told: dict[str, Any] = {"id": name, "modelId": name, "sha": commit, "siblings": files, "gated": False}
         self._tell({**told, "private": False, "tags": [], "downloads": 0, "likes": 0})
 

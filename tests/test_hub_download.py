@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,38 @@ def test_a_part_that_is_not_of_this_file_is_thrown_away(machine: Machine, hub: F
 
     assert machine.bring(machine.hub()) == ""
     assert (machine.snapshot / "model.safetensors").read_bytes() == (repository / "model.safetensors").read_bytes()
+
+
+def test_a_file_that_comes_broken_is_not_taken(machine: Machine, hub: FakeHub, repository: Path) -> None:
+    hub.add("org/tiny", repository)
+    hub.told["model.safetensors"] = {"lfs": {"sha256": "0" * 64, "size": LARGE_BYTES, "pointerSize": 134}}
+
+    assert "comes broken from the hub" in machine.bring(machine.hub())
+    assert not (machine.snapshot / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"rfilename": "../../../../victim"},
+        {"rfilename": "a/../../../../../victim"},
+        {"blobId": "../../../victim"},
+        {"lfs": {"sha256": "../../../victim", "size": 6, "pointerSize": 134}},
+    ],
+)
+def test_names_that_lead_out_of_the_cache_are_refused(
+    machine: Machine, hub: FakeHub, repository: Path, told: dict[str, Any]
+) -> None:
+    hub.add("org/tiny", repository)
+    hub.told["tokenizer.json"] = told
+    victim = machine.folder / "home/hub/victim"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("precious")
+
+    assert "which is no name within a model" in machine.bring(machine.hub())
+
+    assert victim.read_text() == "precious"
+    assert not machine.snapshot.exists()
 
 
 def test_two_gateways_bring_a_model_once(machine: Machine, hub: FakeHub, repository: Path) -> None:

@@ -12,6 +12,7 @@ from backends.hub_files import (
     Pin,
     have_bytes,
     in_words,
+    is_harmless,
     is_here,
     is_whole,
     needed,
@@ -135,3 +136,10 @@ def test_a_model_is_here_with_every_file_in_its_whole_length(tmp_path: Path) -> 
     assert not is_here(tmp_path, pin)
     (folder / "model.safetensors").write_text("1234")
     assert is_here(tmp_path, pin)
+
+
+@pytest.mark.parametrize("path", ["/etc/victim", "../victim", "a/./b", "a//b", "", "a\0b"])
+def test_a_name_within_a_model_has_nothing_but_names(path: str) -> None:
+    assert not is_harmless(File(path, 1, "a" * 40, None))
+    assert is_harmless(File("original/..config.json", 1, "a" * 40, None))
+    assert not is_harmless(File("config.json", 1, "", ""))
