@@ -157,11 +157,12 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is: in words for a client, and in bytes."""
+    """How far a download is: in words for a client, and in bytes. `checked_bytes`: of what came, by its digest."""
 
     told: str
     done_bytes: int
     total_bytes: int
+    checked_bytes: int = 0
 
 
 class Fetcher(Protocol):

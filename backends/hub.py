@@ -103,10 +103,10 @@ def secrets_in(env: Mapping[str, str]) -> tuple[str, ...]:
 def progress(tail: Sequence[str]) -> Progress | None:
     """How far a download is, from the lines that its process has printed."""
     for line in reversed(tail):
-        if found := re.fullmatch(r"downloaded (\d+) of (\d+) bytes", line):
-            done, total = int(found[1]), int(found[2])
+        if found := re.fullmatch(r"downloaded (\d+) of (\d+) bytes(?:, checked (\d+))?", line):
+            done, total, checked = int(found[1]), int(found[2]), int(found[3] or 0)
             percent = done * 100 // total if total else 100
-            return Progress(f"downloading {percent} % of {in_words(total)}", done, total)
+            return Progress(f"downloading {percent} % of {in_words(total)}", done, total, checked)
     return None
 
 

@@ -1,8 +1,8 @@
 """The process that brings models from the Hugging Face hub into its cache on this machine, and then ends.
 
 Started by path with `python -I`. What to bring comes as JSON, one object per argument (`Want`); a token comes by
-environment, never by argument. It prints lines: `downloaded N of M bytes`, and in the end `complete` or `failed:
-SENTENCE`. What it has found (the commit, the files) is remembered where each `pin` says.
+environment, never by argument. It prints lines: `downloaded N of M bytes[, checked K]`, and in the end `complete` or
+`failed: SENTENCE`. What it has found (the commit, the files) is remembered where each `pin` says.
 
 Files of more than a few megabytes are resumed where an earlier process ended: huggingface_hub itself begins each file
 anew. They are put where it looks for them, and it links them into the snapshot.
@@ -78,7 +78,8 @@ class Download:
     def __init__(self, wants: Sequence[Want], cache: Path) -> None:
         self._wants = wants
         self._cache = cache
-        self._told = (-1, 0.0)
+        self._told = (-1, -1, 0.0)
+        self._checked: dict[Path, int] = {}  # by file: each is one thread's
         self._since = time.time()
 
     def run(self) -> None:
@@ -174,11 +175,11 @@ class Download:
     def _tell(self, found: Sequence[Found]) -> None:
         total = sum(file.size_bytes for each in found for file in each.files)
         here = self._here(found)
-        percent, at = self._told
-        is_news = here * 100 // max(total, 1) != percent or time.monotonic() - at >= TELL_S
-        if is_news:
-            self._told = (here * 100 // max(total, 1), time.monotonic())
-            print(f"downloaded {here} of {total} bytes", flush=True)
+        checked = sum(list(self._checked.values()))
+        percents = here * 100 // max(total, 1), checked * 100 // max(total, 1)
+        if self._told[:2] != percents or time.monotonic() - self._told[2] >= TELL_S:
+            self._told = (*percents, time.monotonic())
+            print(f"downloaded {here} of {total} bytes" + (f", checked {checked}" if checked else ""), flush=True)
 
     def _bring(self, found: Found, file: File) -> None:
         from huggingface_hub import hf_hub_download
@@ -191,12 +192,12 @@ class Download:
                     pointer.unlink()
                     (folder / "blobs" / file.blob).unlink()
             if file.sha256 is not None and not pointer.exists() and 0 < file.size_bytes < LARGEST_BYTES:
-                _fetch(found, file, folder / "blobs" / file.blob)
+                _fetch(found, file, folder / "blobs" / file.blob, self._checked)
             hf_hub_download(found.want.model, file.path, revision=found.commit, cache_dir=self._cache)
 
 
-def _fetch(found: Found, file: File, blob: Path) -> None:
-    """The file under its name among the blobs, from where an earlier process ended."""
+def _fetch(found: Found, file: File, blob: Path, checked: dict[Path, int]) -> None:
+    """The file under its name among the blobs, from where an earlier process ended. `checked`: how far that is."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils._headers import build_hf_headers
@@ -218,7 +219,7 @@ def _fetch(found: Found, file: File, blob: Path) -> None:
                 headers={**build_hf_headers(), "Accept-Encoding": "identity"},
                 expected_size=file.size_bytes,
             )
-        if _digest(part) == file.sha256:
+        if _digest(part, checked) == file.sha256:
             break
         part.unlink()
         if is_last:
@@ -226,9 +227,13 @@ def _fetch(found: Found, file: File, blob: Path) -> None:
     part.replace(blob)
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, checked: dict[Path, int]) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+            checked[path] = checked.get(path, 0) + len(piece)
+    return digest.hexdigest()
 
 
 def _is_locked(file: IO[str]) -> bool:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds
-from backends.base import Engine, Fetcher, State
+from backends.base import Engine, Fetcher, Launch, Progress, State
 from backends.config import BackendConfig, LlamaCppConfig
-from backends.hub import Hub
+from backends.hub import Hub, explain, progress
 from tests.fake_hub import FakeHub
 from tests.fleet_rig import FakeManaged, Relays, engine, managed, one, only, pid_of, running
 
@@ -174,6 +175,43 @@ async def test_a_download_without_a_byte_is_given_up(
         hub.stops_at = None
         hub.goes_on.set()
         await relays.until_state("demo", State.READY)
+
+
+CHECKS = """
+import time
+for at in range(100):
+    print(f"downloaded 9 of 9 bytes, checked {at}", flush=True)
+    time.sleep(0.05)
+"""
+
+
+class Checking:
+    """Has everything at once, and then checks it for longer than a download may stand still."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+
+    def missing(self) -> Launch | None:
+        self.starts += 1
+        return Launch((sys.executable, "-c", CHECKS), dict(os.environ), explain)
+
+    def progress(self, tail: Sequence[str]) -> Progress | None:
+        return progress(tail)
+
+
+async def test_a_download_that_is_checked_is_not_given_up(relays: Relays) -> None:
+    checking = Checking()
+
+    def make(name: str, config: BackendConfig) -> Engine:
+        assert isinstance(config, LlamaCppConfig)
+        made = FakeManaged(name, config)
+        made.fetcher = checking
+        return made
+
+    async with running(relays, None, make, demo=managed(start_stall_s=2)):
+        await relays.until_state("demo", State.READY)
+
+    assert checking.starts == 1
 
 
 async def test_a_model_that_does_not_exist_is_a_failure_with_the_remedy(

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from typing import Any
 
 import pytest
 
 from backends.base import Launch
 from backends.hub import Hub, environment, explain, is_repository, progress, secrets_in
-from backends.hub_files import in_words
+from backends.hub_files import File, in_words, is_harmless
 from tests.fake_hub import FakeHub
 
 COMMIT = "a" * 40
@@ -218,6 +219,37 @@ def test_names_that_lead_out_of_the_cache_are_refused(
     assert not machine.snapshot.exists()
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"rfilename": "../../../../victim"},
+        {"rfilename": "a/../../../../../victim"},
+        {"blobId": "../../../victim"},
+        {"lfs": {"sha256": "../../../victim", "size": 6, "pointerSize": 134}},
+    ],
+)
+def test_names_that_lead_out_of_the_cache_are_refused(
+    machine: Machine, hub: FakeHub, repository: Path, told: dict[str, Any]
+) -> None:
+    hub.add("org/tiny", repository)
+    hub.told["tokenizer.json"] = told
+    victim = machine.folder / "home/hub/victim"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("precious")
+
+    assert "which is no name within a model" in machine.bring(machine.hub())
+
+    assert victim.read_text() == "precious"
+    assert not machine.snapshot.exists()
+
+
+@pytest.mark.parametrize("path", ["/etc/victim", "../victim", "a/./b", "a//b", "", "a\0b"])
+def test_a_name_within_a_model_has_nothing_but_names(path: str) -> None:
+    assert not is_harmless(File(path, 1, "a" * 40, None))
+    assert is_harmless(File("original/..config.json", 1, "a" * 40, None))
+    assert not is_harmless(File("config.json", 1, "", ""))
+
+
 def test_two_gateways_bring_a_model_once(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
     hub.stops_at = 8_000_000
@@ -246,6 +278,7 @@ def test_progress_is_told_in_percent_and_bytes(machine: Machine, hub: FakeHub, r
     last = progress(printed.splitlines())
     assert last is not None
     assert (last.told, last.done_bytes) == ("downloading 100 % of 12.0 MB", last.total_bytes)
+    assert last.checked_bytes == LARGE_BYTES
     assert progress([]) is None
     half = progress(["downloaded 6923000000 of 16100000000 bytes", "something else"])
     assert half is not None

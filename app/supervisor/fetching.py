@@ -58,7 +58,7 @@ class Fetching:
         unit.post(_outcome(generation, launch, running, unit.chance()))
 
     async def _follow(self, generation: int, fetcher: Fetcher, running: Process) -> None:
-        """Until it has ended; bytes that come are its only sign of life, and there is no other deadline."""
+        """Until it has ended; bytes that come or are checked are its only sign of life: there is no other deadline."""
         unit = self._unit
         managed = unit.config.as_managed()
         stall_s = managed.start_stall_s if managed is not None else 0.0
@@ -70,7 +70,8 @@ class Fetching:
             if latest is not None:
                 self._first = self._first or latest
                 unit.post(events.Fetching(generation, latest.told))
-            felt = pulse.felt(felt, latest.done_bytes if latest is not None else -1, now)
+            signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
+            felt = pulse.felt(felt, signs, now)
             if now - felt.since >= stall_s:
                 far = f" ({latest.told})" if latest is not None else ""
                 reason = f"no byte of its model came for {stall_s:g} s{far}: check the network"
