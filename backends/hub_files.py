@@ -96,10 +96,13 @@ def have_bytes(folder: Path, commit: str, file: File, since: float) -> int:
     with contextlib.suppress(OSError):
         return min(file.size_bytes, blob.with_name(blob.name + PART).stat().st_size)
     # What huggingface_hub writes; it leaves the files of killed processes behind, and never goes on with one.
-    parts = [part.stat() for part in blob.parent.glob(f"{blob.name}.*.incomplete")]
-    return max(
-        (min(one.st_size, one.st_blocks * 512, file.size_bytes) for one in parts if one.st_mtime >= since), default=0
-    )
+    found = 0
+    for part in blob.parent.glob(f"{blob.name}.*.incomplete"):
+        with contextlib.suppress(OSError):  # it has its last name meanwhile
+            one = part.stat()
+            if one.st_mtime >= since:
+                found = max(found, min(one.st_size, one.st_blocks * 512, file.size_bytes))
+    return found
 
 
 def in_words(size_bytes: float) -> str:

@@ -138,6 +138,13 @@ def test_a_model_is_here_with_every_file_in_its_whole_length(tmp_path: Path) -> 
     assert is_here(tmp_path, pin)
 
 
+def test_a_part_that_vanishes_while_it_is_looked_at_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/abc.1.incomplete").symlink_to("gone")  # listed, and not there
+
+    assert have_bytes(tmp_path, COMMIT, File("model.safetensors", 5, "abc", "abc"), 0.0) == 0
+
+
 @pytest.mark.parametrize("path", ["/etc/victim", "../victim", "a/./b", "a//b", "", "a\0b"])
 def test_a_name_within_a_model_has_nothing_but_names(path: str) -> None:
     assert not is_harmless(File(path, 1, "a" * 40, None))
