@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,6 +114,28 @@ async def test_a_gpu_that_cannot_be_read_any_more_is_in_quarantine() -> None:
     assert found.quarantined["GPU-a"].missing_gb is None
     assert "could not be read" in found.quarantined["GPU-a"].reason
     await found.close()
+
+
+async def test_a_driver_that_never_answers_holds_nobody_up() -> None:
+    answers, asked = threading.Event(), []
+
+    def hangs() -> Sequence[Gpu]:
+        asked.append(1)
+        answers.wait(60)
+        return [used(1)]
+
+    found = Reclaim(hangs, within_s=0, poll_s=0.001, recheck_s=0.001, answer_s=0.01)
+
+    async with asyncio.timeout(20):
+        await found.back("gpu", [A])
+    assert found.quarantined["GPU-a"].missing_gb is None
+    assert await found.look(["GPU-a"]) == ()
+    assert asked == [1], "it is not asked again before it has answered"
+    assert all(each.daemon for each in threading.enumerate() if each.name == "GPUs")
+    answers.set()
+    await until(lambda: not found.quarantined)
+    async with asyncio.timeout(20):
+        await found.close()
 
 
 async def test_the_administrator_ends_a_quarantine_whatever_the_gpu_looks_like() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,6 +24,7 @@ from app.supervisor.placement import Gpu, gb
 WITHIN_S: Final = 60.0
 POLL_S: Final = 1.0
 RECHECK_S: Final = 10.0
+ANSWER_S: Final = 10.0  # after a fault of a GPU its driver may never answer
 
 # What a driver keeps for itself changes with who else uses the GPU.
 _SLACK_GB: Final = 0.5
@@ -73,7 +75,13 @@ class Reclaim:
     """
 
     def __init__(
-        self, gpus: Gpus, *, within_s: float = WITHIN_S, poll_s: float = POLL_S, recheck_s: float = RECHECK_S
+        self,
+        gpus: Gpus,
+        *,
+        within_s: float = WITHIN_S,
+        poll_s: float = POLL_S,
+        recheck_s: float = RECHECK_S,
+        answer_s: float = ANSWER_S,
     ) -> None:
         self.on_lifted: Callable[[], None] = lambda: None
         self.neighbours: Callable[[str], Collection[str]] = lambda _: ()
@@ -82,6 +90,8 @@ class Reclaim:
         self._within_s = within_s
         self._poll_s = poll_s
         self._recheck_s = recheck_s
+        self._answer_s = answer_s
+        self._overdue: threading.Thread | None = None  # it asked, and has no answer yet
         self._is_closing = asyncio.Event()
         self._lookers: set[asyncio.Task[None]] = set()
 
@@ -92,8 +102,23 @@ class Reclaim:
         """These GPUs as they are now; without any that cannot be read."""
         if not devices:
             return ()
-        found = await asyncio.to_thread(self._gpus)
-        return tuple(gpu for gpu in found if gpu.uuid in devices)
+        return tuple(gpu for gpu in await self._answer() if gpu.uuid in devices)
+
+    async def _answer(self) -> Sequence[Gpu]:
+        """All GPUs; none while the driver does not answer. Nobody waits for such a question, not even at the end."""
+        if self._overdue is not None and self._overdue.is_alive():
+            return ()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Sequence[Gpu]] = loop.create_future()
+        thread = threading.Thread(target=_ask, args=(self._gpus, loop, answer), name="GPUs", daemon=True)
+        thread.start()
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await answer
+        except TimeoutError:
+            self._overdue = thread
+            log.error("GPUs not readable: the driver does not answer", seconds=self._answer_s)
+            return ()
 
     async def taken_gb(self, before: Sequence[Gpu]) -> float | None:
         """How much more of these GPUs is in use than before; None without a GPU."""
@@ -173,6 +198,21 @@ class Reclaim:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_closing.wait(), seconds)
+
+
+def _ask(gpus: Gpus, loop: asyncio.AbstractEventLoop, answer: asyncio.Future[Sequence[Gpu]]) -> None:
+    try:
+        found = gpus()
+    except Exception:
+        log.exception("GPUs not readable")
+        found = ()
+    with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(_tell, answer, found)
+
+
+def _tell(answer: asyncio.Future[Sequence[Gpu]], found: Sequence[Gpu]) -> None:
+    if not answer.done():  # else it was given up
+        answer.set_result(found)
 
 
 def _is_alive(pid: int) -> bool:
