@@ -17,7 +17,7 @@ import pytest
 from app.supervisor import devices
 from app.supervisor.devices import nvml
 from app.supervisor.placement import Gpu, Machine
-from app.supervisor.reclaim import Quarantine, Reclaim, missing_gb
+from app.supervisor.reclaim import Quarantine, Reclaim, may_be_used, missing_gb
 from app.supervisor.room import Bounds
 from backends.base import Need, State
 from backends.config import LlamaCppConfig
@@ -114,6 +114,33 @@ async def test_a_gpu_that_cannot_be_read_any_more_is_in_quarantine() -> None:
     assert found.quarantined["GPU-a"].missing_gb is None
     assert "could not be read" in found.quarantined["GPU-a"].reason
     await found.close()
+
+
+async def test_where_no_process_is_shown_a_gpu_with_room_for_the_share_is_used_again() -> None:
+    port = Port([[used(4)]])
+    found, lifted = reclaim(port, within_s=0), asyncio.Event()
+    found.on_lifted = lifted.set
+
+    await found.back("gpu", [A], 0.9)
+    assert list(found.quarantined) == ["GPU-a"]
+
+    async with asyncio.timeout(20):
+        await lifted.wait()
+    assert found.quarantined == {}
+    await found.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        (used(1), used(4), True),
+        (used(1), used(31), False),
+        (used(1), used(4, (GONE, 3.0)), False),
+        (used(1, (7, None)), used(4), False),
+    ],
+)
+def test_what_may_be_somebody_elses_leaves_room_and_has_no_process(before: Gpu, now: Gpu, expected: bool) -> None:
+    assert may_be_used(before, now, 0.9) is expected
 
 
 async def test_a_driver_that_never_answers_holds_nobody_up() -> None:

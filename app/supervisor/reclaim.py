@@ -68,6 +68,14 @@ def missing_gb(before: Gpu, now: Gpu, alive: Collection[int], is_shared: bool) -
     return more if more > max(_SLACK_GB, _SLACK * now.memory_gb) else 0.0
 
 
+def may_be_used(before: Gpu, now: Gpu, share: float) -> bool:
+    """Whether what is in use may be somebody else's, and an engine with this share has room beside it.
+
+    Where no process was shown to us before and none is now, as in a container, nothing tells whose memory it is. Pure.
+    """
+    return not before.users and not now.users and now.memory_gb - now.used_gb >= share * now.memory_gb
+
+
 class Reclaim:
     """Looks at the GPUs before an engine starts and after it has ended. Owns the quarantine.
 
@@ -127,17 +135,18 @@ class Reclaim:
             return None
         return round(max(0.0, sum(gpu.used_gb for gpu in now) - sum(gpu.used_gb for gpu in before)), 3)
 
-    async def back(self, backend: str, before: Sequence[Gpu]) -> None:
+    async def back(self, backend: str, before: Sequence[Gpu], share: float = 1.0) -> None:
         """Returns when the memory that this engine had is back, or its GPUs are in quarantine.
 
-        None of its processes is there any more. At once while we are closing: nothing will start there.
+        `share`: what it had of each. None of its processes is there any more. At once while we are closing: nothing
+        will start there.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
         missing = await self._missing(backend, before)
         while missing and not self._is_closing.is_set():
             if loop.time() - began >= self._within_s:
-                self._quarantine(backend, before, missing)
+                self._quarantine(backend, before, missing, share)
                 return
             await self._pause(self._poll_s)
             missing = await self._missing(backend, before)
@@ -173,7 +182,9 @@ class Reclaim:
                 found[gpu.uuid] = missing
         return found
 
-    def _quarantine(self, backend: str, before: Sequence[Gpu], missing: Mapping[str, float | None]) -> None:
+    def _quarantine(
+        self, backend: str, before: Sequence[Gpu], missing: Mapping[str, float | None], share: float
+    ) -> None:
         for gpu in before:
             if gpu.uuid in missing:
                 put = Quarantine(gpu.uuid, backend, missing[gpu.uuid])
@@ -181,18 +192,26 @@ class Reclaim:
                 log.error(
                     "GPU in quarantine: its memory is not back", device=gpu.uuid, backend=backend, reason=put.reason
                 )
-                looker = asyncio.create_task(self._recheck(put, gpu), name=f"quarantine {gpu.uuid}")
+                looker = asyncio.create_task(self._recheck(put, gpu, share), name=f"quarantine {gpu.uuid}")
                 self._lookers.add(looker)
                 looker.add_done_callback(self._lookers.discard)
 
-    async def _recheck(self, put: Quarantine, before: Gpu) -> None:
-        """Until its memory is back, or somebody else has ended this quarantine."""
+    async def _recheck(self, put: Quarantine, before: Gpu, share: float) -> None:
+        """Until its memory is back or may be somebody else's, or somebody else has ended this quarantine."""
         while self.quarantined.get(put.device) is put and not self._is_closing.is_set():
             await self._pause(self._recheck_s)
-            if self.quarantined.get(put.device) is not put or await self._missing(put.backend, [before]):
+            if self.quarantined.get(put.device) is not put:
+                continue
+            is_back = not await self._missing(put.backend, [before])
+            if not is_back and not any(may_be_used(before, now, share) for now in await self.look([put.device])):
+                continue
+            if self.quarantined.get(put.device) is not put:
                 continue
             self.quarantined = {device: each for device, each in self.quarantined.items() if each is not put}
-            log.info("GPU out of quarantine: its memory is back", device=put.device)
+            if is_back:
+                log.info("GPU out of quarantine: its memory is back", device=put.device)
+            else:
+                log.warning("GPU out of quarantine: what is in use may be somebody else's", device=put.device)
             self.on_lifted()
 
     async def _pause(self, seconds: float) -> None:

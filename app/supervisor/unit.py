@@ -309,7 +309,8 @@ class Unit:
         self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
         running = await self.spawned(generation, launch, key)
         await self._attend(generation, launch, running)
-        await self._reclaim.back(self.name, self._found)
+        share = self.place.share if self.place is not None else 1.0
+        await self._reclaim.back(self.name, self._found, share)
 
     async def spawned(self, generation: int, launch: Launch, *secrets: str) -> process.Process:
         """The process of this launch; it obeys `terminate` and `kill` from now on."""
