@@ -88,6 +88,7 @@ class Dispatcher:
         lease = self._link.hold(target.backend)
         job.turn_to(target.backend)
         try:
+            plan.check_media(self._backend(target))
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
@@ -123,12 +124,29 @@ class Dispatcher:
         found = self._link.table.backends.get(target.backend)
         return found or Backend(target.backend, "", State.STOPPED, reason="it is no longer configured")
 
-    async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+    async def _exchange(
+        self,
+        request: Request,
+        plan: Plan,
+        target: Target,
+        endpoint: Endpoint,
+        job: Job,
+        *,
+        is_unlimited: bool = False,
+    ) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         backend = self._backend(target)
-        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers, kind=backend.kind)
+        changes = plan.changes(backend, target.model, is_unlimited=is_unlimited)
+        body = plan.edited(
+            target.model,
+            asks_usage=hides or gathers,
+            as_stream=gathers,
+            kind=backend.kind,
+            members=changes.members,
+        )
+        request.adjusts(changes.names)
         spoken = translated(plan, target.model, backend, endpoint, body)
         if plan.extras or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
@@ -142,7 +160,9 @@ class Dispatcher:
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return await self._exchange(request, plan, target, endpoint, job)
+                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=is_unlimited)
+                if not is_unlimited and plan.is_too_long(error, backend.kind):
+                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=True)
                 raise error
             limits = self._link.table.limits
             answer = spoken.answer(exchange, limits.max_event_bytes)
@@ -184,11 +204,12 @@ class Dispatcher:
             raise
 
     async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        kind = self._backend(target).kind
+        backend = self._backend(target)
+        kind, members = backend.kind, plan.changes(backend, target.model).members
         counter = Counter(self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target))
         job.sent()
         try:
-            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind))
+            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind, members=members))
         except Unreachable:
             self._link.failing(endpoint)
             raise
