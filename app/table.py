@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from app.dialects.thinking import Reasoning
 from backends.base import Endpoint, ModelFacts, State
 from backends.ollama_names import full_name
 
@@ -43,13 +44,15 @@ class Rules(msgspec.Struct, frozen=True):
 class Model(msgspec.Struct, frozen=True):
     """A public name. `fallbacks` are public names, tried in order when no target takes the request.
 
-    `parent`: of an adapter, the name of the model that it belongs to.
+    `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what becomes of tags of thinking in
+    its texts.
     """
 
     name: str
     targets: tuple[Target, ...]
     fallbacks: tuple[str, ...] = ()
     parent: str | None = None
+    reasoning: Reasoning = "keep"
     rules: Rules = Rules()
 
 
@@ -58,6 +61,7 @@ class Wildcard(msgspec.Struct, frozen=True):
 
     prefix: str
     backend: str
+    reasoning: Reasoning = "keep"
     rules: Rules = Rules()
 
 

@@ -73,7 +73,7 @@ async def test_a_remote_engine_gets_what_the_client_wrote(rig: Rig, engine: Fake
 async def test_a_models_own_sampling_is_the_same_on_every_engine(rig: Rig, engine: FakeEngine) -> None:
     rules = Rules(defaults={"temperature": 0.1}, overrides={"seed": 7})
     both = {name: Model(name, (Target(where, "fake"),), rules=rules) for name, where in OWN.items()}
-    await rig.published(models=both, wildcards=(Wildcard("o/", "engine", rules),))
+    await rig.published(models=both, wildcards=(Wildcard("o/", "engine", rules=rules),))
 
     for name in (*OWN, "o/fake"):
         reply = await rig.ask(body=chat(name, seed=1))

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from app.relay.history import with_both_names
 from app.relay.plan import Plan
 from app.table import Backend
 from backends import ollama_failures
@@ -66,7 +67,7 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
     be said.
     """
     if endpoint.dialect is Dialect.OPENAI:
-        return Spoken(plan.operation.path, body)
+        return Spoken(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
     facts = backend.fact(model)
     operation = plan.operation.name
     asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)

@@ -32,7 +32,7 @@ def build(
         limits = msgspec.structs.replace(limits, max_connections=max_connections)
     plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
     wildcards = [
-        Wildcard(name[:-1], target.backend, model.rules())
+        Wildcard(name[:-1], target.backend, model.reasoning, model.rules())
         for name, model in config.models.items()
         if name.endswith("*")
         for target in model.all_targets()
@@ -68,6 +68,7 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
             for backend in names
         ),
         fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
+        reasoning=model.reasoning,
         rules=model.rules(),
     )
 
@@ -77,12 +78,18 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
     found: dict[str, Model] = {}
     for entry in config.backends:
         parent = _parent(entry, config)
-        rules = config.models[parent].rules() if parent in config.models else Rules()
+        parents = config.models.get(parent)
         rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
-            found[name] = Model(name, tuple(Target(each, name) for each in targets), parent=parent, rules=rules)
+            found[name] = Model(
+                name,
+                tuple(Target(each, name) for each in targets),
+                parent=parent,
+                reasoning=parents.reasoning if parents is not None else "keep",
+                rules=parents.rules() if parents is not None else Rules(),
+            )
     return found
 
 
