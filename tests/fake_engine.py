@@ -1,6 +1,7 @@
 """A small real HTTP/1.1 server that answers as vLLM and llama.cpp do, and fails in every way we know.
 
 What it imitates is recorded truth (tests/fake_wire.py): POST /v1/chat/completions, /v1/completions, /v1/embeddings,
+ranks, scores, tokens and transcriptions (tests/fake_tasks.py),
 GET /v1/models and /health, vLLM's errors (404 for an unknown model, 401 as a string, `{"detail"}` elsewhere). What it
 does not do: generate (the text is fixed), check a request beyond JSON and the model's name, TLS, HTTP/2, tools,
 logprobs, adapters, sleep, metrics.
@@ -28,6 +29,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from tests import fake_tasks
 from tests import fake_wire as wire
 from tests.fake_answers import ANSWERS
 from tests.fake_peer import Peer, Record
@@ -176,10 +178,21 @@ class FakeEngine:
             await peer.send_json(wire.models(self.models))
         elif record.method == "GET" and path == "/fake/requests":
             await peer.send_json([_told(each) for each in self.requests])
+        elif record.method == "POST" and path in fake_tasks.PATHS:
+            await self._task(peer, record, path)
         elif path in (*_POSTS, "/v1/models", "/health"):
             await peer.send_json({"detail": "Method Not Allowed"}, 405)
         else:
             await peer.send_json({"detail": "Not Found"}, 404)
+
+    async def _task(self, peer: Peer, record: Record, path: str) -> None:
+        scripted = self._next()
+        if scripted != "ok":
+            peer.ask = wire.Ask("chat", self.models[0])
+            await _scenario(scripted).act(peer)
+            return
+        status, kind, body = fake_tasks.answer(path, record, self.models)
+        await peer.send(wire.whole(status, body, kind))
 
     async def _generate(self, peer: Peer, record: Record, path: str) -> None:
         try:

@@ -150,9 +150,12 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(request: Request, engine: str, operation: str, name: str, body: bytes) -> Settlement:
+def relay_whole(request: Request, exchange: Answer, operation: str, name: str, body: bytes) -> Settlement:
     """Check an answer in one piece, and pass it on."""
-    tongue, kind = request.tongue, JSON
+    tongue, kind, engine = request.tongue, JSON, exchange.endpoint.engine
+    if operation == "transcription" and (said := whole.text_type(exchange.headers.get("content-type", ""))):
+        request.line.answer(200, {"content-type": said, **request.base}, body)
+        return Settlement()
     answer, cost = whole.settle(engine, operation, name, body)
     if tongue is not None:
         with _spoken(engine):

@@ -7,19 +7,21 @@ import random
 import time
 from collections.abc import Callable
 
+from app.dialects import tasks
 from app.dialects.fronts.extras import taken
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
+from app.dialects.task_llama_cpp import Stamp
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
-from app.relay.count import Counter
+from app.relay.errand import Errand
 from app.relay.gather import gather
 from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
-from app.relay.speech import Spoken, translated
+from app.relay.speech import Spoken, SpokenTask, translated
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Endpoint, State, Usage
@@ -28,8 +30,8 @@ from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
 
 MAX_ERROR_BYTES = 64 * 1024
-# Embeddings have no side effects and no half answers: an attempt that failed may be repeated once.
-REPEATABLE = frozenset({"embeddings"})
+# These have no side effects and no half answers: an attempt that failed may be repeated once.
+REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
 # A daemon says that it loaded for a millisecond when it had nothing to load.
 COLD_S = 0.1
 
@@ -91,9 +93,10 @@ class Dispatcher:
             if plan.loads is not None:
                 request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
                 return Settlement()
-            if plan.operation is COUNT:
-                return await self._count(request, plan, target, endpoint, job)
-            answer = await self._exchange(request, plan, target, endpoint, job)
+            if plan.operation is COUNT or plan.task is not None:
+                answer = await self._errand(request, plan, target, endpoint, job)
+            else:
+                answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
             raise
@@ -131,7 +134,7 @@ class Dispatcher:
         spoken = translated(plan, target.model, backend, endpoint, body)
         if plan.extras or plan.dropped or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
-        call = Call("POST", spoken.path, spoken.body, request.engine_headers())
+        call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target))
         job.sent()
         try:
@@ -155,23 +158,32 @@ class Dispatcher:
                 limit = limits.max_answer_bytes
                 whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
                 request.base.update(answer.notes)
-                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole)
+                cost = relay_whole(request, answer, plan.operation.name, plan.name, whole)
             self._learn(answer, target, job)
             return cost
         finally:
             exchange.close()
 
-    async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        kind = self._backend(target).kind
-        counter = Counter(self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target))
+    async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        kind, engine = self._backend(target).kind, endpoint.engine
+        if plan.task is None:
+            spoken = None
+            steps = tasks.count(plan.edited(target.model, asks_usage=False, kind=kind), kind, engine)
+        else:
+            spoken = SpokenTask(plan, kind)
+            stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
+            steps = tasks.steps(plan.task, kind, engine=engine, model=target.model, name=plan.name, stamp=stamp)
+            request.drops(plan.task.dropped)
+        headers = request.engine_headers()
+        errand = Errand(self._upstream, endpoint, headers, lambda no: self._refused(no, target, spoken))
         job.sent()
         try:
-            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind))
+            done = await errand.run(steps)
         except Unreachable:
             self._link.failing(endpoint)
             raise
-        request.answer_json({"input_tokens": count})
-        return Settlement()
+        request.answer(200, done.body)
+        return done.cost
 
     def _learn(self, answer: Answer, target: Target, job: Job) -> None:
         """What an engine says of its time."""

@@ -75,10 +75,10 @@ class Request:
         if names:
             self.base["x-modelport-dropped-params"] = ", ".join(sorted(names)[:MAX_DROPPED])
 
-    def engine_headers(self) -> list[tuple[str, str]]:
+    def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""
         passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
-        return [("content-type", JSON), ("x-request-id", self.id), *passed]
+        return [("content-type", content_type), ("x-request-id", self.id), *passed]
 
     # -- who asks
 
