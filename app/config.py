@@ -20,7 +20,8 @@ from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
 from app.settings import Port, Relays, ServeOptions, Settings
 from app.table import Limits
-from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig, VllmConfig
+from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.ollama_config import OllamaConfig
 
 __all__ = ["Config", "ConfigError", "load", "load_all"]
 

@@ -93,6 +93,7 @@ class Metrics:
             "Clients that left before the end of their answer.",
             _REQUEST,
         )
+        self._outcomes: dict[tuple[str, str], Counter] = {}
         self._bound: dict[tuple[str, str, str], Children] = {}
         self._errors: dict[tuple[str, str, str, str], Histogram] = {}
         self._spent: dict[tuple[str, str, str, str], Histogram] = {}
@@ -133,7 +134,11 @@ class Metrics:
 
     def attempt(self, backend: str, outcome: str) -> Counter:
         """The counter of one outcome: `ok` or the error's code."""
-        return self._attempts.labels(backend, outcome)
+        labels = (backend, outcome)
+        found = self._outcomes.get(labels)
+        if found is None:
+            found = self._outcomes[labels] = self._attempts.labels(*labels)
+        return found
 
 
 def _phases(registry: CollectorRegistry) -> Histogram:

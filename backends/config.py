@@ -3,95 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import re
-import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from backends.base import Need, Timeouts
-
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-GB = Annotated[float, Field(gt=0, le=1_000_000)]
-Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
-
-# Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
-_OURS: Final = frozenset(
-    {
-        *("accept-encoding", "content-length", "content-type", "host"),
-        *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
-    }
-)
-
-
-# In these sentences `{value}` stands for the value, which is not always shown (app/complaints.py).
-
-
-def _dialled(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-        (host or "").encode("idna")
-    except UnicodeError as exc:
-        raise ValueError("{value} has no host name that can be looked up") from exc
-    except ValueError as exc:
-        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that cannot be") from exc
-    if not host:
-        raise ValueError("{value} names no host")
-    if port == 0:
-        raise ValueError("{value} names port 0, where nobody listens")
-    if not parts.path.isascii():
-        raise ValueError("{value} has a path with characters that must be written as %XX")
-    return url
-
-
-def _credential(key: SecretStr) -> SecretStr:
-    text = key.get_secret_value()
-    if not text:
-        raise ValueError("is empty: give a key, or leave it out")
-    if not (text.isascii() and text.isprintable()) or text != text.strip():
-        raise ValueError("{value} holds a line break, a blank at an end or another character that no header can carry")
-    return key
-
-
-def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for name, value in headers.items():
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError(f"{name!r} is not a header's name: letters, digits and -, without blanks")
-        if name.lower() in _OURS:
-            raise ValueError(f"'{name}' is set by the gateway itself")
-        text = value.get_secret_value()
-        if not re.fullmatch(r"[\t -~\xa1-\xff]*", text) or text != text.strip():
-            raise ValueError(
-                f"the value of '{name}' holds a line break, a blank at an end or another character that no header can "
-                "carry (it is not shown)"
-            )
-    return headers
-
-
-def _numeric(address: str) -> str:
-    try:
-        return str(ipaddress.ip_address(address))
-    except ValueError as exc:
-        raise ValueError("{value} is not an IP address") from exc
-
-
-Address = Annotated[str, AfterValidator(_numeric)]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
-Credential = Annotated[SecretStr, AfterValidator(_credential)]
-Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
+from backends.fields import GB, Address, Credential, Device, Headers, Seconds, Url, Words
 
 
 class TimeoutsConfig(BaseModel):
@@ -158,10 +76,10 @@ class ManagedConfig(BackendConfig):
     stop_grace_s: Seconds = Field(10.0, description="Between TERM and KILL when the engine is stopped.")
     env: dict[str, str] = Field(default_factory=dict, description="More environment variables for the engine.")
     memory_gb: GB | None = Field(
-        None, description="Host memory it takes, in GB; counted against `server.memory_gb`. Default: not counted."
+        None, description="Host memory it takes, in GB, counted against `server.memory_gb`; default: a guess."
     )
     devices: Literal["auto"] | tuple[Device, ...] = Field(
-        "auto", description="GPUs it runs on: indices, `GPU-…` or `MIG-…`; `auto`: free ones, as many as it needs."
+        "auto", description="GPUs for it and its replicas: indices, `GPU-…` or `MIG-…`; `auto`: free ones."
     )
     unload_after_s: Seconds | None = Field(
         None, description="Idle for so long, it is put to sleep or stopped, until the next request; default: never."
@@ -249,18 +167,6 @@ class LlamaCppConfig(ManagedConfig):
         """Host memory; a GPU where layers are to be on one."""
         need = super().need()
         return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)
-
-
-def _words(value: object) -> object:
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
-
-
-# A command line: a list of words, or one text that a shell would cut into these words.
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_words),
-    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
-]
 
 
 class VllmConfig(AdaptableConfig):
@@ -378,55 +284,3 @@ class RemoteConfig(BackendConfig):
         if isinstance(self.addresses, tuple) and self.addresses:
             return tuple(self.model_copy(update={"addresses": (address,)}) for address in self.addresses)
         return (self,)
-
-
-class OllamaConfig(ManagedConfig):
-    """An Ollama daemon: one that somebody else runs, or, where it is `managed`, one of ours."""
-
-    kind: Literal["ollama"]
-    url: Url = Field("http://127.0.0.1:11434", description="Where the daemon listens, without `/v1`.")
-    managed: bool = Field(False, description="Start a daemon of our own, on a free port; `url` is not used then.")
-    command: Words = Field(("ollama",), min_length=1, description="How a managed daemon's program is called.")
-    models_folder: str | None = Field(
-        None, min_length=1, description="Where a managed daemon keeps its models; default: where Ollama does."
-    )
-    num_parallel: int = Field(
-        1, ge=1, le=1024, description="Requests that a model works on at the same time (OLLAMA_NUM_PARALLEL)."
-    )
-    num_ctx: int | None = Field(
-        None, ge=16, description="Tokens of context of each model; default: its Modelfile's, else the model's own."
-    )
-    num_ctx_by_model: dict[Annotated[str, Field(min_length=1, max_length=256)], Annotated[int, Field(ge=16)]] = Field(
-        default_factory=dict, description="The same for single models, by the daemon's names."
-    )
-    max_num_ctx: int = Field(
-        8192, ge=16, description="The most tokens of context where neither the file nor the Modelfile names any."
-    )
-    keep_alive_s: float | None = Field(
-        None,
-        ge=-1,
-        le=31_536_000,
-        description="Idle for so long, a model is unloaded; -1: never. Default: as the daemon is set, or "
-        "`unload_after_s`.",
-    )
-
-    @model_validator(mode="after")
-    def _only_where_managed(self) -> Self:
-        given = self.model_fields_set & {"command", "models_folder", *ManagedConfig.__annotations__}
-        if given and not self.managed:
-            raise ValueError(f"'{min(given)}' is for a daemon that the gateway runs: add `managed: true`")
-        return self
-
-    def as_managed(self) -> ManagedConfig | None:
-        """The same, where it is about a process that we run."""
-        return self if self.managed else None
-
-    def limit(self) -> int:
-        """A daemon queues without end once a model is warm, so it has a limit; it may work on several models."""
-        return self.max_in_flight or max(4, self.num_parallel)
-
-    def idle_s(self) -> float | None:
-        """How long the daemon is to keep a model after a request; negative: for ever, None: as it is set."""
-        if self.keep_alive_s is not None:
-            return self.keep_alive_s
-        return self.unload_after_s if self.managed else None

@@ -89,7 +89,11 @@ class Download:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
         for each in found:
-            files = {file.path: file.size_bytes for file in each.files}
+            folder = folder_of(self._cache, each.want.model)
+            with contextlib.suppress(OSError):
+                # A listing of everything that it has: with it huggingface_hub takes what was left out for missing.
+                (folder / "trees" / f"{each.commit}.json").unlink()
+            files = {file.path: (folder / "snapshots" / each.commit / file.path).stat().st_size for file in each.files}
             remember(Pin(each.want.model, each.want.revision, each.commit, files), Path(each.want.pin))
 
     def _look_up(self, want: Want) -> Found:

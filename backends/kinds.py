@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from backends.base import Engine
-from backends.config import BackendConfig, LlamaCppConfig, OllamaConfig, RemoteConfig, VllmConfig
+from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig, VllmConfig
 from backends.llama_cpp import LlamaCpp
 from backends.ollama import Ollama
+from backends.ollama_config import OllamaConfig
 from backends.remote import Remote
 from backends.vllm import Vllm
 

@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 
 from backends.base import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage, exit_in_words
-from backends.config import OllamaConfig
 from backends.control import Control
 from backends.errors import BackendError
+from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
 from backends.ollama_names import full_name
 from backends.process import inherited
@@ -102,8 +102,11 @@ class Ollama:
         turns = asyncio.Semaphore(SHOWN_AT_ONCE)
 
         async def look(name: str, digest: str) -> None:
-            async with turns:
-                reply = await self._control.ask(f"{root}/api/show", timeout_s=PROBE_S, body={"model": name})
+            try:
+                async with turns:
+                    reply = await self._control.ask(f"{root}/api/show", timeout_s=PROBE_S, body={"model": name})
+            except BackendError:
+                return  # the next probe asks again; the daemon is there all the same
             facts = shown(self._config, name, reply.json()) if reply.status == 200 else None
             if facts is not None:
                 self._facts[name, digest] = facts

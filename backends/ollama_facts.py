@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from backends.base import ModelFacts
-from backends.config import OllamaConfig
+from backends.ollama_config import OllamaConfig
 from backends.ollama_names import full_name
 
 SAFE: Final = (0, 35, 0)

@@ -45,9 +45,11 @@ _OPEN = ("/health", "/fake/requests")
 
 
 class FakeEngine:
-    """One engine on 127.0.0.1. `requests` are all that were read, `unread` counts those that were refused unread."""
+    """One engine. `requests` are all that were read, `unread` counts those that were refused unread."""
 
-    def __init__(self, models: Sequence[str] = ("fake",), key: str | None = None, port: int = 0) -> None:
+    def __init__(
+        self, models: Sequence[str] = ("fake",), key: str | None = None, port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
         self.models = tuple(models)
         self.key = key
         self.default = "ok"
@@ -59,10 +61,11 @@ class FakeEngine:
         self._peers: dict[Peer, asyncio.Task[None]] = {}
         self._arrived = asyncio.Condition()
         # Bound, never listening: keeps the port ours while the listener is closed.
-        self._reserved = _bound(port)
+        self.host = host
+        self._reserved = _bound(host, port)
         self._listener: socket.socket | None = None
         self.port: int = self._reserved.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.url = f"http://{host}:{self.port}/v1"
 
     async def __aenter__(self) -> Self:
         self.listen()
@@ -93,7 +96,7 @@ class FakeEngine:
     def listen(self) -> None:
         """Take connections (again)."""
         if self._listener is None:
-            self._listener = _bound(self.port)
+            self._listener = _bound(self.host, self.port)
             self._listener.setblocking(False)
             self._listener.listen(1024)
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
@@ -225,10 +228,10 @@ def _scenario(name: str) -> Scenario:
     return SCENARIOS[name.partition(":")[0]]
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", port))
+    sock.bind((host, port))
     return sock
 
 

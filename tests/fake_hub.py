@@ -85,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(self.hub.fails_with, "")
         elif self.hub.refuses_tokens and "authorization" in self.headers:
             self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif not api and "/tree/" in rest:
+            name, _, revision = rest.partition("/tree/")
+            self._list(name, revision)
         elif not api and rest:
             name, _, revision = rest.partition("/revision/")
             self._describe(name, revision or "main")
@@ -112,7 +115,19 @@ class _Handler(BaseHTTPRequestHandler):
         for file in files:
             file["size"] = self.hub.sizes.get(file["rfilename"], file["size"])
         told: dict[str, Any] = {"id": name, "modelId": name, "sha": commit, "siblings": files, "gated": False}
-        body = json.dumps({**told, "private": False, "tags": [], "downloads": 0, "likes": 0}).encode()
+        self._tell({**told, "private": False, "tags": [], "downloads": 0, "likes": 0})
+
+    def _list(self, name: str, revision: str) -> None:
+        found = self._found(name, revision)
+        if found is None:
+            return
+        files = [_described(found[1], path) for path in sorted(found[1].rglob("*")) if path.is_file()]
+        self._tell(
+            [{"type": "file", "path": one["rfilename"], "size": one["size"], "oid": one["blobId"]} for one in files]
+        )
+
+    def _tell(self, told: Any) -> None:
+        body = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

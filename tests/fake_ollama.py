@@ -119,6 +119,7 @@ class FakeOllama:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._engines.__aexit__()
+        self.store.close()
 
     def script(self, *faults: Fault | None) -> None:
         """The next generations go wrong so, one each; None: well."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +17,7 @@ from tests.fake_ollama_go import time_of
 from tests.transcripts import Json, transcripts
 
 GGUF = b"GGUF"
+REAL_BYTES = 1 << 20  # a file of this size is a model that can run
 REGISTRY = "https://registry.ollama.ai/v2/library"
 NO_NETWORK = "dial tcp: lookup registry.ollama.ai on 198.51.100.53:53: no such host"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+(?:[/:][A-Za-z0-9_.-]+)*\Z")
@@ -77,7 +81,8 @@ class Store:
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
-        self.blobs: dict[str, bytes | Path] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.folder = Path(tempfile.gettempdir()) / f"fake-ollama-{os.getpid()}"  # made when a real model comes
         self.loaded: dict[str, Loaded] = {}
         self.registry: dict[str, Model] = {}  # what a pull finds; everything else has no network
         stop = {"stop": ["<|im_start|>", "<|im_end|>"], "temperature": 0.7}
@@ -233,10 +238,17 @@ class Store:
         if blob is None:
             path = f"/usr/lib/ollama/models/blobs/{digest.replace(':', '-')}"
             return f"open {path}: no such file or directory"
-        if isinstance(blob, Path):
-            model.file = blob
-            return None
-        return None if blob.startswith(GGUF) else "supplied file was not in GGUF format"
+        if not blob.startswith(GGUF):
+            return "supplied file was not in GGUF format"
+        if len(blob) > REAL_BYTES:
+            self.folder.mkdir(exist_ok=True)
+            model.file = self.folder / f"{digest.removeprefix('sha256:')}.gguf"
+            model.file.write_bytes(blob)
+        return None
+
+    def close(self) -> None:
+        """Nothing of it stays."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @staticmethod
     def _manifest(name: str) -> str:

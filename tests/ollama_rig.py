@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
 
 from app.table import Backend, Limits, Wildcard
 from backends.base import State
-from backends.config import OllamaConfig
 from backends.ollama import Ollama
+from backends.ollama_config import OllamaConfig
 from tests.fake_ollama import FakeOllama
 from tests.rig import Rig, running
 
@@ -39,3 +41,35 @@ async def gateway(daemon: FakeOllama, limits: Limits | None = None, **config: An
     async with running({"ollama": found}, {}, limits) as rig:
         await rig.published(wildcards=(Wildcard("ollama/", "ollama"), Wildcard("", "ollama")))
         yield rig
+
+
+class Threaded:
+    """The double in a loop and a thread of its own, beside a gateway that is a process."""
+
+    def __init__(self, make: Callable[[FakeOllama], None]) -> None:
+        self.daemon: FakeOllama
+        self._make = make
+        self._loop: asyncio.AbstractEventLoop
+        self._stopped: asyncio.Event
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.call(self._stopped.set)
+        self._thread.join(20)
+
+    def call(self, what: Callable[[], object]) -> None:
+        """Do this in the double's loop."""
+        self._loop.call_soon_threadsafe(what)
+
+    async def _serve(self) -> None:
+        async with FakeOllama() as daemon:
+            self.daemon, self._loop, self._stopped = daemon, asyncio.get_running_loop(), asyncio.Event()
+            self._make(daemon)
+            self._ready.set()
+            await self._stopped.wait()

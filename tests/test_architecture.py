@@ -49,6 +49,8 @@ FORBIDDEN = (
     "backends.llama_cpp",
     "backends.remote",
     "backends.ollama",
+    "backends.ollama_config",
+    "backends.ollama_facts",
     "backends.config",
 )
 HOMELESS = {"utils", "util", "helpers", "common", "manager", "misc"}

@@ -20,10 +20,12 @@ from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
+    GpuAnswer,
     Health,
     ModelAnswer,
     Models,
     PlanAnswer,
+    QuarantineAnswer,
     RelayProcesses,
     Reloaded,
     SeatAnswer,
@@ -40,7 +42,8 @@ DOWN = BackendAnswer(
     name="cloud", kind="remote", state=State.FAILED, is_managed=False, reason="refused [by] the server"
 )
 SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), aliases=("tiny",))
-HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN))
+ILL = QuarantineAnswer(device="GPU-a", backend="demo", reason="GPU-a is in quarantine: 30 GB of it did not come back")
+HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN), quarantined=(ILL,))
 
 
 class FakeControl:
@@ -74,7 +77,8 @@ class FakeControl:
             SeatAnswer(backend="demo", fits=True, is_possible=True, memory_gb=1.5, measured_gb=1.25, kv_tokens=2048),
             SeatAnswer(backend="huge", fits=False, is_possible=False, memory_gb=90.0, notes=("it never fits",)),
         )
-        return PlanAnswer(memory_gb=8.0, gpus=(), seats=seats)
+        gpu = GpuAnswer(uuid="GPU-a", index=0, memory_gb=80, quarantine=ILL.reason)
+        return PlanAnswer(memory_gb=8.0, gpus=(gpu,), seats=seats)
 
     async def metrics(self) -> bytes:
         return b""
@@ -163,6 +167,7 @@ def test_the_status_shows_processes_and_backends_with_their_reasons(folder: Path
     assert "configuration none: the defaults, state folder /s" in said
     assert "demo     llama_cpp  ready   1m 15s" in said
     assert "refused [by] the server" in said
+    assert run(folder, "status").err == "GPU-a is in quarantine: 30 GB of it did not come back\n"
     assert json.loads(run(folder, "status", "--json").out)["pid"] == 6
 
 
@@ -280,7 +285,7 @@ def test_the_plan_of_a_running_gateway_has_what_was_measured(folder: Path, contr
     ended = run(folder, "plan")
 
     assert ended.code == 1, "one can never start"
-    assert ended.out.splitlines()[0] == "memory for engines 8.0 GB, GPUs none"
+    assert ended.out.splitlines()[0] == "memory for engines 8.0 GB, GPUs 0 (GPU-a, 80 GB, in quarantine)"
     assert "1.25 GB" in ended.out
     assert "2048 tokens" in ended.out
     assert ended.err == "huge: it never fits\n"

@@ -14,7 +14,8 @@ from app.references import is_loopback
 from app.settings import ServeOptions, Settings
 from app.table import Limits
 from backends import kinds
-from backends.config import LlamaCppConfig, OllamaConfig, RemoteConfig
+from backends.config import LlamaCppConfig, RemoteConfig
+from backends.ollama_config import OllamaConfig
 
 SECRET = "do-not-show-me"
 GOOD = """

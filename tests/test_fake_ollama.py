@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.fake_ollama import FakeOllama, Fault
-from tests.raw_client import Reply, ask
+from tests.fake_ollama import BUSY, FakeOllama, Fault
+from tests.raw_client import Client, Reply, ask, request
 from tests.transcripts import Transcript, transcripts
 
 # Not done by the double (its docstring says so), or several at a time (they have tests of their own).
@@ -97,3 +98,101 @@ async def test_the_same_requests_have_the_same_answers_in_the_order_of_the_recor
         assert reply.headers.get("allow", one.allow) == one.allow, one.name
         seen += 1
     assert seen > 110
+
+
+# -- what a recording of single exchanges does not show
+
+
+HI = {"model": "smollm2:135m", "messages": [{"role": "user", "content": "Say hi."}], "stream": False}
+LOCAL = {"host": "127.0.0.1"}
+
+
+async def test_first_requests_share_one_load_and_nothing_comes_meanwhile(daemon: FakeOllama) -> None:
+    """220, 221: `/api/ps` is empty and `/api/version` answers while the model loads."""
+    daemon.load_s = 0.3
+    asking = [asyncio.create_task(ask(daemon.url, "POST", "/api/chat", HI, LOCAL)) for _ in range(3)]
+    await daemon.until(lambda: len(daemon.requests) == 3)
+
+    loading = await ask(daemon.url, "GET", "/api/ps", headers=LOCAL)
+    version = await ask(daemon.url, "GET", "/api/version", headers=LOCAL)
+
+    assert (loading.json, version.json) == ({"models": []}, {"version": "0.33.0-rc2"})
+    replies = await asyncio.gather(*asking)
+    assert [reply.status for reply in replies] == [200, 200, 200]
+    assert daemon.loads == [("smollm2:135m", 4096)]
+    assert max(reply.json["load_duration"] for reply in replies) >= 300_000_000
+
+
+async def test_a_cold_daemon_with_a_full_queue_refuses_and_a_warm_one_lets_wait(daemon: FakeOllama) -> None:
+    """262: of eight, two are served and six refused. 260: of twelve, all."""
+    daemon.max_queue, daemon.load_s = 1, 0.3
+    cold = await asyncio.gather(*(ask(daemon.url, "POST", "/api/chat", HI, LOCAL) for _ in range(8)))
+    warm = await asyncio.gather(*(ask(daemon.url, "POST", "/api/chat", HI, LOCAL) for _ in range(12)))
+
+    assert sorted(reply.status for reply in cold) == [200] * 2 + [503] * 6
+    refused = next(reply for reply in cold if reply.status == 503)
+    assert refused.json == {"error": BUSY} == transcripts()["262_cold_queue_full_0"].objects[0]
+    assert "retry-after" not in refused.headers
+    assert [reply.status for reply in warm] == [200] * 12
+    assert daemon.most_running == 1
+
+
+async def test_another_context_loads_the_model_anew(daemon: FakeOllama) -> None:
+    """289, 290."""
+    for num_ctx in (4096, 1024, 1024, 4096):
+        await ask(daemon.url, "POST", "/api/chat", {**HI, "options": {"num_ctx": num_ctx}}, LOCAL)
+
+    assert daemon.loads == [("smollm2:135m", 4096), ("smollm2:135m", 1024), ("smollm2:135m", 4096)]
+
+
+async def test_an_idle_model_leaves_the_memory(daemon: FakeOllama) -> None:
+    await ask(daemon.url, "POST", "/api/chat", {**HI, "keep_alive": "1ms"}, LOCAL)
+
+    async with asyncio.timeout(20):
+        while (await ask(daemon.url, "GET", "/api/ps", headers=LOCAL)).json["models"]:
+            pass
+
+
+async def test_a_client_that_leaves_is_noticed_and_frees_its_slot(daemon: FakeOllama) -> None:
+    """251."""
+    daemon.hold = asyncio.Event()
+    body = json.dumps({**HI, "stream": True}).encode()
+    async with Client(daemon.url) as client:
+        client.send(request("POST", "/api/chat", body, LOCAL))
+        await daemon.until(lambda: daemon.running == 1)
+
+    async with asyncio.timeout(20):
+        await daemon.asked[0].cancelled.wait()
+    daemon.hold.set()
+    assert (await ask(daemon.url, "POST", "/api/chat", HI, LOCAL)).status == 200
+
+
+@pytest.mark.parametrize("how", ["cut", "reset"])
+async def test_a_connection_can_end_in_the_middle(daemon: FakeOllama, how: str) -> None:
+    daemon.script(Fault(how, after=1))
+
+    reply = await ask(daemon.url, "POST", "/api/chat", {**HI, "stream": True}, LOCAL)
+
+    assert reply.is_cut
+
+
+async def test_lines_can_be_split_and_joined_over_writes(daemon: FakeOllama) -> None:
+    body = {**HI, "stream": True, "options": {"temperature": 0, "num_predict": 8, "seed": 1}}
+    plain = await ask(daemon.url, "POST", "/api/chat", body, LOCAL)
+    daemon.cuts = (1, 200, 3)
+
+    cut = await ask(daemon.url, "POST", "/api/chat", body, LOCAL)
+
+    assert objects(cut.body.decode()) == objects(plain.body.decode())
+
+
+async def test_what_it_received_is_known(daemon: FakeOllama) -> None:
+    """281 to 286: `/v1` forces temperature and top_p, the daemon's own API does not."""
+    v1 = {key: value for key, value in HI.items() if key != "stream"}
+    await ask(daemon.url, "POST", "/v1/chat/completions", {**v1, "top_k": 3, "num_ctx": 9, "n": 4}, LOCAL)
+    await ask(daemon.url, "POST", "/api/chat", HI, LOCAL)
+
+    forced, own = (asked.options for asked in daemon.asked)
+    assert (forced["temperature"], forced["top_p"], forced["top_k"]) == (1.0, 1.0, 40)
+    assert (own["temperature"], own["top_p"]) == (0.7, 0.9)
+    assert [asked.num_ctx for asked in daemon.asked] == [4096, 4096]

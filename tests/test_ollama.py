@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from backends.base import Dialect, Probe
-from backends.config import OllamaConfig
 from backends.ollama import Ollama
+from backends.ollama_config import OllamaConfig
 
 VERSION = (200, b'{"version":"0.35.1"}')
 TAGS = (200, b'{"models":[{"name":"qwen2.5:7b","model":"qwen2.5:7b"},{"name":"security:latest","size":1}]}')
@@ -99,3 +99,41 @@ async def test_a_warm_up_leaves_it_to_the_daemon_what_to_load() -> None:
         await engine.warm_up(engine.endpoint(1, 0, ""))
 
     assert daemon.heads == []
+
+
+SHOWN = (200, b'{"capabilities":["completion"],"parameters":"num_ctx 512","model_info":{"x.context_length":9000}}')
+
+
+async def test_what_is_known_of_its_models_is_asked_once_and_again_for_a_new_digest() -> None:
+    running = (200, b'{"models":[{"name":"security:latest","size":7}]}')
+    answers = {"/api/version": VERSION, "/api/tags": TAGS, "/api/ps": running, "/api/show": SHOWN}
+    daemon = Daemon(answers)
+    async with listening(daemon) as url:
+        engine = Ollama("ollama", OllamaConfig(kind="ollama", url=url))
+        endpoint = engine.endpoint(1, 0, "")
+        first = await engine.probe(endpoint)
+        again = await engine.probe(endpoint)
+        answers["/api/tags"] = (200, TAGS[1].replace(b'"size":1', b'"digest":"new"'))
+        await engine.probe(endpoint)
+
+    assert first.facts == again.facts
+    assert {name: facts.is_loaded for name, facts in first.facts.items()} == {
+        "qwen2.5:7b": False,
+        "security:latest": True,
+    }
+    assert first.facts["security:latest"].memory_bytes == 7
+    assert {facts.num_ctx for facts in first.facts.values()} == {512}
+    assert sum("/api/show" in head.split()[1] for head in daemon.heads) == 3
+
+
+async def test_a_daemon_is_up_although_it_does_not_show_a_model() -> None:
+    answers = {"/api/version": VERSION, "/api/tags": TAGS, "/api/show": (500, b"")}
+    async with listening(Daemon(answers)) as url:
+        found = await probed(url)
+
+    assert (found.is_up, dict(found.facts)) == (True, {})
+
+
+async def test_an_old_daemon_is_named() -> None:
+    async with listening(Daemon({"/api/version": (200, b'{"version":"0.33.0"}')})) as url:
+        assert "CVE-2026-103663" in ((await probed(url)).warning or "")

@@ -111,7 +111,7 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
         Machine(8.0, has_unknown_gpus=True),
         [],
         Need(0, named=("0",)),
-        "those that are here can be seen with the package nvidia-ml-py",
+        "those that are here do not show themselves to NVML",
     ),
     "a GPU that is cut": (CUT, [], Need(0, named=("1",)), "device 1 is cut into MIG devices: name one of these"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -227,6 +228,16 @@ def test_gpus_are_read_with_what_is_used_and_by_whom() -> None:
     assert not library.is_open
 
 
+def test_the_stand_in_has_no_function_that_the_library_has_not() -> None:
+    library = importlib.import_module("pynvml")
+
+    names = [name for name in vars(Nvml) if name.lower().startswith("nvml")]
+    assert [name for name in names if not callable(getattr(library, name, None))] == []
+    assert len(names) == 12
+    assert {name for name, _ in library.c_nvmlMemory_t._fields_} >= {"total", "used"}
+    assert {name for name, _ in library.c_nvmlProcessInfo_t._fields_} >= {"pid", "usedGpuMemory"}
+
+
 def test_a_lost_gpu_does_not_hide_the_others() -> None:
     assert [gpu.uuid for gpu in nvml(Nvml(lost=1))] == ["GPU-0"]
 
@@ -317,6 +328,21 @@ async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itsel
 
         await relays.until_state("a", State.READY, generation=2)
         assert not fleet.quarantined
+
+
+async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_that_moment() -> None:
+    relays, port = Relays(), Port([[used(1)]])
+    waits = Reclaim(port, within_s=0, poll_s=0.001, recheck_s=600)
+    async with running(relays, Bounds(Machine(gpus=(A,))), reclaim=waits, a=on_gpu()) as fleet:
+        await relays.until_state("a", State.READY)
+        port.answers = [[used(31)]]
+        await fleet.restart("a")
+        await relays.until_state("a", State.STOPPED)
+        port.answers = [[used(1)]]
+
+        await fleet.close(0)
+
+        assert one(fleet, "a").generation == 1
 
 
 async def test_an_engine_without_a_gpu_never_waits_for_one() -> None:

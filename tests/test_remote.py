@@ -61,7 +61,7 @@ def test_its_endpoint_carries_the_configured_credential_and_headers() -> None:
 async def test_it_is_up_with_the_names_it_lists() -> None:
     async with FakeEngine(models=("a", "b"), key="k") as fake:
         assert await probed(fake.url, api_key=SecretStr("k")) == Probe(True, models=("a", "b"))
-        assert [record.path for record in fake.requests] == ["/v1/models", "/metrics"]  # it looks like a vLLM
+        assert [record.path for record in fake.requests] == ["/v1/models", "/health", "/metrics"]  # as a vLLM
 
 
 async def test_a_refused_credential_is_its_reason() -> None:

@@ -106,6 +106,15 @@ async def test_a_file_that_was_made_this_moment_is_no_error(tmp_path: Path, cont
     assert not (tmp_path / "counter_77.db").exists()
 
 
+async def test_every_gpu_is_in_quarantine_or_not(tmp_path: Path) -> None:
+    scrape = Scrape(Counters(tmp_path), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
+
+    page = _values(await scrape.render())
+
+    assert page[("modelport_gpu_quarantined", (("device", "GPU-a"),))] == 1
+    assert page[("modelport_gpu_quarantined", (("device", "GPU-b"),))] == 0
+
+
 async def test_every_backend_is_in_exactly_one_state(tmp_path: Path) -> None:
     scrape = _scrape(tmp_path, Life("gpu", State.READY, 2), Life("demo", State.STARTING, 0))
 

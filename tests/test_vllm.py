@@ -304,5 +304,5 @@ async def test_one_that_somebody_else_runs_is_watched_by_its_metrics(status: int
         remote = Remote("far", RemoteConfig(kind="remote", url=endpoint.address))
         probe = await remote.probe(remote.endpoint(1, 0, ""))
 
-    assert [path for path, _ in asked] == ["/v1/models", "/metrics"]
+    assert [path for path, _ in asked] == ["/v1/models", "/health", "/metrics"]
     assert (probe.models, probe.in_flight) == (("big",), 7 if status == 200 else None)

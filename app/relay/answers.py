@@ -88,7 +88,7 @@ class Stream:
             raise Broken(engine, "it sent a stream without an answer")
         if self._tongue is not None:
             with _spoken(engine):
-                tail = self._tongue.end(reader.settle())
+                tail = self._tongue.end(reader.settle(), exchange.timings)
             self._open()
         self._line.write(tail)
         self._line.finish()
@@ -159,6 +159,6 @@ def relay_whole(request: Request, exchange: Answer, operation: str, name: str, b
     answer, cost = whole.settle(engine, operation, name, body)
     if tongue is not None:
         with _spoken(engine):
-            answer, kind = tongue.whole(answer, cost), tongue.whole_type
+            answer, kind = tongue.whole(answer, cost, exchange.timings), tongue.whole_type
     request.line.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

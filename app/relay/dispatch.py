@@ -21,10 +21,10 @@ from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
-from app.relay.speech import Spoken, SpokenTask, translated
+from app.relay.speech import Spoken, SpokenTask, loading, translated
 from app.routing import order
 from app.table import Backend, Target
-from backends.base import Endpoint, State, Usage
+from backends.base import Dialect, Endpoint, State, Usage
 from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
 from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
@@ -91,9 +91,8 @@ class Dispatcher:
         try:
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
-                request.answer(200, plan.loads, request.tongue.whole_type if request.tongue else JSON)
-                return Settlement()
-            if plan.operation is COUNT or plan.task is not None:
+                answer = await self._load(request, plan, target, endpoint, job)
+            elif plan.operation is COUNT or plan.task is not None:
                 answer = await self._errand(request, plan, target, endpoint, job)
             else:
                 answer = await self._exchange(request, plan, target, endpoint, job)
@@ -132,16 +131,12 @@ class Dispatcher:
         backend = self._backend(target)
         body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers, kind=backend.kind)
         spoken = translated(plan, target.model, backend, endpoint, body)
-        if plan.extras or plan.dropped or spoken.dropped:
+        if plan.extras or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
-        job.waits_for(lambda: self._backend(target))
+        job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()
-        try:
-            exchange = await self._upstream.open(endpoint, call)
-        except Unreachable:
-            self._link.failing(endpoint)
-            raise
+        exchange = await self._open(endpoint, call)
         try:
             if exchange.status >= 300:
                 error = await self._refused(exchange, target, spoken)
@@ -163,6 +158,28 @@ class Dispatcher:
             return cost
         finally:
             exchange.close()
+
+    async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""
+        if endpoint.dialect is Dialect.OLLAMA and plan.operation.needs != "input":
+            spoken = loading(target.model, self._backend(target))
+            job.sent()
+            exchange = await self._open(endpoint, Call("POST", spoken.path, spoken.body, request.engine_headers()))
+            try:
+                if exchange.status >= 300:
+                    raise await self._refused(exchange, target, spoken)
+                await exchange.read(MAX_ERROR_BYTES)
+            finally:
+                exchange.close()
+        request.answer(200, plan.loads or b"", request.tongue.whole_type if request.tongue is not None else JSON)
+        return Settlement()
+
+    async def _open(self, endpoint: Endpoint, call: Call) -> Exchange:
+        try:
+            return await self._upstream.open(endpoint, call)
+        except Unreachable:
+            self._link.failing(endpoint)
+            raise
 
     async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         kind, engine = self._backend(target).kind, endpoint.engine

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -21,10 +22,13 @@ from app.relay.dispatch import Dispatcher
 from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
 from app.relay.request import Request
 from app.routing import as_ollama, visible
+from app.table import Table
 
 OLLAMA_PREFIX = "/api/"
 # Members and elements of a body that is read whole: 100,000 take about 0.1 s of one core.
 MAX_ITEMS = 100_000
+# A larger body is read in a thread, so that other streams go on: 64 KiB of the smallest messages take 15 ms.
+INLINE_BYTES = 64 * 1024
 # Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
 _ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
 
@@ -94,21 +98,17 @@ class Fronts:
     # -- what goes to engines
 
     async def _operate(self, request: Request, path: str) -> None:
-        front, spells_loosely = FRONTS[path], path in _ollama_fronts
         key = request.principal(time.time())
         if path in _ollama_fronts:
             request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
         else:
             request.check_type()
         body = await self._body(request)
-        token = _token()
-        # A large body is read in a thread, so that other streams go on.
-        large = len(body) > bodies.INLINE_BYTES
-        ask = await asyncio.to_thread(front.ask, body, token) if large else front.ask(body, token)
+        translate = partial(_translated, path, body, request.table)
+        ask, words = await asyncio.to_thread(translate) if len(body) > INLINE_BYTES else translate()
         request.tongue = ask.tongue
-        name = as_ollama(request.table, ask.model) if spells_loosely and ask.model else ask.model
-        fields = {"model": name, **ask.fields} if name else ask.fields
-        found = plan(OPERATIONS[ask.path], msgspec.json.encode(fields), request.table, key)
+        request.drops(ask.dropped)
+        found = plan(OPERATIONS[ask.path], words, request.table, key)
         found = counting(found) if path == COUNT_PATH else found
         await self._dispatcher.serve(request, _with(found, ask))
 
@@ -137,7 +137,8 @@ class Fronts:
 
     async def _running(self, request: Request) -> None:
         key = request.principal(time.time())
-        names = [name for name, backend in visible(request.table, key).items() if shelf.runs(request.table, backend)]
+        table = request.table
+        names = [name for name, backend in visible(table, key).items() if shelf.runs(table, name, backend)]
         request.answer_json({"models": [shelf.running(request.table, name) for name in names]})
 
     async def _show(self, request: Request) -> None:
@@ -157,6 +158,13 @@ class _Show(msgspec.Struct, frozen=True):
 
 
 _shows = msgspec.json.Decoder(_Show)
+
+
+def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
+    """What is asked, and the body in OpenAI's words."""
+    ask = FRONTS[path].ask(body, _token())
+    name = as_ollama(table, ask.model) if path in _ollama_fronts and ask.model else ask.model
+    return ask, msgspec.json.encode({"model": name, **ask.fields} if name else ask.fields)
 
 
 def _with(found: Plan, ask: Ask) -> Plan:

@@ -26,6 +26,7 @@ class Line:
         self.is_gone = False
         self._is_chunked = False
         self._is_head = False
+        self._unsent = b""  # status line and headers, until the first piece of the body goes with them
         self._on_gone: Callable[[], None] | None = None
         self._on_pause: Callable[[], None] | None = None
         self._on_resume: Callable[[], None] | None = None
@@ -51,7 +52,10 @@ class Line:
             pause()
 
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
-        """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0)."""
+        """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
+
+        They leave with the first piece of the body, or with the end: one write less, of two or three.
+        """
         cycle = self.cycle
         assert cycle is not None
         assert not cycle.response_started
@@ -78,22 +82,27 @@ class Line:
         lines.append(b"\r\n")
         cycle.response_started = True
         cycle.waiting_for_100_continue = False
-        cycle.transport.write(b"".join(lines))
+        self._unsent = b"".join(lines)
 
     def write(self, data: bytes) -> None:
         """A piece of the body."""
         cycle = self.cycle
         if not data or cycle is None or cycle.disconnected or self._is_head:
             return
-        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        head, self._unsent = self._unsent, b""
+        if self._is_chunked:
+            cycle.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        else:
+            cycle.transport.write(head + data if head else data)
 
     def finish(self) -> None:
         """The answer is complete; the connection may carry another request."""
         cycle = self.cycle
         if cycle is None or cycle.disconnected or cycle.response_complete:
             return
-        if self._is_chunked and not self._is_head:
-            cycle.transport.write(b"0\r\n\r\n")
+        end = b"0\r\n\r\n" if self._is_chunked and not self._is_head else b""
+        if end or self._unsent:
+            cycle.transport.write(self._unsent + end)
         cycle.response_complete = True
         cycle.message_event.set()
         self._wire.complete(self)
@@ -114,6 +123,8 @@ class Line:
         destroy the error event that the client has not read yet.
         """
         if self.cycle is not None:
+            if self._unsent and not self.cycle.disconnected:
+                self.cycle.transport.write(self._unsent)
             self.cycle.disconnected = True  # silences uvicorn's complaint about an incomplete answer
             self.cycle.message_event.set()
         self._wire.hang_up()

@@ -101,7 +101,8 @@ class Plan(msgspec.Struct, frozen=True):
 
 def loading(plan: Plan, answer: bytes) -> Plan:
     """The plan of a request that only wants its model ready."""
-    return msgspec.structs.replace(plan, operation=LOAD, is_stream=False, loads=answer)
+    operation = msgspec.structs.replace(LOAD, needs=plan.operation.needs)
+    return msgspec.structs.replace(plan, operation=operation, is_stream=False, loads=answer)
 
 
 def counting(plan: Plan) -> Plan:

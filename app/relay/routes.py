@@ -25,10 +25,11 @@ from app.relay.fronts import MAX_ITEMS, Fronts
 from app.relay.link import Link
 from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
-from app.routing import visible
-from app.table import Table
+from app.routing import resolve, visible
+from app.table import Backend, Table
 from backends.base import Endpoint, State, Timeouts
 from backends.errors import BackendError, EngineFailed, NotReady
+from backends.ollama_names import full_name
 from backends.upstream import Call, Upstream
 
 log = structlog.get_logger()
@@ -238,6 +239,8 @@ def _listed(names: str) -> str:
 def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
     found = table.backends.get(backend)
     state = found.state if found is not None else State.STOPPED
+    if found is not None and found.facts and state is State.READY and not _is_loaded(table, name, found):
+        state = State.SLEEPING  # its daemon serves it, and loads it first
     model = table.models.get(name)
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
     return {
@@ -248,6 +251,14 @@ def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
         "state": str(state),
         **parent,
     }
+
+
+def _is_loaded(table: Table, name: str, backend: Backend) -> bool:
+    """Whether a daemon has the model behind a public name in memory."""
+    found = resolve(table, name)
+    targets = found.model.targets if found is not None else ()
+    known = (backend.facts.get(full_name(target.model)) for target in targets if target.backend == backend.name)
+    return all(facts is None or facts.is_loaded for facts in known)
 
 
 def _can_serve(table: Table) -> bool:

@@ -1,7 +1,7 @@
 """What Ollama's clients are told of the models here: lists, details, the daemon itself. Pure.
 
-Most of what Ollama tells of a file is not known here and left empty; nothing is made up but the digest, without which
-some clients fail.
+Most of what Ollama tells of a file is not known here and left empty, but for models of a daemon, of which it has told
+something; nothing is made up but the digest, without which some clients fail.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from app.routing import Resolved
+from app.routing import Resolved, resolve
 from app.table import Table
-from backends.base import State
+from backends.base import ModelFacts, State
+from backends.ollama_names import full_name
 
 # Whose API this is: clients ask for it before they use what is new.
 OLLAMA_VERSION = "0.33.0"
@@ -42,25 +43,40 @@ def running(table: Table, name: str) -> dict[str, Any]:
     """One of `/api/ps`."""
     told = entry(table, name)
     del told["modified_at"]
-    return {**told, "expires_at": _FOREVER, "size_vram": 0}
+    facts = _facts(table, name)
+    length = {"context_length": facts.num_ctx} if facts is not None and facts.num_ctx else {}
+    size = facts.memory_bytes if facts is not None else 0
+    return {**told, "size": size, "expires_at": _FOREVER, "size_vram": 0, **length}
 
 
-def runs(table: Table, backend: str) -> bool:
-    """Whether that engine serves now."""
+def runs(table: Table, name: str, backend: str) -> bool:
+    """Whether its engine serves now; a daemon's model only while it is loaded."""
     found = table.backends.get(backend)
-    return found is not None and found.state is State.READY
+    facts = _facts(table, name)
+    return found is not None and found.state is State.READY and (facts is None or facts.is_loaded)
+
+
+def _facts(table: Table, name: str) -> ModelFacts | None:
+    found = resolve(table, name)
+    if found is None or not found.model.targets:
+        return None
+    target = found.model.targets[0]
+    backend = table.backends.get(target.backend)
+    return backend.facts.get(full_name(target.model)) if backend is not None else None
 
 
 def shown(table: Table, found: Resolved) -> dict[str, Any]:
     """`/api/show`."""
+    facts = _facts(table, found.name)
+    can = {"capabilities": facts.abilities} if facts is not None and facts.abilities is not None else {}
     return {
         "modelfile": "",
         "parameters": "",
         "template": "",
         "details": _details(table, found.name),
-        "model_info": {},
-        "capabilities": ["completion"],
+        "model_info": {"general.context_length": facts.num_ctx} if facts is not None and facts.num_ctx else {},
         "modified_at": _time(table.created),
+        **can,
     }
 
 

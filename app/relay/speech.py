@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import time
 
+import msgspec
+
 from app.dialects import tasks
 from app.relay.plan import Plan
 from app.table import Backend
 from backends import ollama_failures
-from backends.base import Dialect, Endpoint
+from backends.base import Dialect, Endpoint, ModelFacts
 from backends.errors import BackendError
 from backends.exchange import Answer, Exchange
 from backends.ollama_answer import Head
@@ -28,6 +30,7 @@ class Spoken:
         self.path = path
         self.body = body
         self.dropped: tuple[str, ...] = ()
+        self.doing = "working"  # what a stream's comments say while nothing comes
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> Answer:
         """The good answer as OpenAI's."""
@@ -41,8 +44,9 @@ class Spoken:
 class SpokenOllama(Spoken):
     """The daemon's own API."""
 
-    def __init__(self, asked: Translated) -> None:
+    def __init__(self, asked: Translated, facts: ModelFacts | None) -> None:
         super().__init__(asked.path, asked.body)
+        self.doing = "loading" if facts is not None and not facts.is_loaded else self.doing
         self.dropped = tuple(asked.dropped)
         self._asked = asked
 
@@ -84,4 +88,16 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
         return Spoken(plan.operation.path, body)
     facts = backend.facts.get(full_name(model))
     operation = plan.operation.name
-    return SpokenOllama(translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts))
+    asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)
+    return SpokenOllama(asked, facts)
+
+
+def loading(model: str, backend: Backend) -> Spoken:
+    """What a daemon is told so that it has its `model` in memory, as every request for it will want it."""
+    facts = backend.facts.get(full_name(model)) or ModelFacts()
+    told: dict[str, object] = {"model": model, "stream": False}
+    if facts.num_ctx is not None:
+        told["options"] = {"num_ctx": facts.num_ctx}
+    if facts.keep_alive_s is not None:
+        told["keep_alive"] = facts.keep_alive_s
+    return SpokenOllama(Translated("chat", "/api/chat", msgspec.json.encode(told), model, num_ctx=facts.num_ctx), facts)

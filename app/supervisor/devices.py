@@ -1,7 +1,7 @@
 """What this machine has for engines: its GPUs as NVML tells them, and its memory as the host or the container has it.
 
-NVML comes with the package nvidia-ml-py. Without the package, the driver or a GPU there are no GPUs, and that is no
-error: engines run on the CPU then.
+NVML comes with the driver, and the package nvidia-ml-py asks it. Without the driver or a GPU there are no GPUs, and
+that is no error: engines run on the CPU then.
 """
 
 from __future__ import annotations

@@ -65,13 +65,14 @@ def _notes(
     entry: Entry, machine: Machine, found: Place | NoRoom, alone: Place | NoRoom, taken: Mapping[str, Place]
 ) -> list[str]:
     if isinstance(alone, NoRoom):
-        return [f"it never fits: {alone.reason}; {_advice(entry, machine)}"]
+        return [f"it never fits: {alone.reason}; {_advice(entry, machine, alone)}"]
     notes = []
     if isinstance(found, NoRoom):
         others = [name for name, place in taken.items() if place.memory_gb or set(place.devices) & set(alone.devices)]
         beside = f" beside {', '.join(others)}" if others else ""
         notes.append(
-            f"no room{beside}: they take turns, and a request swaps them. To keep all loaded: {_advice(entry, machine)}"
+            f"no room{beside}: they take turns, and a request swaps them. To keep all loaded: "
+            f"{_advice(entry, machine, found)}"
         )
     is_given = entry.need.memory_gb > 0 and not entry.need.is_guess
     if is_given and entry.measured_gb is not None and entry.measured_gb > entry.need.memory_gb:
@@ -87,10 +88,19 @@ def _notes(
     return notes
 
 
-def _advice(entry: Entry, machine: Machine) -> str:
-    if machine.gpus and (entry.need.named or entry.need.gpus):
-        return "give it other `devices`, fewer GPUs (tensor_parallel_size), or a smaller gpu_memory_utilization"
-    return "raise server.memory_gb, or take a smaller model, a shorter context or a stronger quantisation"
+def _advice(entry: Entry, machine: Machine, why: NoRoom) -> str:
+    need, took_gb = entry.need, entry.measured_gb
+    if why.is_memory and not need.is_guess and took_gb is not None and took_gb < need.memory_gb:
+        return f"lower its memory_gb, of which it took {gb(took_gb)}, or raise server.memory_gb"
+    if why.is_memory:
+        known = ", or set its memory_gb to what it really takes" if need.is_guess else ""
+        return f"raise server.memory_gb, or take a smaller model, a shorter context or a stronger quantisation{known}"
+    if not machine.gpus:
+        return (
+            "leave `devices` out to run it on the CPU, or let the gateway see its GPUs (the driver, "
+            "CUDA_VISIBLE_DEVICES; in a container --gpus all)"
+        )
+    return "give it other `devices`, fewer GPUs (tensor_parallel_size), or a smaller gpu_memory_utilization"
 
 
 def _shared(entry: Entry, shm_bytes: int | None) -> list[str]:

@@ -17,18 +17,7 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import (
-    answers,
-    banner,
-    descriptors,
-    devices,
-    discovery,
-    listener,
-    plan,
-    publish,
-    relays,
-    replicas,
-)
+from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays, replicas
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -41,7 +30,7 @@ from app.supervisor.answers import (
     Reloaded,
     Status,
 )
-from app.supervisor.discovery import Discovery, LookUp
+from app.supervisor.discovery import Discovery
 from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
@@ -70,7 +59,7 @@ class Gateway:
         config: Config,
         state: StateFolder,
         public: socket.socket,
-        look_up: LookUp = discovery.look_up,
+        discovery: Discovery | None = None,
     ) -> None:
         self.config = config
         self.is_draining = False
@@ -89,7 +78,7 @@ class Gateway:
         self._backends: Mapping[str, Backend] = {}
         self._seen: dict[str, banner.Seen] | None = None
         self._reloading = asyncio.Lock()
-        self._discovery = Discovery(look_up)
+        self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.leases = Leases()
         counters = Counters(state.metrics)

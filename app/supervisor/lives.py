@@ -100,6 +100,8 @@ class Lives:
         return [unit.name for unit in units if unit.place is not None and device in unit.place.devices]
 
     def _lifted(self) -> None:
+        if self.is_closing:
+            return
         for unit in self.units.values():
             if unit.is_barred and unit.starts_at_boot and unit.life.state is State.STOPPED and not unit.life.is_held:
                 self._inbox.append((unit, Start()))
@@ -297,7 +299,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
     """A line for every change of state; and how long a start took."""
     life = unit.life
     if life.state is before.state:
-        if life.state is State.STARTING and before.has_process and not life.has_process and life.ready_at is None:
+        has_ended = before.has_process and not life.has_process and not life.is_waiting
+        if life.state is State.STARTING and has_ended and life.ready_at is None:
             log.warning("engine not started", backend=unit.name, generation=life.generation, reason=unit.reason)
         return
     match life.state:

@@ -59,9 +59,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """Why there is none."""
+    """Why there is none. `is_memory`: it is the host's memory that is too little."""
 
     reason: str
+    is_memory: bool = False
 
 
 def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoom:
@@ -74,7 +75,8 @@ def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoo
         free_gb = max(0.0, machine.memory_gb - used_gb)
         about = "about " if need.is_guess else ""
         return NoRoom(
-            f"it needs {about}{gb(need.memory_gb)} GB of memory, and {gb(free_gb)} of {gb(machine.memory_gb)} are free"
+            f"it needs {about}{gb(need.memory_gb)} GB of memory, and {gb(free_gb)} of {gb(machine.memory_gb)} are free",
+            is_memory=True,
         )
     devices = _named(need, machine, taken) if need.named else _chosen(need, machine, taken)
     if isinstance(devices, NoRoom):
@@ -94,7 +96,7 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
         if gpu is None:
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
             if machine.has_unknown_gpus:
-                known += "; those that are here can be seen with the package nvidia-ml-py, or are no NVIDIA ones"
+                known += "; those that are here do not show themselves to NVML, which knows NVIDIA's"
             return NoRoom(f"it is to run on device {name}, which is not here (known: {known})")
         if gpu in found:
             return NoRoom(f"device {name} is named twice")

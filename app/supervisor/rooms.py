@@ -168,7 +168,8 @@ def _is_ending(unit: Unit) -> bool:
 
 def _is_resting(unit: Unit) -> bool:
     is_at_rest = unit.life.state in (State.STOPPED, State.SLEEPING) and not _is_ending(unit)
-    return is_at_rest and can_start(unit.life, unit.policy) and not unit.is_leaving and unit.successor is None
+    is_free = can_start(unit.life, unit.policy) and not unit.life.is_ending
+    return is_at_rest and is_free and not unit.is_leaving and unit.successor is None
 
 
 def _need(unit: Unit) -> Need:

@@ -154,6 +154,8 @@ class Unit:
     def _retry_after_s(self) -> float:
         if self.life.state is State.FAILED and not self.policy.is_attached:
             return 60.0
+        if self.life.is_fetching and (left_s := self._fetching.left_s) is not None:
+            return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # coarse: a change is published
         return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
 
     @property

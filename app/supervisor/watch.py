@@ -27,7 +27,7 @@ ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait l
 DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
 SIGNS_S: Final = 5.0  # between looks at what a starting one reads and writes: each walks through /proc
 COMPUTING: Final = 5.0  # times `stall_timeout_s` without a token, for one that computes
-COMPUTES: Final = 0.25  # processors that it has to use on average for that; one that waits uses next to none
+COMPUTES: Final = 0.1  # processors for that, on average, also on a busy machine; who waits uses next to none
 
 log = structlog.get_logger()
 

@@ -6,7 +6,7 @@ import typer
 
 from app.tools.control import call
 from app.tools.tables import show
-from app.tools.terminal import JsonOption, StateOption, print_json
+from app.tools.terminal import JsonOption, StateOption, print_json, warn
 
 
 def status(state: StateOption = None, as_json: JsonOption = False) -> None:
@@ -23,6 +23,8 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     typer.echo(f"supervisor {answer['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
     typer.echo(f"configuration {answer['config'] or 'none: the defaults'}, state folder {answer['state_folder']}")
     typer.echo(f"requests in flight {answer['leases']}, {len(health['models'])} models\n")
+    for each in health["quarantined"]:
+        warn(each["reason"])
     show(
         ("backend", "kind", "state", "since", "pid", "starts", "restarts", "in flight", "note"),
         [

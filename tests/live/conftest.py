@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -37,7 +38,11 @@ def bounded() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def live(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The tiny model with everything switched on."""
-    tiny = backend("tiny", tool_call_parser="hermes", enable_lora="true", sleep="1", max_num_seqs="32")
+    # Random weights like white space, and would go on with it until the limit.
+    compact = '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}'
+    tiny = backend(
+        "tiny", tool_call_parser="hermes", enable_lora="true", sleep="1", max_num_seqs="32", args=json.dumps([compact])
+    )
     with Live(tmp_path_factory.mktemp("live"), config(tiny)) as gateway:
         gateway.ready("tiny")
         yield gateway

@@ -114,4 +114,7 @@ def _runs(environment: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(install(Path(sys.argv[1]), Path(sys.argv[2])))
+    try:
+        sys.exit(install(Path(sys.argv[1]), Path(sys.argv[2])))
+    except KeyboardInterrupt:
+        sys.exit(130)

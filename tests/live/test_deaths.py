@@ -96,6 +96,19 @@ def test_a_killed_worker_of_two(tmp_path: Path, record_property: Record) -> None
 
 
 @pytest.mark.full
+def test_a_stopped_worker_of_two(tmp_path: Path, record_property: Record) -> None:
+    """The other one spins while it waits for it: that looks like work, and gets more time, and not for ever."""
+    before = shared_memory()
+    with Live(tmp_path, config(backend("tiny", tensor_parallel_size="2", stall_timeout_s="4"))) as gateway:
+        gateway.ready("tiny")
+        assert gateway.post("/v1/chat/completions", SHORT).status_code == 200
+        group = gateway.group("tiny")
+        worker = group.named("VLLM::Worker_TP")[1]
+
+        died(gateway, record_property, lambda: group.kill(worker, number=signal.SIGSTOP), before)
+
+
+@pytest.mark.full
 def test_a_killed_guard(gateway: Live, before: set[str], record_property: Record) -> None:
     group = gateway.group("tiny")
 

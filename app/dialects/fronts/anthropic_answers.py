@@ -10,6 +10,7 @@ import msgspec
 from app.dialects.fronts.chunks import Answer, Call, Piece
 from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
+from backends.exchange import Timings
 
 _TYPES = {
     401: "authentication_error",
@@ -70,13 +71,13 @@ class Spoken:
                 out += self._call(call)
         return b"".join(out)
 
-    def end(self, cost: Settlement) -> bytes:
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The reason and the counts: only now are they known."""
         usage = {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens}
         ended = {"type": "message_delta", "delta": self._reason(), "usage": usage}
         return b"".join([*self._begin(), *self._leave(), _event(ended), _event({"type": "message_stop"})])
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The message."""
         piece = self._answer.read(answer)
         self._keep(piece)

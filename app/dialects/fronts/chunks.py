@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from app.dialects import sse
+from backends.exchange import Timings
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -115,6 +116,11 @@ class Answer:
             stop=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
             logprobs=_logprobs(choice.logprobs),
         )
+
+    def note(self, timings: Timings | None) -> None:
+        """What the engine told of its time otherwise than in OpenAI's words."""
+        for phase, seconds in (timings.phases() if timings is not None else {}).items():
+            setattr(self.details, {"load": "load_ms", "prompt": "prompt_ms"}.get(phase, "predicted_ms"), seconds * 1e3)
 
     def _call(self, call: _Call) -> Call:
         # Some engines number no call; a new one then shows by its id.

@@ -14,6 +14,7 @@ import msgspec
 
 from app.dialects.openai import Settlement
 from app.errors import Problem, bad_request
+from backends.exchange import Timings
 
 T = TypeVar("T")
 
@@ -44,11 +45,11 @@ class Tongue(Protocol):
         """Whole events of OpenAI's stream, as they come."""
         ...
 
-    def end(self, cost: Settlement) -> bytes:
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The end of a stream whose answer is complete."""
         ...
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """An answer that came in one piece."""
         ...
 

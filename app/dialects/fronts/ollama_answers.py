@@ -15,6 +15,7 @@ import msgspec
 from app.dialects.fronts.chunks import Answer, Piece
 from app.dialects.openai import Settlement
 from app.errors import Problem
+from backends.exchange import Timings
 
 _REASONS = {"length": "length"}  # tool calls, filters and anything else: "stop"
 
@@ -61,11 +62,11 @@ class Refusing:
         """Nothing; it does not stream."""
         return b""
 
-    def end(self, cost: Settlement) -> bytes:
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """Nothing; it does not stream."""
         return b""
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """As it is."""
         return answer
 
@@ -102,14 +103,16 @@ class Written(Refusing):
                 lines.append(self._line(piece.text, more))
         return b"".join(lines)
 
-    def end(self, cost: Settlement) -> bytes:
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The calls, then the line that says what it took."""
+        self._answer.note(timings)
         calls = [self._line("", {}, tool_calls=[call]) for call in self._whole_calls()]
         return b"".join([*calls, self._line("", self._end(cost))])
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The one object."""
         piece = self._answer.read(answer)
+        self._answer.note(timings)
         self._keep(piece)
         calls = self._whole_calls()
         more = {"logprobs": piece.logprobs} if piece.logprobs else {}
@@ -171,7 +174,7 @@ class Embedded(Refusing):
         super().__init__(name, clock)
         self._is_old = is_old
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """Numbers keep their bytes."""
         try:
             data = sorted(_vectors.decode(answer).data, key=lambda each: each.index)

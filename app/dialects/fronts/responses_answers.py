@@ -10,6 +10,7 @@ import msgspec
 from app.dialects.fronts.chunks import Answer, Call, Piece
 from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
+from backends.exchange import Timings
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
@@ -61,14 +62,14 @@ class Response:
                 out += self._write_call(call)
         return b"".join(out)
 
-    def end(self, cost: Settlement) -> bytes:
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The whole response once more, with what it cost."""
         out = [*self._begin(), *self._close(is_last=True)]
         response = self._response(cost)
         out.append(self._event(f"response.{response['status']}", response=response))
         return b"".join(out)
 
-    def whole(self, answer: bytes, cost: Settlement) -> bytes:
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The response."""
         piece = self._answer.read(answer)
         self._finish = piece.finish

