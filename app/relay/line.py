@@ -6,6 +6,7 @@ It writes straight to uvicorn's transport, because an ASGI `send` per streamed e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class Line:
         self.is_gone = False
         self._is_chunked = False
         self._is_head = False
+        self._marks: bytes | None = None  # header lines of an answer that an engine was asked for
         self._unsent = b""  # status line and headers, until the first piece of the body goes with them
         self._on_gone: Callable[[], None] | None = None
         self._on_pause: Callable[[], None] | None = None
@@ -51,6 +53,11 @@ class Line:
         if self._wire.flow.write_paused:
             pause()
 
+    def served_by(self, model: str, backend: str, attempts: int) -> None:
+        """What the answer's headers will say of who gives it; the last call counts."""
+        lines = f"x-modelport-model: {model}\r\nx-modelport-backend: {backend}\r\nx-modelport-attempts: {attempts}\r\n"
+        self._marks = lines.encode("ascii")
+
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
         """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
 
@@ -66,6 +73,9 @@ class Line:
         lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
+        if self._marks is not None:
+            took_ms = (time.perf_counter() - self.arrived) * 1000
+            lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._marks, took_ms))
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
         if status == 204:

@@ -28,8 +28,10 @@ MAX_DROPPED = 32
 
 # What a page's script may read of an answer's headers: its SDK retries by them.
 _SHOWN = (
-    "x-request-id, retry-after, retry-after-ms, x-should-retry, "
-    "x-modelport-dropped-params, x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
+    "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
+    "x-modelport-model, x-modelport-backend, x-modelport-attempts, "
+    "x-modelport-dropped-params, x-modelport-adjusted-params, "
+    "x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
 )
 
 

@@ -41,6 +41,7 @@ PROBES = frozenset({"/livez", "/readyz"})
 ADMIN_PREFIX = "/admin/"
 MODEL_PREFIX = "/v1/models/"
 _ALL = "GET, HEAD, POST, OPTIONS"
+_CONTROL_HEADERS = ("allow", "retry-after", "retry-after-ms")  # what of a supervisor's answer passes
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
 MAX_ORDER_BYTES = 64 * 1024
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -214,7 +215,7 @@ class Routes:
         except (BackendError, ValueError) as exc:
             raise problem(EngineFailed("gateway", "its supervisor did not answer")) from exc
         kind = exchange.headers.get("content-type", JSON)
-        extra = {"allow": exchange.headers["allow"]} if "allow" in exchange.headers else {}
+        extra = {name: exchange.headers[name] for name in _CONTROL_HEADERS if name in exchange.headers}
         request.answer(exchange.status, answer, kind, **extra)
 
     # -- OPTIONS
