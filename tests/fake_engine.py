@@ -35,6 +35,7 @@ from tests.fake_answers import ANSWERS
 from tests.fake_peer import Peer, Record
 from tests.fake_scenario import End, Scenario, Stage
 from tests.fake_streams import STREAMS
+from tests.fake_tools import TOOLS
 
 __all__ = ["SCENARIOS", "End", "FakeEngine", "Record", "Scenario", "Stage"]
 
@@ -210,7 +211,7 @@ class FakeEngine:
             )
             return
         name = ask.model.removeprefix(PREFIX) if ask.model.startswith(PREFIX) else self._next()
-        if name.partition(":")[0] not in SCENARIOS:
+        if name.partition(":")[0] not in SCENARIOS | TOOLS:
             await peer.send_json({"detail": f"no scenario {name}"}, 404)
             return
         record.scenario = name
@@ -225,7 +226,7 @@ class FakeEngine:
 
 def _scenario(name: str) -> Scenario:
     """By name, with or without its number; KeyError when there is none."""
-    return SCENARIOS[name.partition(":")[0]]
+    return (SCENARIOS | TOOLS)[name.partition(":")[0]]
 
 
 def _bound(host: str, port: int) -> socket.socket:
