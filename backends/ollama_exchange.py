@@ -50,15 +50,18 @@ class OllamaExchange:
         stream = self._stream
         assert stream is not None
 
+        has_enough = False
+
         def take(data: bytes) -> bool:
+            nonlocal has_enough
             events = stream.feed(data)
-            is_enough = bool(events) and sink(events)
-            if stream.error is not None and not is_enough:
+            has_enough = bool(events) and sink(events)
+            if stream.error is not None and not has_enough:
                 raise stream.error
-            return is_enough or stream.is_done
+            return has_enough or stream.is_done
 
         await self._inner.pump(take)
-        rest = stream.end()
+        rest = b"" if has_enough else stream.end()
         if rest:
             sink(rest)
 

@@ -29,9 +29,12 @@ def felt(before: Pulse | None, signs: Hashable, now: float) -> Pulse:
     return before
 
 
-def work(probe: Probe) -> Hashable:
-    """The signs of a serving engine: its counters while requests run; None while none does or it does not count."""
-    return probe.progress if probe.is_up and probe.in_flight else None
+def work(probe: Probe, is_used: bool = False) -> Hashable:
+    """The signs of a serving engine: its counters while requests run; None while none does or it does not count.
+
+    `is_used`: requests of ours are with it. vLLM's server counts a request only once its core has made a step with it.
+    """
+    return probe.progress if probe.is_up and (probe.in_flight or is_used) else None
 
 
 def io(pids: Iterable[int], proc: Path = Path("/proc")) -> Hashable:

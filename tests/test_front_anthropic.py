@@ -161,6 +161,7 @@ def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, False, ()),
         ({"output_config": {"effort": "high"}}, "high", ()),
         ({"service_tier": "auto", "container": "c"}, None, ("container", "service_tier")),
+        ({"metadata": {"user_id": "u"}, "seed": 1, "foo": None}, None, ("seed",)),
     ],
 )
 def test_how_much_it_thinks_is_asked_for(fields: dict[str, Any], think: Any, dropped: tuple[str, ...]) -> None:
@@ -315,6 +316,19 @@ def test_mixed_parts_of_calls_cannot_be_told() -> None:
 def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
         spoken().whole(whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
+
+
+def test_a_call_that_was_cut_is_left_out_of_a_whole_answer_and_a_broken_one_is_an_error_in_a_stream() -> None:
+    cut = whole("calls").replace(b'"arguments":"{}"', b'"arguments":"{"').replace(b'"tool_calls"}', b'"length"}')
+    broken = b"".join(map(wire.sse, [event(call(0, "call_a", "f", "true")), event({}, "tool_calls")]))
+
+    said = json.loads(spoken().whole(cut, COST))
+
+    assert [block["type"] for block in said["content"]] == ["text", "tool_use"]
+    assert said["stop_reason"] == "max_tokens"
+    assert built(told(spoken(), [STREAMS["cut call"]]))[1]["delta"]["stop_reason"] == "max_tokens"
+    with pytest.raises(ValueError, match="not a JSON object"):
+        told(spoken(), [broken])
 
 
 def test_an_answer_of_nothing_is_a_message_of_nothing() -> None:

@@ -140,6 +140,27 @@ def test_what_no_engine_can_be_told_is_named() -> None:
     assert body(ask) == body(chat())
 
 
+def test_what_ollama_does_not_know_is_named_too() -> None:
+    assert chat(max_tokens=5, n=None, tool_choice="auto").dropped == ("max_tokens", "tool_choice")
+    assert generate(prompt="hi", messages=[]).dropped == ("messages",)
+    assert Embed(at(), is_old=False).ask(b'{"model":"m","input":"a","user":"u"}', "abc").dropped == ("user",)
+
+
+def test_a_raw_prompt_keeps_its_format_in_each_engines_words() -> None:
+    schema = {"type": "object"}
+    ask = generate(raw=True, format=schema, think=True, logprobs=True)
+
+    def words(kind: str) -> Any:
+        return json.loads(msgspec.json.encode(taken(ask.extras, kind)[0]))
+
+    assert "response_format" not in ask.fields
+    assert ask.dropped == ("think", "logprobs")
+    assert words("llama_cpp") == {"json_schema": schema}
+    assert words("vllm")["response_format"]["json_schema"]["schema"] == schema
+    assert taken(ask.extras, "remote") == ({}, ["format"])
+    assert taken(generate(raw=True, format="json").extras, "llama_cpp")[0] == {"json_schema": {"type": "object"}}
+
+
 def test_extras_go_to_the_engines_that_have_them_under_their_names_there() -> None:
     extras = chat(options={"top_k": 3, "repeat_penalty": 1.1, "typical_p": 0.9}, think=False).extras
 

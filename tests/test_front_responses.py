@@ -160,9 +160,11 @@ def test_what_nobody_heeds_is_named() -> None:
         text={"verbosity": "low"},
         reasoning={"summary": "auto"},
         user="u",
+        seed=1,
     )
 
-    assert ask.dropped == ("truncation", "service_tier", "user", "include", "text.verbosity", "reasoning.summary")
+    named = ("truncation", "service_tier", "user", "include", "text.verbosity", "reasoning.summary", "seed")
+    assert ask.dropped == named
     assert asked(truncation="disabled", include=["message.output_text.logprobs"]).dropped == ()
 
 

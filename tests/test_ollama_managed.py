@@ -82,11 +82,17 @@ def test_what_it_is_told_what_is_told_of_it_and_what_is_wrong_with_it(gateway: G
     assert "CVE-2026-103663" in warnings[0]
 
 
-def test_what_changes_a_daemon_is_no_route_of_the_gateway(gateway: Gateway) -> None:
+def test_what_changes_a_daemon_does_not_reach_it_through_the_gateway(gateway: Gateway) -> None:
+    tags = f"{local(gateway)['url']}/api/tags"
+    before = httpx.get(tags, trust_env=False).json()
+
     for path in ("create", "pull", "push", "delete", "copy", "blobs/sha256:00"):
         for method in ("POST", "DELETE", "HEAD", "PUT"):
-            reply = httpx.request(method, f"{gateway.url}/api/{path}", json={"model": "x"}, trust_env=False)
-            assert reply.status_code in (404, 405), (method, path)
+            body = {"model": "smollm2:135m", "source": "smollm2:135m", "destination": "other", "from": "smollm2:135m"}
+            reply = httpx.request(method, f"{gateway.url}/api/{path}", json=body, trust_env=False)
+            assert reply.status_code in (404, 405, 501), (method, path)
+
+    assert httpx.get(tags, trust_env=False).json() == before
 
 
 def test_a_daemon_of_ours_listens_where_we_say_and_nowhere_else() -> None:

@@ -54,6 +54,12 @@ def test_only_counters_of_an_engine_with_requests_must_move(probe: Probe, signs:
     assert work(probe) == signs
 
 
+def test_requests_of_ours_count_where_the_engine_counts_none_yet() -> None:
+    assert work(Probe(True, in_flight=0, progress=(1.0, 2.0)), is_used=True) == (1.0, 2.0)
+    assert work(Probe(True, in_flight=0), is_used=True) is None
+    assert work(Probe(False, progress=(1.0,)), is_used=True) is None
+
+
 def test_reading_and_writing_is_a_sign_of_life(tmp_path: Path) -> None:
     before = io([os.getpid()])
     (tmp_path / "file").write_bytes(b"x" * 100)
@@ -114,7 +120,9 @@ class Computing(Counting):
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         launch = super().launch(port, devices, key)
-        return replace(launch, argv=("/bin/sh", "-c", 'while :; do :; done & exec "$0" "$@"', *launch.argv))
+        return replace(
+            launch, argv=("/bin/sh", "-c", 'while :; do :; done & while :; do :; done & exec "$0" "$@"', *launch.argv)
+        )
 
 
 def computing(meter: Meter, name: str, config: BackendConfig) -> Engine:
@@ -152,6 +160,21 @@ async def test_an_engine_that_stands_still_with_requests_and_fails_a_test_is_sta
         reasons = {rows["a"].reason for rows in relays.published}
         assert "it stood still for 0.5 s with requests in it, and a test request failed: status 500" in reasons
         assert only(fleet).restarts == 1
+
+
+async def test_an_engine_that_is_stuck_before_it_has_counted_its_only_request_is_started_anew() -> None:
+    relays, meter = Relays(), Meter()
+    async with running(relays, None, partial(counting, meter), a=managed(stall_timeout_s=0.5)) as fleet:
+        await serve_one(relays, fleet)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+        meter.is_silent = True
+
+        await relays.until_state("a", State.READY, generation=2)
+
+        told = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
+        assert {rows["a"].reason for rows in relays.published} == {None, told}
+        assert meter.in_flight == 0
 
 
 async def test_an_engine_that_computes_gets_more_time_and_not_all_the_time_there_is() -> None:

@@ -229,3 +229,59 @@ async def test_lists_tell_what_this_key_may_use_and_what_runs(engine: FakeEngine
     assert [each["model"] for each in awake] == ["fake", "other"]
     assert shown.json["details"]["parent_model"] == "fake"
     assert (unknown.status, nameless.json) == (404, {"error": "model is required"})
+
+
+# -- Anthropic's, and OpenAI's responses
+
+
+async def test_what_is_no_route_or_no_method_is_told_in_each_dialects_shape(rig: Rig) -> None:
+    batches = await rig.ask("/v1/messages/batches", {"requests": []})
+    message = await rig.ask("/v1/messages")
+    response = await rig.ask("/v1/responses")
+
+    assert (batches.status, batches.json["type"]) == (404, "error")
+    assert batches.json["error"]["type"] == "not_found_error"
+    assert (message.status, message.json["error"]["type"]) == (405, "invalid_request_error")
+    assert (response.status, response.error["code"]) == (405, "method_not_allowed")
+
+
+async def test_a_key_may_come_as_anthropics_clients_send_it(rig: Rig) -> None:
+    await rig.published(keys=(Key("office", digest(SECRET)),))
+    message = {**CHAT, "max_tokens": 4}
+
+    for path, body in (("/v1/models", b""), ("/v1/messages", message), ("/v1/chat/completions", CHAT)):
+        assert (await rig.ask(path, body, headers={"x-api-key": SECRET})).status == 200
+        assert (await rig.ask(path, body, headers={"x-api-key": "wrong"})).status == 401
+    both = await rig.ask("/v1/messages", message, headers={"x-api-key": "wrong", **AUTHORIZED})
+    assert both.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "first"),
+    [
+        ("/v1/messages", {**CHAT, "max_tokens": 4, "stream": True}, b"message_start"),
+        ("/v1/responses", {"model": "fake", "input": "hi", "stream": True}, b"response.created"),
+    ],
+)
+async def test_while_the_model_starts_an_event_stream_is_kept_alive_by_comments(
+    engine: FakeEngine, path: str, body: dict[str, Any], first: bytes
+) -> None:
+    asleep = {"engine": backend(None, can_start=True)}
+    async with running(asleep, models("fake"), Limits(hold_s=0.05)) as rig, Client(rig.url) as client:
+        client.send(request("POST", path, json.dumps(body).encode()))
+        await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+        start = await client.reader.readuntil(b"waiting for fake (stopped)\n\n")
+        await rig.published(backends={"engine": backend(engine.url)})
+        rig.wishes.asked["engine"].set_result(Outcome(True))
+        rest = await client.reader.readuntil(b"_stop" if path == "/v1/messages" else b"output_text.done")
+
+    assert first not in start
+    assert first in rest
+
+
+async def test_parameters_that_nobody_heeds_are_named_in_every_dialect(rig: Rig) -> None:
+    message = await rig.ask("/v1/messages", {**CHAT, "max_tokens": 4, "service_tier": "auto", "seed": 1})
+    response = await rig.ask("/v1/responses", {"model": "fake", "input": "hi", "truncation": "auto"})
+
+    assert message.headers["x-modelport-dropped-params"] == "seed, service_tier"
+    assert response.headers["x-modelport-dropped-params"] == "truncation"

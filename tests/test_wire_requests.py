@@ -126,7 +126,7 @@ UNKNOWN = {
     "two slashes": (b"GET //livez HTTP/1.1", 404, "route_not_found"),
     "an asterisk": (b"GET * HTTP/1.1", 404, "route_not_found"),
     "options of nothing": (b"OPTIONS /nothing HTTP/1.1", 404, "route_not_found"),
-    "nothing but a query": (b"GET /?a=b HTTP/1.1", 404, "route_not_found"),
+    "no route, with a query": (b"GET /v2?a=b HTTP/1.1", 404, "route_not_found"),
     "a model route asked to read": (b"GET /v1/chat/completions HTTP/1.1", 405, "method_not_allowed"),
     "an embedding asked to read": (b"GET /v1/embeddings?x=y HTTP/1.1", 405, "method_not_allowed"),
     "a model route to delete": (b"DELETE /v1/completions HTTP/1.1", 405, "method_not_allowed"),

@@ -111,7 +111,8 @@ class _Watcher:
         unit, clock = self._unit, asyncio.get_running_loop().time
         now = clock()
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
-        self._work = pulse.felt(self._work, pulse.work(probe) if unit.has_served else None, now)
+        signs = pulse.work(probe, is_used=unit.idle_since is None) if unit.has_served else None
+        self._work = pulse.felt(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return
         generation = unit.life.generation

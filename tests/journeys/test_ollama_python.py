@@ -74,7 +74,10 @@ def test_a_format_is_kept_to(client: Client) -> None:
     answer = client.chat(MODEL, QUESTION, format=CITY, options={**OPTIONS, "num_predict": 60})
     free = client.chat(MODEL, QUESTION, format="json", options={**OPTIONS, "num_predict": 60})
 
+    raw = client.generate(MODEL, "A city:", raw=True, format=CITY, options={**OPTIONS, "num_predict": 60})
+
     assert isinstance(json.loads(answer.message.content or "")["city"], str)
+    assert (raw.response or "").lstrip().startswith("{")
     assert (free.message.content or "").lstrip().startswith(("{", "["))
 
 

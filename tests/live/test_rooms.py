@@ -98,4 +98,21 @@ def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live, re
     assert stream.is_cut
     assert sleepy.errors is not None
     assert "stood still for 5 s with requests in it" in sleepy.errors.read_text()
+
+
+def test_an_engine_that_was_stuck_before_its_only_request_is_started_anew(
+    sleepy: Live, record_property: Record
+) -> None:
+    """vLLM does not count a request with which its core has made no step."""
+    assert chat(sleepy, "tiny")[0] == 200
+    generation, group = sleepy.backend("tiny")["generation"], sleepy.group("tiny")
+    group.kill(*group.named("VLLM::EngineCore"), number=signal.SIGSTOP)
+    began = time.monotonic()
+
+    status, told = chat(sleepy, "tiny")
+
+    record_property("the client's answer", f"{status} after {time.monotonic() - began:.1f} s, with stall_timeout_s 5")
+    sleepy.ready("tiny", generation + 1)
+    record_property("ready again after", f"{time.monotonic() - began:.1f} s")
+    assert (status, "engine_disconnected" in told) == (502, True)
     assert chat(sleepy, "tiny")[0] == 200

@@ -14,7 +14,7 @@ from tests.journeys.gateway import until
 from tests.live.engines import MODELS, START_S, Live, Record, backend, config
 
 STALL_S = 12  # of the counters; each test of a suspicion takes as long again
-PROMPT = 8180  # tokens: more than a minute on one thread would be too much even for an engine that computes
+PROMPT = 6000  # tokens: more than a minute on one thread would be too much even for an engine that computes
 TAUGHT = MODELS / "smollm2-lora" / "taught.json"
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given
+from app.dialects.fronts.front import Ask, decoded, given, unknown
 from app.errors import Problem, bad_request
 
 Block = Mapping[str, Any]
@@ -73,6 +73,7 @@ class _Request(msgspec.Struct, frozen=True):
     output_config: _Output | None = None
     output_format: _Format | None = None
     mcp_servers: list[msgspec.Raw] | None = None
+    metadata: Any = None  # who asks, for Anthropic's own protection
     container: Any = None
     context_management: Any = None
     inference_geo: Any = None
@@ -115,7 +116,7 @@ class Messages:
         extras = given(top_k=asked.top_k, think=_think(asked))
         if asked.messages[-1].role == "assistant":
             extras["prefill"] = True
-        dropped = [name for name in _DROPPED if getattr(asked, name) is not None]
+        dropped = [name for name in _DROPPED if getattr(asked, name) is not None] + unknown(_Request, body)
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             dropped.append("thinking.budget_tokens")
         tongue = Spoken(asked.model or "", token, asked.stop_sequences or ())

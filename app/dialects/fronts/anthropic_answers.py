@@ -39,7 +39,7 @@ class Spoken:
         self._is_begun = False
         self._at = -1  # the block that is open, or was the last
         self._open: str | int | None = None  # "text", "thinking", or a call's number
-        self._calls = 0
+        self._arguments: dict[int, str] = {}  # of each call, as far as they have come
         self._finish: str | None = None
         self._stop: str | None = None
 
@@ -73,6 +73,7 @@ class Spoken:
 
     def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The reason and the counts: only now are they known."""
+        self._tools()
         usage = {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens}
         ended = {"type": "message_delta", "delta": self._reason(), "usage": usage}
         return b"".join([*self._begin(), *self._leave(), _event(ended), _event({"type": "message_stop"})])
@@ -86,7 +87,9 @@ class Spoken:
             content.append({"type": "thinking", "thinking": piece.thinking, "signature": ""})
         if piece.text:
             content.append({"type": "text", "text": piece.text})
-        content += [_tool(call) for call in piece.calls]
+        inputs = self._tools()
+        called = [call for call in piece.calls if call.at in inputs]
+        content += [{"type": "tool_use", "id": c.id, "name": c.name, "input": inputs[c.at]} for c in called]
         return msgspec.json.encode(self._message(content, cost) | self._reason())
 
     # -- within
@@ -94,13 +97,25 @@ class Spoken:
     def _keep(self, piece: Piece) -> None:
         self._finish = piece.finish or self._finish
         self._stop = piece.stop if piece.stop in self._stops else self._stop
-        self._calls += len(piece.calls)
+        for call in piece.calls:
+            self._arguments[call.at] = self._arguments.get(call.at, "") + call.arguments
+
+    def _tools(self) -> dict[int, dict[str, Any]]:
+        """The calls' arguments as objects. One that was cut at `max_tokens` is none; the reason says so."""
+        inputs = {}
+        for at, text in self._arguments.items():
+            try:
+                inputs[at] = msgspec.json.decode(text or "{}", type=dict[str, Any])
+            except (msgspec.DecodeError, RecursionError) as exc:
+                if self._finish != "length":
+                    raise ValueError("a tool call whose arguments are not a JSON object") from exc
+        return inputs
 
     def _reason(self) -> dict[str, Any]:
         if self._stop is not None:
             return {"stop_reason": "stop_sequence", "stop_sequence": self._stop}
         # Some engines end a named tool's call with "stop".
-        default = "tool_use" if self._calls else "end_turn"
+        default = "tool_use" if self._arguments else "end_turn"
         return {"stop_reason": _REASONS.get(self._finish or "", default), "stop_sequence": None}
 
     def _message(self, content: list[dict[str, Any]], cost: Settlement) -> dict[str, Any]:
@@ -146,14 +161,6 @@ class Spoken:
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _event({"type": "content_block_delta", "index": self._at, "delta": delta})
-
-
-def _tool(call: Call) -> dict[str, Any]:
-    try:
-        given = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise ValueError("a tool call whose arguments are not a JSON object") from exc
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
 def _event(data: dict[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """Parameters that OpenAI's API does not have, and which kind of engine takes which of them under which name. Pure.
 
 Their names here are Ollama's. `think` is false, true or a level; `prefill` means that the last message is the beginning
-of the answer. A kind that is not in the table takes none.
+of the answer; `format` is the `response_format` of a completion. A kind that is not in the table takes none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ def taken(extras: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], list[st
             dropped += [] if thought else [name]
         elif name == "prefill" and kind in _PREFILLS:
             fields |= _PREFILLS[kind]
+        elif name == "format" and kind in _PREFILLS:
+            fields |= _form(value, kind)
         elif name in _NAMES.get(kind, {}):
             fields[_NAMES[kind][name]] = value
         else:
@@ -53,3 +55,10 @@ def _think(value: bool | str, kind: str) -> dict[str, Any]:
     if kind == "ollama":
         return level or {"reasoning_effort": "medium" if value else "none"}
     return level  # whether a remote engine's model thinks at all nobody knows here
+
+
+def _form(value: dict[str, Any], kind: str) -> dict[str, Any]:
+    """llama.cpp reads `response_format` in chats only."""
+    if kind != "llama_cpp":
+        return {"response_format": value}
+    return {"json_schema": value["json_schema"]["schema"] if "json_schema" in value else {"type": "object"}}

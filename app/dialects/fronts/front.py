@@ -17,6 +17,8 @@ from app.errors import Problem, bad_request
 from backends.exchange import Timings
 
 T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Tongue(Protocol):
@@ -99,6 +101,14 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise bad_request(named, param=field or None, code="invalid_type") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise bad_request("The request's body is not valid JSON.", code="invalid_json") from exc
+
+
+def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
+    """The body's members that a dialect's reader does not know, but for those that are null."""
+    members = _members.decode(body)
+    fields = set(known.__struct_encode_fields__)
+    names = [name for name in members.keys() - fields if _NAME.match(name)]
+    return sorted(name for name in names if bytes(memoryview(members[name])[:4]) != b"null")
 
 
 def given(**fields: Any) -> dict[str, Any]:

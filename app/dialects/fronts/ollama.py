@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given
+from app.dialects.fronts.front import Ask, decoded, given, unknown
 from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
 from app.errors import Problem, bad_request
 
@@ -100,16 +100,16 @@ class Chat:
         if self._kind is Kind.CHAT:
             chat = decoded(_chats, body)
             path, asked, fields = "/v1/chat/completions", bool(chat.messages), _chat(chat)
-            return self._ask(chat, path, fields, token, asks=asked)
+            return self._ask(chat, path, fields, body, token, asks=asked)
         text = decoded(_generates, body)
         _refuse_unsupported(text)
         if text.raw:
             path, fields = "/v1/completions", {"prompt": text.prompt or ""}
         else:
             path, fields = "/v1/chat/completions", {"messages": _turns(text)}
-        return self._ask(text, path, fields, token, asks=bool(text.prompt or text.images))
+        return self._ask(text, path, fields, body, token, asks=bool(text.prompt or text.images))
 
-    def _ask(self, head: _Common, path: str, fields: dict[str, Any], token: str, *, asks: bool) -> Ask:
+    def _ask(self, head: _Common, path: str, fields: dict[str, Any], body: bytes, token: str, *, asks: bool) -> Ask:
         tongue = Written(self._kind, head.model or "", token, self._clock)
         _check_keep_alive(head.keep_alive)
         if not asks and head.keep_alive in (0, "0", "0s"):
@@ -120,12 +120,14 @@ class Chat:
         options, extras, dropped = read_options(head.options or {})
         dropped += [name for name in ("truncate", "shift") if getattr(head, name)]
         dropped += ["keep_alive"] if head.keep_alive is not None else []
-        if head.think is not None:
-            extras["think"] = _thought(head.think)
+        dropped += unknown(type(head), body)
+        form = _format(head.format)
         if path == "/v1/chat/completions":
-            fields |= given(
-                response_format=_format(head.format), logprobs=head.logprobs, top_logprobs=head.top_logprobs
-            )
+            extras |= given(think=_thought(head.think))
+            fields |= given(response_format=form, logprobs=head.logprobs, top_logprobs=head.top_logprobs)
+        else:  # without a template nothing tells the model to think
+            extras |= given(format=form)
+            dropped += [name for name in ("think", "logprobs") if getattr(head, name)]
         fields |= {"stream": head.stream is not False, **options}
         return Ask(path, head.model, fields, tongue, extras, tuple(dropped), None if asks else tongue.loaded())
 
@@ -148,6 +150,7 @@ class Embed:
         texts = head.prompt if self._is_old else head.input
         _check_keep_alive(head.keep_alive)
         dropped = sorted(name for name in head.options or {} if _NAME.match(name))
+        dropped += unknown(_Embed, body)
         dropped += ["truncate"] if head.truncate else []
         dropped += ["keep_alive"] if head.keep_alive is not None else []
         fields = {"input": texts or "", "encoding_format": "float", **given(dimensions=head.dimensions)}
@@ -282,7 +285,7 @@ def _format(raw: msgspec.Raw) -> dict[str, Any] | None:
     raise bad_request("'format' must be \"json\" or a JSON schema.", param="format", code="invalid_type")
 
 
-def _thought(think: bool | str) -> bool | str:
+def _thought(think: bool | str | None) -> bool | str | None:
     if isinstance(think, str) and think not in LEVELS:
         wanted = "true, false, " + ", ".join(f'"{level}"' for level in LEVELS)
         raise bad_request(f"'think' must be one of {wanted}.", param="think")

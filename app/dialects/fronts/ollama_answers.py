@@ -45,7 +45,7 @@ class Refusing:
         """One object with one string; clients look for Ollama's own words in it."""
         text = problem.message
         if problem.code == "model_not_found":
-            text = f"model '{self._name}' not found: {text}"
+            text = f"model '{self._name[:256]}' not found: {text}"
         elif problem.code == "missing_field" and problem.param == "model":
             text = "model is required"
         return msgspec.json.encode({"error": text})
@@ -127,7 +127,7 @@ class Written(Refusing):
         self._finish = piece.finish or self._finish
         for call in piece.calls:
             kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": ""})
-            kept["name"] += call.name
+            kept["name"] = kept["name"] or call.name  # some engines repeat it with every part
             kept["arguments"] += call.arguments
 
     def _whole_calls(self) -> list[dict[str, Any]]:

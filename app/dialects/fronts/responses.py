@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given
+from app.dialects.fronts.front import Ask, decoded, given, unknown
 from app.dialects.fronts.responses_answers import Response
 from app.errors import Problem, bad_request
 
@@ -64,6 +64,7 @@ class _Request(msgspec.Struct, frozen=True):
     input: str | list[dict[str, Any]] | None = None
     instructions: str | None = None
     stream: bool | None = None
+    stream_options: Any = None  # it only asks for padding
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -122,7 +123,8 @@ class Responses:
         )
         tongue = Response(asked.model or "", token, self._clock, _echo(asked))
         extras = given(think=_think(asked))
-        return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, tuple(_dropped(asked)))
+        dropped = (*_dropped(asked), *unknown(_Request, body))
+        return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
 
 
 def _dropped(asked: _Request) -> list[str]:
