@@ -5,6 +5,7 @@ Only what is listed here goes to an engine: texts, and no template, no options o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import msgspec
 from app.dialects.fronts.front import decoded
 from app.errors import bad_request
 
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")  # fit for a header
 _REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs")
 _SWITCHES: Final = ("enable_thinking", "thinking", "reasoning_effort")
 _PASSED: Final = (
@@ -121,7 +123,7 @@ def read(operation: str, body: bytes) -> Task:
         _check_tokenizing(asked)
     listed = _LISTED[operation]
     fields = {name: value for name, value in members.items() if name in listed}
-    dropped = tuple(name for name in members if name not in listed and name != "model" and name.isidentifier())
+    dropped = tuple(name for name in members if name not in listed and name != "model" and _NAME.match(name))
     return Task(operation, fields, asked, dropped)
 
 
