@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from urllib.parse import quote
 
 import structlog
 
@@ -35,7 +34,6 @@ class Job:
         self._is_sent = False
         self._series: Children | None = None
         self._backend = ""
-        self._model = printable(plan.resolved.name)
         self._attempts = 0
         line, limits = request.line, request.table.limits
         self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
@@ -46,7 +44,7 @@ class Job:
             self._series.in_flight.dec()
         self._backend = backend
         self._attempts += 1
-        self._request.line.served_by(self._model, printable(backend), self._attempts)
+        self._request.line.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
@@ -151,11 +149,6 @@ class Job:
             input_tokens=cost.input_tokens,
             output_tokens=cost.output_tokens,
         )
-
-
-def printable(name: str) -> str:
-    """A name as a header can carry it: nearly always itself."""
-    return name if name.isascii() and name.isprintable() else quote(name)
 
 
 def situation(backend: Backend, serving: str = "working") -> str:

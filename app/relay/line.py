@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -55,8 +57,7 @@ class Line:
 
     def served_by(self, model: str, backend: str, attempts: int) -> None:
         """What the answer's headers will say of who gives it; the last call counts."""
-        lines = f"x-modelport-model: {model}\r\nx-modelport-backend: {backend}\r\nx-modelport-attempts: {attempts}\r\n"
-        self._marks = lines.encode("ascii")
+        self._marks = _marks(model, backend, attempts)
 
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
         """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
@@ -159,3 +160,11 @@ class Line:
     def drained(self) -> None:
         if self._on_resume is not None:
             self._on_resume()
+
+
+@lru_cache(maxsize=1024)
+def _marks(model: str, backend: str, attempts: int) -> bytes:
+    """The header lines; the same for nearly every request."""
+    model, backend = (name if name.isascii() and name.isprintable() else quote(name) for name in (model, backend))
+    lines = (f"x-modelport-model: {model}", f"x-modelport-backend: {backend}", f"x-modelport-attempts: {attempts}", "")
+    return "\r\n".join(lines).encode("ascii")
