@@ -80,4 +80,9 @@ def _transcribed(fields: wire.Json, model: str) -> tuple[int, str, bytes]:
         return 200, "text/event-stream; charset=utf-8", b"".join(events) + wire.DONE
     if fields.get("response_format") == "text":
         return 200, "text/plain; charset=utf-8", SAID.encode()
+    if fields.get("prompt") == "chat":  # an answer to another question
+        return 200, _JSON, wire.dumps({"choices": []})
+    if fields.get("prompt") == "count":  # as OpenAI's newer models do
+        used = {"type": "tokens", "input_tokens": 14, "output_tokens": 5, "total_tokens": 19}
+        return 200, _JSON, wire.dumps({"text": SAID, "usage": used})
     return 200, _JSON, wire.dumps({"text": SAID, "usage": {"type": "duration", "seconds": 2}})

@@ -253,6 +253,23 @@ async def test_a_transcription_may_be_plain_text(rig: Rig) -> None:
     assert (reply.headers["content-type"], reply.body.decode()) == ("text/plain; charset=utf-8", fake_tasks.SAID)
 
 
+async def test_tokens_of_a_transcription_are_counted(rig: Rig) -> None:
+    await transcribe(rig, ("model", "public"), ("prompt", "count"))
+
+    labels = {"gen_ai_operation_name": "transcription", "gen_ai_request_model": "public"}
+    assert rig.sample("gen_ai_client_token_usage_sum", gen_ai_token_type="input", **labels) == 14
+    assert rig.sample("gen_ai_client_token_usage_sum", gen_ai_token_type="output", **labels) == 5
+
+
+@pytest.mark.parametrize("scenario", ["empty_200", "html_200", "json_not_object", "ok"])
+async def test_what_is_no_transcription_is_no_answer(rig: Rig, engine: FakeEngine, scenario: str) -> None:
+    engine.script(scenario)
+
+    reply = await transcribe(rig, ("model", "public"), ("prompt", "chat"))
+
+    assert (reply.status, reply.error["code"]) == (502, "engine_broken_answer")
+
+
 async def test_a_transcription_may_stream(rig: Rig) -> None:
     reply = await transcribe(rig, ("model", "public"), ("stream", "true"))
 

@@ -44,8 +44,7 @@ def tokens(usage: Any) -> Tokens | None:
     """A `usage` of any shape; it is for counting only, so one that cannot be read counts as none."""
     if not isinstance(usage, dict):
         return None
-    names = ("input_tokens", "output_tokens") if "input_tokens" in usage else ("prompt_tokens", "completion_tokens")
-    counts = [usage.get(name) for name in names]
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
     return Tokens(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
 
 

@@ -22,16 +22,9 @@ class _Answer(msgspec.Struct, frozen=True):
     timings: Timings | None = None
     error: Any = None
     model: str | None = None
-    text: str | None = None
 
 
-_TEXTS = {kind: f"{kind}; charset=utf-8" for kind in ("text/plain", "text/vtt", "application/x-subrip", "text/srt")}
 _answers = msgspec.json.Decoder(_Answer)
-
-
-def text_type(content_type: str) -> str | None:
-    """The type of a transcription that is no JSON (`response_format`: text, srt, vtt), as clients are told it."""
-    return _TEXTS.get(content_type.partition(";")[0].strip().lower())
 
 
 def settle(engine: str, operation: str, name: str, body: bytes) -> tuple[bytes, Settlement]:
@@ -46,7 +39,7 @@ def settle(engine: str, operation: str, name: str, body: bytes) -> tuple[bytes, 
         raise Broken(engine, f"it sent {what}") from exc
     if answer.error is not None:
         raise EngineFailed(engine, one_line(answer.error))
-    if {"embeddings": answer.data, "transcription": answer.text}.get(operation, answer.choices) is None:
+    if (answer.data if operation == "embeddings" else answer.choices) is None:
         raise Broken(engine, "it sent JSON that is not an answer to this request")
     rename = renaming(body, answer.model, name) if answer.model is not None else None
     finish = next((c.finish_reason for c in answer.choices or () if c.finish_reason), None)

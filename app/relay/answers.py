@@ -15,7 +15,7 @@ from app.relay.line import Line
 from app.relay.request import Request
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Answer
+from backends.exchange import Answer, Timings
 
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
@@ -150,15 +150,14 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(request: Request, exchange: Answer, operation: str, name: str, body: bytes) -> Settlement:
+def relay_whole(
+    request: Request, engine: str, operation: str, name: str, body: bytes, timings: Timings | None = None
+) -> Settlement:
     """Check an answer in one piece, and pass it on."""
-    tongue, kind, engine = request.tongue, JSON, exchange.endpoint.engine
-    if operation == "transcription" and (said := whole.text_type(exchange.headers.get("content-type", ""))):
-        request.line.answer(200, {"content-type": said, **request.base}, body)
-        return Settlement()
+    tongue, kind = request.tongue, JSON
     answer, cost = whole.settle(engine, operation, name, body)
     if tongue is not None:
         with _spoken(engine):
-            answer, kind = tongue.whole(answer, cost, exchange.timings), tongue.whole_type
+            answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type
     request.line.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

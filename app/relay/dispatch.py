@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
-from app.dialects import tasks
+from app.dialects import tasks, words
 from app.dialects.fronts.extras import taken
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
@@ -147,13 +147,20 @@ class Dispatcher:
                 raise error
             limits = self._link.table.limits
             answer = spoken.answer(exchange, limits.max_event_bytes)
-            if job.stream is not None:
+            if plan.form is not None and job.stream is None:
+                kind, said, cost = words.settle(
+                    endpoint.engine,
+                    exchange.headers.get("content-type", ""),
+                    await answer.read(limits.max_answer_bytes),
+                )
+                request.answer(200, said, kind)
+            elif job.stream is not None:
                 cost = await job.stream.relay(answer, plan.name, hides_usage=hides)
             else:
                 limit = limits.max_answer_bytes
                 whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
                 request.base.update(answer.notes)
-                cost = relay_whole(request, answer, plan.operation.name, plan.name, whole)
+                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole, answer.timings)
             self._learn(answer, target, job)
             return cost
         finally:
