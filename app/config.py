@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from app import references
 from app.complaints import complaints, kinds
+from app.dialects.thinking import Reasoning
 from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
 from app.settings import Port, Relays, ServeOptions, Settings
@@ -108,6 +109,9 @@ class ModelConfig(_Section):
     targets: tuple[TargetConfig, ...] | None = Field(None, min_length=1, description="Several backends that serve it.")
     aliases: tuple[Name, ...] = Field((), description="More names for it.")
     fallbacks: tuple[Name, ...] = Field((), description="Public names tried in order when no target takes the request.")
+    reasoning: Reasoning = Field(
+        "keep", description="`split`: a text that begins with `<think>…</think>` becomes thinking and text."
+    )
 
     def all_targets(self) -> tuple[TargetConfig, ...]:
         """The targets, in whichever form they were written."""

@@ -39,7 +39,8 @@ def _named(table: Table, name: str) -> Resolved | None:
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            return Resolved(name, f"{wildcard.prefix}*", Model(name=name, targets=(target,)))
+            found = Model(name=name, targets=(target,), reasoning=wildcard.reasoning)
+            return Resolved(name, f"{wildcard.prefix}*", found)
     return None
 
 

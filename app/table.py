@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from app.dialects.thinking import Reasoning
 from backends.base import Endpoint, ModelFacts, State
 
 
@@ -18,13 +19,15 @@ class Target(msgspec.Struct, frozen=True):
 class Model(msgspec.Struct, frozen=True):
     """A public name. `fallbacks` are public names, tried in order when no target takes the request.
 
-    `parent`: of an adapter, the name of the model that it belongs to.
+    `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what becomes of tags of thinking in
+    its texts.
     """
 
     name: str
     targets: tuple[Target, ...]
     fallbacks: tuple[str, ...] = ()
     parent: str | None = None
+    reasoning: Reasoning = "keep"
 
 
 class Wildcard(msgspec.Struct, frozen=True):
@@ -32,6 +35,7 @@ class Wildcard(msgspec.Struct, frozen=True):
 
     prefix: str
     backend: str
+    reasoning: Reasoning = "keep"
 
 
 class Backend(msgspec.Struct, frozen=True):

@@ -34,12 +34,13 @@ from tests import fake_wire as wire
 from tests.fake_answers import ANSWERS
 from tests.fake_peer import Peer, Record
 from tests.fake_scenario import End, Scenario, Stage
+from tests.fake_shapes import SCENARIOS as SHAPES
 from tests.fake_streams import STREAMS
 from tests.fake_tools import TOOLS
 
 __all__ = ["SCENARIOS", "End", "FakeEngine", "Record", "Scenario", "Stage"]
 
-SCENARIOS: dict[str, Scenario] = ANSWERS | STREAMS
+SCENARIOS: dict[str, Scenario] = ANSWERS | STREAMS | SHAPES
 PREFIX = "fault:"
 _POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 _OPEN = ("/health", "/fake/requests")

@@ -8,6 +8,7 @@ from app.dialects.fronts.front import Tongue
 from app.dialects.openai import DONE, Reader
 from backends.errors import Disconnected
 from tests import fake_wire as wire
+from tests.answers import terms
 
 CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
 TEXT = wire.Ask("completions", "fake", stream=True, max_tokens=4)
@@ -65,7 +66,7 @@ STREAMS: dict[str, bytes] = {
 
 def told(tongue: Tongue, pieces: list[bytes]) -> bytes:
     """What the client gets of an engine's stream that comes in these pieces."""
-    reader = Reader("engine", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     out = b"".join(tongue.events(reader.feed(piece)) for piece in pieces)
     assert reader.error is None
     reader.end()
@@ -94,7 +95,7 @@ def whole(name: str) -> bytes:
 
 def unfinished(tongue: Tongue) -> bytes:
     """What the client has got of a stream that broke, before it is told so."""
-    reader = Reader("engine", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     out = tongue.events(reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3]))))
     try:
         reader.end()

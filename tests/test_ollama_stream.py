@@ -12,6 +12,7 @@ from backends.errors import BackendError, Broken, Disconnected, EngineFailed, Re
 from backends.ollama_answer import Head
 from backends.ollama_request import Translated
 from backends.ollama_stream import Stream
+from tests.answers import terms
 from tests.transcripts import transcripts
 
 STREAMS = {
@@ -228,7 +229,7 @@ V1_STREAMS = {
 
 def read(*pieces: bytes) -> tuple[bytes, Any, str | None]:
     """What the relay passes on, what it counts, and what ended it."""
-    reader = Reader("ollama", name="mine", hides_usage=False, max_event_bytes=1 << 20)
+    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     events = b"".join(reader.feed(piece) for piece in pieces)
     try:
         return events + reader.end(), reader.settle(), None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.dialects.openai import DONE, Reader, Settlement
 from backends.errors import Broken, Disconnected, EngineFailed
 from tests import fake_wire as wire
+from tests.answers import terms
 
 LIMIT = 1 << 20
 CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
@@ -51,13 +52,14 @@ STREAMS |= {f"{name} crlf": STREAMS[name].replace(b"\n", b"\r\n") for name in ("
 STREAMS["vllm cr"] = STREAMS["vllm"].replace(b"\n", b"\r")
 
 
-def reader(name: str = "mine", *, hides_usage: bool = True, limit: int = LIMIT) -> Reader:
-    return Reader("engine", name=name, hides_usage=hides_usage, max_event_bytes=limit)
+def reader(name: str = "mine", *, hides_usage: bool = True, limit: int = LIMIT, operation: str = "chat") -> Reader:
+    return Reader(terms(name, operation=operation), hides_usage=hides_usage, max_event_bytes=limit)
 
 
 def run(pieces: list[bytes], **options: Any) -> tuple[bytes, str, Settlement, bool]:
     """What the client gets, how it ended, what it cost, and whether a token was seen."""
-    stream = reader(**options)
+    is_completion = b'"object":"text_completion"' in b"".join(pieces)
+    stream = reader(**options, operation="text_completion" if is_completion else "chat")
     out, ending = b"".join(stream.feed(piece) for piece in pieces), "done"
     if stream.error is not None:
         ending = f"{type(stream.error).__name__}: {stream.error}"
@@ -107,7 +109,7 @@ def test_random_pieces_change_nothing(name: str, sizes: list[int], hides_usage: 
 
 
 def test_what_needs_no_edit_passes_byte_for_byte() -> None:
-    for name in ("vllm", "llama.cpp", "usage everywhere", "event fields", "no space", "vllm crlf"):
+    for name in ("vllm", "llama.cpp", "usage everywhere", "event fields"):
         out, ending, _, _ = run([STREAMS[name]], name="fake")
 
         assert ending == "done"
@@ -195,11 +197,13 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spelled", SPELLINGS)
 def test_a_name_is_found_however_the_engine_spells_its_json(spelled: bytes) -> None:
-    events_of = [b'data: {"choices":[{"delta":{"content":"a"}}],%b}\n\n' % spelled] * 3
+    choice = b'{"index":0,"delta":{"role":"assistant","content":"a"},"finish_reason":null}'
+    head = b'"id":"x","object":"chat.completion.chunk","created":1'
+    events_of = [b'data: {"choices":[%b],%b,%b}\n\n' % (choice, head, spelled)] * 3
 
-    out = run([*events_of, DONE], name="mine")[0]
+    out = run(events_of, name="mine")[0]
 
-    assert [e["model"] for e in events(out)[:-1]] == ["mine"] * 3
+    assert [e["model"] for e in events(out)] == ["mine"] * 3
 
 
 def test_text_that_looks_like_the_model_field_is_left_alone() -> None:
@@ -240,6 +244,22 @@ def test_what_is_no_chunk_of_an_answer_ends_the_stream_until_the_first_token(bad
     assert isinstance(stream.error, Broken)
 
 
+def test_an_error_among_events_without_blank_lines_ends_the_stream_too() -> None:
+    first, second, third, *_ = map(wire.sse, wire.pieces(CHAT))
+    stream = reader("fake")
+
+    out = stream.feed(first[:-1] + second[:-1] + wire.error_event("out of memory") + third)
+
+    assert out == first + second
+    assert isinstance(stream.error, EngineFailed)
+
+
+def test_a_byte_order_mark_hides_no_event() -> None:
+    for bom in (b"\xef\xbb\xbf", b""):
+        for data in (STREAMS["vllm"], STREAMS["vllm crlf"]):
+            assert run([bom + data])[0] == run([STREAMS["vllm"]])[0]
+
+
 def test_nothing_behind_the_end_mark_is_seen() -> None:
     stream = reader("fake")
     whole = STREAMS["vllm"]
@@ -261,7 +281,21 @@ def test_a_finished_answer_gets_the_end_mark_that_it_lacks(rest: bytes) -> None:
 
 @pytest.mark.parametrize("rest", [b"data: [DONE]", b"data:[DONE]", b"data: [DONE]\n", b"data: [DONE]\r\n"])
 def test_an_end_mark_that_lacks_its_blank_line_is_one(rest: bytes) -> None:
-    assert run([stream(*wire.pieces(CHAT)[:3], end=rest)])[1] == "done"
+    out, ending, _, _ = run([stream(*wire.pieces(CHAT), end=rest)])
+
+    assert ending == "done"
+    assert out.endswith(DONE)
+    assert out.count(b"[DONE]") == 1
+
+
+@pytest.mark.parametrize("end", [DONE, b"data: [DONE]", b"", DONE.replace(b"\n", b"\r\n")])
+def test_an_end_mark_without_a_reason_for_the_end_is_none(end: bytes) -> None:
+    """Who reads text only could not tell it from a whole answer."""
+    for pieces in ([stream(*wire.pieces(CHAT)[:3], end=end)], [stream(*wire.pieces(CHAT)[:3], end=b""), end]):
+        out, ending, _, _ = run(pieces)
+
+        assert "ended before the answer was finished" in ending
+        assert b"[DONE]" not in out
 
 
 def test_an_unfinished_answer_is_not_made_to_look_finished() -> None:
@@ -280,7 +314,7 @@ def test_comments_wait_for_the_first_event_and_are_passed_on_after_it() -> None:
 
 def test_an_event_beyond_the_limit_ends_the_stream() -> None:
     stream = reader("fake", limit=1000)
-    good = wire.sse(wire.piece(CHAT, "a"))
+    good = wire.sse(wire.piece(CHAT, "a", role=True))
 
     assert stream.feed(good) == good
     assert stream.feed(b"data: " + b"x" * 600) == b""
@@ -290,7 +324,8 @@ def test_an_event_beyond_the_limit_ends_the_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    "delta", [{"content": "a"}, {"reasoning": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{}]}]
+    "delta",
+    [{"content": "a"}, {"reasoning": "a"}, {"reasoning_content": "a"}, {"tool_calls": [{"function": {"name": "f"}}]}],
 )
 def test_the_first_token_is_the_first_text_thought_or_call(delta: dict[str, object]) -> None:
     stream = reader()
@@ -329,7 +364,7 @@ def test_an_event_nested_without_end_is_no_answer() -> None:
 
 @pytest.mark.parametrize(("asked", "ended", "is_finished"), [(1, [0], True), (2, [0], False), (2, [1, 0], True)])
 def test_an_answer_is_finished_when_each_choice_is(asked: int, ended: list[int], is_finished: bool) -> None:
-    stream = Reader("engine", name="m", hides_usage=False, max_event_bytes=LIMIT, choices=asked)
+    stream = Reader(terms("m"), hides_usage=False, max_event_bytes=LIMIT, choices=asked)
     for index in ended:
         stream.feed(wire.sse({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}))
 

@@ -10,6 +10,7 @@ import pytest
 
 from app.channel import Publish, frame, from_supervisor
 from app.config import Config, loads
+from app.routing import resolve
 from app.supervisor.publish import build
 from app.table import Backend, Key, Limits, Table, Target, Wildcard
 from backends.base import State
@@ -33,9 +34,9 @@ models:
       - {{backend: ollama, model: "big:q4"}}
     aliases: [large]
   whatever: {{backend: cloud, fallbacks: [large]}}
-  qwen: {{backend: ollama}}
+  qwen: {{backend: ollama, reasoning: split}}
   "*": {{backend: ollama}}
-  "ollama/*": {{backend: ollama}}
+  "ollama/*": {{backend: ollama, reasoning: split_opened}}
 keys:
   - {{name: office, sha256: {DIGEST}, models: [tiny, "ollama/*"], expires: 2027-01-01}}
 default_model: tiny
@@ -63,6 +64,28 @@ def test_public_names_carry_their_targets_and_fallbacks() -> None:
     assert models["big"].targets == (Target("cloud", "vendor/big", 9), Target("ollama", "big:q4", 1))
 
 
+def test_what_becomes_of_thinking_is_told_of_every_name() -> None:
+    ollama = backend("ollama", "ollama", None)
+    made = build(config(), {"ollama": msgspec.structs.replace(ollama, is_strict=False)}, 7)
+    found = {name: resolve(made, name) for name in ("big", "qwen", "other", "ollama/other")}
+
+    assert {name: each and each.model.reasoning for name, each in found.items()} == {
+        "big": "keep",
+        "qwen": "split",
+        "other": "keep",
+        "ollama/other": "split_opened",
+    }
+
+
+def test_an_adapter_thinks_as_its_model_does() -> None:
+    text = (
+        "backends: {gpu: {kind: vllm, model: /m, adapters: {law: /l}}}\nmodels: {a: {backend: gpu, reasoning: split}}"
+    )
+    gpu = Backend("gpu", "vllm", State.READY, adapters={"law": None})
+
+    assert build(loads(text, {}, source="t"), {"gpu": gpu}, 1).models["law"].reasoning == "split"
+
+
 def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
     made = table()
 
@@ -84,7 +107,7 @@ def test_a_relay_is_told_whether_other_machines_reach_it() -> None:
 
 
 def test_wildcards_come_longest_first() -> None:
-    assert table().wildcards == (Wildcard("ollama/", "ollama"), Wildcard("", "ollama"))
+    assert table().wildcards == (Wildcard("ollama/", "ollama", "split_opened"), Wildcard("", "ollama"))
 
 
 def test_keys_carry_their_digest_role_and_end() -> None:

@@ -1,35 +1,31 @@
-"""OpenAI's answers as engines send them: what a stream says in passing, and what is mended. Pure, synchronous.
+"""OpenAI's streams as engines send them: what they say in passing, what is mended, what ends them. Pure, synchronous.
 
 Every edit made here is listed in docs/wire.md.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from app.dialects import sse
+from app.dialects.mend import Mender, Terms, failure
 from app.dialects.reason import one_line
+from app.dialects.stencil import Probabilities, Stencil, cut
 from backends.errors import Broken, Disconnected, EngineFailed, Taken
 
 DONE = b"data: [DONE]\n\n"
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
-# Only an event that holds one of these is decoded once the first token has been seen: substring searches cost
-# 1 µs, decoding costs 3. Inside a JSON string the quotes would be escaped, so text cannot imitate them.
-_MARKS = (
-    b'"usage"',
-    b'"error"',
-    b"[DONE]",
-    b'"timings"',
-    b'"finish_reason":"',
-    b'"finish_reason": "',
-    b"data:\n",
-    b"data: \n",
-    b"\r",  # other line ends than LF are rare: no searches of their own
-)
+# Kinds of event that are known at a time: one for each choice, or for text, thinking and the calls of tools.
+MAX_STENCILS = 4
+# Learning a kind costs as much as three events; a stream in which none comes twice is not learnt from for ever.
+MAX_CUTS = 8
+_DONE: Final = object()
+_NO_JSON: Final = object()
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
@@ -56,19 +52,12 @@ class Timings(msgspec.Struct, frozen=True):
     predicted_n: int = 0
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    index: Any = 0
-    finish_reason: str | None = None
-    delta: dict[str, Any] | None = None
-    text: str | None = None
-
-
-class _Chunk(msgspec.Struct, frozen=True):
-    choices: list[_Choice] | None = None
-    usage: Any = None
-    timings: Timings | None = None
-    error: Any = None
-    model: str | None = None
+def timings(value: Any) -> Timings | None:
+    """`timings` of any shape, for counting only as well."""
+    try:
+        return msgspec.convert(value, Timings) if value else None
+    except msgspec.ValidationError:
+        return None
 
 
 class Settlement(msgspec.Struct, frozen=True):
@@ -80,27 +69,26 @@ class Settlement(msgspec.Struct, frozen=True):
     is_counted: bool = False
 
 
-_chunks = msgspec.json.Decoder(_Chunk)
-
-
 class Reader:
     """One stream. `feed` takes bytes as they come and gives whole events."""
 
-    def __init__(self, engine: str, *, name: str, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
+    def __init__(self, terms: Terms, *, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
         self.has_event = False
         self.has_token = False
         self.is_done = False
         self.error: Taken | None = None
-        self.engine = engine
-        self._name = name
+        self.engine = terms.engine
+        self._name = terms.name
+        self._mender = Mender(terms)
+        self._stencils: list[Stencil | Probabilities] = []  # the latest first
+        self._cuts_left = MAX_CUTS
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)
+        self._is_at_start = True
         self._rename: tuple[bytes, bytes] | None = None
         self._renamed: str | None = None  # the engine's name that `_rename` is for
         self._finish: str | None = None
         self._choices = choices  # as many as were asked for
-        self._begun: set[str] = set()
-        self._finished: set[str] = set()
         self._usage: Tokens | None = None
         self._timings: Timings | None = None
         self._events = 0
@@ -116,32 +104,37 @@ class Reader:
             return b""
         if not whole:
             return b""
-        if self.has_token and not any(mark in whole for mark in _MARKS):
-            self._events += whole.startswith(b"data:") + whole.count(b"\ndata:")
-            return whole.replace(*self._rename) if self._rename else whole
-        kept: list[bytes] = []
-        for event in sse.split(whole):
-            try:
-                kept.append(self._event(event))
-            except Taken as exc:
-                self.error = exc  # what came whole before it still goes out
-                break
-        return b"".join(kept)
+        for stencil in self._stencils:
+            filled = stencil.fill(whole)
+            if filled is not None:
+                self._events += filled[0]
+                self._cuts_left = MAX_CUTS
+                return filled[1]
+        return self._each(sse.split(whole))
 
     def end(self) -> bytes:
-        """The stream's bytes are over: the end mark it lacked, or Disconnected when it was not finished."""
+        """The stream's bytes are over: what is whole of the rest, and the end mark. Raises Disconnected when the answer
+        was not finished.
+        """
         if self.is_done:
             return b""
-        rest = sse.data(self._framer.rest())
-        if not self.is_finished and (rest is None or rest.strip() != b"[DONE]"):
-            raise Disconnected(self.engine, "its stream ended before the answer was finished")
+        rest = self._framer.rest()
+        # An event that lacks its blank line is one when its data is whole.
+        is_complete = _is_complete(sse.data_lines(rest) or [rest])
+        events = self._each([rest.rstrip(b"\r\n") + b"\n\n"]) if is_complete else b""
+        if self.error is not None:
+            raise self.error
+        if events.endswith(DONE):
+            return events
+        if not self.is_finished:
+            raise self._unfinished()
         self.is_done = True
-        return DONE
+        return events + DONE
 
     @property
     def is_finished(self) -> bool:
         """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
-        return len(self._finished) >= self._choices and self._begun <= self._finished
+        return self._mender.finished >= self._choices and not self._mender.is_open
 
     def settle(self) -> Settlement:
         """What has been seen so far; may be asked at any time."""
@@ -155,48 +148,140 @@ class Reader:
         known = usage.prompt_tokens if usage is not None else 0
         return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
 
+    def _each(self, events: list[bytes]) -> bytes:
+        kept: list[bytes] = []
+        for event in events:
+            try:
+                kept.append(self._event(event))
+            except Taken as exc:
+                self.error = exc  # what came whole before it still goes out
+            if self.error is not None:
+                break
+        return b"".join(kept)
+
     def _event(self, event: bytes) -> bytes:
         if self.is_done:
             return b""  # nothing behind the end mark is part of the answer
-        data = sse.data(event)
-        if data is None:
-            return event if self.has_event else b""  # a comment before the first event is ours to send (dispatch)
-        if data.strip() == b"[DONE]":
-            self.is_done = True
-            return DONE
-        if data.strip() in (b"", b"null"):
-            return b""  # llama.cpp begins the completion of several prompts with a null
-        try:
-            chunk = _chunks.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise Broken(self.engine, "it sent an event that is not a chunk of an answer") from exc
-        if chunk.error is not None:
-            raise EngineFailed(self.engine, one_line(chunk.error))
-        return self._chunk(chunk, event)
+        if self._is_at_start:
+            event, self._is_at_start = event.removeprefix(codecs.BOM_UTF8), False
+        for stencil in self._stencils:
+            filled = stencil.fill(event)
+            if filled is not None:
+                self._events += 1
+                return filled[1]
+        lines = sse.data_lines(event)
+        if not lines:
+            return self._without_data(event)
+        value = _decoded(b"\n".join(lines))
+        if value is not _NO_JSON:
+            return self._value(value, event, is_error=sse.name(event) == b"error")
+        if len(lines) > 1 and _is_complete(lines):  # no blank lines between the events
+            return self._each([b"data: " + line + b"\n\n" for line in lines])
+        if sse.name(event) == b"error":
+            raise EngineFailed(self.engine, one_line(b" ".join(lines).decode("utf-8", "replace")))
+        raise self._no_chunk()
 
-    def _chunk(self, chunk: _Chunk, event: bytes) -> bytes:
-        self.has_event = True
-        usage = tokens(chunk.usage)
-        self._usage = usage or self._usage
-        self._timings = chunk.timings or self._timings
-        has_text = is_last = False
-        for choice in chunk.choices or ():
-            self._begun.add(str(choice.index))
-            if choice.finish_reason is not None:
-                self._finish = choice.finish_reason
-                self._finished.add(str(choice.index))
-            is_last = is_last or choice.finish_reason is not None
-            if choice.text or (choice.delta and any(v for k, v in choice.delta.items() if k != "role")):
-                has_text = True
-        # Once there was a token, an event that says nothing else counts as one: `feed` does not look into it either.
-        is_plain = bool(chunk.choices) and not is_last
-        self.has_token = self.has_token or has_text
-        self._events += has_text or (self.has_token and is_plain)
-        if self._hides_usage and usage is not None and not chunk.choices:
+    def _without_data(self, event: bytes) -> bytes:
+        """A comment, or what is none: some write their error as bare JSON, or behind `error:`."""
+        text = event.strip()
+        is_error = text.startswith(b"error:")
+        if not is_error and not text.startswith(b"{"):
+            return sse.plain(event) if self.has_event else b""  # before the first event, comments are ours (dispatch)
+        value = _decoded(text.removeprefix(b"error:"))
+        if value is _NO_JSON:
+            raise self._no_chunk()
+        return self._value(value, b"data: " + msgspec.json.encode(value) + b"\n\n", is_error=is_error)
+
+    def _value(self, value: Any, event: bytes, *, is_error: bool) -> bytes:
+        if value is None or value is _DONE:
+            return self._mark(value)
+        if is_error and not isinstance(value, dict):
+            raise EngineFailed(self.engine, one_line(value))
+        if not isinstance(value, dict):
+            raise self._no_chunk()
+        if is_error and failure(value) is None:
+            raise EngineFailed(self.engine, one_line(value))
+        return self._chunk(value, event)
+
+    def _mark(self, value: object) -> bytes:
+        """The end mark; or nothing, which llama.cpp begins the completion of several prompts with."""
+        if value is None:
             return b""
-        if chunk.model and chunk.model != self._renamed:
-            self._renamed, self._rename = chunk.model, renaming(event, chunk.model, self._name)
+        if self.has_event and (self._mender.is_open or not self._mender.finished):
+            raise self._unfinished()
+        self.is_done = True
+        return DONE
+
+    def _chunk(self, chunk: dict[str, Any], given: bytes) -> bytes:
+        event = sse.plain(given)
+        model = chunk.get("model")
+        if model and isinstance(model, str) and model != self._renamed:
+            self._renamed, self._rename = model, renaming(event, model, self._name)
+        is_mended = self._mender.mend(chunk)
+        self.has_event = True
+        usage = tokens(chunk.get("usage"))
+        self._usage = usage or self._usage
+        self._timings = timings(chunk.get("timings")) or self._timings
+        choices = chunk["choices"]
+        has_text = any(_has_text(choice) for choice in choices)
+        ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
+        self._finish = ends[-1] if ends else self._finish
+        # Once there was a token, an event that says nothing else counts as one: a stencil does not look into it either.
+        self.has_token = self.has_token or has_text
+        is_plain = bool(choices) and not ends
+        self._events += has_text or self._mender.is_held or (self.has_token and is_plain)
+        if self._hides_usage and usage is not None and not choices:
+            return b""
+        if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
+            self._stencils = []  # the same bytes may now belong to another call
+        elif has_text and not ends and len(choices) == 1:
+            self._learn(given)
+        return self._written(chunk, event, is_mended=is_mended)
+
+    def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
+        if is_mended:
+            return b"data: " + msgspec.json.encode(chunk | {"model": self._name}) + b"\n\n"
         return event.replace(*self._rename) if self._rename else event
+
+    def _learn(self, event: bytes) -> None:
+        """Know the events that follow, as far as they are like this one."""
+        if self._cuts_left == 0 or not self._mender.is_settled:
+            return
+        self._cuts_left -= 1
+        stencil = cut(event, self._remade)
+        if stencil is not None:
+            self._stencils = [stencil, *self._stencils[: MAX_STENCILS - 1]]
+
+    def _remade(self, event: bytes) -> bytes:
+        chunk = _decoded(sse.data(event) or b"")
+        return self._written(chunk, sse.plain(event), is_mended=self._mender.mend(chunk))
+
+    def _no_chunk(self) -> Broken:
+        return Broken(self.engine, "it sent an event that is not a chunk of an answer")
+
+    def _unfinished(self) -> Disconnected:
+        return Disconnected(self.engine, "its stream ended before the answer was finished")
+
+
+def _decoded(data: bytes) -> Any:
+    """The JSON in an event's data, or one of the marks."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = data.strip()
+        return _DONE if text == b"[DONE]" else _NO_JSON if text else None
+
+
+def _is_complete(lines: list[bytes]) -> bool:
+    """Whether each of these is JSON or a mark by itself, and one is there."""
+    return any(line.strip() for line in lines) and all(_decoded(line) is not _NO_JSON for line in lines)
+
+
+def _has_text(choice: dict[str, Any]) -> bool:
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta") or {}
+    return any(value for name, value in delta.items() if name != "role")
 
 
 def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | None:

@@ -69,7 +69,36 @@ def split(whole: bytes) -> list[bytes]:
 
 def data(event: bytes) -> bytes | None:
     """The event's data, lines joined by a line feed; None when it has none (a comment, a bare `event:` line)."""
-    lines = [line[5:] for line in _LINE_END.split(event) if line.startswith(b"data:")]
-    if not lines:
-        return None
-    return b"\n".join(line.removeprefix(b" ") for line in lines)
+    lines = data_lines(event)
+    return b"\n".join(lines) if lines else None
+
+
+def data_lines(event: bytes) -> list[bytes]:
+    """The lines of the event's data."""
+    if _is_plain(event):
+        return [event[6:-2]]
+    return [line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")]
+
+
+def name(event: bytes) -> bytes:
+    """What the event is called; empty where nothing is said."""
+    if b"event:" not in event:
+        return b""
+    names = [line[6:].strip() for line in _LINE_END.split(event) if line.startswith(b"event:")]
+    return names[-1] if names else b""
+
+
+def plain(event: bytes) -> bytes:
+    """The event with LF as line ends and its data, which is JSON or a mark, on one line behind `data: `."""
+    if _is_plain(event):
+        return event
+    lines = [line for line in _LINE_END.split(event) if line]
+    others = [line for line in lines if not line.startswith(b"data:")]
+    if len(others) < len(lines):
+        others.append(b"data: " + b" ".join(data_lines(event)))
+    return b"\n".join(others) + b"\n\n"
+
+
+def _is_plain(event: bytes) -> bool:
+    """One line of data and nothing else."""
+    return event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event

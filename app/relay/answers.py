@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from app.dialects import openai, whole
 from app.dialects.fronts.front import Tongue
+from app.dialects.mend import Terms
 from app.dialects.openai import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
@@ -55,17 +56,16 @@ class Stream:
         """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
-    async def relay(self, exchange: Answer, name: str, *, hides_usage: bool) -> Settlement:
+    async def relay(self, exchange: Answer, terms: Terms, *, hides_usage: bool) -> Settlement:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "text/event-stream":
-            await self._explain(exchange)
+            await self._explain(exchange, terms)
             raise Broken(engine, "it did not answer with a stream of events")
         limit = self._limits.max_event_bytes
         reader = self._reader = Reader(
-            engine,
-            name=name,
+            terms,
             hides_usage=hides_usage and self._tongue is None,
             max_event_bytes=limit,
             choices=self._choices,
@@ -83,14 +83,14 @@ class Stream:
         except (Disconnected, TimedOut):
             if not reader.is_finished:
                 raise
-        tail = reader.end()
+        self._pass(reader.end(), reader)
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
         if self._tongue is not None:
             with _spoken(engine):
                 tail = self._tongue.end(reader.settle(), exchange.timings)
             self._open()
-        self._line.write(tail)
+            self._line.write(tail)
         self._line.finish()
         exchange.linger()
         return reader.settle()
@@ -134,11 +134,11 @@ class Stream:
         self._line.write(f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what))
         self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
 
-    async def _explain(self, exchange: Answer) -> None:
+    async def _explain(self, exchange: Answer, terms: Terms) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
-            whole.settle(exchange.endpoint.engine, "chat", "", body)
+            whole.settle(terms, body)
 
 
 @contextlib.contextmanager
@@ -150,14 +150,12 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(
-    request: Request, engine: str, operation: str, name: str, body: bytes, timings: Timings | None = None
-) -> Settlement:
+def relay_whole(request: Request, terms: Terms, body: bytes, timings: Timings | None = None) -> Settlement:
     """Check an answer in one piece, and pass it on."""
     tongue, kind = request.tongue, JSON
-    answer, cost = whole.settle(engine, operation, name, body)
+    answer, cost = whole.settle(terms, body)
     if tongue is not None:
-        with _spoken(engine):
+        with _spoken(terms.engine):
             answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type
     request.line.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

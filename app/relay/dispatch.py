@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from app.dialects import tasks, words
 from app.dialects.fronts.extras import taken
+from app.dialects.mend import Terms
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
 from app.dialects.task_llama_cpp import Stamp
@@ -147,20 +148,20 @@ class Dispatcher:
                 raise error
             limits = self._link.table.limits
             answer = spoken.answer(exchange, limits.max_event_bytes)
-            if plan.form is not None and job.stream is None:
-                kind, said, cost = words.settle(
-                    endpoint.engine,
-                    exchange.headers.get("content-type", ""),
-                    await answer.read(limits.max_answer_bytes),
-                )
+            token, now = f"{random.getrandbits(128):032x}", int(time.time())
+            reasoning = plan.resolved.model.reasoning
+            terms = Terms(endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
+            if job.stream is not None:
+                cost = await job.stream.relay(answer, terms, hides_usage=hides)
+            elif plan.form is not None:
+                said = await answer.read(limits.max_answer_bytes)
+                kind, said, cost = words.settle(endpoint.engine, exchange.headers.get("content-type", ""), said)
                 request.answer(200, said, kind)
-            elif job.stream is not None:
-                cost = await job.stream.relay(answer, plan.name, hides_usage=hides)
             else:
                 limit = limits.max_answer_bytes
-                whole = await (gather(answer, plan.name, plan.choices, limits) if gathers else answer.read(limit))
+                whole = await (gather(answer, terms, plan.choices, limits) if gathers else answer.read(limit))
                 request.base.update(answer.notes)
-                cost = relay_whole(request, endpoint.engine, plan.operation.name, plan.name, whole, answer.timings)
+                cost = relay_whole(request, terms, whole, answer.timings)
             self._learn(answer, target, job)
             return cost
         finally:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from app.dialects import sse
 from app.dialects.assemble import Assembler
+from app.dialects.mend import Terms
 from app.dialects.openai import Reader
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer
 
 
-async def gather(exchange: Answer, name: str, choices: int, limits: Limits) -> bytes:
-    """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is."""
+async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -> bytes:
+    """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is.
+
+    Thinking is not split: that is done to the whole.
+    """
     engine = exchange.endpoint.engine
     if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):
         return await exchange.read(limits.max_answer_bytes)
     limit = limits.max_event_bytes
-    reader = Reader(engine, name=name, hides_usage=False, max_event_bytes=limit, choices=choices)
+    terms = msgspec.structs.replace(terms, reasoning="keep")
+    reader = Reader(terms, hides_usage=False, max_event_bytes=limit, choices=choices)
     assembler = Assembler()
     size = 0
 
@@ -36,6 +43,7 @@ async def gather(exchange: Answer, name: str, choices: int, limits: Limits) -> b
     except (Disconnected, TimedOut):
         if not reader.is_finished:
             raise
-    reader.end()
+    for event in sse.split(reader.end()):
+        assembler.add(event)
     exchange.linger()
     return assembler.answer()

@@ -8,6 +8,7 @@ import time
 import msgspec
 
 from app.dialects import tasks
+from app.relay.history import with_both_names
 from app.relay.plan import Plan
 from app.table import Backend
 from backends import ollama_failures
@@ -85,7 +86,7 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
             raise tasks.unsupported(backend.name, plan.operation.name, backend.kind, plan.name)
         return SpokenTask(plan, backend.kind, body)
     if endpoint.dialect is Dialect.OPENAI:
-        return Spoken(plan.operation.path, body)
+        return Spoken(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
     facts = backend.facts.get(full_name(model))
     operation = plan.operation.name
     asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)

@@ -32,7 +32,7 @@ def build(
         limits = msgspec.structs.replace(limits, max_connections=max_connections)
     plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
     wildcards = [
-        Wildcard(name[:-1], target.backend)
+        Wildcard(name[:-1], target.backend, model.reasoning)
         for name, model in config.models.items()
         if name.endswith("*")
         for target in model.all_targets()
@@ -68,6 +68,7 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
             for backend in names
         ),
         fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
+        reasoning=model.reasoning,
     )
 
 
@@ -79,7 +80,9 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
-            found[name] = Model(name, tuple(Target(each, name) for each in targets), parent=_parent(entry, config))
+            parent = _parent(entry, config)
+            reasoning = config.models[parent].reasoning if parent in config.models else "keep"
+            found[name] = Model(name, tuple(Target(each, name) for each in targets), (), parent, reasoning)
     return found
 
 

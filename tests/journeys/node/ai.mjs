@@ -64,8 +64,7 @@ const journeys = {
 
   async reasoning() {
     const asked = { ...few, maxTokens: undefined, maxOutputTokens: undefined };
-    // Version 0.2 knows the older name only.
-    for (const engine of old ? ["fake/fault:thinking_old"] : ["fake/fault:thinking", "fake/fault:thinking_old"]) {
+    for (const engine of ["fake/fault:thinking", "fake/fault:thinking_old"]) {
       let thoughts = "";
       const stream = streamText({ ...asked, model: modelport(engine) });
       for await (const part of stream.fullStream) {

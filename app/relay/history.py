@@ -1,0 +1,51 @@
+"""What an assistant thought in earlier turns of a request, under both names: engines read one or the other. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.dialects.thinking import NAMES
+from app.relay import body as bodies
+
+_KEYS = tuple(f'"{name}"'.encode() for name in NAMES)
+
+
+class _Body(msgspec.Struct, frozen=True):
+    messages: list[msgspec.Raw] = []
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+
+
+_bodies = msgspec.json.Decoder(_Body)
+_messages = msgspec.json.Decoder(_Message)
+
+
+def with_both_names(body: bytes) -> bytes:
+    """A chat's body in which each message of an assistant that has its thinking under one name has it under the other
+    too. Everything else keeps its bytes; what is no list of messages is the engine's affair.
+    """
+    if not any(key in body for key in _KEYS):
+        return body
+    try:
+        given = [bytes(message) for message in _bodies.decode(body).messages]
+        made = [_with_both(message) for message in given]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    return body if made == given else bodies.edit(body, {"messages": b"[" + b",".join(made) + b"]"})
+
+
+def _with_both(message: bytes) -> bytes:
+    if not any(key in message for key in _KEYS):
+        return message
+    found = _messages.decode(message)
+    first, second = found.reasoning, found.reasoning_content
+    value = first or second
+    if found.role != "assistant" or not isinstance(value, str) or not value or (first and second):
+        return message
+    return bodies.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})
