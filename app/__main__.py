@@ -6,7 +6,23 @@ from collections.abc import Callable
 
 import typer
 
-from app.tools import adapters, add, check, init, keys, logs, models, plan, pull, reload, serve, status, steer, version
+from app.tools import (
+    adapters,
+    add,
+    check,
+    init,
+    keys,
+    logs,
+    models,
+    plan,
+    probe,
+    pull,
+    reload,
+    serve,
+    status,
+    steer,
+    version,
+)
 
 
 def cli() -> typer.Typer:
@@ -24,7 +40,7 @@ def cli() -> typer.Typer:
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
-    remote: list[Callable[..., None]] = [models.models, status.status, logs.logs, reload.reload, pull.pull]
+    remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]
     for verb in [*remote, steer.start, steer.stop, steer.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
     app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")

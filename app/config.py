@@ -20,7 +20,7 @@ from app.dialects.thinking import Reasoning
 from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
 from app.settings import Port, Relays, ServeOptions, Settings
-from app.table import Limits
+from app.table import TEMPLATE_KWARGS, Limits, Rules
 from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
 from backends.ollama_config import OllamaConfig
 
@@ -38,6 +38,7 @@ _DEFAULT = Limits()
 Size = Annotated[int, Field(ge=1024, le=1 << 40)]
 Wait = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
+Host = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/?#@]+)$")]
 
 
@@ -63,6 +64,9 @@ class ServerConfig(_Section):
     max_event_bytes: Size = Field(_DEFAULT.max_event_bytes, description="Largest single event of a stream.")
     max_connections: int = Field(
         _DEFAULT.max_connections, ge=1, le=1_000_000, description="Open client connections per relay."
+    )
+    max_choices: int = Field(
+        _DEFAULT.max_choices, ge=1, le=1_000_000, description="Most answers that one request may want (`n`, `best_of`)."
     )
     headers_s: Wait = Field(_DEFAULT.headers_s, description="Seconds for a client to send a request's headers.")
     body_s: Wait = Field(_DEFAULT.body_s, description="Seconds for a client to send a request's body.")
@@ -96,6 +100,26 @@ class TargetConfig(_Section):
     weight: int = Field(1, ge=1, le=1000, description="Its share of the requests, relative to the other targets.")
 
 
+class Sampling(_Section):
+    """How tokens are chosen, the same for every kind of engine."""
+
+    temperature: float | None = Field(None, ge=0, le=10, description="0: always the likeliest token.")
+    top_p: float | None = Field(None, gt=0, le=1, description="Only the likeliest tokens, up to this probability.")
+    top_k: int | None = Field(None, ge=-1, le=1_000_000, description="Only so many of the likeliest tokens.")
+    min_p: float | None = Field(None, ge=0, le=1, description="Only tokens at least so likely beside the likeliest.")
+    typical_p: float | None = Field(None, gt=0, le=1, description="Locally typical sampling; not for vLLM.")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens that have occurred.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens by how often they occurred.")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="Divides what has occurred; 1: nothing.")
+    seed: int | None = Field(None, ge=0, le=(1 << 32) - 1, description="Of the random numbers.")
+    stop: tuple[str, ...] | None = Field(None, min_length=1, max_length=16, description="Texts that end the answer.")
+    max_tokens: int | None = Field(None, ge=1, le=1 << 30, description="Tokens of the answer.")
+
+    def given(self) -> dict[str, Any]:
+        """Those that are set."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
 class ModelConfig(_Section):
     """A public name: either `backend` (and `model`), or several `targets`."""
 
@@ -112,6 +136,29 @@ class ModelConfig(_Section):
     reasoning: Reasoning = Field(
         "keep", description="`split`: a text that begins with `<think>…</think>` becomes thinking and text."
     )
+    normalize: Literal["strict", "lenient"] | None = Field(
+        None,
+        description="`lenient`: parameters that the engine would refuse are adjusted, and named to the client. "
+        "Default: lenient for engines of this machine, strict for remote ones.",
+    )
+    defaults: Sampling = Field(default_factory=Sampling, description="Sampling where the client says nothing.")
+    overrides: Sampling = Field(default_factory=Sampling, description="Sampling whatever the client says.")
+    chat_template_kwargs: tuple[Name, ...] = Field(
+        TEMPLATE_KWARGS, description="What clients may tell the chat template; everything else is refused."
+    )
+    allowed_media_domains: tuple[Host, ...] = Field(
+        (), description="Hosts that engines may fetch pictures and sounds from; default: none, only data URLs pass."
+    )
+
+    def rules(self) -> Rules:
+        """What is done to the parameters of its requests."""
+        return Rules(
+            normalize=self.normalize,
+            defaults=self.defaults.given(),
+            overrides=self.overrides.given(),
+            template_kwargs=self.chat_template_kwargs,
+            media_domains=tuple(host.lower() for host in self.allowed_media_domains),
+        )
 
     def all_targets(self) -> tuple[TargetConfig, ...]:
         """The targets, in whichever form they were written."""

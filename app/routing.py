@@ -39,7 +39,7 @@ def _named(table: Table, name: str) -> Resolved | None:
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            found = Model(name=name, targets=(target,), reasoning=wildcard.reasoning)
+            found = Model(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
             return Resolved(name, f"{wildcard.prefix}*", found)
     return None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from app.dialects.thinking import Reasoning
 from backends.base import Endpoint, ModelFacts, State
+from backends.ollama_names import full_name
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -14,6 +17,28 @@ class Target(msgspec.Struct, frozen=True):
     backend: str
     model: str
     weight: int = 1
+
+
+# What clients may tell a chat template: whether and how much it lets the model think.
+TEMPLATE_KWARGS = (
+    *("enable_thinking", "thinking", "thinking_budget", "thinking_mode", "reasoning_effort"),
+    *("preserve_thinking", "clear_thinking"),
+)
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What is done to the parameters of a public name's requests (app/dialects/parameters.py).
+
+    `normalize` is strict or lenient; None: as the kind of engine has it. `defaults` and `overrides` are sampling
+    parameters under their names in the configuration. `template_kwargs`: what of `chat_template_kwargs` is taken.
+    `media_domains`: hosts that engines may be sent to for pictures and sounds.
+    """
+
+    normalize: str | None = None
+    defaults: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
+    template_kwargs: tuple[str, ...] = TEMPLATE_KWARGS
+    media_domains: tuple[str, ...] = ()
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -28,6 +53,7 @@ class Model(msgspec.Struct, frozen=True):
     fallbacks: tuple[str, ...] = ()
     parent: str | None = None
     reasoning: Reasoning = "keep"
+    rules: Rules = Rules()
 
 
 class Wildcard(msgspec.Struct, frozen=True):
@@ -36,6 +62,7 @@ class Wildcard(msgspec.Struct, frozen=True):
     prefix: str
     backend: str
     reasoning: Reasoning = "keep"
+    rules: Rules = Rules()
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -46,7 +73,8 @@ class Backend(msgspec.Struct, frozen=True):
     not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
     name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
     to be admitted (`wanted`) although it serves.
-    `facts` are of the models of a daemon that has many.
+    `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
+    may be sent to for pictures and sounds. `version`: the engine's own, where it says.
     """
 
     name: str
@@ -61,6 +89,19 @@ class Backend(msgspec.Struct, frozen=True):
     adapters: dict[str, str | None] = {}
     is_limited: bool = False
     facts: dict[str, ModelFacts] = {}
+    media_domains: tuple[str, ...] = ()
+    version: str | None = None
+
+    def fact(self, model: str) -> ModelFacts | None:
+        """What is known of a model; None for nothing. Ollama's `m` is `m:latest`."""
+        facts = self.facts
+        return (facts.get(model) or facts.get("") or facts.get(full_name(model))) if facts else None
+
+    def fact_name(self, model: str) -> str:
+        """The name under which facts of this model are kept."""
+        if model in self.facts:
+            return model
+        return "" if self.kind == "llama_cpp" else full_name(model) if self.kind == "ollama" else model
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -80,6 +121,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_answer_bytes: int = 64 * 1024 * 1024
     max_event_bytes: int = 16 * 1024 * 1024
     max_connections: int = 2048
+    max_choices: int = 128
     headers_s: float = 10.0
     body_s: float = 30.0
     idle_s: float = 75.0

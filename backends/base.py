@@ -36,6 +36,11 @@ class Dialect(enum.StrEnum):
     OLLAMA = "ollama"  # the daemon's own API; translated by backends/ollama_request.py, _answer.py and _stream.py
 
 
+CAPABILITIES = ("chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs")
+# What is known of a capability: the engine or the configuration says so, a real request showed it, or it is not there.
+DECLARED, VERIFIED, FAILED = "declared", "verified", "failed"
+
+
 class ModelFacts(msgspec.Struct, frozen=True):
     """One model of a daemon that has many: what every request for it is sent with, and what is known of it.
 
@@ -43,6 +48,10 @@ class ModelFacts(msgspec.Struct, frozen=True):
     while it is not known. `keep_alive_s`: how long the daemon keeps it after a request; negative: for ever, None: as
     the daemon is set. `abilities` are the daemon's words ("completion", "tools", "thinking", …), None when it did not
     say. `memory_bytes`: while it is loaded, as far as the daemon says.
+
+    Of every engine: `context_length`, the tokens that prompt and answer may have together, as the engine reports it;
+    `capabilities` by the words of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known;
+    `quantization`, how its weights are packed.
     """
 
     num_ctx: int | None = None
@@ -50,6 +59,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     abilities: tuple[str, ...] | None = None
     is_loaded: bool = False
     memory_bytes: int = 0
+    context_length: int | None = None
+    capabilities: dict[str, str] = {}
+    quantization: str | None = None
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -129,8 +141,8 @@ class Probe:
 
     `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
     requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
-    when it has no such numbers. `facts`: of an engine with many models, by their full names. `warning`: what its
-    administrator should know.
+    when it has no such numbers. `facts`: of its models by their names (of Ollama's by the full ones); "" is any name.
+    `warning`: what its administrator should know. `version`: the engine's own, None when it did not say.
     """
 
     is_up: bool
@@ -140,6 +152,7 @@ class Probe:
     progress: tuple[float, ...] | None = None
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     warning: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,10 @@ class BackendConfig(BaseModel):
         """Requests that it has at the same time; None: as many as come."""
         return self.max_in_flight
 
+    def media_domains(self) -> tuple[str, ...]:
+        """Hosts that it may fetch pictures and sounds from."""
+        return ()
+
     def as_managed(self) -> ManagedConfig | None:
         """The same, where it is about a process that we run."""
         return None
@@ -220,12 +224,16 @@ class VllmConfig(AdaptableConfig):
     seed: int | None = Field(None, ge=0, description="Of the random numbers.")
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
     allowed_media_domains: tuple[str, ...] = Field(
-        (), description="Where images and sounds in requests may be fetched from; default: vLLM's, anywhere."
+        (), description="Hosts that pictures and sounds in requests may be fetched from; default: none."
     )
     enable_lora: bool = Field(
         False, description="Take adapters while it runs, also when none is configured; with `adapters` it is so anyway."
     )
     args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
+
+    def media_domains(self) -> tuple[str, ...]:
+        """Those of its setting."""
+        return tuple(host.lower() for host in self.allowed_media_domains)
 
     @property
     def takes_adapters(self) -> bool:

@@ -5,6 +5,8 @@ It accepts any model name, so names are checked before it is asked; only its key
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
 import re
 import signal
@@ -13,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.base import Endpoint, Launch, Probe, Usage, exit_in_words
+from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage, exit_in_words
 from backends.config import LlamaCppConfig
 from backends.control import Control
 from backends.errors import BackendError, EngineFailed
@@ -21,6 +23,7 @@ from backends.gguf import model_file
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
 from backends.remote import model_ids
+from backends.reported import of_llama_cpp
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
 COUNT_S: Final = 2.0  # its counters wait for the compute thread; worth no more than that
@@ -60,6 +63,7 @@ class LlamaCpp:
         self.name = name
         self._config = config
         self._control = Control(name)
+        self._facts: tuple[int, ModelFacts] | None = None  # of the start of that generation
 
     def __repr__(self) -> str:
         return f"<LlamaCpp {self.name} {self._config.model}>"
@@ -96,11 +100,22 @@ class LlamaCpp:
             if health.status != 200:
                 return Probe(False, "it is loading the model" if health.status == 503 else f"status {health.status}")
             listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
+            if listed.status in (401, 403):
+                return Probe(False, "another program answers on its port")
+            await self._look(root, endpoint)
         except BackendError as exc:
             return Probe(False, exc.message)
-        if listed.status in (401, 403):
-            return Probe(False, "another program answers on its port")
-        return Probe(True, models=model_ids(listed.json()), in_flight=await self._in_flight(root, endpoint))
+        facts = {"": self._facts[1]} if self._facts is not None else {}
+        in_flight = await self._in_flight(root, endpoint)
+        return Probe(True, models=model_ids(listed.json()), in_flight=in_flight, facts=facts, version=_version())
+
+    async def _look(self, root: str, endpoint: Endpoint) -> None:
+        """What it says of its model, once for each start."""
+        if self._facts is not None and self._facts[0] == endpoint.generation:
+            return
+        props = await self._control.ask(f"{root}/props", endpoint.headers, timeout_s=PROBE_S)
+        found = of_llama_cpp(props.json(), embeds=self._config.task == "embed") if props.status == 200 else None
+        self._facts = (endpoint.generation, found) if found is not None else None
 
     async def _in_flight(self, root: str, endpoint: Endpoint) -> int | None:
         try:
@@ -146,6 +161,15 @@ def explain(code: int, tail: Sequence[str]) -> str:
     if code == -signal.SIGKILL:
         return "it was killed from outside; the system does that when the memory runs out"
     return exit_in_words(code, tail)
+
+
+@functools.cache
+def _version() -> str | None:
+    """Of the package that it comes in; its own build number says nothing there."""
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def usable_cores() -> int:

@@ -81,17 +81,18 @@ class Ollama:
             said = version.json()
             if version.status != 200 or not isinstance(said, dict):
                 return Probe(False, "what answers there is not an Ollama daemon")
-            told = warning(str(said.get("version", "")))
+            number = str(said.get("version", ""))
+            told = warning(number)
             tags = await self._control.ask(f"{root}/api/tags", timeout_s=PROBE_S)
             names = digests(tags.json()) if tags.status == 200 else None
             if names is None:
-                return Probe(True, warning=told)
+                return Probe(True, warning=told, version=number)
             running = await self._control.ask(f"{root}/api/ps", timeout_s=PROBE_S)
             await self._look_at(root, names)
         except BackendError as exc:
             return Probe(False, exc.message)
         in_memory = loaded(running.json() if running.status == 200 else None)
-        return Probe(True, models=tuple(names), facts=self._known(names, in_memory), warning=told)
+        return Probe(True, models=tuple(names), facts=self._known(names, in_memory), warning=told, version=number)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Nothing: which model to load is the daemon's affair."""

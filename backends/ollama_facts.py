@@ -9,6 +9,7 @@ from typing import Any, Final
 from backends.base import ModelFacts
 from backends.ollama_config import OllamaConfig
 from backends.ollama_names import full_name
+from backends.reported import of_abilities
 
 SAFE: Final = (0, 35, 0)
 # The release that closed it, and what it was.
@@ -48,11 +49,18 @@ def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
     """One model's facts from its `/api/show`; None when that is no such answer."""
     if not isinstance(show, dict):
         return None
-    abilities = show.get("capabilities")
+    listed = show.get("capabilities")
+    abilities = tuple(str(each) for each in listed) if isinstance(listed, list) else None
+    details = show.get("details")
+    packed = details.get("quantization_level") if isinstance(details, dict) else None
+    num_ctx = _num_ctx(config, name, show)
     return ModelFacts(
-        num_ctx=_num_ctx(config, name, show),
+        num_ctx=num_ctx,
         keep_alive_s=config.idle_s(),
-        abilities=tuple(str(each) for each in abilities) if isinstance(abilities, list) else None,
+        abilities=abilities,
+        context_length=num_ctx,
+        capabilities=of_abilities(abilities or ()),
+        quantization=packed if isinstance(packed, str) and packed else None,
     )
 
 

@@ -3,6 +3,7 @@ it gets on."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -13,6 +14,7 @@ from backends.config import RemoteConfig
 from backends.control import Control, Reply
 from backends.errors import BackendError
 from backends.pulse import Pulse
+from backends.reported import of_remote
 from backends.vllm_metrics import figures
 
 PROBE_S: Final = 10.0
@@ -65,7 +67,9 @@ class Remote:
         match reply.status:
             case status if 200 <= status < 300:
                 listed = reply.json()
-                return await self._vllm(endpoint, listed) if _is_vllm(listed) else Probe(True, models=model_ids(listed))
+                probe = Probe(True, models=model_ids(listed))
+                probe = await self._vllm(endpoint, listed) if _is_vllm(listed) else probe
+                return dataclasses.replace(probe, facts=of_remote(listed))
             case 404 | 405 | 429:  # busy is there
                 return Probe(True)
             case 401 | 403:

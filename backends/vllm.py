@@ -21,6 +21,7 @@ from backends.errors import BackendError, EngineFailed, NotReady
 from backends.hub import Hub, is_repository, secrets_in
 from backends.process import inherited
 from backends.remote import model_ids
+from backends.reported import of_vllm, quantization_in
 from backends.vllm_argv import argv, environment, first_port
 from backends.vllm_failures import explain
 from backends.vllm_metrics import figures
@@ -54,6 +55,7 @@ class Vllm:
         self._config = config
         self._drain_s = drain_s
         self._control = Control(name)
+        self._known: tuple[int, str | None, str | None] | None = None  # generation, version, quantization
         self._hub = Hub(pins, config.env, self._from_hub) if pins is not None else None
         self.fetcher: Fetcher | None = self._hub
         lora = LoraAdapters(name, self._control, self._adapter_folder)
@@ -150,6 +152,10 @@ class Vllm:
                 return Probe(False, "its core process died" if died else f"its health has status {health.status}")
             listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
             page = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
+            if self._known is None or self._known[0] != endpoint.generation:
+                told = (await self._control.ask(f"{root}/version", endpoint.headers, timeout_s=PROBE_S)).json()
+                version = str(told["version"]) if isinstance(told, dict) and "version" in told else None
+                self._known = (endpoint.generation, version, await asyncio.to_thread(self._quantization))
         except BackendError as exc:
             return Probe(False, exc.message)
         if listed.status in (401, 403):
@@ -160,7 +166,17 @@ class Vllm:
             models=model_ids(listed.json()),
             in_flight=seen.in_flight if seen is not None else None,
             progress=seen.progress if seen is not None else None,
+            facts=of_vllm(self._config, listed.json(), self._known[2]),
+            version=self._known[1],
         )
+
+    def _quantization(self) -> str | None:
+        """How a model in a folder here says that its weights are packed."""
+        try:
+            told: Any = json.loads((Path(self._config.model).expanduser() / "config.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return quantization_in(told)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """One token, one embedding or one class: `/health` alone is no proof that it works."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from app.supervisor.answers import (
     Health,
     Models,
     PlanAnswer,
+    ProbeAnswer,
+    ProbesAnswer,
     RelayProcesses,
     Reloaded,
     Status,
@@ -29,7 +31,7 @@ from app.supervisor.answers import (
 )
 from app.supervisor.state import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
-from backends.base import State
+from backends.base import CAPABILITIES, State
 
 VERSION = "9.8.7"
 ERROR_SCHEMA = {
@@ -83,6 +85,10 @@ class StubControl:
 
     async def metrics(self) -> bytes:
         return b"up 1\n"
+
+    async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
+        self._ordered(f"probe {','.join(capabilities)} {again}", model)
+        return ProbesAnswer(model=model, probes=(ProbeAnswer(backend="demo", capabilities={"chat": "verified"}),))
 
     def logs(self, backend: str) -> Sequence[str]:
         self._backend(backend)
@@ -207,6 +213,24 @@ async def test_an_adapter_without_name_or_folder_is_refused(client: httpx.AsyncC
 
     assert answer.status_code == 400
     _error(answer)
+
+
+async def test_a_model_is_probed_for_all_it_may_do_or_for_what_is_named(
+    client: httpx.AsyncClient, control: StubControl
+) -> None:
+    whole = await client.post("/admin/models/demo/probe")
+    await client.post("/admin/models/demo/probe?capability=tools&capability=chat&again=true")
+
+    assert whole.json()["probes"][0]["capabilities"] == {"chat": "verified"}
+    assert control.orders == [f"probe {','.join(CAPABILITIES)} False demo", "probe tools,chat True demo"]
+
+
+async def test_a_probe_of_what_is_not_there_is_refused(client: httpx.AsyncClient) -> None:
+    unknown = await client.post("/admin/models/nobody/probe")
+    wrong = await client.post("/admin/models/demo/probe?capability=singing")
+
+    assert (unknown.status_code, _error(unknown)["code"]) == (404, "model_not_found")
+    assert wrong.status_code == 400
 
 
 @pytest.mark.parametrize("order", ["start", "stop", "restart"])

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,8 @@ from app.supervisor.answers import (
     ModelAnswer,
     Models,
     PlanAnswer,
+    ProbeAnswer,
+    ProbesAnswer,
     QuarantineAnswer,
     RelayProcesses,
     Reloaded,
@@ -34,14 +36,14 @@ from app.supervisor.answers import (
 from app.tools.control import refusal
 from app.tools.status import duration
 from app.tools.tables import plain
-from backends.base import State
+from backends.base import CAPABILITIES, State
 from tests.cli import run
 
 DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)
 DOWN = BackendAnswer(
     name="cloud", kind="remote", state=State.FAILED, is_managed=False, reason="refused [by] the server"
 )
-SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), aliases=("tiny",))
+SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), context_length=8192, aliases=("tiny",))
 ILL = QuarantineAnswer(device="GPU-a", backend="demo", reason="GPU-a is in quarantine: 30 GB of it did not come back")
 HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN), quarantined=(ILL,))
 
@@ -82,6 +84,11 @@ class FakeControl:
 
     async def metrics(self) -> bytes:
         return b""
+
+    async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
+        self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]
+        told = ProbeAnswer(backend="demo", version="1.2", context_length=8192, capabilities={"chat": "verified"})
+        return ProbesAnswer(model={"small": "small"}[model], probes=(told,))
 
     def adapters(self, backend: str) -> AdaptersAnswer:
         law = AdapterAnswer(name="law", path="/law", reason="it is broken")
@@ -147,8 +154,8 @@ def control(folder: Path) -> Iterator[FakeControl]:
 def test_models_are_listed_with_their_states(folder: Path, control: FakeControl) -> None:
     rows = [line.split() for line in run(folder, "models").out.splitlines()]
 
-    assert rows[0] == ["model", "state", "backends", "aliases", "note"]
-    assert rows[1] == ["small", "ready", "demo", "tiny"]
+    assert rows[0] == ["model", "state", "backends", "context", "aliases", "note"]
+    assert rows[1] == ["small", "ready", "demo", "8192", "tiny"]
     assert rows[2][0] == "ollama/*"
 
 
@@ -157,6 +164,24 @@ def test_models_are_listed_for_programs(folder: Path, control: FakeControl) -> N
 
     assert listed["models"][0]["name"] == "small"
     assert listed["wildcards"] == ["ollama/*"]
+
+
+def test_models_are_probed_one_capability_after_the_other(folder: Path, control: FakeControl) -> None:
+    ended = run(folder, "probe")
+
+    assert [line.split() for line in ended.out.splitlines()] == [
+        ["model", "backend", "version", "context", "chat"],
+        ["small", "demo", "1.2", "8192", "verified"],
+    ]
+    assert ended.err.splitlines() == [f"small: {capability} …" for capability in CAPABILITIES]
+    assert control.orders == [f"probe small {capability} False" for capability in CAPABILITIES]
+
+
+def test_one_model_is_probed_again_for_programs(folder: Path, control: FakeControl) -> None:
+    told = json.loads(run(folder, "probe", "small", "--again", "--json").out)
+
+    assert told[0]["probes"][0]["capabilities"] == {"chat": "verified"}
+    assert control.orders[0] == "probe small chat True"
 
 
 def test_the_status_shows_processes_and_backends_with_their_reasons(folder: Path, control: FakeControl) -> None:
@@ -217,7 +242,7 @@ def test_a_reload_of_a_bad_file_shows_its_errors_and_ends_with_2(folder: Path, c
     assert (ended.code, ended.err.splitlines()) == (2, control.bad)
 
 
-@pytest.mark.parametrize("verb", ["models", "status", "reload", "logs x", "start x"])
+@pytest.mark.parametrize("verb", ["models", "probe", "probe x", "status", "reload", "logs x", "start x"])
 def test_where_no_gateway_runs_it_is_said_and_the_code_is_3(folder: Path, verb: str) -> None:
     ended = run(folder, *verb.split())
 

@@ -32,6 +32,18 @@ BAD = {
         "backends: {x: {kind: ollama, timeouts: {conect_s: 1}}}",
         "backends.x.timeouts.conect_s: 'conect_s' is not a key here (nearest: connect_s; known: connect_s, ",
     ),
+    "a sampling parameter that is none": (
+        "models: {x: {backend: b, defaults: {temprature: 1}}}",
+        "models.x.defaults.temprature: 'temprature' is not a key here (nearest: temperature; known: temperature, ",
+    ),
+    "a sampling parameter out of its range": (
+        "models: {x: {backend: b, overrides: {top_p: 0}}}",
+        "models.x.overrides.top_p: 0 is not a number of more than 0",
+    ),
+    "a host with a path": (
+        "models: {x: {backend: b, allowed_media_domains: ['https://a/b']}}",
+        "models.x.allowed_media_domains[0]: 'https://a/b' is not a host's name without scheme, port or path (or * for",
+    ),
     "a missing key": ("backends: {x: {kind: llama_cpp}}", "backends.x.model: is missing: A GGUF file, or "),
     "a value out of a list": (
         "backends: {x: {kind: llama_cpp, model: m, start: never}}",

@@ -80,6 +80,8 @@ def in_words(field: FieldInfo) -> str:
             return "Default: empty."
         case (str(word),):
             return f"Default: `{word}`"
+        case (str(), *_):
+            return f"Default: {', '.join(f'`{word}`' for word in default)}"
         case bool():
             return f"Default: `{str(default).lower()}`"
         case float():
@@ -90,7 +92,7 @@ def in_words(field: FieldInfo) -> str:
 
 @pytest.mark.parametrize("setting", settings())
 def test_each_setting_has_its_heading_and_its_true_default(setting: str) -> None:
-    told = page("docs/configure.md").sections.get(setting, "")
+    told = " ".join(page("docs/configure.md").sections.get(setting, "").split())
 
     assert told.startswith(in_words(settings()[setting])), told[:60]
 

@@ -12,7 +12,7 @@ from app.channel import Publish, frame, from_supervisor
 from app.config import Config, loads
 from app.routing import resolve
 from app.supervisor.publish import build
-from app.table import Backend, Key, Limits, Table, Target, Wildcard
+from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard
 from backends.base import State
 
 DIGEST = "ab" * 32
@@ -166,3 +166,27 @@ def test_a_vllm_of_ours_is_asked_for_its_model_by_the_backends_name() -> None:
 
     assert models["a"].targets == (Target("gpu", "gpu"),)
     assert models["b"].targets == (Target("gpu", "lora"),)
+
+
+def test_rules_are_the_models_and_adapters_and_wildcards_have_them_too() -> None:
+    given = {
+        "backends": {"gpu": {"kind": "vllm", "model": "org/m", "adapters": {"law": "/law"}}},
+        "models": {
+            "base": {
+                "backend": "gpu",
+                "normalize": "strict",
+                "defaults": {"temperature": 0.5},
+                "overrides": {"stop": ["x"]},
+                "chat_template_kwargs": ["style"],
+                "allowed_media_domains": ["Pictures.example"],
+            },
+            "g/*": {"backend": "gpu", "normalize": "lenient"},
+        },
+    }
+    gpu = Backend("gpu", "vllm", State.READY, adapters={"law": None})
+
+    table = build(Config.model_validate(given), {"gpu": gpu}, 1)
+
+    rules = Rules("strict", {"temperature": 0.5}, {"stop": ["x"]}, ("style",), ("pictures.example",))
+    assert table.models["base"].rules == table.models["law"].rules == rules
+    assert table.wildcards[0].rules == Rules("lenient")

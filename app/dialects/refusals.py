@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 
 from app.dialects import reason
-from backends.errors import BackendError, EngineFailed, NotReady, Rejected, Saturated
+from backends.errors import BackendError, EngineFailed, NotReady, Rejected, Saturated, Unsupported
 
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
+# llama.cpp says so with status 500 when the model has no such input.
+_BLIND = re.compile(r"(image|audio|video) input is not supported")
 _PASSED = {400: "invalid_request", 413: "request_too_large", 415: "unsupported_media_type", 422: "invalid_request"}
 
 
@@ -36,6 +38,9 @@ def refusal(engine: str, status: int, headers: Mapping[str, str], body: bytes, n
         type_ = said.type if said.type and said.type.endswith("_error") else "invalid_request_error"
         kept = status if status in _PASSED else 400
         return Rejected(engine, said.message, status=kept, type_=type_, code=code, param=said.param)
+    match = _BLIND.match(said.message)
+    if match is not None:
+        return Unsupported(engine, f"The model behind this name takes no {match[1]}s.", param="messages")
     return EngineFailed(engine, said.message)
 
 

@@ -11,16 +11,18 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
-from typing import Any
 
 import msgspec
 
+from app.dialects.parameters import Asked
 from app.errors import Problem, bad_request
 
 MAX_DEPTH = 64
 # Fields of the outermost object. Every one of them costs time wherever the body is edited; real requests have thirty.
 MAX_MEMBERS = 1000
 MAX_OPTIONS_BYTES = 4096
+# Members and elements of a body that is read whole: 100,000 take about 0.1 s of one core.
+MAX_ITEMS = 100_000
 # One step of the walk: about 1 ms.
 STEP_BYTES = 32 * 1024
 # One step of the survey that decides whether a walk is needed, which is substring searches only.
@@ -42,13 +44,12 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class Head(msgspec.Struct, frozen=True):
-    """The fields that decide where a request goes and how its answer is read."""
+class Head(Asked, frozen=True):
+    """The fields that decide where a request goes and how its answer is read, and those that may be edited."""
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Any = None
     messages: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -197,11 +198,16 @@ def _structure(body: bytes) -> Iterator[bytes]:
         start = stop
 
 
-def edit(body: bytes, fields: Mapping[str, bytes]) -> bytes:
-    """The object with these members set to these JSON values; every other member's bytes and their order stay."""
+def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
+    """The object with these members set to these JSON values, or without them (None); every other member's bytes and
+    their order stay.
+    """
     members = _objects.decode(body)
     for name, value in fields.items():
-        members[name] = msgspec.Raw(value)
+        if value is None:
+            members.pop(name, None)
+        else:
+            members[name] = msgspec.Raw(value)
     # Views, not copies: a large member is copied once, by the join.
     pairs = [(msgspec.json.encode(name), b":", memoryview(value), b",") for name, value in members.items()]
     pieces = [piece for pair in pairs for piece in pair]

@@ -90,6 +90,7 @@ class Dispatcher:
         lease = self._link.hold(target.backend)
         job.turn_to(target.backend)
         try:
+            plan.check_media(self._backend(target))
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
@@ -125,12 +126,29 @@ class Dispatcher:
         found = self._link.table.backends.get(target.backend)
         return found or Backend(target.backend, "", State.STOPPED, reason="it is no longer configured")
 
-    async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+    async def _exchange(
+        self,
+        request: Request,
+        plan: Plan,
+        target: Target,
+        endpoint: Endpoint,
+        job: Job,
+        *,
+        is_unlimited: bool = False,
+    ) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         backend = self._backend(target)
-        body = plan.edited(target.model, asks_usage=hides or gathers, as_stream=gathers, kind=backend.kind)
+        changes = plan.changes(backend, target.model, is_unlimited=is_unlimited)
+        body = plan.edited(
+            target.model,
+            asks_usage=hides or gathers,
+            as_stream=gathers,
+            kind=backend.kind,
+            members=changes.members,
+        )
+        request.adjusts(changes.names)
         spoken = translated(plan, target.model, backend, endpoint, body)
         if plan.extras or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
@@ -144,7 +162,9 @@ class Dispatcher:
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return await self._exchange(request, plan, target, endpoint, job)
+                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=is_unlimited)
+                if not is_unlimited and plan.is_too_long(error, backend.kind):
+                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=True)
                 raise error
             limits = self._link.table.limits
             answer = spoken.answer(exchange, limits.max_event_bytes)
@@ -190,10 +210,13 @@ class Dispatcher:
             raise
 
     async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        kind, engine = self._backend(target).kind, endpoint.engine
+        backend, engine = self._backend(target), endpoint.engine
+        kind = backend.kind
         if plan.task is None:
             spoken = None
-            steps = tasks.count(plan.edited(target.model, asks_usage=False, kind=kind), kind, engine)
+            members = plan.changes(backend, target.model).members
+            body = plan.edited(target.model, asks_usage=False, kind=kind, members=members)
+            steps = tasks.count(body, kind, engine)
         else:
             spoken = SpokenTask(plan, kind)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))

@@ -25,8 +25,6 @@ from app.routing import as_ollama, visible
 from app.table import Table
 
 OLLAMA_PREFIX = "/api/"
-# Members and elements of a body that is read whole: 100,000 take about 0.1 s of one core.
-MAX_ITEMS = 100_000
 # A larger body is read in a thread, so that other streams go on: 64 KiB of the smallest messages take 15 ms.
 INLINE_BYTES = 64 * 1024
 # Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
@@ -114,7 +112,7 @@ class Fronts:
 
     async def _body(self, request: Request) -> bytes:
         body = await request.body()
-        for _ in bodies.walk(body, MAX_ITEMS):
+        for _ in bodies.walk(body, bodies.MAX_ITEMS):
             if len(body) > bodies.INLINE_BYTES:
                 await asyncio.sleep(0)
         return body

@@ -7,15 +7,17 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import task_requests
+from app.dialects import media, parameters, task_requests
 from app.dialects.fronts import extras
+from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
 from app.dialects.task_requests import Task
 from app.errors import JSON, Problem, bad_request
 from app.relay import body as bodies
 from app.relay.form import Form
 from app.routing import Resolved, may_use, nearest, resolve
-from app.table import Key, Table
+from app.table import Backend, Key, Table
 from backends.base import Endpoint, Usage
+from backends.errors import BackendError, Rejected, Unsupported
 
 MAX_NAME_CHARS = 256
 
@@ -64,6 +66,7 @@ class Plan(msgspec.Struct, frozen=True):
     extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
+    asked: Asked = Asked()
     task: Task | None = None
     form: Form | None = None  # in place of `body`
     boundary: str = ""  # of the form, as engines get it
@@ -73,13 +76,50 @@ class Plan(msgspec.Struct, frozen=True):
         """What an engine is sent."""
         return JSON if self.form is None else f"multipart/form-data; boundary={self.boundary}"
 
-    def edited(self, model: str, *, asks_usage: bool, as_stream: bool = False, kind: str = "") -> bytes:
+    def check_media(self, backend: Backend) -> None:
+        """Unsupported for what this engine would have to fetch, and must not."""
+        if not media.may_have(self.body):
+            return
+        place = media.refused(self.body, {*self.resolved.model.rules.media_domains, *backend.media_domains})
+        if place is not None:
+            message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
+            raise Unsupported(backend.name, message, param=place)
+
+    def changes(self, backend: Backend, model: str, *, is_unlimited: bool = False) -> Changes:
+        """What of the parameters this engine is sent otherwise; Unsupported for what it cannot be asked.
+
+        `is_unlimited`: without a bound on the answer.
+        """
+        engine = Engine(self.operation.name, backend.kind, backend.fact(model))
+        if parameters.ignores_tools(self.asked, engine):
+            message = "This model's chat template has no place for tools, so none can be required."
+            raise Unsupported(backend.name, message, param="tool_choice")
+        rules = self.resolved.model.rules
+        return parameters.changes(self.asked, self.body, rules, engine, is_unlimited=is_unlimited)
+
+    def is_too_long(self, error: BackendError, kind: str) -> bool:
+        """Whether an engine of that kind refused prompt and answer together as too long, and may be asked once more
+        without a bound on the answer: nothing was generated."""
+        rules = self.resolved.model.rules
+        if not (isinstance(error, Rejected) and error.status in (400, 422) and parameters.is_lenient(rules, kind)):
+            return False
+        return parameters.is_about_length(error.message, self.asked, rules)
+
+    def edited(
+        self,
+        model: str,
+        *,
+        asks_usage: bool,
+        as_stream: bool = False,
+        kind: str = "",
+        members: Mapping[str, bytes | None] = UNCHANGED.members,
+    ) -> bytes:
         """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
-        change."""
+        change. `members`: as of Changes."""
         if self.form is not None:
             stream = {"stream": "true"} if self.is_stream else {}
             return self.form.written(self.boundary, {"model": model, **stream})
-        fields: dict[str, bytes] = {}
+        fields: dict[str, bytes | None] = dict(members)
         if self.extras:
             fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
         if model != self.name:
@@ -118,15 +158,18 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
     if operation.needs not in ("messages", "") and f'"{operation.needs}"'.encode() not in body:
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
     name = _named(table, head.model)
+    found = resolved(table, key, name)
+    parameters.check(head, found.model.rules, table.limits.max_choices)
     return Plan(
         operation=operation,
         name=name,
-        resolved=resolved(table, key, name),
+        resolved=found,
         is_stream=bool(head.stream) and operation.name in WRITING,
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
         principal=key.name if key is not None else None,
-        choices=head.n if isinstance(head.n, int) and head.n > 0 else 1,
+        choices=parameters.choices(head),
+        asked=head,
         task=task_requests.read(operation.name, body) if operation.is_task else None,
     )
 

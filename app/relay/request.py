@@ -24,7 +24,7 @@ _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 # What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
 FORWARDED = ("traceparent", "tracestate")
 
-MAX_DROPPED = 32
+MAX_NAMED = 32
 
 # What a page's script may read of an answer's headers: its SDK retries by them.
 _SHOWN = (
@@ -73,9 +73,16 @@ class Request:
 
     def drops(self, names: Collection[str]) -> None:
         """Tell the client which of its parameters nobody heeds; nothing where the answer has begun."""
-        self.base.pop("x-modelport-dropped-params", None)  # of another engine, which did not take the request
+        self._name("x-modelport-dropped-params", names)
+
+    def adjusts(self, names: Collection[str]) -> None:
+        """Tell the client which of its parameters the engine was sent otherwise; as `drops`."""
+        self._name("x-modelport-adjusted-params", names)
+
+    def _name(self, header: str, names: Collection[str]) -> None:
+        self.base.pop(header, None)  # of another engine, which did not take the request
         if names:
-            self.base["x-modelport-dropped-params"] = ", ".join(sorted(names)[:MAX_DROPPED])
+            self.base[header] = ", ".join(sorted(names)[:MAX_NAMED])
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""

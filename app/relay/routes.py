@@ -16,20 +16,21 @@ from urllib.parse import unquote
 
 import structlog
 
+from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay import body as bodies
 from app.relay import form as forms
 from app.relay import guests
 from app.relay.dispatch import Dispatcher
-from app.relay.fronts import MAX_ITEMS, Fronts
+from app.relay.entries import entry
+from app.relay.fronts import Fronts
 from app.relay.link import Link
 from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
-from app.routing import resolve, visible
-from app.table import Backend, Table
-from backends.base import Endpoint, State, Timeouts
+from app.routing import visible
+from app.table import Table
+from backends.base import Endpoint, Timeouts
 from backends.errors import BackendError, EngineFailed, NotReady
-from backends.ollama_names import full_name
 from backends.upstream import Call, Upstream
 
 log = structlog.get_logger()
@@ -139,7 +140,8 @@ class Routes:
         key = request.principal(time.time())
         request.check_type()
         body = await request.body()
-        for _ in bodies.walk(body, MAX_ITEMS if operation.is_task else None):
+        is_read_whole = operation.is_task or (len(body) > bodies.INLINE_BYTES and media.may_have(body))
+        for _ in bodies.walk(body, bodies.MAX_ITEMS if is_read_whole else None):
             if len(body) > bodies.INLINE_BYTES:
                 await asyncio.sleep(0)
         await self._dispatcher.serve(request, plan(operation, body, request.table, key))
@@ -155,7 +157,7 @@ class Routes:
     async def _models(self, request: Request) -> None:
         key = request.principal(time.time())
         table = request.table
-        entries = [_entry(table, name, backend) for name, backend in visible(table, key).items()]
+        entries = [entry(table, name, backend) for name, backend in visible(table, key).items()]
         request.answer_json({"object": "list", "data": entries})
 
     async def _model(self, request: Request) -> None:
@@ -164,7 +166,7 @@ class Routes:
         found = resolved(request.table, key, name)
         if found.name not in (name, request.table.aliases.get(name)):
             raise unknown_model(request.table, key, name)  # `default_model` answers requests, and is no list entry
-        request.answer_json(_entry(request.table, found.name, found.model.targets[0].backend))
+        request.answer_json(entry(request.table, found.name, found.model.targets[0].backend))
 
     # -- is it alive, is it ready
 
@@ -235,31 +237,6 @@ def _listed(names: str) -> str:
     """The header names a page asks to send (an SDK has many of its own), without what is none."""
     asked = [name.strip().lower() for name in names.split(",")]
     return ", ".join(name for name in asked if _HEADER_NAME.match(name)) or "authorization, content-type"
-
-
-def _entry(table: Table, name: str, backend: str) -> dict[str, object]:
-    found = table.backends.get(backend)
-    state = found.state if found is not None else State.STOPPED
-    if found is not None and found.facts and state is State.READY and not _is_loaded(table, name, found):
-        state = State.SLEEPING  # its daemon serves it, and loads it first
-    model = table.models.get(name)
-    parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
-    return {
-        "id": name,
-        "object": "model",
-        "created": table.created,
-        "owned_by": found.kind if found is not None else "modelport",
-        "state": str(state),
-        **parent,
-    }
-
-
-def _is_loaded(table: Table, name: str, backend: Backend) -> bool:
-    """Whether a daemon has the model behind a public name in memory."""
-    found = resolve(table, name)
-    targets = found.model.targets if found is not None else ()
-    known = (backend.facts.get(full_name(target.model)) for target in targets if target.backend == backend.name)
-    return all(facts is None or facts.is_loaded for facts in known)
 
 
 def _can_serve(table: Table) -> bool:

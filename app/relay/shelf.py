@@ -13,7 +13,6 @@ from typing import Any
 from app.routing import Resolved, resolve
 from app.table import Table
 from backends.base import ModelFacts, State
-from backends.ollama_names import full_name
 
 # Whose API this is: clients ask for it before they use what is new.
 OLLAMA_VERSION = "0.33.0"
@@ -62,7 +61,7 @@ def _facts(table: Table, name: str) -> ModelFacts | None:
         return None
     target = found.model.targets[0]
     backend = table.backends.get(target.backend)
-    return backend.facts.get(full_name(target.model)) if backend is not None else None
+    return backend.fact(target.model) if backend is not None and backend.kind == "ollama" else None
 
 
 def shown(table: Table, found: Resolved) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from backends.errors import BackendError
 from backends.exchange import Answer, Exchange
 from backends.ollama_answer import Head
 from backends.ollama_exchange import OllamaExchange
-from backends.ollama_names import full_name
 from backends.ollama_request import Translated, translate
 
 
@@ -87,7 +86,7 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
         return SpokenTask(plan, backend.kind, body)
     if endpoint.dialect is Dialect.OPENAI:
         return Spoken(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
-    facts = backend.facts.get(full_name(model))
+    facts = backend.fact(model)
     operation = plan.operation.name
     asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)
     return SpokenOllama(asked, facts)
@@ -95,7 +94,7 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
 
 def loading(model: str, backend: Backend) -> Spoken:
     """What a daemon is told so that it has its `model` in memory, as every request for it will want it."""
-    facts = backend.facts.get(full_name(model)) or ModelFacts()
+    facts = backend.fact(model) or ModelFacts()
     told: dict[str, object] = {"model": model, "stream": False}
     if facts.num_ctx is not None:
         told["options"] = {"num_ctx": facts.num_ctx}

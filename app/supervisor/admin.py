@@ -7,8 +7,8 @@ the command line comes directly, by the permissions of the socket.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Protocol
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, Literal, Protocol
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
@@ -30,15 +30,23 @@ from app.supervisor.answers import (
     Logs,
     Models,
     PlanAnswer,
+    ProbesAnswer,
     Reloaded,
     Status,
     Version,
 )
+from backends.base import CAPABILITIES
 
 LOG_LINES = 200
+Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]
 # What the relay answers for us to whoever may not ask, and what we add.
 _FOR_ADMINS = openapi.errors(401, 403)
 _UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
+_UNKNOWN_MODEL = {
+    **_FOR_ADMINS,
+    **openapi.errors(400, 429, 502, 503),
+    404: {"model": ErrorAnswer, "description": "No such model."},
+}
 _RELOAD = {**_FOR_ADMINS, 422: {"model": ErrorAnswer, "description": "The file is bad; nothing has changed."}}
 _ADAPTER = {
     **_UNKNOWN,
@@ -64,6 +72,10 @@ class Control(Protocol):
     async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer: ...
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer: ...
 
+    async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
+        """KeyError: no model of that name."""
+        ...
+
     async def reload(self) -> Reloaded:
         """ConfigError when the file is bad; nothing has changed then."""
         ...
@@ -76,6 +88,7 @@ def create_admin(control: Control, version: str, *, docs: bool = False, root_pat
     _reading(app, control, version)
     _ordering(app, control)
     _adapters(app, control)
+    _probing(app, control)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -186,6 +199,21 @@ def _ordering(app: FastAPI, control: Control) -> None:
         """Stop it, then start it. Answers at once."""
         with _Known(name):
             return await control.restart(name)
+
+
+def _probing(app: FastAPI, control: Control) -> None:
+    @app.post("/admin/models/{name:path}/probe", tags=["admin"], responses=_UNKNOWN_MODEL)
+    async def probe(
+        name: str, capability: Annotated[list[Capability] | None, Query()] = None, again: bool = False
+    ) -> ProbesAnswer:
+        """Test with tiny real requests what a model can do; starts its engine where it has to.
+
+        Each capability is tested once per engine version, unless `again`; none named: all of them.
+        """
+        try:
+            return await control.probe(name, capability or CAPABILITIES, again=again)
+        except KeyError as exc:
+            raise Problem(404, "model_not_found", f"There is no model {name!r}.", param="model") from exc
 
 
 def _adapters(app: FastAPI, control: Control) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,13 +34,15 @@ class ErrorAnswer(_Answer):
 class ModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
-    `parent`: of an adapter, the model that it belongs to.
+    `parent`: of an adapter, the model that it belongs to. `context_length`: tokens of prompt and answer together, as
+    its engine reports it.
     """
 
     name: str
     state: State
     reason: str | None = None
     backends: tuple[str, ...]
+    context_length: int | None = None
     parent: str | None = None
     aliases: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
@@ -206,6 +208,24 @@ class PlanAnswer(_Answer):
     seats: tuple[SeatAnswer, ...]
 
 
+class ProbeAnswer(_Answer):
+    """What is known of a model at one backend. `capabilities`: `verified` or `failed` by a real request, or by what the
+    engine says of itself; `declared`: only said. `version` is the engine's.
+    """
+
+    backend: str
+    version: str | None = None
+    context_length: int | None = None
+    capabilities: dict[str, str] = {}
+
+
+class ProbesAnswer(_Answer):
+    """What tests have shown of a model, at each different engine that serves it."""
+
+    model: str
+    probes: tuple[ProbeAnswer, ...]
+
+
 class AdapterOrder(BaseModel):
     """An adapter to load: its public name, and its folder on the gateway's machine."""
 
@@ -249,12 +269,19 @@ def models(table: Table) -> tuple[ModelAnswer, ...]:
             state=(best := _best(table, model.targets))[0],
             reason=best[1],
             backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
+            context_length=_context_length(table, model.targets),
             parent=model.parent,
             aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
             fallbacks=model.fallbacks,
         )
         for model in table.models.values()
     )
+
+
+def _context_length(table: Table, targets: Sequence[Target]) -> int | None:
+    found = table.backends.get(targets[0].backend) if targets else None
+    facts = found.fact(targets[0].model) if found is not None else None
+    return facts.context_length if facts is not None else None
 
 
 def overall(table: Table) -> Literal["ok", "degraded", "starting", "draining"]:

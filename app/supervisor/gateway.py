@@ -9,7 +9,7 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
@@ -25,6 +25,7 @@ from app.supervisor.answers import (
     Health,
     Models,
     PlanAnswer,
+    ProbesAnswer,
     QuarantineAnswer,
     RelayProcesses,
     Reloaded,
@@ -35,6 +36,8 @@ from app.supervisor.fleet import BackendStatus, Fleet
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
 from app.supervisor.measures import Measures
+from app.supervisor.probing import Prober
+from app.supervisor.proofs import Proofs
 from app.supervisor.reclaim import Reclaim
 from app.supervisor.relays import Relays
 from app.supervisor.room import Bounds
@@ -92,6 +95,7 @@ class Gateway:
         self.hub = Hub(self.leases, self.relays)
         self._measures = Measures(state.measures)
         self._sizes = Sizes(self._measures)
+        self._proofs = Proofs(state.proofs)
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
@@ -108,6 +112,7 @@ class Gateway:
             reclaim=Reclaim(devices.nvml),
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins),
         )
+        self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._scrape = Scrape(counters, self._lives, __version__, self._quarantines)
         self._tell_bound()
 
@@ -119,6 +124,7 @@ class Gateway:
         server = config.server
         found = devices.machine(server.memory_gb, self._options.env)
         self._sizes.look(replicas.expand(config.backends), found)
+        self._proofs.look(config.backends)
         self._devices = [gpu.uuid for gpu in found.gpus]
         return Bounds(found, server.start_parallel, server.swap_after_s)
 
@@ -142,7 +148,7 @@ class Gateway:
     def _table(self) -> Table:
         return publish.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
-            self._backends,
+            self._proofs.applied(self._backends),
             self._version,
             self.is_draining,
             self._created,
@@ -286,6 +292,11 @@ class Gateway:
         except BackendError as exc:
             log.warning("adapter not unloaded", backend=backend, adapter=name, reason=exc.message)
         return self.adapters(backend)
+
+    async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
+        """Test what it can do."""
+        self._check_open()
+        return await self._prober.probe(self._table(), model, capabilities, again=again)
 
     async def reload(self) -> Reloaded:
         """Read the configuration again. ConfigError for a bad one, which changes nothing."""

@@ -73,7 +73,7 @@ class Measures:
             self._found = dict([*others[-MOST + 1 :], (fingerprint, _Measure(backend, footprint))])
             if self._path is not None:
                 try:
-                    _write(self._path, msgspec.json.encode(_File(1, self._found)))
+                    write_whole(self._path, msgspec.json.encode(_File(1, self._found)))
                 except OSError as exc:
                     log.warning("measurements not written", path=str(self._path), reason=exc.strerror)
 
@@ -95,7 +95,7 @@ def _is_sane(footprint: Footprint) -> bool:
     return all(size is None or 0 <= size < 1e12 for size in told)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Whole or not at all."""
     fresh = path.with_suffix(".new")
     try:

@@ -9,7 +9,7 @@ import msgspec
 from app import references
 from app.config import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor import replicas
-from app.table import Backend, Key, Model, Table, Target, Wildcard
+from app.table import Backend, Key, Model, Rules, Table, Target, Wildcard
 from backends.base import State
 
 
@@ -32,7 +32,7 @@ def build(
         limits = msgspec.structs.replace(limits, max_connections=max_connections)
     plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
     wildcards = [
-        Wildcard(name[:-1], target.backend, model.reasoning)
+        Wildcard(name[:-1], target.backend, model.reasoning, model.rules())
         for name, model in config.models.items()
         if name.endswith("*")
         for target in model.all_targets()
@@ -69,6 +69,7 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
         ),
         fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
         reasoning=model.reasoning,
+        rules=model.rules(),
     )
 
 
@@ -76,13 +77,15 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
     """Every adapter as a model of its own; one that its engine has not got leads to the reason."""
     found: dict[str, Model] = {}
     for entry in config.backends:
+        parent = _parent(entry, config)
+        rules = config.models[parent].rules() if parent in config.models else Rules()
         rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
             parent = _parent(entry, config)
             reasoning = config.models[parent].reasoning if parent in config.models else "keep"
-            found[name] = Model(name, tuple(Target(each, name) for each in targets), (), parent, reasoning)
+            found[name] = Model(name, tuple(Target(each, name) for each in targets), (), parent, reasoning, rules)
     return found
 
 

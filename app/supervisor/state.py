@@ -17,6 +17,7 @@ from typing import Final, Self
 from app.settings import CONTROL_SOCKET
 
 MEASURES: Final = "measures.json"
+PROOFS: Final = "proofs.json"
 
 
 class StateError(Exception):
@@ -47,6 +48,11 @@ class StateFolder:
     def metrics(self) -> Path:
         """The relays' counters, one file per process and type."""
         return self.path / "metrics"
+
+    @property
+    def proofs(self) -> Path:
+        """What tests have shown of models."""
+        return self.path / PROOFS
 
     @property
     def measures(self) -> Path:

@@ -149,6 +149,8 @@ class Unit:
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
             is_limited=self.config.limit() is not None,
             facts=dict(self.probe.facts),
+            media_domains=self.config.media_domains(),
+            version=self.probe.version,
         )
 
     def _retry_after_s(self) -> float:

@@ -73,7 +73,9 @@ class _Watcher:
         if probe.is_up and probe.models is None:
             probe = replace(probe, models=unit.probe.models, facts=unit.probe.facts)
         known = unit.probe
-        unit.probe = probe if probe.is_up else Probe(False, probe.reason, known.models, facts=known.facts)
+        unit.probe = (
+            probe if probe.is_up else Probe(False, probe.reason, known.models, facts=known.facts, version=known.version)
+        )
         unit.post(Probed(generation, probe.is_up, probe.reason))
         if self._config is None:
             return

@@ -22,7 +22,12 @@ def socket_of(state: Path | None) -> Path:
 
 
 def call(
-    method: str, path: str, state: Path | None, params: dict[str, str] | None = None, body: object | None = None
+    method: str,
+    path: str,
+    state: Path | None,
+    params: dict[str, str] | None = None,
+    body: object | None = None,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Any:
     """The JSON answer; a clear message and an exit code when there is no good one."""
     import httpx
@@ -30,7 +35,7 @@ def call(
     socket = socket_of(state)
     try:
         with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=_TIMEOUT_S
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=timeout_s
         ) as client:
             answer = client.request(method, path, params=params, json=body)
     except (httpx.ConnectError, FileNotFoundError):
@@ -40,7 +45,7 @@ def call(
             NO_GATEWAY,
         )
     except httpx.TimeoutException:
-        fail(f"The gateway did not answer within {_TIMEOUT_S:.0f} s.", REFUSED)
+        fail(f"The gateway did not answer within {timeout_s:.0f} s.", REFUSED)
     except httpx.TransportError as exc:
         fail(f"The gateway ended the connection: {exc}", REFUSED)
     if not answer.is_success:

@@ -18,11 +18,12 @@ def models(state: StateOption = None, as_json: JsonOption = False) -> None:
             model["name"],
             model["state"],
             ", ".join(model["backends"]),
+            str(model["context_length"] or ""),
             ", ".join(model["aliases"]),
             ", ".join(model["fallbacks"]),
             model["reason"] or "",
         )
         for model in answer["models"]
     ]
-    rows += [(wildcard, "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
-    show(("model", "state", "backends", "aliases", "fallbacks", "note"), rows)
+    rows += [(wildcard, "", "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
+    show(("model", "state", "backends", "context", "aliases", "fallbacks", "note"), rows)

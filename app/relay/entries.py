@@ -1,0 +1,37 @@
+"""What clients are told of a model here: an entry of `/v1/models`. Pure."""
+
+from __future__ import annotations
+
+from app.table import Table
+from backends.base import State
+
+
+def entry(table: Table, name: str, backend: str) -> dict[str, object]:
+    """OpenAI's four members and ours, of a name that this backend serves; what is not known is null, or not there."""
+    found = table.backends.get(backend)
+    state = found.state if found is not None else State.STOPPED
+    model = table.models.get(name)
+    facts = found.fact(_engine_name(table, name, backend)) if found is not None else None
+    if found is not None and found.kind == "ollama" and state is State.READY and facts and not facts.is_loaded:
+        state = State.SLEEPING  # its daemon serves it, and loads it first
+    parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
+    return {
+        "id": name,
+        "object": "model",
+        "created": table.created,
+        "owned_by": found.kind if found is not None else "modelport",
+        "state": str(state),
+        "backend": backend,
+        "context_length": facts.context_length if facts is not None else None,
+        "quantization": facts.quantization if facts is not None else None,
+        "capabilities": facts.capabilities if facts is not None else {},
+        **parent,
+    }
+
+
+def _engine_name(table: Table, name: str, backend: str) -> str:
+    model = table.models.get(name)
+    if model is not None:
+        return next((target.model for target in model.targets if target.backend == backend), name)
+    prefixes = [each.prefix for each in table.wildcards if each.backend == backend and name.startswith(each.prefix)]
+    return name.removeprefix(max(prefixes, key=len, default=""))

@@ -1,0 +1,124 @@
+"""Requests as clients of hosted models send them, on the embedded model: parameters, media, and what it can do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.journeys.gateway import MODEL, ROOT, Gateway
+
+# As Easy Dataset asks, with its own defaults.
+ASKED: dict[str, Any] = {
+    "model": MODEL,
+    "max_tokens": 8192,
+    "temperature": 0,
+    "top_p": 0,
+    "messages": [{"role": "user", "content": "What is 7+5? Answer with one number."}],
+}
+PLAYGROUND: dict[str, Any] = {
+    "stream": True,
+    "send_reasoning": True,
+    "reasoning": True,
+    "messages": [
+        {
+            "role": "user",
+            "content": "What is 7+5? Answer with one number.",
+            "parts": [{"type": "text", "text": "What is 7+5?"}],
+            "experimental_attachments": [],
+        }
+    ],
+}
+PICTURE = "data:image/png;base64,iVBORw0KGgo="
+TOOL = {"type": "function", "function": {"name": "note", "parameters": {"type": "object", "properties": {}}}}
+
+
+def post(gateway: Gateway, body: dict[str, Any], path: str = "/v1/chat/completions") -> httpx.Response:
+    return httpx.post(f"{gateway.url}{path}", json=body, timeout=60)
+
+
+def refused(gateway: Gateway, **fields: Any) -> tuple[int, str, str]:
+    answer = post(gateway, {**ASKED, "max_tokens": 8, **fields})
+    error = answer.json()["error"]
+    return answer.status_code, error["code"], error["param"]
+
+
+def content(part: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [part]}]
+
+
+@pytest.mark.parametrize("max_tokens", [8192, 1_000_000_000])
+def test_more_tokens_than_there_are_and_no_choice_of_them_are_answered(gateway: Gateway, max_tokens: int) -> None:
+    answer = post(gateway, {**ASKED, "max_tokens": max_tokens})
+
+    assert answer.status_code == 200
+    assert "12" in answer.json()["choices"][0]["message"]["content"]
+    assert answer.headers["x-modelport-adjusted-params"] == "max_tokens, top_p"
+
+
+def test_the_playgrounds_stream_has_fields_that_nobody_knows_and_is_answered(gateway: Gateway) -> None:
+    answer = post(gateway, {**ASKED, **PLAYGROUND})
+    events = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+
+    assert (answer.status_code, events[-1]) == (200, "[DONE]")
+    deltas = [json.loads(event)["choices"][0]["delta"] for event in events[:-1] if json.loads(event)["choices"]]
+    assert "12" in "".join(delta.get("content") or "" for delta in deltas)
+
+
+def test_a_completion_ends_where_its_bound_says_under_either_name(gateway: Gateway) -> None:
+    body = {"model": MODEL, "prompt": "Once upon a time", "max_completion_tokens": 3, "temperature": 0}
+    answer = post(gateway, body, "/v1/completions")
+
+    assert answer.json()["usage"]["completion_tokens"] == 3
+    assert answer.headers["x-modelport-adjusted-params"] == "max_completion_tokens"
+
+
+def test_what_harms_an_engine_is_refused_by_name(gateway: Gateway) -> None:
+    assert refused(gateway, chat_template="{{ 1 }}") == (400, "parameter_refused", "chat_template")
+    assert refused(gateway, n=100_000) == (400, "parameter_refused", "n")
+    assert refused(gateway, chat_template_kwargs={"tokenize": True}) == (
+        400,
+        "parameter_refused",
+        "chat_template_kwargs",
+    )
+
+
+def test_pictures_are_refused_for_what_they_are(gateway: Gateway) -> None:
+    web = content({"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/cat.png"}})
+    data = content({"type": "image_url", "image_url": {"url": PICTURE}})
+
+    assert refused(gateway, messages=web) == (400, "not_supported", "messages[0].content[0].image_url.url")
+    assert refused(gateway, messages=data) == (400, "not_supported", "messages")
+
+
+def test_a_tool_that_must_be_called_is_refused_by_a_model_without_tools(gateway: Gateway) -> None:
+    assert refused(gateway, tools=[TOOL], tool_choice="required") == (400, "not_supported", "tool_choice")
+    assert post(gateway, {**ASKED, "max_tokens": 1, "tools": [TOOL]}).status_code == 200
+
+
+def entry(gateway: Gateway) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{gateway.url}/v1/models/{MODEL}").json()
+    return found
+
+
+def test_the_list_says_what_the_engine_reports_and_after_a_probe_what_was_shown(gateway: Gateway) -> None:
+    before = entry(gateway)
+    command = [sys.executable, "-m", "app", "probe", MODEL, "--state", gateway.status()["state_folder"], "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    after = entry(gateway)
+
+    assert (before["context_length"], before["quantization"], before["backend"]) == (8192, "Q4_1", "demo")
+    assert before["capabilities"] == {
+        **dict.fromkeys(("chat", "completion", "json_schema", "logprobs"), "declared"),
+        **dict.fromkeys(("vision", "tools"), "failed"),
+    }
+    shown = json.loads(done.stdout)[0]["probes"][0]
+    assert shown["capabilities"] == after["capabilities"]
+    assert after["capabilities"] == {
+        **dict.fromkeys(("chat", "completion", "json_schema", "logprobs"), "verified"),
+        **dict.fromkeys(("vision", "tools", "embedding", "reasoning"), "failed"),
+    }

@@ -1,0 +1,53 @@
+"""What vLLM refuses and clients send all the same; and what it reports of itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+
+from tests.journeys.gateway import ROOT
+from tests.live.engines import Live
+
+HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stop": [" ", "a", "e"], "seed": 1}
+UNKNOWN: dict[str, Any] = {"send_reasoning": True, "reasoning": True}
+PARTS = [{"role": "user", "content": "Hi", "parts": [{"type": "text", "text": "Hi"}], "experimental_attachments": []}]
+
+
+def adjusted(live: Live, path: str = "/v1/chat/completions", **fields: Any) -> str | None:
+    """What the client of a request that was answered is told."""
+    answer = live.post(path, {**HI, **fields})
+    assert answer.status_code == 200, answer.text
+    told: str | None = answer.headers.get("x-modelport-adjusted-params")
+    return told
+
+
+def test_what_vllm_refuses_is_adjusted_and_named(live: Live) -> None:
+    assert adjusted(live, max_tokens=8192, top_p=0, **UNKNOWN, messages=PARTS) == "max_tokens, top_p"
+    assert adjusted(live, max_completion_tokens=1_000_000_000) == "max_completion_tokens"
+    assert adjusted(live, max_tokens=2, tools=[], tool_choice="auto") == "tools"
+    assert adjusted(live, max_tokens=2, tool_choice="auto") == "tool_choice"
+    assert adjusted(live, max_tokens=2, top_p=1) is None
+
+
+def test_a_completion_ends_where_its_bound_says_and_without_one_not_after_sixteen_tokens(live: Live) -> None:
+    text = {"model": "tiny", "prompt": "Once", "ignore_eos": True}
+    short = live.post("/v1/completions", {**text, "max_completion_tokens": 3})
+    long = live.post("/v1/completions", {**text, "max_tokens": 100_000})
+
+    assert short.json()["usage"]["completion_tokens"] == 3
+    assert long.json()["usage"]["total_tokens"] == 2048
+
+
+def test_vllm_tells_its_length_and_a_probe_what_it_can(live: Live) -> None:
+    command = [sys.executable, "-m", "app", "probe", "tiny", "--state", live.status()["state_folder"], "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
+    told = httpx.get(f"{live.url}/v1/models/tiny").json()
+
+    assert (told["context_length"], told["backend"]) == (2048, "tiny")
+    expected = {"chat": "verified", "completion": "verified", "logprobs": "verified", "vision": "failed"}
+    assert {name: told["capabilities"].get(name) for name in expected} == expected
+    assert json.loads(done.stdout)[0]["probes"][0]["version"]

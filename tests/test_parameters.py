@@ -1,0 +1,278 @@
+"""What is done to a request's parameters: refused, set as configured, adjusted to what an engine takes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.dialects import parameters
+from app.dialects.parameters import Engine
+from app.errors import Problem
+from app.relay import body as bodies
+from app.table import Rules
+from backends.base import FAILED, ModelFacts
+
+AS_IT_IS = Rules()
+KNOWN = ModelFacts(context_length=8192)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+
+def body_of(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [], **fields}).encode()
+
+
+def sent(
+    body: bytes,
+    rules: Rules = AS_IT_IS,
+    kind: str = "vllm",
+    operation: str = "chat",
+    facts: ModelFacts | None = KNOWN,
+    *,
+    is_unlimited: bool = False,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the engine gets beside the model and the messages, and what the client is told of it."""
+    engine = Engine(operation, kind, facts)
+    found = parameters.changes(bodies.read(body), body, rules, engine, is_unlimited=is_unlimited)
+    members: dict[str, Any] = json.loads(bodies.edit(body, found.members))
+    return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
+
+
+LENIENT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "nothing": ({}, {}, ()),
+    "usual": (
+        {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64},
+        {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64},
+        (),
+    ),
+    "top_p 0": ({"top_p": 0}, {"top_p": 1}, ("top_p",)),
+    "top_p 0.0": ({"top_p": 0.0}, {"top_p": 1}, ("top_p",)),
+    "top_p below 0": ({"top_p": -1}, {"top_p": -1}, ()),
+    "top_p no number": ({"top_p": "0"}, {"top_p": "0"}, ()),
+    "top_p false": ({"top_p": False}, {"top_p": False}, ()),
+    "top_p null": ({"top_p": None}, {"top_p": None}, ()),
+    "a token less than the context": ({"max_tokens": 8191}, {"max_tokens": 8191}, ()),
+    "the context's length": ({"max_tokens": 8192}, {}, ("max_tokens",)),
+    "far beyond": ({"max_tokens": 1_000_000_000}, {}, ("max_tokens",)),
+    "beyond 64 bits": ({"max_tokens": 10**30}, {}, ("max_tokens",)),
+    "by its new name": ({"max_completion_tokens": 9000}, {}, ("max_completion_tokens",)),
+    "both": ({"max_tokens": 9000, "max_completion_tokens": 5}, {"max_completion_tokens": 5}, ("max_tokens",)),
+    "empty tools": ({"tools": [], "tool_choice": "auto", "parallel_tool_calls": True}, {}, ("tools",)),
+    "tools": ({"tools": [TOOL], "tool_choice": "auto"}, {"tools": [TOOL], "tool_choice": "auto"}, ()),
+    "a choice of none": ({"tool_choice": "auto"}, {}, ("tool_choice",)),
+    "no call": ({"tool_choice": "none"}, {"tool_choice": "none"}, ()),
+    "of others": ({"send_reasoning": True, "reasoning": True}, {"send_reasoning": True, "reasoning": True}, ()),
+}
+
+
+@pytest.mark.parametrize(("asked", "expected", "names"), LENIENT.values(), ids=LENIENT)
+@pytest.mark.parametrize("kind", ["vllm", "llama_cpp", "ollama"])
+def test_what_a_local_engine_would_refuse_is_adjusted_and_named(
+    kind: str, asked: dict[str, Any], expected: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert sent(body_of(**asked), kind=kind) == (expected, names)
+
+
+@pytest.mark.parametrize(("asked", "_expected", "_names"), LENIENT.values(), ids=LENIENT)
+def test_strict_is_sent_as_it_is_and_remote_engines_are_strict(
+    asked: dict[str, Any], _expected: object, _names: object
+) -> None:
+    assert sent(body_of(**asked), Rules(normalize="strict")) == (asked, ())
+    assert sent(body_of(**asked), kind="remote") == (asked, ())
+
+
+def test_a_remote_engine_can_be_treated_like_a_local_one() -> None:
+    assert sent(body_of(top_p=0), Rules(normalize="lenient"), "remote") == ({"top_p": 1}, ("top_p",))
+
+
+def test_a_bound_stays_where_the_context_is_not_known() -> None:
+    assert sent(body_of(max_tokens=8192), facts=None) == ({"max_tokens": 8192}, ())
+    assert sent(body_of(max_tokens=8192), facts=ModelFacts()) == ({"max_tokens": 8192}, ())
+
+
+def test_the_second_try_has_no_bound() -> None:
+    assert sent(body_of(max_tokens=64, top_p=1), is_unlimited=True) == ({"top_p": 1}, ("max_tokens",))
+
+
+TEXT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "beyond": ({"max_tokens": 9000}, {"max_tokens": 8192}, ("max_tokens",)),
+    "the length": ({"max_tokens": 8192}, {"max_tokens": 8192}, ()),
+    "less": ({"max_tokens": 8}, {"max_tokens": 8}, ()),
+    "none": ({}, {}, ()),
+    "by the other name": ({"max_completion_tokens": 5}, {"max_tokens": 5}, ("max_completion_tokens",)),
+    "beyond by the other name": (
+        {"max_completion_tokens": 9000, "max_tokens": None},
+        {"max_tokens": 8192},
+        ("max_completion_tokens",),
+    ),
+    "both": (
+        {"max_completion_tokens": 5, "max_tokens": 6},
+        {"max_completion_tokens": 5, "max_tokens": 6},
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize(("asked", "expected", "names"), TEXT.values(), ids=TEXT)
+def test_a_texts_bound_is_the_context_at_most_under_the_one_name_that_every_engine_knows(
+    asked: dict[str, Any], expected: dict[str, Any], names: tuple[str, ...]
+) -> None:
+    assert sent(body_of(**asked), operation="text_completion") == (expected, names)
+
+
+def test_the_second_try_for_a_text_has_no_bound() -> None:
+    again = sent(body_of(max_tokens=64), operation="text_completion", is_unlimited=True)
+
+    assert again == ({"max_tokens": None}, ("max_tokens",))
+
+
+def test_nothing_but_generation_is_touched() -> None:
+    rules = Rules(overrides={"temperature": 0})
+
+    assert sent(body_of(top_p=0, max_tokens=9000), rules, operation="embeddings")[1] == ()
+
+
+SET = Rules(
+    defaults={"temperature": 0.2, "max_tokens": 100, "repetition_penalty": 1.1},
+    overrides={"top_p": 0.5, "seed": 7, "typical_p": 0.9},
+)
+
+
+def test_defaults_fill_in_and_overrides_replace_and_only_what_was_replaced_is_named() -> None:
+    asked = body_of(temperature=None, top_p=0, seed=1, max_completion_tokens=5, repetition_penalty=2)
+
+    assert sent(asked, SET) == (
+        {"temperature": 0.2, "top_p": 0.5, "seed": 7, "max_completion_tokens": 5, "repetition_penalty": 2},
+        ("top_p", "seed"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "has_typical"),
+    [("vllm", "repetition_penalty", False), ("llama_cpp", "repeat_penalty", True), ("ollama", "repeat_penalty", True)],
+)
+def test_a_sampling_parameter_has_the_engines_own_name(kind: str, name: str, has_typical: bool) -> None:
+    found, names = sent(body_of(), SET, kind)
+
+    assert found == {"temperature": 0.2, "max_tokens": 100, name: 1.1, "top_p": 0.5, "seed": 7} | (
+        {"typical_p": 0.9} if has_typical else {}
+    )
+    assert names == ()
+
+
+def test_an_override_goes_before_both_names_of_a_bound() -> None:
+    rules = Rules(overrides={"max_tokens": 10}, defaults={"max_tokens": 99})
+
+    assert sent(body_of(max_completion_tokens=50), rules) == ({"max_tokens": 10}, ("max_completion_tokens",))
+    assert sent(body_of(max_tokens=50), rules) == ({"max_tokens": 10}, ("max_tokens",))
+
+
+def test_a_configured_bound_beyond_the_context_is_left_out_too() -> None:
+    assert sent(body_of(), Rules(defaults={"max_tokens": 100_000})) == ({}, ("max_tokens",))
+
+
+def test_strict_has_defaults_and_overrides_too() -> None:
+    rules = Rules(normalize="strict", overrides={"temperature": 0})
+
+    assert sent(body_of(temperature=1), rules) == ({"temperature": 0}, ("temperature",))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "template": (
+        {"chat_template": "{% for x in range(9999999999) %}{% endfor %}"},
+        "chat_template",
+        "parameter_refused",
+    ),
+    "processor": ({"mm_processor_kwargs": {"num_crops": 1e9}}, "mm_processor_kwargs", "parameter_refused"),
+    "media": ({"media_io_kwargs": {"video": {"num_frames": -1}}}, "media_io_kwargs", "parameter_refused"),
+    "transfer": ({"kv_transfer_params": {"remote_host": "10.0.0.1"}}, "kv_transfer_params", "parameter_refused"),
+    "unlisted": ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs", "parameter_refused"),
+    "no object": ({"chat_template_kwargs": ["x"]}, "chat_template_kwargs", "invalid_type"),
+    "too large": ({"chat_template_kwargs": {"thinking": "x" * 70_000}}, "chat_template_kwargs", "invalid_type"),
+    "choices": ({"n": 129}, "n", "parameter_refused"),
+    "choices as text": ({"n": " 1e6 "}, "n", "parameter_refused"),
+    "choices beyond all bounds": ({"n": int("9" * 63)}, "n", "parameter_refused"),
+    "choices of many digits": ({"n": "9" * 70}, "n", "parameter_refused"),
+    "best of": ({"best_of": 1e9}, "best_of", "parameter_refused"),
+}
+
+
+@pytest.mark.parametrize(("asked", "param", "code"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize("normalize", ["strict", "lenient", None])
+def test_what_would_harm_an_engine_is_refused_with_its_name_however_lenient(
+    normalize: str | None, asked: dict[str, Any], param: str, code: str
+) -> None:
+    with pytest.raises(Problem) as caught:
+        parameters.check(bodies.read(body_of(**asked)), Rules(normalize=normalize), 128)
+
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
+    assert "range" not in caught.value.message
+
+
+def test_a_name_that_is_spelled_with_escapes_is_the_same_name() -> None:
+    with pytest.raises(Problem) as caught:
+        parameters.check(bodies.read(rb'{"model":"m","chat\u005ftemplate":"x"}'), Rules(), 128)
+
+    assert caught.value.param == "chat_template"
+
+
+TAKEN: dict[str, dict[str, Any]] = {
+    "thinking": {"chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "low"}},
+    "nothing": {"chat_template_kwargs": {}},
+    "null": {"chat_template": None, "chat_template_kwargs": None, "mm_processor_kwargs": None, "n": None},
+    "choices": {"n": 128, "best_of": 128},
+    "not a number": {"n": "many"},  # the engine's to refuse
+}
+
+
+@pytest.mark.parametrize("asked", TAKEN.values(), ids=TAKEN)
+def test_what_is_harmless_passes(asked: dict[str, Any]) -> None:
+    parameters.check(bodies.read(body_of(**asked)), Rules(), 128)
+
+
+def test_the_operator_says_what_the_template_may_be_told() -> None:
+    asked = bodies.read(body_of(chat_template_kwargs={"style": "terse"}))
+
+    parameters.check(asked, Rules(template_kwargs=("style",)), 128)
+    with pytest.raises(Problem, match="taken are: nothing"):
+        parameters.check(asked, Rules(template_kwargs=()), 128)
+
+
+NO_TOOLS = Engine("chat", "llama_cpp", ModelFacts(capabilities={"tools": FAILED}))
+NAMED = {"type": "function", "function": {"name": "a_tool_with_quite_a_long_name_that_goes_on_and_on_for_a_while"}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "is_ignored"),
+    [("required", True), (NAMED, True), ({}, True), ("auto", False), ("none", False), (None, False)],
+)
+def test_a_tool_that_must_be_called_is_noticed_where_the_template_has_none(choice: object, is_ignored: bool) -> None:
+    asked = bodies.read(body_of(tools=[TOOL], tool_choice=choice))
+
+    assert parameters.ignores_tools(asked, NO_TOOLS) is is_ignored
+    assert not parameters.ignores_tools(asked, Engine("chat", "llama_cpp"))
+    assert not parameters.ignores_tools(asked, Engine("chat", "vllm", NO_TOOLS.facts))
+    assert not parameters.ignores_tools(bodies.read(body_of()), NO_TOOLS)
+
+
+# vLLM 0.32, and what earlier ones said.
+TOO_LONG = [
+    "max_tokens=8192 cannot be greater than max_model_len=512. Please request fewer output tokens.",
+    "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 512 tokens",
+    "This model's maximum context length is 512 tokens. However, you requested 600 output tokens",
+]
+
+
+@pytest.mark.parametrize("message", TOO_LONG)
+def test_a_refusal_of_prompt_and_answer_together_is_understood(message: str) -> None:
+    assert parameters.is_about_length(message, bodies.read(body_of(max_tokens=1)), Rules())
+    assert parameters.is_about_length(message, bodies.read(body_of(max_completion_tokens=1)), Rules())
+    assert parameters.is_about_length(message, bodies.read(body_of()), Rules(defaults={"max_tokens": 1}))
+    assert not parameters.is_about_length(message, bodies.read(body_of()), Rules())
+    assert not parameters.is_about_length("'stop' is wrong", bodies.read(body_of(max_tokens=1)), Rules())
+
+
+@pytest.mark.parametrize(("n", "choices"), [(3, 3), (None, 1), (0, 1), ("x", 1), (True, 1), (1.5, 1)])
+def test_choices_are_counted_only_by_a_sound_number(n: object, choices: int) -> None:
+    assert parameters.choices(bodies.read(body_of(n=n))) == choices
