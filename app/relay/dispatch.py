@@ -212,12 +212,13 @@ class Dispatcher:
             raise
 
     async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        backend = self._backend(target)
-        kind, engine = backend.kind, endpoint.engine
+        backend, engine = self._backend(target), endpoint.engine
+        kind = backend.kind
         if plan.task is None:
             spoken = None
             members = plan.changes(backend, target.model).members
-            steps = tasks.count(plan.edited(target.model, asks_usage=False, kind=kind, members=members), kind, engine)
+            body = plan.edited(target.model, asks_usage=False, kind=kind, members=members)
+            steps = tasks.count(body, kind, engine)
         else:
             spoken = SpokenTask(plan, kind)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))

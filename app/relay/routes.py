@@ -140,8 +140,8 @@ class Routes:
         key = request.principal(time.time())
         request.check_type()
         body = await request.body()
-        is_read_whole = len(body) > bodies.INLINE_BYTES and media.may_have(body)
-        for _ in bodies.walk(body, bodies.MAX_ITEMS if is_read_whole or operation.is_task else None):
+        is_read_whole = operation.is_task or (len(body) > bodies.INLINE_BYTES and media.may_have(body))
+        for _ in bodies.walk(body, bodies.MAX_ITEMS if is_read_whole else None):
             if len(body) > bodies.INLINE_BYTES:
                 await asyncio.sleep(0)
         await self._dispatcher.serve(request, plan(operation, body, request.table, key))
