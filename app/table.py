@@ -72,7 +72,7 @@ class Backend(msgspec.Struct, frozen=True):
     `models` are the names the engine itself lists, None when unknown; `is_strict`: a name that is not among them does
     not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
     name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
-    to be admitted (`wanted`) although it serves.
+    to be admitted (`wanted`) although it serves. `wait_s`: how long it may be waited for, where that is its own.
     `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
     may be sent to for pictures and sounds. `version`: the engine's own, where it says.
     """
@@ -88,6 +88,7 @@ class Backend(msgspec.Struct, frozen=True):
     retry_after_s: float = 5.0
     adapters: dict[str, str | None] = {}
     is_limited: bool = False
+    wait_s: float | None = None
     facts: dict[str, ModelFacts] = {}
     media_domains: tuple[str, ...] = ()
     version: str | None = None

@@ -155,7 +155,9 @@ class LlamaCppConfig(ManagedConfig):
     model: str = Field(
         description="A GGUF file, or `package:NAME` for the GGUF file inside an installed Python package.", min_length=1
     )
-    task: Literal["generate", "embed"] = Field("generate", description="What the model does: text or embeddings.")
+    task: Literal["generate", "embed", "rerank"] = Field(
+        "generate", description="What the model does: text, embeddings, or the order of texts."
+    )
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
     slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")

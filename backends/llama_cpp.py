@@ -31,6 +31,12 @@ WARM_UP_S: Final = 120.0  # one token of a large model on a slow disk
 HTTP_THREADS: Final = 128  # each open connection takes one, also those that wait for a slot
 PROMPT_CACHE_MIB: Final = 512  # the build's default of 8 GiB is more than small machines have
 
+_FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
+    "generate": ("completions", {"prompt": "a", "max_tokens": 1}),
+    "embed": ("embeddings", {"input": "a"}),
+    "rerank": ("rerank", {"query": "a", "documents": ["a"]}),
+}
+
 # What llama.cpp prints, and what it means; the first that matches is the sentence.
 _MEANINGS: Final = (
     (r"couldn't bind|address already in use|bind.*failed", "its port is taken by another program"),
@@ -120,14 +126,10 @@ class LlamaCpp:
         return sum(map(int, counts)) if counts else None
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """One token, or one embedding."""
-        path, body = (
-            ("embeddings", {"model": self.name, "input": "a"})
-            if self._config.task == "embed"
-            else ("completions", {"model": self.name, "prompt": "a", "max_tokens": 1})
-        )
+        """One token, one embedding, or one text ranked."""
+        path, body = _FIRST_WORK[self._config.task]
         url = f"{endpoint.address}/{path}"
-        reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body=body)
+        reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body={"model": self.name, **body})
         if reply.status != 200:
             raise EngineFailed(self.name, f"its first {path} request ended with status {reply.status}")
 
@@ -147,7 +149,7 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
         "cache-mib": PROMPT_CACHE_MIB,
     }
     line = [sys.executable, "-I", str(child), *(f"--{option}={value}" for option, value in options.items())]
-    return [*line, "--embed"] if config.task == "embed" else line
+    return line if config.task == "generate" else [*line, f"--{config.task}"]
 
 
 def explain(code: int, tail: Sequence[str]) -> str:

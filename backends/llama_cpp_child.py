@@ -29,6 +29,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--cache-mib", type=int, default=0, help="host memory for prompts of earlier requests")
     parser.add_argument("--embed", action="store_true")
+    parser.add_argument("--rerank", action="store_true")
     return parser.parse_args(argv)
 
 
@@ -77,6 +78,10 @@ def main(argv: list[str]) -> None:
     params.n_gpu_layers = arguments.gpu_layers
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads
+    if arguments.rerank:
+        params.embedding = True
+        params.n_ubatch = params.n_batch
+        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     if arguments.embed:
         params.embedding = True
         params.n_ubatch = params.n_batch  # an input is embedded in one piece

@@ -1,6 +1,7 @@
 """A small real HTTP/1.1 server that answers as vLLM and llama.cpp do, and fails in every way we know.
 
 What it imitates is recorded truth (tests/fake_wire.py): POST /v1/chat/completions, /v1/completions, /v1/embeddings,
+ranks, scores, tokens and transcriptions (tests/fake_tasks.py),
 GET /v1/models and /health, vLLM's errors (404 for an unknown model, 401 as a string, `{"detail"}` elsewhere). What it
 does not do: generate (the text is fixed), check a request beyond JSON and the model's name, TLS, HTTP/2, tools,
 logprobs, adapters, sleep, metrics.
@@ -28,12 +29,14 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from tests import fake_tasks
 from tests import fake_wire as wire
 from tests.fake_answers import ANSWERS
 from tests.fake_peer import Peer, Record
 from tests.fake_scenario import End, Scenario, Stage
 from tests.fake_shapes import SCENARIOS as SHAPES
 from tests.fake_streams import STREAMS
+from tests.fake_tools import TOOLS
 
 __all__ = ["SCENARIOS", "End", "FakeEngine", "Record", "Scenario", "Stage"]
 
@@ -180,10 +183,21 @@ class FakeEngine:
             await peer.send_json(wire.models(self.models))
         elif record.method == "GET" and path == "/fake/requests":
             await peer.send_json([_told(each) for each in self.requests])
+        elif record.method == "POST" and path in fake_tasks.PATHS:
+            await self._task(peer, record, path)
         elif path in (*_POSTS, "/v1/models", "/health"):
             await peer.send_json({"detail": "Method Not Allowed"}, 405)
         else:
             await peer.send_json({"detail": "Not Found"}, 404)
+
+    async def _task(self, peer: Peer, record: Record, path: str) -> None:
+        scripted = self._next()
+        if scripted != "ok":
+            peer.ask = wire.Ask("chat", self.models[0])
+            await _scenario(scripted).act(peer)
+            return
+        status, kind, body = fake_tasks.answer(path, record, self.models)
+        await peer.send(wire.whole(status, body, kind))
 
     async def _generate(self, peer: Peer, record: Record, path: str) -> None:
         try:
@@ -198,7 +212,7 @@ class FakeEngine:
             )
             return
         name = ask.model.removeprefix(PREFIX) if ask.model.startswith(PREFIX) else self._next()
-        if name.partition(":")[0] not in SCENARIOS:
+        if name.partition(":")[0] not in SCENARIOS | TOOLS:
             await peer.send_json({"detail": f"no scenario {name}"}, 404)
             return
         record.scenario = name
@@ -213,7 +227,7 @@ class FakeEngine:
 
 def _scenario(name: str) -> Scenario:
     """By name, with or without its number; KeyError when there is none."""
-    return SCENARIOS[name.partition(":")[0]]
+    return (SCENARIOS | TOOLS)[name.partition(":")[0]]
 
 
 def _bound(host: str, port: int) -> socket.socket:

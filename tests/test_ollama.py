@@ -58,7 +58,7 @@ async def test_it_is_up_with_its_models_by_their_full_names() -> None:
     daemon = Daemon({"/api/version": VERSION, "/api/tags": TAGS})
 
     async with listening(daemon) as url:
-        assert await probed(url) == Probe(True, models=("qwen2.5:7b", "security:latest"))
+        assert await probed(url) == Probe(True, models=("qwen2.5:7b", "security:latest"), version="0.35.1")
 
     asked = [head.split()[1] for head in daemon.heads]
     assert asked == ["/api/version", "/api/tags", "/api/ps", "/api/show", "/api/show"]
@@ -68,8 +68,8 @@ async def test_it_is_up_with_its_models_by_their_full_names() -> None:
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ({"/api/version": VERSION}, Probe(True)),
-        ({"/api/version": VERSION, "/api/tags": (200, b'{"models":null}')}, Probe(True)),
+        ({"/api/version": VERSION}, Probe(True, version="0.35.1")),
+        ({"/api/version": VERSION, "/api/tags": (200, b'{"models":null}')}, Probe(True, version="0.35.1")),
         ({}, Probe(False, "what answers there is not an Ollama daemon")),
         ({"/api/version": (200, b"<html>")}, Probe(False, "what answers there is not an Ollama daemon")),
         (

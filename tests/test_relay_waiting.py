@@ -19,7 +19,7 @@ async def test_who_waited_in_vain_is_told_how_far_it_was() -> None:
         reply = await rig.ask(body=chat())
 
     assert reply.status == 503
-    assert "it is not ready after 0.1 s (downloading 43 % of 16.1 GB)" in reply.error["message"]
+    assert "it is not ready after 2.1 s (downloading 43 % of 16.1 GB)" in reply.error["message"]
 
 
 async def test_the_comments_of_a_held_stream_say_how_far_it_is_now() -> None:

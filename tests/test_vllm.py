@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends import kinds
@@ -16,6 +18,7 @@ from backends.base import Endpoint, Probe, Usage
 from backends.config import RemoteConfig, VllmConfig
 from backends.errors import EngineFailed
 from backends.remote import Remote
+from backends.reported import of_vllm
 from backends.vllm import CannotStart, Vllm
 
 MODEL = "org/model"
@@ -107,7 +110,13 @@ vllm:iteration_tokens_total_count{engine="0",model_name="gpu"} 5.0
 vllm:kv_cache_usage_perc{engine="0",model_name="gpu"} 0.25
 """
 LISTED = {"data": [{"id": "gpu", "parent": None}, {"id": "law", "parent": "gpu"}]}
-UP: Answers = {"/health": (200, b""), "/v1/models": (200, LISTED), "/metrics": (200, METRICS)}
+UP: Answers = {
+    "/health": (200, b""),
+    "/v1/models": (200, LISTED),
+    "/metrics": (200, METRICS),
+    "/version": (200, {"version": "0.32.0"}),
+}
+SAID = of_vllm(config(), LISTED, None)
 
 
 @contextlib.asynccontextmanager
@@ -137,15 +146,29 @@ async def test_a_probe_tells_its_models_its_requests_and_its_progress() -> None:
     async with told(UP) as (endpoint, _):
         probe = await Vllm("gpu", config()).probe(endpoint)
 
-    assert probe == Probe(True, models=("gpu", "law"), in_flight=7, progress=(1e6, 10.0, 5.0, 0.25))
+    seen = Probe(True, models=("gpu", "law"), in_flight=7, progress=(1e6, 10.0, 5.0, 0.25))
+    assert probe == dataclasses.replace(seen, facts=SAID, version="0.32.0")
+
+
+async def test_its_version_is_asked_once_for_each_start() -> None:
+    async with told({**UP, "/version": (404, b"")}) as (endpoint, asked):
+        engine = Vllm("gpu", config())
+        probes = [await engine.probe(endpoint) for _ in range(2)]
+        await engine.probe(msgspec.structs.replace(endpoint, generation=2))
+
+    assert [probe.version for probe in probes] == [None, None]
+    assert [path for path, _ in asked].count("/version") == 2
 
 
 DOWN: dict[str, tuple[Answers, Probe]] = {
     "dead core": ({"/health": (503, b"")}, Probe(False, "its core process died")),
     "odd health": ({"/health": (500, b"")}, Probe(False, "its health has status 500")),
     "somebody else": ({**UP, "/v1/models": (401, b"")}, Probe(False, "another program answers on its port")),
-    "no metrics": ({**UP, "/metrics": (404, b"")}, Probe(True, models=("gpu", "law"))),
-    "other metrics": ({**UP, "/metrics": (200, b"up 1\n")}, Probe(True, models=("gpu", "law"))),
+    "no metrics": ({**UP, "/metrics": (404, b"")}, Probe(True, models=("gpu", "law"), facts=SAID, version="0.32.0")),
+    "other metrics": (
+        {**UP, "/metrics": (200, b"up 1\n")},
+        Probe(True, models=("gpu", "law"), facts=SAID, version="0.32.0"),
+    ),
 }
 
 

@@ -18,7 +18,12 @@ from backends.errors import Broken, EngineFailed
 # Reasons for an end that is none: vLLM says them when it gives an answer up.
 FAILURES: Final = frozenset({"error", "abort"})
 GAVE_UP: Final = "it gave the answer up"
-_OBJECTS: Final = {"chat": "chat.completion.chunk", "text_completion": "text_completion"}
+_OBJECTS: Final = {
+    "chat": "chat.completion.chunk",
+    "text_completion": "text_completion",
+    "transcription": "transcription.chunk",
+}
+_WITH_DELTAS: Final = ("chat", "transcription")
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -114,7 +119,7 @@ class Mender:
     def _body(self, chunk: dict[str, Any]) -> bool:
         given = chunk.get("choices")
         choices = listed(given)
-        is_chat = self.terms.operation == "chat"
+        is_chat = self.terms.operation in _WITH_DELTAS
         is_changed = choices is not given
         for at, choice in enumerate(choices):
             index = choice.get("index")

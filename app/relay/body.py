@@ -51,8 +51,18 @@ class Head(Asked, frozen=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     messages: msgspec.Raw = msgspec.Raw(b"null")
+    prompt: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def prompts(self) -> int:
+        """How many texts a completion is to go on from: one, or as many as a list has texts or lists of tokens."""
+        if bytes(memoryview(self.prompt)[:1]) != b"[":
+            return 1
+        each = _raws.decode(self.prompt)
+        return len(each) if each and bytes(memoryview(each[0])[:1]) in (b'"', b"[") else 1
 
 
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
 _heads = msgspec.json.Decoder(Head)
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 

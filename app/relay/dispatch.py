@@ -7,20 +7,22 @@ import random
 import time
 from collections.abc import Callable
 
+from app.dialects import tasks, words
 from app.dialects.fronts.extras import taken
 from app.dialects.mend import Terms
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
+from app.dialects.task_llama_cpp import Stamp
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
-from app.relay.count import Counter
+from app.relay.errand import Errand
 from app.relay.gather import gather
 from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
-from app.relay.speech import Spoken, loading, translated
+from app.relay.speech import Spoken, SpokenTask, loading, translated
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Dialect, Endpoint, State, Usage
@@ -29,8 +31,10 @@ from backends.exchange import Answer, Exchange
 from backends.upstream import Call, Upstream
 
 MAX_ERROR_BYTES = 64 * 1024
-# Embeddings have no side effects and no half answers: an attempt that failed may be repeated once.
-REPEATABLE = frozenset({"embeddings"})
+# The supervisor gives up in time, and knows why; this is for one that does not.
+LATE_S = 2.0
+# These have no side effects and no half answers: an attempt that failed may be repeated once.
+REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
 # A daemon says that it loaded for a millisecond when it had nothing to load.
 COLD_S = 0.1
 
@@ -92,8 +96,8 @@ class Dispatcher:
             endpoint = await self._endpoint(target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
-            elif plan.operation is COUNT:
-                answer = await self._count(request, plan, target, endpoint, job)
+            elif plan.operation is COUNT or plan.task is not None:
+                answer = await self._errand(request, plan, target, endpoint, job)
             else:
                 answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
@@ -112,7 +116,7 @@ class Dispatcher:
         if backend.endpoint is None or backend.is_limited:
             job.waits_for(lambda: self._backend(target), "busy")
             began = time.monotonic()
-            await lease.admitted(self._link.table.limits.wait_s)
+            await lease.admitted(max(self._link.table.limits.wait_s, backend.wait_s or 0.0) + LATE_S)
             job.waited(time.monotonic() - began)
             backend = self._backend(target)
             if backend.endpoint is None:
@@ -150,7 +154,7 @@ class Dispatcher:
         spoken = translated(plan, target.model, backend, endpoint, body)
         if plan.extras or spoken.dropped:
             request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
-        call = Call("POST", spoken.path, spoken.body, request.engine_headers())
+        call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()
         exchange = await self._open(endpoint, call)
@@ -171,6 +175,10 @@ class Dispatcher:
             terms = Terms(endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
             if job.stream is not None:
                 cost = await job.stream.relay(answer, terms, hides_usage=hides)
+            elif plan.form is not None:
+                said = await answer.read(limits.max_answer_bytes)
+                kind, said, cost = words.settle(endpoint.engine, exchange.headers.get("content-type", ""), said)
+                request.answer(200, said, kind)
             else:
                 limit = limits.max_answer_bytes
                 whole = await (gather(answer, terms, plan.choices, limits) if gathers else answer.read(limit))
@@ -203,18 +211,29 @@ class Dispatcher:
             self._link.failing(endpoint)
             raise
 
-    async def _count(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
-        backend = self._backend(target)
-        kind, members = backend.kind, plan.changes(backend, target.model).members
-        counter = Counter(self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target))
+    async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        backend, engine = self._backend(target), endpoint.engine
+        kind = backend.kind
+        if plan.task is None:
+            spoken = None
+            members = plan.changes(backend, target.model).members
+            body = plan.edited(target.model, asks_usage=False, kind=kind, members=members)
+            steps = tasks.count(body, kind, engine)
+        else:
+            spoken = SpokenTask(plan, kind)
+            stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
+            steps = tasks.steps(plan.task, kind, engine=engine, model=target.model, name=plan.name, stamp=stamp)
+            request.drops(plan.task.dropped)
+        headers = request.engine_headers()
+        errand = Errand(self._upstream, endpoint, headers, lambda no: self._refused(no, target, spoken))
         job.sent()
         try:
-            count = await counter.count(kind, plan.edited(target.model, asks_usage=False, kind=kind, members=members))
+            done = await errand.run(steps)
         except Unreachable:
             self._link.failing(endpoint)
             raise
-        request.answer_json({"input_tokens": count})
-        return Settlement()
+        request.answer(200, done.body)
+        return done.cost
 
     def _learn(self, answer: Answer, target: Target, job: Job) -> None:
         """What an engine says of its time."""

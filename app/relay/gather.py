@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from app.dialects import sse
 from app.dialects.assemble import Assembler
 from app.dialects.mend import Terms
 from app.dialects.openai import Reader
+from app.relay.body import INLINE_BYTES
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer
@@ -32,8 +35,7 @@ async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -
         size += len(data)
         if size > limits.max_answer_bytes:
             raise Broken(engine, f"its answer has more than {limits.max_answer_bytes} bytes")
-        for event in sse.split(reader.feed(data)):
-            assembler.add(event)
+        _add(assembler, reader.feed(data), engine)
         if reader.error is not None:
             raise reader.error
         return reader.is_done
@@ -41,9 +43,21 @@ async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -
     try:
         await exchange.pump(sink)
     except (Disconnected, TimedOut):
-        if not reader.is_finished:
+        if not reader.is_done:
             raise
-    for event in sse.split(reader.end()):
-        assembler.add(event)
+    if not reader.is_done:
+        # Without the end mark more choices may have been to come: of several prompts nobody knows how many.
+        raise Disconnected(engine, "its stream ended before the answer was finished")
+    _add(assembler, reader.end(), engine)
     exchange.linger()
-    return assembler.answer()
+    # Log probabilities make megabytes of it.
+    return await asyncio.to_thread(assembler.answer) if size > INLINE_BYTES else assembler.answer()
+
+
+def _add(assembler: Assembler, events: bytes, engine: str) -> None:
+    """Broken for what only looks like a chunk of an answer: not all are decoded before."""
+    try:
+        for event in sse.split(events):
+            assembler.add(event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, TypeError) as exc:
+        raise Broken(engine, "it sent an event that is not a chunk of an answer") from exc

@@ -34,6 +34,7 @@ class Job:
         self._is_sent = False
         self._series: Children | None = None
         self._backend = ""
+        self._attempts = 0
         line, limits = request.line, request.table.limits
         self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
@@ -42,6 +43,8 @@ class Job:
         if self._series is not None:
             self._series.in_flight.dec()
         self._backend = backend
+        self._attempts += 1
+        self._request.line.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 

@@ -6,8 +6,11 @@ It writes straight to uvicorn's transport, because an ASGI `send` per streamed e
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -26,6 +29,7 @@ class Line:
         self.is_gone = False
         self._is_chunked = False
         self._is_head = False
+        self._marks: bytes | None = None  # header lines of an answer that an engine was asked for
         self._unsent = b""  # status line and headers, until the first piece of the body goes with them
         self._on_gone: Callable[[], None] | None = None
         self._on_pause: Callable[[], None] | None = None
@@ -51,6 +55,10 @@ class Line:
         if self._wire.flow.write_paused:
             pause()
 
+    def served_by(self, model: str, backend: str, attempts: int) -> None:
+        """What the answer's headers will say of who gives it; the last call counts."""
+        self._marks = _marks(model, backend, attempts)
+
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
         """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
 
@@ -66,6 +74,9 @@ class Line:
         lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
+        if self._marks is not None:
+            took_ms = (time.perf_counter() - self.arrived) * 1000
+            lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._marks, took_ms))
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
         if status == 204:
@@ -149,3 +160,11 @@ class Line:
     def drained(self) -> None:
         if self._on_resume is not None:
             self._on_resume()
+
+
+@lru_cache(maxsize=1024)
+def _marks(model: str, backend: str, attempts: int) -> bytes:
+    """The header lines; the same for nearly every request."""
+    model, backend = (name if name.isascii() and name.isprintable() else quote(name) for name in (model, backend))
+    lines = (f"x-modelport-model: {model}", f"x-modelport-backend: {backend}", f"x-modelport-attempts: {attempts}", "")
+    return "\r\n".join(lines).encode("ascii")

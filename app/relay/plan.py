@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import media, parameters
+from app.dialects import media, parameters, task_requests
 from app.dialects.fronts import extras
 from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
-from app.errors import Problem, bad_request
+from app.dialects.task_requests import Task
+from app.errors import JSON, Problem, bad_request
 from app.relay import body as bodies
+from app.relay.form import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
 from backends.base import Endpoint, Usage
@@ -21,20 +23,33 @@ MAX_NAME_CHARS = 256
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without."""
+    """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without.
+
+    `is_task`: app/dialects/tasks.py says what is asked and how.
+    """
 
     path: str
     name: str
     needs: str
+    is_task: bool = False
 
 
 OPERATIONS = {
     "/v1/chat/completions": Operation("/chat/completions", "chat", "messages"),
     "/v1/completions": Operation("/completions", "text_completion", "prompt"),
     "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
+    "/v1/rerank": Operation("/rerank", "rerank", "query", is_task=True),
+    "/v1/score": Operation("/score", "score", "", is_task=True),
+    "/v1/tokenize": Operation("/tokenize", "tokenize", "", is_task=True),
+    "/v1/detokenize": Operation("/detokenize", "detokenize", "tokens", is_task=True),
 }
+# What comes as a form, with a file in it.
+FORMS = {"/v1/audio/transcriptions": Operation("/audio/transcriptions", "transcription", "file")}
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 LOAD = Operation("", "load", "")
 COUNT = Operation("", "count_tokens", "messages")
+# What engines stream.
+WRITING = frozenset({"chat", "text_completion"})
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -52,6 +67,14 @@ class Plan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
     asked: Asked = Asked()
+    task: Task | None = None
+    form: Form | None = None  # in place of `body`
+    boundary: str = ""  # of the form, as engines get it
+
+    @property
+    def content_type(self) -> str:
+        """What an engine is sent."""
+        return JSON if self.form is None else f"multipart/form-data; boundary={self.boundary}"
 
     def check_media(self, backend: Backend) -> None:
         """Unsupported for what this engine would have to fetch, and must not."""
@@ -93,6 +116,9 @@ class Plan(msgspec.Struct, frozen=True):
     ) -> bytes:
         """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
         change. `members`: as of Changes."""
+        if self.form is not None:
+            stream = {"stream": "true"} if self.is_stream else {}
+            return self.form.written(self.boundary, {"model": model, **stream})
         fields: dict[str, bytes | None] = dict(members)
         if self.extras:
             fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
@@ -106,11 +132,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     def gathers(self, endpoint: Endpoint) -> bool:
         """Whether the whole answer that the client wants is to be asked for as a stream."""
-        return endpoint.gathers and not self.is_stream and self.operation.needs != "input"
+        return endpoint.gathers and not self.is_stream and self.operation.name in WRITING
 
     def hides_usage(self, usage: Usage) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
-        return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS
+        return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS and self.form is None
 
 
 def loading(plan: Plan, answer: bytes) -> Plan:
@@ -129,27 +155,52 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
     head = bodies.read(body)
     if head.messages is not None and operation.needs == "messages" and bytes(memoryview(head.messages)[:1]) != b"[":
         raise bad_request("'messages' is missing.", param="messages", code="missing_field")
-    if operation.needs != "messages" and f'"{operation.needs}"'.encode() not in body:
+    if operation.needs not in ("messages", "") and f'"{operation.needs}"'.encode() not in body:
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
-    if not head.model:
-        if table.default_model is None:
-            raise bad_request("'model' is missing.", param="model", code="missing_field")
-        name = table.default_model
-    else:
-        name = head.model
+    name = _named(table, head.model)
     found = resolved(table, key, name)
     parameters.check(head, found.model.rules, table.limits.max_choices)
     return Plan(
         operation=operation,
         name=name,
         resolved=found,
-        is_stream=bool(head.stream) and operation.name != "embeddings",
+        is_stream=bool(head.stream) and operation.name in WRITING,
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
         principal=key.name if key is not None else None,
-        choices=parameters.choices(head),
+        choices=parameters.choices(head) * head.prompts,
         asked=head,
+        task=task_requests.read(operation.name, body) if operation.is_task else None,
     )
+
+
+def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key: Key | None) -> Plan:
+    """What a form asks for; Problem for what cannot be."""
+    if form.text(operation.needs) is None:
+        raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
+    is_stream = _TRUTH.get((form.text("stream") or "false").lower())
+    if is_stream is None:
+        raise bad_request("'stream' must be true or false.", param="stream", code="invalid_type")
+    name = _named(table, form.text("model"))
+    return Plan(
+        operation=operation,
+        name=name,
+        resolved=resolved(table, key, name),
+        is_stream=is_stream,
+        wants_usage=False,
+        body=b"",
+        principal=key.name if key is not None else None,
+        form=form,
+        boundary=boundary,
+    )
+
+
+def _named(table: Table, name: str | None) -> str:
+    """The client's name for the model, or that of the default one."""
+    found = name or table.default_model
+    if found is None:
+        raise bad_request("'model' is missing.", param="model", code="missing_field")
+    return found
 
 
 def resolved(table: Table, key: Key | None, name: str) -> Resolved:

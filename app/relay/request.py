@@ -28,7 +28,8 @@ MAX_NAMED = 32
 
 # What a page's script may read of an answer's headers: its SDK retries by them.
 _SHOWN = (
-    "x-request-id, retry-after, retry-after-ms, x-should-retry, "
+    "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
+    "x-modelport-model, x-modelport-backend, x-modelport-attempts, "
     "x-modelport-dropped-params, x-modelport-adjusted-params, "
     "x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
 )
@@ -83,10 +84,10 @@ class Request:
         if names:
             self.base[header] = ", ".join(sorted(names)[:MAX_NAMED])
 
-    def engine_headers(self) -> list[tuple[str, str]]:
+    def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""
         passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
-        return [("content-type", JSON), ("x-request-id", self.id), *passed]
+        return [("content-type", content_type), ("x-request-id", self.id), *passed]
 
     # -- who asks
 

@@ -6,6 +6,7 @@ A plain ASGI callable: one dictionary look-up stands between a request and its h
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,12 +19,13 @@ import structlog
 from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay import body as bodies
+from app.relay import form as forms
 from app.relay import guests
 from app.relay.dispatch import Dispatcher
 from app.relay.entries import entry
 from app.relay.fronts import Fronts
 from app.relay.link import Link
-from app.relay.plan import OPERATIONS, Operation, plan, resolved, unknown_model
+from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
 from app.routing import visible
 from app.table import Table
@@ -40,6 +42,7 @@ PROBES = frozenset({"/livez", "/readyz"})
 ADMIN_PREFIX = "/admin/"
 MODEL_PREFIX = "/v1/models/"
 _ALL = "GET, HEAD, POST, OPTIONS"
+_CONTROL_HEADERS = ("allow", "retry-after", "retry-after-ms")  # what of a supervisor's answer passes
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
 MAX_ORDER_BYTES = 64 * 1024
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -93,7 +96,7 @@ class Routes:
 
     async def _route(self, request: Request) -> None:
         path = self._path(request)
-        is_front = path not in OPERATIONS and self._fronts.greet(request, path)
+        is_front = path not in OPERATIONS and path not in FORMS and self._fronts.greet(request, path)
         if not is_front and path not in PROBES:
             guests.check(request.headers, request.table)
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
@@ -106,6 +109,8 @@ class Routes:
             self._options(request, methods)
         elif path in OPERATIONS:
             await self._operate(request, OPERATIONS[path])
+        elif path in FORMS:
+            await self._take_form(request, FORMS[path])
         elif is_front:
             await self._fronts.serve(request, path)
         elif path in self._reads or path.startswith(MODEL_PREFIX):
@@ -115,7 +120,7 @@ class Routes:
 
     def _methods(self, path: str) -> str | None:
         """What a route takes, as `Allow` says it; None where there is no route."""
-        if path in OPERATIONS:
+        if path in OPERATIONS or path in FORMS:
             return "POST, OPTIONS"
         if path in self._reads or path.startswith(MODEL_PREFIX) or path in OPEN or path in FOR_ADMINS:
             return "GET, HEAD, OPTIONS"
@@ -135,11 +140,19 @@ class Routes:
         key = request.principal(time.time())
         request.check_type()
         body = await request.body()
-        is_read_whole = len(body) > bodies.INLINE_BYTES and media.may_have(body)
+        is_read_whole = operation.is_task or (len(body) > bodies.INLINE_BYTES and media.may_have(body))
         for _ in bodies.walk(body, bodies.MAX_ITEMS if is_read_whole else None):
             if len(body) > bodies.INLINE_BYTES:
                 await asyncio.sleep(0)
         await self._dispatcher.serve(request, plan(operation, body, request.table, key))
+
+    async def _take_form(self, request: Request, operation: Operation) -> None:
+        key = request.principal(time.time())
+        request.check_encoding()
+        boundary = forms.boundary_of(request.headers.get("content-type", ""))
+        form = forms.read(await request.body(), boundary)
+        fresh = f"{random.getrandbits(128):032x}"
+        await self._dispatcher.serve(request, plan_form(operation, form, fresh, request.table, key))
 
     async def _models(self, request: Request) -> None:
         key = request.principal(time.time())
@@ -204,7 +217,7 @@ class Routes:
         except (BackendError, ValueError) as exc:
             raise problem(EngineFailed("gateway", "its supervisor did not answer")) from exc
         kind = exchange.headers.get("content-type", JSON)
-        extra = {"allow": exchange.headers["allow"]} if "allow" in exchange.headers else {}
+        extra = {name: exchange.headers[name] for name in _CONTROL_HEADERS if name in exchange.headers}
         request.answer(exchange.status, answer, kind, **extra)
 
     # -- OPTIONS

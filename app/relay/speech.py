@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from app.dialects import tasks
 from app.relay.history import with_both_names
 from app.relay.plan import Plan
 from app.table import Backend
@@ -62,10 +63,27 @@ class SpokenOllama(Spoken):
         return ollama_failures.refusal(engine, exchange.status, body, self._asked.num_ctx, load_s)
 
 
+class SpokenTask(Spoken):
+    """What engines do besides writing; `path` and `body` are empty where app/dialects/tasks.py has the words."""
+
+    def __init__(self, plan: Plan, kind: str, body: bytes = b"") -> None:
+        super().__init__(plan.operation.path, body)
+        self._operation, self._kind, self._name = plan.operation.name, kind, plan.name
+
+    def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
+        """An engine that has no such route."""
+        engine = exchange.endpoint.engine
+        return tasks.refused(engine, self._operation, self._kind, self._name, exchange.status, body)
+
+
 def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, body: bytes) -> Spoken:
     """What `body`, a request in OpenAI's words for the engine's `model`, is to this engine. BackendError when it cannot
     be said.
     """
+    if plan.form is not None:
+        if endpoint.dialect is not Dialect.OPENAI:
+            raise tasks.unsupported(backend.name, plan.operation.name, backend.kind, plan.name)
+        return SpokenTask(plan, backend.kind, body)
     if endpoint.dialect is Dialect.OPENAI:
         return Spoken(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
     facts = backend.fact(model)

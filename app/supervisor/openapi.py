@@ -225,7 +225,7 @@ def _relay_routes() -> APIRouter:
     async def embeddings(body: EmbeddingsRequest) -> Embeddings:
         raise NotImplementedError
 
-    foreign_routes(router)
+    foreign_routes(router, engine)
 
     @router.get("/v1/models", responses=errors(401), tags=["models"])
     async def list_models() -> ModelList:

@@ -22,6 +22,54 @@ class ResponseRequest(_Open):
     stream: bool = False
 
 
+class RankRequest(_Open):
+    """vLLM's."""
+
+    model: str | None = None
+    query: str
+    documents: str | list[str]
+    top_n: int = 0
+
+
+class ScoreRequest(_Open):
+    """vLLM's; either side has three names there."""
+
+    model: str | None = None
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+
+
+class TokenRequest(_Open):
+    """vLLM's: a prompt or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    return_token_strs: bool = False
+
+
+class Tokens(BaseModel):
+    """Of a text."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenRequest(_Open):
+    """vLLM's."""
+
+    model: str | None = None
+    tokens: list[int]
+
+
+class Text(BaseModel):
+    """Of tokens."""
+
+    prompt: str
+
+
 class MessageRequest(_Open):
     """Anthropic's."""
 
@@ -92,9 +140,20 @@ class AnthropicError(BaseModel):
 Answers = dict[int | str, dict[str, Any]]
 
 
-def foreign_routes(router: APIRouter) -> None:
+_AUDIO = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "model": {"type": "string"},
+        "stream": {"type": "boolean"},
+    },
+}
+
+
+def foreign_routes(router: APIRouter, refused: Answers) -> None:
     """Add them, to be described and never to be called."""
-    _openai(router)
+    _openai(router, refused)
     _anthropic(router)
     _ollama(router)
 
@@ -108,7 +167,32 @@ def _stream(kind: str, failure: type[BaseModel] | None) -> Answers:
     return told
 
 
-def _openai(router: APIRouter) -> None:
+def _openai(router: APIRouter, refused: Answers) -> None:
+    @router.post("/v1/rerank", responses=refused, tags=["models"])
+    async def rerank(body: RankRequest) -> _Open:
+        raise NotImplementedError
+
+    @router.post("/v1/score", responses=refused, tags=["models"])
+    async def score(body: ScoreRequest) -> _Open:
+        raise NotImplementedError
+
+    @router.post("/v1/tokenize", responses=refused, tags=["models"])
+    async def tokenize(body: TokenRequest) -> Tokens:
+        raise NotImplementedError
+
+    @router.post("/v1/detokenize", responses=refused, tags=["models"])
+    async def detokenize(body: DetokenRequest) -> Text:
+        raise NotImplementedError
+
+    @router.post(
+        "/v1/audio/transcriptions",
+        responses={**_stream("text/event-stream", None), **refused},
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _AUDIO}}}},
+        tags=["models"],
+    )
+    async def transcriptions() -> _Open:
+        raise NotImplementedError
+
     @router.post("/v1/responses", responses=_stream("text/event-stream", None), tags=["models"])
     async def responses(body: ResponseRequest) -> _Open:
         raise NotImplementedError

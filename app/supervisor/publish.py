@@ -78,14 +78,18 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
     found: dict[str, Model] = {}
     for entry in config.backends:
         parent = _parent(entry, config)
-        rules = config.models[parent].rules() if parent in config.models else Rules()
+        parents = config.models.get(parent)
         rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
-            parent = _parent(entry, config)
-            reasoning = config.models[parent].reasoning if parent in config.models else "keep"
-            found[name] = Model(name, tuple(Target(each, name) for each in targets), (), parent, reasoning, rules)
+            found[name] = Model(
+                name,
+                tuple(Target(each, name) for each in targets),
+                parent=parent,
+                reasoning=parents.reasoning if parents is not None else "keep",
+                rules=parents.rules() if parents is not None else Rules(),
+            )
     return found
 
 

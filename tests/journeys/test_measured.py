@@ -36,7 +36,7 @@ def test_an_engine_alone_starts_however_little_memory_there_is_and_is_known_afte
         [seat] = gateway.ask("/admin/plan")["seats"]
         health = gateway.ask("/health")
     assert seat["memory_source"] == "measured"
-    assert 0.1 < seat["measured_gb"] < seat["estimated_gb"]
+    assert 0 < seat["measured_gb"] < seat["estimated_gb"]  # little, where another engine has the same file mapped
     assert seat["is_possible"]
     assert seat["notes"][0].startswith("it may not fit")
     assert health["quarantined"] == []

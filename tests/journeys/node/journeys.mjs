@@ -55,6 +55,91 @@ const journeys = {
     assert.ok(answer.data.every((one) => one.embedding.every(Number.isFinite)));
   },
 
+  async tools() {
+    const numbers = { type: "object", properties: { a: { type: "integer" }, b: { type: "integer" } } };
+    const tools = [{ type: "function", function: { name: "add", description: "Adds.", parameters: numbers } }];
+    const asked = { model: "fake/fault:tool_call", messages, tools };
+    for (const tool_choice of ["auto", { type: "function", function: { name: "add" } }]) {
+      const whole = await client.chat.completions.create({ ...asked, tool_choice });
+      assert.equal(whole.choices[0].finish_reason, "tool_calls");
+      const runner = client.chat.completions.stream({ ...asked, tool_choice });
+      const streamed = await runner.finalMessage();
+      for (const [call] of [whole.choices[0].message.tool_calls, streamed.tool_calls]) {
+        assert.equal(call.function.name, "add");
+        assert.deepEqual(JSON.parse(call.function.arguments), { a: 7, b: 5 });
+      }
+    }
+  },
+
+  async tool_runner() {
+    const parameters = { type: "object", properties: { a: { type: "integer" }, b: { type: "integer" } } };
+    const add = { name: "add", description: "Adds.", parameters, parse: JSON.parse, function: ({ a, b }) => `${a + b}` };
+    const tools = [{ type: "function", function: add }];
+    const runner = client.chat.completions.runTools({ model: "fake/fault:tool_call", messages, tools });
+    assert.match(await runner.finalContent(), /^The sum of 7/);
+    assert.equal(runner.messages.find((message) => message.role === "tool").content, "12");
+  },
+
+  async json_schema() {
+    const schema = {
+      type: "object",
+      properties: { sum: { type: "integer" } },
+      required: ["sum"],
+      additionalProperties: false,
+    };
+    const response_format = { type: "json_schema", json_schema: { name: "sum", schema, strict: true } };
+    const answer = await client.chat.completions.create({ ...few, max_tokens: 60, response_format });
+    assert.ok(Number.isInteger(JSON.parse(answer.choices[0].message.content).sum));
+  },
+
+  async logprobs() {
+    const asked = { ...few, logprobs: true, top_logprobs: 2 };
+    const whole = (await client.chat.completions.create(asked)).choices[0].logprobs.content;
+    const streamed = [];
+    for await (const chunk of await client.chat.completions.create({ ...asked, stream: true }))
+      streamed.push(...(chunk.choices[0].logprobs?.content ?? []));
+    for (const tokens of [whole, streamed])
+      assert.ok(tokens.length && tokens.every((one) => one.logprob <= 0 && one.top_logprobs.length === 2));
+  },
+
+  async responses() {
+    const asked = { model, input: "What is 7+5?", max_output_tokens: 4, temperature: 0 };
+    const whole = await client.responses.create(asked);
+    assert.ok(whole.output_text);
+    let text = "";
+    for await (const event of await client.responses.create({ ...asked, stream: true }))
+      if (event.type === "response.output_text.delta") text += event.delta;
+    assert.equal(text, whole.output_text);
+    const runner = client.responses.stream(asked);
+    assert.equal((await runner.finalResponse()).output_text, whole.output_text);
+  },
+
+  async transcription() {
+    const file = new File([new Uint8Array(2000)], "a.wav", { type: "audio/wav" });
+    const heard = await client.audio.transcriptions.create({ model: "fake/fake", file });
+    assert.equal(heard.text, "Zwölf ist die Summe.");
+  },
+
+  async retries() {
+    let sent = 0;
+    let waits = 0;
+    const counted = (url, init) => (sent++, fetch(url, init));
+    const hurried = new OpenAI({ baseURL, apiKey: "none", maxRetries: 2, fetch: counted });
+    const timer = globalThis.setTimeout;
+    // The engine's Retry-After is 7 s: seen, and not waited for.
+    globalThis.setTimeout = (call, ms, ...rest) => timer(call, ms === 7000 ? (waits++, 0) : ms, ...rest);
+    const cases = [
+      ["fake/fault:status_429_vllm", 3, 2],
+      ["fake/fault:status_503_vllm", 3, 2],
+      ["fake/fault:status_500_vllm", 1, 0],
+    ];
+    for (const [failing, requests, waited] of cases) {
+      sent = waits = 0;
+      await assert.rejects(hurried.chat.completions.create({ ...few, model: failing }), OpenAI.APIError);
+      assert.deepEqual([sent, waits], [requests, waited], failing);
+    }
+  },
+
   async models() {
     const listed = [];
     for await (const one of client.models.list()) listed.push(one.id);

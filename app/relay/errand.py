@@ -1,0 +1,56 @@
+"""Several requests to one engine for one answer of the client's; what they are is said by app/dialects/tasks.py."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from app.dialects.task_llama_cpp import Done, Step, Steps
+from backends.base import Endpoint
+from backends.errors import BackendError
+from backends.exchange import Exchange
+from backends.upstream import Call, Upstream
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class Errand:
+    """To one engine. Some of its routes for this lie beside `/v1`."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        endpoint: Endpoint,
+        headers: list[tuple[str, str]],
+        refused: Callable[[Exchange], Awaitable[BackendError]],
+    ) -> None:
+        self._upstream = upstream
+        self._refused = refused
+        self._endpoint = endpoint
+        self._beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
+        self._headers = headers
+
+    async def run(self, steps: Steps) -> Done:
+        """The answer; raises BackendError."""
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await self._ask(step))
+        except StopIteration as end:
+            done: Done = end.value
+            return done
+        finally:
+            steps.close()
+
+    async def _ask(self, step: Step) -> bytes:
+        endpoint = self._beside if step.is_beside else self._endpoint
+        exchange = await self._upstream.open(
+            endpoint, Call("POST" if step.body else "GET", step.path, step.body, self._headers)
+        )
+        try:
+            if exchange.status >= 300:
+                raise await self._refused(exchange)
+            return await exchange.read(MAX_ANSWER_BYTES)
+        finally:
+            exchange.close()
