@@ -16,7 +16,7 @@ from app.dialects.fronts.front import Ask
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found, shutting_down
 from tests import fake_wire as wire
-from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 COST = Settlement(12, 4, "length")
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
@@ -311,6 +311,10 @@ def test_mixed_parts_of_calls_cannot_be_told() -> None:
 
     with pytest.raises(ValueError, match="mixed up"):
         told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
+    assert copied_by_a_part(spoken()) < 100_000
 
 
 def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:

@@ -16,7 +16,7 @@ from app.dialects.fronts.responses_answers import Response
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
-from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 NOW = 1795334421.5
 COST = Settlement(12, 4, "length")
@@ -283,6 +283,10 @@ def test_mixed_parts_of_calls_cannot_be_told() -> None:
 
     with pytest.raises(ValueError, match="mixed up"):
         told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
+    assert copied_by_a_part(spoken()) < 100_000
 
 
 def test_details_of_usage_are_told() -> None:
