@@ -38,6 +38,7 @@ DIFFERENT: dict[str, Any] = {
     "117": (400, "invalid_request"),
     "118": (400, "not_supported"),
     "125": (400, "invalid_type"),
+    "126": (400, "invalid_request"),  # max_tokens 0 is not: no limit
     "185": (400, "context_length_exceeded"),  # not cut without a word
     "207": (400, "invalid_request"),
     "232": "error event",  # not a clean end without a word
@@ -171,11 +172,23 @@ async def test_one_context_for_all_callers_so_that_the_model_is_loaded_once(daem
         for more in ({}, {"num_ctx": 256}, {"options": {"num_ctx": 1024}}, {"stream": True}):
             await rig.ask(body=chat("mymodel", **more))
         await rig.ask("/v1/completions", {"model": "MyModel:latest", "prompt": "a"})
+        await rig.ask("/api/generate", {"model": "mymodel"})  # which only loads
+        await rig.ask(body=chat("mymodel"))
 
     assert daemon.loads == [("mymodel:latest", 512)]
 
 
 # -- no silent truncation
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_that_fills_the_context_ends_there_and_says_so(daemon: FakeOllama, streamed: bool) -> None:
+    counts = {"stream_options": {"include_usage": True}} if streamed else {}
+    async with gateway(daemon, num_ctx=20) as rig:
+        reply = await rig.ask(body=chat("smollm2:135m", text="one two three four five", stream=streamed, **counts))
+
+    assert meaning(events_of(reply))["finish"] == "length"
+    assert meaning(events_of(reply))["usage"]["total_tokens"] == 20
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
