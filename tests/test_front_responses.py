@@ -182,6 +182,11 @@ def test_what_nobody_heeds_is_named() -> None:
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "only text"),
         ({"input": [{"type": "web_search_call"}]}, "'web_search_call'"),
         ({"input": [{"type": "function_call", "name": "f", "call_id": "c"}]}, "'arguments' of an item"),
+        *(
+            ({"input": [{"type": "reasoning", name: value}]}, "reasoning item are lists")
+            for name in ("summary", "content")
+            for value in (5, "abc", ["abc"], {"text": "abc"})
+        ),
         ({"tools": [{"type": "web_search"}]}, "only functions"),
         ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
