@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.table import Limits, Target
-from app.table import Model as PublicModel
-from tests.fake_engine import FakeEngine
+from app.table import Limits
 from tests.fake_ollama import BUSY, FakeOllama, Fault
 from tests.fake_ollama_models import Model
 from tests.ollama_rig import gateway
 from tests.raw_client import Client, Reply, ask, chat, request
-from tests.rig import backend
 from tests.transcripts import Transcript, transcripts
 
 LONG = " ".join(["blah"] * 400)
@@ -295,17 +292,6 @@ async def test_a_stream_in_pieces_that_fit_no_line_is_whole(daemon: FakeOllama) 
 
     assert cut.text == plain.text != ""
     assert len(cut.events) == len(plain.events)
-
-
-async def test_what_only_the_daemon_cannot_do_goes_to_the_next_target(daemon: FakeOllama) -> None:
-    both = PublicModel("both", (Target("ollama", "mymodel"), Target("engine", "fake")))
-    async with FakeEngine() as engine, gateway(daemon) as rig:
-        await rig.published(backends={**rig.table.backends, "engine": backend(engine.url)}, models={"both": both})
-        replies = [await rig.ask(body=chat("both", n=2)) for _ in range(8)]  # the order is by chance
-
-    assert {reply.status for reply in replies} == {200}
-    assert len(engine.posts) == 8
-    assert daemon.asked == []
 
 
 # -- names, parameters, headers
