@@ -17,6 +17,9 @@ from backends.errors import Rejected, Unsupported
 from backends.ollama_messages import Refuse, messages
 
 PATHS: Final = MappingProxyType({"chat": "/api/chat", "text_completion": "/api/generate", "embeddings": "/api/embed"})
+# An answer that fills the context ends there; otherwise its oldest half would be forgotten. The same in every request:
+# another value makes the daemon load the model anew.
+SHIFT: Final = False
 MAX_NAMED: Final = 20  # of the dropped parameters; a header is not the place for more
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
@@ -90,6 +93,7 @@ def translate(
         made["stream"] = asked.flag("stream")
         (_chat if operation == "chat" else _generate)(asked, made)
         _sampling(asked, made)
+        made["shift"] = SHIFT
     made["truncate"] = False
     if facts.num_ctx is not None:
         made.setdefault("options", {})["num_ctx"] = facts.num_ctx
@@ -227,6 +231,8 @@ def _sampling(asked: _Asked, made: dict[str, Any]) -> None:
             options[option] = found
     for name in ("max_tokens", "max_completion_tokens"):
         bound = asked.number(name, is_whole=True)
+        if bound == 0:
+            raise asked.refuse(f"'{name}' must be 1 or more: to the daemon 0 means no limit.", name)
         if bound is not None:
             options["num_predict"] = bound if bound > 0 else -1
     stop = asked.value("stop")

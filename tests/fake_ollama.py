@@ -197,9 +197,9 @@ class FakeOllama:
     # -- what a model request goes through
 
     @contextlib.asynccontextmanager
-    async def turn(self, model: Model, num_ctx: int, keep_s: float) -> AsyncIterator[float]:
+    async def turn(self, model: Model, num_ctx: int, keep_s: float, shift: bool = True) -> AsyncIterator[float]:
         """Have the model in memory with that context and a place at it; how long the load took, in seconds."""
-        took_s = await self._load(model, num_ctx, keep_s)
+        took_s = await self._load(model, num_ctx, keep_s, shift)
         turns = self._turns.setdefault(full(model.name).lower(), asyncio.Semaphore(self.num_parallel))
         async with turns:
             self.running += 1
@@ -210,28 +210,28 @@ class FakeOllama:
             finally:
                 self.running -= 1
 
-    async def _load(self, model: Model, num_ctx: int, keep_s: float) -> float:
+    async def _load(self, model: Model, num_ctx: int, keep_s: float, shift: bool) -> float:
         key = full(model.name).lower()
-        if not self._has(key, num_ctx) and self._loading.locked() and self._pending >= self.max_queue:
+        if not self._has(key, num_ctx, shift) and self._loading.locked() and self._pending >= self.max_queue:
             raise Refused(503, BUSY)
         began = time.perf_counter()
         self._pending += self._loading.locked()
         was_pending = self._loading.locked()
         try:
             async with self._loading:
-                if not self._has(key, num_ctx):
+                if not self._has(key, num_ctx, shift):
                     self.store.loaded.pop(key, None)
                     await asyncio.sleep(self.load_s)
                     self.loads.append((key, num_ctx))
         finally:
             self._pending -= was_pending
-        self.store.loaded[key] = Loaded(num_ctx, time.time() + keep_s)
+        self.store.loaded[key] = Loaded(num_ctx, time.time() + keep_s, shift)
         return time.perf_counter() - began + 0.0007
 
-    def _has(self, key: str, num_ctx: int) -> bool:
+    def _has(self, key: str, num_ctx: int, shift: bool) -> bool:
         self.store.ps()
         found = self.store.loaded.get(key)
-        return found is not None and found.num_ctx == num_ctx
+        return found is not None and (found.num_ctx, found.shift) == (num_ctx, shift)
 
     async def said(self, ask: Ask) -> Said:
         """What its model says."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tests.fake_ollama import DIED, Asked, FakeOllama, Fault, Reply, keep_s
@@ -73,7 +74,7 @@ async def _only_loads(daemon: FakeOllama, reply: Reply, asked: Json, is_empty: b
         daemon.store.loaded.pop(full(ask.model.name).lower(), None)
         reason = "unload"
     else:
-        async with daemon.turn(ask.model, num_ctx_of(daemon, ask), stays_s):
+        async with daemon.turn(ask.model, num_ctx_of(daemon, ask), stays_s, asked.get("shift") is not False):
             pass
     head = {"model": asked["model"], "created_at": time_of(time.time())}
     await reply.send_json({**head, **empty, "done": True, "done_reason": reason})
@@ -159,9 +160,9 @@ async def run(
     noted = Asked(reply.record.path, asked, reply.record, ask.options, num_ctx)
     daemon.asked.append(noted)
     try:
-        async with daemon.turn(ask.model, num_ctx, keep_s(asked)) as load_s:
+        async with daemon.turn(ask.model, num_ctx, keep_s(asked), asked.get("shift") is not False) as load_s:
             _check_length(ask, asked, num_ctx)
-            said = await daemon.said(ask)
+            said = _bounded(await daemon.said(ask), asked, num_ctx)
             fault = daemon.fault()
             if fault is not None and (fault.status or whole is not None):
                 raise Refused(fault.status or 500, fault.text)
@@ -217,6 +218,14 @@ def _check_length(ask: Ask, asked: Json, num_ctx: int) -> None:
         raise Refused(400, _nested({**error, "n_prompt_tokens": count, "n_ctx": num_ctx}))
     if asked.get("shift") is False:
         raise Refused(400, OVERLONG)
+
+
+def _bounded(said: Said, asked: Json, num_ctx: int) -> Said:
+    """Without `shift` an answer ends where the context does."""
+    room = max(1, num_ctx - said.prompt_tokens)
+    if asked.get("shift") is not False or said.count <= room:
+        return said
+    return replace(said, pieces=said.pieces[:room], count=room, reason="length")
 
 
 def _head(asked: Json) -> Json:

@@ -69,6 +69,7 @@ class Loaded:
 
     num_ctx: int
     expires: float
+    shift: bool = True  # how it was loaded
 
 
 def full(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from app.dialects.fronts.front import Tongue
@@ -102,3 +103,16 @@ def unfinished(tongue: Tongue) -> bytes:
     except Disconnected:
         return out
     raise AssertionError("it was finished")
+
+
+def copied_by_a_part(tongue: Tongue) -> int:
+    """Bytes of memory that one small part of a call's arguments takes after a megabyte of them, at most at a time."""
+    tongue.events(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
+    tongue.events(wire.sse(event(call(0, arguments="y"))))  # what is made once is made
+    part = wire.sse(event(call(0, arguments="z")))
+    tracemalloc.start()
+    try:
+        tongue.events(part)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -16,10 +16,12 @@ from app.dialects.fronts.front import Ask
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found, shutting_down
 from tests import fake_wire as wire
-from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 COST = Settlement(12, 4, "length")
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+RESULT = {"type": "tool_result", "tool_use_id": "i"}
+NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "note"}}
 TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}
 
 
@@ -108,6 +110,25 @@ def test_pictures_are_data_or_addresses_and_documents_are_text() -> None:
         "note",
         "deep",
     ]
+
+
+def test_what_is_said_of_a_document_comes_before_it() -> None:
+    parts = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "deep"}]}}
+    about = {"title": "Minutes", "context": "of May"}
+
+    assert messages(("user", [{**NOTE, **about}])) == [{"role": "user", "content": "Minutes\nof May\nnote"}]
+    (told,) = messages(("user", [{**parts, **about}]))
+    assert [part["text"] for part in told["content"]] == ["Minutes\n", "of May\n", "deep"]
+    assert messages(("user", [{**NOTE, "title": None}])) == [{"role": "user", "content": "note"}]
+
+
+def test_a_tool_that_failed_says_so() -> None:
+    failed = {**RESULT, "is_error": True}
+    results = [{**failed, "content": "no such city"}, failed, {**RESULT, "is_error": False, "content": "sun"}]
+
+    told = messages(("user", results))
+
+    assert [each["content"] for each in told] == ["Error: no such city", "Error: ", "sun"]
 
 
 def test_calls_and_their_results_keep_their_ids_and_their_order() -> None:
@@ -208,6 +229,14 @@ def test_counting_needs_no_bound() -> None:
             {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64"}}]}]},
             "'document' with this source",
         ),
+        *(
+            (
+                {"messages": [{"role": "user", "content": [{**RESULT, "content": content}]}]},
+                "'content' of a tool_result",
+            )
+            for content in (5, True, 0, {"type": "text", "text": "x"})
+        ),
+        ({"messages": [{"role": "user", "content": [{**NOTE, "title": 5}]}]}, "'title' of a block"),
         ({"system": [PNG]}, "only text"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "run by Anthropic"),
         ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice"),
@@ -311,6 +340,10 @@ def test_mixed_parts_of_calls_cannot_be_told() -> None:
 
     with pytest.raises(ValueError, match="mixed up"):
         told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
+    assert copied_by_a_part(spoken()) < 100_000
 
 
 def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:

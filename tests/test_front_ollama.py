@@ -20,7 +20,8 @@ from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
 from tests.fake_wire import sse
-from tests.front_streams import CUT_CALL, STREAMS, told, unfinished, whole
+from tests.front_streams import CUT_CALL, STREAMS, copied_by_a_part, told, unfinished, whole
+from tests.steps import steps
 
 NOW = 1795334421.5
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
@@ -95,6 +96,18 @@ def test_tool_results_find_their_calls_by_name_or_by_order() -> None:
     assert (rain["tool_call_id"], noon["tool_call_id"]) == (weather["id"], time["id"])
     assert stray["tool_call_id"] == "call_unknown"
     assert said["reasoning"] == said["reasoning_content"] == "hm"
+
+
+def test_results_that_fit_no_call_cost_a_step_each() -> None:
+    def lines_run(count: int) -> int:
+        messages: list[dict[str, Any]] = [
+            {"role": "assistant", "tool_calls": [{"function": {"name": "add"}}] * (2 * count)},
+            *[{"role": "tool", "tool_name": "other", "content": "x"}] * count,
+        ]
+        data = json.dumps({"model": "m", "messages": messages}).encode()
+        return steps(lambda: Chat(Kind.CHAT, at()).ask(data, "abc"))
+
+    assert lines_run(200) < 2.2 * lines_run(100)
 
 
 @pytest.mark.parametrize(
@@ -343,6 +356,10 @@ def test_a_call_without_number_or_parts_is_told_too() -> None:
 
     assert first["message"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
     assert last["done_reason"] == "stop"
+
+
+def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
+    assert copied_by_a_part(written()) < 100_000
 
 
 def test_a_call_that_was_cut_is_none_and_a_broken_one_is_an_error() -> None:

@@ -16,7 +16,7 @@ from app.dialects.fronts.responses_answers import Response
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
-from tests.front_streams import CALLS, STREAMS, call, event, told, unfinished, whole
+from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 NOW = 1795334421.5
 COST = Settlement(12, 4, "length")
@@ -182,6 +182,11 @@ def test_what_nobody_heeds_is_named() -> None:
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "only text"),
         ({"input": [{"type": "web_search_call"}]}, "'web_search_call'"),
         ({"input": [{"type": "function_call", "name": "f", "call_id": "c"}]}, "'arguments' of an item"),
+        *(
+            ({"input": [{"type": "reasoning", name: value}]}, "reasoning item are lists")
+            for name in ("summary", "content")
+            for value in (5, "abc", ["abc"], {"text": "abc"})
+        ),
         ({"tools": [{"type": "web_search"}]}, "only functions"),
         ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
@@ -283,6 +288,10 @@ def test_mixed_parts_of_calls_cannot_be_told() -> None:
 
     with pytest.raises(ValueError, match="mixed up"):
         told(spoken(), [b"".join(map(wire.sse, mixed))])
+
+
+def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
+    assert copied_by_a_part(spoken()) < 100_000
 
 
 def test_details_of_usage_are_told() -> None:

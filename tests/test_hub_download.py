@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 import pytest
 

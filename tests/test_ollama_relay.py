@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.table import Limits, Target
-from app.table import Model as PublicModel
-from tests.fake_engine import FakeEngine
+from app.table import Limits
 from tests.fake_ollama import BUSY, FakeOllama, Fault
 from tests.fake_ollama_models import Model
 from tests.ollama_rig import gateway
 from tests.raw_client import Client, Reply, ask, chat, request
-from tests.rig import backend
 from tests.transcripts import Transcript, transcripts
 
 LONG = " ".join(["blah"] * 400)
@@ -38,6 +35,7 @@ DIFFERENT: dict[str, Any] = {
     "117": (400, "invalid_request"),
     "118": (400, "not_supported"),
     "125": (400, "invalid_type"),
+    "126": (400, "invalid_request"),  # max_tokens 0 is not: no limit
     "185": (400, "context_length_exceeded"),  # not cut without a word
     "207": (400, "invalid_request"),
     "232": "error event",  # not a clean end without a word
@@ -171,11 +169,23 @@ async def test_one_context_for_all_callers_so_that_the_model_is_loaded_once(daem
         for more in ({}, {"num_ctx": 256}, {"options": {"num_ctx": 1024}}, {"stream": True}):
             await rig.ask(body=chat("mymodel", **more))
         await rig.ask("/v1/completions", {"model": "MyModel:latest", "prompt": "a"})
+        await rig.ask("/api/generate", {"model": "mymodel"})  # which only loads
+        await rig.ask(body=chat("mymodel"))
 
     assert daemon.loads == [("mymodel:latest", 512)]
 
 
 # -- no silent truncation
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_an_answer_that_fills_the_context_ends_there_and_says_so(daemon: FakeOllama, streamed: bool) -> None:
+    counts = {"stream_options": {"include_usage": True}} if streamed else {}
+    async with gateway(daemon, num_ctx=20) as rig:
+        reply = await rig.ask(body=chat("smollm2:135m", text="one two three four five", stream=streamed, **counts))
+
+    assert meaning(events_of(reply))["finish"] == "length"
+    assert meaning(events_of(reply))["usage"]["total_tokens"] == 20
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
@@ -282,17 +292,6 @@ async def test_a_stream_in_pieces_that_fit_no_line_is_whole(daemon: FakeOllama) 
 
     assert cut.text == plain.text != ""
     assert len(cut.events) == len(plain.events)
-
-
-async def test_what_only_the_daemon_cannot_do_goes_to_the_next_target(daemon: FakeOllama) -> None:
-    both = PublicModel("both", (Target("ollama", "mymodel"), Target("engine", "fake")))
-    async with FakeEngine() as engine, gateway(daemon) as rig:
-        await rig.published(backends={**rig.table.backends, "engine": backend(engine.url)}, models={"both": both})
-        replies = [await rig.ask(body=chat("both", n=2)) for _ in range(8)]  # the order is by chance
-
-    assert {reply.status for reply in replies} == {200}
-    assert len(engine.posts) == 8
-    assert daemon.asked == []
 
 
 # -- names, parameters, headers

@@ -36,7 +36,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "max_tokens": ({"max_tokens": 5}, {"options": {"num_predict": 5}}),
     "max_completion_tokens": ({"max_completion_tokens": 6}, {"options": {"num_predict": 6}}),
     "both bounds": ({"max_tokens": 5, "max_completion_tokens": 6}, {"options": {"num_predict": 6}}),
-    "no bound": ({"max_tokens": 0}, {"options": {"num_predict": -1}}),
+    "no bound": ({"max_tokens": -1}, {"options": {"num_predict": -1}}),
     "null": ({"max_tokens": None, "temperature": None, "stop": None, "tools": None}, {}),
     "sampling": (
         {"temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.1, "seed": 7, "presence_penalty": 1},
@@ -77,7 +77,7 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_each_field_of_a_chat_has_its_way(given: dict[str, Any], expected: dict[str, Any]) -> None:
     found = made(given)
 
-    base = {"model": "m:latest", "messages": HI, "stream": False, "truncate": False}
+    base = {"model": "m:latest", "messages": HI, "stream": False, "truncate": False, "shift": False}
     assert found == {**base, **expected}
 
 
@@ -145,6 +145,8 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "temperature": ({"temperature": "hot"}, "temperature"),
     "seed": ({"seed": 1.5}, "seed"),
+    "no tokens": ({"max_tokens": 0}, "max_tokens"),
+    "no tokens at all": ({"max_completion_tokens": 0}, "max_completion_tokens"),
     "a truth": ({"top_k": True}, "top_k"),
     "stop": ({"stop": 1}, "stop"),
     "stops": ({"stop": ["a", 1]}, "stop"),
@@ -233,6 +235,7 @@ def test_a_completion_goes_on_with_the_prompt_as_it_is() -> None:
         "raw": True,
         "stream": False,
         "truncate": False,
+        "shift": False,
         "logprobs": True,
         "top_logprobs": 2,
         "options": {"num_predict": 3},

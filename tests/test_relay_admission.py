@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from app.supervisor.admission import Gate
@@ -42,6 +43,26 @@ async def test_a_request_is_sent_when_it_is_admitted_and_gives_its_permit_back(
     async with asyncio.timeout(20):
         await gate.enter(1, 20.0)
     await rig.wishes.until(lambda: rig.leases.total() == 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        # The double has no tokenizer, and says so: it was asked.
+        ("/v1/messages/count_tokens", {"model": "fake", "messages": [{"role": "user", "content": "hi"}]}, 404),
+        ("/api/generate", {"model": "fake"}, 200),
+    ],
+)
+async def test_what_generates_nothing_needs_no_place(
+    limited: tuple[Rig, FakeEngine], path: str, body: dict[str, object], status: int
+) -> None:
+    rig, _ = limited
+
+    async with asyncio.timeout(20):
+        reply = await rig.ask(path, body)
+
+    assert reply.status == status
+    assert rig.wishes.asked == {}
 
 
 async def test_an_engine_without_a_place_is_429_with_advice(limited: tuple[Rig, FakeEngine]) -> None:

@@ -93,7 +93,7 @@ class Dispatcher:
         job.turn_to(target.backend)
         try:
             plan.check_media(self._backend(target))
-            endpoint = await self._endpoint(target, lease, job)
+            endpoint = await self._endpoint(plan, target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
             elif plan.operation is COUNT or plan.task is not None:
@@ -108,12 +108,15 @@ class Dispatcher:
         self._metrics.attempt(target.backend, "ok").inc()
         return answer
 
-    async def _endpoint(self, target: Target, lease: Lease, job: Job) -> Endpoint:
-        """Where the target is served now; waits for an engine that can be started, and for a place at a full one."""
+    async def _endpoint(self, plan: Plan, target: Target, lease: Lease, job: Job) -> Endpoint:
+        """Where the target is served now; waits for an engine that can be started, and for a place at a full one. Who
+        generates nothing needs none.
+        """
         backend = self._backend(target)
         if backend.endpoint is None and not backend.can_start:
             raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
-        if backend.endpoint is None or backend.is_limited:
+        needs_place = backend.is_limited and plan.loads is None and plan.operation is not COUNT
+        if backend.endpoint is None or needs_place:
             job.waits_for(lambda: self._backend(target), "busy")
             began = time.monotonic()
             await lease.admitted(max(self._link.table.limits.wait_s, backend.wait_s or 0.0) + LATE_S)
@@ -152,8 +155,8 @@ class Dispatcher:
         )
         request.adjusts(changes.names)
         spoken = translated(plan, target.model, backend, endpoint, body)
-        if plan.extras or spoken.dropped:
-            request.drops([*plan.dropped, *taken(plan.extras, backend.kind)[1], *spoken.dropped])
+        left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
+        request.drops([*plan.dropped, *left, *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()

@@ -152,8 +152,9 @@ def _user(content: _Content) -> Iterator[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     for block in content:
         if block.get("type") == "tool_result":
-            inner = list(_parts(block.get("content") or ""))
+            inner = list(_parts(_result(block)))
             text = "".join(part["text"] for part in inner if part["type"] == "text")
+            text = f"Error: {text}" if block.get("is_error") is True else text  # OpenAI's API has no word for it
             yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id"), "content": text}
             parts += [part for part in inner if part["type"] != "text"]
         else:
@@ -162,6 +163,14 @@ def _user(content: _Content) -> Iterator[dict[str, Any]]:
         yield {"role": "user", "content": parts[0]["text"]}
     elif parts:
         yield {"role": "user", "content": parts}
+
+
+def _result(block: Block) -> _Content:
+    content = block.get("content")
+    if content is not None and not isinstance(content, str | list):
+        message = "messages: 'content' of a tool_result is a string or a list of blocks."
+        raise bad_request(message, param="messages", code="invalid_type")
+    return content or ""
 
 
 def _assistant(content: _Content) -> dict[str, Any]:
@@ -204,11 +213,17 @@ def _parts(content: _Content) -> Iterator[dict[str, Any]]:
             case "image", {"type": "url", "url": str(url)}:
                 yield {"type": "image_url", "image_url": {"url": url}}
             case "document", {"type": "text", "data": str(data)}:
-                yield {"type": "text", "text": data}
+                yield {"type": "text", "text": "\n".join([*_about(block), data])}
             case "document", {"type": "content", "content": (str() | list()) as inner}:
+                yield from ({"type": "text", "text": each + "\n"} for each in _about(block))
                 yield from _parts(inner)
             case _:
                 raise _unsupported(f"a block of type '{_shown(kind)}'" + (" with this source" if source else ""))
+
+
+def _about(block: Block) -> list[str]:
+    """What a document is called, and what else is said of it: the model reads it before the document."""
+    return [_string(block, name) for name in ("title", "context") if block.get(name) is not None]
 
 
 def _text(content: _Content, field: str) -> str:

@@ -39,7 +39,7 @@ class Spoken:
         self._is_begun = False
         self._at = -1  # the block that is open, or was the last
         self._open: str | int | None = None  # "text", "thinking", or a call's number
-        self._arguments: dict[int, str] = {}  # of each call, as far as they have come
+        self._arguments: dict[int, list[str]] = {}  # of each call, as far as they have come
         self._finish: str | None = None
         self._stop: str | None = None
 
@@ -98,14 +98,14 @@ class Spoken:
         self._finish = piece.finish or self._finish
         self._stop = piece.stop if piece.stop in self._stops else self._stop
         for call in piece.calls:
-            self._arguments[call.at] = self._arguments.get(call.at, "") + call.arguments
+            self._arguments.setdefault(call.at, []).append(call.arguments)
 
     def _tools(self) -> dict[int, dict[str, Any]]:
         """The calls' arguments as objects. One that was cut at `max_tokens` is none; the reason says so."""
         inputs = {}
-        for at, text in self._arguments.items():
+        for at, parts in self._arguments.items():
             try:
-                inputs[at] = msgspec.json.decode(text or "{}", type=dict[str, Any])
+                inputs[at] = msgspec.json.decode("".join(parts) or "{}", type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as exc:
                 if self._finish != "length":
                     raise ValueError("a tool call whose arguments are not a JSON object") from exc

@@ -6,6 +6,7 @@ What OpenAI's API has no word for goes by `extras`; what no engine can be told i
 from __future__ import annotations
 
 import re
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,14 +165,15 @@ class Embed:
 def _chat(chat: _Chat) -> dict[str, Any]:
     """Messages and tools. Ollama's calls need no ids: results are matched by name, else by order."""
     messages: list[dict[str, Any]] = []
-    open_calls: list[tuple[str, str]] = []  # id and name of calls without a result yet
+    open_calls = _OpenCalls()
     for at, said in enumerate(chat.messages or ()):
         message: dict[str, Any] = {"role": said.role, "content": _content(said.content or "", said.images)}
         if said.role == "tool":
-            message["tool_call_id"] = said.tool_call_id or _answered(open_calls, said.tool_name)
+            message["tool_call_id"] = said.tool_call_id or open_calls.answered(said.tool_name)
         if said.tool_calls:
             calls = [(call.id or f"call_{at}_{n}", call.function) for n, call in enumerate(said.tool_calls)]
-            open_calls += [(id_, function.name) for id_, function in calls]
+            for id_, function in calls:
+                open_calls.add(id_, function.name)
             message["tool_calls"] = [_call(id_, function) for id_, function in calls]
         if said.thinking:
             # Two names for one thing: vLLM reads the first, llama.cpp the second.
@@ -187,12 +189,32 @@ def _call(id_: str, function: _Function) -> dict[str, Any]:
     return {"id": id_, "type": "function", "function": {"name": function.name, "arguments": arguments}}
 
 
-def _answered(open_calls: list[tuple[str, str]], name: str | None) -> str:
-    for at, (id_, called) in enumerate(open_calls):
-        if name is None or called == name:
-            del open_calls[at]
-            return id_
-    return open_calls.pop(0)[0] if open_calls else "call_unknown"
+class _OpenCalls:
+    """Calls without a result yet. A step takes the same time however many there are: their number is the client's."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._is_open: list[bool] = []
+        self._in_order: deque[int] = deque()  # may hold answered ones, as each of `_named` may
+        self._named: defaultdict[str, deque[int]] = defaultdict(deque)
+
+    def add(self, id_: str, name: str) -> None:
+        """One more."""
+        self._in_order.append(len(self._ids))
+        self._named[name].append(len(self._ids))
+        self._ids.append(id_)
+        self._is_open.append(True)
+
+    def answered(self, name: str | None) -> str:
+        """The id of the first of that name, else of the first of all; it is open no more."""
+        named = self._named.get(name) if name is not None else None
+        for queue in (named, self._in_order):
+            while queue:
+                at = queue.popleft()
+                if self._is_open[at]:
+                    self._is_open[at] = False
+                    return self._ids[at]
+        return "call_unknown"
 
 
 def _content(text: str, images: list[str] | None) -> str | list[dict[str, Any]]:

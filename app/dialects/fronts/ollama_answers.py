@@ -126,16 +126,16 @@ class Written(Refusing):
     def _keep(self, piece: Piece) -> None:
         self._finish = piece.finish or self._finish
         for call in piece.calls:
-            kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": ""})
+            kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": []})
             kept["name"] = kept["name"] or call.name  # some engines repeat it with every part
-            kept["arguments"] += call.arguments
+            kept["arguments"].append(call.arguments)
 
     def _whole_calls(self) -> list[dict[str, Any]]:
         """Ollama's arguments are objects. A call that was cut at `num_predict` is none; the reason says `length`."""
         calls = []
         for at, call in self._calls.items():
             try:
-                arguments = msgspec.json.decode(call["arguments"] or "{}", type=dict[str, Any])
+                arguments = msgspec.json.decode("".join(call["arguments"]) or "{}", type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as exc:
                 if self._finish == "length":
                     continue

@@ -166,13 +166,20 @@ def _messages(asked: _Request) -> list[dict[str, Any]]:
                 text = output if isinstance(output, str) else _joined(_parts(output), "function_call_output")
                 messages.append({"role": "tool", "tool_call_id": _string(item, "call_id"), "content": text})
             case "reasoning":
-                parts = item.get("content") or item.get("summary") or []
-                thought += "".join(_string(part, "text") for part in parts if isinstance(part, dict))
+                thought += "".join(_string(part, "text") for part in _thoughts(item))
             case "item_reference":
                 raise _unsupported("an item of type 'item_reference'", "input", "nothing is kept between requests")
             case kind:
                 raise _unsupported(f"an item of type '{_shown(kind)}'", "input", "")
     return messages
+
+
+def _thoughts(item: Item) -> list[Item]:
+    parts = item.get("content") or item.get("summary") or []
+    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+        message = "input: 'content' and 'summary' of a reasoning item are lists of parts."
+        raise bad_request(message, param="input", code="invalid_type")
+    return parts
 
 
 def _add(messages: list[dict[str, Any]], message: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ class Response:
         self._sequence = 0
         self._items: list[dict[str, Any]] = []  # the last one is being written, unless it is completed
         self._call: int | None = None  # which call is being written
-        self._text = ""  # what the item being written says until now
+        self._text: list[str] = []  # what the item being written says until now
         self._logprobs: list[dict[str, Any]] = []
         self._finish: str | None = None
 
@@ -158,7 +158,7 @@ class Response:
         if not self._is_open(kind):
             out = [*self._close(), self._open(self._item(kind, "", status="in_progress"))]
             out.append(self._part("added", self._content(kind, "", [])))
-        self._text += text
+        self._text.append(text)
         if kind == "message":
             self._logprobs += logprobs or []
             out.append(self._in_part("response.output_text.delta", delta=text, logprobs=logprobs or []))
@@ -174,21 +174,21 @@ class Response:
             self._call = call.at
         elif not self._is_open("function_call") or call.at != self._call:
             raise ValueError("the parts of several tool calls mixed up")
-        self._text += call.arguments
+        self._text.append(call.arguments)
         if call.arguments:
             out.append(self._in_item("response.function_call_arguments.delta", delta=call.arguments))
         return out
 
     def _open(self, item: dict[str, Any]) -> bytes:
         self._items.append(item)
-        self._text, self._logprobs = "", []
+        self._text, self._logprobs = [], []
         return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)
 
     def _close(self, *, is_last: bool = False) -> list[bytes]:
         """The item that is being written is done; the last one of a cut answer is not complete."""
         if not self._items or self._items[-1]["status"] != "in_progress":
             return []
-        item, text = self._items[-1], self._text
+        item, text = self._items[-1], "".join(self._text)
         if item["type"] == "function_call":
             out = [self._in_item("response.function_call_arguments.done", arguments=text, name=item["name"])]
             changed: dict[str, Any] = {"arguments": text}
