@@ -89,10 +89,12 @@ class Dispatcher:
         raise last or NotReady(plan.resolved.name, "no engine is configured for it")
 
     async def _attempt(self, request: Request, plan: Plan, target: Target, job: Job) -> Settlement:
-        lease = self._link.hold(target.backend)
+        row = self._backend(target)
+        waits = row.endpoint is None or row.is_limited
+        lease = self._link.hold(target.backend, 0 if waits or row.endpoint is None else row.endpoint.generation)
         job.turn_to(target.backend)
         try:
-            plan.check_media(self._backend(target))
+            plan.check_media(row)
             endpoint = await self._endpoint(plan, target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)

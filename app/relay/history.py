@@ -9,7 +9,7 @@ import msgspec
 from app.dialects.thinking import NAMES
 from app.relay import body as bodies
 
-_KEYS = tuple(f'"{name}"'.encode() for name in NAMES)
+_MARK = b'"reasoning'  # both names begin so
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ def with_both_names(body: bytes) -> bytes:
     """A chat's body in which each message of an assistant that has its thinking under one name has it under the other
     too. Everything else keeps its bytes; what is no list of messages is the engine's affair.
     """
-    if not any(key in body for key in _KEYS):
+    if _MARK not in body:
         return body
     try:
         given = [bytes(message) for message in _bodies.decode(body).messages]
@@ -41,7 +41,7 @@ def with_both_names(body: bytes) -> bytes:
 
 
 def _with_both(message: bytes) -> bytes:
-    if not any(key in message for key in _KEYS):
+    if _MARK not in message:
         return message
     found = _messages.decode(message)
     first, second = found.reasoning, found.reasoning_content

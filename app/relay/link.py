@@ -34,16 +34,16 @@ FLUSH_S = 0.05
 class Lease:
     """One request's hold on one backend, from before it waits until its exchange is closed."""
 
-    def __init__(self, link: Link, backend: str) -> None:
+    def __init__(self, link: Link, backend: str, generation: int) -> None:
         self._link = link
         self._backend = backend
-        self._generation: int | None = 0
+        self._generation: int | None = generation
         self._permit: int | None = None
-        link.count(backend, 0, 1)
+        link.count(backend, generation, 1)
 
     def bind(self, generation: int) -> None:
         """The start of the engine that it uses."""
-        if self._generation is not None:
+        if self._generation is not None and self._generation != generation:
             self._link.count(self._backend, self._generation, -1)
             self._link.count(self._backend, generation, 1)
             self._generation = generation
@@ -106,9 +106,9 @@ class Link:
 
     # -- for requests
 
-    def hold(self, backend: str) -> Lease:
-        """A lease, to be bound to a generation and released."""
-        return Lease(self, backend)
+    def hold(self, backend: str, generation: int = 0) -> Lease:
+        """A lease, to be bound to a generation and released; 0: it waits until it is known to which."""
+        return Lease(self, backend, generation)
 
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""

@@ -43,7 +43,7 @@ class Request:
     """Made once per request; header names are lower case."""
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> None:
-        self.line: Line = scope["extensions"][EXTENSION]
+        self.line: Line = scope["extensions"].pop(EXTENSION)  # it leads back to the scope: a circle less to collect
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("ascii")
         self.query: str = scope["query_string"].decode("ascii", "replace")
