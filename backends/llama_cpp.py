@@ -90,6 +90,7 @@ class LlamaCpp:
             is_ours=True,
             usage=Usage.TIMINGS,
             gathers=True,
+            once=True,
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:

@@ -55,6 +55,8 @@ def route(endpoint: Endpoint) -> _Route:
     lines = header_lines(endpoint.headers)
     # An engine that compresses would hand us what we cannot read; one that answers compressed all the same is refused.
     lines += b"accept-encoding: identity\r\n"
+    if endpoint.once:
+        lines += b"connection: close\r\n"
     if endpoint.address.startswith("unix:"):
         head = b"host: localhost\r\n" + lines
         return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), None, None, b"", head)
