@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -18,6 +19,10 @@ _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
 _PER_TOKEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _OVERHEAD = (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.1, 0.5, 2)
+
+
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+Series = TypeVar("Series", Counter, Histogram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +123,23 @@ class Metrics:
 
     def failed(self, operation: str, model: str, backend: str, error_type: str) -> Histogram:
         """The duration series of requests that ended with that error code."""
-        labels = (operation, model, backend, error_type)
-        found = self._errors.get(labels)
-        if found is None:
-            found = self._errors[labels] = self._duration.labels(*labels)
-        return found
+        return _child(self._errors, self._duration, (operation, model, backend, error_type))
 
     def phase(self, operation: str, model: str, backend: str, phase: str) -> Histogram:
         """The series of one phase."""
-        labels = (operation, model, backend, phase)
-        found = self._spent.get(labels)
-        if found is None:
-            found = self._spent[labels] = self._phases.labels(*labels)
-        return found
+        return _child(self._spent, self._phases, (operation, model, backend, phase))
 
     def attempt(self, backend: str, outcome: str) -> Counter:
         """The counter of one outcome: `ok` or the error's code."""
-        labels = (backend, outcome)
-        found = self._outcomes.get(labels)
-        if found is None:
-            found = self._outcomes[labels] = self._attempts.labels(*labels)
-        return found
+        return _child(self._outcomes, self._attempts, (backend, outcome))
+
+
+def _child(bound: dict[Labels, Series], parent: Series, labels: Labels) -> Series:
+    """The series of these labels, looked up in prometheus_client once."""
+    found = bound.get(labels)
+    if found is None:
+        found = bound[labels] = parent.labels(*labels)
+    return found
 
 
 def _phases(registry: CollectorRegistry) -> Histogram:

@@ -90,8 +90,8 @@ class Dispatcher:
 
     async def _attempt(self, request: Request, plan: Plan, target: Target, job: Job) -> Settlement:
         row = self._backend(target)
-        waits = row.endpoint is None or row.is_limited
-        lease = self._link.hold(target.backend, 0 if waits or row.endpoint is None else row.endpoint.generation)
+        ready = None if row.is_limited else row.endpoint
+        lease = self._link.hold(target.backend, ready.generation if ready is not None else 0)
         job.turn_to(target.backend)
         try:
             plan.check_media(row)

@@ -12,7 +12,7 @@ from app.dialects.mend import Terms
 from app.dialects.openai import Reader
 from app.relay.body import INLINE_BYTES
 from app.table import Limits
-from backends.errors import Broken, Disconnected, TimedOut
+from backends.errors import Broken, Disconnected
 from backends.exchange import Answer
 
 
@@ -40,15 +40,10 @@ async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -
             raise reader.error
         return reader.is_done
 
-    try:
-        await exchange.pump(sink)
-    except (Disconnected, TimedOut):
-        if not reader.is_done:
-            raise
+    await exchange.pump(sink)
     if not reader.is_done:
-        # Without the end mark more choices may have been to come: of several prompts nobody knows how many.
+        # The usage is behind the last choice: without the end mark nobody knows that all of it came.
         raise Disconnected(engine, "its stream ended before the answer was finished")
-    _add(assembler, reader.end(), engine)
     exchange.linger()
     # Log probabilities make megabytes of it.
     return await asyncio.to_thread(assembler.answer) if size > INLINE_BYTES else assembler.answer()
