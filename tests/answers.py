@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from app.dialects.mend import Terms
 from app.dialects.thinking import Reasoning
 
@@ -13,3 +15,9 @@ def terms(
 ) -> Terms:
     """Of a request for `name`."""
     return Terms(engine, name, operation, TOKEN, CREATED, reasoning)
+
+
+def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
+    """Cut into pieces of these sizes, and the rest."""
+    starts = [0, *accumulate(sizes)]
+    return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]

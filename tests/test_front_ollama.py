@@ -19,6 +19,7 @@ from app.dialects.fronts.ollama import Chat, Embed, read_options
 from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
+from tests.answers import pieces
 from tests.fake_wire import sse
 from tests.front_streams import CUT_CALL, STREAMS, copied_by_a_part, told, unfinished, whole
 from tests.steps import steps
@@ -289,12 +290,9 @@ def test_one_cut_anywhere_changes_nothing(name: str) -> None:
 @settings(max_examples=100)
 @given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(1, 400), min_size=1, max_size=60))
 def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
-    data, pieces, start = STREAMS[name], [], 0
-    for size in sizes:
-        pieces.append(data[start : start + size])
-        start += size
+    data = STREAMS[name]
 
-    assert told(written(), [*pieces, data[start:]]) == told(written(), [data])
+    assert told(written(), pieces(data, sizes)) == told(written(), [data])
 
 
 @pytest.mark.parametrize("name", ["vllm", "llama.cpp", "crlf"])

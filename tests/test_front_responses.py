@@ -16,6 +16,7 @@ from app.dialects.fronts.responses_answers import Response
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
+from tests.answers import pieces
 from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 NOW = 1795334421.5
@@ -215,12 +216,9 @@ def test_one_cut_anywhere_changes_nothing(name: str) -> None:
 @settings(max_examples=100)
 @given(st.sampled_from(sorted(STREAMS)), st.lists(st.integers(1, 400), min_size=1, max_size=60))
 def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
-    data, pieces, start = STREAMS[name], [], 0
-    for size in sizes:
-        pieces.append(data[start : start + size])
-        start += size
+    data = STREAMS[name]
 
-    assert told(spoken(), [*pieces, data[start:]]) == told(spoken(), [data])
+    assert told(spoken(), pieces(data, sizes)) == told(spoken(), [data])
 
 
 @pytest.mark.parametrize("name", ["vllm", "thought", "calls"])

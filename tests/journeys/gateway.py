@@ -23,6 +23,12 @@ PATIENCE_S = 90.0
 MODEL = "smollm2-135m-instruct"
 KEY = "mp-journey-0123456789"
 OFFICE_KEY = "mp-office-0123456789"
+# Under way for as long as `max_tokens` last, however fast the machine is.
+ENDLESS: Any = {
+    "model": "tiny",
+    "messages": [{"role": "user", "content": "Write a very long story about a river."}],
+    "logit_bias": {"2": -100},  # <|im_end|>: it never stops by itself
+}
 QUESTION = [{"role": "user", "content": "What is 7+5?"}]
 
 

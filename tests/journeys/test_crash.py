@@ -17,7 +17,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from backends.guard import descendants
-from tests.journeys.gateway import Gateway, until
+from tests.journeys.gateway import ENDLESS, Gateway, until
 from tests.serving import alive
 
 STREAMS = 8
@@ -28,13 +28,7 @@ backends:
 models:
   tiny: {backend: demo}
 """
-# Long enough to be under way when something dies, however fast the machine is.
-LONG: Any = {
-    "model": "tiny",
-    "messages": [{"role": "user", "content": "Write a very long story about a river."}],
-    "max_tokens": 4000,
-    "logit_bias": {"2": -100},  # <|im_end|>: it never stops by itself
-}
+LONG: Any = {**ENDLESS, "max_tokens": 4000}
 
 
 @pytest.fixture

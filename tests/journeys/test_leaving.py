@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from backends.llama_cpp_child import KEY_VARIABLE
-from tests.journeys.gateway import QUESTION, Gateway
+from tests.journeys.gateway import ENDLESS, QUESTION, Gateway
 from tests.raw_client import Client, request
 
 CLIENTS = 60
@@ -25,12 +25,7 @@ backends:
 models:
   tiny: {backend: demo}
 """
-LONG: Any = {
-    "model": "tiny",
-    "messages": [{"role": "user", "content": "Write a very long story about a river."}],
-    "max_tokens": TOKENS,
-    "logit_bias": {"2": -100},  # <|im_end|>: it never stops by itself
-}
+LONG: Any = {**ENDLESS, "max_tokens": TOKENS}
 
 
 @pytest.fixture
