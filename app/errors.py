@@ -96,9 +96,9 @@ def bad_request(message: str, *, param: str | None = None, code: str = "invalid_
     return Problem(400, code, message, param=param)
 
 
-def not_found() -> Problem:
-    """No such route. The path is not echoed."""
-    return Problem(404, "route_not_found", "There is no such route here; see /openapi.json for the list.")
+def not_found(advice: str = "") -> Problem:
+    """No such route. The path is not echoed. `advice`: a further sentence, with a space before it."""
+    return Problem(404, "route_not_found", f"There is no such route here; see /openapi.json for the list.{advice}")
 
 
 def method_not_allowed(allowed: str) -> Problem:

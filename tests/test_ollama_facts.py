@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from app.relay.shelf import OLLAMA_VERSION
 from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
 from backends.ollama_names import full_name
@@ -69,6 +70,7 @@ def test_tags_are_names_with_digests() -> None:
         ("v0.34.1", 2),
         ("0.35.0", 0),
         ("1.0.0", 0),
+        (OLLAMA_VERSION, 0),  # what we say of ourselves
         ("0.0.0", 6),
         ("dev", 0),
     ],

@@ -53,6 +53,7 @@ class Fronts:
             "/api/tags": self._tags,
             "/api/ps": self._running,
         }
+        self.paths = (*FRONTS, *self._reads, "/api/show")
 
     def greet(self, request: Request, path: str) -> bool:
         """Whether the path is one of ours; from here on the client is answered in its own dialect."""

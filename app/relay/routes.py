@@ -18,9 +18,9 @@ import structlog
 
 from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
+from app.relay import base_urls, guests
 from app.relay import body as bodies
 from app.relay import form as forms
-from app.relay import guests
 from app.relay.dispatch import Dispatcher
 from app.relay.entries import entry
 from app.relay.fronts import Fronts
@@ -66,6 +66,7 @@ class Routes:
             "/readyz": self._readyz,
             "/health": self._health,
         }
+        self._paths = (*OPERATIONS, *FORMS, *self._reads, *self._fronts.paths)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
         request = Request(scope, receive, self._link.table)
@@ -102,7 +103,7 @@ class Routes:
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
         methods = _ALL if is_about_all else (self._fronts.methods if is_front else self._methods)(path)
         if methods is None:
-            raise not_found()
+            raise not_found(base_urls.advice(path, self._paths))
         if request.method not in methods.split(", "):
             raise method_not_allowed(methods)
         if request.method == "OPTIONS":
@@ -122,7 +123,8 @@ class Routes:
         """What a route takes, as `Allow` says it; None where there is no route."""
         if path in OPERATIONS or path in FORMS:
             return "POST, OPTIONS"
-        if path in self._reads or path.startswith(MODEL_PREFIX) or path in OPEN or path in FOR_ADMINS:
+        is_model = path.startswith(MODEL_PREFIX) and path != MODEL_PREFIX
+        if path in self._reads or is_model or path in OPEN or path in FOR_ADMINS:
             return "GET, HEAD, OPTIONS"
         if path.startswith(ADMIN_PREFIX):
             return _ALL

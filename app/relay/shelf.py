@@ -14,8 +14,8 @@ from app.routing import Resolved, resolve
 from app.table import Table
 from backends.base import ModelFacts, State
 
-# Whose API this is: clients ask for it before they use what is new.
-OLLAMA_VERSION = "0.33.0"
+# Whose API this is: clients ask for it before they use what is new, and look up whether it has known holes.
+OLLAMA_VERSION = "0.35.0"
 _FOREVER = "2318-01-01T00:00:00Z"  # what Ollama says of a model that stays
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "vary": "accept"}
 PAGE = (
