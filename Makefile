@@ -17,10 +17,8 @@ LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :a
 .DEFAULT_GOAL := all
 .PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama test-clients clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
-MODELPORT_VLLM_ENV ?= build/vllm-cpu
-MODELPORT_VLLM_MODELS ?= build/vllm-models
-VLLM_ENV := $(abspath $(MODELPORT_VLLM_ENV))
-VLLM_MODELS := $(abspath $(MODELPORT_VLLM_MODELS))
+VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
+VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
 # Clients that want other versions than the suite does.
 CLIENTS := $(abspath build/clients)
 LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
