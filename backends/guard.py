@@ -1,7 +1,8 @@
 """The process between the supervisor and one engine: nothing of the engine outlives it, and it outlives nobody.
 
 Started by path with `python -I -S`, so it needs the standard library only. Its first argument is the descriptor of a
-socket to the supervisor, its second the engine's folder for temporary files (`-`: none). The supervisor writes lines:
+socket to the supervisor, and behind a comma those that it only keeps open as long as it lives (the lock of the folder);
+its second the engine's folder for temporary files (`-`: none). The supervisor writes lines:
 `term`, `kill`. The guard writes lines: `started PID`, `holds PATH` (a file of shared memory), `exited STATUS`
 (negative: the signal). End of file means that the supervisor is dead, even by SIGKILL: TERM, a short grace, KILL. The
 guard exits when it has no descendant left, and has removed their temporary files and their shared memory.
@@ -246,14 +247,15 @@ class Guard:
 
 
 def main(argv: list[str]) -> None:
-    """`guard.py SOCKET_FD FOLDER ENGINE_ARGV…`"""
+    """`guard.py SOCKET_FD[,KEPT_FD…] FOLDER ENGINE_ARGV…`"""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     # The supervisor blocked them around our start, so that none came before the lines above.
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     become_subreaper()
-    descriptor = int(argv[0])
-    os.set_inheritable(descriptor, False)
+    descriptor, *kept = map(int, argv[0].split(","))
+    for each in (descriptor, *kept):
+        os.set_inheritable(each, False)
     Guard(socket.socket(fileno=descriptor), argv[1], argv[2:]).run()
 
 

@@ -1,4 +1,5 @@
-"""The mark that every process of an engine carries in its environment: STATE:BACKEND:GENERATION.
+"""The mark that every process of an engine carries in its environment: STATE:BACKEND:GENERATION (of what
+only brings a model here: STATE:BACKEND:fetch-….)
 
 By it, whatever escaped a killed guard or an earlier supervisor is found and ended (Linux; elsewhere there is no way
 to look into another process's environment).

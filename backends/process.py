@@ -142,10 +142,11 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
 
     `secrets` never appear in `tail()`. An engine that cannot be started is one that has exited.
     """
-    folder = await asyncio.to_thread(scratch.make, mark, launch.env.get("TMPDIR"))
+    own = await asyncio.to_thread(scratch.make, mark, launch.env.get("TMPDIR"))
+    folder = own.folder
     ours, theirs = socket.socketpair()
     output, engine_output = os.pipe()
-    argv = [sys.executable, "-I", "-S", guard.__file__, str(theirs.fileno()), folder, *launch.argv]
+    argv = [sys.executable, "-I", "-S", guard.__file__, f"{theirs.fileno()},{own.lock}", folder, *launch.argv]
     # The guard ignores these; until its first line has run, they wait. The mask is inherited, a handler is not.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
     try:
@@ -155,7 +156,7 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
             stdin=subprocess.DEVNULL,
             stdout=engine_output,
             stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), own.lock),
             start_new_session=True,
         )
     except BaseException:
@@ -166,6 +167,7 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
+        own.close()
         os.close(engine_output)
     process = Process(popen, mark, Tail(secrets), folder)
     await process.attach(ours, output)

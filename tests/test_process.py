@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import select
@@ -117,8 +118,11 @@ async def test_it_has_the_environment_it_was_given_and_its_mark() -> None:
 
     await running.gone()
 
-    folder = scratch.place("t:a:2", None)
-    assert running.tail() == [str(["ONLY=this", f"TMPDIR={folder}", f"{MARK_VARIABLE}=t:a:2"])]
+    told = [line.partition("=")[2] for line in ast.literal_eval(running.tail()[0]) if line.startswith("TMPDIR=")]
+    parent, prefix = scratch.place("t:a:2", None)
+    assert running.tail() == [str(["ONLY=this", f"TMPDIR={told[0]}", f"{MARK_VARIABLE}=t:a:2"])]
+    assert Path(told[0]).parent == parent
+    assert Path(told[0]).name.startswith(prefix)
 
 
 async def test_what_cannot_be_started_has_exited() -> None:
@@ -279,30 +283,80 @@ async def seen(running: Process, shared: str) -> None:
             await asyncio.wait({running.exited}, timeout=0.01)
 
 
+KEEPING = """
+import os, pathlib, time
+folder = pathlib.Path(os.environ["TMPDIR"])
+(folder / "kept").touch()
+print(folder, flush=True)
+time.sleep(600)
+"""
+
+
 def is_file(path: str) -> bool:
     return Path(path).is_file()
 
 
-def test_a_temporary_folder_is_short_and_empty_at_every_start(tmp_path: Path) -> None:
-    first = Path(scratch.make("s:gpu:1", str(tmp_path)))
-    (first / "left").touch()
+def test_every_start_has_a_short_temporary_folder_of_its_own_while_the_one_before_is_in_use() -> None:
+    """The engine before goes on serving while its successor starts; each used to lose its files to the other."""
+    base = tempfile.mkdtemp(prefix="mp-t-", dir="/tmp")
+    first = scratch.make("s:gpu:1", base)
+    (Path(first.folder) / "socket").touch()
 
-    second = Path(scratch.make("s:gpu:2", str(tmp_path)))
+    second = scratch.make("s:gpu:2", base)
+    again = scratch.make("s:gpu:2", base)
 
-    assert second == first
-    assert len(str(second)) < 60
-    assert stat.S_IMODE(second.stat().st_mode) == 0o700
-    assert list(second.iterdir()) == []
-    second.rmdir()
+    assert len({first.folder, second.folder, again.folder}) == 3
+    assert (Path(first.folder) / "socket").exists()
+    assert len(second.folder) < 60
+    assert stat.S_IMODE(Path(second.folder).stat().st_mode) == 0o700
+    assert list(Path(second.folder).iterdir()) == []
+    for each in (first, second, again):
+        each.close()
+    shutil.rmtree(base)
 
 
-def test_a_temporary_folder_is_never_somebody_elses_link(tmp_path: Path) -> None:
+def test_what_nobody_uses_any_more_goes_at_the_next_start_of_its_backend_only() -> None:
+    base = tempfile.mkdtemp(prefix="mp-t-", dir="/tmp")
+    killed, other = scratch.make("s:gpu:1", base), scratch.make("s:other:1", base)
+    for each in (killed, other):
+        (Path(each.folder) / "left").touch()
+        each.close()
+
+    made = scratch.make("s:gpu:1", base)
+
+    assert not Path(killed.folder).exists()
+    assert Path(other.folder).exists()
+    assert made.folder != killed.folder
+    made.close()
+    shutil.rmtree(base)
+
+
+def test_a_temporary_folder_is_never_somebody_elses_link() -> None:
     base = Path(tempfile.mkdtemp(prefix="mp-t-", dir="/tmp"))
     (base / "theirs").mkdir()
-    Path(scratch.place("s:gpu:1", str(base))).symlink_to(base / "theirs")
+    (base / "theirs" / "kept").touch()
+    _, prefix = scratch.place("s:gpu:1", str(base))
+    (base / f"{prefix}link").symlink_to(base / "theirs")
 
-    made = Path(scratch.make("s:gpu:1", str(base)))
+    made = scratch.make("s:gpu:1", str(base))
 
-    assert made != base / "theirs"
-    assert not made.is_symlink()
+    assert Path(made.folder).resolve() != base / "theirs"
+    assert not Path(made.folder).is_symlink()
+    assert (base / "theirs" / "kept").exists()
+    made.close()
     shutil.rmtree(base)
+
+
+async def test_an_engine_keeps_its_temporary_files_while_another_start_of_it_begins_and_ends() -> None:
+    first = await spawn(Launch((sys.executable, "-c", KEEPING), {}), "kept:gpu:1")
+    [folder] = (await printed(first)).split()
+    second = await spawn(Launch((sys.executable, "-c", KEEPING), {}), "kept:gpu:2")
+    [other] = (await printed(second)).split()
+
+    assert other != folder
+    assert is_file(f"{folder}/kept")
+    await first.stop(10)
+    assert not is_file(f"{folder}/kept")
+    assert is_file(f"{other}/kept")
+    await second.stop(10)
+    assert not is_file(f"{other}/kept")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -46,7 +47,8 @@ class Fetching:
         if fetcher is None or launch is None:
             unit.post(Fetched(generation))
             return
-        running = await unit.spawned(generation, launch)
+        # The engine of that generation may be serving beside it.
+        running = await unit.spawned(f"fetch-{secrets.token_hex(4)}", launch)
         log.info("engine's model is fetched", backend=unit.name, pid=running.pid)
         self._began = asyncio.get_running_loop().time()
         try:

@@ -308,16 +308,16 @@ class Unit:
     async def _run(self, generation: int) -> None:
         launch, key = await self._prepare(generation)
         self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
-        running = await self.spawned(generation, launch, key)
+        running = await self.spawned(str(generation), launch, key)
         await self._attend(generation, launch, running)
         share = self.place.share if self.place is not None else 1.0
         await self._reclaim.back(self.name, self._found, share)
 
-    async def spawned(self, generation: int, launch: Launch, *secrets: str) -> process.Process:
-        """The process of this launch; it obeys `terminate` and `kill` from now on."""
+    async def spawned(self, what: str, launch: Launch, *secrets: str) -> process.Process:
+        """The process of this launch, known by `what` among the backend's; it obeys `terminate` and `kill`."""
         if self._order:
             raise InterruptedError("stopped before it started")
-        mark = f"{self._state_id}:{self.name}:{generation}"
+        mark = f"{self._state_id}:{self.name}:{what}"
         running = await process.spawn(launch, mark, (*secrets, *launch.secrets))
         self._process, self._explain = running, launch.explain
         self._obey()
