@@ -229,6 +229,10 @@ class VllmConfig(AdaptableConfig):
     enable_lora: bool = Field(
         False, description="Take adapters while it runs, also when none is configured; with `adapters` it is so anyway."
     )
+    warm_up_logprobs: bool = Field(
+        True,
+        description="Its first request with `logprobs` is ours, before it serves: it compiles, and all others wait.",
+    )
     args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
 
     def media_domains(self) -> tuple[str, ...]:

@@ -33,11 +33,18 @@ def kind_of(config: BackendConfig) -> str:
     return next(kind for kind, (config_class, _) in KINDS.items() if isinstance(config, config_class))
 
 
-def engine(name: str, config: BackendConfig, drain_s: float = 30.0, pins: Path | None = None) -> Engine:
+def engine(
+    name: str,
+    config: BackendConfig,
+    drain_s: float = 30.0,
+    pins: Path | None = None,
+    caches: Path | None = None,
+) -> Engine:
     """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM.
 
     `pins`: where is remembered which commits of models on the hub it has; without it, it fetches them by itself.
+    `caches`: where what it compiles is kept for its next start.
     """
     if isinstance(config, VllmConfig):
-        return Vllm(name, config, drain_s, pins)
+        return Vllm(name, config, drain_s, pins, caches)
     return KINDS[kind_of(config)][1](name, config)

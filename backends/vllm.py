@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from backends import compiled
 from backends.base import Adapters, Endpoint, Fetcher, Launch, Probe, Sleeper, Usage
 from backends.config import VllmConfig
 from backends.control import Control, Reply
@@ -46,16 +47,26 @@ class Vllm:
     """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM.
 
     `pins`: where is remembered which commits its models from the hub are; without it vLLM fetches them itself.
+    `caches`: where is kept what it compiles; without it, it does so anew after every start.
     """
 
     is_strict = True
 
-    def __init__(self, name: str, config: VllmConfig, drain_s: float = 30.0, pins: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: VllmConfig,
+        drain_s: float = 30.0,
+        pins: Path | None = None,
+        caches: Path | None = None,
+    ) -> None:
         self.name = name
         self._config = config
         self._drain_s = drain_s
+        self._caches = caches
         self._control = Control(name)
         self._known: tuple[int, str | None, str | None] | None = None  # generation, version, quantization
+        self._counted: int | None = None  # the generation that has compiled what `logprobs` takes
         self._hub = Hub(pins, config.env, self._from_hub) if pins is not None else None
         self.fetcher: Fetcher | None = self._hub
         lora = LoraAdapters(name, self._control, self._adapter_folder)
@@ -88,12 +99,15 @@ class Vllm:
             lora_ranks=_ranks(map(self._adapter_folder, self._config.adapters.values())),
             commit=commit,
         )
-        if shutil.which(line[0], path=env.get("PATH", os.defpath)) is None:
+        program = shutil.which(line[0], path=env.get("PATH", os.defpath))
+        if program is None:
             raise CannotStart(
                 self.name,
                 f"the command '{line[0]}' is not there: install vLLM in an environment of its own and set `command` to "
                 "that environment's bin/vllm",
             )
+        if self._caches is not None:
+            env = {**compiled.variables(self._caches, Path(program)), **env}
         return Launch(tuple(line), env, explain, secrets_in(self._config.env))
 
     def _from_hub(self) -> Mapping[str, str | None]:
@@ -195,6 +209,28 @@ class Vllm:
         if reply.status != 200:
             told = "" if b"EngineCore encountered" in reply.body else f": {_told(reply)}"  # its log says which issue
             raise EngineFailed(self.name, f"it is healthy, but its first request failed{told}")
+        if self._config.warm_up_logprobs and self._config.task == "generate":
+            await self._count_ranks(endpoint)
+
+    async def _count_ranks(self, endpoint: Endpoint) -> None:
+        """Its first request with `logprobs` compiles, and all others stand still meanwhile: once, in each of its cores,
+        before it serves. A refusal (`--max-logprobs 0`) is no failure.
+        """
+        if self._counted == endpoint.generation:
+            return
+        url = f"{endpoint.address}/completions"
+        body = {"model": self.name, "prompt": [1], "max_tokens": 1, "logprobs": 1}
+        copies = self._config.data_parallel_size
+        for rank in range(copies):
+            headers = endpoint.headers if copies == 1 else {**endpoint.headers, "x-data-parallel-rank": str(rank)}
+            try:
+                reply = await self._control.ask(url, headers, timeout_s=WARM_UP_S, body=body)
+            except BackendError as exc:
+                told = f"it serves, but its first request with `logprobs` got no answer: {exc.message}"
+                raise EngineFailed(self.name, told) from exc
+            if reply.status >= 500:
+                raise EngineFailed(self.name, "it serves, but its first request with `logprobs` failed")
+        self._counted = endpoint.generation
 
 
 class DevSleeper:

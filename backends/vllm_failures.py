@@ -23,6 +23,11 @@ _MEANINGS: Final = (
     (r"No module named '?(vllm)\b", "vLLM is not installed where `command` looks for it"),
     (r"No module named '?([\w.]+)", "the Python package {0} is missing in vLLM's environment"),
     (r"cannot import name '(\w+)' from '([\w.]+)'", "vLLM's environment does not fit together: {1} has no {0}"),
+    (
+        r"No working C\+\+ compiler found|InvalidCxxCompiler|Failed to find C compiler",
+        "it compiles what `logprobs` takes, and there is no compiler: install g++, or set `warm_up_logprobs: false` "
+        "and let nobody ask for `logprobs`, which would end it",
+    ),
     (r"chat template string[^\n]*appears path-like", "the file named by `chat_template` is not there"),
     # Memory.
     (

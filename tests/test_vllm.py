@@ -183,7 +183,6 @@ async def test_a_probe_knows_what_is_wrong(case: str) -> None:
 @pytest.mark.parametrize(
     ("task", "path", "body"),
     [
-        ("generate", "/v1/completions", {"model": "gpu", "prompt": [1], "max_tokens": 1}),
         ("embed", "/v1/embeddings", {"model": "gpu", "input": [1]}),
         ("classify", "/classify", {"model": "gpu", "input": "a"}),
     ],
@@ -193,6 +192,66 @@ async def test_it_is_warmed_up_by_its_task(task: str, path: str, body: object) -
         await Vllm("gpu", config(task=task)).warm_up(endpoint)
 
     assert asked == [(path, body)]
+
+
+PLAIN = {"model": "gpu", "prompt": [1], "max_tokens": 1}
+RANKED = {**PLAIN, "logprobs": 1}
+
+
+async def test_its_first_request_with_logprobs_is_ours_once_for_each_start() -> None:
+    """It compiles, and every other request would wait for it."""
+    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+        engine = Vllm("gpu", config())
+        await engine.warm_up(endpoint)
+        await engine.warm_up(endpoint)
+        await engine.warm_up(msgspec.structs.replace(endpoint, generation=2))
+
+    assert [body for _, body in asked] == [PLAIN, RANKED, PLAIN, PLAIN, RANKED]
+
+
+async def test_each_of_its_cores_compiles_for_itself() -> None:
+    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+        await Vllm("gpu", config(data_parallel_size=3)).warm_up(endpoint)
+
+    assert [body for _, body in asked] == [PLAIN, RANKED, RANKED, RANKED]
+
+
+async def test_it_is_not_asked_for_logprobs_where_that_is_switched_off() -> None:
+    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+        await Vllm("gpu", config(warm_up_logprobs=False)).warm_up(endpoint)
+
+    assert [body for _, body in asked] == [PLAIN]
+
+
+@contextlib.asynccontextmanager
+async def ranking(status: int) -> AsyncIterator[Endpoint]:
+    """A server that answers requests with `logprobs` with this status; 0: it goes away."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = next(int(line.split(":")[1]) for line in head.split("\r\n") if "content-length" in line)
+        said = status if b"logprobs" in await reader.readexactly(length) else 200
+        if said:
+            writer.write(f"HTTP/1.1 {said} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode())
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield Endpoint("gpu", 1, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
+
+
+async def test_one_that_may_not_tell_logprobs_serves_all_the_same() -> None:
+    """`--max-logprobs 0`."""
+    async with ranking(400) as endpoint:
+        await Vllm("gpu", config()).warm_up(endpoint)
+
+
+@pytest.mark.parametrize(("status", "said"), [(500, "with `logprobs` failed"), (0, "with `logprobs` got no answer")])
+async def test_one_that_dies_of_logprobs_does_not_serve(status: int, said: str) -> None:
+    async with ranking(status) as endpoint:
+        with pytest.raises(EngineFailed, match=said):
+            await Vllm("gpu", config()).warm_up(endpoint)
 
 
 COLD: dict[str, tuple[Answers, str]] = {
@@ -215,6 +274,20 @@ async def test_one_that_is_healthy_and_cannot_work_is_found_out(case: str) -> No
     async with told(answers) as (endpoint, _):
         with pytest.raises(EngineFailed, match=said):
             await Vllm("gpu", config()).warm_up(endpoint)
+
+
+def test_what_it_compiles_is_kept_unless_it_is_told_where(folder: Path) -> None:
+    caches = folder / "compiled"
+    called = {"model": str(folder), "command": str(folder / "vllm"), "env": {"TRITON_CACHE_DIR": "/mine"}}
+
+    first, second = (kinds.engine("gpu", config(**called), caches=caches).launch(1, (), "k") for _ in range(2))
+
+    assert first is not None
+    assert second is not None
+    assert first.env["TORCHINDUCTOR_CACHE_DIR"] == second.env["TORCHINDUCTOR_CACHE_DIR"]
+    assert Path(first.env["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(caches)
+    assert Path(first.env["VLLM_CACHE_ROOT"]).is_relative_to(caches)
+    assert first.env["TRITON_CACHE_DIR"] == "/mine"
 
 
 async def test_a_machine_that_helps_another_is_asked_nothing() -> None:

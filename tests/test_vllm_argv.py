@@ -52,6 +52,7 @@ FLAGS: dict[str, tuple[object, list[str]]] = {
     "adapters": ({"law": "/l", "med": "/m"}, ["--enable-lora", "--max-loras=2", "--max-lora-rank=16"]),
     "enable_lora": (True, ["--enable-lora", "--max-loras=1", "--max-lora-rank=16"]),
     "sleep": (1, ["--enable-sleep-mode"]),
+    "warm_up_logprobs": (False, []),
     "args": (["--swap-space", "0"], ["--swap-space", "0"]),
 }
 

@@ -69,6 +69,8 @@ PUBLISHED = {
     "ModuleNotFoundError: No module named 'bitsandbytes'": "the Python package bitsandbytes is missing",
     "ImportError: cannot import name 'x' from 'torch' (unknown location)": "vLLM's environment does not fit together",
     "vllm: error: argument --dtype: invalid choice: 'x'": "vLLM does not accept the value of --dtype",
+    "torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in "
+    "torch._inductor.config.cpp.cxx: (None, 'g++')": "it compiles what `logprobs` takes, and there is no compiler",
     "RuntimeError: NCCL error: unhandled system error": "its GPUs cannot talk to each other",
     "ValueError: Loading lora law failed: No adapter found for <path>": "the adapter law cannot be loaded",
     "Fatal Python error: Illegal instruction\n": "a kernel of this build of vLLM does not run on this processor",

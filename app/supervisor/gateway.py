@@ -110,7 +110,7 @@ class Gateway:
             wait_s=config.server.wait_s,
             sizes=self._sizes,
             reclaim=Reclaim(devices.nvml),
-            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins),
+            engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._scrape = Scrape(counters, self._lives, __version__, self._quarantines)

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from app.settings import CONTROL_SOCKET
+from backends import compiled
 
 MEASURES: Final = "measures.json"
 PROOFS: Final = "proofs.json"
@@ -65,6 +66,11 @@ class StateFolder:
         return self.path / "hub"
 
     @property
+    def caches(self) -> Path:
+        """What engines have compiled, by their versions."""
+        return self.path / "compiled"
+
+    @property
     def id(self) -> str:
         """The same for every supervisor on this folder, different for every other: marks our processes."""
         return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
@@ -92,6 +98,7 @@ class StateFolder:
             # Only what relays write: whatever else lies there is not ours to remove.
             for counter in self.metrics.glob("*.db"):
                 counter.unlink()
+            compiled.prune(self.caches)
         except OSError as exc:
             raise _unusable(self.path, exc) from exc
 
