@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from app.document import Place
@@ -94,7 +95,7 @@ def _sentence(
     kind, context, name = error["type"], error.get("ctx", {}), _name(place)
     match kind:
         case "extra_forbidden":
-            known = list(owner.model_fields) if owner else []
+            known = [field.alias or key for key, field in owner.model_fields.items()] if owner else []
             return place, f"'{name}' is not a key here {nearest(name, known)}"
         case "missing":
             about = _about(owner, name)
@@ -124,7 +125,14 @@ def _sentence(
 
 
 def _about(owner: type[BaseModel] | None, name: str) -> str | None:
-    return owner.model_fields[name].description if owner is not None and name in owner.model_fields else None
+    field = _field(owner, name) if owner is not None else None
+    return field.description if field is not None else None
+
+
+def _field(owner: type[BaseModel], name: str) -> FieldInfo | None:
+    """By its name in the file: where Python has the word for itself, that is the alias."""
+    known = {field.alias or key: field for key, field in owner.model_fields.items()}
+    return known.get(name)
 
 
 def _name(place: Place) -> str:
@@ -166,7 +174,7 @@ def _locate(model: type[BaseModel], loc: Place) -> tuple[Place, Any, type[BaseMo
         origin = get_origin(annotation)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             owner = annotation
-            field = annotation.model_fields.get(str(part))
+            field = _field(annotation, str(part))
             annotation = field.annotation if field else None
         elif origin in (Union, types.UnionType):
             annotation = dict(zip(kinds(annotation), _models(annotation), strict=True)).get(str(part))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from app import references
 from app.complaints import complaints, kinds
@@ -100,6 +100,28 @@ class TargetConfig(_Section):
     weight: int = Field(1, ge=1, le=1000, description="Its share of the requests, relative to the other targets.")
 
 
+class FallbackConfig(_Section):
+    """Another public name to try; a plain name is the short form of it."""
+
+    model: Name = Field(description="A public name.")
+    for_: Literal["allowed", "all"] = Field(
+        "allowed",
+        alias="for",
+        description="`allowed`: for keys that may use that model themselves; `all`: for every key that comes here.",
+    )
+
+
+def _fallback(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"model": value}
+    if not isinstance(value, Mapping | FallbackConfig):
+        raise ValueError("{value} is not a public name, and not a mapping with `model` and `for`")
+    return value
+
+
+Fallback = Annotated[FallbackConfig, BeforeValidator(_fallback, json_schema_input_type=Name | FallbackConfig)]
+
+
 class Sampling(_Section):
     """How tokens are chosen, the same for every kind of engine."""
 
@@ -132,7 +154,9 @@ class ModelConfig(_Section):
     )
     targets: tuple[TargetConfig, ...] | None = Field(None, min_length=1, description="Several backends that serve it.")
     aliases: tuple[Name, ...] = Field((), description="More names for it.")
-    fallbacks: tuple[Name, ...] = Field((), description="Public names tried in order when no target takes the request.")
+    fallbacks: tuple[Fallback, ...] = Field(
+        (), description="Public names tried in order when no target takes the request."
+    )
     reasoning: Reasoning = Field(
         "keep", description="`split`: a text that begins with `<think>…</think>` becomes thinking and text."
     )

@@ -74,8 +74,8 @@ def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequen
             where = (*place, "backend") if model.targets is None else (*place, "targets", index, "backend")
             yield where, f"'{target.backend}' is not a backend here {nearest(target.backend, backends)}"
     for index, other in enumerate(model.fallbacks):
-        if other not in known:
-            yield (*place, "fallbacks", index), f"'{other}' is not a model here {nearest(other, known)}"
+        if other.model not in known:
+            yield (*place, "fallbacks", index), f"'{other.model}' is not a model here {nearest(other.model, known)}"
 
 
 def _wildcard(place: Place, name: str, model: ModelConfig) -> Iterator[Problem]:
@@ -106,10 +106,10 @@ def _cycles(config: Config) -> Iterator[Problem]:
 
     def walk(road: tuple[str, ...]) -> Iterator[Problem]:
         for index, fallback in enumerate(config.models[road[-1]].fallbacks):
-            name = canonical(config, fallback)
+            name = canonical(config, fallback.model)
             if name in road:
                 circle = " → ".join((*road[road.index(name) :], name))
-                yield ("models", road[-1], "fallbacks", index), f"'{fallback}' closes a circle: {circle}"
+                yield ("models", road[-1], "fallbacks", index), f"'{fallback.model}' closes a circle: {circle}"
             elif name is not None and name not in finished:
                 yield from walk((*road, name))
         finished.add(road[-1])

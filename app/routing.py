@@ -63,32 +63,45 @@ def _has(backend: Backend | None, name: str) -> bool:
     return full_name(name) in map(full_name, backend.models or ())
 
 
-def order(table: Table, model: Model, in_flight: Callable[[str], int], dice: Callable[[], float]) -> Iterator[Target]:
-    """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn.
+def order(
+    table: Table, model: Model, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None = None
+) -> Iterator[Target]:
+    """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn, less
+    those that this key may not use.
 
     Among a model's own: what serves now, then what can be started, then the rest; by weight (a share of requests), and
     among equal weights the one with the fewest requests in flight.
     """
     seen: set[tuple[str, str]] = set()
-    for chosen in _with_fallbacks(table, model):
+    for chosen in _with_fallbacks(table, model, key):
         for target in _order(table, chosen.targets, in_flight, dice):
             if (target.backend, target.model) not in seen:
                 seen.add((target.backend, target.model))
                 yield target
 
 
-def _with_fallbacks(table: Table, model: Model) -> Iterator[Model]:
-    """The model, then each of its fallbacks with that one's own behind it; none twice, so a cycle ends."""
-    seen: set[str] = set()
-    waiting = [model]
+def _with_fallbacks(table: Table, model: Model, key: Key | None) -> Iterator[Model]:
+    """The model, then each of its fallbacks with that one's own behind it; none twice, so a cycle ends.
+
+    One that the key may not use is passed over, and those behind it are tried; another road may still lead to it.
+    """
+    walked: set[str] = set()
+    used: set[str] = set()
+    waiting = [(model, True)]
     while waiting:
-        chosen = waiting.pop(0)
-        if chosen.name in seen:
+        chosen, is_open = waiting.pop(0)
+        if is_open and chosen.name not in used:
+            used.add(chosen.name)
+            yield chosen
+        if chosen.name in walked:
             continue
-        seen.add(chosen.name)
-        yield chosen
-        known = (table.models.get(table.aliases.get(name, name)) for name in chosen.fallbacks)
-        waiting[:0] = [each for each in known if each is not None]
+        walked.add(chosen.name)
+        known = [(name, table.models.get(table.aliases.get(name, name))) for name in chosen.fallbacks]
+        waiting[:0] = [
+            (each, name in chosen.fallbacks_for_all or may_use(key, each.name))
+            for name, each in known
+            if each is not None
+        ]
 
 
 def _order(

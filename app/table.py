@@ -42,7 +42,8 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A public name. `fallbacks` are public names, tried in order when no target takes the request.
+    """A public name. `fallbacks` are public names, tried in order when no target takes the request; a key that may not
+    use one of them passes over it, unless that is among `fallbacks_for_all`.
 
     `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what becomes of tags of thinking in
     its texts.
@@ -54,6 +55,7 @@ class Model(msgspec.Struct, frozen=True):
     parent: str | None = None
     reasoning: Reasoning = "keep"
     rules: Rules = Rules()
+    fallbacks_for_all: tuple[str, ...] = ()
 
 
 class Wildcard(msgspec.Struct, frozen=True):

@@ -163,6 +163,26 @@ BAD = {
         "models.a*.aliases: is not possible for a name that ends in `*`",
     ),
     "a name with a line break": ('models: {"a\\nb": {backend: x}}', "a public name has no blanks around it"),
+    "an unknown fallback for all": (
+        "models: {a: {backend: x, fallbacks: [{model: zz, for: all}]}}",
+        "models.a.fallbacks[0]: 'zz' is not a model here",
+    ),
+    "a fallback that is a number": (
+        "models: {a: {backend: x, fallbacks: [3]}}",
+        "models.a.fallbacks[0]: 3 is not a public name, and not a mapping with `model` and `for`",
+    ),
+    "a fallback for nobody": (
+        "models: {a: {backend: x, fallbacks: [{model: b, for: nobody}]}, b: {backend: x}}",
+        "models.a.fallbacks[0].for: 'nobody' is not allowed here (known: allowed, all)",
+    ),
+    "a fallback with an unknown key": (
+        "models: {a: {backend: x, fallbacks: [{model: b, four: all}]}, b: {backend: x}}",
+        "models.a.fallbacks[0].four: 'four' is not a key here (nearest: for; known: model, for)",
+    ),
+    "a fallback without a model": (
+        "models: {a: {backend: x, fallbacks: [{for: all}]}}",
+        "models.a.fallbacks[0].model: is missing: A public name.",
+    ),
     "a fallback on itself": (
         "models: {a: {backend: x, fallbacks: [a]}}",
         "models.a.fallbacks[0]: 'a' closes a circle: a → a",

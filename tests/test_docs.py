@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.__main__ import cli
-from app.config import DEMO_MODEL, Config, KeyConfig, ModelConfig, ServerConfig, TargetConfig, loads
+from app.config import DEMO_MODEL, Config, FallbackConfig, KeyConfig, ModelConfig, ServerConfig, TargetConfig, loads
 from app.document import parse
 from app.errors import TABLE
 from app.metrics import Metrics
@@ -61,6 +61,8 @@ def settings() -> dict[str, FieldInfo]:
             found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
     found |= {f"models.NAME.{name}": field for name, field in ModelConfig.model_fields.items()}
     found |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
+    fallbacks = FallbackConfig.model_fields.items()
+    found |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
     found |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
     found |= {"default_model": Config.model_fields["default_model"]}
     return found | {name.upper(): field for name, field in Settings.model_fields.items()}

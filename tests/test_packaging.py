@@ -138,7 +138,7 @@ def test_the_example_passes_with_no_variable_set() -> None:
 
 def test_every_setting_occurs_in_the_example() -> None:
     written = (ROOT / "modelport.example.yaml").read_text()
-    names = {name for model in sections(Config) for name in model.model_fields}
+    names = {field.alias or name for model in sections(Config) for name, field in model.model_fields.items()}
 
     assert [name for name in sorted(names) if not re.search(rf"(?m)(^[# ]*(- )?|[{{ ]){name}:", written)] == []
 

@@ -95,6 +95,24 @@ def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
     assert made.keys[0].models == ("small", "ollama/*")
 
 
+def test_a_fallback_says_for_whom_it_is_and_an_adapter_may_be_the_default_model() -> None:
+    text = """
+backends: {gpu: {kind: vllm, model: /m, adapters: {law: /l}}}
+models:
+  a: {backend: gpu, fallbacks: [b, {model: bee, for: all}, {model: law, for: allowed}]}
+  b: {backend: gpu}
+  c: {backend: gpu, aliases: [bee]}
+default_model: law
+"""
+    gpu = Backend("gpu", "vllm", State.READY, adapters={"law": None})
+
+    made = build(loads(text, {}, source="t"), {"gpu": gpu}, 1)
+
+    assert made.models["a"].fallbacks == ("b", "c", "law")
+    assert made.models["a"].fallbacks_for_all == ("c",)
+    assert made.default_model == "law"
+
+
 def test_a_relay_is_told_of_no_more_connections_than_it_can_have() -> None:
     told = {most: build(config(), {}, 1, max_connections=most).limits.max_connections for most in (None, 10, 4096)}
 

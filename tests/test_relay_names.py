@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from app import keys
-from app.table import Key, Wildcard
+from app.table import Key, Model, Target, Wildcard
 from backends.base import Usage
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
@@ -352,3 +352,67 @@ async def test_only_what_an_engine_may_know_is_sent_to_it() -> None:
         "host", "authorization", "accept-encoding", "content-type", "content-length", "x-request-id", "traceparent",
     }  # fmt: skip
     assert (lines["authorization"], lines["x-request-id"]) == ("Bearer engine-key", "r-1")
+
+
+# -- where one name leads to another
+
+SAYS = [{"role": "user", "content": "x"}]
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": SAYS},
+    "/v1/completions": {"prompt": "x"},
+    "/v1/embeddings": {"input": "x"},
+    "/v1/responses": {"input": "x"},
+    "/v1/messages": {"messages": SAYS, "max_tokens": 5},
+    "/api/chat": {"messages": SAYS, "stream": False},
+    "/api/generate": {"prompt": "x", "stream": False},
+    "/api/embed": {"input": "x"},
+    "/v1/rerank": {"query": "x", "documents": ["x"]},
+    "/v1/tokenize": {"prompt": "x"},
+}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("is_down", [False, True])
+async def test_a_key_gets_no_answer_from_a_fallback_that_it_may_not_use(path: str, is_down: bool) -> None:
+    """Base down, `fallbacks: [secret]`: a key for base alone used to get 200 from secret."""
+    async with FakeEngine() as base, FakeEngine(("secret",)) as hidden:
+        if is_down:
+            base.refuse()
+        rows = {
+            "engine": backend(base.url if is_down else None, reason="it is broken"),
+            "hidden": backend(hidden.url, "hidden"),
+        }
+        served = {"fake": Model("fake", (Target("engine", "fake"),), ("secret",)), **models("secret", backend="hidden")}
+        async with running(rows, served) as rig:
+            await rig.published(keys=KEYS)
+
+            reply = await rig.ask(path, {"model": "fake", **ROUTES[path]}, headers=bearer("some"))
+
+            assert reply.status in (502, 503)
+            assert hidden.posts == []
+            assert (await rig.ask(body=chat(), headers=bearer("all"))).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fallback_for_all_answers_every_key(stream: bool) -> None:
+    async with FakeEngine(("secret",)) as spare:
+        open_to_all = Model("fake", (Target("engine", "fake"),), ("secret",), fallbacks_for_all=("secret",))
+        rows = {"engine": backend(None), "hidden": backend(spare.url, "hidden")}
+        async with running(rows, {"fake": open_to_all, **models("secret", backend="hidden")}) as rig:
+            await rig.published(keys=KEYS)
+
+            assert (await rig.ask(body=chat(stream=stream), headers=bearer("some"))).status == 200
+            assert (await rig.ask(body=chat("secret"), headers=bearer("some"))).status == 404
+            assert len(spare.posts) == 1
+
+
+@pytest.mark.parametrize("name", ["nick", "unknown", None])
+async def test_a_key_gets_no_answer_through_an_alias_or_the_default_model(
+    rig: Rig, engine: FakeEngine, name: str | None
+) -> None:
+    await rig.published(keys=KEYS, aliases={"nick": "secret"}, default_model="secret")
+
+    reply = await rig.ask(body={"messages": SAYS, **({"model": name} if name else {})}, headers=bearer("some"))
+
+    assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+    assert engine.posts == []

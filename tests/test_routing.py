@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.routing import may_use, nearest, order, resolve, visible
@@ -179,6 +180,41 @@ def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
     found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
 
     assert found == ["a", "b", "c", "d"]
+
+
+HAS_KEY = {"bounded": ("main", "last"), "patterned": ("ma*", "la*"), "free": None}
+
+
+@pytest.mark.parametrize("who", HAS_KEY)
+@pytest.mark.parametrize("for_all", [False, True])
+def test_a_fallback_that_the_key_may_not_use_is_passed_over_unless_it_is_for_all(who: str, for_all: bool) -> None:
+    """A key for `main` alone used to be answered by whatever stood behind it."""
+    main = model("main", "a", fallbacks=("hidden",))
+    known = models(
+        msgspec.structs.replace(main, fallbacks_for_all=("hidden",) if for_all else ()),
+        model("hidden", "b", fallbacks=("deeper", "last")),
+        model("deeper", "c"),
+        model("last", "d"),
+    )
+    one = table(models=known, backends={n: backend(n) for n in "abcd"})
+    key = Key("k", "0" * 64, HAS_KEY[who])
+
+    found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0, key)]
+
+    assert "".join(found) == ("abcd" if who == "free" else "abd" if for_all else "ad")
+
+
+def test_another_road_may_lead_to_what_one_was_closed_for() -> None:
+    known = models(
+        model("main", "a", fallbacks=("shared", "open")),
+        msgspec.structs.replace(model("open", "b", fallbacks=("shared",)), fallbacks_for_all=("shared",)),
+        model("shared", "c"),
+    )
+    one = table(models=known, backends={n: backend(n) for n in "abc"})
+
+    found = order(one, known["main"], idle, lambda: 0.0, Key("k", "0" * 64, ("main", "open")))
+
+    assert [target.backend for target in found] == ["a", "b", "c"]
 
 
 def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:

@@ -73,7 +73,7 @@ class Dispatcher:
         last: BackendError | None = None
         repeats = 1 if plan.operation.name in REPEATABLE else 0
         table = self._link.table
-        for target in order(table, plan.resolved.model, self._link.in_flight, self._dice):
+        for target in order(table, plan.resolved.model, self._link.in_flight, self._dice, plan.key):
             is_over = False
             while not is_over:
                 is_over = True

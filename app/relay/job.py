@@ -138,7 +138,7 @@ class Job:
         (log.warning if is_failure else log.info)(
             "request failed" if is_failure else "request",
             request_id=self._request.id,
-            principal=self._plan.principal,
+            principal=self._plan.key.name if self._plan.key is not None else None,
             operation=self._plan.operation.name,
             model=self._plan.resolved.label,
             backend=self._backend,

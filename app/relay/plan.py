@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True):
     is_stream: bool
     wants_usage: bool
     body: bytes
-    principal: str | None = None  # the name of the key that asks
+    key: Key | None = None  # which asks
     choices: int = 1  # OpenAI's `n`
     extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
@@ -167,7 +167,7 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
         is_stream=bool(head.stream) and operation.name in WRITING,
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
-        principal=key.name if key is not None else None,
+        key=key,
         choices=parameters.choices(head) * head.prompts,
         asked=head,
         task=task_requests.read(operation.name, body) if operation.is_task else None,
@@ -189,7 +189,7 @@ def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key
         is_stream=is_stream,
         wants_usage=False,
         body=b"",
-        principal=key.name if key is not None else None,
+        key=key,
         form=form,
         boundary=boundary,
     )

@@ -46,7 +46,7 @@ def build(
         wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
         backends={**backends, **missing},
         keys=tuple(_key(key, config) for key in config.keys),
-        default_model=references.canonical(config, config.default_model) if config.default_model else None,
+        default_model=_canonical(config, config.default_model) if config.default_model else None,
         limits=limits,
         cors_origins=config.server.cors_origins,
         access_log=config.server.access_log,
@@ -67,10 +67,16 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
             for (target, names), weight in zip(found, weights, strict=True)
             for backend in names
         ),
-        fallbacks=tuple(references.canonical(config, fallback) or fallback for fallback in model.fallbacks),
+        fallbacks=tuple(_canonical(config, each.model) for each in model.fallbacks),
+        fallbacks_for_all=tuple(_canonical(config, each.model) for each in model.fallbacks if each.for_ == "all"),
         reasoning=model.reasoning,
         rules=model.rules(),
     )
+
+
+def _canonical(config: Config, name: str) -> str:
+    """The public name that it is or stands for; an adapter's is none of the file's models, and stays."""
+    return references.canonical(config, name) or name
 
 
 def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]) -> dict[str, Model]:
@@ -142,5 +148,5 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
 
 def _key(key: KeyConfig, config: Config) -> Key:
     """A key's entry; aliases in its list are replaced by the names they stand for, `prefix*` stays."""
-    models = None if key.models is None else tuple(references.canonical(config, name) or name for name in key.models)
+    models = None if key.models is None else tuple(_canonical(config, name) for name in key.models)
     return Key(key.name, key.sha256, models, key.role, key.expires.timestamp() if key.expires is not None else None)
