@@ -107,7 +107,7 @@ class Download:
                 # A listing of everything that it has: with it huggingface_hub takes what was left out for missing.
                 (folder / "trees" / f"{each.commit}.json").unlink()
             files = {file.path: (folder / "snapshots" / each.commit / file.path).stat().st_size for file in each.files}
-            remember(Pin(each.want.model, each.want.revision, each.commit, files), Path(each.want.pin))
+            _note(Pin(each.want.model, each.want.revision, each.commit, files), Path(each.want.pin))
 
     def _look_up(self, want: Want) -> Found:
         from huggingface_hub import HfApi
@@ -234,6 +234,14 @@ def _digest(path: Path, checked: dict[Path, int]) -> str:
             digest.update(piece)
             checked[path] = checked.get(path, 0) + len(piece)
     return digest.hexdigest()
+
+
+def _note(pin: Pin, path: Path) -> None:
+    try:
+        remember(pin, path)
+    except OSError as exc:
+        text = f"the model '{pin.model}' is here, but which files it has cannot be noted in the state folder"
+        raise Failed(f"{text} {path.parent.parent} ({exc.strerror}): make room there and start it again") from exc
 
 
 def _is_locked(file: IO[str]) -> bool:

@@ -132,8 +132,13 @@ def remember(pin: Pin, path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     told = {"model": pin.model, "revision": pin.revision, "commit": pin.commit, "files": dict(pin.files)}
-    new.write_text(json.dumps(told, indent=1))
-    new.replace(path)
+    try:
+        new.write_text(json.dumps(told, indent=1))
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 def remembered(path: Path, model: str, revision: str | None) -> Pin | None:

@@ -146,7 +146,7 @@ async def test_each_series_has_its_heading_and_each_heading_its_series(tmp_path:
     registry = CollectorRegistry()
     Metrics(registry)
     lives = [Life("demo", State.READY, 0)]
-    text = generate_latest(registry) + await Scrape(Counters(tmp_path), lambda: lives, "1").render()
+    text = generate_latest(registry) + await Scrape(Counters(), lambda: lives, "1").render()
 
     series = set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
 

@@ -120,24 +120,24 @@ def test_leftovers_of_an_earlier_life_are_swept(tmp_path: Path) -> None:
     with StateFolder(tmp_path) as state:
         with contextlib.closing(bind_private(state.control_socket)):
             pass
-        state.metrics.mkdir()
-        (state.metrics / "counter_1.db").write_bytes(b"old")
+        (state.path / "metrics").mkdir()
+        (state.path / "metrics" / "counter_1.db").write_bytes(b"old")
 
         state.sweep()
 
         assert not state.control_socket.exists()
-        assert list(state.metrics.iterdir()) == []
+        assert list((state.path / "metrics").iterdir()) == []
 
 
 def test_what_is_no_counter_is_not_swept(tmp_path: Path) -> None:
     with StateFolder(tmp_path) as state:
-        state.metrics.mkdir()
-        (state.metrics / "thesis.txt").write_text("years")
-        (state.metrics / "counter_1.db").write_bytes(b"old")
+        (state.path / "metrics").mkdir()
+        (state.path / "metrics" / "thesis.txt").write_text("years")
+        (state.path / "metrics" / "counter_1.db").write_bytes(b"old")
 
         state.sweep()
 
-        assert [file.name for file in state.metrics.iterdir()] == ["thesis.txt"]
+        assert [file.name for file in (state.path / "metrics").iterdir()] == ["thesis.txt"]
 
 
 def test_its_removal_is_noticed(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import prometheus_client.values
 import uvloop
-from prometheus_client.values import MultiProcessValue
 
+from app.ledger import Ledger
 from app.log import LogFormat, set_up
 
 _PR_SET_PDEATHSIG = 1
@@ -36,14 +36,13 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--state", type=Path, required=True, help="the state folder with relay.sock and control.sock")
     parser.add_argument("--index", type=int, default=0, help="which of the relays this is")
+    parser.add_argument("--counters", type=int, help="where its counters go; without it they stay in this process")
     options = parser.parse_args()
     die_with_parent()
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        pid = os.getpid()
-        # prometheus_client asks for the process id on every count, in case it was forked: a fifth of a request's time.
-        prometheus_client.values.ValueClass = MultiProcessValue(lambda: pid)  # type: ignore[no-untyped-call]
+    if options.counters is not None:
+        prometheus_client.values.ValueClass = Ledger(options.counters).value
     from app.relay.main import relay  # after the log and the metrics are in place
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

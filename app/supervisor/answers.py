@@ -113,6 +113,7 @@ class Health(_Answer):
     """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be.
 
     `quarantined`: GPUs that nothing is placed on until their memory is back, or the configuration is reloaded.
+    `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`.
     """
 
     status: Literal["ok", "degraded", "starting", "draining"]
@@ -121,6 +122,7 @@ class Health(_Answer):
     models: tuple[ModelAnswer, ...]
     backends: tuple[BackendAnswer, ...]
     quarantined: tuple[QuarantineAnswer, ...] = ()
+    state_folder: str | None = None
 
 
 class Version(_Answer):
@@ -284,12 +286,14 @@ def _context_length(table: Table, targets: Sequence[Target]) -> int | None:
     return facts.context_length if facts is not None else None
 
 
-def overall(table: Table) -> Literal["ok", "degraded", "starting", "draining"]:
-    """One word for all public names."""
+def overall(table: Table, trouble: str | None = None) -> Literal["ok", "degraded", "starting", "draining"]:
+    """One word for all public names, and for the state folder's trouble."""
     if table.draining:
         return "draining"
     served = [_best(table, model.targets) for model in table.models.values()]
-    if any(state is State.FAILED or (state in _AT_REST and not can_start) for state, _, can_start in served):
+    if trouble is not None or any(
+        state is State.FAILED or (state in _AT_REST and not can_start) for state, _, can_start in served
+    ):
         return "degraded"
     return "starting" if any(state is State.STARTING for state, _, _ in served) else "ok"
 

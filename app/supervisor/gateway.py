@@ -44,6 +44,7 @@ from app.supervisor.room import Bounds
 from app.supervisor.scrape import Counters, Life, Scrape
 from app.supervisor.sizes import Sizes
 from app.supervisor.state import StateFolder
+from app.supervisor.storage import Storage
 from app.table import Backend, Table
 from backends import kinds
 from backends.errors import BackendError
@@ -84,18 +85,19 @@ class Gateway:
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.leases = Leases()
-        counters = Counters(state.metrics)
+        counters = Counters()
         self.relays = Relays(
             public.fileno(),
             counters,
-            relays.environment(options.env, state.metrics, options.log_format, options.log_level),
-            lambda index: relays.argv(public.fileno(), state.path, index),
+            relays.environment(options.env, options.log_format, options.log_level),
+            lambda index, counters: relays.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
         self.hub = Hub(self.leases, self.relays)
         self._measures = Measures(state.measures)
         self._sizes = Sizes(self._measures)
         self._proofs = Proofs(state.proofs)
+        self.storage = Storage(state.path, (self._measures.file, self._proofs.file))
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
@@ -113,7 +115,7 @@ class Gateway:
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
-        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines)
+        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines, lambda: self.storage.trouble)
         self._tell_bound()
 
     def __repr__(self) -> str:
@@ -195,7 +197,7 @@ class Gateway:
         """How everything is."""
         table = self._table()
         return Health(
-            status=answers.overall(table),
+            status=answers.overall(table, self.storage.trouble),
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
             models=answers.models(table),
@@ -204,6 +206,7 @@ class Gateway:
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
                 for each in self.fleet.quarantined
             ),
+            state_folder=self.storage.trouble,
         )
 
     def models(self) -> Models:

@@ -6,10 +6,8 @@ another one, and an engine that is as it was before is known again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +15,7 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
+from app.supervisor.storage import Kept
 from backends.config import ManagedConfig
 from backends.footprint import Footprint, weights_gb
 
@@ -54,12 +53,12 @@ class Measures:
     """All of them. `path` None: only for as long as this object lives. Its methods may be called in threads."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+        self.file = Kept(path)
         self._lock = threading.Lock()
         self._found = _read(path) if path is not None else {}
 
     def __repr__(self) -> str:
-        return f"<Measures {len(self._found)} in {self._path}>"
+        return f"<Measures {len(self._found)} in {self.file.path}>"
 
     def get(self, fingerprint: str) -> Footprint | None:
         """What such an engine took last time; None when none has run."""
@@ -67,15 +66,11 @@ class Measures:
         return found.footprint if found is not None else None
 
     def put(self, fingerprint: str, backend: str, footprint: Footprint) -> None:
-        """From now on this. Blocks: it writes the file; that it cannot is only logged."""
+        """From now on this. Blocks: it writes the file."""
         with self._lock:
             others = [(key, each) for key, each in self._found.items() if key != fingerprint]
             self._found = dict([*others[-MOST + 1 :], (fingerprint, _Measure(backend, footprint))])
-            if self._path is not None:
-                try:
-                    write_whole(self._path, msgspec.json.encode(_File(1, self._found)))
-                except OSError as exc:
-                    log.warning("measurements not written", path=str(self._path), reason=exc.strerror)
+            self.file.write(msgspec.json.encode(_File(1, self._found)))
 
 
 def _read(path: Path) -> dict[str, _Measure]:
@@ -93,19 +88,3 @@ def _read(path: Path) -> dict[str, _Measure]:
 def _is_sane(footprint: Footprint) -> bool:
     told = (footprint.resident_gb, footprint.weights_gb, footprint.kv_gb, footprint.kv_tokens, footprint.device_gb)
     return all(size is None or 0 <= size < 1e12 for size in told)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    fresh = path.with_suffix(".new")
-    try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
-        raise

@@ -18,7 +18,8 @@ import msgspec
 import structlog
 
 from app.supervisor import replicas
-from app.supervisor.measures import fingerprint, write_whole
+from app.supervisor.measures import fingerprint
+from app.supervisor.storage import Kept
 from app.table import Backend
 from backends.base import CAPABILITIES, FAILED, VERIFIED, ModelFacts
 from backends.config import BackendConfig, RemoteConfig
@@ -49,13 +50,13 @@ class Proofs:
     """All of them. `path` None: only for as long as this object lives. Its methods may be called in threads."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._path = path
+        self.file = Kept(path)
         self._lock = threading.Lock()
         self._found = _read(path) if path is not None else []
         self._engines: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"<Proofs {len(self._found)} in {self._path}>"
+        return f"<Proofs {len(self._found)} in {self.file.path}>"
 
     def look(self, backends: Mapping[str, BackendConfig]) -> None:
         """These are the engines from now on. Blocks: it looks at files."""
@@ -74,16 +75,12 @@ class Proofs:
         return None
 
     def put(self, proof: Proof) -> None:
-        """From now on this. Blocks: it writes the file; that it cannot is only logged."""
+        """From now on this. Blocks: it writes the file."""
         with self._lock:
             key = (proof.engine, proof.model, proof.version)
             others = [each for each in self._found if (each.engine, each.model, each.version) != key]
             self._found = [*others[-MOST + 1 :], proof]
-            if self._path is not None:
-                try:
-                    write_whole(self._path, msgspec.json.encode(_File(1, self._found)))
-                except OSError as exc:
-                    log.warning("tests of models not written", path=str(self._path), reason=exc.strerror)
+            self.file.write(msgspec.json.encode(_File(1, self._found)))
 
     def applied(self, rows: Mapping[str, Backend]) -> dict[str, Backend]:
         """The rows with what was shown over what is only said."""

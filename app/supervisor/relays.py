@@ -28,19 +28,18 @@ def pause_s(short_lives: int) -> float:
     return 0.0 if short_lives <= 1 else min(5.0, 0.1 * 2 ** min(short_lives - 2, 10))
 
 
-def argv(descriptor: int, state: Path, index: int) -> list[str]:
+def argv(descriptor: int, state: Path, index: int, counters: int) -> list[str]:
     """One relay. `-P`: the folder we were started in must not offer its own `app`."""
-    command = [sys.executable, "-P", "-m", "app.relay"]
-    return [*command, "--fd", str(descriptor), "--state", str(state), "--index", str(index)]
+    command = [sys.executable, "-P", "-m", "app.relay", "--fd", str(descriptor), "--state", str(state)]
+    return [*command, "--index", str(index), "--counters", str(counters)]
 
 
-def environment(ours: Mapping[str, str], metrics: Path, log_format: str, log_level: str) -> dict[str, str]:
+def environment(ours: Mapping[str, str], log_format: str, log_level: str) -> dict[str, str]:
     """What a relay finds in its environment: nothing secret."""
     passed_on = {name: value for name, value in ours.items() if name in PASSED_ON or name.startswith("LC_")}
     return {
         **passed_on,
         "PYTHONPATH": str(Path(app.__file__).parent.parent),
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
         "MODELPORT_LOG_FORMAT": log_format,
         "MODELPORT_LOG_LEVEL": log_level,
     }
@@ -49,7 +48,8 @@ def environment(ours: Mapping[str, str], metrics: Path, log_format: str, log_lev
 class Relays:
     """Keeps `count` relays alive until it is closed. Owns their processes.
 
-    `check` is asked before one is replaced; what it raises ends the keeping (`failed`).
+    `command` of a relay's index and the descriptor of its counters. `check` is asked before one is replaced; what it
+    raises ends the keeping (`failed`).
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Relays:
         descriptor: int,
         counters: Counters,
         env: Mapping[str, str],
-        command: Callable[[int], Sequence[str]],
+        command: Callable[[int, int], Sequence[str]],
         check: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -135,11 +135,21 @@ class Relays:
 
     async def _live(self, index: int) -> str:
         try:
+            counters = self._counters.open()
+        except OSError as exc:
+            return f"not started: {exc}"
+        try:
+            return await self._run(index, counters)
+        finally:
+            await asyncio.to_thread(self._counters.bury, counters)
+
+    async def _run(self, index: int, counters: int) -> str:
+        try:
             # Its own session: Ctrl-C and a closing terminal are the supervisor's to hear.
             process = await asyncio.create_subprocess_exec(
-                *self._command(index),
+                *self._command(index, counters),
                 env=self._env,
-                pass_fds=[self._descriptor],
+                pass_fds=[self._descriptor, counters],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -156,14 +166,6 @@ class Relays:
                 process.kill()
                 await process.wait()
             self._alive.pop(process.pid, None)
-            await self._bury(process.pid)
-
-    async def _bury(self, pid: int) -> None:
-        try:
-            await asyncio.to_thread(self._counters.bury, pid)
-        except Exception:
-            # A full disk or a broken file costs numbers; the gateway goes on.
-            log.exception("counters of a relay lost", pid=pid)
 
 
 def end_words(code: int) -> str:

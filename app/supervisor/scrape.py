@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
+import math
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
-from prometheus_client import CollectorRegistry, generate_latest, mmap_dict, multiprocess
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
+from app import ledger
 from backends.base import State
 
-ADDED_UP = ("counter", "histogram", "summary")
-# A file that was created this moment is empty, then has 8 bytes of header (prometheus_client.mmap_dict).
-HEADER_BYTES = 8
-
-
-class _Values(Protocol):
-    """prometheus_client's file of numbers, with the types it lacks."""
-
-    def read_all_values(self) -> Iterable[tuple[str, float, float]]: ...
-    def read_value(self, key: str) -> tuple[float, float]: ...
-    def write_value(self, key: str, value: float, timestamp: float) -> None: ...
-    def close(self) -> None: ...
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +35,88 @@ class Life:
 
 
 class Counters:
-    """The folder of prometheus_client's multiprocess mode: every relay writes its own files there.
+    """The ledgers of all relays (app/ledger.py), and the sum of those whose relay is dead.
 
-    The counts of dead relays are added up in one file of each type, so a relay that dies again and again does not
-    fill the folder. Its methods are called in threads; the lock keeps a scrape from seeing a count twice or not at all.
+    Its methods are called in threads; the lock keeps a scrape from seeing a count twice or not at all.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+        self._buried: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Counters {self._folder}>"
+        return f"<Counters relays={len(self._open)} buried={len(self._buried)}>"
 
-    def bury(self, pid: int) -> None:
-        """What that process was doing is over; what it counted stays."""
+    def open(self) -> int:
+        """The descriptor of a ledger for a relay that is about to start. OSError when there can be none."""
         with self._lock:
-            mark_dead: Callable[[int, str], None] = multiprocess.mark_process_dead
-            mark_dead(pid, os.fspath(self._folder))
-            for kind in ADDED_UP:
-                self._add_up(self._folder / f"{kind}_{pid}.db", self._folder / f"{kind}_buried.db")
+            descriptor = ledger.create()
+            self._open.add(descriptor)
+        return descriptor
+
+    def bury(self, descriptor: int) -> None:
+        """What that relay was doing is over; what it counted stays. Its descriptor is closed."""
+        with self._lock:
+            if descriptor in self._open:
+                self._open.discard(descriptor)
+                try:
+                    for key, number in _counted(descriptor):
+                        if json.loads(key)[0] != "gauge":
+                            self._buried[key] = self._buried.get(key, 0.0) + number
+                finally:
+                    os.close(descriptor)
 
     def read(self) -> Sequence[Metric]:
         """Everything that was counted, over all processes."""
         with self._lock:
-            files = [str(file) for file in sorted(self._folder.glob("*.db")) if file.stat().st_size > HEADER_BYTES]
-            merge: Callable[..., Iterable[Metric]] = multiprocess.MultiProcessCollector.merge
-            return list(merge(files, accumulate=True))
+            total: defaultdict[str, float] = defaultdict(float, self._buried)
+            for descriptor in self._open:
+                for key, number in _counted(descriptor):
+                    total[key] += number
+        return _as_metrics(total)
 
-    def _add_up(self, dead: Path, buried: Path) -> None:
-        if not dead.exists():
-            return
-        if dead.stat().st_size > HEADER_BYTES:
-            values: Callable[[str], _Values] = mmap_dict.MmapedDict
-            with contextlib.closing(values(str(dead))) as counted, contextlib.closing(values(str(buried))) as total:
-                for key, value, _ in counted.read_all_values():
-                    total.write_value(key, total.read_value(key)[0] + value, 0.0)
-        dead.unlink()
+
+def _counted(descriptor: int) -> list[tuple[str, float]]:
+    """All of a ledger or nothing: half of it would be as wrong, and the others' page must be rendered."""
+    try:
+        return list(ledger.entries(descriptor))
+    except (OSError, ValueError) as exc:
+        log.error("counters of a relay lost", reason=str(exc))
+        return []
+
+
+def _as_metrics(numbers: Mapping[str, float]) -> list[Metric]:
+    """As Prometheus has them: a histogram's buckets hold what is below them, too."""
+    families: dict[str, Metric] = {}
+    buckets: defaultdict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = defaultdict(list)
+    for key, number in numbers.items():
+        kind, _, family, name, labels, help_text = json.loads(key)
+        metric = families.get(family)
+        if metric is None:
+            metric = families[family] = Metric(family, help_text, kind)
+        if (bound := labels.pop("le", None)) is None or kind != "histogram":
+            metric.add_sample(name, labels, number)
+        else:
+            buckets[family, tuple(sorted(labels.items()))].append((_bound(bound), number))
+    in_words: Callable[[float], str] = floatToGoString
+    for (family, labels), found in buckets.items():
+        below = 0.0
+        for bound, number in sorted(found):
+            below += number
+            families[family].add_sample(f"{family}_bucket", {**dict(labels), "le": in_words(bound)}, below)
+        families[family].add_sample(f"{family}_count", dict(labels), below)
+    return list(families.values())
+
+
+def _bound(told: str) -> float:
+    return math.inf if told == "+Inf" else float(told)
 
 
 class Scrape:
     """Renders `/metrics` in a thread: with 800 histograms it takes 171 ms (docs/performance.md).
 
-    `quarantines`: every GPU, and whether it is in quarantine.
+    `quarantines`: every GPU, and whether it is in quarantine. `trouble`: why the state folder cannot be written.
     """
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -96,11 +127,13 @@ class Scrape:
         lives: Callable[[], Sequence[Life]],
         version: str,
         quarantines: Callable[[], Mapping[str, bool]] = dict,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._counters = counters
         self._lives = lives
         self._version = version
         self._quarantines = quarantines
+        self._trouble = trouble
 
     async def render(self) -> bytes:
         """The page of this moment."""
@@ -108,7 +141,7 @@ class Scrape:
 
     def _render(self, lives: Sequence[Life], quarantines: Mapping[str, bool]) -> bytes:
         registry = CollectorRegistry()
-        own = [*_families(lives, self._version), _quarantine(quarantines)]
+        own = [*_families(lives, self._version), _quarantine(quarantines), _storage(self._trouble())]
         registry.register(_Moment([*self._counters.read(), *own]))
         return generate_latest(registry)
 
@@ -159,4 +192,13 @@ def _quarantine(quarantines: Mapping[str, bool]) -> Metric:
     )
     for device, is_quarantined in quarantines.items():
         found.add_metric([device], float(is_quarantined))
+    return found
+
+
+def _storage(trouble: str | None) -> Metric:
+    found = GaugeMetricFamily(
+        "modelport_state_folder_full",
+        "1 while nothing can be written into the state folder, because its disk is full, for example.",
+    )
+    found.add_metric([], float(trouble is not None))
     return found

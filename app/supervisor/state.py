@@ -46,11 +46,6 @@ class StateFolder:
         return self.path / "relay.sock"
 
     @property
-    def metrics(self) -> Path:
-        """The relays' counters, one file per process and type."""
-        return self.path / "metrics"
-
-    @property
     def proofs(self) -> Path:
         """What tests have shown of models."""
         return self.path / PROOFS
@@ -90,13 +85,12 @@ class StateFolder:
             self._lock = None
 
     def sweep(self) -> None:
-        """Remove what an earlier supervisor left: sockets nobody listens on, the counters of relays that are gone."""
+        """Remove what an earlier supervisor left: sockets nobody listens on, and counters, which were files once."""
         try:
             for leftover in (self.control_socket, self.relay_socket):
                 leftover.unlink(missing_ok=True)
-            self.metrics.mkdir(mode=0o700, exist_ok=True)
-            # Only what relays write: whatever else lies there is not ours to remove.
-            for counter in self.metrics.glob("*.db"):
+            # Only what relays wrote: whatever else lies there is not ours to remove.
+            for counter in (self.path / "metrics").glob("*.db"):
                 counter.unlink()
             compiled.prune(self.caches)
         except OSError as exc:
@@ -112,16 +106,16 @@ class StateFolder:
 
 
 def bind_private(path: Path) -> socket.socket:
-    """A Unix socket at `path` that only this user can open."""
-    path.unlink(missing_ok=True)
+    """A Unix socket at `path` that only this user can open. StateError when there can be none, as on a full disk."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        path.unlink(missing_ok=True)
         listener.bind(os.fspath(path))
         # Nobody else gets in before this either: the folder is 0700.
         path.chmod(0o600)
-    except OSError:
+    except OSError as exc:
         listener.close()
-        raise
+        raise _unusable(path.parent, exc) from exc
     return listener
 
 
@@ -187,6 +181,9 @@ def _take(lock: Path, folder: Path) -> int:
         raise StateError(
             f"modelport already runs on the state folder {folder} ({who}); stop it or choose another with --state"
         ) from exc
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    told = f"{os.getpid()}\n".encode()
+    # For people only: what holds the folder is the lock itself, also where the disk has no room for this.
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, told, 0)
+    os.ftruncate(descriptor, len(told) if os.pread(descriptor, len(told), 0) == told else 0)
     return descriptor

@@ -50,7 +50,12 @@ def init(
         loads(written, os.environ, source=str(config))
     try:
         with config.open("x", encoding="utf-8") as opened:
-            opened.write(written)
+            try:
+                opened.write(written)
+                opened.flush()
+            except OSError:
+                config.unlink()  # a piece of it would be in the way of the next try
+                raise
     except FileExistsError:
         fail(f"{config} exists and is left as it is (`modelport add` puts a model into it).")
     except OSError as exc:

@@ -1,0 +1,138 @@
+"""The numbers of one relay, in memory that it shares with the supervisor: they outlive the relay, and need no disk.
+
+The relay adds to them in place, through a mapping; the supervisor only reads. Every byte is there before it is mapped:
+touching a page of a file that the disk has no room for ends a process with SIGBUS.
+
+    length of all entries (8 bytes), then per entry: length of the key (8 bytes), the key filled up to a multiple of 8,
+    the number (8 bytes)
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+FIRST_BYTES: Final = 64 * 1024
+_WORD: Final = 8
+_length: Final = struct.Struct("<q")
+_number: Final = struct.Struct("<d")
+
+
+def create() -> int:
+    """A descriptor of an empty ledger, for a relay to inherit. OSError when there is no memory or descriptor left."""
+    in_memory: Callable[[str], int] | None = getattr(os, "memfd_create", None)  # Linux
+    if in_memory is not None:
+        return in_memory("modelport-counters")
+    with tempfile.TemporaryFile() as unnamed:
+        return os.dup(unnamed.fileno())
+
+
+def entries(descriptor: int) -> Iterator[tuple[str, float]]:
+    """What it holds at this moment, as (key, number). ValueError when it is no ledger."""
+    head = os.pread(descriptor, _WORD, 0)
+    size, there = _length.unpack(head)[0] if len(head) == _WORD else 0, os.fstat(descriptor).st_size
+    if not 0 <= size <= max(0, there - _WORD):
+        raise ValueError(f"{size} bytes of counters are announced and {there} are there")
+    data, at = os.pread(descriptor, size, _WORD), 0
+    while at < size:
+        (length,) = _length.unpack_from(data, at)
+        end = at + _WORD + _filled(length)
+        if length < 0 or end + _WORD > size:
+            raise ValueError("an entry of the counters goes beyond their end")
+        yield data[at + _WORD : at + _WORD + length].decode(), _number.unpack_from(data, end)[0]
+        at = end + _WORD
+
+
+def _filled(length: int) -> int:
+    return -length % _WORD + length
+
+
+class Ledger:
+    """The relay's side: the one writer, in one thread."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = 0
+        self._used = _WORD
+        self._map: mmap.mmap
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self._used} of {self._size} bytes>"
+
+    def value(
+        self,
+        kind: str,
+        family: str,
+        name: str,
+        labels: Sequence[str],
+        values: Sequence[str],
+        help_text: str,
+        multiprocess_mode: str = "",
+        **_: Any,
+    ) -> Value:
+        """What prometheus_client asks for wherever it keeps a number (`prometheus_client.values.ValueClass`)."""
+        told = [kind, multiprocess_mode, family, name, dict(zip(labels, values, strict=True)), help_text]
+        return Value(self, json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
+
+    def place(self, key: bytes, number: float) -> int | None:
+        """Where this number is from now on; None while there is no memory for it."""
+        entry = _length.pack(len(key)) + key.ljust(_filled(len(key)), b"\0") + _number.pack(number)
+        end = self._used + len(entry)
+        try:
+            if end > self._size:
+                self._grow(end)
+        except OSError:
+            return None
+        self._map[self._used : end] = entry
+        self._map[:_WORD] = _length.pack(end - _WORD)  # only now is the entry there for the reader
+        self._used = end
+        return end - _WORD
+
+    def write(self, at: int, number: float) -> None:
+        """It is this now: in one piece, so that nobody reads half of it."""
+        self._map[at : at + _WORD] = _number.pack(number)
+
+    def _grow(self, least: int) -> None:
+        size = max(2 * self._size, FIRST_BYTES)
+        while size < least:
+            size *= 2
+        while self._size < size:
+            self._size += os.pwrite(self._descriptor, bytes(size - self._size), self._size)
+        self._map = mmap.mmap(self._descriptor, size)
+
+
+class Value:
+    """One number, as prometheus_client uses it."""
+
+    def __init__(self, ledger: Ledger, key: bytes) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._number = 0.0
+        self._at = ledger.place(key, 0.0)
+
+    def inc(self, amount: float) -> None:
+        """Add to it."""
+        self.set(self._number + amount)
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        """It is this now."""
+        self._number = value
+        if self._at is None:
+            self._at = self._ledger.place(self._key, value)
+        else:
+            self._ledger.write(self._at, value)
+
+    def get(self) -> float:
+        """What it is."""
+        return self._number
+
+    def set_exemplar(self, exemplar: object) -> None:
+        """Not kept."""
+
+    def get_exemplar(self) -> None:
+        """There is none."""
