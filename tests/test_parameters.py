@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects import parameters
+from app.dialects.fitting import Fit
 from app.dialects.parameters import Engine
 from app.errors import Problem
 from app.relay import body as bodies
@@ -15,6 +16,7 @@ from app.table import Rules
 from backends.base import FAILED, ModelFacts
 
 AS_IT_IS = Rules()
+NO_BOUND = Fit(None)
 KNOWN = ModelFacts(context_length=8192)
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
@@ -29,12 +31,11 @@ def sent(
     kind: str = "vllm",
     operation: str = "chat",
     facts: ModelFacts | None = KNOWN,
-    *,
-    is_unlimited: bool = False,
+    fit: Fit | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the engine gets beside the model and the messages, and what the client is told of it."""
     engine = Engine(operation, kind, facts)
-    found = parameters.changes(bodies.read(body), body, rules, engine, is_unlimited=is_unlimited)
+    found = parameters.changes(bodies.read(body), body, rules, engine, fit)
     members: dict[str, Any] = json.loads(bodies.edit(body, found.members))
     return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
 
@@ -92,7 +93,7 @@ def test_a_bound_stays_where_the_context_is_not_known() -> None:
 
 
 def test_the_second_try_has_no_bound() -> None:
-    assert sent(body_of(max_tokens=64, top_p=1), is_unlimited=True) == ({"top_p": 1}, ("max_tokens",))
+    assert sent(body_of(max_tokens=64, top_p=1), fit=NO_BOUND) == ({"top_p": 1}, ("max_tokens",))
 
 
 TEXT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
@@ -122,7 +123,7 @@ def test_a_texts_bound_is_the_context_at_most_under_the_one_name_that_every_engi
 
 
 def test_the_second_try_for_a_text_has_no_bound() -> None:
-    again = sent(body_of(max_tokens=64), operation="text_completion", is_unlimited=True)
+    again = sent(body_of(max_tokens=64), operation="text_completion", fit=NO_BOUND)
 
     assert again == ({"max_tokens": None}, ("max_tokens",))
 
@@ -256,21 +257,23 @@ def test_a_tool_that_must_be_called_is_noticed_where_the_template_has_none(choic
     assert not parameters.ignores_tools(bodies.read(body_of()), NO_TOOLS)
 
 
-# vLLM 0.32, and what earlier ones said.
-TOO_LONG = [
-    "max_tokens=8192 cannot be greater than max_model_len=512. Please request fewer output tokens.",
-    "'max_tokens' or 'max_completion_tokens' is too large: 8192. This model's maximum context length is 512 tokens",
-    "This model's maximum context length is 512 tokens. However, you requested 600 output tokens",
-]
+def test_a_bound_that_an_engine_refused_becomes_what_fits_and_a_smaller_one_stays() -> None:
+    asked = {"max_tokens": 500, "max_completion_tokens": 3}
+
+    assert sent(body_of(**asked), fit=Fit(90)) == ({"max_tokens": 90, "max_completion_tokens": 3}, ("max_tokens",))
+    assert sent(body_of(max_tokens=500), operation="text_completion", fit=Fit(90)) == (
+        {"max_tokens": 90},
+        ("max_tokens",),
+    )
 
 
-@pytest.mark.parametrize("message", TOO_LONG)
-def test_a_refusal_of_prompt_and_answer_together_is_understood(message: str) -> None:
-    assert parameters.is_about_length(message, bodies.read(body_of(max_tokens=1)), Rules())
-    assert parameters.is_about_length(message, bodies.read(body_of(max_completion_tokens=1)), Rules())
-    assert parameters.is_about_length(message, bodies.read(body_of()), Rules(defaults={"max_tokens": 1}))
-    assert not parameters.is_about_length(message, bodies.read(body_of()), Rules())
-    assert not parameters.is_about_length("'stop' is wrong", bodies.read(body_of(max_tokens=1)), Rules())
+def test_a_bound_is_the_largest_that_was_told_and_only_a_sound_number() -> None:
+    rules = Rules(defaults={"max_tokens": 7})
+
+    assert parameters.bound(bodies.read(body_of(max_tokens=3, max_completion_tokens=5)), AS_IT_IS) == 5
+    assert parameters.bound(bodies.read(body_of()), rules) == 7
+    for wrong in (None, -7, 0, 1.5, "9", True):
+        assert parameters.bound(bodies.read(body_of(max_tokens=wrong)), AS_IT_IS) is None
 
 
 @pytest.mark.parametrize(("n", "choices"), [(3, 3), (None, 1), (0, 1), ("x", 1), (True, 1), (1.5, 1)])

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.dialects.fitting import Fit
 from app.errors import Problem, bad_request
 from app.table import Rules
 from backends.base import FAILED, ModelFacts
@@ -137,8 +138,8 @@ def _choice(asked: Asked) -> str:
     )
 
 
-def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, *, is_unlimited: bool = False) -> Changes:
-    """What this engine is sent otherwise than the client wrote it. `is_unlimited`: without a bound on the answer."""
+def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, fit: Fit | None = None) -> Changes:
+    """What this engine is sent otherwise than the client wrote it. `fit`: it has refused the bound on the answer."""
     if engine.operation not in GENERATES:
         return UNCHANGED
     members: dict[str, bytes | None] = {}
@@ -146,16 +147,15 @@ def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, *, is_unlim
     if rules.overrides or rules.defaults:
         _configure(body, rules, engine.kind, members, names)
     if is_lenient(rules, engine.kind):
-        _loosen(asked, engine, members, names, is_unlimited=is_unlimited)
+        _loosen(asked, engine, members, names, fit)
     return Changes(members, tuple(dict.fromkeys(names))) if members else UNCHANGED
 
 
-def is_about_length(message: str, asked: Asked, rules: Rules) -> bool:
-    """Whether a refusal is of prompt and answer together being too long, where the answer was bounded."""
-    is_bounded = asked.max_tokens is not NOTHING or asked.max_completion_tokens is not NOTHING
-    if not is_bounded and "max_tokens" not in rules.defaults and "max_tokens" not in rules.overrides:
-        return False
-    return any(word in message for word in ("max_tokens", "max_completion_tokens", "context length", "output tokens"))
+def bound(asked: Asked, rules: Rules) -> int | None:
+    """The most that the answer is to have, as an engine was told it; None where that is no number of 1 or more."""
+    raws = (asked.max_completion_tokens, asked.max_tokens)
+    told = [*map(number, raws), rules.defaults.get("max_tokens"), rules.overrides.get("max_tokens")]
+    return max((value for value in told if isinstance(value, int) and value > 0), default=None)
 
 
 def _configure(body: bytes, rules: Rules, kind: str, members: dict[str, bytes | None], names: list[str]) -> None:
@@ -178,14 +178,12 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, *set(_SPELLED.get(name, {}).values()))
 
 
-def _loosen(
-    asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], *, is_unlimited: bool
-) -> None:
+def _loosen(asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None) -> None:
     if asked.top_p is not NOTHING and "top_p" not in members and number(asked.top_p) == 0:
         members["top_p"] = b"1"  # 0 is a 400 for vLLM; as LLaMA-Factory's API understands it
         names.append("top_p")
     if not (asked.max_tokens is asked.max_completion_tokens is NOTHING) or "max_tokens" in members:
-        _loosen_limits(asked, engine, members, names, is_unlimited=is_unlimited)
+        _loosen_limits(asked, engine, members, names, fit)
     if asked.tools is not NOTHING and bytes(memoryview(asked.tools)[:8]).translate(None, b" \t\r\n") == b"[]":
         members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
         names.append("tools")
@@ -195,22 +193,28 @@ def _loosen(
 
 
 def _loosen_limits(
-    asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], *, is_unlimited: bool
+    asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
     """A bound that is none is left out."""
     length = engine.facts.context_length if engine.facts is not None else None
     if engine.operation == "text_completion":
-        _loosen_text_limit(asked, length, members, names, is_unlimited=is_unlimited)
+        _loosen_text_limit(asked, length, members, names, fit)
         return
     for name in _LIMITS:
         value = number(_now(asked, members, name))
-        if value is not None and (is_unlimited or (length is not None and value >= length)):
+        if value is None:
+            continue
+        if fit is not None and (fit.most is None or value > fit.most):
+            members[name] = None if fit.most is None else b"%d" % fit.most
+        elif fit is None and length is not None and value >= length:
             members[name] = None
-            names.append(name)
+        else:
+            continue
+        names.append(name)
 
 
 def _loosen_text_limit(
-    asked: Asked, length: int | None, members: dict[str, bytes | None], names: list[str], *, is_unlimited: bool
+    asked: Asked, length: int | None, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
     """Without a bound vLLM writes 16 tokens of text, and beyond its length it takes none. It knows one name only."""
     raw = _now(asked, members, "max_tokens")
@@ -221,8 +225,8 @@ def _loosen_text_limit(
     if value is None:
         return
     bound = bytes(raw)
-    if is_unlimited:
-        bound = b"null"
+    if fit is not None:
+        bound = b"null" if fit.most is None else b"%d" % min(value, fit.most)
     elif length is not None and value > length:
         bound = b"%d" % length
     if name != "max_tokens":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from app.dialects import tasks, words
+from app.dialects.fitting import Fit
 from app.dialects.fronts.extras import taken
 from app.dialects.mend import Terms
 from app.dialects.openai import Settlement
@@ -141,13 +142,13 @@ class Dispatcher:
         endpoint: Endpoint,
         job: Job,
         *,
-        is_unlimited: bool = False,
+        fit: Fit | None = None,
     ) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         backend = self._backend(target)
-        changes = plan.changes(backend, target.model, is_unlimited=is_unlimited)
+        changes = plan.changes(backend, target.model, fit)
         body = plan.edited(
             target.model,
             asks_usage=hides or gathers,
@@ -169,30 +170,46 @@ class Dispatcher:
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=is_unlimited)
-                if not is_unlimited and plan.is_too_long(error, backend.kind):
-                    return await self._exchange(request, plan, target, endpoint, job, is_unlimited=True)
+                    return await self._exchange(request, plan, target, endpoint, job, fit=fit)
+                less = None if fit is not None else plan.fitting(error, backend.kind)
+                if less is not None:
+                    return await self._exchange(request, plan, target, endpoint, job, fit=less)
                 raise error
-            limits = self._link.table.limits
-            answer = spoken.answer(exchange, limits.max_event_bytes)
-            token, now = f"{random.getrandbits(128):032x}", int(time.time())
-            reasoning = plan.resolved.model.reasoning
-            terms = Terms(endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
-            if job.stream is not None:
-                cost = await job.stream.relay(answer, terms, hides_usage=hides)
-            elif plan.form is not None:
-                said = await answer.read(limits.max_answer_bytes)
-                kind, said, cost = words.settle(endpoint.engine, exchange.headers.get("content-type", ""), said)
-                request.answer(200, said, kind)
-            else:
-                limit = limits.max_answer_bytes
-                whole = await (gather(answer, terms, plan.choices, limits) if gathers else answer.read(limit))
-                request.base.update(answer.notes)
-                cost = relay_whole(request, terms, whole, answer.timings)
-            self._learn(answer, target, job)
-            return cost
+            return await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
         finally:
             exchange.close()
+
+    async def _answered(
+        self,
+        request: Request,
+        plan: Plan,
+        target: Target,
+        job: Job,
+        exchange: Exchange,
+        spoken: Spoken,
+        *,
+        hides: bool,
+        gathers: bool,
+    ) -> Settlement:
+        """A good answer, to its end."""
+        limits = self._link.table.limits
+        answer = spoken.answer(exchange, limits.max_event_bytes)
+        token, now = f"{random.getrandbits(128):032x}", int(time.time())
+        reasoning = plan.resolved.model.reasoning
+        terms = Terms(exchange.endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
+        if job.stream is not None:
+            cost = await job.stream.relay(answer, terms, hides_usage=hides)
+        elif plan.form is not None:
+            said = await answer.read(limits.max_answer_bytes)
+            kind, said, cost = words.settle(exchange.endpoint.engine, exchange.headers.get("content-type", ""), said)
+            request.answer(200, said, kind)
+        else:
+            limit = limits.max_answer_bytes
+            whole = await (gather(answer, terms, plan.choices, limits) if gathers else answer.read(limit))
+            request.base.update(answer.notes)
+            cost = relay_whole(request, terms, whole, answer.timings)
+        self._learn(answer, target, job)
+        return cost
 
     async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""

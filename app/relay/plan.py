@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import media, parameters, task_requests
+from app.dialects import fitting, media, parameters, task_requests
+from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
 from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
 from app.dialects.task_requests import Task
@@ -85,25 +86,26 @@ class Plan(msgspec.Struct, frozen=True):
             message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
             raise Unsupported(backend.name, message, param=place)
 
-    def changes(self, backend: Backend, model: str, *, is_unlimited: bool = False) -> Changes:
+    def changes(self, backend: Backend, model: str, fit: Fit | None = None) -> Changes:
         """What of the parameters this engine is sent otherwise; Unsupported for what it cannot be asked.
 
-        `is_unlimited`: without a bound on the answer.
+        `fit`: it has refused the bound on the answer.
         """
         engine = Engine(self.operation.name, backend.kind, backend.fact(model))
         if parameters.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
         rules = self.resolved.model.rules
-        return parameters.changes(self.asked, self.body, rules, engine, is_unlimited=is_unlimited)
+        return parameters.changes(self.asked, self.body, rules, engine, fit)
 
-    def is_too_long(self, error: BackendError, kind: str) -> bool:
-        """Whether an engine of that kind refused prompt and answer together as too long, and may be asked once more
-        without a bound on the answer: nothing was generated."""
+    def fitting(self, error: BackendError, kind: str) -> Fit | None:
+        """What an engine of that kind may be asked once more for, where it refused the answer's bound as more than
+        fits: nothing was generated. None where it refused something else."""
         rules = self.resolved.model.rules
         if not (isinstance(error, Rejected) and error.status in (400, 422) and parameters.is_lenient(rules, kind)):
-            return False
-        return parameters.is_about_length(error.message, self.asked, rules)
+            return None
+        bound = parameters.bound(self.asked, rules)
+        return None if bound is None else fitting.fit(error.message, bound)
 
     def edited(
         self,
