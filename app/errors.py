@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from backends import errors as backend
+from backends.too_long import Length, TooLong
 
 JSON = "application/json"
 
@@ -26,6 +27,7 @@ class Problem(Exception):
         type_: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
+        length: Length | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -33,6 +35,7 @@ class Problem(Exception):
         self.message = message
         self.type = type_ or ("invalid_request_error" if status < 500 else "server_error")
         self.param = param
+        self.length = length  # of a request that is too long: some dialects say it in words of their own
         # No 429 or 503 leaves without saying when to come again.
         advice = retry_after(DEFAULT_RETRY_AFTER_S) if status in (429, 503) else {}
         self.headers = {**advice, **(headers or {})}
@@ -62,7 +65,8 @@ DEFAULT_RETRY_AFTER_S = 5.0
 def problem(error: backend.BackendError) -> Problem:
     """The one translation of an engine's failure."""
     if isinstance(error, backend.Rejected):
-        return Problem(error.status, error.code, error.message, type_=error.type, param=error.param)
+        length = error.length if isinstance(error, TooLong) else None
+        return Problem(error.status, error.code, error.message, type_=error.type, param=error.param, length=length)
     if isinstance(error, backend.Unsupported):
         return Problem(400, "not_supported", error.message, param=error.param)
     status, code, may_retry = _row(error)

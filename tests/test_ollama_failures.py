@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from backends.errors import BackendError, NotReady, Rejected, Unsupported
+from backends.errors import BackendError, NotReady, Unsupported
 from backends.ollama_failures import read, refusal
+from backends.too_long import TooLong
 from tests.transcripts import transcripts
 
 RECORDED: dict[str, tuple[type[BackendError] | None, str]] = {
@@ -17,13 +18,14 @@ RECORDED: dict[str, tuple[type[BackendError] | None, str]] = {
     "043_generate_suffix_unsupported": (Unsupported, "The model does not support insert."),
     "050_embed": (Unsupported, "The model does not support embeddings."),
     "182_chat_truncate_false": (
-        Rejected,
-        "This model's context length is 256 tokens, and the request has 2680. Shorten it, or raise `num_ctx` of the "
-        "backend.",
+        TooLong,
+        "This model's maximum context length is 256 tokens, and the request has 2680. Shorten it, or raise `num_ctx` "
+        "of the backend.",
     ),
     "184_chat_single_overlong_noshift": (
-        Rejected,
-        "This model's context length is 64 tokens. Shorten it, or raise `num_ctx` of the backend.",
+        TooLong,
+        "This model's maximum context length is 64 tokens, and the request has more. Shorten it, or raise `num_ctx` of "
+        "the backend.",
     ),
     "262_cold_queue_full_0": (NotReady, "it is loading models, and enough requests wait for that"),
 }
@@ -39,7 +41,7 @@ def test_each_recorded_refusal_has_its_meaning(name: str) -> None:
     assert found is None or found.message == message
     if isinstance(found, NotReady):
         assert found.retry_after_s == 7.5
-    if isinstance(found, Rejected):
+    if isinstance(found, TooLong):
         assert (found.status, found.code) == (400, "context_length_exceeded")
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from app.dialects.openai import Reader
-from backends.errors import BackendError, Broken, Disconnected, EngineFailed, Rejected
+from backends.errors import BackendError, Broken, Disconnected, EngineFailed
 from backends.ollama_answer import Head
 from backends.ollama_request import Translated
 from backends.ollama_stream import Stream
+from backends.too_long import TooLong
 from tests.answers import terms
 from tests.transcripts import transcripts
 
@@ -171,9 +172,9 @@ ENDINGS: dict[str, tuple[bytes, type[BackendError], str]] = {
     ),
     "too long": (
         json.dumps({"error": json.dumps({"error": LONG})}).encode() + b"\n",
-        Rejected,
-        "This model's context length is 64 tokens, and the request has 130. Shorten it, or raise `num_ctx` of the "
-        "backend.",
+        TooLong,
+        "This model's maximum context length is 64 tokens, and the request has 130. Shorten it, or raise `num_ctx` of "
+        "the backend.",
     ),
 }
 

@@ -14,6 +14,7 @@ from app.dialects.calls import Calls
 from app.dialects.reason import one_line
 from app.dialects.thinking import Reasoning, Splitter, give_both, splitter
 from backends.errors import Broken, EngineFailed
+from backends.too_long import failed
 
 # Reasons for an end that is none: vLLM says them when it gives an answer up.
 FAILURES: Final = frozenset({"error", "abort"})
@@ -87,7 +88,7 @@ class Mender:
         self.is_held = False
         said = failure(chunk)
         if said is not None:
-            raise EngineFailed(self.terms.engine, said)
+            raise failed(self.terms.engine, chunk, said)
         try:
             is_headed = self._head(chunk)
             return self._body(chunk) or is_headed

@@ -15,7 +15,8 @@ from app.dialects import sse
 from app.dialects.mend import Mender, Terms, failure
 from app.dialects.reason import one_line
 from app.dialects.stencil import Probabilities, Stencil, cut
-from backends.errors import Broken, Disconnected, EngineFailed, Taken
+from backends.errors import Broken, Disconnected, Taken
+from backends.too_long import failed
 
 DONE = b"data: [DONE]\n\n"
 CONTENT_TYPE = "text/event-stream; charset=utf-8"
@@ -178,7 +179,8 @@ class Reader:
         if len(lines) > 1 and _is_complete(lines):  # no blank lines between the events
             return self._each([b"data: " + line + b"\n\n" for line in lines])
         if sse.name(event) == b"error":
-            raise EngineFailed(self.engine, one_line(b" ".join(lines).decode("utf-8", "replace")))
+            text = b" ".join(lines).decode("utf-8", "replace")
+            raise failed(self.engine, text, one_line(text))
         raise self._no_chunk()
 
     def _without_data(self, event: bytes) -> bytes:
@@ -196,11 +198,11 @@ class Reader:
         if value is None or value is _DONE:
             return self._mark(value)
         if is_error and not isinstance(value, dict):
-            raise EngineFailed(self.engine, one_line(value))
+            raise failed(self.engine, value, one_line(value))
         if not isinstance(value, dict):
             raise self._no_chunk()
         if is_error and failure(value) is None:
-            raise EngineFailed(self.engine, one_line(value))
+            raise failed(self.engine, value, one_line(value))
         return self._chunk(value, event)
 
     def _mark(self, value: object) -> bytes:

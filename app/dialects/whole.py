@@ -15,6 +15,7 @@ from app.dialects.openai import Settlement, renaming, timings, tokens
 from app.dialects.reason import one_line
 from app.dialects.thinking import give_both, splitter
 from backends.errors import Broken, EngineFailed
+from backends.too_long import failed
 
 
 class _Vectors(msgspec.Struct, frozen=True):
@@ -42,7 +43,7 @@ def settle(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
         raise Broken(terms.engine, "it sent what is not a JSON answer")
     said = failure(value)
     if said is not None:
-        raise EngineFailed(terms.engine, said)
+        raise failed(terms.engine, value, said)
     if value.get("choices") is None:
         raise Broken(terms.engine, "it sent JSON that is not an answer to this request")
     model = value.get("model")
@@ -66,7 +67,7 @@ def settle(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
 def _embeddings(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
     answer: _Vectors = _decoded(terms, _vectors, body)
     if answer.error is not None:
-        raise EngineFailed(terms.engine, one_line(answer.error))
+        raise failed(terms.engine, answer.error, one_line(answer.error))
     if answer.data is None:
         raise Broken(terms.engine, "it sent JSON that is not an answer to this request")
     usage = tokens(answer.usage)

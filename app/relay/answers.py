@@ -97,9 +97,18 @@ class Stream:
 
     def fail(self, problem: Problem) -> None:
         """One error event, no end mark, and the connection is cut."""
+        self._open()
         event = b"data: " + problem.body() + b"\n\n"
         self._line.write(event if self._tongue is None else self._tongue.failed(problem))
-        self._line.cut()
+        if self.tells(problem):
+            self._line.finish()
+        else:
+            self._line.cut()
+
+    def tells(self, problem: Problem) -> bool:
+        """Whether this failure is an event, whenever it comes, and ends the stream like an answer: a cut one would be
+        asked for again."""
+        return self._tongue is not None and problem.code in self._tongue.event_codes
 
     def close(self) -> None:
         """No more comments."""

@@ -29,6 +29,7 @@ from app.table import Backend, Target
 from backends.base import Dialect, Endpoint, State, Usage
 from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
 from backends.exchange import Answer, Exchange
+from backends.too_long import TooLong
 from backends.upstream import Call, Upstream
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -105,6 +106,9 @@ class Dispatcher:
                 answer = await self._exchange(request, plan, target, endpoint, job)
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
+            if isinstance(exc, TooLong):
+                facts = row.fact(target.model)
+                exc.placed(facts.context_length if facts is not None else None, plan.operation.needs or None)
             raise
         finally:
             lease.release()

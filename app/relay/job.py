@@ -99,7 +99,7 @@ class Job:
         """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
         cost = Settlement()
         is_begun = self._request.line.is_started
-        if is_begun and self.stream is not None:
+        if self.stream is not None and (is_begun or self.stream.tells(trouble)):
             self.stream.fail(trouble)
             cost = self.stream.settle()
         else:

@@ -19,6 +19,7 @@ from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
 from backends.base import Endpoint, Usage
 from backends.errors import BackendError, Rejected, Unsupported
+from backends.too_long import TooLong
 
 MAX_NAME_CHARS = 256
 
@@ -103,6 +104,8 @@ class Plan(msgspec.Struct, frozen=True):
         fits: nothing was generated. None where it refused something else."""
         rules = self.resolved.model.rules
         if not (isinstance(error, Rejected) and error.status in (400, 422) and parameters.is_lenient(rules, kind)):
+            return None
+        if isinstance(error, TooLong) and error.length.is_of_prompt:
             return None
         bound = parameters.bound(self.asked, rules)
         return None if bound is None else fitting.fit(error.message, bound)

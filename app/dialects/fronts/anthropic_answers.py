@@ -11,6 +11,7 @@ from app.dialects.fronts.chunks import Answer, Call, Piece
 from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
 from backends.exchange import Timings
+from backends.too_long import Length
 
 _TYPES = {
     401: "authentication_error",
@@ -30,6 +31,7 @@ class Spoken:
 
     whole_type = JSON
     stream_type = CONTENT_TYPE
+    event_codes: frozenset[str] = frozenset()
 
     def __init__(self, name: str, token: str, stops: Sequence[str] = ()) -> None:
         self._name = name
@@ -46,7 +48,8 @@ class Spoken:
     def refused(self, problem: Problem) -> bytes:
         """Anthropic's error object."""
         type_ = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
-        return msgspec.json.encode({"type": "error", "error": {"type": type_, "message": problem.message}})
+        said = problem.message if problem.length is None else _too_long(problem.length)
+        return msgspec.json.encode({"type": "error", "error": {"type": type_, "message": said}})
 
     def failed(self, problem: Problem) -> bytes:
         """An error event."""
@@ -165,3 +168,15 @@ class Spoken:
 
 def _event(data: dict[str, Any]) -> bytes:
     return f"event: {data['type']}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _too_long(length: Length) -> str:
+    """Anthropic's own words: clients look for them, and begin to compact the conversation."""
+    if length.is_of_answer:
+        sum_ = f"{length.prompt} + {length.output} > {length.limit}"
+        advice = "decrease input length or `max_tokens` and try again"
+        return f"input length and `max_tokens` exceed context limit: {sum_}, {advice}"
+    if length.prompt and length.limit:
+        return f"prompt is too long: {length.prompt} tokens > {length.limit} maximum"
+    known = f"{length.limit} tokens are the" if length.limit else "it is beyond the model's"
+    return f"prompt is too long: {known} maximum"

@@ -30,6 +30,9 @@ class Tongue(Protocol):
 
     whole_type: str
     stream_type: str
+    # Codes of refusals that clients look for in the events of a stream only: such a stream is one of status 200, and
+    # its last event says all.
+    event_codes: frozenset[str]
 
     def refused(self, problem: Problem) -> bytes:
         """A failure before the first byte: a whole body."""

@@ -35,6 +35,7 @@ class Refusing:
 
     whole_type = "application/json; charset=utf-8"
     stream_type = "application/x-ndjson"
+    event_codes: frozenset[str] = frozenset()
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name

@@ -20,6 +20,9 @@ class Response:
 
     whole_type = JSON
     stream_type = CONTENT_TYPE
+    event_codes = frozenset(
+        {"context_length_exceeded"}
+    )  # Codex makes room when it reads it there, and gives up at a 400
 
     def __init__(self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any]) -> None:
         self._name = name
@@ -37,13 +40,16 @@ class Response:
 
     def refused(self, problem: Problem) -> bytes:
         """OpenAI's error object, as everywhere."""
-        return problem.body()
+        return msgspec.json.encode({"error": _error(problem)})
 
     def failed(self, problem: Problem) -> bytes:
-        """OpenAI's error event; SDKs look for its `error`."""
-        error = {"type": problem.type, "code": problem.code, "message": problem.message, "param": problem.param}
-        named = {"code": problem.code, "message": problem.message, "param": problem.param}
-        return self._event("error", **named, error=error)
+        """OpenAI's two events: SDKs look for the `error` of the first, Codex for the second."""
+        error = _error(problem)
+        named = {name: error[name] for name in ("code", "message", "param")}
+        out = [*self._begin(), self._event("error", **named, error=error)]
+        told = {"code": problem.code, "message": problem.message}
+        response = {**self._response(None), "status": "failed", "error": told}
+        return b"".join([*out, self._event("response.failed", response=response)])
 
     def waiting(self, what: str) -> bytes:
         """A comment."""
@@ -219,6 +225,12 @@ class Response:
         data = {"type": kind, "sequence_number": self._sequence, **members}
         self._sequence += 1
         return f"event: {kind}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _error(problem: Problem) -> dict[str, Any]:
+    """With the name that this dialect has for a conversation."""
+    param = "input" if problem.param == "messages" else problem.param
+    return {"message": problem.message, "type": problem.type, "param": param, "code": problem.code}
 
 
 def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:

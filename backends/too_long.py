@@ -1,0 +1,208 @@
+"""A request that is longer than the model's context: how engines say so, and the one error that it is here. Pure.
+
+The texts are those of vLLM, llama.cpp, Ollama, SGLang, TGI and TEI, LM Studio, TensorRT-LLM, LiteLLM, and of OpenAI,
+Anthropic, Gemini, Mistral, xAI, Groq and others, whose words servers in between pass on. What only looks like them (a
+bound on the answer that is no number, too many tokens in a minute, a name that is too long) is none of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from backends.errors import EngineFailed, Rejected, Taken
+
+MAX_DEPTH: Final = 8
+MAX_CHARS: Final = 8192  # of a text that is looked through
+_MAX_ITEMS: Final = 5
+
+# Where an error keeps its words; what it repeats of the request (FastAPI's `input`) stands elsewhere.
+_WORDS: Final = (
+    "message",
+    "error",
+    "detail",
+    "details",
+    "msg",
+    "errors",
+    "type",
+    "code",
+    "error_type",
+    "error_message",
+)
+_CONTEXT: Final = r"context[ _]?(?:length|size|window|limit)"
+_IS: Final = re.compile(
+    "|".join(
+        (
+            rf"{_CONTEXT}[ _]?exceeded|{_CONTEXT}\b[^.]{{0,30}} exceed(?:ed|s)",
+            r"ContextWindowExceeded|exceed_context_size",
+            rf"(?:exceed\w*|longer than|greater than|larger than|too (?:long|large))\b[^.]{{0,80}}\b{_CONTEXT}",
+            r"maximum context length|maximum (?:prompt|model) length (?:of|is)\b",
+            r"\b(?:prompt|inputs?|messages|conversation|request) (?:is|are) too (?:long|large to process)\b",
+            r"\binput \(\d+ tokens\) is too large to process",
+            r"\b(?:prompt|input)\b[^.]{0,60}\bexceeds? (?:the )?(?:maximum (?:allowed |input |number of tokens|length)"
+            r"|max_model_len|max_seq_len|max length)",
+            r"prompt_token_ids length [^.]{0,60}exceeds",
+            r"sum of (?:the )?prompt length\b.{0,160}?\b(?:exceed|should not)",
+            r"max_tokens \(-\d+\) must be greater than 0",
+            r"inputs\W{0,2} tokens \+ \W{0,2}max_new_tokens\W{0,2} must be <=",
+            r"inputs\W{0,2} must have less than \d+ tokens",
+            r"tokens to keep from the initial prompt is greater|trying to keep the first \d+ tokens",
+            r"reduce the length of (?:the|your) (?:messages|input|prompt)",
+            r"exceeded model token limit|prompt token count of \d+ exceeds|range of input length should be",
+            r"current length is \d+ while limit is \d+",
+        )
+    ),
+    re.IGNORECASE,
+)
+_N: Final = r"(\d[\d,]*)"
+# How many tokens there may be: the first that is found counts.
+_MOST: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"\d+ tokens? > {_N}|\d+ \+ \d+ > {_N}",
+        rf"must be <= {_N}|must have less than {_N} tokens",
+        rf"maximum (?:context|prompt|model|sequence|input|allowed) length\W{{0,3}}(?:(?:of|is)\W)?(?:only )?\(?{_N}",
+        rf"{_CONTEXT}\W{{0,3}}(?:(?:of|is) )?(?:only )?\(?{_N}",
+        rf"maximum number of tokens(?: allowed)? \({_N}",
+        rf"max_(?:model_len|seq_len|num_tokens)\W{{1,4}}{_N}",
+        rf"\bn_ctx\W{{1,3}}{_N}|current batch size: {_N}|model with {_N} maximum context",
+        rf"limit of {_N}|token limit: {_N}|limit is {_N}|should be \[\d+, ?{_N}\]",
+    )
+)
+_HAS: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"requested (?P<out>\d+) output tokens and your prompt contains (?P<least>at least )?(?P<has>\d+)",
+        r"is too large: (?P<out>\d+)\..{0,200}?request has (?P<has>\d+) input tokens",
+        r"total of \d+ tokens: (?P<has>\d+) tokens from the input messages and (?P<out>\d+)",
+        r"\((?P<has>\d+)(?: tokens)? (?:in the messages|in (?:your|the) prompt|of text input)\D{1,30}(?P<out>\d+)",
+        r"(?P<has>\d+) \+ (?P<out>\d+) > \d",
+        r"Given: (?P<has>\d+)(?: \W{0,2}inputs\W{0,2} tokens and (?P<out>\d+))?",
+        r"too long: (?P<has>\d+)",
+        r"prompt contains (?P<least>at least )?(?P<has>\d+) (?:input )?tokens",
+        r"(?:resulted in|request (?:has|contains)|you requested(?: about| a total of)?) (?P<has>\d+)(?: input)? tokens",
+        r"(?:request|input|input length|prompt|prompt length|input token count|splited_prompt_len)"
+        r"(?: is)? \((?:length )?(?P<has>\d+)(?:\.0)?(?: tokens)?\)",
+        r"(?:prompt|input) length(?: of)? (?P<has>\d+) exceeds",
+        r"token count of (?P<has>\d+)|current length is (?P<has1>\d+)",
+        r"keep the first (?P<has>\d+) tokens|n_keep\W{1,3}(?P<has1>\d+)|total length (?P<has2>\d+)",
+    )
+)
+
+
+class Length(msgspec.Struct, frozen=True):
+    """How long the request is and how long it may be, in tokens, as far as the engine says. `output`: the answer that
+    was asked for, where that counts, too; `is_least`: `prompt` is the least that it has."""
+
+    prompt: int | None = None
+    limit: int | None = None
+    output: int | None = None
+    is_least: bool = False
+
+    @property
+    def is_of_prompt(self) -> bool:
+        """Whether the prompt alone is known not to fit."""
+        return bool(self.prompt and self.limit and self.prompt >= self.limit)
+
+    @property
+    def is_of_answer(self) -> bool:
+        """Whether the prompt fits, and only the answer that was asked for does not."""
+        return bool(self.output and self.prompt and self.limit and self.prompt < self.limit)
+
+
+class TooLong(Rejected):
+    """The request is longer than the model's context. `advice`: what its administrator can do."""
+
+    def __init__(self, engine: str, length: Length, *, param: str | None = "messages", advice: str = "") -> None:
+        self.length = length
+        self._advice = advice
+        type_ = "invalid_request_error"
+        super().__init__(
+            engine, _sentence(length, advice), status=400, type_=type_, code="context_length_exceeded", param=param
+        )
+
+    def placed(self, limit: int | None, param: str | None) -> None:
+        """What is known here and the engine did not say: the model's context, and the field it is about."""
+        if self.length.limit is None and limit is not None:
+            self.length = msgspec.structs.replace(self.length, limit=limit)
+            self.message = _sentence(self.length, self._advice)
+        self.param = param
+
+
+def _sentence(length: Length, advice: str) -> str:
+    least = "at least " if length.is_least else ""
+    if length.limit is None:
+        has = f" It has {least}{length.prompt} tokens." if length.prompt else ""
+        return f"The request is longer than this model's maximum context length.{has} Shorten it{advice}."
+    first = f"This model's maximum context length is {length.limit} tokens, and the request has"
+    if length.is_of_answer:
+        both = f"{least}{length.prompt} and asks for {length.output} more"
+        return f"{first} {both}. Shorten it, or lower `max_tokens`{advice}."
+    return f"{first} {f'{least}{length.prompt}' if length.prompt else 'more'}. Shorten it{advice}."
+
+
+def found(error: Any) -> Length | None:
+    """What an engine's error says of it, whatever shape it has; None for another error."""
+    members: dict[str, int] = {}
+    text = " ".join(_texts(error, members, MAX_DEPTH))[:MAX_CHARS]
+    if _IS.search(text) is None:
+        return None
+    said = next((match for each in _HAS if (match := each.search(text))), None)
+    groups = said.groupdict() if said is not None else {}
+    counts = [value for name, value in groups.items() if name.startswith("has") and value]
+    limits = (match for each in _MOST if (match := each.search(text)))
+    limit = next((value for match in limits for value in match.groups() if value), None)
+    return Length(
+        prompt=members.get("n_prompt_tokens") or (_number(counts[0]) if counts else None),
+        limit=members.get("n_ctx") or _number(limit),
+        output=_number(groups.get("out")),
+        is_least=bool(groups.get("least")),
+    )
+
+
+def in_body(body: bytes) -> Length | None:
+    """The same of an answer's body."""
+    value = _decoded(body)
+    return found(body[:MAX_CHARS].decode("utf-8", "replace") if value is None else value)
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def failed(engine: str, error: Any, words: str) -> Taken:
+    """The error for one that an engine told under a good status; `words`: what it says, in one line."""
+    length = found(error) or found(words)
+    return TooLong(engine, length) if length is not None else EngineFailed(engine, words)
+
+
+def _number(digits: str | None) -> int | None:
+    found = digits.replace(",", "") if digits else ""
+    return int(found) if found and len(found) < 12 else None
+
+
+def _texts(error: Any, members: dict[str, int], depth: int) -> Iterator[str]:
+    """The words of an error, and llama.cpp's numbers; also those of JSON inside a string."""
+    match error:
+        case str():
+            text = error[:MAX_CHARS]
+            yield text
+            start = text.find("{")
+            if start >= 0 and depth:
+                yield from _texts(_decoded(text[start:].rstrip(" .'\"").encode()), members, depth - 1)
+        case dict() if depth:
+            for name in ("n_prompt_tokens", "n_ctx"):
+                value = error.get(name)
+                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                    members[name] = value
+            for name in _WORDS:
+                yield from _texts(error.get(name), members, depth - 1)
+        case list() if depth:
+            for item in error[:_MAX_ITEMS]:
+                yield from _texts(item, members, depth - 1)
