@@ -20,9 +20,7 @@ class Response:
 
     whole_type = JSON
     stream_type = CONTENT_TYPE
-    event_codes = frozenset(
-        {"context_length_exceeded"}
-    )  # Codex makes room when it reads it there, and gives up at a 400
+    event_codes = frozenset({"context_length_exceeded"})  # Codex makes room when it reads it; a 400 is the end for it
 
     def __init__(self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any]) -> None:
         self._name = name
