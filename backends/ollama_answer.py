@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -112,21 +113,20 @@ def tool_calls(message: dict[str, Any], head: Head, first: int) -> list[dict[str
     return calls
 
 
-def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool) -> dict[str, Any]:
-    """OpenAI's shape: of chats a list of tokens, of completions lists side by side."""
+def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool, begin: int = 0) -> dict[str, Any]:
+    """OpenAI's shape: of chats a list of tokens, of completions lists side by side. `begin`: where in the text the
+    first of them stands."""
     if is_chat:
         return {"content": [{"top_logprobs": [], **token} for token in tokens], "refusal": None}
-    offsets, at = [], 0
-    for token in tokens:
-        offsets.append(at)
-        at += len(text_of(token, "token"))
+    texts = [text_of(token, "token") for token in tokens]
     return {
-        "tokens": [token.get("token") for token in tokens],
+        "tokens": texts,
         "token_logprobs": [token.get("logprob") for token in tokens],
         "top_logprobs": [
-            {top.get("token"): top.get("logprob") for top in token.get("top_logprobs") or ()} for token in tokens
+            {text_of(top, "token"): top.get("logprob") for top in [*(token.get("top_logprobs") or ()), token]}
+            for token in tokens
         ],
-        "text_offset": offsets,
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=begin)) if texts else [],
     }
 
 

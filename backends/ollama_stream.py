@@ -28,6 +28,7 @@ class Stream:
         self._size = 0
         self._is_begun = False
         self._calls = 0
+        self._length = 0  # of the text whose tokens have been told
 
     def feed(self, data: bytes) -> bytes:
         """The events that are whole now, possibly none."""
@@ -104,7 +105,8 @@ class Stream:
         empty: dict[str, Any] = {"delta": {}} if self._is_chat else {"text": ""}
         choice = {"index": 0, **empty, **members, "finish_reason": finish}
         if tokens:
-            choice["logprobs"] = logprobs(tokens, is_chat=self._is_chat)
+            choice["logprobs"] = logprobs(tokens, is_chat=self._is_chat, begin=self._length)
+            self._length += sum(len(text_of(token, "token")) for token in tokens)
         return self._sse([choice])
 
     def _last(self, found: Line) -> bytes:

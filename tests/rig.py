@@ -106,12 +106,15 @@ def backend(
     timeouts: Timeouts | None = None,
     is_ours: bool = True,
     usage: Usage = Usage.ASK,
+    gathers: bool = False,
     headers: dict[str, str] | None = None,
     **fields: object,
 ) -> Backend:
     """A backend that serves at `url`, or does not when that is None."""
     waits = timeouts or Timeouts(connect_s=2, first_byte_s=20, between_events_s=20)
-    endpoint = url and Endpoint(name, generation, url, headers or {}, waits, is_ours=is_ours, usage=usage)
+    endpoint = url and Endpoint(
+        name, generation, url, headers or {}, waits, is_ours=is_ours, usage=usage, gathers=gathers
+    )
     state = State.READY if url else State.STOPPED
     known = {"kind": "vllm", "state": state, "endpoint": endpoint or None, **fields}
     return Backend(name=name, **known)  # type: ignore[arg-type]

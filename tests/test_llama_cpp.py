@@ -20,6 +20,7 @@ import pytest_asyncio
 from app.dialects import sse
 from app.dialects.assemble import Assembler
 from app.dialects.openai import Reader
+from app.dialects.whole import settle
 from app.supervisor.fleet import Fleet
 from app.supervisor.wishes import Outcome
 from app.table import Backend
@@ -196,7 +197,7 @@ ASKED: dict[str, tuple[str, dict[str, object]]] = {
     "completion with probabilities": ("completions", {"prompt": "One two", "logprobs": 2}),
     "two prompts": ("completions", {"prompt": ["One two", "A B"], "max_tokens": 6}),
 }
-OF_ONE_ANSWER = ("id", "created", "timings", "usage")
+OF_ONE_ANSWER = ("id", "created", "model", "timings", "usage")
 
 
 @on_one_loop
@@ -207,10 +208,12 @@ async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
     body = {**CHAT, "temperature": 0, "seed": 1, "max_tokens": 12, **options}
     if path == "completions":
         del body["messages"]
-    whole = (await demo.ask(path, body)).json()
+    said = (await demo.ask(path, body)).body
     stream = await demo.ask(path, {**body, "stream": True, "stream_options": {"include_usage": True}})
     operation = "text_completion" if path == "completions" else "chat"
-    reader = Reader(terms("demo", operation=operation), hides_usage=False, max_event_bytes=1_000_000)
+    asked = terms("demo", operation=operation)
+    whole = json.loads(settle(asked, said)[0])
+    reader = Reader(asked, hides_usage=False, max_event_bytes=1_000_000)
     assembler = Assembler()
 
     for event in sse.split(reader.feed(stream.body)):

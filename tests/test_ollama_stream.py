@@ -132,11 +132,19 @@ def test_a_completion_has_texts_and_logprobs_side_by_side() -> None:
         "logprobs": {
             "tokens": ["a", "b"],
             "token_logprobs": [-1, -3],
-            "top_logprobs": [{"b": -2}, {}],
+            "top_logprobs": [{"b": -2, "a": -1}, {"b": -3}],
             "text_offset": [0, 1],
         },
     }
     assert finish["choices"][0] == {"index": 0, "text": "", "finish_reason": "stop"}
+
+
+def test_offsets_of_a_completions_tokens_go_on_from_line_to_line() -> None:
+    line = b'{"response":"ab","logprobs":[{"token":"ab","logprob":-1}]}\n'
+
+    events, _ = fed(stream(operation="text_completion", wants_usage=False), line + line + DONE)
+
+    assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks(events)[:2]] == [[0], [2]]
 
 
 def test_an_answer_of_nothing_has_a_role_all_the_same() -> None:

@@ -13,6 +13,7 @@ import msgspec
 from app.dialects.calls import Calls
 from app.dialects.reason import one_line
 from app.dialects.thinking import Reasoning, Splitter, give_both, splitter
+from app.dialects.token_lists import Offsets, as_lists
 from backends.errors import Broken, EngineFailed
 from backends.too_long import failed
 
@@ -29,7 +30,8 @@ _WITH_DELTAS: Final = ("chat", "transcription")
 
 class Terms(msgspec.Struct, frozen=True):
     """One request, as far as its answer must fit it. `name` is the client's for the model; `token` and `created` (Unix
-    seconds) are what is made an id and a time of where the engine gives none.
+    seconds) are what is made an id and a time of where the engine gives none. `reports`: how many answers tell their
+    own cost, `copies` of them to each prompt.
     """
 
     engine: str
@@ -38,6 +40,8 @@ class Terms(msgspec.Struct, frozen=True):
     token: str
     created: int
     reasoning: Reasoning = "keep"
+    reports: int = 1
+    copies: int = 1
 
     @property
     def id(self) -> str:
@@ -53,6 +57,7 @@ class _Choice:
     splitter: Splitter | None
     has_role: bool = False
     is_finished: bool = False
+    offsets: Offsets = field(default_factory=Offsets)
 
 
 @dataclass(slots=True)
@@ -80,8 +85,12 @@ class Mender:
 
     @property
     def is_settled(self) -> bool:
-        """Whether later events are mended without looking at what was before them: no tag is being waited for."""
-        return all(choice.splitter is None or choice.splitter.is_over for choice in self._choices.values())
+        """Whether later events are mended without looking at what was before them: no tag is waited for, and nothing is
+        counted."""
+        return all(
+            (choice.splitter is None or choice.splitter.is_over) and not choice.offsets.is_begun
+            for choice in self._choices.values()
+        )
 
     def mend(self, chunk: dict[str, Any]) -> bool:
         """Put one chunk right; whether anything changed. EngineFailed for an error, Broken for what is no chunk."""
@@ -131,7 +140,7 @@ class Mender:
             if state is None:
                 reasoning = self.terms.reasoning if is_chat else "keep"
                 state = self._choices[index] = _Choice(Calls(self.terms.token), splitter(reasoning))
-            is_said = self._delta(choice, state) if is_chat else _text(choice)
+            is_said = self._delta(choice, state) if is_chat else _text(choice, state.offsets)
             is_ended = self._finish(choice, state)
             is_changed = is_changed or is_said or is_ended
         if is_changed:
@@ -236,11 +245,11 @@ def flat(content: Any) -> str:
     return "".join(texts)
 
 
-def _text(choice: dict[str, Any]) -> bool:
+def _text(choice: dict[str, Any], offsets: Offsets) -> bool:
     """Of a text completion."""
-    text = choice.get("text")
+    text, is_listed = choice.get("text"), as_lists(choice, offsets)
     if isinstance(text, str):
-        return False
+        return is_listed
     said = choice.pop("delta", None) or choice.pop("message", None)
     if text is None and isinstance(said, dict):
         text = said.get("content")

@@ -15,6 +15,7 @@ from app.dialects import sse
 from app.dialects.mend import Mender, Terms, failure
 from app.dialects.reason import one_line
 from app.dialects.stencil import Probabilities, Stencil, cut
+from app.dialects.usage_sum import UsageSum
 from backends.errors import Broken, Disconnected, Taken
 from backends.too_long import failed
 
@@ -92,6 +93,8 @@ class Reader:
         self._choices = choices  # as many as were asked for
         self._usage: Tokens | None = None
         self._timings: Timings | None = None
+        self._sum = UsageSum(terms.reports, terms.copies) if terms.reports > 1 else None
+        self._copies = terms.copies
         self._events = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -144,7 +147,7 @@ class Reader:
             return Settlement(usage.prompt_tokens, usage.completion_tokens, self._finish)
         if self._timings is not None:
             t = self._timings
-            return Settlement(t.prompt_n + t.cache_n, t.predicted_n, self._finish)
+            return Settlement((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
         # Ollama says zero in every event but the last.
         known = usage.prompt_tokens if usage is not None else 0
         return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
@@ -221,10 +224,14 @@ class Reader:
             self._renamed, self._rename = model, renaming(event, model, self._name)
         is_mended = self._mender.mend(chunk)
         self.has_event = True
+        choices = chunk["choices"]
+        self._timings = self._timed(chunk) or self._timings
+        if self._sum is not None:
+            is_mended = self._add_up(self._sum, chunk) or is_mended
+            if not choices and "usage" not in chunk:
+                return b""
         usage = tokens(chunk.get("usage"))
         self._usage = usage or self._usage
-        self._timings = timings(chunk.get("timings")) or self._timings
-        choices = chunk["choices"]
         has_text = any(_has_text(choice) for choice in choices)
         ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
         self._finish = ends[-1] if ends else self._finish
@@ -239,6 +246,25 @@ class Reader:
         elif has_text and not ends and len(choices) == 1:
             self._learn(given)
         return self._written(chunk, event, is_mended=is_mended)
+
+    def _add_up(self, total: UsageSum, chunk: dict[str, Any]) -> bool:
+        """One usage for all answers, at the end; whether the chunk changed."""
+        usage = chunk.pop("usage", None)
+        if not isinstance(usage, dict):
+            return False
+        is_last = total.add(usage)
+        self._usage = tokens(total.usage)
+        if is_last:
+            chunk["usage"] = total.usage
+        return True
+
+    def _timed(self, chunk: dict[str, Any]) -> Timings | None:
+        """llama.cpp's count, of all answers so far."""
+        found, before = timings(chunk.get("timings")), self._timings
+        if found is None or before is None or self._sum is None:
+            return found
+        counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(found), strict=True)
+        return Timings(*(one + other for one, other in counts))
 
     def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
         if is_mended:

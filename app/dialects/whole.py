@@ -14,6 +14,7 @@ from app.dialects.mend import FAILURES, GAVE_UP, Terms, failure, flat, listed, n
 from app.dialects.openai import Settlement, renaming, timings, tokens
 from app.dialects.reason import one_line
 from app.dialects.thinking import give_both, splitter
+from app.dialects.token_lists import Offsets, as_lists
 from backends.errors import Broken, EngineFailed
 from backends.too_long import failed
 
@@ -141,9 +142,9 @@ def _message(terms: Terms, choice: dict[str, Any]) -> bool:
 
 
 def _text(choice: dict[str, Any]) -> bool:
-    text = choice.get("text")
+    text, is_listed = choice.get("text"), as_lists(choice, Offsets())
     if isinstance(text, str):
-        return False
+        return is_listed
     message = choice.pop("message", None)
     if text is None and isinstance(message, dict):
         text = message.get("content")

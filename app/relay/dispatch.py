@@ -7,7 +7,9 @@ import random
 import time
 from collections.abc import Callable
 
-from app.dialects import tasks, words
+import msgspec
+
+from app.dialects import parameters, tasks, words
 from app.dialects.fitting import Fit
 from app.dialects.fronts.extras import taken
 from app.dialects.mend import Terms
@@ -201,6 +203,9 @@ class Dispatcher:
         token, now = f"{random.getrandbits(128):032x}", int(time.time())
         reasoning = plan.resolved.model.reasoning
         terms = Terms(exchange.endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
+        if plan.choices > 1 and exchange.endpoint.usage is Usage.TIMINGS:
+            copies = parameters.choices(plan.asked)
+            terms = msgspec.structs.replace(terms, reports=plan.choices, copies=copies)
         if job.stream is not None:
             cost = await job.stream.relay(answer, terms, hides_usage=hides)
         elif plan.form is not None:
