@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from app.dialects.fitting import Fit
+from app.dialects.vectors import Wanted
 from app.errors import Problem, bad_request
 from app.table import Rules
 from backends.base import FAILED, ModelFacts
@@ -50,6 +51,8 @@ class Asked(msgspec.Struct, frozen=True):
     mm_processor_kwargs: msgspec.Raw = NOTHING
     media_io_kwargs: msgspec.Raw = NOTHING
     kv_transfer_params: msgspec.Raw = NOTHING
+    encoding_format: msgspec.Raw = NOTHING
+    dimensions: msgspec.Raw = NOTHING
 
 
 class Engine(NamedTuple):
@@ -82,6 +85,14 @@ def choices(asked: Asked) -> int:
     """How many answers are wanted."""
     found = number(asked.n)
     return found if isinstance(found, int) and found > 0 else 1
+
+
+def vectors(asked: Asked, kind: str) -> Wanted:
+    """What is wanted of embeddings. A remote engine's dimensions are its own affair."""
+    form = asked.encoding_format
+    text = bytes(form).decode().strip('"') if form is not NOTHING and _is_given(form) else None
+    dimensions = number(asked.dimensions) if kind in LOCAL else None
+    return Wanted(text, dimensions if isinstance(dimensions, int) else None)
 
 
 def check(asked: Asked, rules: Rules, max_choices: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from app.dialects import parameters, tasks, words
+from app.dialects import parameters, tasks, vectors, words
 from app.dialects.fitting import Fit
 from app.dialects.fronts.extras import taken
 from app.dialects.mend import Terms
@@ -19,6 +19,7 @@ from app.dialects.task_llama_cpp import Stamp
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
+from app.relay.body import INLINE_BYTES
 from app.relay.errand import Errand
 from app.relay.gather import gather
 from app.relay.job import Job
@@ -215,10 +216,20 @@ class Dispatcher:
         else:
             limit = limits.max_answer_bytes
             whole = await (gather(answer, terms, plan.choices, limits) if gathers else answer.read(limit))
+            if plan.operation.name == "embeddings":
+                whole = await self._in_form(plan, target, whole)
             request.base.update(answer.notes)
             cost = relay_whole(request, terms, whole, answer.timings)
         self._learn(answer, target, job)
         return cost
+
+    async def _in_form(self, plan: Plan, target: Target, answer: bytes) -> bytes:
+        """Embeddings as they were asked for."""
+        backend = self._backend(target)
+        wanted = parameters.vectors(plan.asked, backend.kind)
+        if len(answer) > INLINE_BYTES:
+            return await asyncio.to_thread(vectors.fitted, backend.name, answer, wanted)
+        return vectors.fitted(backend.name, answer, wanted)
 
     async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""
