@@ -51,7 +51,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     Of every engine: `context_length`, the tokens that prompt and answer may have together, as the engine reports it;
     `capabilities` by the words of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known;
-    `quantization`, how its weights are packed.
+    `quantization`, how its weights are packed; `architecture`, the family of the model ("llama", "qwen3").
     """
 
     num_ctx: int | None = None
@@ -62,6 +62,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     context_length: int | None = None
     capabilities: dict[str, str] = {}
     quantization: str | None = None
+    architecture: str | None = None
 
 
 class Timeouts(msgspec.Struct, frozen=True):

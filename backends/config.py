@@ -283,6 +283,9 @@ class RemoteConfig(BackendConfig):
         None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
     )
     headers: Headers = Field(default_factory=dict, description="More headers to send.")
+    context_length: int | None = Field(
+        None, ge=1, description="Tokens of context of its models, where its list of models does not say."
+    )
 
     @property
     def base_url(self) -> str:

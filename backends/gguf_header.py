@@ -30,10 +30,12 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What decides how large the KV cache is. `kv_width`: numbers for one token, over all layers."""
+    """What decides how large the KV cache is, and the family of the model. `kv_width`: numbers for one token, over all
+    layers."""
 
     context_length: int
     kv_width: int
+    architecture: str | None = None
 
 
 def shape(path: Path) -> Shape:
@@ -58,7 +60,8 @@ def shape(path: Path) -> Shape:
     shared = shared if isinstance(shared, int | tuple) else heads
     # One number for all layers, or a list with one for each.
     kv_heads = sum(map(int, shared)) if isinstance(shared, tuple) else layers * shared
-    return Shape(number("context_length", 0), kv_heads * per_head)
+    told = family[:64] if isinstance(family, str) and family else None
+    return Shape(number("context_length", 0), kv_heads * per_head, told)
 
 
 def _pairs(file: BinaryIO) -> Iterator[tuple[str, Value]]:

@@ -53,6 +53,8 @@ def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
     abilities = tuple(str(each) for each in listed) if isinstance(listed, list) else None
     details = show.get("details")
     packed = details.get("quantization_level") if isinstance(details, dict) else None
+    info = show.get("model_info")
+    family = info.get("general.architecture") if isinstance(info, dict) else None
     num_ctx = _num_ctx(config, name, show)
     return ModelFacts(
         num_ctx=num_ctx,
@@ -61,6 +63,7 @@ def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
         context_length=num_ctx,
         capabilities=of_abilities(abilities or ()),
         quantization=packed if isinstance(packed, str) and packed else None,
+        architecture=family[:64] if isinstance(family, str) and family else None,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from backends.base import CAPABILITIES, DECLARED, FAILED, VERIFIED, ModelFacts
 from backends.config import VllmConfig
 
-_OF_TEXT: Final = ("chat", "completion", "json_schema", "logprobs")
+OF_TEXT: Final = ("chat", "completion", "json_schema", "logprobs")
 # Ollama's words for what a model can do.
 _ABILITIES: Final = {
     "completion": ("chat", "completion", "json_schema"),
@@ -27,7 +27,7 @@ def of_llama_cpp(props: Any, *, embeds: bool) -> ModelFacts | None:
     """From llama.cpp's `/props`; None when that is no such answer."""
     if not isinstance(props, dict):
         return None
-    found = dict.fromkeys(("embedding",) if embeds else _OF_TEXT, DECLARED)
+    found = dict.fromkeys(("embedding",) if embeds else OF_TEXT, DECLARED)
     has_vision = _member(props, "modalities", "vision")
     if isinstance(has_vision, bool):
         found["vision"] = DECLARED if has_vision else FAILED
@@ -45,17 +45,7 @@ def of_llama_cpp(props: Any, *, embeds: bool) -> ModelFacts | None:
 
 def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[str, ModelFacts]:
     """From vLLM's list of models, the adapters among them, and its configuration."""
-    match config.task:
-        case "embed":
-            found = {"embedding": DECLARED}
-        case "classify":
-            found = {}
-        case _:
-            found = dict.fromkeys(_OF_TEXT, DECLARED)
-            if config.tool_call_parser is not None:
-                found["tools"] = DECLARED
-            if config.reasoning_parser is not None:
-                found["reasoning"] = DECLARED
+    found = capabilities_of(config)
     entries = list(_entries(listed))
     base = next((length for entry in entries if (length := _length(entry.get("max_model_len")))), None)
     return {
@@ -66,6 +56,17 @@ def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[s
         )
         for entry in entries
     }
+
+
+def capabilities_of(config: VllmConfig) -> dict[str, str]:
+    """What a vLLM that is so configured can do."""
+    match config.task:
+        case "embed":
+            return {"embedding": DECLARED}
+        case "classify":
+            return {}
+    parsers = {"tools": config.tool_call_parser, "reasoning": config.reasoning_parser}
+    return dict.fromkeys((*OF_TEXT, *(name for name, parser in parsers.items() if parser is not None)), DECLARED)
 
 
 def of_remote(listed: Any) -> dict[str, ModelFacts]:
@@ -98,6 +99,12 @@ def quantization_in(folder: Any) -> str | None:
     """From a model's `config.json`, decoded."""
     method = _member(folder, "quantization_config", "quant_method")
     return method[:64] if isinstance(method, str) and method else None
+
+
+def length_in(folder: Any) -> int | None:
+    """The longest context that a model was made for, from its `config.json`, decoded."""
+    inner = _member(folder, "text_config", "max_position_embeddings")
+    return _length(_member(folder, "max_position_embeddings")) or _length(inner)
 
 
 def _entries(listed: Any) -> Iterable[Mapping[str, Any]]:

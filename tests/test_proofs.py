@@ -74,7 +74,10 @@ def test_an_engine_that_does_not_run_is_told_of_as_it_was_last() -> None:
 
     stopped = row(state=State.STOPPED, version=None, facts={})
     assert proofs.applied({"a": stopped})["a"].facts == {
-        "": ModelFacts(context_length=512, capabilities={"chat": VERIFIED})
+        "": ModelFacts(
+            context_length=512,
+            capabilities={"chat": VERIFIED, "completion": DECLARED, "json_schema": DECLARED, "logprobs": DECLARED},
+        )
     }
 
 

@@ -14,6 +14,7 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
     facts = found.fact(_engine_name(table, name, backend)) if found is not None else None
     if found is not None and found.kind == "ollama" and state is State.READY and facts and not facts.is_loaded:
         state = State.SLEEPING  # its daemon serves it, and loads it first
+    length = facts.context_length if facts is not None else None
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
     return {
         "id": name,
@@ -22,7 +23,8 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
         "owned_by": found.kind if found is not None else "modelport",
         "state": str(state),
         "backend": backend,
-        "context_length": facts.context_length if facts is not None else None,
+        "context_length": length,
+        "max_model_len": length,
         "quantization": facts.quantization if facts is not None else None,
         "capabilities": facts.capabilities if facts is not None else {},
         **parent,

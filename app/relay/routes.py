@@ -18,12 +18,12 @@ import structlog
 
 from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
-from app.relay import base_urls, guests
+from app.relay import base_urls, guests, lists
 from app.relay import body as bodies
 from app.relay import form as forms
 from app.relay.dispatch import Dispatcher
 from app.relay.entries import entry
-from app.relay.fronts import Fronts
+from app.relay.fronts import FRONTS, Fronts
 from app.relay.link import Link
 from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
@@ -40,6 +40,7 @@ OPEN = frozenset({"/version", "/openapi.json", "/docs"})
 FOR_ADMINS = frozenset({"/metrics"})
 PROBES = frozenset({"/livez", "/readyz"})
 ADMIN_PREFIX = "/admin/"
+MODELS = "/v1/models"
 MODEL_PREFIX = "/v1/models/"
 _ALL = "GET, HEAD, POST, OPTIONS"
 _CONTROL_HEADERS = ("allow", "retry-after", "retry-after-ms")  # what of a supervisor's answer passes
@@ -61,7 +62,7 @@ class Routes:
             "gateway", 0, f"unix:{control}", timeouts=Timeouts(connect_s=5, first_byte_s=60, between_events_s=60)
         )
         self._reads: dict[str, Handler] = {
-            "/v1/models": self._models,
+            MODELS: self._models,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/health": self._health,
@@ -99,6 +100,8 @@ class Routes:
         path = self._path(request)
         is_front = path not in OPERATIONS and path not in FORMS and self._fronts.greet(request, path)
         if not is_front and path not in PROBES:
+            if lists.MARK in request.headers and (path == MODELS or path.startswith(MODEL_PREFIX)):
+                request.tongue = FRONTS["/v1/messages"].tongue("")  # for what is refused
             guests.check(request.headers, request.table)
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
         methods = _ALL if is_about_all else (self._fronts.methods if is_front else self._methods)(path)
@@ -160,7 +163,8 @@ class Routes:
         key = request.principal(time.time())
         table = request.table
         entries = [entry(table, name, backend) for name, backend in visible(table, key).items()]
-        request.answer_json({"object": "list", "data": entries})
+        is_anthropic = lists.MARK in request.headers
+        request.answer_json(lists.page(entries, request.query) if is_anthropic else {"object": "list", "data": entries})
 
     async def _model(self, request: Request) -> None:
         key = request.principal(time.time())
@@ -168,7 +172,8 @@ class Routes:
         found = resolved(request.table, key, name)
         if found.name not in (name, request.table.aliases.get(name)):
             raise unknown_model(request.table, key, name)  # `default_model` answers requests, and is no list entry
-        request.answer_json(entry(request.table, found.name, found.model.targets[0].backend))
+        told = entry(request.table, found.name, found.model.targets[0].backend)
+        request.answer_json(lists.as_anthropic(told) if lists.MARK in request.headers else told)
 
     # -- is it alive, is it ready
 

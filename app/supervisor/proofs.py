@@ -23,6 +23,7 @@ from app.supervisor.storage import Kept
 from app.table import Backend
 from backends.base import CAPABILITIES, FAILED, VERIFIED, ModelFacts
 from backends.config import BackendConfig, RemoteConfig
+from backends.expected import expected
 from backends.ollama_config import OllamaConfig
 
 log = structlog.get_logger()
@@ -54,13 +55,16 @@ class Proofs:
         self._lock = threading.Lock()
         self._found = _read(path) if path is not None else []
         self._engines: Mapping[str, str] = {}
+        self._expected: Mapping[str, ModelFacts] = {}
 
     def __repr__(self) -> str:
         return f"<Proofs {len(self._found)} in {self.file.path}>"
 
     def look(self, backends: Mapping[str, BackendConfig]) -> None:
         """These are the engines from now on. Blocks: it looks at files."""
-        self._engines = {name: _engine(config) for name, config in replicas.expand(backends).items()}
+        configs = replicas.expand(backends)
+        self._engines = {name: _engine(config) for name, config in configs.items()}
+        self._expected = {name: facts for name, each in configs.items() if (facts := expected(each)) is not None}
 
     def engine(self, backend: str) -> str:
         """What it is remembered by."""
@@ -83,9 +87,10 @@ class Proofs:
             self.file.write(msgspec.json.encode(_File(1, self._found)))
 
     def applied(self, rows: Mapping[str, Backend]) -> dict[str, Backend]:
-        """The rows with what was shown over what is only said."""
+        """The rows with what was shown over what is only said, and what is expected where nothing is said yet."""
         engines = {each.engine for each in self._found}
-        return {name: self._apply(row) if self.engine(name) in engines else row for name, row in rows.items()}
+        full = {name: _completed(row, self._expected.get(name)) for name, row in rows.items()}
+        return {name: self._apply(row) if self.engine(name) in engines else row for name, row in full.items()}
 
     def _apply(self, row: Backend) -> Backend:
         facts = dict(row.facts)
@@ -100,6 +105,24 @@ class Proofs:
                     capabilities=known.capabilities | proof.capabilities,
                 )
         return msgspec.structs.replace(row, facts=facts)
+
+
+def _completed(row: Backend, facts: ModelFacts | None) -> Backend:
+    """With what its settings and files tell of its models."""
+    if facts is None:
+        return row
+    # Of a daemon's models only those are known that it has told of; "" would hide names without their tag.
+    others = {} if row.kind == "ollama" and row.facts else {"": facts}
+    return msgspec.structs.replace(row, facts=others | {name: _with(said, facts) for name, said in row.facts.items()})
+
+
+def _with(said: ModelFacts, facts: ModelFacts) -> ModelFacts:
+    return msgspec.structs.replace(
+        said,
+        context_length=said.context_length or facts.context_length,
+        quantization=said.quantization or facts.quantization,
+        architecture=said.architecture or facts.architecture,
+    )
 
 
 def _engine(config: BackendConfig) -> str:
