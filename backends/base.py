@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+
+from backends.endings import exit_in_words
 
 
 class State(enum.StrEnum):
@@ -103,22 +105,24 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"<Endpoint {self.engine}#{self.generation} {self.address}>"
 
 
-def exit_in_words(code: int, tail: Sequence[str]) -> str:
-    """What is known of any process that ended."""
-    return f"it was ended by signal {-code}" if code < 0 else f"it exited with code {code}"
+class Explain(Protocol):
+    """One sentence, fit for a client, from an exit code and the last lines that were printed. `has_served`: it was
+    ready before, and the lines are those of its last moments.
+    """
+
+    def __call__(self, code: int, tail: Sequence[str], has_served: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` turns its exit code and the last lines it printed into one sentence fit for a client. `secrets` are values
-    that its log must not show.
+    `explain` says why it ended. `secrets` are values that its log must not show.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    explain: Callable[[int, Sequence[str]], str] = exit_in_words
+    explain: Explain = exit_in_words
     secrets: tuple[str, ...] = ()
 
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.base import Launch, Progress, exit_in_words
+from backends.base import Launch, Progress
+from backends.endings import exit_in_words, signal_of
 from backends.hub_files import IS_REPOSITORY, Pin, in_words, is_here, remembered, snapshot
 from backends.process import inherited
 
@@ -110,8 +111,10 @@ def progress(tail: Sequence[str]) -> Progress | None:
     return None
 
 
-def explain(code: int, tail: Sequence[str]) -> str:
+def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
     """Why it ended without having brought everything."""
+    if signal_of(code) is not None:
+        return f"the download of its model failed: {exit_in_words(code, tail)}"
     told = next((line for line in reversed(tail) if line.startswith("failed: ")), None)
     if told is not None:
         return told.removeprefix("failed: ")

@@ -9,15 +9,15 @@ import functools
 import importlib.metadata
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage, exit_in_words
+from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.config import LlamaCppConfig
 from backends.control import Control
+from backends.endings import why
 from backends.errors import BackendError, EngineFailed
 from backends.gguf import model_file
 from backends.llama_cpp_child import KEY_VARIABLE
@@ -38,16 +38,25 @@ _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
 }
 
 # What llama.cpp prints, and what it means; the first that matches is the sentence.
-_MEANINGS: Final = (
-    (r"couldn't bind|address already in use|bind.*failed", "its port is taken by another program"),
+_SERVING: Final = (
     (
-        r"bad_alloc|out of memory|failed to allocate|unable to allocate|cannot allocate|failed to create.context",
+        r"(?i)bad_alloc|out of memory|failed to allocate|unable to allocate|cannot allocate|failed to create.context",
         "the memory is not enough for the model and its context",
     ),
-    (r"unknown model architecture: '?([\w.-]+)", "this build of llama.cpp does not know the architecture of the model"),
-    (r"error loading model|failed to load model|invalid magic|gguf_init", "the model file is broken or cannot be read"),
-    (r"No module named '?xllamacpp", "the package xllamacpp is not installed"),
-    (r"libgomp\.so", "the system library libgomp1 is not installed"),
+)
+_MEANINGS: Final = (
+    (r"(?i)couldn't bind|address already in use|bind.*failed", "its port is taken by another program"),
+    *_SERVING,
+    (
+        r"(?i)unknown model architecture: '?([\w.-]+)",
+        "this build of llama.cpp does not know the architecture of the model",
+    ),
+    (
+        r"(?i)error loading model|failed to load model|invalid magic|gguf_init",
+        "the model file is broken or cannot be read",
+    ),
+    (r"(?i)No module named '?xllamacpp", "the package xllamacpp is not installed"),
+    (r"(?i)libgomp\.so", "the system library libgomp1 is not installed"),
 )
 
 
@@ -153,15 +162,9 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
     return line if config.task == "generate" else [*line, f"--{config.task}"]
 
 
-def explain(code: int, tail: Sequence[str]) -> str:
-    """Why it exited, from what it printed, in one sentence."""
-    text = "\n".join(tail)
-    for pattern, meaning in _MEANINGS:
-        if re.search(pattern, text, re.IGNORECASE):
-            return meaning
-    if code == -signal.SIGKILL:
-        return "it was killed from outside; the system does that when the memory runs out"
-    return exit_in_words(code, tail)
+def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
+    """Why it exited, in one sentence."""
+    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)
 
 
 @functools.cache

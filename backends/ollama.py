@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from backends.base import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage, exit_in_words
+from backends.base import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.control import Control
+from backends.endings import why
 from backends.errors import BackendError
 from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
@@ -25,11 +25,12 @@ from backends.process import inherited
 PROBE_S: Final = 10.0  # all questions are answered from memory, also while a model loads
 SHOWN_AT_ONCE: Final = 4
 
-# What the daemon prints when it does not start, and what it means.
+# What the daemon prints when it does not start, or ends, and what it means.
+_SERVING: Final = ((r"(?i)no space left on device", "the disk is full"),)
 _MEANINGS: Final = (
-    (r"address already in use", "its port is taken by another program"),
-    (r"permission denied", "it may not read or write its folder of models"),
-    (r"no space left on device", "the disk is full"),
+    (r"(?i)address already in use", "its port is taken by another program"),
+    (r"(?i)permission denied", "it may not read or write its folder of models"),
+    *_SERVING,
 )
 
 
@@ -141,10 +142,6 @@ def environment(config: OllamaConfig, port: int, devices: Sequence[str], base: M
     return {**env, **config.env, "OLLAMA_HOST": f"127.0.0.1:{port}"}
 
 
-def explain(code: int, tail: Sequence[str]) -> str:
-    """Why it exited, from what it printed, in one sentence."""
-    text = "\n".join(tail)
-    for pattern, meaning in _MEANINGS:
-        if re.search(pattern, text, re.IGNORECASE):
-            return meaning
-    return exit_in_words(code, tail)
+def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
+    """Why it exited, in one sentence."""
+    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)

@@ -16,7 +16,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
 from backends import guard, pulse, scratch
-from backends.base import Launch
+from backends.base import Explain, Launch
+from backends.endings import RECENT_S, exit_in_words
 from backends.footprint import Footprint, measured
 from backends.marks import MARK_VARIABLE, bury, marked
 from backends.tail import Tail
@@ -35,13 +36,16 @@ _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Process:
     """One start of one engine. Made by `spawn`; `gone()` must be awaited by whoever holds it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str, explain: Explain = exit_in_words
+    ) -> None:
         self.pid: int | None = None
         self.guard_pid = popen.pid
         self.mark = mark
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._popen = popen
         self._tail = tail
+        self._explain = explain
         self._has_begun = asyncio.Event()
         self.shared: set[str] = set()  # its files of shared memory, as its guard has seen them
         self._folder = folder
@@ -57,9 +61,13 @@ class Process:
         self._life = asyncio.create_task(self._follow(reader, output), name=f"process {self.mark}")
         await self._has_begun.wait()
 
-    def tail(self) -> list[str]:
-        """The last lines it wrote."""
-        return self._tail.lines()
+    def tail(self, within_s: float | None = None) -> list[str]:
+        """The last lines it wrote; `within_s`: only what came no longer ago."""
+        return self._tail.lines(within_s)
+
+    def why(self, code: int, *, has_served: bool) -> str:
+        """Why it ended with this code, or fails with 0, in one sentence."""
+        return self._explain(code, self.tail(RECENT_S if has_served else None), has_served)
 
     def signs(self) -> Hashable:
         """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
@@ -169,9 +177,17 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
         theirs.close()
         own.close()
         os.close(engine_output)
-    process = Process(popen, mark, Tail(secrets), folder)
+    process = Process(popen, mark, Tail(secrets), folder, launch.explain)
     await process.attach(ours, output)
     return process
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has; the engine says so if somebody takes it meanwhile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 TAIL_LINES: Final = 200
@@ -14,10 +15,11 @@ _LINE_BYTES: Final = 4096
 class Tail:
     """The last lines of an engine's output: at most TAIL_LINES and TAIL_BYTES, secrets replaced."""
 
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, secrets: Sequence[str] = (), now: Callable[[], float] = time.monotonic) -> None:
         self._secrets = tuple(secrets)
         self._longest = max((len(secret) for secret in secrets), default=0)
-        self._lines: collections.deque[str] = collections.deque()
+        self._now = now
+        self._lines: collections.deque[tuple[float, str]] = collections.deque()  # with when they came
         self._size_bytes = 0
         self._partial = b""
         self.seen_bytes = 0  # of output altogether
@@ -31,16 +33,18 @@ class Tail:
         # A line is cut only behind what a secret across the cut would need to be recognised.
         self._partial = rest[: _LINE_BYTES + self._longest]
 
-    def lines(self) -> list[str]:
-        """Oldest first; the last one may be unfinished."""
+    def lines(self, within_s: float | None = None) -> list[str]:
+        """Oldest first; the last one may be unfinished. `within_s`: only what came no longer ago."""
+        since = self._now() - within_s if within_s is not None else 0.0
+        whole = [text for came, text in self._lines if came >= since]
         if not self._partial:
-            return list(self._lines)
+            return whole
         unfinished = self._readable(self._partial)
         for secret in self._secrets:
             # The rest of it may be on its way.
             cuts = (size for size in range(len(secret) - 1, 2, -1) if unfinished.endswith(secret[:size]))
             unfinished = unfinished[: len(unfinished) - next(cuts, 0)]
-        return [*self._lines, unfinished]
+        return [*whole, unfinished]
 
     def _readable(self, line: bytes) -> str:
         text = line.decode("utf-8", "replace").rstrip("\r")
@@ -50,7 +54,7 @@ class Tail:
 
     def _keep(self, line: bytes) -> None:
         text = self._readable(line[: _LINE_BYTES + self._longest])
-        self._lines.append(text)
+        self._lines.append((self._now(), text))
         self._size_bytes += len(text)
         while len(self._lines) > TAIL_LINES or self._size_bytes > TAIL_BYTES:
-            self._size_bytes -= len(self._lines.popleft())
+            self._size_bytes -= len(self._lines.popleft()[1])

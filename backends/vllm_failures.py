@@ -6,13 +6,40 @@ sentence, so what says more stands before what says less.
 
 from __future__ import annotations
 
-import re
-import signal
 from collections.abc import Sequence
 from typing import Final
 
-from backends.base import exit_in_words
+from backends.endings import why
 
+# What can end one that serves, too.
+_MEMORY: Final = (
+    (
+        r"CUDA out of memory|OutOfMemoryError|HIP out of memory|CUDA error: out of memory",
+        "the GPU's memory is not enough: lower `max_model_len` or `max_num_seqs`, use more GPUs "
+        "(`tensor_parallel_size`), or a quantised model",
+    ),
+    (
+        r"(?:/dev/shm|shared memory)[^\n]*(?:insufficient|not enough|too small)|Insufficient[^\n]*(?:/dev/shm|SHM)"
+        r"|No space left on device[^\n]*(?:shm|psm_)|Bus error",
+        "the shared memory is too small: start the container with --shm-size=8g or --ipc=host",
+    ),
+    (r"No space left on device", "a disk is full"),
+    (
+        r"MemoryError|Cannot allocate memory|DefaultCPUAllocator: can't allocate memory|bad_alloc",
+        "the memory of this machine is not enough for the model",
+    ),
+)  # fmt: skip
+_WORK: Final = (
+    (r"NCCL error|ncclSystemError|ncclUnhandledCudaError", "its GPUs cannot talk to each other (NCCL); see its log"),
+    (
+        r"Fatal Python error: Illegal instruction",
+        "a kernel of this build of vLLM does not run on this processor: try another `dtype`, or another build",
+    ),
+    (r"Fatal Python error: ([^\n]{1,60})", "one of its processes crashed ({0}); see its log"),
+    (r"Worker proc \S+ died unexpectedly", "one of its worker processes died; see its log"),
+    (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
+)  # fmt: skip
+_SERVING: Final = (*_MEMORY, *_WORK)
 _MEANINGS: Final = (
     # How it was called.
     (r"error: unrecognized arguments: (\S+)", "this version of vLLM does not know the argument {0}: see `args`"),
@@ -44,21 +71,7 @@ _MEANINGS: Final = (
         "other programs hold the GPU's memory ({0} of {1} GiB are free): end them, or lower `gpu_memory_utilization` "
         "from {2}",
     ),
-    (
-        r"CUDA out of memory|OutOfMemoryError|HIP out of memory|CUDA error: out of memory",
-        "the GPU's memory is not enough: lower `max_model_len` or `max_num_seqs`, use more GPUs "
-        "(`tensor_parallel_size`), or a quantised model",
-    ),
-    (
-        r"(?:/dev/shm|shared memory)[^\n]*(?:insufficient|not enough|too small)|Insufficient[^\n]*(?:/dev/shm|SHM)"
-        r"|No space left on device[^\n]*(?:shm|psm_)|Bus error",
-        "the shared memory is too small: start the container with --shm-size=8g or --ipc=host",
-    ),
-    (r"No space left on device", "a disk is full"),
-    (
-        r"MemoryError|Cannot allocate memory|DefaultCPUAllocator: can't allocate memory|bad_alloc",
-        "the memory of this machine is not enough for the model",
-    ),
+    *_MEMORY,
     # The model.
     (
         r"max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)",
@@ -126,24 +139,11 @@ _MEANINGS: Final = (
     ),
     (r"(?:platform (\w+)|(Ray)) does not support ray", "vLLM runs with Ray on GPUs only: leave out "
      "`distributed_executor_backend: ray`"),
-    (r"NCCL error|ncclSystemError|ncclUnhandledCudaError", "its GPUs cannot talk to each other (NCCL); see its log"),
-    (
-        r"Fatal Python error: Illegal instruction",
-        "a kernel of this build of vLLM does not run on this processor: try another `dtype`, or another build",
-    ),
-    (r"Fatal Python error: ([^\n]{1,60})", "one of its processes crashed ({0}); see its log"),
-    (r"Worker proc \S+ died unexpectedly", "one of its worker processes died; see its log"),
-    (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
+    *_WORK,
     (r"\d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses it: {0}"),
 )  # fmt: skip
 
 
-def explain(code: int, tail: Sequence[str]) -> str:
+def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
     """Why it exited, in one sentence fit for a client."""
-    text = "\n".join(tail)
-    for pattern, meaning in _MEANINGS:
-        if found := re.search(pattern, text):
-            return meaning.format(*(group.strip("'\",;: ") for group in found.groups() if group is not None))
-    if code == -signal.SIGKILL:
-        return "it was killed from outside; the system does that when the memory runs out"
-    return exit_in_words(code, tail)
+    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)

@@ -157,3 +157,17 @@ def test_an_adapter_that_no_engine_has_leads_to_the_reason() -> None:
 
     assert (law.state, law.reason) == (State.FAILED, "it is broken")
     assert base.state is State.READY
+
+
+def test_it_is_told_how_many_engines_of_a_name_serve() -> None:
+    rows = {
+        "gpu": Backend("gpu", "vllm", State.READY, models=("gpu", "law"), adapters={"law": None}),
+        "gpu#2": Backend("gpu#2", "vllm", State.READY, models=("gpu",), adapters={"law": "its rank is too high"}),
+        "gpu#3": Backend("gpu#3", "vllm", State.STARTING, adapters={"law": None}),
+    }
+    config = CONFIG.model_copy(update={"backends": {"gpu": CONFIG.backends["gpu"].model_copy(update={"replicas": 3})}})
+
+    [base, law] = models(publish.build(config, rows, 1))
+
+    assert (base.serving, base.engines) == (2, 3)
+    assert (law.serving, law.engines) == (1, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import jsonschema
 import pytest
 
 from app.document import ConfigError
+from app.supervisor import answers
 from app.supervisor.admin import AdminServer, create_admin
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
     Health,
+    Logs,
     Models,
     PlanAnswer,
     ProbeAnswer,
@@ -29,6 +31,7 @@ from app.supervisor.answers import (
     models,
     overall,
 )
+from app.supervisor.past import Log, PastLife
 from app.supervisor.state import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
 from backends.base import CAPABILITIES, State
@@ -90,9 +93,12 @@ class StubControl:
         self._ordered(f"probe {','.join(capabilities)} {again}", model)
         return ProbesAnswer(model=model, probes=(ProbeAnswer(backend="demo", capabilities={"chat": "verified"}),))
 
-    def logs(self, backend: str) -> Sequence[str]:
+    def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         self._backend(backend)
-        return [f"line {number}" for number in range(300)]
+        written = [f"line {number}" for number in range(300)]
+        lives = [PastLife(1, list, "it was ended by signal 11", 60.0), PastLife(2, lambda: written)]
+        found = Log(lives[1], written, lives) if life in (None, 2) else None
+        return answers.logs(backend, lines, life, found, now=61.5)
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._ordered("start", backend)
@@ -193,9 +199,21 @@ async def test_metrics_are_prometheus_text(client: httpx.AsyncClient) -> None:
 async def test_logs_are_the_last_lines(client: httpx.AsyncClient) -> None:
     assert (await client.get("/admin/backends/demo/logs?lines=2")).json() == {
         "backend": "demo",
+        "life": 2,
         "lines": ["line 298", "line 299"],
+        "lives": [
+            {"life": 1, "reason": "it was ended by signal 11", "ended_ago_s": 1.5},
+            {"life": 2, "reason": None, "ended_ago_s": None},
+        ],
     }
     assert len((await client.get("/admin/backends/demo/logs")).json()["lines"]) == 200
+
+
+async def test_a_life_that_is_no_longer_known_is_said_so(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/admin/backends/demo/logs?life=7")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "life_not_found")
+    assert "'demo' has no start number 7" in answer.json()["error"]["message"]
 
 
 async def test_adapters_are_listed_loaded_and_unloaded(client: httpx.AsyncClient, control: StubControl) -> None:

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,11 @@ from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
+    FailureAnswer,
     GpuAnswer,
     Health,
+    LifeAnswer,
+    Logs,
     ModelAnswer,
     Models,
     PlanAnswer,
@@ -102,8 +105,14 @@ class FakeControl:
         self.orders.append(f"unload {name} {backend}")
         return self.adapters(backend)
 
-    def logs(self, backend: str) -> Sequence[str]:
-        return {"demo": ["one", "two", "three"], "cloud": []}[backend]
+    def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
+        written = {"demo": ("one", "two", "three"), "cloud": ()}[backend]
+        if backend == "cloud":
+            return Logs(backend=backend, lines=written)
+        if life == 3:
+            return Logs(backend=backend, life=3, lines=("last words",))
+        before = LifeAnswer(life=3, reason="it was ended by signal 11", ended_ago_s=65)
+        return Logs(backend=backend, life=4, lines=written[-lines:], lives=(before, LifeAnswer(life=4)))
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._order("start", backend)
@@ -159,6 +168,23 @@ def test_models_are_listed_with_their_states(folder: Path, control: FakeControl)
     assert rows[2][0] == "ollama/*"
 
 
+def test_what_ended_it_last_stays_beside_the_restarts(
+    folder: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = FailureAnswer(life=1, reason="it was ended by signal 11", ago_s=65)
+    health = HEALTH.model_copy(update={"backends": (DEMO.model_copy(update={"last_failure": last}),)})
+    two = {"serving": 1, "engines": 2, "restarts": 3, "last_failure": last}
+    monkeypatch.setattr("tests.test_cli_control.HEALTH", health)
+    monkeypatch.setattr("tests.test_cli_control.SMALL", SMALL.model_copy(update=two))
+
+    status, models = run(folder, "status").out, run(folder, "models").out.splitlines()
+
+    assert "ended 1m 5s ago (start 1): it was ended by signal 11" in status
+    assert models[0].split()[:5] == ["model", "state", "serving", "restarts", "backends"]
+    assert "1 of 2" in models[1]
+    assert "ended 1m 5s ago (start 1): it was ended by signal 11" in models[1]
+
+
 def test_models_are_listed_for_programs(folder: Path, control: FakeControl) -> None:
     listed = json.loads(run(folder, "models", "--json").out)
 
@@ -200,8 +226,20 @@ def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeCont
     assert run(folder, "logs", "demo", "-n", "2").out == "two\nthree\n"
     assert json.loads(run(folder, "logs", "demo", "--json").out) == {
         "backend": "demo",
+        "life": 4,
         "lines": ["one", "two", "three"],
+        "lives": [
+            {"life": 3, "reason": "it was ended by signal 11", "ended_ago_s": 65.0},
+            {"life": 4, "reason": None, "ended_ago_s": None},
+        ],
     }
+
+
+def test_the_last_lines_of_an_earlier_life_are_printed_and_why_it_ended(folder: Path, control: FakeControl) -> None:
+    now, before = run(folder, "logs", "demo"), run(folder, "logs", "demo", "--life", "3")
+
+    assert now.err == "start 3 ended 1m 5s ago: it was ended by signal 11 (--life 3)\n"
+    assert before.out == "last words\n"
 
 
 def test_why_an_engine_of_somebody_else_shows_no_lines_is_said(folder: Path, control: FakeControl) -> None:

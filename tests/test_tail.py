@@ -60,3 +60,15 @@ def test_a_secret_where_a_long_line_is_cut_is_not_shown_in_part(before: int) -> 
     tail.feed(b"x" * before + b"s3cret!" + b"y" * 5000 + b"\n")
 
     assert "s3" not in tail.lines()[0]
+
+
+def test_what_was_printed_long_before_is_no_last_word() -> None:
+    now = 0.0
+    tail = Tail(now=lambda: now)
+
+    tail.feed(b"old\n")
+    now = 100.0
+    tail.feed(b"new\nunfini")
+
+    assert tail.lines() == ["old", "new", "unfini"]
+    assert tail.lines(30.0) == ["new", "unfini"]

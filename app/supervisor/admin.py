@@ -7,7 +7,7 @@ the command line comes directly, by the permissions of the socket.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal, Protocol
 
 import uvicorn
@@ -63,7 +63,7 @@ class Control(Protocol):
     def status(self) -> Status: ...
     async def plan(self) -> PlanAnswer: ...
     async def metrics(self) -> bytes: ...
-    def logs(self, backend: str) -> Sequence[str]: ...
+    def logs(self, backend: str, lines: int, life: int | None = None) -> Logs: ...
     async def start(self, backend: str) -> BackendAnswer: ...
     async def stop(self, backend: str) -> BackendAnswer: ...
     async def restart(self, backend: str) -> BackendAnswer: ...
@@ -165,10 +165,12 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
         return await control.plan()
 
     @app.get("/admin/backends/{name:path}/logs", tags=["admin"], responses=_UNKNOWN)
-    async def logs(name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES) -> Logs:
-        """The last lines its process wrote."""
+    async def logs(
+        name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES, life: int | None = None
+    ) -> Logs:
+        """The last lines its process wrote; `life`: in that start of it, or so many before (-1)."""
         with _Known(name):
-            return Logs(backend=name, lines=tuple(control.logs(name)[-lines:]))
+            return control.logs(name, lines, life)
 
 
 def _ordering(app: FastAPI, control: Control) -> None:

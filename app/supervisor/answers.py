@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.errors import Problem
 from app.supervisor.fleet import BackendStatus
-from app.table import Backend, Table, Target
+from app.supervisor.past import Log
+from app.table import Backend, Model, Table, Target
 from backends.base import State
 
 
@@ -31,11 +33,21 @@ class ErrorAnswer(_Answer):
     error: ErrorDetail
 
 
+class FailureAnswer(_Answer):
+    """The last end of an engine that nobody asked for. `life`: which start it was."""
+
+    life: int
+    reason: str
+    ago_s: float
+
+
 class ModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
-    `parent`: of an adapter, the model that it belongs to. `context_length`: tokens of prompt and answer together, as
-    its engine reports it.
+    `serving`: how many of its `engines` (backends, replicas) serve it now; `restarts`: of all of them, and
+    `last_failure`: the last end of one of them that nobody asked for, which stays when it serves again. `parent`: of an
+    adapter, the model that it belongs to. `context_length`: tokens of prompt and answer together, as its engine reports
+    it.
     """
 
     name: str
@@ -46,6 +58,10 @@ class ModelAnswer(_Answer):
     parent: str | None = None
     aliases: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    serving: int = 0
+    engines: int = 0
+    restarts: int = 0
+    last_failure: FailureAnswer | None = None
 
 
 class BackendAnswer(_Answer):
@@ -54,7 +70,8 @@ class BackendAnswer(_Answer):
     `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
     has as many as it may have; `engine_in_flight`: its own count, null when it has none.
     `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
-    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take.
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take. `last_failure`
+    stays when it serves again.
     """
 
     name: str
@@ -75,6 +92,7 @@ class BackendAnswer(_Answer):
     is_managed: bool = True
     url: str | None = None
     loaded: dict[str, int] = {}
+    last_failure: FailureAnswer | None = None
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendAnswer:
@@ -98,7 +116,13 @@ class BackendAnswer(_Answer):
             is_managed=status.is_managed,
             url=status.daemon.url if status.daemon is not None else None,
             loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
+            last_failure=_failure(status),
         )
+
+
+def _failure(status: BackendStatus) -> FailureAnswer | None:
+    last = status.last_failure
+    return FailureAnswer(life=last.life, reason=last.reason, ago_s=round(last.ago_s, 3)) if last is not None else None
 
 
 class QuarantineAnswer(_Answer):
@@ -159,11 +183,23 @@ class Status(_Answer):
     relays: RelayProcesses
 
 
+class LifeAnswer(_Answer):
+    """One start of an engine. `reason`: why it ended; null where that was asked for, or while it lives. `ended_ago_s`:
+    null while it lives.
+    """
+
+    life: int
+    reason: str | None = None
+    ended_ago_s: float | None = None
+
+
 class Logs(_Answer):
-    """The last lines a backend's process wrote, oldest first."""
+    """The last lines that one life of a backend's process wrote, oldest first. `lives`: those that can be asked for."""
 
     backend: str
+    life: int | None = None
     lines: tuple[str, ...]
+    lives: tuple[LifeAnswer, ...] = ()
 
 
 class GpuAnswer(_Answer):
@@ -259,25 +295,67 @@ class Reloaded(_Answer):
     needs_restart: tuple[str, ...] = ()
 
 
+def logs(backend: str, lines: int, life: int | None, found: Log | None, now: float) -> Logs:
+    """At most so many lines of what was found of this life; Problem when nothing was."""
+    if found is None:
+        message = (
+            f"{backend!r} has no start number {life} that is still known: see `lives` in an answer without `life`."
+        )
+        raise Problem(404, "life_not_found", message, param="life")
+    return Logs(
+        backend=backend,
+        life=found.life.number if found.life is not None else None,
+        lines=tuple(found.lines[-lines:]),
+        lives=tuple(
+            LifeAnswer(
+                life=each.number,
+                reason=each.reason,
+                ended_ago_s=round(now - each.ended_at, 3) if each.ended_at is not None else None,
+            )
+            for each in found.lives
+        ),
+    )
+
+
 # From the state that serves best to the one that serves worst.
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
 
 
-def models(table: Table) -> tuple[ModelAnswer, ...]:
+def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelAnswer, ...]:
     """Every public name with its situation, in the configuration's order."""
-    return tuple(
-        ModelAnswer(
-            name=model.name,
-            state=(best := _best(table, model.targets))[0],
-            reason=best[1],
-            backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
-            context_length=_context_length(table, model.targets),
-            parent=model.parent,
-            aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
-            fallbacks=model.fallbacks,
-        )
-        for model in table.models.values()
+    known = {status.name: status for status in backends}
+    return tuple(_model(table, model, known) for model in table.models.values())
+
+
+def _model(table: Table, model: Model, known: Mapping[str, BackendStatus]) -> ModelAnswer:
+    state, reason, _ = _best(table, model.targets)
+    serving, engines = _serving(table, model)
+    # An adapter that its engine has not got is a row of its own, and ends with its engine.
+    rows = [known[name] for name in dict.fromkeys(each.backend for each in model.targets) if name in known]
+    failed = [row for row in rows if row.last_failure is not None]
+    last = min(failed, key=lambda row: row.last_failure.ago_s if row.last_failure else 0.0, default=None)
+    return ModelAnswer(
+        name=model.name,
+        state=state,
+        reason=reason,
+        backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
+        context_length=_context_length(table, model.targets),
+        parent=model.parent,
+        aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
+        fallbacks=model.fallbacks,
+        serving=serving,
+        engines=engines,
+        restarts=sum(row.restarts for row in rows),
+        last_failure=_failure(last) if last is not None else None,
     )
+
+
+def _serving(table: Table, model: Model) -> tuple[int, int]:
+    """How many of its engines serve it now, and how many there are; of an adapter also those that have it not."""
+    targets = {target.backend: target for target in model.targets}
+    serving = sum(_situation(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())
+    having = [row for row in table.backends.values() if model.parent is not None and model.name in row.adapters]
+    return serving, max(len(targets), len(having))
 
 
 def _context_length(table: Table, targets: Sequence[Target]) -> int | None:

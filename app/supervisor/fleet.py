@@ -15,6 +15,7 @@ from typing import Final
 from app.supervisor import replicas
 from app.supervisor.daemons import Daemon, daemon
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.past import LastFailure, Log, Past
 from app.supervisor.reclaim import Quarantine, Reclaim
 from app.supervisor.room import Bounds
 from app.supervisor.sizes import Sizes
@@ -59,6 +60,7 @@ class BackendStatus:
     waiting: int = 0
     is_managed: bool = True
     daemon: Daemon | None = None
+    last_failure: LastFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Fleet:
         self._random = random
         self._engine = engine
         self._unasked = unasked
+        self._pasts: dict[str, Past] = {}
         self._sizes = sizes or Sizes()
         self._reclaim = reclaim or Reclaim(tuple)
         self._lives = Lives(publish, leases, now, bounds or Bounds())
@@ -183,6 +186,7 @@ class Fleet:
             return
         self._lives.follow(replicas.firsts(backends))
         backends = replicas.expand(backends)
+        self._pasts = {name: past for name, past in self._pasts.items() if name in backends}
         for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
             self._lives.disinherit(unit.name)
             unit.is_leaving = True
@@ -264,6 +268,11 @@ class Fleet:
         """The last lines its latest process wrote; KeyError for an unknown name."""
         return self._lives.units[backend].log_tail()
 
+    def log(self, backend: str, life: int | None = None) -> Log | None:
+        """What a life of it wrote at last; KeyError for an unknown name. None: there is no such life, or no longer."""
+        unit = self._lives.units[backend]
+        return unit.past.log(life, unit.log_tail())
+
     def _unit(self, name: str, config: BackendConfig) -> Unit:
         # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
         before = [*self._lives.everyone(), *self._lives.departed]
@@ -271,6 +280,7 @@ class Fleet:
         make, random, sizes = self._engine, self._random, self._sizes
         unit = Unit(name, config, self._state_id, self._lives.post, random, make, sizes, self._reclaim, generation)
         unit.is_unasked = name in self._unasked
+        unit.past = self._pasts.setdefault(name, unit.past)
         return unit
 
     def _join(self, name: str, config: BackendConfig) -> Unit:
@@ -340,4 +350,5 @@ class Fleet:
             waiting=self._wishes.waiting(unit.name),
             is_managed=not unit.policy.is_attached,
             daemon=daemon(unit.endpoint, unit.probe),
+            last_failure=unit.past.failure(self._now()),
         )

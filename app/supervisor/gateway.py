@@ -23,6 +23,7 @@ from app.supervisor.answers import (
     AdaptersAnswer,
     BackendAnswer,
     Health,
+    Logs,
     Models,
     PlanAnswer,
     ProbesAnswer,
@@ -200,7 +201,7 @@ class Gateway:
             status=answers.overall(table, self.storage.trouble),
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
-            models=answers.models(table),
+            models=answers.models(table, self.fleet.status()),
             backends=tuple(BackendAnswer.of(status) for status in self._shown()),
             quarantined=tuple(
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
@@ -213,7 +214,8 @@ class Gateway:
         """The public names."""
         table = self._table()
         return Models(
-            models=answers.models(table), wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards)
+            models=answers.models(table, self.fleet.status()),
+            wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
         )
 
     def status(self) -> Status:
@@ -242,9 +244,9 @@ class Gateway:
         """Prometheus's page."""
         return await self._scrape.render()
 
-    def logs(self, backend: str) -> Sequence[str]:
-        """The last lines its process wrote."""
-        return self.fleet.log_tail(backend)
+    def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
+        """The last lines that a life of its process wrote. KeyError: no such backend."""
+        return answers.logs(backend, lines, life, self.fleet.log(backend, life), time.monotonic())
 
     # -- what an administrator orders
 

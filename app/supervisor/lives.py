@@ -24,6 +24,7 @@ from backends.events import (
     Drain,
     Drained,
     Event,
+    Exited,
     Fetch,
     Kill,
     Sleep,
@@ -220,6 +221,7 @@ class Lives:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
         _tell(unit, before)
+        self._bury(unit, before, event)
         begins = unit.life.is_waiting or unit.life.is_fetching
         unit.restarts += isinstance(event, Tick) and begins and not before.is_waiting
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
@@ -250,6 +252,16 @@ class Lives:
             unit.look()
         if unit.life.state is State.STOPPED:
             self._stopped(unit)
+
+    def _bury(self, unit: Unit, before: Lifecycle, event: Event) -> None:
+        """What is known of a life that is over stays known for a while."""
+        life = unit.life
+        if unit.policy.is_attached:
+            if before.state is State.READY and life.state is State.FAILED:
+                unit.past.ended(before.generation, self._now(), unit.reason)
+        elif isinstance(event, Exited) and before.has_process and not life.has_process and not before.is_fetching:
+            was_asked = before.state is State.STOPPING
+            unit.past.ended(before.generation, self._now(), None if was_asked else unit.reason or event.reason)
 
     def _stopped(self, unit: Unit) -> None:
         if unit in self.retiring:

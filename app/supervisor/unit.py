@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import math
 import secrets
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -18,14 +17,16 @@ import structlog
 
 from app.supervisor import warming
 from app.supervisor.fetching import Fetching
+from app.supervisor.past import Past
 from app.supervisor.placement import Gpu, Place
 from app.supervisor.reclaim import Reclaim
 from app.supervisor.sizes import Sizes
 from app.supervisor.watch import watch
 from app.table import Backend
 from backends import process
-from backends.base import Engine, Launch, Need, Probe, State, exit_in_words
+from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig
+from backends.endings import exit_in_words
 from backends.errors import BackendError
 from backends.events import Event, Exited, Tick
 from backends.footprint import Footprint
@@ -54,6 +55,7 @@ class Unit:
     ) -> None:
         self.name = name
         self.life = Lifecycle(generation=generation)
+        self.past = Past()
         self.waiters: set[asyncio.Future[None]] = set()
         self.restarts = 0
         self.load_s: float | None = None
@@ -79,7 +81,6 @@ class Unit:
         self._found: Sequence[Gpu] = ()  # its GPUs, before this start
         self._process: process.Process | None = None
         self._fetching = Fetching(self)
-        self._explain: Callable[[int, Sequence[str]], str] | None = None
         self._live: asyncio.Task[None] | None = None
         self._before: asyncio.Task[None] | None = None  # which `_live` waits for
         self._watching: asyncio.Task[None] | None = None
@@ -309,7 +310,7 @@ class Unit:
         launch, key = await self._prepare(generation)
         self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
         running = await self.spawned(str(generation), launch, key)
-        await self._attend(generation, launch, running)
+        await self._attend(generation, running)
         share = self.place.share if self.place is not None else 1.0
         await self._reclaim.back(self.name, self._found, share)
 
@@ -319,12 +320,12 @@ class Unit:
             raise InterruptedError("stopped before it started")
         mark = f"{self._state_id}:{self.name}:{what}"
         running = await process.spawn(launch, mark, (*secrets, *launch.secrets))
-        self._process, self._explain = running, launch.explain
+        self._process = running
         self._obey()
         return running
 
     async def _prepare(self, generation: int) -> tuple[Launch, str]:
-        key, port = secrets.token_urlsafe(32), _free_port()
+        key, port = secrets.token_urlsafe(32), process.free_port()
         self.endpoint = self.engine.endpoint(generation, port, key)
         # It may look at files, and those may be far away.
         devices = self.place.devices if self.place is not None else ()
@@ -333,9 +334,10 @@ class Unit:
             raise InterruptedError("nothing to start")
         return launch, key
 
-    async def _attend(self, generation: int, launch: Launch, running: process.Process) -> None:
+    async def _attend(self, generation: int, running: process.Process) -> None:
         """From the process's first moment to its last."""
         log.info("engine starting", backend=self.name, generation=generation, pid=running.pid)
+        self.past.began(generation, running.tail)
         self.watch()
         try:
             await asyncio.wait({running.exited})
@@ -346,7 +348,7 @@ class Unit:
                     await asyncio.wait_for(asyncio.shield(running.gone()), LAST_WORDS_S)
             code = running.exited.result()
             log.info("engine exited", backend=self.name, generation=generation, pid=running.pid, code=code)
-            reason = launch.explain(code, running.tail())
+            reason = running.why(code, has_served=self.life.ready_at is not None)
             self._post(self, Exited(generation, reason, self._random()))
         finally:
             self.unwatch()
@@ -371,10 +373,8 @@ class Unit:
 
     def with_cause(self, reason: str) -> str:
         """The reason, and what the engine printed of it, when that says anything."""
-        if self._process is None or self._explain is None:
-            return reason
-        told = self._explain(0, self._process.tail())
-        return reason if told == exit_in_words(0, ()) else f"{reason.rstrip('.')}; {told}"
+        told = self._process.why(0, has_served=self.life.ready_at is not None) if self._process is not None else ""
+        return reason if told in ("", exit_in_words(0, ())) else f"{reason.rstrip('.')}; {told}"
 
     async def measure(self) -> None:
         """What it takes now; where nobody has said that, it has its place by it."""
@@ -389,11 +389,3 @@ class Unit:
             self.need = self._sizes.of(self.name, managed).need
         if self.need.is_guess and self.place is not None:
             self.place = replace(self.place, memory_gb=self.need.memory_gb)
-
-
-def _free_port() -> int:
-    """A port of 127.0.0.1 that nobody has; the engine says so if somebody takes it meanwhile."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app.tools.control import call
+from app.tools.status import note
 from app.tools.tables import show
 from app.tools.terminal import JsonOption, StateOption, print_json
 
@@ -17,13 +18,15 @@ def models(state: StateOption = None, as_json: JsonOption = False) -> None:
         (
             model["name"],
             model["state"],
+            f"{model['serving']} of {model['engines']}" if model["engines"] > 1 else "",
+            str(model["restarts"] or ""),
             ", ".join(model["backends"]),
             str(model["context_length"] or ""),
             ", ".join(model["aliases"]),
             ", ".join(model["fallbacks"]),
-            model["reason"] or "",
+            note(model["reason"], model["last_failure"]),
         )
         for model in answer["models"]
     ]
-    rows += [(wildcard, "", "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
-    show(("model", "state", "backends", "context", "aliases", "fallbacks", "note"), rows)
+    rows += [(wildcard, "", "", "", "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
+    show(("model", "state", "serving", "restarts", "backends", "context", "aliases", "fallbacks", "note"), rows)

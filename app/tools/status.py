@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import typer
 
 from app.tools.control import call
@@ -37,11 +40,18 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
                 str(backend["generation"]),
                 str(backend["restarts"]),
                 str(backend["in_flight"]),
-                backend["reason"] or "",
+                note(backend["reason"], backend["last_failure"]),
             )
             for backend in health["backends"]
         ],
     )
+
+
+def note(reason: str | None, last_failure: Mapping[str, Any] | None) -> str:
+    """Why it does not serve; else why it last ended by itself."""
+    if reason or last_failure is None:
+        return reason or ""
+    return f"ended {duration(last_failure['ago_s'])} ago (start {last_failure['life']}): {last_failure['reason']}"
 
 
 def duration(seconds: float) -> str:
