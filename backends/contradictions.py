@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from backends.config import BackendConfig, ManagedConfig, VllmConfig
@@ -20,6 +20,18 @@ _SETTINGS: Final = {
     "-pp": "pipeline_parallel_size",
     "-dp": "data_parallel_size",
 }
+# Chosen anew for every start, or what its engine is reached by.
+_OURS: Final = {
+    "--host": "it listens on this machine only",
+    "--port": "each start has a port of its own",
+    "--uds": "it is reached by a port",
+    "--api-key": "each start has a key of its own",
+    "--served-model-name": "it serves its model under the backend's name, and what clients call it stands under `models`",
+    "--headless": "the setting `node_rank` says which machine answers",
+    "--ssl-keyfile": "it is spoken to on this machine only, without TLS",
+    "--ssl-certfile": "it is spoken to on this machine only, without TLS",
+}
+_SHORTEST: Final = len("--ho")  # an abbreviation of one of them
 _ROUNDING: Final = 1e-6
 
 
@@ -38,11 +50,21 @@ def _parallel(config: VllmConfig) -> Found:
     workers = config.tensor_parallel_size * config.pipeline_parallel_size * config.data_parallel_size
     if workers % config.nnodes and config.distributed_executor_backend != "ray":
         yield "nnodes", f"{workers} workers cannot be spread evenly over {config.nnodes} machines"
-    for word in config.args:
-        flag = word.partition("=")[0]
-        key = _SETTINGS.get(flag.replace("_", "-"))
-        if key is not None:
-            yield "args", f"{flag} is the setting `{key}`: write it there, so that the engine gets its GPUs"
+    for key, words in (("args", config.args), ("command", config.command[1:])):
+        for word in words:
+            flag = word.partition("=")[0]
+            if (name := _meant(flag, _OURS)) is not None:
+                yield key, f"{flag} is the gateway's own: {_OURS[name]}. Leave it out"
+            elif (name := _meant(flag, _SETTINGS)) is not None:
+                setting = _SETTINGS[name]
+                yield key, f"{flag} is the setting `{setting}`: write it there, so that the engine gets its GPUs"
+
+
+def _meant(flag: str, known: Iterable[str]) -> str | None:
+    """Which of these flags a word is for vLLM, which takes `_` for `-` and any beginning that is clear."""
+    said = flag.replace("_", "-")
+    is_short = len(said) < _SHORTEST or not said.startswith("--")
+    return next((name for name in known if name == said or (not is_short and name.startswith(said))), None)
 
 
 def _devices(config: ManagedConfig) -> Found:

@@ -107,7 +107,9 @@ class Vllm:
                 "that environment's bin/vllm",
             )
         if self._caches is not None:
-            env = {**compiled.variables(self._caches, Path(program)), **env}
+            # Behind the others: PyTorch sets one of them again, and a process whose first variable was set has no title.
+            kept = compiled.variables(self._caches, Path(program))
+            env |= {name: value for name, value in kept.items() if name not in env}
         return Launch(tuple(line), env, explain, secrets_in(self._config.env))
 
     def _from_hub(self) -> Mapping[str, str | None]:

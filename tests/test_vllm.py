@@ -288,6 +288,7 @@ def test_what_it_compiles_is_kept_unless_it_is_told_where(folder: Path) -> None:
     assert Path(first.env["TORCHINDUCTOR_CACHE_DIR"]).is_relative_to(caches)
     assert Path(first.env["VLLM_CACHE_ROOT"]).is_relative_to(caches)
     assert first.env["TRITON_CACHE_DIR"] == "/mine"
+    assert next(iter(first.env)) == next(iter(Vllm("gpu", config(**called)).launch(1, (), "k").env))
 
 
 async def test_a_machine_that_helps_another_is_asked_nothing() -> None:
