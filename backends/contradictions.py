@@ -26,7 +26,7 @@ _OURS: Final = {
     "--port": "each start has a port of its own",
     "--uds": "it is reached by a port",
     "--api-key": "each start has a key of its own",
-    "--served-model-name": "it serves its model under the backend's name, and what clients call it stands under `models`",
+    "--served-model-name": "its model has the backend's name there, and what clients call it stands under `models`",
     "--headless": "the setting `node_rank` says which machine answers",
     "--ssl-keyfile": "it is spoken to on this machine only, without TLS",
     "--ssl-certfile": "it is spoken to on this machine only, without TLS",

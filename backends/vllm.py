@@ -107,7 +107,7 @@ class Vllm:
                 "that environment's bin/vllm",
             )
         if self._caches is not None:
-            # Behind the others: PyTorch sets one of them again, and a process whose first variable was set has no title.
+            # Behind the others: PyTorch sets one again, and a process whose first variable was set anew has no title.
             kept = compiled.variables(self._caches, Path(program))
             env |= {name: value for name, value in kept.items() if name not in env}
         return Launch(tuple(line), env, explain, secrets_in(self._config.env))

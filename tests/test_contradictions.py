@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,47 @@ def test_each_replica_has_its_own_part_of_the_devices_that_are_named(
 
     assert [each.model_dump()["devices"] for each in found.values()] == devices
     assert [list(contradictions(each)) for each in found.values()] == [[], []]
+
+
+OURS = ("--host", "--port", "--uds", "--api-key", "--served-model-name", "--headless", "--ssl-keyfile")
+
+
+@pytest.mark.parametrize("flag", OURS)
+@pytest.mark.parametrize(
+    "spelled", [lambda flag: flag, lambda flag: flag.replace("-", "_").replace("__", "--", 1), lambda flag: flag[:-1]]
+)
+@pytest.mark.parametrize("words", [lambda flag: [flag, "x"], lambda flag: [f"{flag}=x"], lambda flag: f"-O3 {flag} x"])
+def test_what_is_ours_is_refused_in_args_however_it_is_spelled(
+    flag: str, spelled: Callable[[str], str], words: Callable[[str], object]
+) -> None:
+    written = spelled(flag)
+    if written == "--ud":
+        written = "--uds"
+
+    [(key, said)] = contradictions(config(args=words(written)))
+
+    assert key == "args"
+    assert said.startswith(f"{written} is the gateway's own: ")
+
+
+def test_what_is_ours_is_refused_behind_the_command_too() -> None:
+    [(key, said)] = contradictions(config(command=["vllm", "serve", "--port", "1"]))
+
+    assert (key, said) == (
+        "command",
+        "--port is the gateway's own: each start has a port of its own. Leave it out",
+    )
+
+
+def test_a_size_that_is_abbreviated_in_args_is_found() -> None:
+    [(key, said)] = contradictions(config(args="--tensor_parallel=2"))
+
+    assert key == "args"
+    assert "is the setting `tensor_parallel_size`" in said
+
+
+@pytest.mark.parametrize(
+    "line", ["--h", "--hf-overrides {}", "--api-server-count 2", "-O3", "--data-parallel-size-local 1"]
+)
+def test_other_args_pass(line: str) -> None:
+    assert list(contradictions(config(args=line))) == []
