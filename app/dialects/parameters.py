@@ -53,6 +53,15 @@ class Asked(msgspec.Struct, frozen=True):
     kv_transfer_params: msgspec.Raw = NOTHING
     encoding_format: msgspec.Raw = NOTHING
     dimensions: msgspec.Raw = NOTHING
+    response_format: msgspec.Raw = NOTHING
+    functions: msgspec.Raw = NOTHING
+    json_schema: msgspec.Raw = NOTHING
+    grammar: msgspec.Raw = NOTHING
+    structured_outputs: msgspec.Raw = NOTHING
+    guided_json: msgspec.Raw = NOTHING
+    guided_choice: msgspec.Raw = NOTHING
+    guided_regex: msgspec.Raw = NOTHING
+    guided_grammar: msgspec.Raw = NOTHING
 
 
 class Engine(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import fitting, media, parameters, task_requests
+from app.dialects import bounded, fitting, media, parameters, task_requests
 from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
 from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
@@ -96,6 +96,7 @@ class Plan(msgspec.Struct, frozen=True):
         if parameters.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
+        bounded.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
         return parameters.changes(self.asked, self.body, rules, engine, fit)
 
