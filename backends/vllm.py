@@ -20,6 +20,7 @@ from backends.config import VllmConfig
 from backends.control import Control, Reply
 from backends.errors import BackendError, EngineFailed, NotReady
 from backends.hub import Hub, is_repository, secrets_in
+from backends.inventory import no_model
 from backends.process import inherited
 from backends.remote import model_ids
 from backends.reported import of_vllm, quantization_in
@@ -141,7 +142,7 @@ class Vllm:
         if not path.exists():
             raise CannotStart(self.name, f"the model's folder {path.name!r} is not there: check `model`")
         if path.is_dir() and not any((path / each).exists() for each in ("config.json", "params.json")):
-            raise CannotStart(self.name, f"the folder {path.name!r} holds no model: it has no config.json")
+            raise CannotStart(self.name, f"the folder {path.name!r} {no_model(path)}")
         return True
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:

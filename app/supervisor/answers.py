@@ -218,7 +218,7 @@ class SeatAnswer(_Answer):
     `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that it is placed by, and
     `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` what is made of that,
     `measured_gb` the host memory and `device_gb` the GPU memory that its last start took, and the rest what the engine
-    itself said then.
+    itself said then. `lacks`: settings that name what is not on this machine, or broken.
     """
 
     backend: str
@@ -236,6 +236,7 @@ class SeatAnswer(_Answer):
     kv_gb: float | None = None
     kv_tokens: int | None = None
     notes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
 
 class PlanAnswer(_Answer):

@@ -13,6 +13,7 @@ from app.supervisor.placement import Gpu, Machine
 from app.supervisor.sizes import Size, Sizes
 from backends.config import ManagedConfig
 from backends.footprint import Footprint, weights_gb
+from backends.inventory import lacks
 
 
 def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[str, str] | None = None) -> PlanAnswer:
@@ -33,7 +34,7 @@ def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[s
     return PlanAnswer(
         memory_gb=round(machine.memory_gb, 3),
         gpus=tuple(_gpu(gpu, barred or {}) for gpu in machine.gpus),
-        seats=tuple(_seat(seat, found[seat.entry.name]) for seat in seats),
+        seats=tuple(_seat(seat, found[seat.entry.name], backends[seat.entry.name]) for seat in seats),
     )
 
 
@@ -59,7 +60,7 @@ def _gpu(gpu: Gpu, barred: Mapping[str, str]) -> GpuAnswer:
     )
 
 
-def _seat(seat: Seat, size: Size) -> SeatAnswer:
+def _seat(seat: Seat, size: Size, config: ManagedConfig) -> SeatAnswer:
     footprint = size.footprint or Footprint()
     return SeatAnswer(
         backend=seat.entry.name,
@@ -77,6 +78,7 @@ def _seat(seat: Seat, size: Size) -> SeatAnswer:
         kv_gb=footprint.kv_gb,
         kv_tokens=footprint.kv_tokens,
         notes=seat.notes,
+        lacks=tuple(f"{key}: {told}" for key, told in lacks(config)),
     )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,16 +45,11 @@ def check(
 
 
 def warnings(config: Config) -> list[str]:
-    """What is legal and probably not meant: a model file that is not there, a backend that no model uses."""
+    """What is legal and probably not meant: what is not on this machine, or broken; a backend that no model uses."""
+    from backends.inventory import lacks
+
     used = {target.backend for model in config.models.values() for target in model.all_targets()}
     notes = [f"backends.{name}: no model uses it" for name in config.backends if name not in used]
     for name, backend in config.backends.items():
-        if backend.kind != "llama_cpp":
-            continue
-        package = backend.model.removeprefix("package:")
-        if package != backend.model:
-            if importlib.util.find_spec(package.replace("-", "_")) is None:
-                notes.append(f"backends.{name}.model: the package '{package}' is not installed")
-        elif not Path(backend.model).expanduser().is_file():
-            notes.append(f"backends.{name}.model: '{backend.model}' is not a file here")
+        notes += [f"backends.{name}.{key}: {told}" for key, told in lacks(backend)]
     return notes

@@ -74,6 +74,9 @@ def _print(answer: Any) -> None:
     for seat in answer["seats"]:
         for note in seat["notes"]:
             warn(f"{seat['backend']}: {note}")
+    for seat in answer["seats"]:
+        for lack in seat["lacks"]:
+            warn(f"{seat['backend']}: {lack}")
 
 
 def _row(seat: Any) -> tuple[str, ...]:
