@@ -16,6 +16,14 @@ from app.table import Table
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 
+ADAPTER = -1  # in place of a generation: the count is of requests that use one adapter of a backend
+
+
+def adapter_key(backend: str, adapter: str) -> str:
+    """What is counted for that, in place of a backend's name."""
+    return f"{backend}/{adapter}"
+
+
 class Hello(msgspec.Struct, tag="hello", frozen=True):
     """relay → supervisor, first: which process this is."""
 
@@ -25,7 +33,8 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
 class InFlight(msgspec.Struct, tag="in_flight", frozen=True):
     """relay → supervisor: leases held now, as absolute counts; only what changed. Key: (backend, generation).
 
-    A request that waits for an engine to start counts under generation 0. `returned` are the starts of which a lease
+    A request that waits for an engine to start counts under generation 0. One that uses an adapter counts once more,
+    under `adapter_key` and ADAPTER. `returned` are the starts of which a lease
     came back since the last report: where one request follows another at once, no count ever falls.
     """
 

@@ -5,6 +5,7 @@ Each code has its heading in docs/errors.md (a test holds it).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -51,6 +52,7 @@ TABLE: dict[type[backend.BackendError], tuple[int, str, bool]] = {
     backend.Unreachable: (502, "engine_unreachable", True),
     backend.Stale: (503, "engine_not_ready", True),
     backend.NotReady: (503, "engine_not_ready", True),
+    backend.GivenUp: (503, "engine_not_ready", False),
     backend.Saturated: (429, "engine_saturated", True),
     backend.Disconnected: (502, "engine_disconnected", False),
     backend.TimedOut: (504, "engine_timeout", False),
@@ -75,7 +77,16 @@ def problem(error: backend.BackendError) -> Problem:
         seconds = getattr(error, "retry_after_s", None)
         headers |= retry_after(DEFAULT_RETRY_AFTER_S if seconds is None else seconds)
     type_ = "rate_limit_error" if status == 429 else "server_error"
-    return Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
+    found = Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
+    if isinstance(error, backend.GivenUp):
+        found.headers = _given_up(error.retry_after_s)
+    return found
+
+
+def _given_up(seconds: float | None) -> dict[str, str]:
+    """The truth, however far off: nobody is to wait for that. Nothing, where nobody knows when."""
+    advice = {} if seconds is None else {"retry-after": str(max(1, math.ceil(seconds)))}
+    return {**advice, "x-should-retry": "false"}
 
 
 def outcome(error: backend.BackendError) -> str:

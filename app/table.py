@@ -8,6 +8,7 @@ import msgspec
 
 from app.dialects.thinking import Reasoning
 from backends.base import Endpoint, ModelFacts, State
+from backends.errors import GivenUp, NotReady, NotTaken
 from backends.ollama_names import full_name
 
 
@@ -75,6 +76,8 @@ class Backend(msgspec.Struct, frozen=True):
     not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
     name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
     to be admitted (`wanted`) although it serves. `wait_s`: how long it may be waited for, where that is its own.
+    `is_given_up`: it will not serve by itself, or not before `tries_at` (Unix seconds); `reason` says what helps.
+    `waits_for`: what it waits for before it can start. `adapters_due`: when those that it has not are tried again.
     `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
     may be sent to for pictures and sounds. `version`: the engine's own, where it says.
     """
@@ -94,6 +97,18 @@ class Backend(msgspec.Struct, frozen=True):
     facts: dict[str, ModelFacts] = {}
     media_domains: tuple[str, ...] = ()
     version: str | None = None
+    is_given_up: bool = False
+    tries_at: float | None = None
+    waits_for: str | None = None
+    adapters_due: dict[str, float] = {}
+
+    def not_ready(self, now: float, reason: str | None = None, retry_after_s: float | None = None) -> NotTaken:
+        """Why it does not serve, as a failure of a request; `reason` and `retry_after_s` where more is known."""
+        if self.is_given_up:
+            left_s = self.tries_at - now if self.tries_at is not None else None
+            return GivenUp(self.name, self.reason or f"it is {self.state}", left_s)
+        told = reason or self.reason or self.waits_for or f"it is {self.state}"
+        return NotReady(self.name, told, self.retry_after_s if retry_after_s is None else retry_after_s)
 
     def fact(self, model: str) -> ModelFacts | None:
         """What is known of a model; None for nothing. Ollama's `m` is `m:latest`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -245,6 +246,12 @@ class Engine(Protocol):
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch | None:
         """The process that serves on 127.0.0.1:`port` and accepts only `key`; None when somebody else runs it."""
+        ...
+
+    def inputs(self) -> Sequence[Path]:
+        """The files and folders that a start is made from: where a start failed and one of them changes, another start
+        may end otherwise. Blocks shortly.
+        """
         ...
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:

@@ -5,6 +5,7 @@ BackendError
 │  ├─ Unreachable    no connection: refused, unresolvable, TLS, or closed before our first byte
 │  ├─ Stale          the endpoint belongs to an engine start that is over
 │  ├─ NotReady       the engine's own complete 503, or it is not running
+│  ├─ GivenUp        it does not run, and nothing is being done about that
 │  ├─ Saturated      the engine's own complete 429
 │  └─ Unsupported    the engine cannot do what the request asks for
 └─ Taken             the engine may have it; it is never sent again
@@ -21,7 +22,12 @@ from __future__ import annotations
 
 
 class BackendError(Exception):
-    """A failure of one engine, named; the message is fit for a client (no address, no secret, no engine traceback)."""
+    """A failure of one engine, named; the message is fit for a client (no address, no secret, no engine traceback).
+
+    `is_final`: of a start, that another one would end in the same way until something is changed.
+    """
+
+    is_final = False
 
     def __init__(self, engine: str, message: str) -> None:
         super().__init__(message)
@@ -55,6 +61,10 @@ class Stale(NotTaken):
 
 class NotReady(NotTaken):
     """The engine is not serving (its own 503, or it is not running)."""
+
+
+class GivenUp(NotTaken):
+    """The engine does not serve and will not by itself, or not before `retry_after_s`: the message says what helps."""
 
 
 class Saturated(NotTaken):

@@ -107,11 +107,19 @@ class WarmUpFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """Its process is gone, or could not be made. `jitter` is a random number in [0, 1)."""
+    """Its process is gone, or could not be made. `jitter` is a random number in [0, 1). `is_final`: another start would
+    end in the same way, until something is changed.
+    """
 
     generation: int
     reason: str
     jitter: float = 1.0
+    is_final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What it is started from has changed since its start failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +158,7 @@ Event = (
     | WarmedUp
     | WarmUpFailed
     | Exited
+    | Mended
     | Fetching
     | Fetched
     | Tick

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,8 @@ _PACKAGE: Final = "package:"
 class BadModel(NotReady):
     """The configured model is not there, or is not a GGUF file. `path`: which, for the administrator only."""
 
+    is_final = True
+
     def __init__(self, engine: str, message: str, path: Path | None = None) -> None:
         super().__init__(engine, message)
         self._path = path
@@ -26,12 +29,24 @@ class BadModel(NotReady):
         return self.message if self._path is None else f"{self.message} ({self._path})"
 
 
+def meant(name: str, model: str) -> Path:
+    """The file that a configuration means, which may not be there; BadModel where a package holds none."""
+    if model.startswith(_PACKAGE):
+        return _inside_package(name, model.removeprefix(_PACKAGE))
+    return Path(model).expanduser().absolute()
+
+
+def inputs(name: str, model: str) -> tuple[Path, ...]:
+    """Where a change of that file shows: itself, or the folder that packages are installed into."""
+    try:
+        return (meant(name, model),)
+    except BadModel:
+        return (Path(sysconfig.get_path("purelib")),)
+
+
 def model_file(name: str, model: str) -> Path:
     """The GGUF file that a configuration means; BadModel says what is wrong with it and what to do."""
-    if model.startswith(_PACKAGE):
-        path = _inside_package(name, model.removeprefix(_PACKAGE))
-    else:
-        path = Path(model).expanduser().absolute()
+    path = meant(name, model)
     try:
         with path.open("rb") as file:
             magic = file.read(len(_MAGIC))

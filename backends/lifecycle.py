@@ -29,6 +29,7 @@ from backends.events import (
     Fetched,
     Fetching,
     Kill,
+    Mended,
     NotPlaced,
     Placed,
     Probed,
@@ -95,6 +96,7 @@ class Lifecycle:
     is_dozing: bool = False  # it was told to sleep
     is_asleep: bool = False
     makes_way: bool = False
+    is_too_large: bool = False  # it failed because this machine has not what it needs
     then_start: bool = False
     then_sleep: int = 0  # the level, once it is drained
     ready_at: float | None = None  # when this generation became READY
@@ -163,8 +165,10 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
             return replace(life, reason=told), []
         case Fetched(generation) if generation == life.generation and life.has_process:
             return _fetched(replace(life, has_process=False), event.is_news, now, policy)
-        case Exited(generation, reason, jitter) if generation == life.generation and life.has_process:
-            return _exited(replace(life, has_process=False), reason, jitter, now, policy)
+        case Exited(generation) if generation == life.generation and life.has_process:
+            return _exited(replace(life, has_process=False), event, now, policy)
+        case Mended() if life.state is State.FAILED and not policy.is_attached:
+            return replace(life, due=None), []
         case _:
             return life, []
 
@@ -172,7 +176,7 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
 def _moved(life: Lifecycle, state: State, now: float, reason: str | None, due: float | None = None) -> Lifecycle:
     """The same life in another state; what belonged to the state before is off."""
     moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, silences=0)
-    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False)
+    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False, is_too_large=False)
 
 
 def _is_on_its_way(life: Lifecycle) -> bool:
@@ -231,7 +235,7 @@ def _not_placed(life: Lifecycle, event: NotPlaced, now: float) -> Step:
     if life.is_asleep:
         return _moved(life, State.SLEEPING, now, event.reason), []
     if event.is_final:
-        return _moved(life, State.FAILED, now, event.reason, due=now + REST_S), []
+        return replace(_moved(life, State.FAILED, now, event.reason, due=now + REST_S), is_too_large=True), []
     return _moved(life, State.STOPPED, now, event.reason), []
 
 
@@ -353,7 +357,8 @@ def _probed_attached(life: Lifecycle, event: Probed, now: float) -> Step:
             return life, []
 
 
-def _exited(life: Lifecycle, reason: str, jitter: float, now: float, policy: Policy) -> Step:
+def _exited(life: Lifecycle, event: Exited, now: float, policy: Policy) -> Step:
+    reason = event.reason
     if life.state is State.STOPPING:
         return _after_stop(life, [], now, policy)
     if life.state is State.SLEEPING:
@@ -368,6 +373,6 @@ def _exited(life: Lifecycle, reason: str, jitter: float, now: float, policy: Pol
     failures = 1 if served_s >= SERVED_WELL_S else life.failures + 1
     fruitless = 0 if has_served else life.fruitless + 1
     counted = replace(life, failures=failures, fruitless=fruitless, is_ending=False, is_asleep=False)
-    if fruitless >= STARTS_IN_A_ROW:
+    if fruitless >= STARTS_IN_A_ROW or (event.is_final and not has_served):
         return _moved(counted, State.FAILED, now, told, due=now + REST_S), []
-    return _moved(counted, State.STARTING, now, told, due=now + backoff_s(failures, jitter)), []
+    return _moved(counted, State.STARTING, now, told, due=now + backoff_s(failures, event.jitter)), []

@@ -19,7 +19,7 @@ from backends.config import LlamaCppConfig
 from backends.control import Control
 from backends.endings import why
 from backends.errors import BackendError, EngineFailed
-from backends.gguf import model_file
+from backends.gguf import inputs, model_file
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
 from backends.remote import model_ids
@@ -87,6 +87,10 @@ class LlamaCpp:
             env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         threads = self._config.threads or usable_cores()
         return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
+
+    def inputs(self) -> Sequence[Path]:
+        """Its model."""
+        return inputs(self.name, self._config.model)
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """On this machine, for that start's key only."""

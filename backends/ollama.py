@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,11 @@ class Ollama:
             return None
         env = environment(self._config, port, devices, inherited(os.environ))
         return Launch((*self._config.command, "serve"), env, explain)
+
+    def inputs(self) -> Sequence[Path]:
+        """The program of a managed daemon."""
+        word = self._config.command[0]
+        return [Path(shutil.which(word) or word)] if self._config.managed else []
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """Its own API; it knows no keys."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from backends import pulse
@@ -41,6 +42,10 @@ class Remote:
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> None:
         """Nothing: somebody else runs it."""
+
+    def inputs(self) -> Sequence[Path]:
+        """None: somebody else starts it."""
+        return ()
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """The configured address with the configured credential."""

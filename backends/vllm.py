@@ -43,6 +43,8 @@ _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
 class CannotStart(NotReady):
     """The configuration cannot be started on this machine, whatever vLLM would say."""
 
+    is_final = True
+
 
 class Vllm:
     """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM.
@@ -144,6 +146,13 @@ class Vllm:
         if path.is_dir() and not any((path / each).exists() for each in ("config.json", "params.json")):
             raise CannotStart(self.name, f"the folder {path.name!r} {no_model(path)}")
         return True
+
+    def inputs(self) -> Sequence[Path]:
+        """Its model, its program and its chat template, where they are files here."""
+        path = {**inherited(os.environ), **self._config.env}.get("PATH", os.defpath)
+        word = self._config.command[0]
+        named = (self._config.model, shutil.which(word, path=path) or word, self._config.chat_template)
+        return [Path(name).expanduser() for name in named if name and "\n" not in name]
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """On this machine, for that start's key only."""

@@ -46,6 +46,9 @@ class FakeManaged:
         argv = (sys.executable, "-m", "tests.fake_engine", "--port", str(port), *options)
         return Launch(argv, {**os.environ, "FAKE_ENGINE_KEY": key})
 
+    def inputs(self) -> Sequence[Path]:
+        return [Path(self._config.model)] if self._config.model.startswith("/") else []
+
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         return Endpoint(self.name, generation, f"http://127.0.0.1:{port}/v1", {"authorization": f"Bearer {key}"})
 

@@ -14,6 +14,7 @@ EXPECTED = {
     backend.Unreachable: (502, "engine_unreachable", "true"),
     backend.Stale: (503, "engine_not_ready", "true"),
     backend.NotReady: (503, "engine_not_ready", "true"),
+    backend.GivenUp: (503, "engine_not_ready", "false"),
     backend.Saturated: (429, "engine_saturated", "true"),
     backend.Disconnected: (502, "engine_disconnected", "false"),
     backend.TimedOut: (504, "engine_timeout", "false"),
@@ -40,7 +41,8 @@ def test_a_failure_becomes_its_status_code_and_advice(
 
     assert (found.status, found.code, found.headers["x-should-retry"]) == expected
     assert found.message == "gpu: it is what it is"
-    assert ("retry-after" in found.headers) is (found.status in (429, 503))
+    is_advised = found.status in (429, 503) and kind is not backend.GivenUp
+    assert ("retry-after" in found.headers) is is_advised
     assert outcome(kind("gpu", "")) == expected[1]
 
 
@@ -54,7 +56,16 @@ def test_a_refined_failure_counts_as_the_one_it_refines() -> None:
 
 def test_only_what_the_engine_cannot_have_taken_may_be_sent_again() -> None:
     for kind, (_, _, may_retry) in TABLE.items():
-        assert may_retry is issubclass(kind, backend.NotTaken)
+        assert may_retry is (issubclass(kind, backend.NotTaken) and kind is not backend.GivenUp)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(None, None), (0.2, "1"), (59.4, "60"), (599.3, "600"), (-3.0, "1")])
+def test_what_has_given_up_is_not_asked_again_and_says_when_it_may_be(seconds: float | None, told: str | None) -> None:
+    found = problem(backend.GivenUp("gpu", "it failed", seconds))
+
+    assert found.headers.get("retry-after") == told
+    assert found.headers["x-should-retry"] == "false"
+    assert "retry-after-ms" not in found.headers
 
 
 def test_the_engines_refusal_is_told_in_its_own_words_but_counted_in_ours() -> None:

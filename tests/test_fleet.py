@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from app.table import Backend
 from backends import marks
 from backends.base import State
 from backends.config import RemoteConfig
+from backends.lifecycle import REST_S
 from tests.fake_engine import FakeEngine
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running
 
@@ -100,10 +102,14 @@ async def test_an_engine_that_never_gets_ready_is_given_up_with_its_reason() -> 
     async with running(relays, gpu=managed("--exit-after-s 0 --exit-code 3 --load-s 0")) as fleet:
         outcome = await fleet.wanted("gpu")
 
-        assert outcome == Outcome(False, "it exited with code 3", 60.0)
+        assert outcome.is_ready is False
+        assert str(outcome.reason).startswith("it exited with code 3; it has given up until ")
+        assert str(outcome.reason).endswith(": `modelport start gpu` tries at once")
         assert only(fleet).generation == 5
         assert relays.row("gpu").state is State.FAILED
         assert not relays.row("gpu").can_start
+        assert relays.row("gpu").is_given_up
+        assert relays.row("gpu").tries_at == pytest.approx(time.time() + REST_S, abs=30)
         assert await fleet.wanted("gpu") == outcome
         assert fleet.log_tail("gpu")
 
@@ -111,11 +117,13 @@ async def test_an_engine_that_never_gets_ready_is_given_up_with_its_reason() -> 
 async def test_an_engine_that_cannot_be_launched_says_why() -> None:
     relays = Relays()
     async with running(relays, gpu=managed("missing")) as fleet:
-        assert await fleet.wanted("gpu") == Outcome(False, "the model is missing", 60.0)
+        assert str((await fleet.wanted("gpu")).reason).startswith("the model is missing; it has given up until ")
+        assert only(fleet).restarts == 0, "another try would not find it either"
 
         await fleet.reload({"gpu": managed("missing")})
 
-        assert only(fleet).state is State.STARTING
+        assert only(fleet).state in (State.STARTING, State.FAILED)
+        assert relays.states("gpu").count(State.STARTING) == 2
 
 
 @pytest.mark.parametrize(
@@ -132,9 +140,11 @@ async def test_where_files_are_is_told_to_the_administrator_only(model: str, tol
             outcome = await fleet.wanted("gpu")
             row, status = relays.row("gpu"), only(fleet)
 
-    assert (outcome.reason, row.reason) == (told, told)
-    assert status.reason == in_full
-    assert in_full in [line.get("reason") for line in lines]
+    for shown in (outcome.reason, row.reason):
+        assert str(shown).startswith(f"{told}; it has given up until ")
+        assert "/" not in str(shown)
+    assert str(status.reason).startswith(f"{in_full}; it has given up until ")
+    assert status.reason in [line.get("reason") for line in lines]
 
 
 async def test_an_engine_that_answers_and_cannot_work_is_not_served() -> None:
@@ -142,7 +152,7 @@ async def test_an_engine_that_answers_and_cannot_work_is_not_served() -> None:
     async with running(relays, gpu=managed("--default status_500_vllm")) as fleet:
         outcome = await fleet.wanted("gpu")
 
-        assert outcome.reason == "status 500"
+        assert str(outcome.reason).startswith("status 500; it has given up until ")
         assert State.READY not in relays.states("gpu")
 
 

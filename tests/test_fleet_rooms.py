@@ -47,7 +47,8 @@ async def test_what_would_not_fit_alone_says_so_at_once() -> None:
     async with running(relays, ONE, a=gigabyte(memory_gb=2)) as fleet:
         outcome = await fleet.wanted("a")
 
-        assert outcome == Outcome(False, "it needs 2 GB of memory, and 1 of 1 are free", 60.0)
+        assert str(outcome.reason).startswith("it needs 2 GB of memory, and 1 of 1 are free; it has given up until ")
+        assert str(outcome.reason).endswith("until its configuration changes: `modelport plan` shows what fits")
         assert relays.row("a").state is State.FAILED
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from app.config import ConfigError, load_all
+from app.errors import Problem
 from app.settings import ServeOptions
 from app.supervisor.gateway import Gateway
 from app.supervisor.state import StateFolder
@@ -75,3 +78,26 @@ async def test_a_daemon_that_nobody_configured_is_not_shown_until_it_answers(tmp
     assert "ollama" not in found
     assert b"ollama" not in page
     assert shown == ["cloud"]
+
+
+async def test_two_loads_of_one_name_at_once_are_one_load_and_one_refusal(tmp_path: Path) -> None:
+    """Each used to find the name free, on two backends even; then both led somewhere."""
+    config = tmp_path / "modelport.yaml"
+    _write(config)
+    with _gateway(tmp_path, config) as gateway:
+        may_end = asyncio.Event()
+
+        async def load(backend: str, name: str, path: str) -> None:
+            await may_end.wait()
+
+        with mock.patch.object(gateway.fleet, "load_adapter", load):
+            loads = [asyncio.create_task(gateway.load_adapter("cloud", "law", path)) for path in ("/a", "/b")]
+            await asyncio.sleep(0)
+            with pytest.raises(Problem, match="is being loaded or unloaded just now") as refused:
+                await asyncio.wait_for(loads[1], 10)
+            may_end.set()
+            told = await loads[0]
+
+            assert refused.value.status == 409
+            assert told.backend == "cloud"
+            await gateway.load_adapter("cloud", "law", "/again")

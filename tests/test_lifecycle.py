@@ -18,6 +18,7 @@ from backends.events import (
     Event,
     Exited,
     Kill,
+    Mended,
     Probed,
     Spawn,
     Start,
@@ -223,6 +224,18 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
             failed_start(622, 6),
             (623, Tick(), STARTING, [Spawn(7)]),
         ],
+    ),
+    "given up it can be wanted once its files have changed": (
+        MANAGED,
+        [*GIVEN_UP, (21, Wanted(), FAILED, []), (22, Mended(), FAILED, []), (23, Wanted(), STARTING, [Spawn(6)])],
+    ),
+    "what another start would only meet again is given up at once": (
+        MANAGED,
+        [(0, Start(), STARTING, [Spawn(1)]), (1, Exited(1, "no such file", 1.0, is_final=True), FAILED, [])],
+    ),
+    "what has served is started again whatever its last words say": (
+        MANAGED,
+        [*BOOT, (5, Exited(1, "no such file", 1.0, is_final=True), STARTING, [])],
     ),
     "given up it is started by hand": (MANAGED, [*GIVEN_UP, (21, Start(), STARTING, [Spawn(6)])]),
     "started by hand it does not wait for its next try": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -286,6 +287,84 @@ async def test_an_engine_that_cannot_be_started_is_told_at_once(state: State) ->
     assert "its model is broken" in reply.error["message"]
     assert reply.headers["retry-after"] == "17"
     assert rig.wishes.asked == {}
+
+
+GIVEN_UP = "its model is broken; it has given up until 02:15:03 UTC: `modelport start engine` tries at once"
+ANYWHERE: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/completions": {"prompt": "x"},
+    "/v1/embeddings": {"input": "x"},
+    "/v1/responses": {"input": "x"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5},
+    "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/rerank": {"query": "x", "documents": ["x"]},
+    "/v1/tokenize": {"prompt": "x"},
+    "/api/chat": {"messages": [{"role": "user", "content": "x"}]},
+    "/api/generate": {"prompt": "x"},
+    "/api/embed": {"input": "x"},
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ANYWHERE)
+async def test_what_has_given_up_is_not_to_be_asked_again_and_says_what_helps(path: str, stream: bool) -> None:
+    """SDKs waited twice for the minute that they were told, for an engine that nobody would start."""
+    down = backend(
+        None, state=State.FAILED, reason=GIVEN_UP, is_given_up=True, tries_at=time.time() + 598.5, retry_after_s=5
+    )
+    async with running({"engine": down}, models("fake")) as rig:
+        reply = await rig.ask(path, {"model": "fake", "stream": stream, **ANYWHERE[path]})
+
+    assert reply.status == 503
+    assert "`modelport start engine` tries at once" in reply.body.decode()
+    assert 590 < int(reply.headers["retry-after"]) <= 599
+    assert_retry(reply, "false")
+
+
+async def test_what_is_held_says_no_time_at_which_it_would_come_back() -> None:
+    down = backend(None, reason="it was stopped by hand: `modelport start engine` starts it", is_given_up=True)
+    async with running({"engine": down}, models("fake")) as rig:
+        reply = await rig.ask(body=chat())
+
+    assert (reply.status, reply.error["code"]) == (503, "engine_not_ready")
+    assert "retry-after" not in reply.headers
+    assert "retry-after-ms" not in reply.headers
+    assert_retry(reply, "false")
+
+
+async def test_a_request_that_waits_for_an_engine_that_then_gives_up_is_told_so(
+    waiting: tuple[Rig, FakeEngine],
+) -> None:
+    rig, _ = waiting
+    await rig.published(limits=Limits(hold_s=60))
+    asking = asyncio.create_task(rig.ask(body=chat()))
+    wish = await _wish(rig)
+
+    rig.publish(backends={"engine": backend(None, state=State.FAILED, reason=GIVEN_UP, is_given_up=True)})
+    wish.set_result(Outcome(is_ready=False, reason="its model is broken", retry_after_s=30))
+    reply = await asking
+
+    assert "it has given up until" in reply.error["message"]
+    assert "retry-after" not in reply.headers
+    assert_retry(reply, "false")
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_one_engine_that_has_given_up_does_not_speak_for_another_that_is_busy(
+    engines: tuple[FakeEngine, FakeEngine], is_first: bool
+) -> None:
+    engines[0].script("status_429_vllm")
+    backends = {"busy": backend(engines[0].url, "busy"), "down": backend(None, "down", is_given_up=True)}
+    order = ("down", "busy") if is_first else ("busy", "down")
+    served = {
+        "fake": Model("fake", (Target(order[0], "fake"),), ("spare",)),
+        "spare": Model("spare", (Target(order[1], "fake"),)),
+    }
+    async with running(backends, served) as rig:
+        reply = await rig.ask(body=chat())
+
+    assert reply.status == 429
+    assert_retry(reply, "true")
 
 
 # -- a client that is held

@@ -30,7 +30,7 @@ from app.relay.speech import Spoken, SpokenTask, loading, translated
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Dialect, Endpoint, State, Usage
-from backends.errors import BackendError, Broken, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
+from backends.errors import BackendError, Broken, GivenUp, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
 from backends.exchange import Answer, Exchange
 from backends.too_long import TooLong
 from backends.upstream import Call, Upstream
@@ -85,7 +85,7 @@ class Dispatcher:
                 try:
                     return await self._attempt(request, plan, target, job)
                 except NotTaken as exc:
-                    last = last if isinstance(last, Taken) else exc
+                    last = _told(last, exc)
                 except Taken as exc:
                     if repeats == 0 or isinstance(exc, Rejected):
                         raise
@@ -96,7 +96,8 @@ class Dispatcher:
     async def _attempt(self, request: Request, plan: Plan, target: Target, job: Job) -> Settlement:
         row = self._backend(target)
         ready = None if row.is_limited else row.endpoint
-        lease = self._link.hold(target.backend, ready.generation if ready is not None else 0)
+        adapter = target.model if target.model in row.adapters else None
+        lease = self._link.hold(target.backend, ready.generation if ready is not None else 0, adapter)
         job.turn_to(target.backend)
         try:
             plan.check_media(row)
@@ -124,7 +125,7 @@ class Dispatcher:
         """
         backend = self._backend(target)
         if backend.endpoint is None and not backend.can_start:
-            raise NotReady(backend.name, backend.reason or f"it is {backend.state}", backend.retry_after_s)
+            raise backend.not_ready(time.time())
         needs_place = backend.is_limited and plan.loads is None and plan.operation is not COUNT
         if backend.endpoint is None or needs_place:
             job.waits_for(lambda: self._backend(target), "busy")
@@ -294,6 +295,12 @@ class Dispatcher:
         load_s = self._loads.get((target.backend, target.model))
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
+
+
+def _told(last: BackendError | None, now: NotTaken) -> BackendError:
+    """Which of two failures the client hears of: one engine that has given up says nothing of another that is busy."""
+    is_settled = isinstance(last, Taken) or isinstance(now, GivenUp)
+    return last if is_settled and last is not None else now
 
 
 def _names_stream_options(error: BackendError, body: bytes) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import Counter
 from pathlib import Path
 
 from app.channel import (
+    ADAPTER,
     Answer,
     Applied,
     Drain,
@@ -18,12 +20,13 @@ from app.channel import (
     Publish,
     Unwanted,
     Wanted,
+    adapter_key,
     frame,
     from_supervisor,
     read_frame,
 )
-from app.table import Table
-from backends.base import Endpoint
+from app.table import Backend, Table
+from backends.base import Endpoint, State
 from backends.errors import NotReady, Saturated
 
 # Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that
@@ -34,12 +37,15 @@ FLUSH_S = 0.05
 class Lease:
     """One request's hold on one backend, from before it waits until its exchange is closed."""
 
-    def __init__(self, link: Link, backend: str, generation: int) -> None:
+    def __init__(self, link: Link, backend: str, generation: int, adapter: str | None) -> None:
         self._link = link
+        self._adapter = adapter_key(backend, adapter) if adapter is not None else None
         self._backend = backend
         self._generation: int | None = generation
         self._permit: int | None = None
         link.count(backend, generation, 1)
+        if self._adapter is not None:
+            link.count(self._adapter, ADAPTER, 1)
 
     def bind(self, generation: int) -> None:
         """The start of the engine that it uses."""
@@ -59,6 +65,8 @@ class Lease:
             self._permit = None
         if self._generation is not None:
             self._link.count(self._backend, self._generation, -1)
+            if self._adapter is not None:
+                self._link.count(self._adapter, ADAPTER, -1)
             self._generation = None
 
 
@@ -106,9 +114,11 @@ class Link:
 
     # -- for requests
 
-    def hold(self, backend: str, generation: int = 0) -> Lease:
-        """A lease, to be bound to a generation and released; 0: it waits until it is known to which."""
-        return Lease(self, backend, generation)
+    def hold(self, backend: str, generation: int = 0, adapter: str | None = None) -> Lease:
+        """A lease, to be bound to a generation and released; 0: it waits until it is known to which. `adapter`: of the
+        backend, which is not taken from it meanwhile either.
+        """
+        return Lease(self, backend, generation, adapter)
 
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""
@@ -139,7 +149,8 @@ class Link:
         if answer.is_full:
             raise Saturated(backend, answer.reason or "it has no place for the request", answer.retry_after_s)
         if not answer.is_ready:
-            raise NotReady(backend, answer.reason or "it is not running", answer.retry_after_s)
+            found = self.table.backends.get(backend) or Backend(backend, "", State.STOPPED)
+            raise found.not_ready(time.time(), answer.reason or "it is not running", answer.retry_after_s)
         return seq if answer.is_admitted else None
 
     def unwanted(self, seq: int) -> None:
@@ -156,7 +167,7 @@ class Link:
         self._counts[key] += change
         self._of_backend[backend] += change
         self._changed.add(key)
-        if change < 0 and generation:
+        if change < 0 and generation > 0:
             self._returned.add(key)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(FLUSH_S, self._report)
@@ -169,7 +180,8 @@ class Link:
 
     def _why(self, backend: str) -> str:
         found = self.table.backends.get(backend)
-        return f" ({found.reason})" if found is not None and found.reason else ""
+        told = found.reason or found.waits_for if found is not None else None
+        return f" ({told})" if told else ""
 
     def _report(self) -> None:
         if self._flush is not None:

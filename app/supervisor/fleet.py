@@ -12,9 +12,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.supervisor import replicas
+from app.supervisor import adapting, replicas
 from app.supervisor.daemons import Daemon, daemon
 from app.supervisor.lives import LeaseView, Lives
+from app.supervisor.mending import Mending
 from app.supervisor.past import LastFailure, Log, Past
 from app.supervisor.reclaim import Quarantine, Reclaim
 from app.supervisor.room import Bounds
@@ -25,7 +26,6 @@ from app.table import Backend
 from backends import kinds, process
 from backends.base import Engine, State
 from backends.config import BackendConfig
-from backends.errors import EngineFailed
 from backends.events import Event, Start, StopAsked
 from backends.footprint import Footprint
 
@@ -108,6 +108,7 @@ class Fleet:
         self._lives = Lives(publish, leases, now, bounds or Bounds())
         self._lives.guard(self._reclaim)
         self._wishes = Wishes(self._lives, now, wait_s)
+        self._mending = Mending(self._lives.everyone, self._lives.turn)
         for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
         self._lives.follow(replicas.firsts(backends))
@@ -119,6 +120,7 @@ class Fleet:
         """Start what starts at boot and keep it running; returns after `close`. However it ends, nothing is left."""
         process.adopt_orphans()
         self._lives.turn(must_publish=True)
+        mending = asyncio.create_task(self._mending.run(), name="mending")
         try:
             for unit in list(self._lives.units.values()):
                 if unit.starts_at_boot and not self._lives.is_closing:
@@ -127,6 +129,7 @@ class Fleet:
             if self._lives.failure is not None:
                 raise self._lives.failure
         finally:
+            mending.cancel()
             await self._abandon()
 
     @property
@@ -226,43 +229,19 @@ class Fleet:
         """Those it is to have; KeyError for an unknown backend."""
         units = self._lives.replicas(backend)
         return [
-            Adapter(name, path, next((why for one in units if (why := one.adapters_missing.get(name))), None))
-            for name, path in units[0].adapters.items()
+            Adapter(name, path, next((why for one in units if (why := one.adapters.told(name))), None))
+            for name, path in units[0].adapters.paths.items()
         ]
 
     async def load_adapter(self, backend: str, name: str, path: str) -> None:
         """Serve it from now on, and after every start again, until a reload of the configuration that changes the
-        backend. BackendError when the engine refuses it, which changes nothing; KeyError for an unknown backend.
+        backend. BackendError when an engine refuses it, which changes nothing at any; KeyError for an unknown backend.
         """
-        for unit in self._lives.replicas(backend):
-            if unit.engine.adapters is None:
-                raise EngineFailed(unit.name, "its engine takes no adapters")
-            path_before, reason_before = unit.adapters.get(name), unit.adapters_missing.get(name)
-            unit.adapters[name] = path
-            if unit.life.state is not State.READY:
-                continue
-            await unit.load_adapter(name)
-            reason = unit.adapters_missing.pop(name, None)
-            if reason is not None:
-                unit.adapters[name] = path_before or path
-                if path_before is None:
-                    del unit.adapters[name]
-                if reason_before is not None:
-                    unit.adapters_missing[name] = reason_before
-                raise EngineFailed(unit.name, reason)
-        self._lives.turn()
+        await adapting.load(self._lives, backend, name, path)
 
     async def unload_adapter(self, backend: str, name: str) -> None:
-        """Serve it no longer; KeyError for an unknown backend or adapter."""
-        units = self._lives.replicas(backend)
-        del units[0].adapters[name]
-        for unit in units:
-            unit.adapters.pop(name, None)
-            unit.adapters_missing.pop(name, None)
-        self._lives.turn()
-        for unit in units:
-            if unit.life.state is State.READY and unit.engine.adapters is not None:
-                await unit.engine.adapters.unload(unit.endpoint, name)
+        """Serve it no longer: requests that use it have `drain_s`. KeyError for an unknown backend or adapter."""
+        await adapting.unload(self._lives, self._leases, backend, name, self.drain_s)
 
     def log_tail(self, backend: str) -> list[str]:
         """The last lines its latest process wrote; KeyError for an unknown name."""

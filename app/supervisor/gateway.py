@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import random
 import socket
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -83,6 +84,7 @@ class Gateway:
         self._backends: Mapping[str, Backend] = {}
         self._seen: dict[str, banner.Seen] | None = None
         self._reloading = asyncio.Lock()
+        self._named: set[str] = set()  # adapters that are being loaded or unloaded
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.leases = Leases()
@@ -281,21 +283,31 @@ class Gateway:
         is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
         if references.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
             raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
-        try:
-            await self.fleet.load_adapter(backend, name, path)
-        except BackendError as exc:
-            raise Problem(422, "adapter_refused", f"{backend}: {exc.message}") from exc
+        with self._naming(name):
+            try:
+                await self.fleet.load_adapter(backend, name, path)
+            except BackendError as exc:
+                raise Problem(422, "adapter_refused", f"{exc.engine}: {exc.message}") from exc
         return self.adapters(backend)
+
+    @contextlib.contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """One order at a time for each name, whatever the backend."""
+        if name in self._named:
+            raise Problem(409, "name_taken", f"{name!r} is being loaded or unloaded just now.", param="name")
+        self._named.add(name)
+        try:
+            yield
+        finally:
+            self._named.discard(name)
 
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
         """Serve an adapter no longer."""
         self._check_open()
         if all(each.name != name for each in self.fleet.adapters(backend)):
             raise Problem(404, "adapter_not_found", f"{backend!r} has no adapter {name!r}.", param="adapter")
-        try:
+        with self._naming(name):
             await self.fleet.unload_adapter(backend, name)
-        except BackendError as exc:
-            log.warning("adapter not unloaded", backend=backend, adapter=name, reason=exc.message)
         return self.adapters(backend)
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from app.channel import ADAPTER
+
 
 @dataclass(slots=True)
 class _Held:
@@ -71,7 +73,8 @@ class Leases:
 
     def total(self) -> int:
         """All leases there are."""
-        return sum(sum(relay.counts.values()) for relay in self._relays.values())
+        counts = [each for relay in self._relays.values() for each in relay.counts.items()]
+        return sum(count for (_, generation), count in counts if generation != ADAPTER)
 
     def has_applied(self, relay: int, version: int) -> bool:
         """Whether this relay, if it is there at all, routes by this table or a later one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import structlog
 from app.supervisor.reclaim import Reclaim
 from app.supervisor.room import Bounds
 from app.supervisor.rooms import Rooms
+from app.supervisor.rows import row
 from app.supervisor.unit import Unit
 from app.table import Backend
 from backends.base import State
@@ -156,6 +158,11 @@ class Lives:
                 unit.successor, unit.starts_after = heir.config, True
                 self._inbox.append((unit, StopAsked(self._drains_s[name])))
 
+    @property
+    def version(self) -> int:
+        """Of the table that says what is so now."""
+        return self._version
+
     def replicas(self, name: str) -> list[Unit]:
         """The unit of that name and, where it is the first of several, the others; KeyError for an unknown name."""
         others = [other for other, first in self.rooms.firsts.items() if first == name and other in self.units]
@@ -181,7 +188,7 @@ class Lives:
                 self._inherit()
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
-                rows = {name: unit.row for name, unit in self.units.items()}
+                rows = {name: row(unit) for name, unit in self.units.items()}
                 if must_publish or rows != self._rows:
                     self._version = self._publish(rows)
                     self._rows, must_publish = rows, False
@@ -220,6 +227,8 @@ class Lives:
     def _apply(self, unit: Unit, event: Event) -> None:
         before = unit.life
         unit.life, actions = step(before, event, self._now(), unit.policy)
+        if unit.life.due != before.due:
+            unit.tries_at = None if unit.life.due is None else time.time() + unit.life.due - self._now()
         _tell(unit, before)
         self._bury(unit, before, event)
         begins = unit.life.is_waiting or unit.life.is_fetching

@@ -19,9 +19,9 @@ from app.supervisor.proofs import Proof, Proofs
 from app.supervisor.wishes import Outcome
 from app.table import Backend, Table, Target
 from backends import ollama_answer
-from backends.base import CAPABILITIES, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts
+from backends.base import CAPABILITIES, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
 from backends.control import Control, Reply
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed
 from backends.ollama_request import translate
 
 TEST_S: Final = 90.0  # of one test: a few tokens on a slow processor
@@ -148,8 +148,9 @@ class Prober:
         outcome = await self._wanted(target.backend)
         try:
             row = self._rows().get(target.backend)
-            if not outcome.is_ready or row is None or row.endpoint is None:
-                raise NotReady(target.backend, outcome.reason or "it is not ready", outcome.retry_after_s)
+            if row is None or not outcome.is_ready or row.endpoint is None:
+                row = row or Backend(target.backend, "", State.STOPPED)
+                raise row.not_ready(time.time(), outcome.reason or "it is not ready", outcome.retry_after_s)
             key, facts = row.fact_name(target.model), row.fact(target.model)
             before = self._proofs.of(row.name, key, row.version)
             known = dict(before.capabilities) if before is not None else {}

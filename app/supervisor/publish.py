@@ -41,7 +41,8 @@ def build(
     models = {name: _model(name, model, config, backends) for name, model in plain.items()}
     return Table(
         version=version,
-        models={**models, **_adapters(config, backends, missing)},
+        # A name of the file comes before one that was ordered while the gateway ran.
+        models={**models, **{n: each for n, each in _adapters(config, backends, missing).items() if n not in models}},
         aliases={alias: name for name, model in plain.items() for alias in model.aliases},
         wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
         backends={**backends, **missing},
@@ -102,7 +103,14 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
 def _missing(backends: Mapping[str, Backend]) -> dict[str, Backend]:
     """Of every engine that serves without one of its adapters: that adapter as a backend that does not serve."""
     return {
-        _adapter_row(row.name, name): Backend(_adapter_row(row.name, name), row.kind, State.FAILED, reason)
+        _adapter_row(row.name, name): Backend(
+            _adapter_row(row.name, name),
+            row.kind,
+            State.FAILED,
+            reason,
+            is_given_up=True,
+            tries_at=row.adapters_due.get(name),
+        )
         for row in backends.values()
         for name, reason in row.adapters.items()
         if reason is not None and row.state is State.READY

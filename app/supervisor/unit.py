@@ -9,20 +9,20 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from app.supervisor import warming
+from app.supervisor import rows, warming
+from app.supervisor.adapters import AdapterSet
 from app.supervisor.fetching import Fetching
 from app.supervisor.past import Past
 from app.supervisor.placement import Gpu, Place
 from app.supervisor.reclaim import Reclaim
 from app.supervisor.sizes import Sizes
 from app.supervisor.watch import watch
-from app.table import Backend
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig
@@ -31,7 +31,8 @@ from backends.errors import BackendError
 from backends.events import Event, Exited, Tick
 from backends.footprint import Footprint
 from backends.kinds import kind_of
-from backends.lifecycle import Lifecycle, Policy, can_start
+from backends.lifecycle import Lifecycle, Policy
+from backends.stamp import stamp
 
 LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
 
@@ -72,6 +73,10 @@ class Unit:
         self.footprint: Footprint | None = None  # as its last start was measured
         self.swaps = 0  # how often it made way for another
         self.has_served = False  # this start has finished a request
+        self.tries_at: float | None = None  # Unix seconds: when it may be started again after it has given up
+        self.waits_for: str | None = None  # while it waits for room
+        self.is_closing = False  # the gateway ends
+        self.stamp: Hashable = None  # of the files that its latest start read
         self._state_id = state_id
         self._post = post
         self._random = random
@@ -112,8 +117,9 @@ class Unit:
         self.starts_at_boot = managed is None or managed.start == "boot"
         self.need = self._sizes.of(self.name, managed).need if managed is not None else Need()
         self.is_pinned = managed is not None and managed.pinned
-        self.adapters = dict(managed.adapter_paths()) if managed is not None else {}
-        self.adapters_missing: dict[str, str] = {}
+        self.adapters = AdapterSet(
+            self.name, managed.adapter_paths() if managed is not None else {}, self.engine.adapters
+        )
         self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
         self.successor = None
         self.endpoint = self.engine.endpoint(self.life.generation, 0, "")
@@ -130,38 +136,19 @@ class Unit:
     @property
     def reason(self) -> str | None:
         """Why it does not serve, for the administrator: with paths of this machine, which clients are not told."""
-        if self._in_full is not None and self.life.reason == self._in_full[0]:
-            return self._in_full[1]
-        return self.life.reason
+        is_known = self._in_full is not None and self.life.reason == self._in_full[0]
+        told = rows.told(self, self._in_full[1] if is_known and self._in_full is not None else self.life.reason)
+        return told or (self.waits_for if self.life.is_waiting else None)
 
     @property
-    def row(self) -> Backend:
-        """Its situation as the relays see it. Nothing in it changes with time alone: a change is published."""
-        is_ready = self.life.state is State.READY
-        return Backend(
-            name=self.name,
-            kind=self.kind,
-            state=self.life.state,
-            reason=self.life.reason,
-            endpoint=self.endpoint if is_ready else None,
-            can_start=can_start(self.life, self.policy) and not self.is_early,
-            models=self.probe.models,
-            is_strict=self.engine.is_strict,
-            retry_after_s=self._retry_after_s(),
-            adapters={name: self.adapters_missing.get(name) for name in self.adapters},
-            is_limited=self.config.limit() is not None,
-            wait_s=self.config.max_wait_s,
-            facts=dict(self.probe.facts),
-            media_domains=self.config.media_domains(),
-            version=self.probe.version,
-        )
+    def is_managed(self) -> bool:
+        """We run its process."""
+        return not self.policy.is_attached
 
-    def _retry_after_s(self) -> float:
-        if self.life.state is State.FAILED and not self.policy.is_attached:
-            return 60.0
-        if self.life.is_fetching and (left_s := self._fetching.left_s) is not None:
-            return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # coarse: a change is published
-        return 5.0 if self.load_s is None else float(max(1, min(120, round(self.load_s))))
+    @property
+    def is_to_follow(self) -> bool:
+        """It stops for another configuration of it, which whoever waits gets started."""
+        return self.successor is not None and not self.life.is_held and not self.is_leaving
 
     @property
     def unload_at(self) -> float:
@@ -172,12 +159,17 @@ class Unit:
 
     def expected_s(self, now: float) -> float | None:
         """How long until it serves, by what its last start took; None when it has never started."""
-        if self.life.is_fetching and (left_s := self._fetching.left_s) is not None:
+        if (left_s := self.fetch_left_s) is not None:
             return left_s + (self.load_s or 0.0)
         if self.load_s is None:
             return None
         is_loading = self.life.state is State.STARTING and self.life.has_process and not self.life.is_fetching
         return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
+
+    @property
+    def fetch_left_s(self) -> float | None:
+        """How long what it needs is still on its way here, where that is known."""
+        return self._fetching.left_s if self.life.is_fetching else None
 
     @property
     def is_pending(self) -> bool:
@@ -219,6 +211,7 @@ class Unit:
     def spawn(self, generation: int) -> None:
         """Start its process, once the one before is gone altogether."""
         self.has_served = False
+        self.adapters.begin()
         self._follow(generation, self._run)
 
     def _follow(self, generation: int, work: Callable[[int], Awaitable[None]]) -> None:
@@ -301,7 +294,8 @@ class Unit:
                 (exc.message, exc.in_full) if isinstance(exc, BackendError) else (exc.strerror or str(exc), str(exc))
             )
             self._in_full = (reason, in_full)
-            self._post(self, Exited(generation, reason, self._random()))
+            is_final = isinstance(exc, BackendError) and exc.is_final
+            self._post(self, Exited(generation, reason, self._random(), is_final))
         except Exception:
             log.exception("engine not started", backend=self.name)
             self._post(self, Exited(generation, "the supervisor could not start it; see its log", self._random()))
@@ -329,6 +323,7 @@ class Unit:
         self.endpoint = self.engine.endpoint(generation, port, key)
         # It may look at files, and those may be far away.
         devices = self.place.devices if self.place is not None else ()
+        self.stamp = await asyncio.to_thread(lambda: stamp(self.engine.inputs()))
         launch = await asyncio.to_thread(self.engine.launch, port, devices, key)
         if launch is None:
             raise InterruptedError("nothing to start")
@@ -355,21 +350,15 @@ class Unit:
             running.kill()
             await running.gone()
 
-    async def load_adapter(self, name: str) -> None:
-        """Have this adapter served; where the engine refuses it, `adapters_missing` says why."""
-        if self.engine.adapters is None:
-            self.adapters_missing[name] = "its engine takes no adapters"
-            return
-        try:
-            await self.engine.adapters.load(self.endpoint, name, self.adapters[name])
-        except BackendError as exc:
-            log.error("adapter not loaded", backend=self.name, adapter=name, reason=exc.message)
-            self.adapters_missing[name] = exc.message
-        else:
-            log.info("adapter loaded", backend=self.name, adapter=name)
-            self.adapters_missing.pop(name, None)
-            if self.probe.models is not None and name not in self.probe.models:
-                self.probe = replace(self.probe, models=(*self.probe.models, name))  # the next probe says so too
+    def unlist(self, model: str) -> None:
+        """It has no model of that name any more, as the next probe will say too."""
+        if self.probe.models is not None and model in self.probe.models:
+            self.probe = replace(self.probe, models=tuple(name for name in self.probe.models if name != model))
+
+    def enlist(self, model: str) -> None:
+        """It has a model of that name now, as the next probe will say too."""
+        if self.probe.models is not None and model not in self.probe.models:
+            self.probe = replace(self.probe, models=(*self.probe.models, model))
 
     def with_cause(self, reason: str) -> str:
         """The reason, and what the engine printed of it, when that says anything."""

@@ -19,10 +19,10 @@ async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> No
     """Wake it where it sleeps, make it do the smallest real piece of its work, and give it its adapters."""
     try:
         if is_asleep and unit.engine.sleeper is not None:
+            unit.adapters.begin()
             await unit.engine.sleeper.wake_up(unit.endpoint)
         await unit.engine.warm_up(unit.endpoint)
-        for name in list(unit.adapters):
-            await unit.load_adapter(name)
+        await unit.adapters.settle(unit.endpoint)
     except BackendError as exc:
         unit.post(WarmUpFailed(generation, unit.with_cause(exc.message)))
     except Exception:
@@ -30,6 +30,9 @@ async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> No
         unit.post(WarmUpFailed(generation, "its warm-up failed; see the log"))
     else:
         await unit.measure()
+        await unit.adapters.settle(
+            unit.endpoint, again=False
+        )  # what was ordered meanwhile; behind this line nothing waits
         unit.post(WarmedUp(generation))
 
 

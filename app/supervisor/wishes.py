@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from app.supervisor.admission import Full, Gate, Permit
 from app.supervisor.lives import Lives
+from app.supervisor.rows import row
 from app.supervisor.unit import Unit
 from backends.base import State
 from backends.events import Wanted
@@ -116,9 +117,9 @@ class Wishes:
         return None
 
     def _outcome(self, unit: Unit) -> Outcome:
-        row = unit.row
-        if row.state is State.READY:
+        found = row(unit)
+        if found.state is State.READY:
             return Outcome(True)
-        starting = "it waits for room" if unit.life.is_waiting else "it is still starting"
+        starting = found.waits_for or ("it waits for room" if unit.life.is_waiting else "it is still starting")
         reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
-        return Outcome(False, row.reason or reasons.get(row.state, "it is stopped"), row.retry_after_s)
+        return Outcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)
