@@ -18,7 +18,7 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays, replicas
+from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays, replicas, settled
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -52,8 +52,6 @@ from backends import kinds
 from backends.errors import BackendError
 
 log = structlog.get_logger()
-
-READ_AT_START = ("host", "port", "relays", "root_path", "docs")
 
 
 class Gateway:
@@ -324,9 +322,9 @@ class Gateway:
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
-            changed = _needs_restart(self.config, config)
+            changed = settled.needs_restart(self.config, config)
             bounds = await asyncio.to_thread(self._bounds, config)
-            before, self.config = self.config, _as_started(self.config, config)
+            before, self.config = self.config, settled.as_started(self.config, config)
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
             self.fleet.share(bounds)
             self._discovery.follow(config.backends)
@@ -379,19 +377,6 @@ class Gateway:
             log.warning(
                 "max_connections lowered: more files may not be open (ulimit -n)", configured=wished, now=possible
             )
-
-
-def _needs_restart(running: Config, wished: Config) -> tuple[str, ...]:
-    """The settings that are not as the file has them now, because they are read at the start only."""
-    return tuple(
-        f"server.{name}" for name in READ_AT_START if getattr(running.server, name) != getattr(wished.server, name)
-    )
-
-
-def _as_started(running: Config, wished: Config) -> Config:
-    """The wished configuration with what is read at the start only as it was then."""
-    kept = {name: getattr(running.server, name) for name in READ_AT_START}
-    return wished.model_copy(update={"server": wished.server.model_copy(update=kept)})
 
 
 def _say(*lines: str) -> None:
