@@ -75,8 +75,7 @@ class Gateway:
         self._unasked = (
             frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
         )
-        self._began = time.monotonic()
-        self._created = int(time.time())
+        self._began, self._created = time.monotonic(), int(time.time())
         self._most_connections = descriptors.connections(descriptors.limit())
         self._version = 0
         self._backends: Mapping[str, Backend] = {}
