@@ -330,7 +330,7 @@ async def test_parameters_without_effect_are_named(daemon: FakeOllama) -> None:
         plain = await rig.ask(body=chat("mymodel", temperature=0))
 
     for reply in (whole, stream):
-        assert reply.headers["x-modelport-dropped-params"] == "logit_bias, num_ctx, parallel_tool_calls"
+        assert reply.headers["x-modelport-dropped-params"] == "logit_bias, num_ctx, parallel_tool_calls, user"
     assert "x-modelport-dropped-params" not in plain.headers
 
 

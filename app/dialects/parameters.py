@@ -11,7 +11,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.dialects.case import Case
 from app.dialects.fitting import Fit
+from app.dialects.judge import judge
 from app.dialects.vectors import Wanted
 from app.errors import Problem, bad_request
 from app.table import Rules
@@ -73,10 +75,22 @@ class Engine(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """Members to set (to this JSON) or to leave out (None), and which of the client's parameters that changes."""
+    """Members to set (to this JSON) or to leave out (None), and which of the client's parameters that changes.
+
+    `dropped`: those that the engine is not told at all.
+    """
 
     members: Mapping[str, bytes | None]
     names: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def judged(self, case: Case) -> Changes:
+        """These, and what becomes of everything else that the engine does not know."""
+        verdict = judge(case._replace(settled=self.members.keys()))
+        if not (verdict.members or verdict.dropped):
+            return self
+        names = dict.fromkeys((*self.names, *verdict.adjusted))
+        return Changes({**self.members, **verdict.members}, tuple(names), tuple(verdict.dropped))
 
 
 UNCHANGED: Final = Changes(MappingProxyType({}))

@@ -167,7 +167,7 @@ class Dispatcher:
         request.adjusts(changes.names)
         spoken = translated(plan, target.model, backend, endpoint, body)
         left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
-        request.drops([*plan.dropped, *left, *spoken.dropped])
+        request.drops([*plan.dropped, *left, *changes.dropped, *spoken.dropped])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import bounded, fitting, media, parameters, task_requests
+from app.dialects import bounded, fitting, judge, media, parameters, task_requests
+from app.dialects.case import Case, Given
 from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
 from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
@@ -69,6 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
     asked: Asked = Asked()
+    given: Given = {}  # of the parameters that not every engine knows
     task: Task | None = None
     form: Form | None = None  # in place of `body`
     boundary: str = ""  # of the form, as engines get it
@@ -98,7 +100,9 @@ class Plan(msgspec.Struct, frozen=True):
             raise Unsupported(backend.name, message, param="tool_choice")
         bounded.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
-        return parameters.changes(self.asked, self.body, rules, engine, fit)
+        found = parameters.changes(self.asked, self.body, rules, engine, fit)
+        case = Case(backend.name, backend.kind, engine.operation, self.given, kwargs=rules.template_kwargs)
+        return found.judged(case) if self.given else found
 
     def fitting(self, error: BackendError, kind: str) -> Fit | None:
         """What an engine of that kind may be asked once more for, where it refused the answer's bound as more than
@@ -176,6 +180,7 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
         key=key,
         choices=parameters.choices(head) * head.prompts,
         asked=head,
+        given={} if operation.is_task else judge.given(body),
         task=task_requests.read(operation.name, body) if operation.is_task else None,
     )
 

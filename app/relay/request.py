@@ -82,7 +82,7 @@ class Request:
     def _name(self, header: str, names: Collection[str]) -> None:
         self.base.pop(header, None)  # of another engine, which did not take the request
         if names:
-            self.base[header] = ", ".join(sorted(names)[:MAX_NAMED])
+            self.base[header] = ", ".join(sorted(set(names))[:MAX_NAMED])
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""
