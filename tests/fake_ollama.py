@@ -91,6 +91,7 @@ class FakeOllama:
         self.running = 0
         self.most_running = 0
         self.hold: asyncio.Event | None = None  # while it is not set no answer goes on
+        self.renders: Callable[[list[Json]], str | None] | None = None  # a model's template; None: an old daemon
         self._faults: deque[Fault | None] = deque()
         self._turns: dict[str, asyncio.Semaphore] = {}
         self._loading = asyncio.Lock()

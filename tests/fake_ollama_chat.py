@@ -38,11 +38,26 @@ async def chat(daemon: FakeOllama, reply: Reply, asked: Json) -> None:
     ask = read_ask(daemon, asked)
     ask.messages, ask.tools, ask.think = messages, asked.get("tools") or [], asked.get("think")
     _check_abilities(ask, asked)
+    if asked.get("_debug_render_only") is True and daemon.renders is not None:
+        await _render(daemon, reply, asked, ask)
+        return
 
     def piece(said: Json) -> Json:
         return {"message": {"role": "assistant", **_ordered(said)}}
 
     await answer(daemon, reply, asked, ask, piece)
+
+
+async def _render(daemon: FakeOllama, reply: Reply, asked: Json, ask: Ask) -> None:
+    """The prompt that would be built; the model is loaded for it as for any request."""
+    num_ctx = num_ctx_of(daemon, ask)
+    daemon.asked.append(Asked(reply.record.path, asked, reply.record, ask.options, num_ctx))
+    async with daemon.turn(ask.model, num_ctx, keep_s(asked), asked.get("shift") is not False):
+        assert daemon.renders is not None
+        rendered = daemon.renders(ask.messages)
+    if rendered is None:
+        raise Refused(500, 'template: :1:12: executing "" at <raise>: System message must be at the beginning')
+    await reply.send_json({**_head(asked), "_debug_info": {"rendered_template": rendered}})
 
 
 async def generate(daemon: FakeOllama, reply: Reply, asked: Json) -> None:

@@ -16,6 +16,7 @@ from app.dialects.mend import Terms
 from app.dialects.openai import Settlement
 from app.dialects.refusals import refusal
 from app.dialects.task_llama_cpp import Stamp
+from app.dialects.templates import Takes
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
@@ -27,6 +28,7 @@ from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
 from app.relay.speech import Spoken, SpokenTask, loading, translated
+from app.relay.templates import Templates
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Dialect, Endpoint, State, Usage
@@ -55,6 +57,7 @@ class Dispatcher:
         self._metrics = metrics
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
+        self._templates = Templates(upstream)
         self._loads: dict[tuple[str, str], float] = {}  # (backend, model) → seconds that its last load took
 
     async def serve(self, request: Request, plan: Plan) -> None:
@@ -151,12 +154,14 @@ class Dispatcher:
         job: Job,
         *,
         fit: Fit | None = None,
+        form: Takes | None = None,
     ) -> Settlement:
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         backend = self._backend(target)
         changes = plan.changes(backend, target.model, fit)
+        changes = await self._templates.changes(plan, changes, backend, endpoint, target.model, form)
         body = plan.edited(
             target.model,
             asks_usage=hides or gathers,
@@ -178,11 +183,16 @@ class Dispatcher:
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return await self._exchange(request, plan, target, endpoint, job, fit=fit)
+                    return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=form)
                 less = None if fit is not None else plan.fitting(error, backend.kind)
                 if less is not None:
-                    return await self._exchange(request, plan, target, endpoint, job, fit=less)
+                    return await self._exchange(request, plan, target, endpoint, job, fit=less, form=form)
+                other = self._templates.again(error, plan, endpoint, target.model, form)
+                if other is not None:
+                    return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=other)
                 raise error
+            if form is not None:
+                self._templates.remember(endpoint, target.model, form)
             return await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
         finally:
             exchange.close()
@@ -259,8 +269,9 @@ class Dispatcher:
         kind = backend.kind
         if plan.task is None:
             spoken = None
-            members = plan.changes(backend, target.model).members
-            body = plan.edited(target.model, asks_usage=False, kind=kind, members=members)
+            changes = plan.changes(backend, target.model)
+            changes = await self._templates.changes(plan, changes, backend, endpoint, target.model, None)
+            body = plan.edited(target.model, asks_usage=False, kind=kind, members=changes.members)
             steps = tasks.count(body, kind, engine)
         else:
             spoken = SpokenTask(plan, kind)

@@ -1,0 +1,275 @@
+"""System messages where a model's chat template takes none: told in the user's turns. Pure.
+
+Templates differ: some take a system message anywhere, some at the beginning only and raise otherwise, some leave it out
+without a word, some know no system at all. `developer` is OpenAI's newer name for the role.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from app.dialects.templates import ALL, Takes
+from app.relay import body as bodies
+from backends.errors import BackendError, EngineFailed, Rejected
+from backends.too_long import TooLong
+
+MAX_MESSAGES: Final = 20_000  # a longer conversation is left as it is
+_SYSTEM: Final = b'"system"'
+_DEVELOPER: Final = b'"developer"'
+_USER: Final = b'"user"'
+_ROLES: Final = ("system", "developer")
+_RESULTS: Final = ("tool", "function")
+# What agents write around such notes themselves, so models that are made for agents know it.
+_BEGIN: Final = "<system-reminder>"
+_END: Final = "</system-reminder>"
+_BETWEEN: Final = "\n\n"
+
+
+AT_FRONT: Final = Takes(several=False, late=False)
+NOWHERE: Final = Takes(first=False, several=False, late=False)
+
+
+class Shape(NamedTuple):
+    """Which system messages a conversation has."""
+
+    has_first: bool = False
+    has_several: bool = False
+    has_late: bool = False
+    has_developer: bool = False
+
+    @property
+    def is_usual(self) -> bool:
+        """At most one, at the beginning, which nearly every template takes."""
+        return not (self.has_several or self.has_late or self.has_developer)
+
+
+USUAL: Final = Shape(has_first=True)
+
+
+class _Role(msgspec.Struct, frozen=True):
+    role: Any = None
+
+
+class _Roles(msgspec.Struct, frozen=True):
+    messages: list[_Role] = []
+
+
+class _Body(msgspec.Struct, frozen=True):
+    messages: list[msgspec.Raw] = []
+
+
+class _Message(msgspec.Struct, frozen=True):
+    role: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_roles = msgspec.json.Decoder(_Roles)
+_bodies = msgspec.json.Decoder(_Body)
+_messages = msgspec.json.Decoder(_Message)
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def shape(body: bytes) -> Shape | None:
+    """Of a chat's body; None where it has no such message, or is none that can be read. The usual ones are not
+    decoded for it."""
+    has_developer = _DEVELOPER in body
+    first = body.find(_SYSTEM)
+    if first < 0 and not has_developer:
+        return None
+    if not has_developer and body.find(_SYSTEM, first + 1) < 0 and first < body.find(_USER):
+        return USUAL
+    if body.count(b'"role"') > MAX_MESSAGES or body.count(b"{") > bodies.MAX_ITEMS:
+        return None
+    try:
+        roles = [message.role for message in _roles.decode(body).messages]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    where = [at for at, role in enumerate(roles) if role in _ROLES]
+    if not where:
+        return None
+    begin = _begin(roles)
+    return Shape(begin > 0, begin > 1, len(where) > begin, "developer" in roles)
+
+
+def _begin(roles: Sequence[Any]) -> int:
+    """How many system messages the conversation begins with."""
+    return next((at for at, role in enumerate(roles) if role not in _ROLES), len(roles))
+
+
+def fold(body: bytes, takes: Takes) -> bytes | None:
+    """The messages as JSON for a template that takes this; None where nothing changes. Untouched ones keep their bytes.
+
+    A message at the beginning becomes the beginning of the first user's turn; a later one the end of the user's turn
+    before it or, behind an answer, the beginning of the next one: it keeps its place, and what an engine has computed
+    of the turns before stays of use.
+    """
+    try:
+        given = [bytes(message) for message in _bodies.decode(body).messages]
+        roles = [_messages.decode(message).role for message in given]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    begin = _begin(roles)
+    turns = _Turns()
+    if not takes.first:
+        turns.notes = [_note(message, is_late=False) for message in given[:begin]]
+    elif begin > 1 and not takes.several:
+        said = _together([_note(message, is_late=False) for message in given[:begin]])
+        turns.out.append(bodies.edit(_as_system(given[0]), {"content": said}))
+    else:
+        turns.out = [_as_system(message) for message in given[:begin]]
+    for role, message in zip(roles[begin:], given[begin:], strict=True):
+        if role in _ROLES and not takes.late:
+            turns.note(_note(message, is_late=True))
+        elif role == "user":
+            turns.user(message)
+        else:
+            turns.other(_as_system(message) if role in _ROLES else message, is_result=role in _RESULTS)
+    made = turns.end()
+    return None if made == given else b"[" + b",".join(made) + b"]"
+
+
+# A piece of a turn: text, or parts of which some are no text.
+_Piece = str | list[msgspec.Raw]
+
+
+class _Turns:
+    """The conversation as it is built. `notes` wait for the next user's turn."""
+
+    def __init__(self) -> None:
+        self.out: list[bytes] = []
+        self.notes: list[_Piece] = []
+        self._turn: bytes | None = None  # the user's message that is the last one
+        self._more: list[_Piece] = []  # what comes behind it in the same turn
+        self._joins = False  # the next user's message belongs to the same turn: only a note stood between them
+
+    def note(self, piece: _Piece) -> None:
+        if self._turn is None:
+            self.notes.append(piece)
+        else:
+            self._more.append(piece)
+            self._joins = True
+
+    def user(self, message: bytes) -> None:
+        if self._turn is not None and self._joins:
+            self._more.append(_content(message))
+            self._joins = False
+            return
+        self._close()
+        notes, self.notes = self.notes, []
+        said = _together([*notes, _content(message)]) if notes else None
+        self._turn = message if said is None else bodies.edit(message, {"content": said})
+
+    def other(self, message: bytes, *, is_result: bool) -> None:
+        self._close()
+        if not is_result:  # nothing may come between calls and their results
+            self._flush()
+        self.out.append(message)
+
+    def end(self) -> list[bytes]:
+        self._close()
+        self._flush()
+        return self.out
+
+    def _close(self) -> None:
+        if self._turn is not None:
+            said = _together([_content(self._turn), *self._more]) if self._more else None
+            self.out.append(self._turn if said is None else bodies.edit(self._turn, {"content": said}))
+        self._turn, self._more, self._joins = None, [], False
+
+    def _flush(self) -> None:
+        if self.notes:
+            self.out.append(b'{"role":"user","content":' + _together(self.notes) + b"}")
+            self.notes = []
+
+
+def _as_system(message: bytes) -> bytes:
+    """A developer's message under the name that every template knows."""
+    return bodies.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
+
+
+def _content(message: bytes) -> _Piece:
+    return _piece(_messages.decode(message).content)
+
+
+def _piece(content: msgspec.Raw) -> _Piece:
+    start = bytes(memoryview(content)[:1])
+    if start == b'"':
+        text: str = msgspec.json.decode(content)
+        return text
+    return _raws.decode(content) if start == b"[" else ""
+
+
+def _note(message: bytes, *, is_late: bool) -> _Piece:
+    """What a system message says: one text, where it is text only."""
+    piece = _content(message)
+    if not isinstance(piece, str):
+        decoded = [msgspec.json.decode(part) for part in piece]
+        texts = [part.get("text") if isinstance(part, dict) else None for part in decoded]
+        if not all(isinstance(text, str) for text in texts):
+            return piece
+        piece = _BETWEEN.join(text for text in texts if isinstance(text, str))
+    if not is_late or not piece or piece.lstrip().startswith(_BEGIN):
+        return piece
+    return f"{_BEGIN}\n{piece}\n{_END}"
+
+
+def _together(pieces: Sequence[_Piece]) -> bytes:
+    """Content of one message, as JSON."""
+    given = [piece for piece in pieces if piece]
+    if all(isinstance(piece, str) for piece in given):
+        return msgspec.json.encode(_BETWEEN.join(piece for piece in given if isinstance(piece, str)))
+    parts: list[Any] = []
+    for piece in given:
+        parts += [{"type": "text", "text": piece}] if isinstance(piece, str) else piece
+    return msgspec.json.encode(parts)
+
+
+# -- what an engine's refusal says of it
+
+_ABOUT_ROLES: Final = re.compile(
+    r"system (?:message|prompt|role|instruction)|\broles?\b|alternat|first message|developer|chat.?template|jinja"
+    r"|raise_exception|template error",
+    re.IGNORECASE,
+)
+_SURELY: Final = re.compile(
+    r"system messages? (?:must|should|may|can)|system role|roles must alternate|unexpected (?:message )?role|jinja"
+    r"|raise_exception|template ?error|error (?:in|while) (?:the )?(?:chat )?template",
+    re.IGNORECASE,
+)
+_OF_SYSTEM: Final = re.compile(r"system (?:message|prompt)", re.IGNORECASE)
+_KNOWS_NONE: Final = re.compile(
+    r"system (?:role|messages?|prompt)\W* (?:is |are )?(?:not|un)"
+    r"|(?:not|n't) (?:support|allow|accept|have)\w* (?:a |the )?\W{0,2}system"
+    r"|only (?:the )?\W{0,2}user\W{0,2} (?:and|or)",
+    re.IGNORECASE,
+)
+
+
+def next_form(error: BackendError, body: bytes, sent: Takes | None) -> Takes | None:
+    """What to try after this refusal of a body that was sent for a template that takes `sent` (None: as it is); None
+    where it is of something else, or nothing is left to try. Nothing was generated, so it is safe to ask again.
+    """
+    if isinstance(error, TooLong):
+        return None
+    if isinstance(error, Rejected):
+        if error.status not in (400, 422) or _ABOUT_ROLES.search(error.message) is None:
+            return None
+    elif not isinstance(error, EngineFailed) or _SURELY.search(error.message) is None:
+        return None
+    if _KNOWS_NONE.search(error.message):
+        forms: tuple[Takes, ...] = (NOWHERE,)
+    elif sent is None and _OF_SYSTEM.search(error.message) is None:
+        forms = (ALL, AT_FRONT, NOWHERE)  # only the name of the role may be wrong
+    else:
+        forms = (AT_FRONT, NOWHERE)
+    before = fold(body, sent) if sent is not None else None
+    for form in forms:
+        made = fold(body, form)
+        if form != sent and made is not None and made != before and (sent is None or sent.first):
+            return form
+    return None

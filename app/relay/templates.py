@@ -1,0 +1,136 @@
+"""What the models' chat templates take of system messages: asked once for each start of an engine, and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import string
+import time
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.dialects import parameters, templates
+from app.dialects.parameters import Changes
+from app.dialects.templates import ALL, Takes
+from app.relay import folding
+from app.relay.plan import COUNT, Plan
+from app.table import Backend
+from backends.base import Dialect, Endpoint
+from backends.errors import BackendError
+from backends.upstream import Call, Upstream
+
+log = structlog.get_logger()
+
+ASK_S: Final = 10.0  # of an engine that serves; a daemon may have to load the model first, as for the request itself
+# Somebody else's engine may get another template at any time.
+FORGET_S: Final = 3600.0
+MOST: Final = 1000
+MAX_ANSWER_BYTES: Final = 256 * 1024
+_Key = tuple[str, int, str]
+
+
+class Templates:
+    """Of the engines that one relay sends to."""
+
+    def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._known: dict[_Key, tuple[Takes | None, float]] = {}  # until when
+        self._asking: dict[_Key, asyncio.Lock] = {}
+
+    async def changes(
+        self, plan: Plan, changes: Changes, backend: Backend, endpoint: Endpoint, model: str, form: Takes | None
+    ) -> Changes:
+        """With the messages that the model's template takes, where the client's are others. `form`: tried after a
+        refusal, instead of what is known."""
+        if (plan.operation.name != "chat" and plan.operation is not COUNT) or plan.form is not None:
+            return changes
+        found = folding.shape(plan.body)
+        rules = plan.resolved.model.rules
+        if found is None or rules.normalize == "strict":
+            return changes
+        takes = form
+        if takes is None and not found.is_usual and (found.has_several or found.has_late):
+            takes = await self._takes(backend, endpoint, model)
+        if takes is None:
+            takes = self._remembered(_key(endpoint, model))
+        if takes is None and found.has_developer and parameters.is_lenient(rules, backend.kind):
+            takes = ALL
+        if takes is None or (found.is_usual and takes.first):
+            return changes
+        messages = folding.fold(plan.body, takes)
+        if messages is None:
+            return changes
+        return Changes({**changes.members, "messages": messages}, (*changes.names, "messages"))
+
+    def again(
+        self, error: BackendError, plan: Plan, endpoint: Endpoint, model: str, form: Takes | None
+    ) -> Takes | None:
+        """The form to ask in once more after a refusal; None where it is of something else."""
+        if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
+            return None
+        if folding.shape(plan.body) is None:
+            return None
+        return folding.next_form(error, plan.body, form or self._remembered(_key(endpoint, model)))
+
+    def remember(self, endpoint: Endpoint, model: str, takes: Takes | None) -> None:
+        """From now on."""
+        key = _key(endpoint, model)
+        if len(self._known) >= MOST:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = takes, self._clock() + (float("inf") if endpoint.is_ours else FORGET_S)
+        if takes is not None and takes != ALL:
+            told = {name: value for name, value in takes._asdict().items() if not value}
+            log.info("template takes fewer system messages", backend=endpoint.engine, model=model, takes_no=list(told))
+
+    def _remembered(self, key: _Key) -> Takes | None:
+        takes, until = self._known.get(key, (None, 0.0))
+        return takes if self._clock() < until else None
+
+    async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
+        """As its own engine renders; None where it cannot be asked: that must not fail the request."""
+        key = _key(endpoint, model)
+        if backend.kind not in templates.KINDS:
+            return None
+        async with self._asking.setdefault(key, asyncio.Lock()):
+            if self._clock() < self._known.get(key, (None, 0.0))[1]:
+                return self._known[key][0]
+            try:
+                async with asyncio.timeout(None if endpoint.dialect is Dialect.OLLAMA else ASK_S):
+                    takes = await self._ask(backend, endpoint, model)
+            except (BackendError, TimeoutError):
+                return None  # the request itself will tell why
+            finally:
+                self._asking.pop(key, None)
+            self.remember(endpoint, model, takes)
+            return takes
+
+    async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
+        letters = "".join(string.ascii_lowercase[random.getrandbits(4)] for _ in range(12))
+        asking = templates.asking(letters)
+        beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
+        facts = backend.fact(model)
+        try:
+            messages = next(asking)
+            while True:
+                step = templates.request(backend.kind, model, messages, facts)
+                call = Call("POST", step.path, step.body, [("content-type", "application/json")])
+                exchange = await self._upstream.open(beside if step.is_beside else endpoint, call)
+                try:
+                    answer = await exchange.read(MAX_ANSWER_BYTES)
+                finally:
+                    exchange.close()
+                is_good = exchange.status < 300
+                messages = asking.send(templates.rendering(backend.kind, answer) if is_good else None)
+        except StopIteration as end:
+            takes: Takes | None = end.value
+            return takes
+        finally:
+            asking.close()
+
+
+def _key(endpoint: Endpoint, model: str) -> _Key:
+    return endpoint.engine, endpoint.generation, model
