@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from backends.errors import Rejected, Unsupported
+from backends.texts import joined
 
 _IMAGE: Final = re.compile(r"data:image/(?:jpeg|jpg|png|webp|gif);base64,", re.IGNORECASE)
 
@@ -122,7 +123,7 @@ def _parts(parts: list[Any], place: str, refuse: Refuse, cannot: Cannot) -> dict
                 raise cannot("Ollama takes text and images in messages, no other parts.", "messages")
             case _:
                 raise refuse(f"A part of '{place}.content' has no type.", "messages", "invalid_type")
-    made: dict[str, Any] = {"content": "\n".join(texts)}
+    made: dict[str, Any] = {"content": joined(texts)}
     if images:
         made["images"] = images
     return made

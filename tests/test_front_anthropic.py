@@ -24,6 +24,7 @@ PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", 
 RESULT = {"type": "tool_result", "tool_use_id": "i"}
 NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "note"}}
 TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
 def asked(*, counts: bool = False, **fields: Any) -> Ask:
@@ -94,7 +95,7 @@ def test_what_the_system_says_comes_first() -> None:
         ("user", "hi"), system=[{"type": "text", "text": "a", "cache_control": {}}, {"type": "text", "text": "b"}]
     )
 
-    assert told == [{"role": "system", "content": "a\n\nb"}, {"role": "user", "content": "hi"}]
+    assert told == [{"role": "system", "content": "a\nb"}, {"role": "user", "content": "hi"}]
 
 
 def test_pictures_are_data_or_addresses_and_documents_are_text() -> None:
@@ -119,7 +120,7 @@ def test_what_is_said_of_a_document_comes_before_it() -> None:
 
     assert messages(("user", [{**NOTE, **about}])) == [{"role": "user", "content": "Minutes\nof May\nnote"}]
     (told,) = messages(("user", [{**parts, **about}]))
-    assert [part["text"] for part in told["content"]] == ["Minutes\n", "of May\n", "deep"]
+    assert [part["text"] for part in told["content"]] == ["Minutes", "of May", "deep"]
     assert messages(("user", [{**NOTE, "title": None}])) == [{"role": "user", "content": "note"}]
 
 
@@ -130,6 +131,58 @@ def test_a_tool_that_failed_says_so() -> None:
     told = messages(("user", results))
 
     assert [each["content"] for each in told] == ["Error: no such city", "Error: ", "sun"]
+
+
+def test_texts_never_run_together() -> None:
+    def text(said: str) -> dict[str, str]:
+        return {"type": "text", "text": said}
+
+    use = {"type": "tool_use", "id": "t1", "name": "add", "input": {}}
+    thoughts = [{"type": "thinking", "thinking": said, "signature": ""} for said in ("so", "then")]
+    result = {**RESULT, "content": [text("count: 12"), text("34 rows")]}
+
+    told = messages(
+        ("user", "go"), ("assistant", [*thoughts, text("First."), use, text("Second.")]), ("user", [result])
+    )
+
+    assert (told[1]["content"], told[1]["reasoning"]) == ("First.\nSecond.", "so\nthen")
+    assert told[2]["content"] == "count: 12\n34 rows"
+
+
+def test_tools_that_only_anthropic_has_are_left_out_and_named() -> None:
+    ask = asked(tools=[TOOL, SEARCH, {"type": "mcp_toolset", "mcp_server_name": "s"}], mcp_servers=[{"name": "s"}])
+
+    assert [tool["function"]["name"] for tool in body(ask)["tools"]] == ["add"]
+    assert ask.dropped == ("mcp_servers", "tools.web_search_20250305", "tools.mcp_toolset")
+    alone = asked(tools=[SEARCH], tool_choice={"type": "auto"})
+    assert not {"tools", "tool_choice"} & body(alone).keys()
+
+
+def test_what_they_did_does_not_end_the_conversation() -> None:
+    searched = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
+    hit = {"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "body"}]}
+    reference = {"type": "tool_reference", "tool_name": "add"}
+    turns = [
+        {"role": "user", "content": "search"},
+        {"role": "assistant", "content": [searched, found, {"type": "text", "text": "Found."}]},
+        {"role": "user", "content": [{**RESULT, "content": [pdf, hit, reference]}, {"type": "container_upload"}]},
+    ]
+
+    ask = asked(messages=turns)
+
+    assert body(ask)["messages"] == [
+        {"role": "user", "content": "search"},
+        {"role": "assistant", "content": "Found."},
+        {
+            "role": "tool",
+            "tool_call_id": "i",
+            "content": "[document: left out, it cannot be shown here]\nT\ns\nbody\nadd",
+        },
+    ]
+    kinds = ("server_tool_use", "web_search_tool_result", "document", "container_upload")
+    assert ask.dropped == tuple(f"messages.{kind}" for kind in kinds)
 
 
 def test_calls_and_their_results_keep_their_ids_and_their_order() -> None:
@@ -225,7 +278,6 @@ def test_counting_needs_no_bound() -> None:
         ({"messages": [{"role": "user", "content": 7}]}, r"messages\[0\].content"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "'text' of a block"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "block of type 'video'"),
-        ({"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]}, "'server_tool_use'"),
         (
             {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64"}}]}]},
             "'document' with this source",
@@ -239,9 +291,12 @@ def test_counting_needs_no_bound() -> None:
         ),
         ({"messages": [{"role": "user", "content": [{**NOTE, "title": 5}]}]}, "'title' of a block"),
         ({"system": [PNG]}, "only text"),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "run by Anthropic"),
+        ({"tools": [{"type": "custom"}]}, "a tool has a name"),
         ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice"),
-        ({"mcp_servers": [{}]}, "mcp_servers"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "sub"}}, "not among the tools"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "tool", "name": "web_search"}}, "cannot be run here"),
+        ({"tools": [SEARCH], "tool_choice": {"type": "any"}}, "none of the tools sent can be run here"),
+        ({"tool_choice": {"type": "any"}}, "there are no tools"),
         ({"thinking": {"type": "hard"}}, "thinking"),
         ({"output_config": {"effort": "hard"}}, "effort"),
         ({"output_format": {"type": "xml"}}, "json_schema"),

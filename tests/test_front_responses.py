@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.dialects.fronts.front import Ask
 from app.dialects.fronts.responses import Responses
 from app.dialects.fronts.responses_answers import Response
-from app.dialects.openai import Settlement
+from app.dialects.openai import DONE, Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces
@@ -181,15 +181,16 @@ def test_what_nobody_heeds_is_named() -> None:
         ({"input": [{"role": "user", "content": [{"type": "video"}]}]}, "'video'"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "a file"),
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "only text"),
-        ({"input": [{"type": "web_search_call"}]}, "'web_search_call'"),
+        ({"input": [{"type": "item_reference", "id": "i"}]}, "'item_reference'"),
+        ({"input": [{"type": None}]}, "type of an item"),
         ({"input": [{"type": "function_call", "name": "f", "call_id": "c"}]}, "'arguments' of an item"),
         *(
             ({"input": [{"type": "reasoning", name: value}]}, "reasoning item are lists")
             for name in ("summary", "content")
             for value in (5, "abc", ["abc"], {"text": "abc"})
         ),
-        ({"tools": [{"type": "web_search"}]}, "only functions"),
-        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+        ({"tools": [{"type": "function"}]}, "a function has a name"),
+        ({"tools": [{"type": "custom", "name": ""}]}, "a custom has a name"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"reasoning": {"effort": "hard"}}, "reasoning.effort"),
     ],
@@ -251,17 +252,19 @@ def test_items_are_added_written_and_done_one_after_the_other() -> None:
         "output_item.added",
         "function_call_arguments.delta",
         "function_call_arguments.delta",
-        "function_call_arguments.done",
-        "output_item.done",
         "output_item.added",
         "function_call_arguments.delta",
         "function_call_arguments.done",
         "output_item.done",
+        "function_call_arguments.done",
+        "output_item.done",
         "completed",
     ]
-    weather = found[12]["item"]
+    weather = found[14]["item"]
     assert (weather["call_id"], weather["name"], weather["arguments"]) == ("call_a", "get_weather", '{"city": "Köln"}')
-    assert [each["output_index"] for each in found if "output_index" in each] == [0] * 6 + [1] * 5 + [2] * 4
+    assert [each["output_index"] for each in found if "output_index" in each] == [0] * 6 + [1] * 3 + [2] * 2 + [
+        1
+    ] * 2 + [2] * 2
 
 
 def test_thinking_is_an_item_of_its_own() -> None:
@@ -281,11 +284,41 @@ def test_what_was_cut_is_incomplete() -> None:
     assert [item["status"] for item in last["response"]["output"]] == ["completed", "incomplete"]
 
 
-def test_mixed_parts_of_calls_cannot_be_told() -> None:
-    mixed = [*CALLS[:2], event(call(1, "call_b", "get_time")), event(call(0, arguments="{}")), event({}, "tool_calls")]
+def test_parts_of_several_calls_may_alternate() -> None:
+    mixed = [
+        *CALLS[:2],
+        event(call(1, "call_b", "get_time")),
+        event(call(0, arguments='{"city":')),
+        event(call(1, arguments='{"at"')),
+        event(call(0, arguments=' "Köln"}')),
+        event(call(1, arguments=": 1}")),
+        event({}, "tool_calls"),
+    ]
 
-    with pytest.raises(ValueError, match="mixed up"):
-        told(spoken(), [b"".join(map(wire.sse, mixed))])
+    found = events(told(spoken(), [b"".join(map(wire.sse, mixed)) + DONE]))
+
+    _, first, second = found[-1]["response"]["output"]
+    assert (first["name"], first["arguments"]) == ("get_weather", '{"city": "Köln"}')
+    assert (second["name"], second["arguments"]) == ("get_time", '{"at": 1}')
+    for item in (first, second):
+        written = [each["delta"] for each in found if each.get("item_id") == item["id"] and "delta" in each]
+        assert "".join(written) == item["arguments"]
+
+
+@pytest.mark.parametrize("arguments", ["", None])
+def test_a_call_without_arguments_has_an_empty_object(arguments: str | None) -> None:
+    begun = event(call(0, "call_a", "get_time"))
+    begun["choices"][0]["delta"]["tool_calls"][0]["function"]["arguments"] = arguments
+    stream = b"".join(map(wire.sse, [begun, event({}, "tool_calls")])) + DONE
+    called = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    message = {"role": "assistant", "content": None, "tool_calls": [called]}
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+
+    streamed = events(told(spoken(), [stream]))
+
+    done = next(each for each in streamed if each["type"] == "response.function_call_arguments.done")
+    assert done["arguments"] == streamed[-1]["response"]["output"][0]["arguments"] == "{}"
+    assert json.loads(spoken().whole(wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
 
 
 def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:

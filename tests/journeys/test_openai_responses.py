@@ -153,7 +153,6 @@ async def test_the_asynchronous_client_does_the_same(gateway: Gateway) -> None:
         {"previous_response_id": "resp_1"},
         {"background": True},
         {"conversation": "conv_1"},
-        {"tools": [{"type": "web_search"}]},
         {"input": [{"type": "item_reference", "id": "msg_1"}]},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
     ],

@@ -15,12 +15,13 @@ from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
 from app.dialects.fronts.front import Ask, decoded, given, unknown
 from app.errors import Problem, bad_request
+from backends.texts import joined
 
 Block = Mapping[str, Any]
 _Content = str | list[dict[str, Any]]
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # What Anthropic does beyond the model; none of it changes what the model is asked.
-_DROPPED = ("container", "context_management", "inference_geo", "service_tier", "speed")
+_DROPPED = ("container", "context_management", "inference_geo", "mcp_servers", "service_tier", "speed")
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -29,7 +30,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class _Tool(msgspec.Struct, frozen=True):
-    name: str
+    name: str | None = None
     type: str | None = None
     description: str | None = None
     input_schema: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
@@ -72,7 +73,7 @@ class _Request(msgspec.Struct, frozen=True):
     thinking: _Thinking | None = None
     output_config: _Output | None = None
     output_format: _Format | None = None
-    mcp_servers: list[msgspec.Raw] | None = None
+    mcp_servers: Any = None
     metadata: Any = None  # who asks, for Anthropic's own protection
     container: Any = None
     context_management: Any = None
@@ -103,9 +104,10 @@ class Messages:
             raise bad_request(
                 "max_tokens: a number of 1 or more is required.", param="max_tokens", code="missing_field"
             )
-        if asked.mcp_servers:
-            raise _unsupported("mcp_servers")
-        fields = {"messages": _messages(asked), **_tools(asked), **given(response_format=_form(asked))}
+        conversation = _Conversation()
+        messages = conversation.messages(asked)
+        tools, left = _tools(asked)
+        fields = {"messages": messages, **tools, **given(response_format=_form(asked))}
         fields |= given(
             max_tokens=asked.max_tokens,
             temperature=asked.temperature,
@@ -116,7 +118,8 @@ class Messages:
         extras = given(top_k=asked.top_k, think=_think(asked))
         if asked.messages[-1].role == "assistant":
             extras["prefill"] = True
-        dropped = [name for name in _DROPPED if getattr(asked, name) is not None] + unknown(_Request, body)
+        dropped = [name for name in _DROPPED if getattr(asked, name) not in (None, [])] + unknown(_Request, body)
+        dropped += [*left, *dict.fromkeys(conversation.dropped)]
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             dropped.append("thinking.budget_tokens")
         tongue = Spoken(asked.model or "", token, asked.stop_sequences or ())
@@ -126,75 +129,94 @@ class Messages:
 # -- messages
 
 
-def _messages(asked: _Request) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    if asked.system:
-        messages.append({"role": "system", "content": _text(asked.system, "system")})
-    for said in asked.messages or ():
-        match said.role:
-            case "user":
-                messages += _user(said.content)
-            case "assistant":
-                messages.append(_assistant(said.content))
-            case "system":
-                messages.append({"role": "system", "content": _text(said.content, "messages")})
-            case _:
-                raise bad_request("messages: a role is 'user' or 'assistant'.", param="messages")
-    return messages
+class _Conversation:
+    """The messages of one request. `dropped`: names of blocks that are left out; agents send their whole history with
+    every request, so a block that says nothing to this model must not end the conversation."""
 
+    def __init__(self) -> None:
+        self.dropped: list[str] = []
 
-def _user(content: _Content) -> Iterator[dict[str, Any]]:
-    """Results of tools are messages of their own in OpenAI's API, before what the user says; pictures in them are not
-    taken there and come with the user's."""
-    if isinstance(content, str):
-        yield {"role": "user", "content": content}
-        return
-    parts: list[dict[str, Any]] = []
-    for block in content:
-        if block.get("type") == "tool_result":
-            inner = list(_parts(_result(block)))
-            text = "".join(part["text"] for part in inner if part["type"] == "text")
-            text = f"Error: {text}" if block.get("is_error") is True else text  # OpenAI's API has no word for it
-            yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id"), "content": text}
-            parts += [part for part in inner if part["type"] != "text"]
-        else:
-            parts += _parts([block])
-    if len(parts) == 1 and parts[0]["type"] == "text":
-        yield {"role": "user", "content": parts[0]["text"]}
-    elif parts:
-        yield {"role": "user", "content": parts}
+    def messages(self, asked: _Request) -> list[dict[str, Any]]:
+        """As OpenAI has them."""
+        messages: list[dict[str, Any]] = []
+        if asked.system:
+            messages.append({"role": "system", "content": _text(asked.system, "system")})
+        for said in asked.messages or ():
+            match said.role:
+                case "user":
+                    messages += self._user(said.content)
+                case "assistant":
+                    messages.append(self._assistant(said.content))
+                case "system":
+                    messages.append({"role": "system", "content": _text(said.content, "messages")})
+                case _:
+                    raise bad_request("messages: a role is 'user' or 'assistant'.", param="messages")
+        return messages
 
+    def _user(self, content: _Content) -> Iterator[dict[str, Any]]:
+        """Results of tools are messages of their own in OpenAI's API, before what the user says; pictures in them are
+        not taken there and come with the user's."""
+        if isinstance(content, str):
+            yield {"role": "user", "content": content}
+            return
+        parts: list[dict[str, Any]] = []
+        for block in content:
+            match block.get("type"):
+                case "tool_result":
+                    inner = list(self._result(block))
+                    text = joined(part["text"] for part in inner if part["type"] == "text")
+                    text = (
+                        f"Error: {text}" if block.get("is_error") is True else text
+                    )  # OpenAI's API has no word for it
+                    yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id"), "content": text}
+                    parts += [part for part in inner if part["type"] != "text"]
+                case "container_upload":  # a file for a container of Anthropic's
+                    self.dropped.append("messages.container_upload")
+                case _:
+                    parts += _parts([block])
+        if len(parts) == 1 and parts[0]["type"] == "text":
+            yield {"role": "user", "content": parts[0]["text"]}
+        elif parts:
+            yield {"role": "user", "content": parts}
 
-def _result(block: Block) -> _Content:
-    content = block.get("content")
-    if content is not None and not isinstance(content, str | list):
-        message = "messages: 'content' of a tool_result is a string or a list of blocks."
-        raise bad_request(message, param="messages", code="invalid_type")
-    return content or ""
+    def _result(self, block: Block) -> Iterator[dict[str, Any]]:
+        """A result's parts; in place of one that has no place here the model is told so."""
+        content = block.get("content")
+        if content is not None and not isinstance(content, str | list):
+            message = "messages: 'content' of a tool_result is a string or a list of blocks."
+            raise bad_request(message, param="messages", code="invalid_type")
+        for each in [content] if isinstance(content, str) else content or ():
+            try:
+                yield from _parts(each if isinstance(each, str) else [each])
+            except Problem as problem:
+                if problem.code != "not_supported":
+                    raise
+                kind = _shown(each.get("type") if isinstance(each, dict) else None)
+                self.dropped.append(f"messages.{kind}" if kind != "?" else "messages")
+                yield {"type": "text", "text": f"[{kind}: left out, it cannot be shown here]"}
 
-
-def _assistant(content: _Content) -> dict[str, Any]:
-    if isinstance(content, str):
-        return {"role": "assistant", "content": content}
-    texts, thoughts, calls = [], [], []
-    for block in content:
-        match block.get("type"):
-            case "text":
-                texts.append(_string(block, "text"))
-            case "thinking":
-                thoughts.append(_string(block, "thinking"))
-            case "redacted_thinking":
-                pass  # only Anthropic can read it
-            case "tool_use":
-                function = {"name": _string(block, "name"), "arguments": _json(block.get("input") or {})}
-                calls.append({"id": _string(block, "id"), "type": "function", "function": function})
-            case kind:
-                raise _unsupported(f"a block of type '{_shown(kind)}'")
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
-    if thoughts:
-        # Two names for one thing: vLLM reads the first, llama.cpp the second.
-        message |= {"reasoning": "".join(thoughts), "reasoning_content": "".join(thoughts)}
-    return message | ({"tool_calls": calls} if calls else {})
+    def _assistant(self, content: _Content) -> dict[str, Any]:
+        if isinstance(content, str):
+            return {"role": "assistant", "content": content}
+        texts, thoughts, calls = [], [], []
+        for block in content:
+            match block.get("type"):
+                case "text":
+                    texts.append(_string(block, "text"))
+                case "thinking":
+                    thoughts.append(_string(block, "thinking"))
+                case "redacted_thinking":
+                    pass  # only Anthropic can read it
+                case "tool_use":
+                    function = {"name": _string(block, "name"), "arguments": _json(block.get("input") or {})}
+                    calls.append({"id": _string(block, "id"), "type": "function", "function": function})
+                case kind:  # what Anthropic's own tools did
+                    self.dropped.append(f"messages.{_shown(kind)}" if _shown(kind) != "?" else "messages")
+        message: dict[str, Any] = {"role": "assistant", "content": joined(texts)}
+        if thoughts:
+            # Two names for one thing: vLLM reads the first, llama.cpp the second.
+            message |= {"reasoning": joined(thoughts), "reasoning_content": joined(thoughts)}
+        return message | ({"tool_calls": calls} if calls else {})
 
 
 def _parts(content: _Content) -> Iterator[dict[str, Any]]:
@@ -213,10 +235,16 @@ def _parts(content: _Content) -> Iterator[dict[str, Any]]:
             case "image", {"type": "url", "url": str(url)}:
                 yield {"type": "image_url", "image_url": {"url": url}}
             case "document", {"type": "text", "data": str(data)}:
-                yield {"type": "text", "text": "\n".join([*_about(block), data])}
+                yield {"type": "text", "text": joined([*_about(block), data])}
             case "document", {"type": "content", "content": (str() | list()) as inner}:
-                yield from ({"type": "text", "text": each + "\n"} for each in _about(block))
+                yield from ({"type": "text", "text": each} for each in _about(block))
                 yield from _parts(inner)
+            case "search_result", _ if isinstance(block.get("content"), str | list):
+                about = [_string(block, name) for name in ("title", "source") if block.get(name) is not None]
+                yield from ({"type": "text", "text": each} for each in about)
+                yield from _parts(block["content"])
+            case "tool_reference", _:  # what a search for tools has found
+                yield {"type": "text", "text": _string(block, "tool_name")}
             case _:
                 raise _unsupported(f"a block of type '{_shown(kind)}'" + (" with this source" if source else ""))
 
@@ -230,32 +258,44 @@ def _text(content: _Content, field: str) -> str:
     parts = list(_parts(content))
     if any(part["type"] != "text" for part in parts):
         raise bad_request(f"{field}: only text is taken there.", param=field)
-    return "\n\n".join(part["text"] for part in parts)
+    return joined(part["text"] for part in parts)
 
 
 # -- parameters
 
 
-def _tools(asked: _Request) -> dict[str, Any]:
-    tools = []
+def _tools(asked: _Request) -> tuple[dict[str, Any], list[str]]:
+    """The functions, and the names of tools that are left out: those that Anthropic runs or defines."""
+    tools: list[dict[str, Any]] = []
+    left: list[str] = []
     for tool in asked.tools or ():
         if tool.type not in (None, "custom"):
-            raise _unsupported(f"the tool type '{_shown(tool.type)}', which is run by Anthropic,")
+            left.append(f"tools.{_shown(tool.type)}" if _shown(tool.type) != "?" else "tools")
+            continue
+        if not tool.name:
+            raise bad_request("tools: a tool has a name.", param="tools", code="invalid_type")
         function = {"name": tool.name, **given(description=tool.description, strict=tool.strict)}
         tools.append({"type": "function", "function": function | {"parameters": tool.input_schema}})
-    if not tools:
-        return {}
     choice = asked.tool_choice
-    if choice is None:
-        return {"tools": tools}
+    if choice is None or (choice.type in ("auto", "none") and not tools):
+        return ({"tools": tools} if tools else {}), left
     if choice.type == "tool":
-        named: Any = {"type": "function", "function": {"name": choice.name or ""}}
+        if choice.name not in [tool["function"]["name"] for tool in tools]:
+            raise _no_tool("the tool that it names is not among the tools sent, or cannot be run here")
+        named: Any = {"type": "function", "function": {"name": choice.name}}
     elif choice.type in _CHOICES:
+        if not tools:
+            why = "none of the tools sent can be run here" if left else "there are no tools"
+            raise _no_tool(f"a tool must be called, and {why}")
         named = _CHOICES[choice.type]
     else:
         raise bad_request("tool_choice: the type is 'auto', 'any', 'tool' or 'none'.", param="tool_choice")
     parallel = {"parallel_tool_calls": False} if choice.disable_parallel_tool_use else {}
-    return {"tools": tools, "tool_choice": named, **parallel}
+    return {"tools": tools, "tool_choice": named, **parallel}, left
+
+
+def _no_tool(why: str) -> Problem:
+    return bad_request(f"tool_choice: {why}.", param="tool_choice", code="not_supported")
 
 
 def _form(asked: _Request) -> dict[str, Any] | None:
@@ -293,7 +333,7 @@ def _json(value: Any) -> str:
 
 
 def _shown(kind: Any) -> str:
-    return kind[:40] if isinstance(kind, str) and kind.replace("_", "").isalnum() else "?"
+    return kind[:40] if isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum() else "?"
 
 
 def _unsupported(what: str) -> Problem:

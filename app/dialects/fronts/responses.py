@@ -6,17 +6,19 @@ do well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from app.dialects.fronts import response_items, response_tools
 from app.dialects.fronts.extras import LEVELS
 from app.dialects.fronts.front import Ask, decoded, given, unknown
+from app.dialects.fronts.response_items import unsupported
+from app.dialects.fronts.response_tools import Tools
 from app.dialects.fronts.responses_answers import Response
-from app.errors import Problem, bad_request
+from app.errors import bad_request
 
-Item = Mapping[str, Any]
 # What only a server that keeps conversations, or runs tools, can do: the answer would be another one without it.
 _KEPT = ("previous_response_id", "conversation", "prompt", "background", "store")
 # What changes no answer, or only how it is billed, cached and explained.
@@ -29,16 +31,7 @@ _DROPPED = (
     "safety_identifier",
     "user",
 )
-_ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _LOGPROBS = "message.output_text.logprobs"
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
 
 
 class _Format(msgspec.Struct, frozen=True):
@@ -69,7 +62,7 @@ class _Request(msgspec.Struct, frozen=True):
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: int | None = None
-    tools: list[_Tool] | None = None
+    tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     text: _Text | None = None
@@ -108,11 +101,13 @@ class Responses:
         asked = decoded(_requests, body)
         for name in _KEPT:
             if getattr(asked, name):
-                raise _unsupported(f"'{name}'", name, "nothing is kept between requests: send the whole conversation")
+                raise unsupported(f"'{name}'", name, "nothing is kept between requests: send the whole conversation")
         if not asked.input and not asked.instructions:
             raise bad_request("'input' is missing.", param="input", code="missing_field")
         wants_logprobs = asked.top_logprobs is not None or _LOGPROBS in (asked.include or ())
-        fields = {"messages": _messages(asked), **_tools(asked), **given(response_format=_form(asked))}
+        tools = response_tools.read([*(asked.tools or ()), *response_items.offered(asked.input)])
+        messages, left = response_items.messages(asked.input, asked.instructions, tools)
+        fields = {"messages": messages, **_called(asked, tools), **given(response_format=_form(asked))}
         fields |= given(
             max_tokens=asked.max_output_tokens,
             temperature=asked.temperature,
@@ -121,9 +116,9 @@ class Responses:
             logprobs=wants_logprobs or None,
             top_logprobs=asked.top_logprobs,
         )
-        tongue = Response(asked.model or "", token, self._clock, _echo(asked))
+        tongue = Response(asked.model or "", token, self._clock, _echo(asked), tools)
         extras = given(think=_think(asked))
-        dropped = (*_dropped(asked), *unknown(_Request, body))
+        dropped = (*_dropped(asked), *tools.dropped, *left, *unknown(_Request, body))
         return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
 
 
@@ -134,135 +129,14 @@ def _dropped(asked: _Request) -> list[str]:
     return names + (["reasoning.summary"] if asked.reasoning is not None and asked.reasoning.summary else [])
 
 
-# -- messages
-
-
-def _messages(asked: _Request) -> list[dict[str, Any]]:
-    """What a turn of the model was is one message in a chat: its thought, its text and its calls together."""
-    items = [{"role": "user", "content": asked.input}] if isinstance(asked.input, str) else asked.input or []
-    messages: list[dict[str, Any]] = []
-    if asked.instructions:
-        messages.append({"role": "system", "content": asked.instructions})
-    thought = ""
-    for item in items:
-        match item.get("type", "message"):
-            case "message":
-                message = _message(item)
-                if message["role"] == "assistant" and thought:
-                    message |= {"reasoning": thought, "reasoning_content": thought}
-                thought = ""
-                _add(messages, message)
-            case "function_call":
-                turn = _turn(messages)
-                if thought:
-                    turn |= {"reasoning": thought, "reasoning_content": thought}
-                thought = ""
-                function = {"name": _string(item, "name"), "arguments": _string(item, "arguments")}
-                turn.setdefault("tool_calls", []).append(
-                    {"id": _string(item, "call_id"), "type": "function", "function": function}
-                )
-            case "function_call_output":
-                output = item.get("output")
-                text = output if isinstance(output, str) else _joined(_parts(output), "function_call_output")
-                messages.append({"role": "tool", "tool_call_id": _string(item, "call_id"), "content": text})
-            case "reasoning":
-                thought += "".join(_string(part, "text") for part in _thoughts(item))
-            case "item_reference":
-                raise _unsupported("an item of type 'item_reference'", "input", "nothing is kept between requests")
-            case kind:
-                raise _unsupported(f"an item of type '{_shown(kind)}'", "input", "")
-    return messages
-
-
-def _thoughts(item: Item) -> list[Item]:
-    parts = item.get("content") or item.get("summary") or []
-    if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-        message = "input: 'content' and 'summary' of a reasoning item are lists of parts."
-        raise bad_request(message, param="input", code="invalid_type")
-    return parts
-
-
-def _add(messages: list[dict[str, Any]], message: dict[str, Any]) -> None:
-    """Several orders at the beginning are one: many chat templates take only one, and only there."""
-    is_order = message["role"] == "system" and len(messages) == 1 and messages[0]["role"] == "system"
-    if is_order and isinstance(message["content"], str):
-        messages[0]["content"] += "\n\n" + message["content"]
-    else:
-        messages.append(message)
-
-
-def _turn(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    """The model's turn that a call belongs to."""
-    if not messages or messages[-1]["role"] != "assistant":
-        messages.append({"role": "assistant", "content": ""})
-    return messages[-1]
-
-
-def _message(item: Item) -> dict[str, Any]:
-    role = _ROLES.get(str(item.get("role")))
-    if role is None:
-        raise bad_request("input: a role is 'user', 'assistant', 'system' or 'developer'.", param="input")
-    content = item.get("content")
-    if isinstance(content, str):
-        return {"role": role, "content": content}
-    parts = _parts(content)
-    if role != "user" or (len(parts) == 1 and parts[0]["type"] == "text"):
-        return {"role": role, "content": _joined(parts, role)}
-    return {"role": role, "content": parts}
-
-
-def _parts(content: Any) -> list[dict[str, Any]]:
-    if not isinstance(content, list):
-        raise bad_request("input: a content is a string or a list of parts.", param="input", code="invalid_type")
-    parts: list[dict[str, Any]] = []
-    for part in content:
-        match part:
-            case {"type": "input_text" | "output_text" | "text", "text": str(text)}:
-                parts.append({"type": "text", "text": text})
-            case {"type": "refusal", "refusal": str(text)}:
-                parts.append({"type": "text", "text": text})
-            case {"type": "input_image", "image_url": str(url)}:
-                detail = given(detail=part.get("detail"))
-                parts.append({"type": "image_url", "image_url": {"url": url, **detail}})
-            case {"type": "input_audio", "input_audio": dict(audio)}:
-                parts.append({"type": "input_audio", "input_audio": audio})
-            case {"type": "input_file" | "input_image"}:
-                raise _unsupported("a file", "input", "nothing is kept here, and none is fetched")
-            case _:
-                kind = part.get("type") if isinstance(part, dict) else None
-                raise _unsupported(f"a part of type '{_shown(kind)}'", "input", "")
-    return parts
-
-
-def _joined(parts: list[dict[str, Any]], whose: str) -> str:
-    if any(part["type"] != "text" for part in parts):
-        raise bad_request(f"input: only text is taken in a message of '{whose}'.", param="input")
-    return "".join(part["text"] for part in parts)
-
-
 # -- parameters
 
 
-def _tools(asked: _Request) -> dict[str, Any]:
-    tools = []
-    for tool in asked.tools or ():
-        if tool.type != "function" or not tool.name:
-            raise _unsupported(
-                f"the tool type '{_shown(tool.type)}'", "tools", "only functions of the client's own are"
-            )
-        function = {"name": tool.name, **given(description=tool.description, parameters=tool.parameters)}
-        tools.append({"type": "function", "function": function | given(strict=tool.strict)})
-    if not tools:
+def _called(asked: _Request, tools: Tools) -> dict[str, Any]:
+    choice, functions = response_tools.choice(asked.tool_choice, tools)
+    if not functions:
         return {}
-    choice: Any = asked.tool_choice
-    match choice:
-        case None | "auto" | "none" | "required":
-            pass
-        case {"type": "function", "name": str(name)}:
-            choice = {"type": "function", "function": {"name": name}}
-        case _:
-            raise _unsupported("this 'tool_choice'", "tool_choice", "")
-    return {"tools": tools, **given(tool_choice=choice, parallel_tool_calls=asked.parallel_tool_calls)}
+    return {"tools": functions, **given(tool_choice=choice, parallel_tool_calls=asked.parallel_tool_calls)}
 
 
 def _form(asked: _Request) -> dict[str, Any] | None:
@@ -290,11 +164,8 @@ def _think(asked: _Request) -> bool | str | None:
 
 def _echo(asked: _Request) -> dict[str, Any]:
     """What a response repeats of its request; the SDK's types want most of it."""
-    tools = [
-        {"type": tool.type, "name": tool.name, "parameters": tool.parameters, "strict": tool.strict}
-        | given(description=tool.description)
-        for tool in asked.tools or ()
-    ]
+    functions = {"name": None, "parameters": None, "strict": None}
+    tools = [(functions if tool.get("type") == "function" else {}) | tool for tool in asked.tools or ()]
     form = asked.text.format if asked.text is not None and asked.text.format is not None else _Format("text")
     return {
         "instructions": asked.instructions,
@@ -308,19 +179,3 @@ def _echo(asked: _Request) -> dict[str, Any]:
         "tools": tools,
         "top_p": asked.top_p,
     }
-
-
-def _string(item: Item, name: str) -> str:
-    value = item.get(name)
-    if not isinstance(value, str):
-        raise bad_request(f"input: '{name}' of an item must be a string.", param="input", code="invalid_type")
-    return value
-
-
-def _shown(kind: Any) -> str:
-    return kind[:40] if isinstance(kind, str) and kind.replace("_", "").isalnum() else "?"
-
-
-def _unsupported(what: str, param: str, why: str) -> Problem:
-    reason = f"; {why}" if why else ""
-    return bad_request(f"{what} is not supported by this gateway{reason}.", param=param, code="not_supported")

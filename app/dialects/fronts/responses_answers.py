@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from app.dialects.fronts.chunks import Answer, Call, Piece
+from app.dialects.fronts.front import given
+from app.dialects.fronts.response_tools import NONE, Tools, free_text
 from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
 from backends.exchange import Timings
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+@dataclass
+class _Written:
+    """An item that is being written, and its place among them."""
+
+    at: int
+    item: dict[str, Any]
+    text: list[str] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Response:
@@ -22,18 +35,20 @@ class Response:
     stream_type = CONTENT_TYPE
     event_codes = frozenset({"context_length_exceeded"})  # Codex makes room when it reads it; a 400 is the end for it
 
-    def __init__(self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any], tools: Tools = NONE
+    ) -> None:
         self._name = name
         self._token = token
         self._clock = clock
         self._created = int(clock())
         self._echo = echo
+        self._tools = tools
         self._answer = Answer(token)
         self._sequence = 0
-        self._items: list[dict[str, Any]] = []  # the last one is being written, unless it is completed
-        self._call: int | None = None  # which call is being written
-        self._text: list[str] = []  # what the item being written says until now
-        self._logprobs: list[dict[str, Any]] = []
+        self._items: list[dict[str, Any]] = []
+        self._written: _Written | None = None  # the message or thought that is being written
+        self._calls: dict[int, _Written] = {}  # being written until the end: the parts of several may alternate
         self._finish: str | None = None
 
     def refused(self, problem: Problem) -> bytes:
@@ -68,7 +83,7 @@ class Response:
 
     def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The whole response once more, with what it cost."""
-        out = [*self._begin(), *self._close(is_last=True)]
+        out = [*self._begin(), *self._close(is_last=not self._calls), *self._close_calls()]
         response = self._response(cost)
         out.append(self._event(f"response.{response['status']}", response=response))
         return b"".join(out)
@@ -82,7 +97,7 @@ class Response:
         if piece.text:
             self._items.append(self._item("message", piece.text, _logprobs(piece)))
         for call in piece.calls:
-            self._items.append(self._item("function_call", call.arguments, id_=call.id, name=call.name))
+            self._items.append(self._call(call.name, call.id, call.arguments))
         return msgspec.json.encode(self._response(cost))
 
     # -- the response
@@ -122,28 +137,31 @@ class Response:
         }
 
     def _item(
-        self,
-        kind: str,
-        text: str,
-        logprobs: list[dict[str, Any]] | None = None,
-        *,
-        id_: str = "",
-        name: str = "",
-        status: str = "completed",
+        self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None, *, status: str = "completed"
     ) -> dict[str, Any]:
-        """An item that says this; one in progress has no parts yet."""
+        """A message or a thought that says this; one in progress has no parts yet."""
         at = len(self._items)
         is_begun = status == "in_progress"
-        match kind:
-            case "reasoning":
-                parts = [] if is_begun else [{"type": "reasoning_text", "text": text}]
-                more: dict[str, Any] = {"id": f"rs_{self._token}{at}", "summary": [], "content": parts}
-            case "message":
-                parts = [] if is_begun else [_output(text, logprobs or [])]
-                more = {"id": f"msg_{self._token}{at}", "role": "assistant", "content": parts}
-            case _:
-                more = {"id": f"fc_{self._token}{at}", "call_id": id_, "name": name, "arguments": text}
+        if kind == "reasoning":
+            parts = [] if is_begun else [{"type": "reasoning_text", "text": text}]
+            more: dict[str, Any] = {"id": f"rs_{self._token}{at}", "summary": [], "content": parts}
+        else:
+            parts = [] if is_begun else [_output(text, logprobs or [])]
+            more = {"id": f"msg_{self._token}{at}", "role": "assistant", "content": parts}
         return {"type": kind, "status": status, **more}
+
+    def _call(self, name: str, id_: str, arguments: str, status: str = "completed") -> dict[str, Any]:
+        """A call of a tool of the client's, in its own words."""
+        tool = self._tools.told(name)
+        named = {"call_id": id_, "name": tool.name, **given(namespace=tool.namespace)}
+        if tool.kind == "custom":
+            text = free_text(arguments) if arguments else ""
+            return {"type": "custom_tool_call", "status": status, "id": f"ctc_{self._token}{len(self._items)}"} | {
+                **named,
+                "input": text,
+            }
+        item = {"type": "function_call", "status": status, "id": f"fc_{self._token}{len(self._items)}"}
+        return {**item, **named, "arguments": arguments or ("{}" if status == "completed" else "")}
 
     # -- events
 
@@ -154,70 +172,87 @@ class Response:
         return [self._event(f"response.{kind}", response=response) for kind in ("created", "in_progress")]
 
     def _is_open(self, kind: str) -> bool:
-        return bool(self._items) and self._items[-1]["status"] == "in_progress" and self._items[-1]["type"] == kind
+        return self._written is not None and self._written.item["type"] == kind
 
     def _write(self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None) -> list[bytes]:
         """Add to the message or the thought that is being written, or to a new one."""
         out: list[bytes] = []
         if not self._is_open(kind):
-            out = [*self._close(), self._open(self._item(kind, "", status="in_progress"))]
-            out.append(self._part("added", self._content(kind, "", [])))
-        self._text.append(text)
+            out = [*self._close(), *self._open(self._item(kind, "", status="in_progress"))]
+            self._written = _Written(len(self._items) - 1, self._items[-1])
+            out.append(self._part("added", self._written, self._content(kind, "", [])))
+        written = self._written
+        assert written is not None
+        written.text.append(text)
         if kind == "message":
-            self._logprobs += logprobs or []
-            out.append(self._in_part("response.output_text.delta", delta=text, logprobs=logprobs or []))
+            written.logprobs += logprobs or []
+            out.append(self._in_part("response.output_text.delta", written, delta=text, logprobs=logprobs or []))
         else:
-            out.append(self._in_part("response.reasoning_text.delta", delta=text))
+            out.append(self._in_part("response.reasoning_text.delta", written, delta=text))
         return out
 
     def _write_call(self, call: Call) -> list[bytes]:
         out: list[bytes] = []
         if call.is_new:
-            item = self._item("function_call", "", id_=call.id, name=call.name, status="in_progress")
-            out = [*self._close(), self._open(item)]
-            self._call = call.at
-        elif not self._is_open("function_call") or call.at != self._call:
-            raise ValueError("the parts of several tool calls mixed up")
-        self._text.append(call.arguments)
-        if call.arguments:
-            out.append(self._in_item("response.function_call_arguments.delta", delta=call.arguments))
+            out = [*self._close(), *self._open(self._call(call.name, call.id, "", "in_progress"))]
+            self._calls[call.at] = _Written(len(self._items) - 1, self._items[-1])
+        written = self._calls[call.at]
+        written.text.append(call.arguments)
+        if call.arguments and written.item["type"] == "function_call":
+            out.append(self._in_item("response.function_call_arguments.delta", written, delta=call.arguments))
         return out
 
-    def _open(self, item: dict[str, Any]) -> bytes:
+    def _open(self, item: dict[str, Any]) -> list[bytes]:
         self._items.append(item)
-        self._text, self._logprobs = [], []
-        return self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)
+        return [self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)]
 
     def _close(self, *, is_last: bool = False) -> list[bytes]:
-        """The item that is being written is done; the last one of a cut answer is not complete."""
-        if not self._items or self._items[-1]["status"] != "in_progress":
+        """The message or thought that is being written is done; the last item of a cut answer is not complete."""
+        written, self._written = self._written, None
+        if written is None:
             return []
-        item, text = self._items[-1], "".join(self._text)
-        if item["type"] == "function_call":
-            out = [self._in_item("response.function_call_arguments.done", arguments=text, name=item["name"])]
-            changed: dict[str, Any] = {"arguments": text}
-        else:
-            content = self._content(item["type"], text, self._logprobs)
-            said = {"text": text, "logprobs": self._logprobs} if item["type"] == "message" else {"text": text}
-            kind = "output_text" if item["type"] == "message" else "reasoning_text"
-            out = [self._in_part(f"response.{kind}.done", **said), self._part("done", content)]
-            changed = {"content": [content]}
+        kind, text = written.item["type"], "".join(written.text)
+        content = self._content(kind, text, written.logprobs)
+        said = {"text": text, "logprobs": written.logprobs} if kind == "message" else {"text": text}
+        name = "output_text" if kind == "message" else "reasoning_text"
+        out = [self._in_part(f"response.{name}.done", written, **said), self._part("done", written, content)]
+        return [*out, self._done(written, is_last=is_last, content=[content])]
+
+    def _close_calls(self) -> list[bytes]:
+        """All calls are done."""
+        out: list[bytes] = []
+        for written in self._calls.values():
+            text = "".join(written.text)
+            is_last = written.at == len(self._items) - 1
+            if written.item["type"] == "function_call":
+                told = text or "{}"
+                name = written.item["name"]
+                out.append(self._in_item("response.function_call_arguments.done", written, arguments=told, name=name))
+                out.append(self._done(written, is_last=is_last, arguments=told))
+                continue
+            text = free_text(text)
+            out.append(self._in_item("response.custom_tool_call_input.delta", written, delta=text))
+            out.append(self._in_item("response.custom_tool_call_input.done", written, input=text))
+            out.append(self._done(written, is_last=is_last, input=text))
+        self._calls = {}
+        return out
+
+    def _done(self, written: _Written, *, is_last: bool, **changed: Any) -> bytes:
         status = "incomplete" if is_last and self._finish in _CUT else "completed"
-        self._items[-1] = {**item, **changed, "status": status}
-        done = self._event("response.output_item.done", output_index=len(self._items) - 1, item=self._items[-1])
-        return [*out, done]
+        item = self._items[written.at] = {**written.item, **changed, "status": status}
+        return self._event("response.output_item.done", output_index=written.at, item=item)
 
     def _content(self, kind: str, text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
         return _output(text, logprobs) if kind == "message" else {"type": "reasoning_text", "text": text}
 
-    def _part(self, what: str, part: dict[str, Any]) -> bytes:
-        return self._in_part(f"response.content_part.{what}", part=part)
+    def _part(self, what: str, written: _Written, part: dict[str, Any]) -> bytes:
+        return self._in_part(f"response.content_part.{what}", written, part=part)
 
-    def _in_part(self, kind: str, **members: Any) -> bytes:
-        return self._in_item(kind, content_index=0, **members)
+    def _in_part(self, kind: str, written: _Written, **members: Any) -> bytes:
+        return self._in_item(kind, written, content_index=0, **members)
 
-    def _in_item(self, kind: str, **members: Any) -> bytes:
-        return self._event(kind, item_id=self._items[-1]["id"], output_index=len(self._items) - 1, **members)
+    def _in_item(self, kind: str, written: _Written, **members: Any) -> bytes:
+        return self._event(kind, item_id=written.item["id"], output_index=written.at, **members)
 
     def _event(self, kind: str, **members: Any) -> bytes:
         data = {"type": kind, "sequence_number": self._sequence, **members}
