@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects.templates import ALL, Takes
-from app.relay.folding import AT_FRONT, MAX_MESSAGES, NOWHERE, USUAL, Shape, fold, next_form, shape
+from app.relay.folding import AT_FRONT, MAX_MESSAGES, NOWHERE, USUAL, Shape, fold, is_about_roles, next_form, shape
 from backends.errors import BackendError, Disconnected, EngineFailed, Rejected
 from backends.too_long import Length, TooLong
 
@@ -60,6 +60,23 @@ def test_a_tool_that_speaks_of_systems_makes_no_conversation_unusual() -> None:
 def test_what_is_no_conversation_is_left_to_the_engine(text: bytes) -> None:
     assert shape(text) is None
     assert fold(text, NOWHERE) is None
+
+
+@pytest.mark.parametrize("content", ["[1,2]", "7", "{}", '[{"type":"text"},7]'])
+def test_content_that_is_none_is_left_to_the_engine(content: str) -> None:
+    text = b'{"messages":[{"role":"user","content":"a"},{"role":"system","content":' + content.encode() + b"}]}"
+
+    made = fold(text, AT_FRONT)
+
+    assert made is None or json.loads(made)[0]["content"] == "a"
+
+
+def test_text_keeps_its_spelling() -> None:
+    text = b'{"messages":[{"role":"user","content":"\\u0041\\/\\""},{"role":"system","content":"\\u0042"}]}'
+
+    made = fold(text, AT_FRONT)
+
+    assert made == b'[{"role":"user","content":"\\u0041\\/\\"\\n\\n<system-reminder>\\n\\u0042\\n</system-reminder>"}]'
 
 
 def test_an_endless_conversation_is_left_as_it_is() -> None:
@@ -197,6 +214,7 @@ REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], Takes | None, Take
     "unexpected": (rejected("Unexpected role."), said("d0", "u1"), None, ALL),
     "unexpected, and a later one": (rejected("Unexpected role."), said("u1", "d2"), None, ALL),
     "unexpected once more": (rejected("Unexpected role."), said("d0", "u1"), ALL, NOWHERE),
+    "a list of roles": (rejected("Input should be 'user', 'assistant' or 'tool'", 422), LATE, None, AT_FRONT),
     "unprocessable": (rejected("Jinja: no", 422), LATE, None, AT_FRONT),
     "none": (rejected("System role not supported"), LATE, None, NOWHERE),
     "none at the beginning": (rejected("System role not supported"), said("s0", "u1"), None, NOWHERE),
@@ -218,4 +236,6 @@ REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], Takes | None, Take
 def test_a_refusal_of_roles_is_answered_by_the_next_form(
     error: BackendError, messages: list[dict[str, Any]], sent: Takes | None, expected: Takes | None
 ) -> None:
-    assert next_form(error, body(messages), sent) == expected
+    found = next_form(body(messages), error, sent) if is_about_roles(error) else None
+
+    assert found == expected

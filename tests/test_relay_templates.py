@@ -234,6 +234,24 @@ EVENT = {
 }
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_refusal_under_a_good_status_is_one_too(streamed: bool) -> None:
+    """LM Studio tells it in an event."""
+
+    def behave(path: str, body: Any) -> Said:
+        if at_front(body["messages"]) is None:
+            told = {"error": {"message": 'Error rendering prompt with jinja template: "System message must be first"'}}
+            return [told] if streamed else (200, told)
+        return [EVENT] if streamed else whole()
+
+    async with Talker(behave) as engine, running({"engine": backend(engine.url, kind="remote")}, models("fake")) as rig:
+        reply = await sent(rig, S, U, LATE, stream=streamed)
+
+    assert (reply.status, reply.text) == (200, "ok")
+    assert reply.headers[ADJUSTED] == "messages"
+    assert written_to(engine) == [[S, U, LATE], LAST]
+
+
 async def test_of_a_model_without_a_system_the_usual_conversation_is_folded_too_once_it_was_refused() -> None:
     def behave(path: str, body: Any) -> Said:
         if nowhere(body["messages"]) is None:

@@ -32,7 +32,18 @@ from app.relay.templates import Templates
 from app.routing import order
 from app.table import Backend, Target
 from backends.base import Dialect, Endpoint, State, Usage
-from backends.errors import BackendError, Broken, GivenUp, NotReady, NotTaken, Rejected, Stale, Taken, Unreachable
+from backends.errors import (
+    BackendError,
+    Broken,
+    EngineFailed,
+    GivenUp,
+    NotReady,
+    NotTaken,
+    Rejected,
+    Stale,
+    Taken,
+    Unreachable,
+)
 from backends.exchange import Answer, Exchange
 from backends.too_long import TooLong
 from backends.upstream import Call, Upstream
@@ -187,13 +198,20 @@ class Dispatcher:
                 less = None if fit is not None else plan.fitting(error, backend.kind)
                 if less is not None:
                     return await self._exchange(request, plan, target, endpoint, job, fit=less, form=form)
-                other = self._templates.again(error, plan, endpoint, target.model, form)
+                other = await self._templates.again(error, plan, endpoint, target.model, form)
                 if other is not None:
                     return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=other)
                 raise error
+            try:
+                cost = await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
+            except EngineFailed as exc:  # some say under a good status that their template takes no such message
+                other = None if job.has_begun else await self._templates.again(exc, plan, endpoint, target.model, form)
+                if other is None:
+                    raise
+                return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=other)
             if form is not None:
                 self._templates.remember(endpoint, target.model, form)
-            return await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
+            return cost
         finally:
             exchange.close()
 

@@ -24,9 +24,9 @@ _USER: Final = b'"user"'
 _ROLES: Final = ("system", "developer")
 _RESULTS: Final = ("tool", "function")
 # What agents write around such notes themselves, so models that are made for agents know it.
-_BEGIN: Final = "<system-reminder>"
-_END: Final = "</system-reminder>"
-_BETWEEN: Final = "\n\n"
+_BEGIN: Final = b"<system-reminder>"
+_END: Final = b"</system-reminder>"
+_BETWEEN: Final = b"\\n\\n"
 
 
 AT_FRONT: Final = Takes(several=False, late=False)
@@ -67,10 +67,15 @@ class _Message(msgspec.Struct, frozen=True):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Part(msgspec.Struct, frozen=True):
+    text: msgspec.Raw = msgspec.Raw(b"null")
+
+
 _roles = msgspec.json.Decoder(_Roles)
 _bodies = msgspec.json.Decoder(_Body)
 _messages = msgspec.json.Decoder(_Message)
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_parts = msgspec.json.Decoder(list[_Role])
+_parts_text = msgspec.json.Decoder(_Part)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -110,9 +115,14 @@ def fold(body: bytes, takes: Takes) -> bytes | None:
     """
     try:
         given = [bytes(message) for message in _bodies.decode(body).messages]
-        roles = [_messages.decode(message).role for message in given]
+        made = _folded(given, takes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return None if made == given else b"[" + b",".join(made) + b"]"
+
+
+def _folded(given: list[bytes], takes: Takes) -> list[bytes]:
+    roles = [_messages.decode(message).role for message in given]
     begin = _begin(roles)
     turns = _Turns()
     if not takes.first:
@@ -129,12 +139,11 @@ def fold(body: bytes, takes: Takes) -> bytes | None:
             turns.user(message)
         else:
             turns.other(_as_system(message) if role in _ROLES else message, is_result=role in _RESULTS)
-    made = turns.end()
-    return None if made == given else b"[" + b",".join(made) + b"]"
+    return turns.end()
 
 
-# A piece of a turn: text, or parts of which some are no text.
-_Piece = str | list[msgspec.Raw]
+# A piece of a turn: text as it stands in JSON, which is never decoded (it may be megabytes), or parts.
+_Piece = bytes | list[bytes]
 
 
 class _Turns:
@@ -197,43 +206,46 @@ def _content(message: bytes) -> _Piece:
 
 
 def _piece(content: msgspec.Raw) -> _Piece:
+    """ValidationError for what is no content of a message."""
     start = bytes(memoryview(content)[:1])
     if start == b'"':
-        text: str = msgspec.json.decode(content)
-        return text
-    return _raws.decode(content) if start == b"[" else ""
+        return bytes(content)[1:-1]
+    if start != b"[":
+        return b""
+    _parts.decode(content)  # a long list of something else ends here
+    return [bytes(part) for part in _raws.decode(content)]
 
 
 def _note(message: bytes, *, is_late: bool) -> _Piece:
     """What a system message says: one text, where it is text only."""
     piece = _content(message)
-    if not isinstance(piece, str):
-        decoded = [msgspec.json.decode(part) for part in piece]
-        texts = [part.get("text") if isinstance(part, dict) else None for part in decoded]
-        if not all(isinstance(text, str) for text in texts):
+    if not isinstance(piece, bytes):
+        texts = [bytes(_parts_text.decode(part).text) for part in piece]
+        if not all(text.startswith(b'"') for text in texts):
             return piece
-        piece = _BETWEEN.join(text for text in texts if isinstance(text, str))
-    if not is_late or not piece or piece.lstrip().startswith(_BEGIN):
+        piece = _BETWEEN.join(text[1:-1] for text in texts)
+    if not is_late or not piece or piece.startswith(_BEGIN):
         return piece
-    return f"{_BEGIN}\n{piece}\n{_END}"
+    return _BEGIN + b"\\n" + piece + b"\\n" + _END
 
 
 def _together(pieces: Sequence[_Piece]) -> bytes:
     """Content of one message, as JSON."""
     given = [piece for piece in pieces if piece]
-    if all(isinstance(piece, str) for piece in given):
-        return msgspec.json.encode(_BETWEEN.join(piece for piece in given if isinstance(piece, str)))
-    parts: list[Any] = []
+    texts = [piece for piece in given if isinstance(piece, bytes)]
+    if len(texts) == len(given):
+        return b'"' + _BETWEEN.join(texts) + b'"'
+    parts: list[bytes] = []
     for piece in given:
-        parts += [{"type": "text", "text": piece}] if isinstance(piece, str) else piece
-    return msgspec.json.encode(parts)
+        parts += [b'{"type":"text","text":"' + piece + b'"}'] if isinstance(piece, bytes) else piece
+    return b"[" + b",".join(parts) + b"]"
 
 
 # -- what an engine's refusal says of it
 
 _ABOUT_ROLES: Final = re.compile(
     r"system (?:message|prompt|role|instruction)|\broles?\b|alternat|first message|developer|chat.?template|jinja"
-    r"|raise_exception|template error",
+    r"|raise_exception|template error|\buser\b.{0,40}\bassistant\b",
     re.IGNORECASE,
 )
 _SURELY: Final = re.compile(
@@ -250,17 +262,18 @@ _KNOWS_NONE: Final = re.compile(
 )
 
 
-def next_form(error: BackendError, body: bytes, sent: Takes | None) -> Takes | None:
-    """What to try after this refusal of a body that was sent for a template that takes `sent` (None: as it is); None
-    where it is of something else, or nothing is left to try. Nothing was generated, so it is safe to ask again.
-    """
-    if isinstance(error, TooLong):
-        return None
+def is_about_roles(error: BackendError) -> bool:
+    """Whether an engine refuses the roles of a conversation. Nothing was generated, so it is safe to ask again."""
     if isinstance(error, Rejected):
-        if error.status not in (400, 422) or _ABOUT_ROLES.search(error.message) is None:
-            return None
-    elif not isinstance(error, EngineFailed) or _SURELY.search(error.message) is None:
-        return None
+        is_of_request = error.status in (400, 422) and not isinstance(error, TooLong)
+        return is_of_request and _ABOUT_ROLES.search(error.message) is not None
+    return isinstance(error, EngineFailed) and _SURELY.search(error.message) is not None
+
+
+def next_form(body: bytes, error: BackendError, sent: Takes | None) -> Takes | None:
+    """What to try after such a refusal of a body that was sent for a template that takes `sent` (None: as it is); None
+    where nothing is left to try.
+    """
     if _KNOWS_NONE.search(error.message):
         forms: tuple[Takes, ...] = (NOWHERE,)
     elif sent is None and _OF_SYSTEM.search(error.message) is None:

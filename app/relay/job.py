@@ -38,6 +38,11 @@ class Job:
         line, limits = request.line, request.table.limits
         self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has got something of an answer."""
+        return self.stream is not None and self.stream.has_event
+
     def turn_to(self, backend: str) -> None:
         """This backend is tried next; the request counts as its."""
         if self._series is not None:

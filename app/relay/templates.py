@@ -7,7 +7,7 @@ import random
 import string
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar, TypeVarTuple
 
 import msgspec
 import structlog
@@ -16,6 +16,7 @@ from app.dialects import parameters, templates
 from app.dialects.parameters import Changes
 from app.dialects.templates import ALL, Takes
 from app.relay import folding
+from app.relay.body import INLINE_BYTES
 from app.relay.plan import COUNT, Plan
 from app.table import Backend
 from backends.base import Dialect, Endpoint
@@ -30,6 +31,8 @@ FORGET_S: Final = 3600.0
 MOST: Final = 1000
 MAX_ANSWER_BYTES: Final = 256 * 1024
 _Key = tuple[str, int, str]
+Told = TypeVar("Told")
+More = TypeVarTuple("More")
 
 
 class Templates:
@@ -48,9 +51,11 @@ class Templates:
         refusal, instead of what is known."""
         if (plan.operation.name != "chat" and plan.operation is not COUNT) or plan.form is not None:
             return changes
-        found = folding.shape(plan.body)
         rules = plan.resolved.model.rules
-        if found is None or rules.normalize == "strict":
+        if rules.normalize == "strict":
+            return changes
+        found = await _apart(folding.shape, plan.body)
+        if found is None:
             return changes
         takes = form
         if takes is None and not found.is_usual and (found.has_several or found.has_late):
@@ -61,20 +66,21 @@ class Templates:
             takes = ALL
         if takes is None or (found.is_usual and takes.first):
             return changes
-        messages = folding.fold(plan.body, takes)
+        messages = await _apart(folding.fold, plan.body, takes)
         if messages is None:
             return changes
-        return Changes({**changes.members, "messages": messages}, (*changes.names, "messages"))
+        return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
 
-    def again(
+    async def again(
         self, error: BackendError, plan: Plan, endpoint: Endpoint, model: str, form: Takes | None
     ) -> Takes | None:
         """The form to ask in once more after a refusal; None where it is of something else."""
         if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
             return None
-        if folding.shape(plan.body) is None:
+        if not folding.is_about_roles(error) or await _apart(folding.shape, plan.body) is None:
             return None
-        return folding.next_form(error, plan.body, form or self._remembered(_key(endpoint, model)))
+        sent = form or self._remembered(_key(endpoint, model))
+        return await _apart(folding.next_form, plan.body, error, sent)
 
     def remember(self, endpoint: Endpoint, model: str, takes: Takes | None) -> None:
         """From now on."""
@@ -130,6 +136,11 @@ class Templates:
             return takes
         finally:
             asking.close()
+
+
+async def _apart(what: Callable[[bytes, *More], Told], body: bytes, *more: *More) -> Told:
+    """In a thread, where the body is so large that others would wait for it."""
+    return await asyncio.to_thread(what, body, *more) if len(body) > INLINE_BYTES else what(body, *more)
 
 
 def _key(endpoint: Endpoint, model: str) -> _Key:
