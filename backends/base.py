@@ -149,8 +149,9 @@ class Probe:
 
     `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
     requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
-    when it has no such numbers. `facts`: of its models by their names (of Ollama's by the full ones); "" is any name.
-    `warning`: what its administrator should know. `version`: the engine's own, None when it did not say.
+    when it has no such numbers. `is_mute`: it is up, and what computes in it did not answer. `facts`: of its models by
+    their names (of Ollama's by the full ones); "" is any name. `warning`: what its administrator should know.
+    `version`: the engine's own, None when it did not say.
     """
 
     is_up: bool
@@ -158,6 +159,7 @@ class Probe:
     models: tuple[str, ...] | None = None
     in_flight: int | None = None
     progress: tuple[float, ...] | None = None
+    is_mute: bool = False
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     warning: str | None = None
     version: str | None = None

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.config import LlamaCppConfig
 from backends.control import Control
 from backends.endings import why
-from backends.errors import BackendError, EngineFailed
+from backends.errors import BackendError, EngineFailed, TimedOut
 from backends.gguf import inputs, model_file
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
@@ -26,7 +27,8 @@ from backends.remote import model_ids
 from backends.reported import of_llama_cpp
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
-COUNT_S: Final = 2.0  # its counters wait for the compute thread; worth no more than that
+COUNT_S: Final = 2.0  # its counters: there at once while it decodes, and only later while a grammar is worked out
+MUTE_S: Final = 10.0  # for one that did not give them: each of its tokens may take some seconds
 WARM_UP_S: Final = 120.0  # one token of a large model on a slow disk
 HTTP_THREADS: Final = 128  # each open connection takes one, also those that wait for a slot
 PROMPT_CACHE_MIB: Final = 512  # the build's default of 8 GiB is more than small machines have
@@ -60,6 +62,21 @@ _MEANINGS: Final = (
 )
 
 
+_REQUESTS: Final = (b"requests_processing", b"requests_deferred")
+_MOVING: Final = (b"n_decode_total", b"prompt_tokens_total", b"tokens_predicted_total")
+_COUNTER: Final = re.compile(rb"^llamacpp:(\w+) ([0-9.eE+-]*[0-9])$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What one start has done, as it told last. Its decodes move with every token, and every 512 tokens of a prompt."""
+
+    generation: int
+    progress: tuple[float, ...] | None = None
+    in_flight: int | None = None
+    is_mute: bool = False
+
+
 class LlamaCpp:
     """Describes one embedded engine and asks it how it is."""
 
@@ -73,6 +90,7 @@ class LlamaCpp:
         self._config = config
         self._control = Control(name)
         self._facts: tuple[int, ModelFacts] | None = None  # of the start of that generation
+        self._work = _Work(0)
 
     def __repr__(self) -> str:
         return f"<LlamaCpp {self.name} {self._config.model}>"
@@ -120,8 +138,16 @@ class LlamaCpp:
         except BackendError as exc:
             return Probe(False, exc.message)
         facts = {"": self._facts[1]} if self._facts is not None else {}
-        in_flight = await self._in_flight(root, endpoint)
-        return Probe(True, models=model_ids(listed.json()), in_flight=in_flight, facts=facts, version=_version())
+        work = self._work = await self._count(root, endpoint)
+        return Probe(
+            True,
+            models=model_ids(listed.json()),
+            in_flight=work.in_flight,
+            progress=work.progress,
+            is_mute=work.is_mute,
+            facts=facts,
+            version=_version(),
+        )
 
     async def _look(self, root: str, endpoint: Endpoint) -> None:
         """What it says of its model, once for each start."""
@@ -131,13 +157,15 @@ class LlamaCpp:
         found = of_llama_cpp(props.json(), embeds=self._config.task == "embed") if props.status == 200 else None
         self._facts = (endpoint.generation, found) if found is not None else None
 
-    async def _in_flight(self, root: str, endpoint: Endpoint) -> int | None:
+    async def _count(self, root: str, endpoint: Endpoint) -> _Work:
+        """Its counters; while it gives none, those that it gave last."""
+        before = self._work if self._work.generation == endpoint.generation else _Work(endpoint.generation)
+        timeout_s = MUTE_S if before.is_mute else COUNT_S
         try:
-            reply = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=COUNT_S)
-        except BackendError:
-            return None
-        counts = re.findall(rb"^llamacpp:requests_(?:processing|deferred) (\d+)", reply.body, re.MULTILINE)
-        return sum(map(int, counts)) if counts else None
+            reply = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=timeout_s)
+        except BackendError as exc:
+            return replace(before, in_flight=None, is_mute=isinstance(exc, TimedOut))
+        return counted(endpoint.generation, reply.body)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """One token, one embedding, or one text ranked."""
@@ -146,6 +174,14 @@ class LlamaCpp:
         reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body={"model": self.name, **body})
         if reply.status != 200:
             raise EngineFailed(self.name, f"its first {path} request ended with status {reply.status}")
+
+
+def counted(generation: int, page: bytes) -> _Work:
+    """What its page of metrics says of its work."""
+    found = {name: float(value) for name, value in _COUNTER.findall(page)}
+    requests = [found[name] for name in _REQUESTS if name in found]
+    moved = tuple(found[name] for name in _MOVING if name in found)
+    return _Work(generation, moved or None, int(sum(requests)) if requests else None)
 
 
 def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int) -> list[str]:

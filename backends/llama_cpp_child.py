@@ -14,6 +14,9 @@ import time
 
 KEY_VARIABLE = "MODELPORT_ENGINE_KEY"
 _HEAD_BYTES = 1024 * 1024
+# As much as it computes in one piece anyway: so its counters move, and others get a token, after each.
+_BATCH_TOKENS = 512
+_WHOLE_BATCH_TOKENS = 2048
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -75,9 +78,12 @@ def main(argv: list[str]) -> None:
     params.n_parallel = arguments.slots
     params.n_threads_http = arguments.http_threads
     params.n_ctx = arguments.context
+    params.n_batch = _BATCH_TOKENS
     params.n_gpu_layers = arguments.gpu_layers
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads
+    if arguments.rerank or arguments.embed:
+        params.n_batch = _WHOLE_BATCH_TOKENS
     if arguments.rerank:
         params.embedding = True
         params.n_ubatch = params.n_batch

@@ -33,7 +33,10 @@ def work(probe: Probe, is_used: bool = False) -> Hashable:
     """The signs of a serving engine: its counters while requests run; None while none does or it does not count.
 
     `is_used`: requests of ours are with it. vLLM's server counts a request only once its core has made a step with it.
+    One that is mute works at something.
     """
+    if probe.is_up and probe.is_mute:
+        return ("mute", probe.progress)
     return probe.progress if probe.is_up and (probe.in_flight or is_used) else None
 
 

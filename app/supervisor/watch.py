@@ -113,11 +113,17 @@ class _Watcher:
         unit, clock = self._unit, asyncio.get_running_loop().time
         now = clock()
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
-        signs = pulse.work(probe, is_used=unit.idle_since is None) if unit.has_served else None
+        is_watched = unit.has_served or probe.is_mute
+        signs = pulse.work(probe, is_used=unit.idle_since is None) if is_watched else None
         self._work = pulse.felt(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return
         generation = unit.life.generation
+        if probe.is_mute:
+            # No test is needed: what would answer it has not answered us.
+            unit.post(Stalled(generation, f"what computes in it has not answered for {config.stall_timeout_s:g} s"))
+            self._work = None
+            return
         log.warning("engine stands still; testing it", backend=unit.name, generation=generation)
         cpu_s = await self._cpu_s()
         failure = await self._test(config.stall_timeout_s)
