@@ -245,21 +245,6 @@ async def test_a_probe_tells_its_name_and_that_it_is_idle(demo: Running) -> None
 
 
 @on_one_loop
-async def test_a_prompt_shows_its_progress_piece_by_piece(demo: Running) -> None:
-    """Where a slow machine takes minutes for a prompt, that is no standstill."""
-    engine = LlamaCpp("demo", config())
-    endpoint = await demo.relays.ready(1)
-    before = await engine.probe(endpoint)
-    reply = await demo.ask("completions", {"model": "demo", "prompt": "hello world " * 450, "max_tokens": 1})
-    after = await engine.probe(endpoint)
-
-    assert reply.status == 200
-    assert before.progress is not None
-    assert after.progress is not None
-    assert after.progress[0] - before.progress[0] >= 2  # 900 tokens are two pieces
-
-
-@on_one_loop
 async def test_only_its_own_key_opens_it(demo: Running) -> None:
     right = await demo.relays.ready(1)
     wrong = Endpoint("demo", 1, right.address, {"authorization": "Bearer guessed"})
@@ -281,6 +266,21 @@ async def test_its_key_is_neither_in_its_command_line_nor_in_its_output(demo: Ru
     assert key.encode() not in command
     assert any("listening on" in line for line in output)
     assert key not in "\n".join(output)
+
+
+@on_one_loop
+async def test_a_prompt_shows_its_progress_piece_by_piece(demo: Running) -> None:
+    """Where a slow machine takes minutes for a prompt, that is no standstill."""
+    engine = LlamaCpp("demo", config())
+    endpoint = await demo.relays.ready(1)
+    before = await engine.probe(endpoint)
+    reply = await demo.ask("completions", {"model": "demo", "prompt": "hello world " * 450, "max_tokens": 1})
+    after = await engine.probe(endpoint)
+
+    assert reply.status == 200
+    assert before.progress is not None
+    assert after.progress is not None
+    assert after.progress[0] - before.progress[0] >= 2  # 900 tokens are two pieces
 
 
 @on_one_loop
