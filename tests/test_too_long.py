@@ -356,7 +356,7 @@ async def test_the_context_is_known_where_the_engine_does_not_say_it() -> None:
         "This model's maximum context length is 777 tokens, and the request has more. Shorten it."
     )
     assert openai.error["param"] == "prompt"
-    assert message.json["error"]["message"] == "prompt is too long: 777 tokens are the maximum"
+    assert message.json["error"]["message"] == "prompt is too long: at least 778 tokens > 777 maximum"
 
 
 async def test_a_bound_that_does_not_fit_is_told_to_anthropics_clients_as_theirs_is() -> None:

@@ -176,7 +176,8 @@ def _too_long(length: Length) -> str:
         sum_ = f"{length.prompt} + {length.output} > {length.limit}"
         advice = "decrease input length or `max_tokens` and try again"
         return f"input length and `max_tokens` exceed context limit: {sum_}, {advice}"
-    if length.prompt and length.limit:
-        return f"prompt is too long: {length.prompt} tokens > {length.limit} maximum"
-    known = f"{length.limit} tokens are the" if length.limit else "it is beyond the model's"
-    return f"prompt is too long: {known} maximum"
+    if length.limit is None:
+        return "prompt is too long: it is beyond the model's maximum"
+    is_known = length.prompt is not None and length.prompt > length.limit
+    has = str(length.prompt) if is_known else f"at least {length.limit + 1}"
+    return f"prompt is too long: {has} tokens > {length.limit} maximum"
