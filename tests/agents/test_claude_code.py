@@ -1,0 +1,91 @@
+"""Claude Code, on its default settings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.agents.programs import Agent, Said, picture
+from tests.agents.scripted import Calls, Engine, Refuses, Says
+from tests.agents.test_codex import pictures
+
+PLAIN = ("--output-format", "json", "--allowedTools", "Bash", "Read")
+
+
+def result(said: Said) -> Any:
+    """The last line: what came of it."""
+    line = next((line for line in reversed(said.out.splitlines()) if line.startswith("{")), "{}")
+    return json.loads(line)
+
+
+def test_a_turn_of_text(agent: Agent, engine: Engine) -> None:
+    part = engine.play(Says("Hello from the engine."))
+
+    said = agent.claude("Say hello.", *PLAIN)
+
+    assert (said.code, result(said)["result"]) == (0, "Hello from the engine."), said.all
+    assert len(part.seen) == 1
+    assert {"Bash", "Read"} <= {tool["function"]["name"] for tool in part.seen[0]["tools"]}
+
+
+def test_two_tools_at_once(agent: Agent, engine: Engine) -> None:
+    part = engine.play(
+        Calls([("Bash", {"command": "echo first"}), ("Bash", {"command": "echo second"})]), Says("Both done.")
+    )
+
+    said = agent.claude("Run both.", *PLAIN)
+
+    assert (said.code, result(said)["result"]) == (0, "Both done."), said.all
+    (called,) = [message for message in part.messages("assistant") if message.get("tool_calls")]
+    results = {message["tool_call_id"]: message["content"] for message in part.messages("tool")}
+    assert [call["id"] for call in called["tool_calls"]] == list(results)
+    assert list(results.values()) == ["first", "second"]
+
+
+def test_a_picture_from_a_tool(agent: Agent, engine: Engine) -> None:
+    path = picture(agent.work / "red.png")
+    part = engine.play(Calls([("Read", {"file_path": str(path)})]), Says("It is red."))
+
+    said = agent.claude("Look at red.png.", *PLAIN)
+
+    assert (said.code, result(said)["result"]) == (0, "It is red."), said.all
+    assert pictures(part.messages("user")) == 1
+
+
+def test_a_history_goes_on(agent: Agent, engine: Engine) -> None:
+    path = picture(agent.work / "red.png")
+    engine.play(Calls([("Bash", {"command": "echo first"}), ("Read", {"file_path": str(path)})]), Says("Seen."))
+    assert result(agent.claude("Look.", *PLAIN))["result"] == "Seen."
+    part = engine.play(Says("As before."))
+
+    said = agent.claude("And now?", "--continue", *PLAIN)
+
+    assert (said.code, result(said)["result"]) == (0, "As before."), said.all
+    assert pictures(part.messages("user")) == 1
+    assert len(part.messages("tool")) == 2
+    assert "And now?" in json.dumps(part.messages("user"))
+
+
+def test_a_prompt_that_is_too_long(agent: Agent, engine: Engine) -> None:
+    engine.play(*[Refuses()] * 20)
+
+    said = agent.claude("Say hello.", *PLAIN)
+
+    assert said.code != 0
+    assert "prompt is too long" in said.all.lower(), said.all
+
+
+def test_a_stream_that_breaks_is_never_taken_for_whole(agent: Agent, engine: Engine) -> None:
+    engine.play(Says("Half of", breaks=True), *[Says("The whole answer.")] * 20)
+
+    said = agent.claude("Say hello.", *PLAIN)
+
+    assert result(said).get("result") != "Half of", said.all
+    assert result(said)["result"] == "The whole answer.", said.all
+
+
+def test_its_first_prompt_does_not_fit_a_small_model_and_it_is_told_so(small: Agent) -> None:
+    said = small.claude("Say hello.", *PLAIN)
+
+    assert said.code != 0
+    assert "prompt is too long" in said.all.lower(), said.all
