@@ -231,10 +231,10 @@ def _sampling(asked: _Asked, made: dict[str, Any]) -> None:
             options[option] = found
     for name in ("max_tokens", "max_completion_tokens"):
         bound = asked.number(name, is_whole=True)
-        if bound == 0:
-            raise asked.refuse(f"'{name}' must be 1 or more: to the daemon 0 means no limit.", name)
+        if bound is not None and bound < 1:
+            raise asked.refuse(f"'{name}' must be 1 or more: to the daemon {bound} means no limit.", name)
         if bound is not None:
-            options["num_predict"] = bound if bound > 0 else -1
+            options["num_predict"] = bound
     stop = asked.value("stop")
     if stop is not None:
         stops = [stop] if isinstance(stop, str) else stop

@@ -236,7 +236,7 @@ def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "low"}}, False, ()),
         ({"output_config": {"effort": "high"}}, "high", ()),
         ({"service_tier": "auto", "container": "c"}, None, ("container", "service_tier")),
-        ({"metadata": {"user_id": "u"}, "seed": 1, "foo": None}, None, ("seed",)),
+        ({"metadata": {"user_id": "u"}, "seed": 1, "foo": None}, None, ("metadata", "seed")),
     ],
 )
 def test_how_much_it_thinks_is_asked_for(fields: dict[str, Any], think: Any, dropped: tuple[str, ...]) -> None:

@@ -36,7 +36,6 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "max_tokens": ({"max_tokens": 5}, {"options": {"num_predict": 5}}),
     "max_completion_tokens": ({"max_completion_tokens": 6}, {"options": {"num_predict": 6}}),
     "both bounds": ({"max_tokens": 5, "max_completion_tokens": 6}, {"options": {"num_predict": 6}}),
-    "no bound": ({"max_tokens": -1}, {"options": {"num_predict": -1}}),
     "null": ({"max_tokens": None, "temperature": None, "stop": None, "tools": None}, {}),
     "sampling": (
         {"temperature": 0, "top_p": 0.5, "top_k": 3, "min_p": 0.1, "seed": 7, "presence_penalty": 1},
@@ -146,6 +145,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "temperature": ({"temperature": "hot"}, "temperature"),
     "seed": ({"seed": 1.5}, "seed"),
     "no tokens": ({"max_tokens": 0}, "max_tokens"),
+    "less than none": ({"max_completion_tokens": -1}, "max_completion_tokens"),
     "no tokens at all": ({"max_completion_tokens": 0}, "max_completion_tokens"),
     "a truth": ({"top_k": True}, "top_k"),
     "stop": ({"stop": 1}, "stop"),

@@ -180,10 +180,11 @@ class Dispatcher:
             kind=backend.kind,
             members=changes.members,
         )
-        request.adjusts(changes.names)
+        request.adjusts(plan.called(changes.names))
         spoken = translated(plan, target.model, backend, endpoint, body)
         left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
-        request.drops([*plan.dropped, *left, *changes.dropped, *spoken.dropped])
+        told = [*left, *changes.dropped, *spoken.dropped]
+        request.drops([*plan.dropped, *plan.called(told)])
         call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()

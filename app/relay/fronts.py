@@ -39,6 +39,22 @@ _ollama_fronts: dict[str, Front] = {
 COUNT_PATH = "/v1/messages/count_tokens"
 _anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}
 FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": Responses(time.time)}
+# What the client of a dialect calls a parameter of OpenAI's that it is told of.
+_OF_OLLAMA = {"max_tokens": "num_predict", "response_format": "format", "reasoning_effort": "think"}
+_OF_ANTHROPIC = {
+    "stop": "stop_sequences",
+    "response_format": "output_config.format",
+    "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
+    "reasoning_effort": "output_config.effort",
+    "think": "thinking",
+}
+_OF_RESPONSES = {
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "reasoning_effort": "reasoning.effort",
+    "think": "reasoning.effort",
+}
+_SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/responses": _OF_RESPONSES}
 _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 
 
@@ -109,7 +125,7 @@ class Fronts:
         request.drops(ask.dropped)
         found = plan(OPERATIONS[ask.path], words, request.table, key)
         found = counting(found) if path == COUNT_PATH else found
-        await self._dispatcher.serve(request, _with(found, ask))
+        await self._dispatcher.serve(request, _with(found, ask, path))
 
     async def _body(self, request: Request) -> bytes:
         body = await request.body()
@@ -166,10 +182,12 @@ def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
     return ask, msgspec.json.encode({"model": name, **ask.fields} if name else ask.fields)
 
 
-def _with(found: Plan, ask: Ask) -> Plan:
+def _with(found: Plan, ask: Ask, path: str) -> Plan:
     if ask.loads is not None:
         found = loading(found, ask.loads)
-    return msgspec.structs.replace(found, extras=ask.extras, dropped=ask.dropped)
+    return msgspec.structs.replace(
+        found, extras=ask.extras, dropped=ask.dropped, spelled=_SPELLED.get(path, _OF_OLLAMA)
+    )
 
 
 def _token() -> str:

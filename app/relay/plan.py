@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -68,6 +68,7 @@ class Plan(msgspec.Struct, frozen=True):
     choices: int = 1  # OpenAI's `n`
     extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
+    spelled: Mapping[str, str] = {}  # what a client of another dialect calls OpenAI's parameters
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
     asked: Asked = Asked()
     given: Given = {}  # of the parameters that not every engine knows
@@ -79,6 +80,10 @@ class Plan(msgspec.Struct, frozen=True):
     def content_type(self) -> str:
         """What an engine is sent."""
         return JSON if self.form is None else f"multipart/form-data; boundary={self.boundary}"
+
+    def called(self, names: Iterable[str]) -> list[str]:
+        """OpenAI's names as the client has them."""
+        return [self.spelled.get(name, name) for name in names]
 
     def check_media(self, backend: Backend) -> None:
         """Unsupported for what this engine would have to fetch, and must not."""

@@ -13,15 +13,16 @@ import msgspec
 
 from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given, unknown
+from app.dialects.fronts.front import Ask, decoded, given, unknown, unknown_inside
 from app.errors import Problem, bad_request
 from backends.texts import joined
 
 Block = Mapping[str, Any]
 _Content = str | list[dict[str, Any]]
+_INNER = {"output_config": ("effort", "format"), "thinking": ("type", "budget_tokens")}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # What Anthropic does beyond the model; none of it changes what the model is asked.
-_DROPPED = ("container", "context_management", "inference_geo", "mcp_servers", "service_tier", "speed")
+_DROPPED = ("container", "context_management", "inference_geo", "mcp_servers", "metadata", "service_tier", "speed")
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -74,7 +75,7 @@ class _Request(msgspec.Struct, frozen=True):
     output_config: _Output | None = None
     output_format: _Format | None = None
     mcp_servers: Any = None
-    metadata: Any = None  # who asks, for Anthropic's own protection
+    metadata: Any = None
     container: Any = None
     context_management: Any = None
     inference_geo: Any = None
@@ -120,6 +121,9 @@ class Messages:
             extras["prefill"] = True
         dropped = [name for name in _DROPPED if getattr(asked, name) not in (None, [])] + unknown(_Request, body)
         dropped += [*left, *dict.fromkeys(conversation.dropped)]
+        dropped += unknown_inside(body, _INNER)
+        if self._counts and asked.tool_choice is not None:
+            dropped.append("tool_choice")  # tokens are counted as if the model were free
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             dropped.append("thinking.budget_tokens")
         tongue = Spoken(asked.model or "", token, asked.stop_sequences or ())

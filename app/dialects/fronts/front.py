@@ -114,6 +114,18 @@ def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
     return sorted(name for name in names if bytes(memoryview(members[name])[:4]) != b"null")
 
 
+def unknown_inside(body: bytes, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The same of the members of some members, as `outer.inner`."""
+    members = _members.decode(body)
+    names: list[str] = []
+    for outer, inner in known.items():
+        raw = members.get(outer)
+        if raw is not None and bytes(memoryview(raw)[:1]) == b"{":
+            found = _members.decode(raw)
+            names += [f"{outer}.{name}" for name in found.keys() - set(inner) if _NAME.match(name)]
+    return sorted(names)
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -21,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DURATION = re.compile(r"[+-]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)\Z")
 # The first bytes of the formats that Ollama takes, in base64.
 _FORMATS = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "UklGR": "webp", "R0lGOD": "gif"}
+_NO_BOUNDS = (-1, -2)
 _NUMBERS = {"temperature": "temperature", "top_p": "top_p", "presence_penalty": "presence_penalty"}
 _NUMBERS |= {"frequency_penalty": "frequency_penalty"}
 _EXTRAS = {"top_k": int, "min_p": float, "typical_p": float, "repeat_last_n": int, "repeat_penalty": float}
@@ -128,7 +129,7 @@ class Chat:
             fields |= given(response_format=form, logprobs=head.logprobs, top_logprobs=head.top_logprobs)
         else:  # without a template nothing tells the model to think
             extras |= given(format=form)
-            dropped += [name for name in ("think", "logprobs") if getattr(head, name)]
+            dropped += [name for name in ("think", "logprobs", "top_logprobs") if getattr(head, name)]
         fields |= {"stream": head.stream is not False, **options}
         return Ask(path, head.model, fields, tongue, extras, tuple(dropped), None if asks else tongue.loaded())
 
@@ -268,8 +269,7 @@ def read_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
         elif name in _EXTRAS:
             extras[name] = _number(name, value, _EXTRAS[name])
         elif name == "num_predict":
-            if _number(name, value, int) > 0:  # below: until the model ends, or the context
-                fields["max_tokens"] = int(value)
+            fields |= _bound(_number(name, value, int))
         elif name == "seed":
             if _number(name, value, int) >= 0:
                 fields["seed"] = int(value)
@@ -286,6 +286,14 @@ def _number(name: str, value: Any, type_: type[int] | type[float]) -> int | floa
         wanted = "integer" if type_ is int else "float32"
         raise bad_request(f'option "{name}" must be of type {wanted}', param="options", code="invalid_type")
     return type_(value)
+
+
+def _bound(most: float) -> dict[str, Any]:
+    """-1 and -2 are Ollama's words for none but the context's; a number that only happens to be none is a mistake."""
+    if most not in _NO_BOUNDS and most < 1:
+        message = f'option "num_predict" must be 1 or more, or -1 for no bound: {int(most)} is neither'
+        raise bad_request(message, param="options")
+    return {"max_tokens": int(most)} if most > 0 else {}
 
 
 def _stop(value: Any) -> dict[str, Any]:

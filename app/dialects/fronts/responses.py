@@ -13,7 +13,7 @@ import msgspec
 
 from app.dialects.fronts import response_items, response_tools
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given, unknown
+from app.dialects.fronts.front import Ask, decoded, given, unknown, unknown_inside
 from app.dialects.fronts.response_items import unsupported
 from app.dialects.fronts.response_tools import Tools
 from app.dialects.fronts.responses_answers import Response
@@ -31,6 +31,7 @@ _DROPPED = (
     "safety_identifier",
     "user",
 )
+_INNER = {"reasoning": ("effort", "summary"), "text": ("format", "verbosity")}
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -57,7 +58,7 @@ class _Request(msgspec.Struct, frozen=True):
     input: str | list[dict[str, Any]] | None = None
     instructions: str | None = None
     stream: bool | None = None
-    stream_options: Any = None  # it only asks for padding
+    stream_options: Any = None
     max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -118,7 +119,7 @@ class Responses:
         )
         tongue = Response(asked.model or "", token, self._clock, _echo(asked), tools)
         extras = given(think=_think(asked))
-        dropped = (*_dropped(asked), *tools.dropped, *left, *unknown(_Request, body))
+        dropped = (*_dropped(asked), *tools.dropped, *left, *unknown(_Request, body), *unknown_inside(body, _INNER))
         return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
 
 
@@ -126,6 +127,7 @@ def _dropped(asked: _Request) -> list[str]:
     names = [name for name in _DROPPED if getattr(asked, name) not in (None, "disabled")]
     names += ["include"] if set(asked.include or ()) - {_LOGPROBS} else []
     names += ["text.verbosity"] if asked.text is not None and asked.text.verbosity else []
+    names += ["stream_options"] if asked.stream_options not in (None, {}, {"include_obfuscation": False}) else []
     return names + (["reasoning.summary"] if asked.reasoning is not None and asked.reasoning.summary else [])
 
 
