@@ -79,7 +79,8 @@ class Backend(msgspec.Struct, frozen=True):
     `is_given_up`: it will not serve by itself, or not before `tries_at` (Unix seconds); `reason` says what helps.
     `waits_for`: what it waits for before it can start. `adapters_due`: when those that it has not are tried again.
     `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
-    may be sent to for pictures and sounds. `version`: the engine's own, where it says.
+    may be sent to for pictures and sounds. `version`: the engine's own, where it says. `is_wedged`: what it has been
+    sent will get no answer either.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Backend(msgspec.Struct, frozen=True):
     facts: dict[str, ModelFacts] = {}
     media_domains: tuple[str, ...] = ()
     version: str | None = None
+    is_wedged: bool = False
     is_given_up: bool = False
     tries_at: float | None = None
     waits_for: str | None = None

@@ -118,13 +118,15 @@ class Explain(Protocol):
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` says why it ended. `secrets` are values that its log must not show.
+    `explain` says why it ended. `secrets` are values that its log must not show. `vital`: how the titles of those of
+    its processes begin without which it cannot go on, with what their end means.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
     explain: Explain = exit_in_words
     secrets: tuple[str, ...] = ()
+    vital: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ class Probe:
     requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
     when it has no such numbers. `is_mute`: it is up, and what computes in it did not answer. `facts`: of its models by
     their names (of Ollama's by the full ones); "" is any name. `warning`: what its administrator should know.
-    `version`: the engine's own, None when it did not say.
+    `version`: the engine's own, None when it did not say. `is_dead`: it is not up, and what it has been sent will get
+    no answer; one of ours never will be up again.
     """
 
     is_up: bool
@@ -163,6 +166,7 @@ class Probe:
     facts: Mapping[str, ModelFacts] = field(default_factory=dict)
     warning: str | None = None
     version: str | None = None
+    is_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

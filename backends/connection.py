@@ -46,6 +46,11 @@ class Connection(asyncio.Protocol):
         self.is_closed = False
         self.idle_since = 0.0
 
+    @property
+    def listener(self) -> Listener | None:
+        """Who waits for its answer."""
+        return self._listener
+
     # -- what the exchange does
 
     def send(self, listener: Listener, *pieces: bytes) -> None:

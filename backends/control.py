@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx
 
-from backends.errors import Broken, Disconnected, NotTaken, TimedOut, Unreachable
+from backends.errors import Broken, Disconnected, NotTaken, Refused, TimedOut, Unreachable
 
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 
@@ -58,7 +58,8 @@ class Control:
         except (TimeoutError, httpx.TimeoutException) as exc:
             raise TimedOut(self._engine, f"it did not answer within {timeout_s:g} s") from exc
         except httpx.ConnectError as exc:
-            raise Unreachable(self._engine, f"no connection to it ({_cause(exc)})") from exc
+            kind = Refused if _is_refused(exc) else Unreachable
+            raise kind(self._engine, f"no connection to it ({_cause(exc)})") from exc
         except httpx.HTTPError as exc:
             raise Disconnected(self._engine, f"it broke the connection off ({type(exc).__name__})") from exc
         except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
@@ -100,3 +101,10 @@ def _cause(exc: BaseException) -> str:
             return below.strerror.lower()
         below = below.__cause__ or below.__context__
     return "refused or unreachable"
+
+
+def _is_refused(exc: BaseException) -> bool:
+    below: BaseException | None = exc
+    while below is not None and not isinstance(below, ConnectionRefusedError):
+        below = below.__cause__ or below.__context__
+    return below is not None

@@ -3,6 +3,8 @@
 BackendError
 ├─ NotTaken          the engine cannot have it; another target may be tried
 │  ├─ Unreachable    no connection: refused, unresolvable, TLS, or closed before our first byte
+│  │  ├─ Refused     nobody listens at its address
+│  │  └─ Lost        an engine of ours that has ended, and is started again
 │  ├─ Stale          the endpoint belongs to an engine start that is over
 │  ├─ NotReady       the engine's own complete 503, or it is not running
 │  ├─ GivenUp        it does not run, and nothing is being done about that
@@ -53,6 +55,18 @@ class NotTaken(BackendError):
 
 class Unreachable(NotTaken):
     """No connection could be made, or ours was closing before our first byte."""
+
+
+class Refused(Unreachable):
+    """Nobody listens at its address."""
+
+
+class Lost(Unreachable):
+    """An engine that we run is not there any more: its next start may have the request. `generation`: which it was."""
+
+    def __init__(self, engine: str, message: str, generation: int) -> None:
+        super().__init__(engine, message)
+        self.generation = generation
 
 
 class Stale(NotTaken):

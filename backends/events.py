@@ -83,11 +83,12 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """It was asked how it is."""
+    """It was asked how it is, or seen. `is_dead`: it will never be up again, whatever of it still runs."""
 
     generation: int
     is_up: bool
     reason: str | None = None
+    is_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreac
 _BUFFER_BYTES = 256 * 1024
 # After its end mark a stream's last chunk is given this long to arrive, so that the connection can be used again.
 _LINGER_S = 1.0
+# Silence of an engine that is known not to work: who waits for it is told so.
+DOUBTED_S = 20.0
 
 
 class Timings(msgspec.Struct, frozen=True):
@@ -84,6 +86,7 @@ class Exchange:
         self._is_held = False  # what the transport was told
         self._is_lingering = False
         self._last = self._loop.time()
+        self._doubt: str | None = None  # why it is known not to work
         self._limit_s = endpoint.timeouts.first_byte_s
         self._timer = self._loop.call_later(self._limit_s, self._check)
 
@@ -144,6 +147,13 @@ class Exchange:
         """Read on."""
         self._is_paused = False
         self._flow()
+
+    def doubt(self, reason: str | None) -> None:
+        """Its engine is known not to work: from now on it may be silent for DOUBTED_S only. None: it works again."""
+        if reason == self._doubt or self._is_ended or self._is_closed or self._error is not None or self._is_lingering:
+            return
+        self._doubt = reason
+        self._check()
 
     def close(self) -> None:
         """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise.
@@ -270,13 +280,15 @@ class Exchange:
 
     def _check(self) -> None:
         """The timer: armed once and moved when it fires, so that an event costs no timer."""
-        left = self._last + self._limit_s - self._loop.time()
+        limit_s = self._limit_s if self._doubt is None else min(self._limit_s, DOUBTED_S)
+        left = self._last + limit_s - self._loop.time()
         if self._is_held:
             self._rearm(self._limit_s)
         elif left > 0.001:
             self._rearm(left)
         else:
-            self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {self._limit_s:g} s"))
+            known = f", and it is known not to work: {self._doubt}" if self._doubt is not None else ""
+            self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {limit_s:g} s{known}"))
             self._connection.abort()
 
 

@@ -58,6 +58,7 @@ STARTS_IN_A_ROW: Final = 5  # that never became ready, then FAILED
 REST_S: Final = 600.0  # after that a FAILED engine may be started on demand
 SILENCES_IN_A_ROW: Final = 3  # unanswered probes of a serving process of ours, then it counts as dead
 DOZE_S: Final = 120.0  # for falling asleep: large weights on their way into host memory
+LAST_S: Final = 5.0  # for one that is dead but for its exit: to tell its clients, and why
 DOUBTS_IN_A_ROW: Final = 2  # the same for somebody else's engine: the second look comes after a second
 
 
@@ -77,8 +78,9 @@ class Lifecycle:
     """One engine's life so far.
 
     `due`: when the next Tick has something to do (start deadline, next try, end of a grace). `is_ending`: KILL was
-    sent and the exit has not been seen. `is_held`: stopped by the administrator, so requests do not start it.
-    `is_waiting`: for room. `is_asleep`: its process is sent nothing. `makes_way`: it stops until it is wanted.
+    sent and the exit has not been seen. `is_dying`: it served, is dead, and has not exited yet. `is_held`: stopped by
+    the administrator, so requests do not start it. `is_waiting`: for room. `is_asleep`: its process is sent nothing.
+    `makes_way`: it stops until it is wanted.
     """
 
     state: State = State.STOPPED
@@ -89,6 +91,7 @@ class Lifecycle:
     has_process: bool = False
     is_warming: bool = False
     is_ending: bool = False
+    is_dying: bool = False
     is_draining: bool = False
     is_held: bool = False
     is_fetching: bool = False  # `has_process` is then of the process that brings what it needs
@@ -176,7 +179,8 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
 def _moved(life: Lifecycle, state: State, now: float, reason: str | None, due: float | None = None) -> Lifecycle:
     """The same life in another state; what belonged to the state before is off."""
     moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, silences=0)
-    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False, is_too_large=False)
+    moved = replace(moved, is_dying=False, is_too_large=False)
+    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False)
 
 
 def _is_on_its_way(life: Lifecycle) -> bool:
@@ -184,7 +188,7 @@ def _is_on_its_way(life: Lifecycle) -> bool:
 
 
 def _can_stall(life: Lifecycle) -> bool:
-    if not life.has_process or life.is_ending or life.is_waiting:
+    if not life.has_process or life.is_ending or life.is_dying or life.is_waiting:
         return False
     return life.state is State.READY or (life.state is State.STARTING and not life.is_asleep)
 
@@ -307,6 +311,8 @@ def _end(life: Lifecycle, now: float, reason: str) -> Step:
 
 def _tick(life: Lifecycle, now: float, policy: Policy) -> Step:
     match life.state:
+        case State.STARTING if life.is_dying:
+            return _end(life, now, life.reason or "it is dead")
         case State.STARTING if life.has_process:
             return _end(life, now, f"it was not ready within {policy.start_timeout_s:g} s")
         case State.STARTING:
@@ -322,9 +328,12 @@ def _tick(life: Lifecycle, now: float, policy: Policy) -> Step:
 def _probed(life: Lifecycle, event: Probed, now: float, policy: Policy) -> Step:
     if policy.is_attached:
         return _probed_attached(life, event, now)
-    if life.is_ending:
+    if life.is_ending or life.is_dying:
         return life, []
     match life.state:
+        case State.READY if event.is_dead:
+            dying = _moved(life, State.STARTING, now, event.reason, due=now + LAST_S)
+            return replace(dying, is_dying=True), []
         case State.STARTING if event.is_up and life.has_process and not life.is_warming and not life.is_asleep:
             return replace(life, is_warming=True), [WarmUp(life.generation)]
         case State.READY | State.SLEEPING if event.is_up:

@@ -19,7 +19,7 @@ from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.config import LlamaCppConfig
 from backends.control import Control
 from backends.endings import why
-from backends.errors import BackendError, EngineFailed, TimedOut
+from backends.errors import BackendError, EngineFailed, Refused, TimedOut
 from backends.gguf import inputs, model_file
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
@@ -136,7 +136,7 @@ class LlamaCpp:
                 return Probe(False, "another program answers on its port")
             await self._look(root, endpoint)
         except BackendError as exc:
-            return Probe(False, exc.message)
+            return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         facts = {"": self._facts[1]} if self._facts is not None else {}
         work = self._work = await self._count(root, endpoint)
         return Probe(

@@ -17,7 +17,7 @@ import msgspec
 from backends.base import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.control import Control
 from backends.endings import why
-from backends.errors import BackendError
+from backends.errors import BackendError, Refused
 from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import digests, loaded, shown, warning
 from backends.ollama_names import full_name
@@ -97,7 +97,7 @@ class Ollama:
             running = await self._control.ask(f"{root}/api/ps", timeout_s=PROBE_S)
             await self._look_at(root, names)
         except BackendError as exc:
-            return Probe(False, exc.message)
+            return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         in_memory = loaded(running.json() if running.status == 200 else None)
         return Probe(True, models=tuple(names), facts=self._known(names, in_memory), warning=told, version=number)
 

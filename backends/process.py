@@ -15,9 +15,9 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
-from backends import guard, pulse, scratch
-from backends.base import Explain, Launch
-from backends.endings import RECENT_S, exit_in_words
+from backends import guard, pulse, scratch, vital
+from backends.base import Launch
+from backends.endings import RECENT_S
 from backends.footprint import Footprint, measured
 from backends.marks import MARK_VARIABLE, bury, marked
 from backends.tail import Tail
@@ -36,16 +36,14 @@ _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Process:
     """One start of one engine. Made by `spawn`; `gone()` must be awaited by whoever holds it."""
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str, explain: Explain = exit_in_words
-    ) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str, launch: Launch) -> None:
         self.pid: int | None = None
         self.guard_pid = popen.pid
         self.mark = mark
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._popen = popen
         self._tail = tail
-        self._explain = explain
+        self._explain, self._vital = launch.explain, launch.vital
         self._has_begun = asyncio.Event()
         self.shared: set[str] = set()  # its files of shared memory, as its guard has seen them
         self._folder = folder
@@ -68,6 +66,10 @@ class Process:
     def why(self, code: int, *, has_served: bool) -> str:
         """Why it ended with this code, or fails with 0, in one sentence."""
         return self._explain(code, self.tail(RECENT_S if has_served else None), has_served)
+
+    async def loss(self) -> str:
+        """Wait for the end of one of its processes that it cannot go on without, of those that it has now."""
+        return await vital.loss(self.guard_pid, self._vital)
 
     def signs(self) -> Hashable:
         """Something that differs from before when any of it has printed, read or written since. Blocks shortly."""
@@ -177,7 +179,7 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
         theirs.close()
         own.close()
         os.close(engine_output)
-    process = Process(popen, mark, Tail(secrets), folder, launch.explain)
+    process = Process(popen, mark, Tail(secrets), folder, launch)
     await process.attach(ours, output)
     return process
 

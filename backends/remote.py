@@ -13,7 +13,7 @@ from backends import pulse
 from backends.base import Endpoint, Probe, Usage
 from backends.config import RemoteConfig
 from backends.control import Control, Reply
-from backends.errors import BackendError
+from backends.errors import BackendError, TimedOut, Unreachable
 from backends.pulse import Pulse
 from backends.reported import of_remote
 from backends.vllm_metrics import figures
@@ -68,7 +68,7 @@ class Remote:
         try:
             reply = await self._ask(endpoint, f"{endpoint.address}/models")
         except BackendError as exc:
-            return Probe(False, exc.message)
+            return Probe(False, exc.message, is_dead=isinstance(exc, TimedOut | Unreachable))
         match reply.status:
             case status if 200 <= status < 300:
                 listed = reply.json()
@@ -91,14 +91,15 @@ class Remote:
         except BackendError:
             return Probe(True, models=model_ids(listed))  # somebody shows its API only
         if health.status == 503:
-            return Probe(False, "its core process died")
+            return Probe(False, "its core process died", is_dead=True)
         seen = figures(page.body) if page.status == 200 else None
         if seen is None:
             return Probe(True, models=model_ids(listed))
         probe = Probe(True, models=model_ids(listed), in_flight=seen.in_flight, progress=seen.progress)
         self._work = pulse.felt(self._work, pulse.work(probe), self._now())
         if self._now() - self._work.since >= STALL_S:
-            return Probe(False, f"it has {seen.in_flight} requests and has done nothing for {STALL_S:g} s")
+            told = f"it has {seen.in_flight} requests and has done nothing for {STALL_S:g} s"
+            return Probe(False, told, is_dead=True)
         return probe
 
     async def _ask(self, endpoint: Endpoint, url: str) -> Reply:

@@ -94,6 +94,7 @@ class Upstream:
         self._open: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
+        self._doubts: Mapping[str, str] = {}
 
     @property
     def connections(self) -> int:
@@ -129,12 +130,23 @@ class Upstream:
             connection.send(exchange, head + call.body)
         else:
             connection.send(exchange, head, call.body)
+        exchange.doubt(self._doubts.get(endpoint.engine))
         try:
             await exchange.head()
         except BaseException:
             exchange.close()
             raise
         return exchange
+
+    def doubt(self, reasons: Mapping[str, str]) -> None:
+        """These engines are known not to work, for these reasons, and all others are not: their answers under way."""
+        if reasons == self._doubts:
+            return
+        self._doubts = reasons
+        for connection in list(self._open):
+            exchange = connection.listener
+            if isinstance(exchange, Exchange):
+                exchange.doubt(reasons.get(exchange.endpoint.engine))
 
     async def aclose(self) -> None:
         """Close every connection and wait until the loop has seen them go."""

@@ -18,7 +18,7 @@ from backends import compiled
 from backends.base import Adapters, Endpoint, Fetcher, Launch, Probe, Sleeper, Usage
 from backends.config import VllmConfig
 from backends.control import Control, Reply
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.hub import Hub, is_repository, secrets_in
 from backends.inventory import no_model
 from backends.process import inherited
@@ -32,6 +32,9 @@ PROBE_S: Final = 10.0
 WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
 SLEEP_S: Final = 300.0  # level 1 copies all weights into the host's memory
 ADAPTER_S: Final = 120.0
+CORE_DIED: Final = "its core process died"
+# Its server answers on for seconds after one of these has ended, and with errors only.
+_VITAL: Final = {"VLLM::EngineCore": CORE_DIED, "VLLM::Worker": "one of its worker processes died"}
 
 _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "generate": ("/v1/completions", {"prompt": [1], "max_tokens": 1}),
@@ -113,7 +116,7 @@ class Vllm:
             # Behind the others: PyTorch sets one again, and a process whose first variable was set anew has no title.
             kept = compiled.variables(self._caches, Path(program))
             env |= {name: value for name, value in kept.items() if name not in env}
-        return Launch(tuple(line), env, explain, secrets_in(self._config.env))
+        return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL)
 
     def _from_hub(self) -> Mapping[str, str | None]:
         """What of the hub it needs, with the revision: the model, and adapters that are no folders."""
@@ -175,7 +178,8 @@ class Vllm:
             health = await self._control.ask(f"{root}/health", timeout_s=PROBE_S)
             if health.status != 200:
                 died = health.status == 503
-                return Probe(False, "its core process died" if died else f"its health has status {health.status}")
+                told = CORE_DIED if died else f"its health has status {health.status}"
+                return Probe(False, told, is_dead=died)
             listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
             page = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
             if self._known is None or self._known[0] != endpoint.generation:
@@ -183,7 +187,7 @@ class Vllm:
                 version = str(told["version"]) if isinstance(told, dict) and "version" in told else None
                 self._known = (endpoint.generation, version, await asyncio.to_thread(self._quantization))
         except BackendError as exc:
-            return Probe(False, exc.message)
+            return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         if listed.status in (401, 403):
             return Probe(False, "another program answers on its port")
         seen = figures(page.body) if page.status == 200 else None

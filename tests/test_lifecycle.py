@@ -276,6 +276,36 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
             (51, Exited(1, "signal 9"), STOPPED, []),
         ],
     ),
+    "dead, and its server answers on": (
+        MANAGED,
+        [
+            *BOOT,
+            (10, Probed(1, is_up=False, reason="its core died", is_dead=True), STARTING, []),
+            (11, up(), STARTING, []),
+            (12, Exited(1, "exit 0", 0.0), STARTING, []),
+            (12, Tick(), STARTING, [Spawn(2)]),
+            (13, Probed(2, is_up=False, reason="refused", is_dead=True), STARTING, []),
+        ],
+    ),
+    "dead, and does not end": (
+        MANAGED,
+        [
+            *BOOT,
+            (10, Probed(1, is_up=False, reason="its core died", is_dead=True), STARTING, []),
+            (14, Tick(), STARTING, []),
+            (15, Tick(), STARTING, [Kill()]),
+            (16, Exited(1, "signal 9"), STARTING, []),
+        ],
+    ),
+    "dead, and told to stop": (
+        MANAGED,
+        [
+            *BOOT,
+            (10, Probed(1, is_up=False, reason="its core died", is_dead=True), STARTING, []),
+            (11, StopAsked(30), STOPPING, [Terminate()]),
+            (12, Exited(1, "exit 0"), STOPPED, []),
+        ],
+    ),
     "news of an earlier start is no news": (
         MANAGED,
         [

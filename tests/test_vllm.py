@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import TypeAdapter
 
+from app.config import AnyBackend
 from backends import kinds
 from backends.base import Endpoint, Probe, Usage
 from backends.config import RemoteConfig, VllmConfig
@@ -161,7 +163,7 @@ async def test_its_version_is_asked_once_for_each_start() -> None:
 
 
 DOWN: dict[str, tuple[Answers, Probe]] = {
-    "dead core": ({"/health": (503, b"")}, Probe(False, "its core process died")),
+    "dead core": ({"/health": (503, b"")}, Probe(False, "its core process died", is_dead=True)),
     "odd health": ({"/health": (500, b"")}, Probe(False, "its health has status 500")),
     "somebody else": ({**UP, "/v1/models": (401, b"")}, Probe(False, "another program answers on its port")),
     "no metrics": ({**UP, "/metrics": (404, b"")}, Probe(True, models=("gpu", "law"), facts=SAID, version="0.32.0")),
@@ -170,6 +172,22 @@ DOWN: dict[str, tuple[Answers, Probe]] = {
         Probe(True, models=("gpu", "law"), facts=SAID, version="0.32.0"),
     ),
 }
+
+
+async def test_one_that_refuses_connections_is_dead() -> None:
+    """Of every kind that we run: what has closed its port never opens it again."""
+    async with told({}) as (endpoint, _):
+        pass
+    sections: list[dict[str, object]] = [
+        {"kind": "vllm", "model": MODEL},
+        {"kind": "llama_cpp", "model": "a.gguf"},
+        {"kind": "ollama", "managed": True},
+    ]
+    engines = [kinds.engine("gpu", TypeAdapter(AnyBackend).validate_python(section)) for section in sections]
+
+    probes = [await engine.probe(endpoint) for engine in engines]
+
+    assert [(probe.is_up, probe.is_dead) for probe in probes] == [(False, True)] * 3
 
 
 @pytest.mark.parametrize("case", DOWN)

@@ -37,6 +37,7 @@ from backends.errors import (
     Broken,
     EngineFailed,
     GivenUp,
+    Lost,
     NotReady,
     NotTaken,
     Rejected,
@@ -51,6 +52,8 @@ from backends.upstream import Call, Upstream
 MAX_ERROR_BYTES = 64 * 1024
 # The supervisor gives up in time, and knows why; this is for one that does not.
 LATE_S = 2.0
+# For the supervisor to see that an engine that refuses connections is dead: it asks the engine, and hears its exit.
+NOTICED_S = 5.0
 # These have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
 # A daemon says that it loaded for a millisecond when it had nothing to load.
@@ -90,6 +93,7 @@ class Dispatcher:
     async def _try(self, request: Request, plan: Plan, job: Job) -> Settlement:
         """Each target in turn until one has taken the request; the last refusal when none did."""
         last: BackendError | None = None
+        lost: tuple[Target, Lost] | None = None
         repeats = 1 if plan.operation.name in REPEATABLE else 0
         table = self._link.table
         for target in order(table, plan.resolved.model, self._link.in_flight, self._dice, plan.key):
@@ -98,6 +102,8 @@ class Dispatcher:
                 is_over = True
                 try:
                     return await self._attempt(request, plan, target, job)
+                except Lost as exc:
+                    last, lost = last if isinstance(last, Taken) else exc, lost or (target, exc)
                 except NotTaken as exc:
                     last = _told(last, exc)
                 except Taken as exc:
@@ -105,6 +111,11 @@ class Dispatcher:
                         raise
                     last, is_over = exc, False
                     repeats -= 1
+        if lost is not None and not isinstance(last, Taken):
+            target, start = lost
+            # Who comes once it is known to be dead waits for its next start, and so does who came just before.
+            if await self._link.is_over(start.engine, start.generation, NOTICED_S):
+                return await self._attempt(request, plan, target, job)
         raise last or NotReady(plan.resolved.name, "no engine is configured for it")
 
     async def _attempt(self, request: Request, plan: Plan, target: Target, job: Job) -> Settlement:
@@ -279,9 +290,13 @@ class Dispatcher:
     async def _open(self, endpoint: Endpoint, call: Call) -> Exchange:
         try:
             return await self._upstream.open(endpoint, call)
-        except Unreachable:
-            self._link.failing(endpoint)
-            raise
+        except Unreachable as exc:
+            raise self._lost(endpoint, exc) from exc
+
+    def _lost(self, endpoint: Endpoint, exc: Unreachable) -> Unreachable:
+        """The supervisor looks at it; one of ours will be started again."""
+        self._link.failing(endpoint)
+        return Lost(endpoint.engine, exc.message, endpoint.generation) if endpoint.is_ours else exc
 
     async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         backend, engine = self._backend(target), endpoint.engine
@@ -302,9 +317,8 @@ class Dispatcher:
         job.sent()
         try:
             done = await errand.run(steps)
-        except Unreachable:
-            self._link.failing(endpoint)
-            raise
+        except Unreachable as exc:
+            raise self._lost(endpoint, exc) from exc
         request.answer(200, done.body)
         return done.cost
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from app.channel import (
@@ -77,6 +79,8 @@ class Link:
 
     def __init__(self) -> None:
         self.lost = asyncio.Event()  # the supervisor is gone
+        self.on_table: Callable[[Table], None] = lambda _: None
+        self._news = asyncio.Event()  # another table has come
         self.drain_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._counts: Counter[tuple[str, int]] = Counter()
         self._of_backend: Counter[str] = Counter()
@@ -153,6 +157,18 @@ class Link:
             raise found.not_ready(time.time(), answer.reason or "it is not running", answer.retry_after_s)
         return seq if answer.is_admitted else None
 
+    async def is_over(self, backend: str, generation: int, wait_s: float) -> bool:
+        """Whether it becomes known within that time that this start of the backend serves no more."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while self._serves(backend, generation):
+                    await self._news.wait()
+        return not self._serves(backend, generation)
+
+    def _serves(self, backend: str, generation: int) -> bool:
+        row = self.table.backends.get(backend)
+        return row is not None and row.endpoint is not None and row.endpoint.generation == generation
+
     def unwanted(self, seq: int) -> None:
         """Nobody waits for that wish any more, or its request is over."""
         self._send(Unwanted(seq=seq))
@@ -206,6 +222,9 @@ class Link:
                 match from_supervisor.decode(await read_frame(reader)):
                     case Publish(table=table):
                         self.table = table
+                        news, self._news = self._news, asyncio.Event()
+                        news.set()
+                        self.on_table(table)
                         self._report()
                         self._send(Applied(version=table.version))
                         first.set()

@@ -36,6 +36,10 @@ class _Server(uvicorn.Server):
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
     """Serve until the supervisor says Drain or is gone; the process's exit code."""
     link, upstream = Link(), Upstream()
+    # What others run has no process whose end would end its connections.
+    link.on_table = lambda table: upstream.doubt(
+        {row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged}
+    )
     await link.connect(state / "relay.sock")
     routes = Routes(link, upstream, Dispatcher(link, upstream, Metrics(registry)), state / "control.sock")
 

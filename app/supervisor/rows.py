@@ -34,6 +34,7 @@ def row(unit: Unit) -> Backend:
         facts=dict(unit.probe.facts),
         media_domains=unit.config.media_domains(),
         version=unit.probe.version,
+        is_wedged=life.state is State.FAILED and unit.probe.is_dead,
         is_given_up=not unit.is_to_follow and telling.is_given_up(life, is_managed=unit.is_managed),
         tries_at=unit.tries_at if life.state is State.FAILED else None,
         waits_for=unit.waits_for if life.is_waiting else None,

@@ -344,6 +344,8 @@ class Unit:
             code = running.exited.result()
             log.info("engine exited", backend=self.name, generation=generation, pid=running.pid, code=code)
             reason = running.why(code, has_served=self.life.ready_at is not None)
+            if self.life.is_dying and reason == exit_in_words(code, ()):
+                reason = self.life.reason or reason
             self._post(self, Exited(generation, reason, self._random()))
         finally:
             self.unwatch()

@@ -24,7 +24,8 @@ STARTING_S: Final = 0.25  # between probes of an engine that loads: the first re
 READY_S: Final = 5.0  # of one that serves; its process is watched besides, so this only finds hangs
 ATTACHED_UP_S: Final = 10.0  # of somebody else's: failing requests bring the next look forward
 ATTACHED_DOWN_S: Final = 5.0  # a daemon that was just started should not wait long
-DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves
+DOUBT_S: Final = 1.0  # after one silence, and never more often than that while it serves; somebody else's
+FAILING_S: Final = 0.1  # the same for one of ours whose connections are refused: its clients wait for what we find
 SIGNS_S: Final = 5.0  # between looks at what a starting one reads and writes: each walks through /proc
 COMPUTING: Final = 5.0  # times `stall_timeout_s` without a token, for one that computes
 COMPUTES: Final = 0.1  # processors for that, on average, also on a busy machine; who waits uses next to none
@@ -35,9 +36,25 @@ log = structlog.get_logger()
 async def watch(unit: Unit, process: Process | None) -> None:
     """Until it is cancelled."""
     watcher = _Watcher(unit, process)
-    while True:
-        await watcher.look()
-        await watcher.pause()
+    vigil: asyncio.Task[None] | None = None
+    try:
+        while True:
+            await watcher.look()
+            if vigil is None and process is not None and unit.life.state is State.READY:
+                vigil = asyncio.create_task(_notice(unit, process), name=f"vigil {unit.name}")
+            await watcher.pause()
+    finally:
+        if vigil is not None:
+            vigil.cancel()
+            await asyncio.wait({vigil})
+
+
+async def _notice(unit: Unit, process: Process) -> None:
+    """What it cannot go on without has ended, whatever its server still answers."""
+    generation = unit.life.generation
+    told = await process.loss()
+    log.warning("engine lost one of its processes", backend=unit.name, generation=generation, reason=told)
+    unit.post(Probed(generation, is_up=False, reason=told, is_dead=True))
 
 
 class _Watcher:
@@ -74,9 +91,11 @@ class _Watcher:
             probe = replace(probe, models=unit.probe.models, facts=unit.probe.facts)
         known = unit.probe
         unit.probe = (
-            probe if probe.is_up else Probe(False, probe.reason, known.models, facts=known.facts, version=known.version)
+            probe
+            if probe.is_up
+            else replace(probe, models=known.models, facts=known.facts, version=known.version, warning=None)
         )
-        unit.post(Probed(generation, probe.is_up, probe.reason))
+        unit.post(Probed(generation, probe.is_up, probe.reason, is_dead=probe.is_dead))
         if self._config is None:
             return
         try:
@@ -160,7 +179,8 @@ class _Watcher:
     async def pause(self) -> None:
         """Until the next probe is due, or somebody wants one."""
         unit = self._unit
-        least = DOUBT_S if unit.life.state is State.READY else STARTING_S
+        is_ready = unit.life.state is State.READY
+        least = (DOUBT_S if unit.policy.is_attached else FAILING_S) if is_ready else STARTING_S
         await asyncio.sleep(least)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(unit.poke.wait(), self._interval_s() - least)
