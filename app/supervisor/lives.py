@@ -267,10 +267,10 @@ class Lives:
         life = unit.life
         if unit.policy.is_attached:
             if before.state is State.READY and life.state is State.FAILED:
-                unit.past.ended(before.generation, self._now(), unit.reason)
+                unit.past.ended(before.generation, self._now(), life.reason)
         elif isinstance(event, Exited) and before.has_process and not life.has_process and not before.is_fetching:
             was_asked = before.state is State.STOPPING
-            unit.past.ended(before.generation, self._now(), None if was_asked else unit.reason or event.reason)
+            unit.past.ended(before.generation, self._now(), None if was_asked else life.reason or event.reason)
 
     def _stopped(self, unit: Unit) -> None:
         if unit in self.retiring:
