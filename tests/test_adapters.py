@@ -11,8 +11,8 @@ import pytest
 
 from app.config import Config
 from app.supervisor import publish
-from app.supervisor.answers import models
 from app.supervisor.fleet import Adapter
+from app.supervisor.situations import models
 from app.table import Backend, Target
 from backends.base import Adapters, Endpoint, Engine, State
 from backends.config import BackendConfig, LlamaCppConfig

@@ -28,10 +28,9 @@ from app.supervisor.answers import (
     RelayProcesses,
     Reloaded,
     Status,
-    models,
-    overall,
 )
 from app.supervisor.past import Log, PastLife
+from app.supervisor.situations import models, overall
 from app.supervisor.state import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
 from backends.base import CAPABILITIES, State
@@ -276,7 +275,7 @@ async def test_an_unknown_backend_is_a_404(client: httpx.AsyncClient, method: st
 async def test_a_reload_says_what_it_could_not_change(client: httpx.AsyncClient) -> None:
     answer = await client.post("/admin/reload")
 
-    assert answer.json() == {"table_version": 4, "needs_restart": ["server.port"]}
+    assert answer.json() == {"table_version": 4, "needs_restart": ["server.port"], "pending": []}
 
 
 async def test_a_bad_file_is_answered_with_all_its_errors(client: httpx.AsyncClient, control: StubControl) -> None:

@@ -33,10 +33,12 @@ from app.supervisor.answers import (
     QuarantineAnswer,
     RelayProcesses,
     Reloaded,
+    ReplacementAnswer,
     SeatAnswer,
     Status,
 )
 from app.tools.control import refusal
+from app.tools.reload import judged
 from app.tools.status import duration
 from app.tools.tables import plain
 from backends.base import CAPABILITIES, State
@@ -57,6 +59,8 @@ class FakeControl:
     def __init__(self) -> None:
         self.orders: list[str] = []
         self.bad: list[str] = []
+        self.pending: tuple[str, ...] = ()
+        self.replacement: ReplacementAnswer | None = None
 
     def health(self) -> Health:
         return HEALTH
@@ -67,7 +71,9 @@ class FakeControl:
     def status(self) -> Status:
         relays = RelayProcesses(pids=(7, 8), connected=(7, 8), restarts=3)
         return Status(
-            health=HEALTH,
+            health=HEALTH.model_copy(
+                update={"backends": (DEMO.model_copy(update={"replacement": self.replacement}), DOWN)}
+            ),
             pid=6,
             address="http://127.0.0.1:8000",
             config=None,
@@ -126,7 +132,7 @@ class FakeControl:
     async def reload(self) -> Reloaded:
         if self.bad:
             raise ConfigError(self.bad)
-        return Reloaded(table_version=6, needs_restart=("server.port",))
+        return Reloaded(table_version=6, needs_restart=("server.port",), pending=self.pending)
 
     def _order(self, verb: str, backend: str) -> BackendAnswer:
         found = {"demo": DEMO, "cloud": DOWN}[backend]
@@ -270,6 +276,51 @@ def test_a_reload_says_what_needs_a_restart(folder: Path, control: FakeControl) 
     assert (ended.code, ended.out) == (0, "The new configuration is in force (table 6).\n")
     assert ended.err == "Only a restart changes these: server.port\n"
     assert json.loads(run(folder, "reload", "--json").out)["table_version"] == 6
+
+
+def test_a_reload_does_not_say_that_all_is_in_force_when_it_is_not(folder: Path, control: FakeControl) -> None:
+    control.pending = ("demo", "cloud")
+
+    ended = run(folder, "reload")
+
+    assert ended.code == 0
+    assert "is read (table 6)" in ended.out
+    assert "Not in force yet: demo, cloud." in ended.out
+    assert "is in force" not in ended.out
+
+
+def test_a_reload_that_waits_ends_when_all_is_in_force_or_one_does_not_start(
+    folder: Path, control: FakeControl
+) -> None:
+    control.pending = ("demo",)
+    done = run(folder, "reload", "--wait")
+    assert (done.code, "is in force (table 6)" in done.out) == (0, True)
+
+    control.replacement = ReplacementAnswer(state="failed", reason="its new configuration does not start: too long")
+    failed = run(folder, "reload", "--wait")
+
+    assert failed.code == 1
+    assert failed.err.splitlines()[-1] == "demo: its new configuration does not start: too long"
+    assert json.loads(run(folder, "reload", "--wait", "--json").out)["failed"] != []
+    assert "does not start: too long" in run(folder, "status").out
+
+
+def backend(name: str, state: str, is_managed: bool = True, replacement: object = None) -> dict[str, object]:
+    return {"name": name, "state": state, "reason": "why", "is_managed": is_managed, "replacement": replacement}
+
+
+def test_what_is_on_its_way_and_what_has_failed_are_told_apart() -> None:
+    backends = [
+        backend("a", "ready"),
+        backend("b", "starting"),
+        backend("c", "ready", replacement={"state": "pending", "reason": "soon"}),
+        backend("d", "ready", replacement={"state": "failed", "reason": "no"}),
+        backend("e", "failed"),
+        backend("f", "failed", is_managed=False),
+        backend("not asked", "failed"),
+    ]
+
+    assert judged(backends, list("abcdef")) == (["b", "c"], ["d: no", "e: why"])
 
 
 def test_a_reload_of_a_bad_file_shows_its_errors_and_ends_with_2(folder: Path, control: FakeControl) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from app.config import Config
 from app.supervisor import adapters, mending, publish
-from app.supervisor.answers import models
+from app.supervisor.situations import models
 from backends.base import Adapters, Endpoint, Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.errors import EngineFailed

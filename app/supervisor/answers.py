@@ -1,8 +1,7 @@
-"""What the admin application answers, as types; and the situation of public names, told from the table."""
+"""What the admin application answers, as types."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import Problem
 from app.supervisor.fleet import BackendStatus
 from app.supervisor.past import Log
-from app.table import Backend, Model, Table, Target
 from backends.base import State
 
 
@@ -41,6 +39,15 @@ class FailureAnswer(_Answer):
     ago_s: float
 
 
+class ReplacementAnswer(_Answer):
+    """An engine has not yet what its configuration says: `pending`, it will; `failed`, it does not start with it and
+    serves with the one before.
+    """
+
+    state: Literal["pending", "failed"]
+    reason: str
+
+
 class ModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
@@ -62,6 +69,7 @@ class ModelAnswer(_Answer):
     engines: int = 0
     restarts: int = 0
     last_failure: FailureAnswer | None = None
+    replacement: ReplacementAnswer | None = None
 
 
 class BackendAnswer(_Answer):
@@ -93,6 +101,7 @@ class BackendAnswer(_Answer):
     url: str | None = None
     loaded: dict[str, int] = {}
     last_failure: FailureAnswer | None = None
+    replacement: ReplacementAnswer | None = None
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendAnswer:
@@ -116,13 +125,20 @@ class BackendAnswer(_Answer):
             is_managed=status.is_managed,
             url=status.daemon.url if status.daemon is not None else None,
             loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
-            last_failure=_failure(status),
+            last_failure=failure(status),
+            replacement=replacement(status),
         )
 
 
-def _failure(status: BackendStatus) -> FailureAnswer | None:
+def failure(status: BackendStatus) -> FailureAnswer | None:
     last = status.last_failure
     return FailureAnswer(life=last.life, reason=last.reason, ago_s=round(last.ago_s, 3)) if last is not None else None
+
+
+def replacement(status: BackendStatus) -> ReplacementAnswer | None:
+    """How far it is with its new configuration."""
+    found = status.replacement
+    return ReplacementAnswer(state=found.state, reason=found.reason) if found is not None else None
 
 
 class QuarantineAnswer(_Answer):
@@ -290,10 +306,13 @@ class AdaptersAnswer(_Answer):
 
 
 class Reloaded(_Answer):
-    """The configuration that is in force now. `needs_restart`: settings that changed and are read only at a start."""
+    """The configuration that is in force now, less what is `pending`: backends that are not yet as it says.
+    `needs_restart`: settings that changed and are read only at a start.
+    """
 
     table_version: int
     needs_restart: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
 
 
 def logs(backend: str, lines: int, life: int | None, found: Log | None, now: float) -> Logs:
@@ -316,80 +335,3 @@ def logs(backend: str, lines: int, life: int | None, found: Log | None, now: flo
             for each in found.lives
         ),
     )
-
-
-# From the state that serves best to the one that serves worst.
-_ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
-
-
-def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelAnswer, ...]:
-    """Every public name with its situation, in the configuration's order."""
-    known = {status.name: status for status in backends}
-    return tuple(_model(table, model, known) for model in table.models.values())
-
-
-def _model(table: Table, model: Model, known: Mapping[str, BackendStatus]) -> ModelAnswer:
-    state, reason, _ = _best(table, model.targets)
-    serving, engines = _serving(table, model)
-    # An adapter that its engine has not got is a row of its own, and ends with its engine.
-    rows = [known[name] for name in dict.fromkeys(each.backend for each in model.targets) if name in known]
-    failed = [row for row in rows if row.last_failure is not None]
-    last = min(failed, key=lambda row: row.last_failure.ago_s if row.last_failure else 0.0, default=None)
-    return ModelAnswer(
-        name=model.name,
-        state=state,
-        reason=reason,
-        backends=tuple(dict.fromkeys(target.backend for target in model.targets)),
-        context_length=_context_length(table, model.targets),
-        parent=model.parent,
-        aliases=tuple(alias for alias, name in table.aliases.items() if name == model.name),
-        fallbacks=model.fallbacks,
-        serving=serving,
-        engines=engines,
-        restarts=sum(row.restarts for row in rows),
-        last_failure=_failure(last) if last is not None else None,
-    )
-
-
-def _serving(table: Table, model: Model) -> tuple[int, int]:
-    """How many of its engines serve it now, and how many there are; of an adapter also those that have it not."""
-    targets = {target.backend: target for target in model.targets}
-    serving = sum(_situation(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())
-    having = [row for row in table.backends.values() if model.parent is not None and model.name in row.adapters]
-    return serving, max(len(targets), len(having))
-
-
-def _context_length(table: Table, targets: Sequence[Target]) -> int | None:
-    found = table.backends.get(targets[0].backend) if targets else None
-    facts = found.fact(targets[0].model) if found is not None else None
-    return facts.context_length if facts is not None else None
-
-
-def overall(table: Table, trouble: str | None = None) -> Literal["ok", "degraded", "starting", "draining"]:
-    """One word for all public names, and for the state folder's trouble."""
-    if table.draining:
-        return "draining"
-    served = [_best(table, model.targets) for model in table.models.values()]
-    if trouble is not None or any(
-        state is State.FAILED or (state in _AT_REST and not can_start) for state, _, can_start in served
-    ):
-        return "degraded"
-    return "starting" if any(state is State.STARTING for state, _, _ in served) else "ok"
-
-
-_AT_REST = (State.SLEEPING, State.STOPPED, State.STOPPING)
-
-
-def _best(table: Table, targets: Iterable[Target]) -> tuple[State, str | None, bool]:
-    found = [_situation(table.backends.get(target.backend), target.model) for target in targets]
-    if not found:
-        return State.FAILED, "it has no backend", False
-    return min(found, key=lambda situation: (_ORDER.index(situation[0]), not situation[2]))
-
-
-def _situation(backend: Backend | None, model: str) -> tuple[State, str | None, bool]:
-    if backend is None:
-        return State.STOPPED, "its backend is not known yet", True
-    if backend.state is State.READY and backend.is_strict and model not in (backend.models or (model,)):
-        return State.FAILED, f"{backend.name} has no model {model!r}", False
-    return backend.state, backend.reason, backend.can_start

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.supervisor.answers import models
+from app.supervisor.situations import models
 from app.table import Backend, Table
 from backends.base import State
 

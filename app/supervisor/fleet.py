@@ -18,6 +18,7 @@ from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.mending import Mending
 from app.supervisor.past import LastFailure, Log, Past
 from app.supervisor.reclaim import Quarantine, Reclaim
+from app.supervisor.relief import Replacement
 from app.supervisor.room import Bounds
 from app.supervisor.sizes import Sizes
 from app.supervisor.unit import Unit
@@ -59,6 +60,7 @@ class BackendStatus:
     footprint: Footprint | None = None
     waiting: int = 0
     is_managed: bool = True
+    replacement: Replacement | None = None
     daemon: Daemon | None = None
     last_failure: LastFailure | None = None
 
@@ -109,9 +111,9 @@ class Fleet:
         self._lives.guard(self._reclaim)
         self._wishes = Wishes(self._lives, now, wait_s)
         self._mending = Mending(self._lives.everyone, self._lives.turn)
+        self._lives.follow(replicas.firsts(backends))
         for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
-        self._lives.follow(replicas.firsts(backends))
 
     def __repr__(self) -> str:
         return f"<Fleet {list(self._lives.units.values())}>"
@@ -187,32 +189,43 @@ class Fleet:
         """
         if self._lives.is_closing:
             return
-        self._lives.follow(replicas.firsts(backends))
-        backends = replicas.expand(backends)
+        self._lives.is_being_told = True
+        try:
+            self._told(backends, is_wished=is_wished)
+        finally:
+            self._lives.is_being_told = False
+        self._lives.turn()
+
+    def _told(self, entries: Mapping[str, BackendConfig], *, is_wished: bool) -> None:
+        self._lives.follow(replicas.firsts(entries))
+        backends = replicas.expand(entries)
         self._pasts = {name: past for name, past in self._pasts.items() if name in backends}
         for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
             self._lives.disinherit(unit.name)
             unit.is_leaving = True
-            unit.successor = None
-            self._lives.post(unit, StopAsked(self.drain_s))
+            unit.successor = unit.parting = None
+            self._lives.part(unit, self.drain_s)
         for name, config in backends.items():
             unit = self._lives.units.get(name) or self._join(name, config)
             heir = self._lives.heirs.get(name)
             if heir is not None and config != heir.config:
                 self._lives.disinherit(name)
                 heir = None
-            if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)):
+            is_known = unit.refused is not None and unit.refused.config == config and not is_wished
+            if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)) and not is_known:
                 self._replace(unit, config)
             elif unit.life.state is State.FAILED and is_wished:
                 self._lives.post(unit, Start())
-        self._lives.turn()
+            elif config == unit.config:
+                unit.refused = None
 
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True
         self._reclaim.hurry()
         for unit in self._lives.everyone():
-            unit.successor = None
+            unit.successor = unit.parting = None
+            unit.is_closing = True
             self._lives.post(unit, StopAsked(drain_s, is_held=True))
         await self._lives.drive(self._lives.is_at_rest)
         if self._lives.failure is not None:
@@ -259,6 +272,7 @@ class Fleet:
         make, random, sizes = self._engine, self._random, self._sizes
         unit = Unit(name, config, self._state_id, self._lives.post, random, make, sizes, self._reclaim, generation)
         unit.is_unasked = name in self._unasked
+        unit.entry = self._lives.rooms.firsts.get(name, name)
         unit.past = self._pasts.setdefault(name, unit.past)
         return unit
 
@@ -269,6 +283,12 @@ class Fleet:
         return unit
 
     def _replace(self, unit: Unit, config: BackendConfig) -> None:
+        unit.refused = None
+        is_untouched = unit.life.state is State.READY and (unit.parting is not None or unit.successor is None)
+        if is_untouched and config == unit.config:
+            unit.successor = unit.parting = None  # it was only to change, or to leave
+            unit.is_leaving = False
+            return
         if unit.life.state is State.READY and not unit.is_leaving and self._is_counted(config):
             # There may be room for both: the old one serves until the new one does.
             self._lives.bequeath(unit, self._unit(unit.name, config), self.drain_s)
@@ -276,7 +296,7 @@ class Fleet:
         unit.starts_after = unit.starts_after or unit.life.state not in (State.STOPPED, State.FAILED)
         unit.is_leaving = False
         unit.successor = config
-        self._lives.post(unit, StopAsked(self.drain_s))
+        self._lives.part(unit, self.drain_s)
 
     def _is_counted(self, config: BackendConfig) -> bool:
         """Whether it is known what it takes, so that a second one beside it is no gamble."""
@@ -288,9 +308,13 @@ class Fleet:
 
     def _order(self, backend: str, event: Event) -> None:
         for unit in self._lives.replicas(backend):
-            if not self._lives.is_closing:
+            if isinstance(event, Start) and unit.life.state is State.READY:
+                if unit.refused is not None:
+                    self._replace(unit, unit.refused.config)
+            elif not self._lives.is_closing:
                 heir = self._lives.disinherit(unit.name)
                 unit.successor = heir.config if heir is not None else unit.successor
+                unit.parting = None
                 self._lives.post(unit, event)
 
     async def _abandon(self) -> None:
@@ -304,6 +328,16 @@ class Fleet:
         endings = [asyncio.create_task(unit.gone()) for unit in units]
         if endings:
             await asyncio.wait(endings, timeout=CANCELLED_S)
+
+    def pending(self) -> tuple[str, ...]:
+        """Those that are not, or not yet, what their configuration says, and those that are on their way."""
+        under_way = (State.STARTING, State.STOPPING)
+        return tuple(
+            unit.name
+            for unit in self._lives.units.values()
+            if self._lives.replacement(unit) is not None
+            or (unit.is_managed and (unit.is_leaving or unit.life.state in under_way))
+        )
 
     def _status(self, unit: Unit) -> BackendStatus:
         life = unit.life
@@ -327,7 +361,8 @@ class Fleet:
             devices=unit.place.devices if unit.place is not None else (),
             footprint=unit.footprint,
             waiting=self._wishes.waiting(unit.name),
-            is_managed=not unit.policy.is_attached,
+            is_managed=unit.is_managed,
+            replacement=self._lives.replacement(unit),
             daemon=daemon(unit.endpoint, unit.probe),
             last_failure=unit.past.failure(self._now()),
         )

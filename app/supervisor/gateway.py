@@ -8,7 +8,6 @@ import functools
 import os
 import random
 import socket
-import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -18,7 +17,20 @@ from app import __version__, references
 from app.config import Config, ConfigError, load_all
 from app.errors import Problem
 from app.settings import ServeOptions
-from app.supervisor import answers, banner, descriptors, devices, listener, plan, publish, relays, replicas, settled
+from app.supervisor import (
+    answers,
+    banner,
+    descriptors,
+    devices,
+    listener,
+    plan,
+    publish,
+    relays,
+    replicas,
+    screen,
+    settled,
+    situations,
+)
 from app.supervisor.answers import (
     AdapterAnswer,
     AdaptersAnswer,
@@ -144,7 +156,7 @@ class Gateway:
         self.hub.publish(table)
         if self._seen is not None:
             self._seen, lines = banner.progress(self._seen, self._backends, self._promised(), time.monotonic())
-            _say(*lines)
+            screen.say(*lines)
         return self._version
 
     def _table(self) -> Table:
@@ -170,9 +182,9 @@ class Gateway:
             chat_model=self._chat_model(),
             unasked=self._unasked,
         )
-        _say(text)
+        screen.say(text)
         self._seen, lines = banner.progress({}, self._backends, self._promised(), time.monotonic())
-        _say(*lines)
+        screen.say(*lines)
 
     def _promised(self) -> frozenset[str]:
         return frozenset(
@@ -197,10 +209,10 @@ class Gateway:
         """How everything is."""
         table = self._table()
         return Health(
-            status=answers.overall(table, self.storage.trouble),
+            status=situations.overall(table, self.storage.trouble, self.fleet.status()),
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
-            models=answers.models(table, self.fleet.status()),
+            models=situations.models(table, self.fleet.status()),
             backends=tuple(BackendAnswer.of(status) for status in self._shown()),
             quarantined=tuple(
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
@@ -213,7 +225,7 @@ class Gateway:
         """The public names."""
         table = self._table()
         return Models(
-            models=answers.models(table, self.fleet.status()),
+            models=situations.models(table, self.fleet.status()),
             wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
         )
 
@@ -335,8 +347,9 @@ class Gateway:
                 raise
             version = self.publish_again()
             self._tell_bound()
-            log.info("configuration reloaded", table=version, needs_restart=changed)
-            return Reloaded(table_version=version, needs_restart=changed)
+            pending = self.fleet.pending()
+            log.info("configuration reloaded", table=version, needs_restart=changed, pending=pending)
+            return Reloaded(table_version=version, needs_restart=changed, pending=pending)
 
     async def follow_names(self) -> None:
         """Let the engines be those that their names lead to, until it is cancelled."""
@@ -376,13 +389,3 @@ class Gateway:
             log.warning(
                 "max_connections lowered: more files may not be open (ulimit -n)", configured=wished, now=possible
             )
-
-
-def _say(*lines: str) -> None:
-    try:
-        for line in lines:
-            print(line, flush=True)
-    except OSError:
-        # Whoever read it has left; the gateway goes on. What is still buffered would fail again at the exit.
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -15,11 +15,13 @@ from typing import Protocol
 
 import structlog
 
+from app.supervisor import relief
 from app.supervisor.reclaim import Reclaim
+from app.supervisor.relief import Replacement
 from app.supervisor.room import Bounds
 from app.supervisor.rooms import Rooms
 from app.supervisor.rows import row
-from app.supervisor.unit import Unit
+from app.supervisor.unit import Refused, Unit
 from app.table import Backend
 from backends.base import State
 from backends.events import (
@@ -76,6 +78,7 @@ class Lives:
         self.retiring: list[Unit] = []  # out of their names and not at rest yet
         self.departed: list[Unit] = []
         self.is_closing = False
+        self.is_being_told = False  # a new configuration, of which only a part is known here yet
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
         self.rooms = Rooms(leases, now, bounds)
         self.on_inherited: Callable[[str], None] = lambda _: None  # an heir has this name now
@@ -133,9 +136,28 @@ class Lives:
             self.turn()
         return heir
 
+    def part(self, unit: Unit, drain_s: float) -> None:
+        """It is to stop as soon as its replicas can spare it: for what it is to become, or because it leaves."""
+        event = StopAsked(drain_s)
+        if unit.life.state is State.READY and unit.is_managed:
+            unit.parting = event
+        else:
+            self._inbox.append((unit, event))
+
+    def _part(self) -> None:
+        if not self.is_being_told and not self.is_closing:
+            for unit in list(relief.free(self.units.values(), self.heirs)):
+                if unit.parting is not None:
+                    self._inbox.append((unit, unit.parting))
+                    unit.parting = None
+
+    def replacement(self, unit: Unit) -> Replacement | None:
+        """How far it is with its new configuration; None when it has it."""
+        return relief.replacement(unit, self.units.values(), self.heirs)
+
     def _retire(self, unit: Unit, drain_s: float) -> None:
         self.retiring.append(unit)
-        unit.successor = None
+        unit.successor = unit.parting = None
         self._inbox.append((unit, StopAsked(drain_s, is_held=True)))
 
     def _inherit(self) -> None:
@@ -150,13 +172,14 @@ class Lives:
                 self.on_inherited(name)
             elif state is State.FAILED:
                 log.error("engine not replaced: the new one does not start", backend=name, reason=heir.life.reason)
+                unit.refused = Refused(heir.config, heir.life.reason or "no reason given")
                 del self.heirs[name]
                 self._retire(heir, 0.0)
             elif state is State.STOPPED:  # refused: no room for both
                 del self.heirs[name]
                 self._retire(heir, 0.0)
                 unit.successor, unit.starts_after = heir.config, True
-                self._inbox.append((unit, StopAsked(self._drains_s[name])))
+                self.part(unit, self._drains_s[name])
 
     @property
     def version(self) -> int:
@@ -186,6 +209,7 @@ class Lives:
                 while self._share_out():
                     pass
                 self._inherit()
+                self._part()
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
                 rows = {name: row(unit) for name, unit in self.units.items()}
@@ -235,6 +259,8 @@ class Lives:
         unit.restarts += isinstance(event, Tick) and begins and not before.is_waiting
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
             unit.is_ordered = False
+        if isinstance(event, StopAsked) and event.is_held:
+            unit.parting = None
         for action in actions:
             match action:
                 case Fetch(generation):

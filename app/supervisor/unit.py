@@ -10,7 +10,7 @@ import contextlib
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -28,7 +28,7 @@ from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig
 from backends.endings import exit_in_words
 from backends.errors import BackendError
-from backends.events import Event, Exited, Tick
+from backends.events import Event, Exited, StopAsked, Tick
 from backends.footprint import Footprint
 from backends.kinds import kind_of
 from backends.lifecycle import Lifecycle, Policy
@@ -37,6 +37,14 @@ from backends.stamp import stamp
 LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A configuration that an engine does not start with."""
+
+    config: BackendConfig
+    reason: str
 
 
 class Unit:
@@ -63,6 +71,9 @@ class Unit:
         self.withdrawn: int | None = None  # the table version that no longer shows its endpoint, while it drains
         self.successor: BackendConfig | None = None  # what it becomes once stopped
         self.starts_after = False
+        self.entry = name  # of the configuration, which may be several units
+        self.parting: StopAsked | None = None  # it is to stop so, when its replicas can spare it
+        self.refused: Refused | None = None  # what it was to become, and does not start
         self.is_leaving = False
         self.is_unasked = False  # nobody configured it
         self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
@@ -121,7 +132,7 @@ class Unit:
             self.name, managed.adapter_paths() if managed is not None else {}, self.engine.adapters
         )
         self.sleep_level = managed.sleep_level() if managed is not None and self.engine.sleeper is not None else 0
-        self.successor = None
+        self.successor = self.parting = self.refused = None
         self.endpoint = self.engine.endpoint(self.life.generation, 0, "")
         self.probe = Probe(False)
 
@@ -148,7 +159,8 @@ class Unit:
     @property
     def is_to_follow(self) -> bool:
         """It stops for another configuration of it, which whoever waits gets started."""
-        return self.successor is not None and not self.life.is_held and not self.is_leaving
+        is_asked = self.successor is not None and self.parting is None
+        return is_asked and not self.life.is_held and not self.is_leaving
 
     @property
     def unload_at(self) -> float:

@@ -24,7 +24,7 @@ def models(state: StateOption = None, as_json: JsonOption = False) -> None:
             str(model["context_length"] or ""),
             ", ".join(model["aliases"]),
             ", ".join(model["fallbacks"]),
-            note(model["reason"], model["last_failure"]),
+            note(model["reason"], model["last_failure"], model["replacement"]),
         )
         for model in answer["models"]
     ]

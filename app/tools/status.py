@@ -40,17 +40,21 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
                 str(backend["generation"]),
                 str(backend["restarts"]),
                 str(backend["in_flight"]),
-                note(backend["reason"], backend["last_failure"]),
+                note(backend["reason"], backend["last_failure"], backend["replacement"]),
             )
             for backend in health["backends"]
         ],
     )
 
 
-def note(reason: str | None, last_failure: Mapping[str, Any] | None) -> str:
-    """Why it does not serve; else why it last ended by itself."""
-    if reason or last_failure is None:
-        return reason or ""
+def note(
+    reason: str | None, last_failure: Mapping[str, Any] | None, replacement: Mapping[str, Any] | None = None
+) -> str:
+    """Why it does not serve; else why it is not as it is configured; else why it last ended by itself."""
+    if reason or replacement is not None:
+        return reason or str(replacement["reason"] if replacement is not None else "")
+    if last_failure is None:
+        return ""
     return f"ended {duration(last_failure['ago_s'])} ago (start {last_failure['life']}): {last_failure['reason']}"
 
 
