@@ -65,15 +65,19 @@ class FakeControl:
     def health(self) -> Health:
         return HEALTH
 
+    def _health(self) -> Health:
+        if self.replacement is None:
+            return HEALTH
+        stuck = DEMO.model_copy(update={"replacement": self.replacement})
+        return HEALTH.model_copy(update={"backends": (stuck, DOWN)})
+
     def models(self) -> Models:
         return Models(models=(SMALL,), wildcards=("ollama/*",))
 
     def status(self) -> Status:
         relays = RelayProcesses(pids=(7, 8), connected=(7, 8), restarts=3)
         return Status(
-            health=HEALTH.model_copy(
-                update={"backends": (DEMO.model_copy(update={"replacement": self.replacement}), DOWN)}
-            ),
+            health=self._health(),
             pid=6,
             address="http://127.0.0.1:8000",
             config=None,
