@@ -60,6 +60,10 @@ class ServerConfig(_Section):
     access_log: bool = Field(False, description="Log a line for every model request; failures are always logged.")
     cors_origins: tuple[Origin, ...] = Field((), description="Origins whose pages may call us; none by default.")
     max_body_bytes: Size = Field(_DEFAULT.max_body_bytes, description="Largest request body.")
+    max_bodies_bytes: Size = Field(
+        _DEFAULT.max_bodies_bytes,
+        description="Most bytes that the bodies of all requests in flight may have together, in each relay process.",
+    )
     max_answer_bytes: Size = Field(_DEFAULT.max_answer_bytes, description="Largest answer that is not a stream.")
     max_event_bytes: Size = Field(_DEFAULT.max_event_bytes, description="Largest single event of a stream.")
     max_connections: int = Field(

@@ -138,6 +138,7 @@ class Limits(msgspec.Struct, frozen=True):
     """Bounds of the data path; sizes in bytes, times in seconds. Each is a `server:` setting of the same name."""
 
     max_body_bytes: int = 32 * 1024 * 1024
+    max_bodies_bytes: int = 256 * 1024 * 1024
     max_answer_bytes: int = 64 * 1024 * 1024
     max_event_bytes: int = 16 * 1024 * 1024
     max_connections: int = 2048

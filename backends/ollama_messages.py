@@ -69,7 +69,13 @@ def _message(one: _Message, index: int, tools: dict[str, str], refuse: Refuse, c
     if start == b'"':
         made["content"] = one.content
     elif start == b"[":
-        made |= _parts(msgspec.json.decode(one.content), place, refuse, cannot)
+        try:
+            parts = msgspec.json.decode(one.content)
+        except msgspec.ValidationError as exc:
+            raise refuse(
+                f"'{place}.content' holds a number that is out of range.", "messages", "invalid_value"
+            ) from exc
+        made |= _parts(parts, place, refuse, cannot)
     elif start == b"n" and (one.tool_calls or one.reasoning or one.reasoning_content):
         made["content"] = ""
     else:

@@ -124,7 +124,10 @@ class _Asked:
     def value(self, name: str) -> Any:
         """The member, decoded; None where there is none."""
         raw = self.members.get(name)
-        return None if raw is None else msgspec.json.decode(raw)
+        try:
+            return None if raw is None else msgspec.json.decode(raw)
+        except msgspec.ValidationError as exc:
+            raise self.refuse(f"'{name}' holds a number that is out of range.", name, "invalid_value") from exc
 
     def flag(self, name: str) -> bool:
         """True or false; absent is false."""

@@ -39,12 +39,15 @@ def _ranked(fields: wire.Json) -> wire.Json:
 
 
 def _scored(fields: wire.Json) -> wire.Json:
-    rows = [{"index": at, "object": "score", "score": len(text) / 100} for at, text in enumerate(fields["text_2"])]
+    rows = [
+        {"index": at, "object": "score", "score": len(text) / 100} for at, text in enumerate(fields.get("text_2") or [])
+    ]
     return {"object": "list", "created": wire.CREATED, "data": rows}
 
 
 def _tokens(fields: wire.Json) -> wire.Json:
-    text = fields["prompt"] if "prompt" in fields else " ".join(str(m["content"]) for m in fields["messages"])
+    said = fields.get("prompt")
+    text = said if isinstance(said, str) else " ".join(str(m.get("content")) for m in fields["messages"])
     words = text.split()
     spelled = words if fields.get("return_token_strs") else None
     return {"count": len(words), "max_model_len": 2048, "tokens": list(range(len(words))), "token_strs": spelled}

@@ -21,7 +21,7 @@ def endpoint(address: str, *, is_ours: bool = True, timeouts: Timeouts = WAITS, 
 
 
 def call(model: str = "fake", *, stream: bool = False, pad: int = 0) -> Call:
-    fields = {"model": model, "stream": stream, "messages": [], "pad": "x" * pad}
+    fields = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}], "pad": "x" * pad}
     return Call("POST", "/chat/completions", json.dumps(fields).encode(), [("content-type", "application/json")])
 
 

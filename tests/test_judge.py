@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.dialects.case import Case
+from app.dialects import judge as judges
+from app.dialects.case import Case, Given
 from app.dialects.fates import JUDGED, KINDS, OWN, SPECIFIED, Act
-from app.dialects.judge import given, judge
+from app.dialects.judge import judge
 from app.relay import body as bodies
 from app.table import TEMPLATE_KWARGS
 from backends.base import Usage
@@ -25,6 +26,11 @@ from tests.specifications import PARAMETERS, VALUES, beside
 ROUTES = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings"}
 ADJUSTED, DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
 VECTOR = {"object": "list", "model": "m", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "usage": {}}
+
+
+def given(body: bytes) -> Given:
+    """What of a body is looked at."""
+    return judges.given(bodies.opened(body)[1])
 
 
 def behave(path: str, body: Json) -> bytes:

@@ -26,16 +26,16 @@ DIFFERENT: dict[str, Any] = {
     "105": ("length", 2),  # max_completion_tokens is honoured
     "109": (400, "not_supported"),  # the same refusal with a code
     "110": (400, "not_supported"),
-    "111": (400, "invalid_type"),
-    "112": (400, "invalid_request"),
+    "111": (400, "missing_field"),
+    "112": (400, "missing_field"),
     "113": (404, "model_not_found"),
     "114": (404, "model_not_found"),
     "115": (400, "invalid_json"),
     "116": (400, "invalid_json"),
-    "117": (400, "invalid_request"),
+    "117": (400, "invalid_value"),
     "118": (400, "not_supported"),
     "125": (400, "invalid_type"),
-    "126": (400, "invalid_request"),  # max_tokens 0 is not: no limit
+    "126": (400, "invalid_value"),  # max_tokens 0 is not: no limit
     "185": (400, "context_length_exceeded"),  # not cut without a word
     "207": (400, "invalid_request"),
     "232": "error event",  # not a clean end without a word

@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[bytes, int, str | None, str]] = {
     "empty": (b"", 400, None, "invalid_json"),
     "not JSON": (b"{", 400, None, "invalid_json"),
     "list": (b"[]", 400, None, "invalid_json"),
-    "no model": (b'{"messages":[]}', 400, "model", "missing_field"),
+    "no model": (b'{"messages":[{"role":"user","content":"x"}]}', 400, "model", "missing_field"),
     "empty model": (chat(model=""), 400, "model", "missing_field"),
     "null model": (chat(model=None), 400, "model", "missing_field"),
     "number as model": (chat(model=7), 400, "model", "invalid_type"),
@@ -145,7 +145,7 @@ def test_the_name_in_answers_is_the_clients_own() -> None:
         assert planned(chat(model=name)).name == name
 
 
-@pytest.mark.parametrize("body", [b'{"messages":[]}', chat(model=None), chat(model="")])
+@pytest.mark.parametrize("body", [b'{"messages":[{"role":"user","content":"x"}]}', chat(model=None), chat(model="")])
 def test_a_request_without_a_model_goes_to_the_default_under_its_name(body: bytes) -> None:
     found = planned(body, with_default("base"))
 

@@ -17,7 +17,7 @@ from tests.rig import Rig, backend, models, running
 
 HASTY = Timeouts(connect_s=5, first_byte_s=20, between_events_s=0.3)
 ANSWER = [wire.sse(piece) for piece in wire.pieces(wire.Ask("chat", "fake", stream=True))]
-BODY = b'{"model":"fake","stream":true,"messages":[]}'
+BODY = b'{"model":"fake","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
 
 @pytest_asyncio.fixture

@@ -29,7 +29,7 @@ def body(fields: str) -> bytes:
 
 def nested(depth: int, opener: str = "[", closer: str = "]") -> bytes:
     """A request whose deepest place is `depth` objects and lists down."""
-    return f'{{"model": "fake", "messages": [], "x": {opener * (depth - 1)}1{closer * (depth - 1)}}}'.encode()
+    return body(f'"model": "fake", "x": {opener * (depth - 1)}1{closer * (depth - 1)}')
 
 
 GOOD = body('"model": "fake"')
@@ -82,6 +82,8 @@ INVALID = {
 WRONG = {
     "the model twice": (body('"model": "fake", "model": "fake"'), 400, "duplicate_field", None),
     "the model twice, once escaped": (body(r'"model": "fake", "mod\u0065l": "other"'), 400, "duplicate_field", None),
+    "an escaped model": (body(r'"mod\u0065l": "fake"'), 400, "duplicate_field", "model"),
+    "the model in capitals": (body('"model": "fake", "MODEL": "other"'), 400, "duplicate_field", "model"),
     "stream twice": (body('"model": "fake", "stream": true, "stream": false'), 400, "duplicate_field", None),
     "the model is a number": (body('"model": 7'), 400, "invalid_type", "model"),
     "the model is a list": (body('"model": ["fake"]'), 400, "invalid_type", "model"),
@@ -131,7 +133,7 @@ ACCEPTED = {
     "a pair of surrogates": body(r'"model": "fake", "x": "\ud83d\ude00 \\ud83d \\\\"'),
     "brackets in strings": body('"model": "fake", "x": "' + "[{" * 200 + '"'),
     "the word model in the text": body(r'"model": "fake", "x": "\"model\": \"model\"", "y": {"model": 1, "model": 2}'),
-    "an escaped model": body(r'"mod\u0065l": "f\u0061ke"'),
+    "an escaped name": body(r'"model": "f\u0061ke"'),
     "white space all around": b"\r\n " + GOOD + b"\n\n",
     "an unknown field": body('"model": "fake", "tomorrow": {"a": [1, 2.5e-7, null, true]}'),
     "null for stream": body('"model": "fake", "stream": null, "stream_options": null'),
@@ -219,7 +221,7 @@ async def test_what_only_looks_wrong_passes_unchanged(rig: Rig, engine: FakeEngi
 
 @pytest.mark.parametrize("path", [CHAT, TEXT, EMBED])
 async def test_a_query_does_not_reach_the_engine(rig: Rig, engine: FakeEngine, path: str) -> None:
-    fields = {"model": "fake", "prompt": "a", "input": "a", "messages": []}
+    fields = {"model": "fake", "prompt": "a", "input": "a", "messages": chat()["messages"]}
 
     reply = await rig.ask(f"{path}?api-version=1&x={MARK}", fields)
 
@@ -239,9 +241,10 @@ async def test_a_body_of_the_limit_and_one_byte_is_refused_however_it_comes(rig:
             assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
+SAID = b'{"model":"renamed","messages":[{"role":"user","content":"%b"}]}'
 HUGE = {
-    "small objects": b'{"model":"renamed","messages":[' + b'{"a":1},' * (30 * MIB // 8) + b"{}]}",
-    "escapes": b'{"model":"renamed","messages":["' + rb"\ud83d\ude00" * (30 * MIB // 12) + b'"]}',
+    "brackets and commas in a text": SAID % (b"{[a,1]}," * (30 * MIB // 8)),
+    "escapes": SAID % (rb"\ud83d\ude00" * (30 * MIB // 12)),
 }
 
 

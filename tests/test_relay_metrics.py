@@ -197,7 +197,9 @@ async def test_a_client_that_leaves_is_counted_and_no_longer_in_flight(
 ) -> None:
     engine.script(scenario)
     async with asyncio.timeout(20), Client(rig.url) as client:
-        body = b'{"model":"fake","messages":[],"stream":%b}' % (b"true" if stream else b"false")
+        body = b'{"model":"fake","messages":[{"role":"user","content":"hi"}],"stream":%b}' % (
+            b"true" if stream else b"false"
+        )
         client.send(request("POST", "/v1/chat/completions", body))
         record = await engine.arrived()
         if stream:

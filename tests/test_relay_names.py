@@ -100,7 +100,7 @@ async def test_an_unknown_model_goes_to_the_default_only_where_one_is_set(rig: R
     await rig.published(default_model="fake")
 
     reply = await rig.ask(body=chat("nonsense"))
-    nameless = await rig.ask(body={"messages": []})
+    nameless = await rig.ask(body={"messages": [{"role": "user", "content": "hi"}]})
 
     assert reply.json["model"] == "nonsense"
     assert nameless.json["model"] == "fake"

@@ -392,7 +392,7 @@ async def _rest(client: Client, reply: Reply) -> Reply:
     return reply
 
 
-BODY = b'{"model":"fake","stream":true,"messages":[]}'
+BODY = b'{"model":"fake","stream":true,"messages":[{"role":"user","content":"hi"}]}'
 
 
 async def test_a_stream_that_waits_long_is_opened_with_comments_and_answered_all_the_same(

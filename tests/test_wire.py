@@ -178,8 +178,9 @@ async def test_a_refused_client_that_stays_does_not_keep_its_place(engine: FakeE
 
 async def test_a_client_that_does_not_read_its_last_answer_does_not_keep_its_place(engine: FakeEngine) -> None:
     limits = Limits(max_connections=1, stalled_reader_s=0.3)
-    large = json.dumps({"model": "fake", "input": ["text"] * 150_000}).encode()
-    async with running({"engine": backend(engine.url)}, SERVED, limits) as rig, SlowClient(rig.url) as client:
+    large = json.dumps({"model": "fake", "input": ["text"] * 90_000}).encode()
+    remote = {"engine": backend(engine.url, kind="remote")}
+    async with running(remote, SERVED, limits) as rig, SlowClient(rig.url) as client:
         await client.send(request("POST", "/v1/embeddings", large, {"connection": "close"}))
 
         assert b" 200 OK\r\n" in await client.read()

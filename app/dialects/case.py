@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from backends.errors import Rejected
+
 Given = Mapping[str, msgspec.Raw]
 
 
@@ -23,9 +25,14 @@ class Case(NamedTuple):
     kwargs: Collection[str] = ()
 
     def value(self, name: str) -> Any:
-        """What was given, decoded; None where the configuration has set it."""
+        """What was given, decoded; None where the configuration has set it. Rejected for a number beyond all."""
         raw = None if name in self.settled else self.given.get(name)
-        return None if raw is None else msgspec.json.decode(raw)
+        try:
+            return None if raw is None else msgspec.json.decode(raw)
+        except msgspec.ValidationError as exc:
+            message = f"'{name}' holds a number that is out of range."
+            kind = "invalid_request_error"
+            raise Rejected(self.engine, message, status=400, type_=kind, code="invalid_value", param=name) from exc
 
 
 class Verdict(NamedTuple):

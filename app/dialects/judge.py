@@ -23,12 +23,11 @@ _BLANKS: Final = b" \t\r\n"
 _ALSO: Final = frozenset({"stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"})
 WATCHED: Final = _ALSO | {name for fates in JUDGED.values() for name, _ in fates}
 _FATES: Final = MappingProxyType({where: dict(fates) for where, fates in JUDGED.items()})
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def given(body: bytes) -> Given:
+def given(members: Given) -> Given:
     """What of a sound body is looked at."""
-    return {name: raw for name, raw in _members.decode(body).items() if name in WATCHED}
+    return {name: raw for name, raw in members.items() if name in WATCHED}
 
 
 def judge(case: Case) -> Verdict:

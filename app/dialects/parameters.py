@@ -100,7 +100,10 @@ def number(raw: msgspec.Raw) -> int | float | None:
     """The number that it is; None for anything else."""
     if raw is NOTHING or len(memoryview(raw)) > MAX_NUMBER_BYTES:
         return None
-    value = msgspec.json.decode(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None  # beyond every number: the engine's to refuse, where it is one of somebody else
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -134,10 +137,11 @@ def _is_most(raw: msgspec.Raw, most: int) -> bool:
     """Whether a number is no more than that, also one that is written as text: engines understand it."""
     if len(memoryview(raw)) > MAX_NUMBER_BYTES:
         return False
-    value = msgspec.json.decode(raw)
     try:
-        return float(value) <= most
-    except (TypeError, ValueError, OverflowError):
+        return float(msgspec.json.decode(raw)) <= most
+    except (msgspec.ValidationError, OverflowError):
+        return False  # beyond every number
+    except (TypeError, ValueError):
         return True  # the engine's to refuse
 
 

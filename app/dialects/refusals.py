@@ -14,6 +14,10 @@ from backends.too_long import TooLong
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
 # llama.cpp says so with status 500 when the model has no such input.
 _BLIND = re.compile(r"(image|audio|video) input is not supported")
+# llama.cpp says with status 500 also what it could not read of a request, before any work.
+_MALFORMED = re.compile(
+    r"Failed to parse (?P<field>messages|tools)\b|Unknown (?P<name>[a-z]+ [a-z]+): |\[json\.exception\."
+)
 _PASSED = {400: "invalid_request", 413: "request_too_large", 415: "unsupported_media_type", 422: "invalid_request"}
 
 
@@ -46,6 +50,12 @@ def refusal(engine: str, status: int, headers: Mapping[str, str], body: bytes, n
     match = _BLIND.match(said.message)
     if match is not None:
         return Unsupported(engine, f"The model behind this name takes no {match[1]}s.", param="messages")
+    match = _MALFORMED.match(said.message) if status == 500 else None
+    if match is not None:
+        field = match["field"] or (match["name"] or "").replace(" ", "_") or None
+        return Rejected(
+            engine, said.message, status=400, type_="invalid_request_error", code="invalid_value", param=field
+        )
     return EngineFailed(engine, said.message)
 
 

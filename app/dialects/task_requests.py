@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.dialects.conversation import NOTHING, check_messages, check_tools
 from app.dialects.fronts.front import decoded
 from app.errors import bad_request
 
@@ -110,8 +111,8 @@ class Task(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...]
 
 
-def read(operation: str, body: bytes) -> Task:
-    """What a sound body asks for; Problem (400) for what cannot be."""
+def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
+    """What a sound body asks for; Problem (400) for what cannot be. `is_local`: of an engine of this machine."""
     asked: Asked = decoded(_DECODERS[operation], body)
     members = _members.decode(body)
     for name in _REFUSED:
@@ -121,6 +122,9 @@ def read(operation: str, body: bytes) -> Task:
         asked.pairs()
     if isinstance(asked, Tokenizing):
         _check_tokenizing(asked)
+        if is_local and asked.messages is not None:
+            check_messages(members["messages"])
+            check_tools(members.get("tools", NOTHING))
     listed = _LISTED[operation]
     fields = {name: value for name, value in members.items() if name in listed}
     dropped = tuple(name for name in members if name not in listed and name != "model" and _NAME.match(name))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -20,9 +21,9 @@ from app.dialects.templates import Takes
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
-from app.relay.body import INLINE_BYTES
 from app.relay.errand import Errand
-from app.relay.gather import gather
+from app.relay.gather import INLINE_BYTES, gather
+from app.relay.intake import Intake
 from app.relay.job import Job
 from app.relay.link import Lease, Link
 from app.relay.plan import COUNT, Plan
@@ -64,11 +65,17 @@ class Dispatcher:
     """The data path of one relay."""
 
     def __init__(
-        self, link: Link, upstream: Upstream, metrics: Metrics, dice: Callable[[], float] = random.random
+        self,
+        link: Link,
+        upstream: Upstream,
+        metrics: Metrics,
+        intake: Intake,
+        dice: Callable[[], float] = random.random,
     ) -> None:
         self._link = link
         self._upstream = upstream
         self._metrics = metrics
+        self._intake = intake
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
         self._templates = Templates(upstream)
@@ -125,7 +132,7 @@ class Dispatcher:
         lease = self._link.hold(target.backend, ready.generation if ready is not None else 0, adapter)
         job.turn_to(target.backend)
         try:
-            plan.check_media(row)
+            await self._intake.work(plan.work_bytes, partial(_check, plan, row))
             endpoint = await self._endpoint(plan, target, lease, job)
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
@@ -182,17 +189,11 @@ class Dispatcher:
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
         backend = self._backend(target)
-        changes = plan.changes(backend, target.model, fit)
+        changes = await self._intake.work(plan.work_bytes, partial(plan.changes, backend, target.model, fit))
         changes = await self._templates.changes(plan, changes, backend, endpoint, target.model, form)
-        body = plan.edited(
-            target.model,
-            asks_usage=hides or gathers,
-            as_stream=gathers,
-            kind=backend.kind,
-            members=changes.members,
-        )
+        speak = partial(_spoken, plan, target.model, backend, endpoint, changes.members, hides or gathers, gathers)
+        spoken = await self._intake.work(plan.work_bytes, speak)
         request.adjusts(plan.called(changes.names))
-        spoken = translated(plan, target.model, backend, endpoint, body)
         left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
         told = [*left, *changes.dropped, *spoken.dropped]
         request.drops([*plan.dropped, *plan.called(told)])
@@ -345,6 +346,24 @@ def _told(last: BackendError | None, now: NotTaken) -> BackendError:
     """Which of two failures the client hears of: one engine that has given up says nothing of another that is busy."""
     is_settled = isinstance(last, Taken) or isinstance(now, GivenUp)
     return last if is_settled and last is not None else now
+
+
+def _spoken(
+    plan: Plan,
+    model: str,
+    backend: Backend,
+    endpoint: Endpoint,
+    members: Mapping[str, bytes | None],
+    asks_usage: bool,
+    as_stream: bool,
+) -> Spoken:
+    body = plan.edited(model, asks_usage=asks_usage, as_stream=as_stream, kind=backend.kind, members=members)
+    return translated(plan, model, backend, endpoint, body)
+
+
+def _check(plan: Plan, backend: Backend) -> None:
+    plan.check_shape(backend)
+    plan.check_media(backend)
 
 
 def _names_stream_options(error: BackendError, body: bytes) -> bool:

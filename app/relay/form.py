@@ -40,6 +40,11 @@ class Form(msgspec.Struct, frozen=True):
 
     parts: tuple[Part, ...]
 
+    @property
+    def size(self) -> int:
+        """Of all values, in bytes."""
+        return sum(len(part.value) for part in self.parts)
+
     def text(self, name: str) -> str | None:
         """A field that may stand there once; Problem (400) for what is no text, or stands there twice."""
         found = [part for part in self.parts if part.name == name]

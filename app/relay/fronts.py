@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,17 +15,15 @@ from app.dialects.fronts.front import Ask, Front, decoded
 from app.dialects.fronts.ollama_answers import Kind, Refusing
 from app.dialects.fronts.responses import Responses
 from app.errors import Problem, bad_request
-from app.relay import body as bodies
-from app.relay import guests, shelf
+from app.relay import guests, names, shelf
 from app.relay.dispatch import Dispatcher
+from app.relay.intake import Intake
 from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
 from app.relay.request import Request
 from app.routing import as_ollama, visible
 from app.table import Table
 
 OLLAMA_PREFIX = "/api/"
-# A larger body is read in a thread, so that other streams go on: 64 KiB of the smallest messages take 15 ms.
-INLINE_BYTES = 64 * 1024
 # Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
 _ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
 
@@ -61,8 +58,9 @@ _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 class Fronts:
     """What a relay answers in other dialects."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
         self._dispatcher = dispatcher
+        self._intake = intake
         self._reads: dict[str, Callable[[Request], Awaitable[None]]] = {
             "/": self._root,
             "/api/version": self._version,
@@ -118,21 +116,14 @@ class Fronts:
             request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
         else:
             request.check_type()
-        body = await self._body(request)
-        translate = partial(_translated, path, body, request.table)
-        ask, words = await asyncio.to_thread(translate) if len(body) > INLINE_BYTES else translate()
+        body = await self._intake.read(request)
+        ask, words = await self._intake.work(len(body), partial(_translated, path, body, request.table))
         request.tongue = ask.tongue
         request.drops(ask.dropped)
-        found = plan(OPERATIONS[ask.path], words, request.table, key)
+        make = partial(plan, OPERATIONS[ask.path], words, request.table, key, is_translated=True)
+        found = await self._intake.work(len(words), partial(make, asks=ask.loads is None))
         found = counting(found) if path == COUNT_PATH else found
         await self._dispatcher.serve(request, _with(found, ask, path))
-
-    async def _body(self, request: Request) -> bytes:
-        body = await request.body()
-        for _ in bodies.walk(body, bodies.MAX_ITEMS):
-            if len(body) > bodies.INLINE_BYTES:
-                await asyncio.sleep(0)
-        return body
 
     # -- Ollama's lists
 
@@ -147,18 +138,20 @@ class Fronts:
 
     async def _tags(self, request: Request) -> None:
         key = request.principal(time.time())
-        names = visible(request.table, key)
-        request.answer_json({"models": [shelf.entry(request.table, name) for name in names]})
+        shown = visible(request.table, key)
+        request.answer_json({"models": [shelf.entry(request.table, name) for name in shown]})
 
     async def _running(self, request: Request) -> None:
         key = request.principal(time.time())
         table = request.table
-        names = [name for name, backend in visible(table, key).items() if shelf.runs(table, name, backend)]
-        request.answer_json({"models": [shelf.running(request.table, name) for name in names]})
+        running = [name for name, backend in visible(table, key).items() if shelf.runs(table, name, backend)]
+        request.answer_json({"models": [shelf.running(request.table, name) for name in running]})
 
     async def _show(self, request: Request) -> None:
         key = request.principal(time.time())
-        head = decoded(_shows, await self._body(request))
+        body = await self._intake.read(request)
+        head = decoded(_shows, body)
+        names.members(body)
         name = head.model or head.name
         if not name:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
@@ -178,6 +171,7 @@ _shows = msgspec.json.Decoder(_Show)
 def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
     """What is asked, and the body in OpenAI's words."""
     ask = FRONTS[path].ask(body, _token())
+    names.members(body)
     name = as_ollama(table, ask.model) if path in _ollama_fronts and ask.model else ask.model
     return ask, msgspec.json.encode({"model": name, **ask.fields} if name else ask.fields)
 

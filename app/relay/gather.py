@@ -10,10 +10,12 @@ from app.dialects import sse
 from app.dialects.assemble import Assembler
 from app.dialects.mend import Terms
 from app.dialects.openai import Reader
-from app.relay.body import INLINE_BYTES
 from app.table import Limits
 from backends.errors import Broken, Disconnected
 from backends.exchange import Answer
+
+# An answer up to this size is put together without letting other work in between.
+INLINE_BYTES = 256 * 1024
 
 
 async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -> bytes:

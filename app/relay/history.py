@@ -33,19 +33,24 @@ def with_both_names(body: bytes) -> bytes:
     if _MARK not in body:
         return body
     try:
-        given = [bytes(message) for message in _bodies.decode(body).messages]
-        made = [_with_both(message) for message in given]
+        messages: list[msgspec.Raw | bytes] = [*_bodies.decode(body).messages]
+        is_changed = False
+        for index, message in enumerate(messages):
+            made = _with_both(bytes(message))
+            if made is not None:
+                messages[index], is_changed = made, True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
-    return body if made == given else bodies.edit(body, {"messages": b"[" + b",".join(made) + b"]"})
+    return bodies.edit(body, {"messages": b"[" + b",".join(map(memoryview, messages)) + b"]"}) if is_changed else body
 
 
-def _with_both(message: bytes) -> bytes:
+def _with_both(message: bytes) -> bytes | None:
+    """The message with both; None where nothing is missing."""
     if _MARK not in message:
-        return message
+        return None
     found = _messages.decode(message)
     first, second = found.reasoning, found.reasoning_content
     value = first or second
     if found.role != "assistant" or not isinstance(value, str) or not value or (first and second):
-        return message
+        return None
     return bodies.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})

@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics
 from app.relay.dispatch import Dispatcher
+from app.relay.intake import Intake
 from app.relay.link import Link
 from app.relay.routes import Routes
 from app.relay.wire import Wire
@@ -41,7 +42,9 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         {row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged}
     )
     await link.connect(state / "relay.sock")
-    routes = Routes(link, upstream, Dispatcher(link, upstream, Metrics(registry)), state / "control.sock")
+    intake = Intake()
+    dispatcher = Dispatcher(link, upstream, Metrics(registry), intake)
+    routes = Routes(link, upstream, dispatcher, intake, state / "control.sock")
 
     def limits() -> Limits:
         return link.table.limits

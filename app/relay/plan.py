@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import bounded, fitting, judge, media, parameters, task_requests
+from app.dialects import bounded, fitting, judge, media, parameters, shape, task_requests
 from app.dialects.case import Case, Given
 from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
-from app.dialects.parameters import UNCHANGED, Asked, Changes, Engine
+from app.dialects.parameters import LOCAL, NOTHING, UNCHANGED, Asked, Changes, Engine
 from app.dialects.task_requests import Task
 from app.errors import JSON, Problem, bad_request
 from app.relay import body as bodies
+from app.relay import names
 from app.relay.form import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
@@ -28,19 +29,20 @@ MAX_NAME_CHARS = 256
 class Operation(msgspec.Struct, frozen=True):
     """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without.
 
-    `is_task`: app/dialects/tasks.py says what is asked and how.
+    `is_task`: app/dialects/tasks.py says what is asked and how. `takes_tokens`: a field may be a list of tokens.
     """
 
     path: str
     name: str
     needs: str
     is_task: bool = False
+    takes_tokens: bool = False
 
 
 OPERATIONS = {
     "/v1/chat/completions": Operation("/chat/completions", "chat", "messages"),
-    "/v1/completions": Operation("/completions", "text_completion", "prompt"),
-    "/v1/embeddings": Operation("/embeddings", "embeddings", "input"),
+    "/v1/completions": Operation("/completions", "text_completion", "prompt", takes_tokens=True),
+    "/v1/embeddings": Operation("/embeddings", "embeddings", "input", takes_tokens=True),
     "/v1/rerank": Operation("/rerank", "rerank", "query", is_task=True),
     "/v1/score": Operation("/score", "score", "", is_task=True),
     "/v1/tokenize": Operation("/tokenize", "tokenize", "", is_task=True),
@@ -75,6 +77,13 @@ class Plan(msgspec.Struct, frozen=True):
     task: Task | None = None
     form: Form | None = None  # in place of `body`
     boundary: str = ""  # of the form, as engines get it
+    is_checked: bool = False  # that its shape is what engines of this machine take
+    is_translated: bool = False  # from another dialect
+
+    @property
+    def work_bytes(self) -> int:
+        """How much an engine's request is made of: a form's file counts too."""
+        return len(self.body) if self.form is None else self.form.size
 
     @property
     def content_type(self) -> str:
@@ -84,6 +93,18 @@ class Plan(msgspec.Struct, frozen=True):
     def called(self, names: Iterable[str]) -> list[str]:
         """OpenAI's names as the client has them."""
         return [self.spelled.get(name, name) for name in names]
+
+    def check_shape(self, backend: Backend) -> None:
+        """Rejected for what an engine of this machine is not sent; a fallback may be one where the others are not."""
+        if self.is_checked or backend.kind not in LOCAL or self.form is not None:
+            return
+        try:
+            _, members = bodies.opened(self.body)
+            shape.check(self.operation.name, self.body, members, is_translated=self.is_translated)
+        except Problem as exc:
+            raise Rejected(
+                backend.name, exc.message, status=400, type_=exc.type, code=exc.code, param=exc.param
+            ) from exc
 
     def check_media(self, backend: Backend) -> None:
         """Unsupported for what this engine would have to fetch, and must not."""
@@ -165,16 +186,29 @@ def counting(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
 
 
-def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Plan:
-    """What a checked body asks for; Problem for what cannot be, with the field's name and never its content."""
-    head = bodies.read(body)
-    if head.messages is not None and operation.needs == "messages" and bytes(memoryview(head.messages)[:1]) != b"[":
-        raise bad_request("'messages' is missing.", param="messages", code="missing_field")
-    if operation.needs not in ("messages", "") and f'"{operation.needs}"'.encode() not in body:
+def plan(
+    operation: Operation,
+    body: bytes,
+    table: Table,
+    key: Key | None,
+    *,
+    is_translated: bool = False,
+    asks: bool = True,
+) -> Plan:
+    """What a checked body asks for; Problem for what cannot be, with the field's name and never its content. `asks`
+    False: nothing, but that the model be ready."""
+    head, members = bodies.opened(body)
+    if operation.needs and bytes(memoryview(members.get(operation.needs, NOTHING))[:1]) == b"n":
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
     name = _named(table, head.model)
     found = resolved(table, key, name)
     parameters.check(head, found.model.rules, table.limits.max_choices)
+    is_local = any(
+        target.backend in table.backends and table.backends[target.backend].kind in LOCAL
+        for target in found.model.targets
+    )
+    if is_local and asks:
+        shape.check(operation.name, body, members, is_translated=is_translated)
     return Plan(
         operation=operation,
         name=name,
@@ -185,13 +219,16 @@ def plan(operation: Operation, body: bytes, table: Table, key: Key | None) -> Pl
         key=key,
         choices=parameters.choices(head) * head.prompts,
         asked=head,
-        given={} if operation.is_task else judge.given(body),
-        task=task_requests.read(operation.name, body) if operation.is_task else None,
+        given={} if operation.is_task else judge.given(members),
+        task=task_requests.read(operation.name, body, is_local=is_local) if operation.is_task else None,
+        is_checked=is_local or not asks,
+        is_translated=is_translated,
     )
 
 
 def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key: Key | None) -> Plan:
     """What a form asks for; Problem for what cannot be."""
+    names.check((part.name for part in form.parts), names.KNOWN)
     if form.text(operation.needs) is None:
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
     is_stream = _TRUTH.get((form.text("stream") or "false").lower())

@@ -55,6 +55,7 @@ class Request:
         # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
+        self.held_bytes = 0  # of the body, as app/relay/intake.py counts them
         self.tongue: Tongue | None = None  # how a client is answered that does not speak OpenAI
         self.base = {"x-request-id": self.id, **self._cors()}
 
@@ -123,8 +124,9 @@ class Request:
         if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
 
-    async def body(self, limit: int | None = None) -> bytes:
-        """The whole body; Problem (413) beyond the limit, by what is announced and by what comes."""
+    async def body(self, limit: int | None = None, hold: Callable[[int], None] | None = None) -> bytes:
+        """The whole body; Problem (413) beyond the limit, by what is announced and by what comes. `hold` is told of
+        every piece, and may refuse it."""
         limit = self.table.limits.max_body_bytes if limit is None else limit
         announced = self.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
@@ -140,6 +142,8 @@ class Request:
             size += len(piece)
             if size > limit:
                 raise _too_large(limit)
+            if hold is not None:
+                hold(len(piece))
             pieces.append(piece)
             if not message.get("more_body", False):
                 self.upload_s = time.perf_counter() - began

@@ -16,7 +16,6 @@ from urllib.parse import unquote
 
 import structlog
 
-from app.dialects import media
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay import base_urls, guests, lists
 from app.relay import body as bodies
@@ -24,6 +23,7 @@ from app.relay import form as forms
 from app.relay.dispatch import Dispatcher
 from app.relay.entries import entry
 from app.relay.fronts import FRONTS, Fronts
+from app.relay.intake import Intake
 from app.relay.link import Link
 from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.request import ClientGone, Receive, Request
@@ -53,11 +53,12 @@ Handler = Callable[[Request], Awaitable[None]]
 class Routes:
     """The ASGI application of one relay."""
 
-    def __init__(self, link: Link, upstream: Upstream, dispatcher: Dispatcher, control: Path) -> None:
+    def __init__(self, link: Link, upstream: Upstream, dispatcher: Dispatcher, intake: Intake, control: Path) -> None:
         self._link = link
         self._upstream = upstream
         self._dispatcher = dispatcher
-        self._fronts = Fronts(dispatcher)
+        self._intake = intake
+        self._fronts = Fronts(dispatcher, intake)
         self._control = Endpoint(
             "gateway", 0, f"unix:{control}", timeouts=Timeouts(connect_s=5, first_byte_s=60, between_events_s=60)
         )
@@ -95,6 +96,7 @@ class Routes:
                 request.line.cut()
         finally:
             request.line.when_gone(None)
+            self._intake.release(request)
 
     async def _route(self, request: Request) -> None:
         path = self._path(request)
@@ -144,18 +146,16 @@ class Routes:
     async def _operate(self, request: Request, operation: Operation) -> None:
         key = request.principal(time.time())
         request.check_type()
-        body = await request.body()
-        is_read_whole = operation.is_task or (len(body) > bodies.INLINE_BYTES and media.may_have(body))
-        for _ in bodies.walk(body, bodies.MAX_ITEMS if is_read_whole else None):
-            if len(body) > bodies.INLINE_BYTES:
-                await asyncio.sleep(0)
-        await self._dispatcher.serve(request, plan(operation, body, request.table, key))
+        body = await self._intake.read(request, bodies.MAX_TOKENS if operation.takes_tokens else bodies.MAX_ITEMS)
+        made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
+        await self._dispatcher.serve(request, made)
 
     async def _take_form(self, request: Request, operation: Operation) -> None:
         key = request.principal(time.time())
         request.check_encoding()
         boundary = forms.boundary_of(request.headers.get("content-type", ""))
-        form = forms.read(await request.body(), boundary)
+        body = await request.body(hold=lambda size: self._intake.admit(request, size))
+        form = await self._intake.work(len(body), lambda: forms.read(body, boundary))
         fresh = f"{random.getrandbits(128):032x}"
         await self._dispatcher.serve(request, plan_form(operation, form, fresh, request.table, key))
 

@@ -16,7 +16,7 @@ from app.dialects import parameters, templates
 from app.dialects.parameters import Changes
 from app.dialects.templates import ALL, Takes
 from app.relay import folding
-from app.relay.body import INLINE_BYTES
+from app.relay.intake import INLINE_BYTES
 from app.relay.plan import COUNT, Plan
 from app.table import Backend
 from backends.base import Dialect, Endpoint

@@ -282,7 +282,7 @@ def read_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def _number(name: str, value: Any, type_: type[int] | type[float]) -> int | float:
     is_fit = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_fit or (type_ is int and value != int(value)):
+    if not is_fit or (type_ is int and (value != int(value) or abs(value) >= 2**63)):
         wanted = "integer" if type_ is int else "float32"
         raise bad_request(f'option "{name}" must be of type {wanted}', param="options", code="invalid_type")
     return type_(value)
@@ -305,7 +305,11 @@ def _stop(value: Any) -> dict[str, Any]:
 
 
 def _format(raw: msgspec.Raw) -> dict[str, Any] | None:
-    wanted = msgspec.json.decode(raw)
+    try:
+        wanted = msgspec.json.decode(raw)
+    except msgspec.ValidationError as exc:
+        message = "'format' holds a number that is out of range."
+        raise bad_request(message, param="format", code="invalid_value") from exc
     if wanted in (None, ""):
         return None
     if wanted == "json":
