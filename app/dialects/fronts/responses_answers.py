@@ -56,9 +56,11 @@ class Response:
         return msgspec.json.encode({"error": _error(problem)})
 
     def failed(self, problem: Problem) -> bytes:
-        """OpenAI's two events: SDKs look for the `error` of the first, Codex for the second."""
+        """OpenAI's error event; SDKs look for its `error`, and Codex for a second event."""
         error = _error(problem)
         named = {name: error[name] for name in ("code", "message", "param")}
+        if problem.code not in self.event_codes:
+            return self._event("error", **named, error=error)
         out = [*self._begin(), self._event("error", **named, error=error)]
         told = {"code": problem.code, "message": problem.message}
         response = {**self._response(None), "status": "failed", "error": told}
