@@ -11,6 +11,7 @@ import msgspec
 
 from backends.errors import Broken
 from backends.exchange import Timings
+from backends.finish import STOP, finish
 from backends.ollama_failures import in_stream
 from backends.ollama_request import Translated
 
@@ -59,9 +60,11 @@ class Line(msgspec.Struct, frozen=True):
 
     def finish(self, has_calls: bool) -> str:
         """Why it ended, in OpenAI's words."""
-        if has_calls:
-            return "tool_calls"
-        return "length" if self.done_reason == "length" else "stop"
+        if not self.done_reason:
+            return "tool_calls" if has_calls else STOP
+        said = finish(self.done_reason) or "error"
+        # It says "stop" behind calls as well.
+        return "tool_calls" if has_calls and said == STOP else said
 
 
 _lines = msgspec.json.Decoder(Line)

@@ -6,7 +6,7 @@ docs/wire.md has this table; tests/test_docs_wire.py holds the two together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests import fake_wire as wire
 from tests.fake_peer import Peer
@@ -174,6 +174,7 @@ _FILLED = "one, the same in every event"
 _ANSWER = "the whole text"
 _ONE_CALL = "the call with its id, type, name and arguments"
 _USAGE = {"prompt_tokens": 12, "completion_tokens": 12, "total_tokens": 24}
+_NULL: Json = {"function": {"name": "weather", "arguments": None}}
 _HEAD = {"id": "chatcmpl-8f2c1d", "object": "chat.completion.chunk", "created": wire.CREATED, "model": "fake"}
 
 SHAPES: dict[str, Shape] = {
@@ -201,6 +202,11 @@ SHAPES: dict[str, Shape] = {
     "parts": Shape("content as a list of parts", _ANSWER, each(_parts)),
     "no_finish_key": Shape("`finish_reason` in the last event only", "`null` in the others", each(_drop_finish)),
     "empty_finish": Shape('`finish_reason: ""`', "`null`", each(_fill)),
+    "other_finish": Shape(
+        "`finish_reason` in another word (`eos_token`, `MAX_TOKENS`)",
+        "OpenAI's, `length` for one that nobody knows",
+        last(lambda p: choice(p).update(finish_reason="EOS_TOKEN")),
+    ),
     "two_finishes": Shape(
         "`finish_reason` twice",
         "once",
@@ -272,6 +278,25 @@ SHAPES: dict[str, Shape] = {
         call("weather", CALL["arguments"], index=0, id="d"),
         calls=2,
     ),
+    "call_mixed": calling(
+        "the pieces of two tool calls in turns",
+        "the calls with their ids, types, names and arguments",
+        call("weather", '{"city":', index=0, id="c"),
+        call("weather", "", index=1, id="d"),
+        call(arguments='{"city"', index=1),
+        call(arguments=' "Köln"}', index=0),
+        call(arguments=': "Köln"}', index=1),
+        calls=2,
+    ),
+    "call_mixed_by_id": calling(
+        "the same, every call as number 0",
+        "each with its own",
+        call("weather", '{"city":', index=0, id="c"),
+        call("weather", '{"city"', index=0, id="d"),
+        call(arguments=' "Köln"}', index=0, id="c"),
+        call(arguments=': "Köln"}', index=0, id="d"),
+        calls=2,
+    ),
     "call_repeated": calling(
         "id and name in every piece of a call",
         "in the first",
@@ -285,6 +310,14 @@ SHAPES: dict[str, Shape] = {
         call("weather", ' "Köln"}', index=0),
     ),
     "call_object": calling("arguments as an object", "as a text", call("weather", {"city": "Köln"}, index=0, id="c")),
+    "call_empty": replace(
+        calling('arguments `""`', '`"{}"`', call("weather", "", index=0, id="c")),
+        calls=({"name": "weather", "arguments": "{}"},),
+    ),
+    "call_null": replace(
+        calling("arguments `null`", '`"{}"`', {**call("weather", index=0, id="c"), **_NULL}),
+        calls=({"name": "weather", "arguments": "{}"},),
+    ),
     "error": broken('`{"error": {…}}`', {"error": {"message": FAILED, "type": "InternalServerError", "code": 500}}),
     "error_text": broken('`{"error": "…"}`', {"error": FAILED}),
     "error_object": broken('`{"object": "error", …}`', {"object": "error", "message": FAILED, "code": 500}),

@@ -47,6 +47,38 @@ CALLS = [
 # Neither numbers nor parts: Ollama's way, and a remote's that forgets the index.
 WHOLE_CALL = [event({"role": "assistant", "content": ""} | call(None, "call_a", NAMES[0], '{"city": "Köln"}'))]
 WHOLE_CALL += [event({}, "tool_calls")]
+BOTH_CALLS = [("call_a", NAMES[0], '{"city": "Köln"}'), ("call_b", NAMES[1], '{"zone": "CET"}')]
+_FIRST, _SECOND = ['{"city"', ': "Köln"}'], ['{"zone": ', '"CET"}']
+_BEGUN = [event({"role": "assistant", "content": ""}), event(call(0, "call_a", NAMES[0]))]
+_BEGUN += [event(call(1, "call_b", NAMES[1]))]
+_END = [event({}, "tool_calls")]
+_MIXED = [event(call(at, arguments=parts[turn])) for turn in (0, 1) for at, parts in ((0, _FIRST), (1, _SECOND))]
+# Two calls, their parts in turns: by their numbers, by their ids alone, and with text between them.
+ALTERNATING: dict[str, list[dict[str, Any]]] = {
+    "by number": [*_BEGUN, *_MIXED, *_END],
+    "the second first": [*_BEGUN, *reversed(_MIXED[:2]), *reversed(_MIXED[2:]), *_END],
+    "the second is whole first": [*_BEGUN, _MIXED[1], _MIXED[3], _MIXED[0], _MIXED[2], *_END],
+    "in one event": [
+        *_BEGUN,
+        *(
+            event({"tool_calls": [*call(0, arguments=one)["tool_calls"], *call(1, arguments=two)["tool_calls"]]})
+            for one, two in zip(_FIRST, _SECOND, strict=True)
+        ),
+        *_END,
+    ],
+    "the last parts with the end": [*_BEGUN, *_MIXED[:3], event(call(1, arguments=_SECOND[1]), "tool_calls")],
+    "by id": [
+        event({"role": "assistant"} | call(0, "call_a", NAMES[0])),
+        event(call(0, "call_b", NAMES[1])),
+        *(
+            event(call(0, id_, arguments=parts[turn]))
+            for turn in (0, 1)
+            for id_, parts in (("call_a", _FIRST), ("call_b", _SECOND))
+        ),
+        *_END,
+    ],
+    "text between": [*_BEGUN, *_MIXED[:2], event({"content": "One moment."}), *_MIXED[2:], *_END],
+}
 CUT_CALL = [*CALLS[:3], event({}, "length")]
 STREAMS: dict[str, bytes] = {
     "vllm": b"".join(map(wire.sse, [*wire.pieces(CHAT), wire.usage_piece(CHAT)])) + DONE,

@@ -17,9 +17,15 @@ from app.dialects.openai import Settlement
 from app.errors import Problem, not_found, shutting_down
 from tests import fake_wire as wire
 from tests.answers import pieces
-from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
+from tests.front_streams import ALTERNATING, BOTH_CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 COST = Settlement(12, 4, "length")
+USAGE = {
+    "input_tokens": 12,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+    "output_tokens": 4,
+}
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 RESULT = {"type": "tool_result", "tool_use_id": "i"}
 NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "note"}}
@@ -344,7 +350,7 @@ def test_a_stream_of_text_is_one_block() -> None:
     blocks, ended = built(out)
     assert [(block["type"], block["parts"]) for block in blocks] == [("text", "The sum of 7")]
     assert ended["delta"] == {"stop_reason": "max_tokens", "stop_sequence": None}
-    assert ended["usage"] == {"input_tokens": 12, "output_tokens": 4}
+    assert ended["usage"] == USAGE
 
 
 def test_thinking_and_calls_are_blocks_of_their_own() -> None:
@@ -372,7 +378,7 @@ def test_a_whole_answer_has_the_blocks_of_its_stream(name: str) -> None:
 
     assert [block["type"] for block in said["content"]] == [block["type"] for block in blocks]
     assert said["stop_reason"] == ended["delta"]["stop_reason"]
-    assert said["usage"] == {"input_tokens": 12, "output_tokens": 4}
+    assert said["usage"] == USAGE
     for given_block, block in zip(said["content"], blocks, strict=True):
         if block["type"] == "tool_use":
             assert given_block["input"] == json.loads(block["parts"])
@@ -388,11 +394,14 @@ def test_the_stop_sequence_is_told_where_the_engine_tells_it() -> None:
     assert built(told(spoken("other"), [data]))[1]["delta"]["stop_reason"] == "end_turn"
 
 
-def test_mixed_parts_of_calls_cannot_be_told() -> None:
-    mixed = [*CALLS[:2], event(call(1, "call_b", "get_time")), event(call(0, arguments="{}")), event({}, "tool_calls")]
+@pytest.mark.parametrize("name", ALTERNATING)
+def test_calls_whose_parts_alternate_are_a_block_each(name: str) -> None:
+    blocks, ended = built(told(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
-    with pytest.raises(ValueError, match="mixed up"):
-        told(spoken(), [b"".join(map(wire.sse, mixed))])
+    found = [(block["id"], block["name"], block["parts"]) for block in blocks if block["type"] == "tool_use"]
+    assert found == BOTH_CALLS
+    assert "".join(block["parts"] for block in blocks if block["type"] == "text") in ("", "One moment.")
+    assert ended["delta"]["stop_reason"] == "tool_use"
 
 
 def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:

@@ -19,9 +19,10 @@ from app.dialects.fronts.ollama import Chat, Embed, read_options
 from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
 from app.dialects.openai import Settlement
 from app.errors import Problem, not_found
+from tests import fake_wire as wire
 from tests.answers import pieces
 from tests.fake_wire import sse
-from tests.front_streams import CUT_CALL, STREAMS, copied_by_a_part, told, unfinished, whole
+from tests.front_streams import ALTERNATING, BOTH_CALLS, CUT_CALL, STREAMS, copied_by_a_part, told, unfinished, whole
 from tests.steps import steps
 
 NOW = 1795334421.5
@@ -422,3 +423,13 @@ def test_the_recorded_tool_call_of_a_daemons_openai_surface_is_told_as_its_own()
 
     assert first["message"]["tool_calls"][0]["function"]["arguments"] == {"city": "Paris"}
     assert (last["prompt_eval_count"], last["eval_count"]) == (85, 28)
+
+
+@pytest.mark.parametrize("name", ALTERNATING)
+def test_calls_whose_parts_alternate_are_told_whole(name: str) -> None:
+    *parts, last = lines(told(written(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
+
+    calls = [call for part in parts for call in part["message"].get("tool_calls") or ()]
+    found = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
+    assert found == [(id_, called, json.loads(arguments)) for id_, called, arguments in BOTH_CALLS]
+    assert last["done_reason"] == "stop"

@@ -17,7 +17,7 @@ from app.dialects.openai import DONE, Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces
-from tests.front_streams import CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
+from tests.front_streams import ALTERNATING, BOTH_CALLS, CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
 
 NOW = 1795334421.5
 COST = Settlement(12, 4, "length")
@@ -319,6 +319,31 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: str | None) -> 
     done = next(each for each in streamed if each["type"] == "response.function_call_arguments.done")
     assert done["arguments"] == streamed[-1]["response"]["output"][0]["arguments"] == "{}"
     assert json.loads(spoken().whole(wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
+
+
+@pytest.mark.parametrize("name", ALTERNATING)
+def test_calls_whose_parts_alternate_are_an_item_each(name: str) -> None:
+    out = events(told(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
+
+    items = [item for item in out[-1]["response"]["output"] if item["type"] == "function_call"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in items] == BOTH_CALLS
+    assert out[-1]["type"] == "response.completed"
+    deltas = {item["id"]: "" for item in items}
+    for each in out:
+        if each["type"] == "response.function_call_arguments.delta":
+            deltas[each["item_id"]] += each["delta"]
+    assert list(deltas.values()) == [arguments for _, _, arguments in BOTH_CALLS]
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter", "max_tokens", "whatever"])
+def test_the_last_item_of_a_whole_answer_that_was_cut_is_incomplete(finish: str) -> None:
+    answer = json.loads(whole("calls"))
+    answer["choices"][0]["finish_reason"] = finish
+
+    said = json.loads(spoken().whole(wire.dumps(answer), COST))
+
+    assert said["status"] == "incomplete"
+    assert [item["status"] for item in said["output"]] == ["completed", "completed", "incomplete"]
 
 
 def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:

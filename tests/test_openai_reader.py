@@ -39,7 +39,7 @@ STREAMS = {
     "empty data": b"".join(b"data:\n\ndata: \n\n" + wire.sse(piece) for piece in wire.pieces(CHAT)) + DONE,
     "no space": stream(*wire.pieces(CHAT)).replace(b"data: ", b"data:"),
     "text like data lines": stream(
-        wire.piece(CHAT, "a"), wire.piece(CHAT, "data: b data:"), wire.piece(CHAT, "c", "x")
+        wire.piece(CHAT, "a"), wire.piece(CHAT, "data: b data:"), wire.piece(CHAT, "c", "length")
     ),
     "empty pieces inside": stream(*(wire.piece(CHAT, text) for text in "a b"), wire.piece(CHAT, "", "stop")),
     "junk after the end": stream(*wire.pieces(CHAT)) + wire.sse(wire.piece(CHAT, wire.JUNK)) + wire.JUNK.encode(),
@@ -143,7 +143,7 @@ COSTS = {
     "llama.cpp with usage": Settlement(12, 4, "length"),
     "ollama_chat": Settlement(12, 4, "length"),
     "ollama_tools": Settlement(85, 28, "tool_calls"),
-    "text like data lines": Settlement(0, 3, "x", is_counted=True),
+    "text like data lines": Settlement(0, 3, "length", is_counted=True),
     "unfinished": Settlement(0, 3, None, is_counted=True),
 }
 

@@ -137,7 +137,7 @@ def test_calls_have_ids_types_and_text_for_arguments() -> None:
     assert choice["message"]["content"] is None
     assert choice["message"]["tool_calls"] == [
         {"id": "call_t0ken00", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
-        {"id": "x", "type": "function", "function": {"name": "g", "arguments": ""}},
+        {"id": "x", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     ]
 
 

@@ -1,5 +1,7 @@
 """Tool calls made safe: numbered from 0, each with id, type and name in its first piece, arguments as text. Pure.
 
+A call without arguments has `{}` when it is finished: clients decode them. One that was cut may only lack them yet.
+
 openai-python puts `id` and `name` together from every piece that has one, finds a call by its number in a list, and
 the AI SDK refuses a first piece that lacks one of them.
 """
@@ -7,9 +9,11 @@ the AI SDK refuses a first piece that lacks one of them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+NOTHING: Final = "{}"
 
 
 @dataclass(slots=True)
@@ -17,6 +21,8 @@ class _Call:
     at: int
     id: str
     is_own_id: bool  # the engine's
+    index: int | None = None  # as the engine numbers it
+    has_arguments: bool = False
     name: str = ""
     is_begun: bool = False  # its first piece has gone out
     held: list[str] = field(default_factory=list)  # arguments that came before the name
@@ -28,13 +34,19 @@ class Calls:
     def __init__(self, token: str) -> None:
         self._token = token
         self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}  # as the engine numbers them
+        self._by_index: dict[int, _Call] = {}  # as the engine numbers them, the latest of each number
+        self._old: _Call | None = None  # `function_call`, which there was before there were several
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every call that has begun has arguments."""
+        return all(call.has_arguments for call in self._calls)
 
     def mend(self, delta: dict[str, Any]) -> bool:
         """Put the pieces in a delta right; whether anything changed. A call without a name waits for it."""
-        found, is_changed = delta.get("tool_calls"), False
+        found, is_changed = delta.get("tool_calls"), self._former(delta)
         if found is None:
-            return False
+            return is_changed
         if isinstance(found, dict):
             found, is_changed = [found], True
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
@@ -50,17 +62,53 @@ class Calls:
                 del delta["tool_calls"]
         return is_changed
 
-    def end(self) -> None:
-        """The answer is finished; ValueError when a call still waits for its name."""
+    def end(self, delta: dict[str, Any], *, is_cut: bool) -> bool:
+        """The answer is finished with this delta; whether it changed. ValueError when a call still lacks its name."""
         if any(not call.is_begun for call in self._calls):
             raise ValueError("a tool call without a name")
+        if is_cut:
+            return False
+        bare = [call for call in self._calls if not call.has_arguments]
+        entries = delta.get("tool_calls") or []
+        for call in bare:
+            own = next((entry for entry in entries if entry["index"] == call.at), None)
+            if own is None:
+                entries.append(own := {"index": call.at, "function": {}})
+            own["function"] = {**own["function"], "arguments": NOTHING}
+        if bare:
+            delta["tool_calls"] = entries
+        if self._old is not None and not self._old.has_arguments:
+            delta["function_call"] = {**(delta.get("function_call") or {}), "arguments": NOTHING}
+            return True
+        return bool(bare)
+
+    def _former(self, delta: dict[str, Any]) -> bool:
+        """A piece of a `function_call`; whether it changed."""
+        function = delta.get("function_call")
+        if not isinstance(function, dict):
+            return False
+        if self._old is None:
+            self._old = _Call(0, "", False)
+        given = function.get("arguments")
+        text = self._arguments(self._old, given)
+        if "arguments" in function and text != given:
+            delta["function_call"] = {**function, "arguments": text}
+        return delta["function_call"] is not function
+
+    def _arguments(self, call: _Call, given: Any) -> str:
+        """Of one piece, as text. `null` where there is nothing else is none."""
+        text = arguments(given)
+        if call.has_arguments:
+            return text
+        call.has_arguments = not says_nothing(text)
+        return text if call.has_arguments else text.replace("null", "")
 
     def _piece(self, entry: dict[str, Any]) -> tuple[bool, bool]:
         """Whether it goes out now, and whether it was changed."""
         before = dict(entry)
         if entry.get("type") not in (None, "", "function"):  # OpenAI's `custom`: only its number and id are ours
             call = self._find(entry, "custom")
-            call.is_begun = True
+            call.is_begun = call.has_arguments = True
             entry["index"] = call.at
             entry.setdefault("id", call.id)
             return True, entry != before
@@ -71,8 +119,8 @@ class Calls:
         name = text_of(function.get("name"))
         call = self._find(entry, name)
         entry["index"] = call.at
-        if "arguments" in function and function["arguments"] is not None:
-            function["arguments"] = arguments(function["arguments"])
+        if "arguments" in function:
+            function["arguments"] = self._arguments(call, function["arguments"])
         if call.is_begun:
             if name == call.name or not name:
                 function.pop("name", None)
@@ -94,9 +142,14 @@ class Calls:
         index, own = entry.get("index"), text_of(entry.get("id"))
         if isinstance(index, int) and not isinstance(index, bool):
             call = self._by_index.get(index)
-            is_other = call is not None and call.is_own_id and own not in ("", call.id) and bool(name)
-            if call is None or is_other:
-                call = self._by_index[index] = self._new(own)
+            if call is not None and call.is_own_id and own not in ("", call.id):
+                # Several calls have this number: by its id it is one of them, by a name a new one.
+                same = next((each for each in self._calls if each.index == index and each.id == own), None)
+                call = same or (None if name else call)
+            if call is None:
+                call = self._new(own)
+                call.index = index
+            self._by_index[index] = call
         else:
             same = next((each for each in self._calls if own and each.id == own), None)
             is_new = not self._calls or (bool(own or name) and same is None)
@@ -136,6 +189,22 @@ def _whole(entry: dict[str, Any], spare: str) -> dict[str, Any]:
             raise ValueError("a tool call without a name")
         whole["function"] = {**function, "arguments": arguments(function.get("arguments"))}
     return whole
+
+
+def says_nothing(text: str) -> bool:
+    """Whether arguments are none."""
+    return text.strip() in ("", "null")
+
+
+def fill_arguments(message: dict[str, Any]) -> bool:
+    """The calls of a whole message that is not cut have arguments; whether it changed. `mend_whole` has seen it."""
+    called = [entry["function"] for entry in message.get("tool_calls") or () if entry["type"] == "function"]
+    old = message.get("function_call")
+    functions = [*called, *([old] if isinstance(old, dict) else [])]
+    bare = [function for function in functions if says_nothing(arguments(function.get("arguments")))]
+    for function in bare:
+        function["arguments"] = NOTHING
+    return bool(bare)
 
 
 def arguments(value: Any) -> str:

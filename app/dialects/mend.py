@@ -15,10 +15,10 @@ from app.dialects.reason import one_line
 from app.dialects.thinking import Reasoning, Splitter, give_both, splitter
 from app.dialects.token_lists import Offsets, as_lists
 from backends.errors import Broken, EngineFailed
+from backends.finish import CUT
+from backends.finish import finish as ended
 from backends.too_long import failed
 
-# Reasons for an end that is none: vLLM says them when it gives an answer up.
-FAILURES: Final = frozenset({"error", "abort"})
 GAVE_UP: Final = "it gave the answer up"
 _OBJECTS: Final = {
     "chat": "chat.completion.chunk",
@@ -85,10 +85,12 @@ class Mender:
 
     @property
     def is_settled(self) -> bool:
-        """Whether later events are mended without looking at what was before them: no tag is waited for, and nothing is
-        counted."""
+        """Whether later events are mended without looking at what was before them: no tag is waited for, no arguments,
+        and nothing is counted."""
         return all(
-            (choice.splitter is None or choice.splitter.is_over) and not choice.offsets.is_begun
+            (choice.splitter is None or choice.splitter.is_over)
+            and not choice.offsets.is_begun
+            and choice.calls.is_settled
             for choice in self._choices.values()
         )
 
@@ -170,7 +172,7 @@ class Mender:
         if not isinstance(content, str | None):
             delta["content"] = flat(content)
             is_changed = True
-        if delta.get("tool_calls") is not None:
+        if delta.get("tool_calls") is not None or delta.get("function_call") is not None:
             is_changed = state.calls.mend(delta) or is_changed
         if state.splitter is not None and not state.splitter.is_over:
             has_content = bool(delta.get("content"))
@@ -184,15 +186,17 @@ class Mender:
             is_right = finish is None and "finish_reason" in choice
             choice["finish_reason"] = None
             return not is_right
-        if not isinstance(finish, str):
-            raise ValueError("a finish_reason that is none")
-        if finish in FAILURES:
+        said = ended(finish)
+        if said is None:
             raise EngineFailed(self.terms.engine, GAVE_UP)
+        choice["finish_reason"] = said
         state.is_finished = True
-        state.calls.end()
+        is_changed = bool(said != finish)
+        if self.terms.operation in _WITH_DELTAS:
+            is_changed = state.calls.end(choice["delta"], is_cut=said in CUT) or is_changed
         if state.splitter is None:
-            return False
-        return _say(choice["delta"], *state.splitter.end())
+            return is_changed
+        return _say(choice["delta"], *state.splitter.end()) or is_changed
 
 
 def failure(value: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ Pure: a task is a generator of requests to one engine that is sent their answers
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -119,13 +119,28 @@ def _cost(usage: msgspec.Raw | None) -> Settlement:
 _RELEVANT = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
 
 
+class _Said(msgspec.Struct, frozen=True):
+    content: Any = None
+
+
+_conversations = msgspec.json.Decoder(list[_Said])
+
+
+def _has_pictures(messages: msgspec.Raw) -> bool:
+    """Whether a part of a message is no text; a tool may well have a parameter of that name."""
+    contents = [said.content for said in _conversations.decode(messages)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and part.get("type") not in ("text", "refusal") for part in parts)
+
+
 def count(body: bytes, kind: str, engine: str) -> Steps:
     """Anthropic's count of a chat in OpenAI's words; Rejected (501) for an engine that cannot tell."""
-    if b'"image_url"' in body or kind not in ("vllm", "llama_cpp"):
-        what = "the tokens of pictures" if kind in ("vllm", "llama_cpp") else "tokens"
+    fields = _members.decode(body)
+    can = kind in ("vllm", "llama_cpp")
+    if not can or _has_pictures(fields["messages"]):
+        what = "the tokens of pictures" if can else "tokens"
         message = f"The engine behind this name cannot count {what}."
         raise Rejected(engine, message, status=501, type_="invalid_request_error", code="not_supported")
-    fields = _members.decode(body)
     chat = {name: fields[name] for name in _RELEVANT if name in fields}
     if kind == "vllm":
         counted = yield step("/tokenize", {"model": fields["model"], **chat})

@@ -9,13 +9,15 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.calls import mend_whole
-from app.dialects.mend import FAILURES, GAVE_UP, Terms, failure, flat, listed, number
+from app.dialects.calls import fill_arguments, mend_whole
+from app.dialects.mend import GAVE_UP, Terms, failure, flat, listed, number
 from app.dialects.openai import Settlement, renaming, timings, tokens
 from app.dialects.reason import one_line
 from app.dialects.thinking import give_both, splitter
 from app.dialects.token_lists import Offsets, as_lists
 from backends.errors import Broken, EngineFailed
+from backends.finish import CUT
+from backends.finish import finish as ended
 from backends.too_long import failed
 
 
@@ -157,11 +159,13 @@ def _text(choice: dict[str, Any]) -> bool:
 def _finish(terms: Terms, choice: dict[str, Any]) -> bool:
     """The answer is whole, so each choice has ended somehow."""
     finish = choice.get("finish_reason")
-    if not isinstance(finish, str | None) and finish:
-        raise ValueError("a finish_reason that is none")
-    if finish in FAILURES:
-        raise EngineFailed(terms.engine, GAVE_UP)
-    if not finish:
+    if finish:
+        choice["finish_reason"] = ended(finish)
+    else:
         has_calls = terms.operation == "chat" and bool(choice["message"].get("tool_calls"))
         choice["finish_reason"] = "tool_calls" if has_calls else "stop"
-    return not finish
+    if choice["finish_reason"] is None:
+        raise EngineFailed(terms.engine, GAVE_UP)
+    is_whole_chat = terms.operation == "chat" and choice["finish_reason"] not in CUT
+    is_filled = is_whole_chat and fill_arguments(choice["message"])
+    return is_filled or bool(choice["finish_reason"] != finish)

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from app.dialects.fronts.chunks import Answer, Call, Piece
+from app.dialects.fronts.turns import Part, Turns
 from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
 from backends.exchange import Timings
+from backends.finish import CUT
 from backends.too_long import Length
 
 _TYPES = {
@@ -38,6 +40,7 @@ class Spoken:
         self._id = f"msg_{token}"
         self._stops = stops
         self._answer = Answer(token)
+        self._turns = Turns()
         self._is_begun = False
         self._at = -1  # the block that is open, or was the last
         self._open: str | int | None = None  # "text", "thinking", or a call's number
@@ -64,22 +67,15 @@ class Spoken:
         out = self._begin()
         for piece in self._answer.events(events):
             self._keep(piece)
-            if piece.thinking:
-                out += self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""})
-                out.append(self._delta({"type": "thinking_delta", "thinking": piece.thinking}))
-            if piece.text:
-                out += self._enter("text", {"type": "text", "text": ""})
-                out.append(self._delta({"type": "text_delta", "text": piece.text}))
-            for call in piece.calls:
-                out += self._call(call)
+            out += self._say(self._turns.next(piece))
         return b"".join(out)
 
     def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The reason and the counts: only now are they known."""
         self._tools()
-        usage = {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens}
-        ended = {"type": "message_delta", "delta": self._reason(), "usage": usage}
-        return b"".join([*self._begin(), *self._leave(), _event(ended), _event({"type": "message_stop"})])
+        ended = {"type": "message_delta", "delta": self._reason(), "usage": self._usage(cost)}
+        out = [*self._begin(), *self._say(self._turns.rest()), *self._leave()]
+        return b"".join([*out, _event(ended), _event({"type": "message_stop"})])
 
     def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
         """The message."""
@@ -97,6 +93,29 @@ class Spoken:
 
     # -- within
 
+    def _say(self, parts: Sequence[Part]) -> list[bytes]:
+        out: list[bytes] = []
+        for part in parts:
+            if part.thinking:
+                out += self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+                out.append(self._delta({"type": "thinking_delta", "thinking": part.thinking}))
+            if part.text:
+                out += self._enter("text", {"type": "text", "text": ""})
+                out.append(self._delta({"type": "text_delta", "text": part.text}))
+            if part.call is not None:
+                out += self._call(part.call)
+        return out
+
+    def _usage(self, cost: Settlement) -> dict[str, Any]:
+        """Anthropic counts what was read from the cache by itself."""
+        cached = min(self._answer.details.cached, cost.input_tokens)
+        return {
+            "input_tokens": cost.input_tokens - cached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": cached,
+            "output_tokens": cost.output_tokens,
+        }
+
     def _keep(self, piece: Piece) -> None:
         self._finish = piece.finish or self._finish
         self._stop = piece.stop if piece.stop in self._stops else self._stop
@@ -104,13 +123,14 @@ class Spoken:
             self._arguments.setdefault(call.at, []).append(call.arguments)
 
     def _tools(self) -> dict[int, dict[str, Any]]:
-        """The calls' arguments as objects. One that was cut at `max_tokens` is none; the reason says so."""
+        """The calls' arguments as objects. One that was cut is none; the reason says so."""
         inputs = {}
+        is_cut = self._finish in CUT
         for at, parts in self._arguments.items():
             try:
-                inputs[at] = msgspec.json.decode("".join(parts) or "{}", type=dict[str, Any])
+                inputs[at] = msgspec.json.decode("".join(parts) or ("" if is_cut else "{}"), type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as exc:
-                if self._finish != "length":
+                if not is_cut:
                     raise ValueError("a tool call whose arguments are not a JSON object") from exc
         return inputs
 
@@ -130,7 +150,7 @@ class Spoken:
             "content": content,
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": cost.input_tokens, "output_tokens": cost.output_tokens},
+            "usage": self._usage(cost),
         }
 
     def _begin(self) -> list[bytes]:
@@ -155,8 +175,6 @@ class Spoken:
         return [_event({"type": "content_block_stop", "index": self._at})]
 
     def _call(self, call: Call) -> list[bytes]:
-        if not call.is_new and call.at != self._open:
-            raise ValueError("the parts of several tool calls mixed up")
         block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         entered = self._enter(call.at, block)
         delta = {"type": "input_json_delta", "partial_json": call.arguments}

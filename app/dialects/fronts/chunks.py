@@ -8,6 +8,7 @@ import msgspec
 
 from app.dialects import sse
 from backends.exchange import Timings
+from backends.finish import LENGTH, finish
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -112,7 +113,7 @@ class Answer:
             thinking=said.reasoning_content or said.reasoning or "",
             text=said.content or said.refusal or choice.text or "",
             calls=[self._call(call) for call in said.tool_calls or ()],
-            finish=choice.finish_reason,
+            finish=(finish(choice.finish_reason) or LENGTH) if choice.finish_reason else None,
             stop=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
             logprobs=_logprobs(choice.logprobs),
         )
@@ -138,14 +139,26 @@ class Answer:
             value = timings.get(name) if isinstance(timings, dict) else None
             if isinstance(value, int | float) and value >= 0:
                 setattr(self.details, name, float(value))
-        self.details.cached = _count(usage, "prompt_tokens_details", "cached_tokens") or self.details.cached
+        self.details.cached = _cached(usage, timings) or self.details.cached
         self.details.reasoned = _count(usage, "completion_tokens_details", "reasoning_tokens") or self.details.reasoned
+
+
+def _cached(usage: Any, timings: Any) -> int:
+    """Tokens of the prompt that were read from a cache, where an engine says it."""
+    members = usage if isinstance(usage, dict) else {}
+    others = (members.get("cached_tokens"), members.get("prompt_cache_hit_tokens"))  # Moonshot's, DeepSeek's
+    own = timings.get("cache_n") if isinstance(timings, dict) else None  # llama.cpp's
+    found = [_count(usage, "prompt_tokens_details", "cached_tokens"), *map(_number, (*others, own))]
+    return next((count for count in found if count), 0)
 
 
 def _count(usage: Any, part: str, name: str) -> int:
     details = usage.get(part) if isinstance(usage, dict) else None
-    found = details.get(name) if isinstance(details, dict) else None
-    return found if isinstance(found, int) and 0 <= found < 2**53 else 0
+    return _number(details.get(name)) if isinstance(details, dict) else 0
+
+
+def _number(found: Any) -> int:
+    return found if type(found) is int and 0 <= found < 2**53 else 0
 
 
 def _logprobs(logprobs: Any) -> list[dict[str, Any]] | None:

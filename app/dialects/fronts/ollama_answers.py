@@ -16,8 +16,10 @@ from app.dialects.fronts.chunks import Answer, Piece
 from app.dialects.openai import Settlement
 from app.errors import Problem
 from backends.exchange import Timings
+from backends.finish import CUT
 
-_REASONS = {"length": "length"}  # tool calls, filters and anything else: "stop"
+# What no daemon says passes: it is no "stop", which stands for a complete answer.
+_REASONS = {"tool_calls": "stop", "function_call": "stop"}
 
 
 class Kind(enum.Enum):
@@ -132,13 +134,15 @@ class Written(Refusing):
             kept["arguments"].append(call.arguments)
 
     def _whole_calls(self) -> list[dict[str, Any]]:
-        """Ollama's arguments are objects. A call that was cut at `num_predict` is none; the reason says `length`."""
+        """Ollama's arguments are objects. A call that was cut is none; the reason says so."""
         calls = []
+        is_cut = self._finish in CUT
         for at, call in self._calls.items():
             try:
-                arguments = msgspec.json.decode("".join(call["arguments"]) or "{}", type=dict[str, Any])
+                told = "".join(call["arguments"]) or ("" if is_cut else "{}")
+                arguments = msgspec.json.decode(told, type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as exc:
-                if self._finish == "length":
+                if is_cut:
                     continue
                 raise ValueError("a tool call whose arguments are not a JSON object") from exc
             calls.append({"id": call["id"], "function": {"index": at, "name": call["name"], "arguments": arguments}})
@@ -164,7 +168,7 @@ class Written(Refusing):
             "eval_count": cost.output_tokens,
             "eval_duration": _of(told.predicted_ms, rest_s),
         }
-        reason = _REASONS.get(self._finish or "", "stop")
+        reason = _REASONS.get(self._finish or "", self._finish or "stop")
         return {"done": True, "done_reason": reason} | {name: n for name, n in numbers.items() if n}
 
 

@@ -100,6 +100,11 @@ class Response:
             self._items.append(self._item("message", piece.text, _logprobs(piece)))
         for call in piece.calls:
             self._items.append(self._call(call.name, call.id, call.arguments))
+        if self._items and self._finish in _CUT:
+            last = self._items[-1]
+            last["status"] = "incomplete"
+            if piece.calls and not piece.calls[-1].arguments and "arguments" in last:
+                last["arguments"] = ""
         return msgspec.json.encode(self._response(cost))
 
     # -- the response
@@ -227,7 +232,7 @@ class Response:
             text = "".join(written.text)
             is_last = written.at == len(self._items) - 1
             if written.item["type"] == "function_call":
-                told = text or "{}"
+                told = text or ("" if is_last and self._finish in _CUT else "{}")
                 name = written.item["name"]
                 out.append(self._in_item("response.function_call_arguments.done", written, arguments=told, name=name))
                 out.append(self._done(written, is_last=is_last, arguments=told))

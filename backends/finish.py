@@ -1,0 +1,54 @@
+"""Why an answer ended, in OpenAI's words, whatever word the engine has for it. Pure.
+
+The one table for all engines and dialects. What nobody knows is no end of an answer: it counts as cut.
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import Any, Final
+
+STOP: Final = "stop"
+LENGTH: Final = "length"
+# A call that was being written then may be half of one.
+CUT: Final = frozenset({LENGTH, "content_filter"})
+OPENAI: Final = frozenset({STOP, LENGTH, "tool_calls", "function_call", "content_filter"})
+
+# Letters and digits only, in lower case: engines write MAX_TOKENS, maxTokens and max-tokens.
+_WORDS: Final = MappingProxyType(
+    {
+        STOP: "stop stopped stopsequence stopstring stopstr stopword stoptoken stoptokenid stoppedeos stoppedword "
+        "eos eostoken eosid endturn endofturn eot eotid endofsequence endofsequencetoken endoftext endofmessage eom "
+        "end ended complete completed done finish finished success normal",
+        LENGTH: "length maxlength lengthlimit maxlengthreached lengthcapped stoppedlimit limit limitreached truncated "
+        "incomplete maxtokens maxtoken maxtokensreached maxnewtokens maxoutputtokens maxcompletiontokens tokenlimit "
+        "modellength modelcontextwindowexceeded contextlength contextlengthexceeded contextwindow maxcontextlength "
+        "contextwindowexceeded numpredict",
+        "tool_calls": "toolcalls toolcall tooluse tools tool",
+        "function_call": "functioncall functioncalls function",
+        "content_filter": "contentfilter contentfiltered filter filtered refusal refused safety recitation blocklist "
+        "prohibitedcontent spii imagesafety imageprohibitedcontent guardrailintervened guardrail sensitive errortoxic "
+        "contentpolicy moderation blocked",
+        "": "error errored abort aborted cancel cancelled canceled fail failed failure timeout timedout networkerror "
+        "internalerror servererror engineerror insufficientsystemresource malformedfunctioncall "
+        "unexpectedtoolcall malformedmodeloutput malformedtooluse",
+    }
+)
+_TABLE: Final = MappingProxyType({word: said for said, words in _WORDS.items() for word in words.split()})
+_OTHER: Final = re.compile(r"[^a-z0-9]+")
+
+
+def finish(reason: Any) -> str | None:
+    """One of OpenAI's words; None for an engine that gave the answer up. ValueError for what is no reason.
+
+    Some engines write an object with a `type` (SGLang's own API).
+    """
+    if isinstance(reason, str) and reason in OPENAI:
+        return reason
+    if isinstance(reason, dict):
+        reason = reason.get("type") or reason.get("reason")
+    if not isinstance(reason, str):
+        raise ValueError("a finish_reason that is none")
+    word = _OTHER.sub("", reason.lower()).removeprefix("finishreason")
+    return _TABLE.get(word, LENGTH) or None
