@@ -17,7 +17,18 @@ from app.dialects.openai import DONE, Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces
-from tests.front_streams import ALTERNATING, BOTH_CALLS, CALLS, STREAMS, call, copied_by_a_part, event, told, unfinished, whole
+from tests.front_streams import (
+    ALTERNATING,
+    BOTH_CALLS,
+    CALLS,
+    STREAMS,
+    call,
+    copied_by_a_part,
+    event,
+    told,
+    unfinished,
+    whole,
+)
 
 NOW = 1795334421.5
 COST = Settlement(12, 4, "length")
