@@ -306,3 +306,17 @@ def test_what_a_result_cannot_show_is_said_and_named() -> None:
         "[input_image: left out, it cannot be shown here]",
     ]
     assert ask.dropped == ("input.input_file", "input.input_image")
+
+
+@pytest.mark.parametrize("kind", ["compaction", "web_search_call", "of_tomorrow"])
+def test_a_history_of_which_nothing_is_left_is_refused(kind: str) -> None:
+    with pytest.raises(Problem, match="nothing that a model can read") as refused:
+        asked({"type": kind, "id": "i"})
+
+    assert (refused.value.status, refused.value.param) == (400, "input")
+
+
+def test_a_turn_of_the_models_may_have_no_content() -> None:
+    told = body(asked({"role": "user", "content": "q"}, {"role": "assistant", "content": None}))["messages"]
+
+    assert told[-1] == {"role": "assistant", "content": ""}

@@ -191,6 +191,13 @@ def test_what_they_did_does_not_end_the_conversation() -> None:
     assert ask.dropped == tuple(f"messages.{kind}" for kind in kinds)
 
 
+def test_a_conversation_of_which_nothing_is_left_is_refused() -> None:
+    with pytest.raises(Problem, match="nothing is left that a model can read") as refused:
+        asked(messages=[{"role": "user", "content": [{"type": "container_upload", "file_id": "f"}]}])
+
+    assert (refused.value.status, refused.value.param) == (400, "messages")
+
+
 def test_calls_and_their_results_keep_their_ids_and_their_order() -> None:
     thought = {"type": "thinking", "thinking": "hm", "signature": "s"}
     use = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 7}}

@@ -10,6 +10,17 @@ from tests.agents.scripted import Calls, Engine, Refuses, Says
 from tests.agents.test_codex import pictures
 
 PLAIN = ("--output-format", "json", "--allowedTools", "Bash", "Read")
+# What a turn with Anthropic's own models and tools leaves behind.
+HISTORY: list[dict[str, Any]] = [
+    {"type": "thinking", "thinking": "A thought.", "signature": ""},
+    {"type": "redacted_thinking", "data": "x"},
+    {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "q"}},
+    {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
+    {"type": "mcp_tool_use", "id": "m1", "name": "ask", "server_name": "s", "input": {}},
+    {"type": "mcp_tool_result", "tool_use_id": "m1", "is_error": False, "content": [{"type": "text", "text": "eight"}]},
+    {"type": "text", "text": "count: 12"},
+    {"type": "text", "text": "34 rows"},
+]
 
 
 def result(said: Said) -> Any:
@@ -64,6 +75,24 @@ def test_a_history_goes_on(agent: Agent, engine: Engine) -> None:
     assert pictures(part.messages("user")) == 1
     assert len(part.messages("tool")) == 2
     assert "And now?" in json.dumps(part.messages("user"))
+
+
+def test_a_history_with_every_kind_of_block_goes_on(agent: Agent, engine: Engine) -> None:
+    engine.play(Calls([("ToolSearch", {"query": "select:WebFetch"})]), Says("Seen."))
+    assert result(agent.claude("Look.", *PLAIN))["result"] == "Seen."
+    (session,) = (agent.home / ".claude" / "projects").rglob("*.jsonl")
+    lines = [json.loads(line) for line in session.read_text().splitlines()]
+    [line for line in lines if line["type"] == "assistant"][-1]["message"]["content"] = HISTORY
+    session.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    part = engine.play(Says("As before."))
+
+    said = agent.claude("And now?", "--continue", *PLAIN)
+
+    assert (said.code, result(said)["result"]) == (0, "As before."), said.all
+    assert [message["content"] for message in part.messages("tool")] == ["WebFetch"]
+    last = part.messages("assistant")[-1]
+    assert (last["content"], last["reasoning"]) == ("count: 12\n34 rows", "A thought.")
+    assert "WebFetch" in [tool["function"]["name"] for tool in part.seen[-1]["tools"]]
 
 
 def test_a_prompt_that_is_too_long(agent: Agent, engine: Engine) -> None:

@@ -9,6 +9,34 @@ from tests.agents.programs import Agent, Said, picture
 from tests.agents.scripted import Calls, Engine, Refuses, Says
 
 PLAIN = ("--skip-git-repo-check", "--json")
+FOUND = {"type": "function", "name": "found", "description": "d", "strict": False, "parameters": {"type": "object"}}
+# What a session with OpenAI's own models, or with other settings, leaves behind.
+HISTORY: list[dict[str, Any]] = [
+    {"type": "reasoning", "summary": [], "content": None, "encrypted_content": "x"},
+    {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "A thought."}]},
+    {
+        "type": "function_call",
+        "call_id": "h1",
+        "name": "spawn_agent",
+        "namespace": "multi_agent_v1",
+        "arguments": "{}",
+    },
+    {"type": "function_call_output", "call_id": "h1", "output": "one"},
+    {"type": "custom_tool_call", "call_id": "h2", "name": "apply_patch", "input": "*** Begin Patch"},
+    {"type": "custom_tool_call_output", "call_id": "h2", "output": "two"},
+    {"type": "local_shell_call", "call_id": "h3", "status": "completed", "action": {"type": "exec", "command": ["ls"]}},
+    {"type": "function_call_output", "call_id": "h3", "output": "three"},
+    {"type": "tool_search_call", "call_id": "h4", "execution": "client", "arguments": {"query": "q"}},
+    {
+        "type": "tool_search_output",
+        "call_id": "h4",
+        "status": "completed",
+        "execution": "client",
+        "tools": [FOUND],
+    },
+    {"type": "web_search_call", "status": "completed", "action": {"type": "search", "query": "q"}},
+    {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "iVBORw0KGgo="},
+]
 
 
 def messages(said: Said) -> list[str]:
@@ -74,6 +102,28 @@ def test_a_history_goes_on(agent: Agent, engine: Engine) -> None:
     assert pictures(part.messages("user")) == 1
     assert len(part.messages("tool")) == 2
     assert "And now?" in json.dumps(part.messages("user")[-1])
+
+
+def test_a_history_with_every_kind_of_item_goes_on(agent: Agent, engine: Engine) -> None:
+    engine.play(Says("Seen."))
+    assert messages(agent.codex(*PLAIN, "Look.")) == ["Seen."]
+    (session,) = (agent.home / ".codex" / "sessions").rglob("*.jsonl")
+    lines = session.read_text().splitlines()
+    for item in HISTORY:
+        line = json.loads(lines[-1]) | {"ordinal": len(lines), "type": "response_item", "payload": item}
+        lines.append(json.dumps(line))
+    session.write_text("\n".join(lines) + "\n")
+    part = engine.play(Says("As before."))
+
+    said = agent.codex("resume", "--last", *PLAIN, "And now?")
+
+    assert messages(said)[-1:] == ["As before."], said.all
+    told = part.seen[-1]["messages"]
+    calls = [call["function"]["name"] for message in told for call in message.get("tool_calls", ())]
+    assert calls == ["multi_agent_v1__spawn_agent", "apply_patch", "local_shell", "tool_search"]
+    assert [message["content"] for message in part.messages("tool")] == ["one", "two", "three", "found"]
+    assert "A thought." in json.dumps(part.messages("assistant"))
+    assert "found" in [tool["function"]["name"] for tool in part.seen[-1]["tools"]]
 
 
 def test_a_prompt_that_is_too_long(agent: Agent, engine: Engine) -> None:

@@ -155,6 +155,9 @@ class _Conversation:
                     messages.append({"role": "system", "content": _text(said.content, "messages")})
                 case _:
                     raise bad_request("messages: a role is 'user' or 'assistant'.", param="messages")
+        if not messages:
+            message = "messages: nothing is left that a model can read: all of their blocks were left out."
+            raise bad_request(message, param="messages", code="missing_field")
         return messages
 
     def _user(self, content: _Content) -> Iterator[dict[str, Any]]:

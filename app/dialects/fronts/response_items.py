@@ -46,6 +46,9 @@ def messages(
         for item in items or ():
             chat.take(item)
     chat.show()
+    if not chat.messages:
+        message = "'input' holds nothing that a model can read: all of its items were left out."
+        raise bad_request(message, param="input", code="missing_field")
     return chat.messages, list(dict.fromkeys(chat.dropped))
 
 
@@ -211,6 +214,8 @@ def _message(item: Item) -> dict[str, Any]:
     if role is None:
         raise bad_request("input: a role is 'user', 'assistant', 'system' or 'developer'.", param="input")
     content = item.get("content")
+    if content is None and role == "assistant":
+        content = ""  # a turn of calls only, as chats have it
     if isinstance(content, str):
         return {"role": role, "content": content}
     parts = _parts(content)
