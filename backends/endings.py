@@ -25,8 +25,28 @@ _CRASHES: Final = frozenset(
 _SHELL: Final = 128  # what a shell adds to the signal that ended its command
 
 
-def why(code: int, tail: Sequence[str], starting: Meanings, serving: Meanings, *, has_served: bool) -> str:
-    """The sentence for this exit; without any, the exit code. `tail`: for one that has served, its last words."""
+class Settled(str):
+    """Why a start ended, where another one would end in the same way until something is changed: the configuration, a
+    file, what is installed.
+    """
+
+    __slots__ = ()
+
+
+def why(
+    code: int,
+    tail: Sequence[str],
+    starting: Meanings,
+    serving: Meanings,
+    *,
+    has_served: bool,
+    passing: Meanings | None = None,
+) -> str:
+    """The sentence for this exit; without any, the exit code. `tail`: for one that has served, its last words.
+
+    `passing`: of those for a start, what may be otherwise the next time, as memory that others hold; the rest is
+    Settled. None: everything may.
+    """
     number = signal_of(code)
     if number == signal.SIGKILL:
         return KILLED
@@ -34,7 +54,9 @@ def why(code: int, tail: Sequence[str], starting: Meanings, serving: Meanings, *
         text = "\n".join(tail)
         for pattern, meaning in serving if has_served else starting:
             if found := re.search(pattern, text):
-                return meaning.format(*(group.strip("'\",;: ") for group in found.groups() if group is not None))
+                told = meaning.format(*(group.strip("'\",;: ") for group in found.groups() if group is not None))
+                is_passing = has_served or passing is None or (pattern, meaning) in passing
+                return told if is_passing else Settled(told)
     return exit_in_words(code, tail)
 
 

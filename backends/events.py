@@ -100,10 +100,11 @@ class WarmedUp:
 
 @dataclass(frozen=True, slots=True)
 class WarmUpFailed:
-    """It answers, and cannot do its work."""
+    """It answers, and cannot do its work. `is_final`: as of `Exited`."""
 
     generation: int
     reason: str
+    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

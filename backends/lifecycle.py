@@ -99,6 +99,7 @@ class Lifecycle:
     is_dozing: bool = False  # it was told to sleep
     is_asleep: bool = False
     makes_way: bool = False
+    is_settled: bool = False  # this start came to an end that another one would only meet again
     is_too_large: bool = False  # it failed because this machine has not what it needs
     then_start: bool = False
     then_sleep: int = 0  # the level, once it is drained
@@ -163,7 +164,8 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
         case WarmUpFailed(generation, reason) if generation == life.generation and life.is_warming:
             if policy.is_attached:
                 return _moved(life, State.FAILED, now, reason), []
-            return _end(life, now, reason)
+            ending, actions = _end(life, now, reason)
+            return replace(ending, is_settled=event.is_final), actions
         case Fetching(generation, told) if generation == life.generation and life.is_fetching:
             return replace(life, reason=told), []
         case Fetched(generation) if generation == life.generation and life.has_process:
@@ -252,6 +254,7 @@ def _spawn(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> S
     generation = life.generation + 1
     started = _moved(life, State.STARTING, now, reason, due=now + policy.start_timeout_s)
     fresh = replace(started, generation=generation, has_process=True, ready_at=None, is_asleep=False, makes_way=False)
+    fresh = replace(fresh, is_settled=False)
     return fresh, [Spawn(generation)]
 
 
@@ -382,6 +385,7 @@ def _exited(life: Lifecycle, event: Exited, now: float, policy: Policy) -> Step:
     failures = 1 if served_s >= SERVED_WELL_S else life.failures + 1
     fruitless = 0 if has_served else life.fruitless + 1
     counted = replace(life, failures=failures, fruitless=fruitless, is_ending=False, is_asleep=False)
-    if fruitless >= STARTS_IN_A_ROW or (event.is_final and not has_served):
+    is_final = (event.is_final and not life.is_ending) or life.is_settled
+    if fruitless >= STARTS_IN_A_ROW or (is_final and not has_served):
         return _moved(counted, State.FAILED, now, told, due=now + REST_S), []
     return _moved(counted, State.STARTING, now, told, due=now + backoff_s(failures, event.jitter)), []

@@ -46,9 +46,12 @@ _SERVING: Final = (
         "the memory is not enough for the model and its context",
     ),
 )
-_MEANINGS: Final = (
+_PASSING: Final = (
     (r"(?i)couldn't bind|address already in use|bind.*failed", "its port is taken by another program"),
     *_SERVING,
+)
+_MEANINGS: Final = (
+    *_PASSING,
     (
         r"(?i)unknown model architecture: '?([\w.-]+)",
         "this build of llama.cpp does not know the architecture of the model",
@@ -204,7 +207,7 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
     """Why it exited, in one sentence."""
-    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)
+    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served, passing=_PASSING)
 
 
 @functools.cache

@@ -49,6 +49,12 @@ class CannotStart(NotReady):
     is_final = True
 
 
+class WrongTask(EngineFailed):
+    """It was asked for what its model cannot do."""
+
+    is_final = True
+
+
 class Vllm:
     """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM.
 
@@ -221,7 +227,7 @@ class Vllm:
             told = f"it is healthy, but its first request got no answer: {exc.message}"
             raise EngineFailed(self.name, told) from exc
         if reply.status == 404 and self._config.task == "generate":
-            raise EngineFailed(self.name, "the model generates no text: set `task` to embed or classify")
+            raise WrongTask(self.name, "the model generates no text: set `task` to embed or classify")
         if reply.status != 200:
             told = "" if b"EngineCore encountered" in reply.body else f": {_told(reply)}"  # its log says which issue
             raise EngineFailed(self.name, f"it is healthy, but its first request failed{told}")

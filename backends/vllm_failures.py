@@ -40,6 +40,40 @@ _WORK: Final = (
     (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
 )  # fmt: skip
 _SERVING: Final = (*_MEMORY, *_WORK)
+# What may be otherwise at the next start.
+_OTHERS: Final = (
+    (
+        r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired[^\n]*\(([\d.]+),",
+        "other programs hold the GPU's memory ({0} of {1} GiB are free): end them, or lower `gpu_memory_utilization` "
+        "from {2}",
+    ),
+    (
+        r"Available memory on node \S* ?\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired"
+        r"[^\n]*\(([\d.]+), ([\d.]+) GiB\)",
+        "it wants {3} GiB of this machine's memory (`gpu_memory_utilization: {2}`, which counts on a CPU too) and {0} "
+        "of {1} GiB are free: end other programs, lower `gpu_memory_utilization`, or set `kv_cache_memory_bytes`",
+    ),
+    (
+        r"Available memory on node[^\n]*is less than desired",
+        "the memory of this machine is not enough for the share it wants: lower `gpu_memory_utilization`, which counts "
+        "on a CPU too, or set `kv_cache_memory_bytes`",
+    ),
+)
+_HUB: Final = (
+    (
+        r"LocalEntryNotFoundError|couldn't connect to 'https://|OfflineModeIsEnabled|offline mode is enabled"
+        r"|Temporary failure in name resolution|Max retries exceeded|cannot send a request, as the client",
+        "the model is not on this machine and the hub cannot be reached: download it, and name its folder",
+    ),
+)
+_MACHINE: Final = (
+    (r"Address already in use|address already in use|EADDRINUSE", "its port is taken by another program"),
+    (
+        r"No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver|libcuda\.so",
+        "vLLM finds no GPU: check the driver, `devices`, and that its build is for this machine",
+    ),
+)
+_PASSING: Final = (*_SERVING, *_OTHERS, *_HUB, *_MACHINE)
 _MEANINGS: Final = (
     # How it was called.
     (r"error: unrecognized arguments: (\S+)", "this version of vLLM does not know the argument {0}: see `args`"),
@@ -66,11 +100,7 @@ _MEANINGS: Final = (
         r"larger than the available KV cache memory|No available memory for the cache blocks",
         "no memory is left for the KV cache: raise `gpu_memory_utilization`, or use more GPUs or a smaller model",
     ),
-    (
-        r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired[^\n]*\(([\d.]+),",
-        "other programs hold the GPU's memory ({0} of {1} GiB are free): end them, or lower `gpu_memory_utilization` "
-        "from {2}",
-    ),
+    *_OTHERS,
     *_MEMORY,
     # The model.
     (
@@ -86,11 +116,7 @@ _MEANINGS: Final = (
         "the hub has no such model, or it is private: check `model`, or set `env: {{HF_TOKEN: …}}`",
     ),
     (r"RevisionNotFoundError|Invalid rev id", "the hub has the model, but not this `revision`"),
-    (
-        r"LocalEntryNotFoundError|couldn't connect to 'https://|OfflineModeIsEnabled|offline mode is enabled"
-        r"|Temporary failure in name resolution|Max retries exceeded|cannot send a request, as the client",
-        "the model is not on this machine and the hub cannot be reached: download it, and name its folder",
-    ),
+    *_HUB,
     (
         r"has model type `?([\w.-]+)`? but Transformers does not recognize",
         "this version of vLLM does not know the architecture of the model ({0}): install a newer one",
@@ -120,15 +146,11 @@ _MEANINGS: Final = (
     ),
     (r"Loading lora (\S+) failed", "the adapter {0} cannot be loaded"),
     # The machine.
-    (r"Address already in use|address already in use|EADDRINUSE", "its port is taken by another program"),
     (
         r"NVIDIA driver on your system is too old|CUDA driver version is insufficient|no kernel image is available",
         "the GPU's driver is too old for this build of vLLM: update it, or install a build for its CUDA version",
     ),
-    (
-        r"No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver|libcuda\.so",
-        "vLLM finds no GPU: check the driver, `devices`, and that its build is for this machine",
-    ),
+    *_MACHINE,
     (
         r"World size \((\d+)\) is larger than the number of available GPUs \((\d+)\)",
         "it wants {0} GPUs and has {1}: lower `tensor_parallel_size`, or give it more `devices`",
@@ -146,4 +168,4 @@ _MEANINGS: Final = (
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
     """Why it exited, in one sentence fit for a client."""
-    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)
+    return why(code, tail, _MEANINGS, _SERVING, has_served=has_served, passing=_PASSING)

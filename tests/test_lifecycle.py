@@ -233,6 +233,25 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
         MANAGED,
         [(0, Start(), STARTING, [Spawn(1)]), (1, Exited(1, "no such file", 1.0, is_final=True), FAILED, [])],
     ),
+    "what its model cannot do is given up at once": (
+        MANAGED,
+        [
+            (0, Start(), STARTING, [Spawn(1)]),
+            (1, up(1), STARTING, [WarmUp(1)]),
+            (2, WarmUpFailed(1, "it generates no text", is_final=True), STARTING, [Kill()]),
+            (3, Exited(1, "killed"), FAILED, []),
+            (4, Start(), STARTING, [Spawn(2)]),
+            (5, Exited(2, "crashed"), STARTING, []),
+        ],
+    ),
+    "what we ended ourselves is tried again whatever its last words say": (
+        MANAGED,
+        [
+            (0, Start(), STARTING, [Spawn(1)]),
+            (100, Tick(), STARTING, [Kill()]),
+            (101, Exited(1, "no such file", 1.0, is_final=True), STARTING, []),
+        ],
+    ),
     "what has served is started again whatever its last words say": (
         MANAGED,
         [*BOOT, (5, Exited(1, "no such file", 1.0, is_final=True), STARTING, [])],

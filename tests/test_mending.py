@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from app.supervisor import adapters, mending, publish
 from app.supervisor.situations import models
 from backends.base import Adapters, Endpoint, Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig
+from backends.endings import Settled
 from backends.errors import EngineFailed
 from backends.gguf import BadModel
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, running
@@ -143,6 +145,31 @@ async def test_a_held_engine_names_the_command_that_starts_it() -> None:
         assert stopping.is_given_up
         assert stopped.is_given_up
         assert stopped.tries_at is None
+
+
+class Refusing(FakeManaged):
+    """Ends because of its configuration."""
+
+    def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
+        made = super().launch(port, devices, key)
+        return replace(made, explain=lambda code, tail, has_served=False: Settled("`max_model_len` is too long"))
+
+
+def refusing(name: str, config: BackendConfig) -> Engine:
+    assert isinstance(config, LlamaCppConfig)
+    return Refusing(name, config)
+
+
+async def test_a_mistake_of_the_configuration_is_not_tried_again_like_a_crash() -> None:
+    """Each of five starts used to take a minute, and every request waited for all of them."""
+    relays = Relays()
+    broken = managed("--exit-after-s 0 --exit-code 1 --load-s 0")
+    async with running(relays, None, refusing, a=broken) as fleet:
+        outcome = await fleet.wanted("a")
+
+        assert str(outcome.reason).startswith("`max_model_len` is too long; it has given up until ")
+        assert only(fleet).generation == 1
+        assert only(fleet).restarts == 0
 
 
 class AdaptedConfig(LlamaCppConfig):

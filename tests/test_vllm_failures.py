@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.endings import Settled
 from backends.vllm_failures import explain
 
 RECORDED = Path(__file__).parent / "recorded" / "vllm"
@@ -35,7 +36,41 @@ def test_what_it_printed_becomes_one_sentence(name: str) -> None:
     assert explain(1, (RECORDED / f"{name}.log").read_text().splitlines()) == SENTENCES[name]
 
 
+# What may be otherwise at the next start; every other sentence would only come again.
+PASSING = {"not_on_this_machine", "port_taken"}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.log")))
+def test_what_the_configuration_or_a_file_has_wrong_is_not_tried_again_like_a_crash(name: str) -> None:
+    told = explain(1, (RECORDED / f"{name}.log").read_text().splitlines())
+
+    assert isinstance(told, Settled) is (name not in PASSING)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["torch.OutOfMemoryError: CUDA out of memory.", "No space left on device", "Fatal Python error: Aborted", "bye"],
+)
+def test_what_may_pass_is_tried_again(line: str) -> None:
+    assert not isinstance(explain(1, [line]), Settled)
+
+
+@pytest.mark.parametrize("code", [-9, -15, -11, 137])
+def test_what_was_ended_from_outside_is_tried_again(code: int) -> None:
+    assert not isinstance(explain(code, ["bye"]), Settled)
+
+
+def test_what_has_served_is_started_again_whatever_it_printed() -> None:
+    assert not isinstance(explain(1, ["vllm: error: unrecognized arguments: --no-such-flag"], has_served=True), Settled)
+
+
 PUBLISHED = {
+    "ValueError: Available memory on node 0 (9.51/15.62 GiB) on startup is less than desired CPU memory utilization "
+    "(0.9, 14.06 GiB). On the CPU backend, the `--gpu-memory-utilization` flag": "it wants 14.06 GiB of this machine's "
+    "memory (`gpu_memory_utilization: 0.9`, which counts on a CPU too) and 9.51 of 15.62 GiB are free: end other "
+    "programs, lower `gpu_memory_utilization`, or set `kv_cache_memory_bytes`",
+    "ValueError: Available memory on node 0 is less than desired": "the memory of this machine is not enough for the "
+    "share it wants: lower `gpu_memory_utilization`",
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.50 GiB. GPU 5 has a total capacity of 79.25 GiB": (
         "the GPU's memory is not enough"
     ),

@@ -26,7 +26,7 @@ from app.supervisor.watch import watch
 from backends import process
 from backends.base import Engine, Launch, Need, Probe, State
 from backends.config import BackendConfig
-from backends.endings import exit_in_words
+from backends.endings import Settled, exit_in_words
 from backends.errors import BackendError
 from backends.events import Event, Exited, StopAsked, Tick
 from backends.footprint import Footprint
@@ -358,7 +358,7 @@ class Unit:
             reason = running.why(code, has_served=self.life.ready_at is not None)
             if self.life.is_dying and reason == exit_in_words(code, ()):
                 reason = self.life.reason or reason
-            self._post(self, Exited(generation, reason, self._random()))
+            self._post(self, Exited(generation, reason, self._random(), isinstance(reason, Settled)))
         finally:
             self.unwatch()
             running.kill()
