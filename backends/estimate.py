@@ -60,13 +60,25 @@ def _llama_cpp(config: LlamaCppConfig) -> float | None:
     return size_gb + found.kv_width * tokens * _KV_BYTES / _GB + _LLAMA_GB
 
 
+def demanded_gb(config: BackendConfig, host_gb: float) -> float | None:
+    """The memory that must be free when a vLLM starts on the CPU: with less it ends, however little it would take."""
+    if not isinstance(config, VllmConfig) or not config.is_on_one_machine:
+        return None
+    cache = _cache(config)
+    return cache / _GB if cache is not None else (config.gpu_memory_utilization or _VLLM_SHARE) * host_gb
+
+
+def _cache(config: VllmConfig) -> int | None:
+    with contextlib.suppress(ValueError):
+        return int(config.env.get("VLLM_CPU_KVCACHE_SPACE", "")) * 2**30
+    return config.kv_cache_memory_bytes
+
+
 def _vllm(config: VllmConfig, host_gb: float) -> float | None:
     workers = config.gpus_each()
     if workers is None:
         return None
-    cache = config.kv_cache_memory_bytes
-    with contextlib.suppress(ValueError):
-        cache = int(config.env.get("VLLM_CPU_KVCACHE_SPACE", "")) * 2**30
+    cache = _cache(config)
     if cache is None:
         return (config.gpu_memory_utilization or _VLLM_SHARE) * host_gb * workers
     weights = weights_gb(config)

@@ -216,3 +216,39 @@ def test_what_was_measured_is_shown_when_no_gateway_runs(tmp_path: Path) -> None
     damaged = run(tmp_path, "plan", "--json")
     assert json.loads(damaged.out)["seats"] == [before]
     assert "measurements not readable" in damaged.err
+
+
+def demanding(name: str, demanded_gb: float, took_gb: float = 2.0) -> Entry:
+    return Entry(name, Need(memory_gb=took_gb, is_guess=True), demanded_gb=demanded_gb)
+
+
+def test_a_vllm_that_would_end_for_want_of_free_memory_does_not_fit() -> None:
+    """It demands its share of the host to be free, however little it takes of it then."""
+    machine = Machine(32.0, host_gb=32.0, free_gb=24.0)
+
+    first, second = forecast([demanding("first", 29.44), demanding("second", 9.6)], machine, None)
+
+    assert (first.is_possible, first.place) == (False, None)
+    assert first.notes == (
+        "vLLM would not start: it demands 29.44 GB of free memory, and 24 of 32 are free now: set "
+        "gpu_memory_utilization to 0.73 or less, or set kv_cache_memory_bytes to what its cache needs",
+    )
+    assert second.is_possible
+    assert second.place is not None
+
+
+def test_a_vllm_that_would_end_beside_others_takes_turns() -> None:
+    machine = Machine(32.0, host_gb=32.0, free_gb=24.0)
+
+    first, second = forecast([demanding("first", 9.6, took_gb=10.0), demanding("second", 16.0)], machine, None)
+
+    assert first.place is not None
+    assert (second.is_possible, second.place) == (True, None)
+    assert "would not start beside those before it: it demands 16 GB of free memory, and 14 of 32" in second.notes[-1]
+
+
+def test_where_nothing_is_known_of_free_memory_nothing_is_said() -> None:
+    [seat] = forecast([demanding("only", 99.0)], Machine(32.0), None)
+
+    assert seat.is_possible
+    assert seat.notes == ()

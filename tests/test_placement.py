@@ -195,3 +195,18 @@ def test_the_machine_is_what_is_configured_and_what_the_port_tells() -> None:
 
     assert found == Machine(4.0, (TWO.gpus[1],))
     assert devices.machine(None, {}, lambda: ()).memory_gb > 0
+
+
+def test_free_memory_is_counted_as_vllm_counts_it(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(
+        "MemTotal: 9000000 kB\nMemFree: 1000000 kB\nMemAvailable: 5 kB\nActive(file): 500000 kB\n"
+        "Inactive(file): 250000 kB\nSReclaimable: 250000 kB\nHugePages_Total: 0\n"
+    )
+
+    assert devices.free_memory_gb(tmp_path) == 2.048
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("3000000000\n")
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text("2500000000\n")
+    assert devices.free_memory_gb(tmp_path) == 0.5
+    assert devices.free_memory_gb(tmp_path / "none") is None

@@ -28,7 +28,14 @@ def machine(memory_gb: float | None, env: Mapping[str, str], gpus: Gpus | None =
     everything = (gpus or nvml)()
     found = visible(everything, env.get("CUDA_VISIBLE_DEVICES"))
     is_blind = not everything and has_accelerators()
-    return Machine(memory_gb if memory_gb is not None else host_memory_gb(), found, has_unknown_gpus=is_blind)
+    host_gb = host_memory_gb()
+    return Machine(
+        memory_gb if memory_gb is not None else host_gb,
+        found,
+        has_unknown_gpus=is_blind,
+        host_gb=host_gb,
+        free_gb=free_memory_gb(),
+    )
 
 
 def has_accelerators(dev: Path = Path("/dev")) -> bool:
@@ -49,6 +56,26 @@ def host_memory_gb(root: Path = Path("/")) -> float:
         with contextlib.suppress(OSError, ValueError):  # no /proc: macOS
             sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(sizes) / 1e9
+
+
+def free_memory_gb(root: Path = Path("/")) -> float | None:
+    """What nobody has of it now, files that are only remembered counted in, as vLLM counts; None where there is no
+    telling.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        free = sum(sizes[name] for name in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
+    except (OSError, ValueError, IndexError, KeyError):
+        return None
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max"
+            folder = root / "sys/fs/cgroup"
+            free = min(free, int((folder / limit).read_text()) - int((folder / used).read_text()))
+    return max(0, free) / 1e9
 
 
 def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its size only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,13 +11,14 @@ from app.supervisor.placement import Machine, NoRoom, Place, gb, place
 from app.supervisor.sizes import Source
 from backends.base import Need
 
+SPARE_GB: Final = 0.5  # that its own processes take before it looks
 SMALL_SHM_BYTES: Final = 64 * 1024 * 1024  # what Docker gives a container that does not ask
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One engine as configured. `workers`: processes of it that share memory; `measured_gb`: host memory it took;
-    `source`: how the host memory in `need` is known.
+    `source`: how the host memory in `need` is known; `demanded_gb`: what must be free of it when it starts.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Entry:
     weights_gb: float | None = None
     measured_gb: float | None = None
     source: Source | None = None
+    demanded_gb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,13 @@ def forecast(
         notes = [*_notes(entry, machine, found, alone, taken), *_shared(entry, shm_bytes)]
         if isinstance(found, NoRoom) and isinstance(place(entry.need, machine, taken.values()), Place):
             notes = [f"{reason}; `modelport reload` lifts it" for reason in (barred or {}).values()]
+        refused = _refused(entry, machine, 0.0)
+        beside = refused or _refused(entry, machine, math.fsum(place.memory_gb for place in taken.values()))
+        if isinstance(found, Place) and beside is not None:
+            notes, found = [*notes, beside], NoRoom(beside, is_memory=True)
         if isinstance(found, Place):
             taken[entry.name] = found
-        is_possible = isinstance(alone, Place) and not _shared(entry, shm_bytes)
+        is_possible = isinstance(alone, Place) and not _shared(entry, shm_bytes) and refused is None
         seats[entry.name] = Seat(entry, found if isinstance(found, Place) else None, is_possible, tuple(notes))
     return [seats[entry.name] for entry in entries]
 
@@ -86,6 +93,21 @@ def _notes(
     if not entry.need.memory_gb and not (isinstance(found, Place) and found.devices):
         notes.append("its memory is not counted: set memory_gb")
     return notes
+
+
+def _refused(entry: Entry, machine: Machine, others_gb: float) -> str | None:
+    """Why vLLM would end at once: it wants its whole share to be free, and takes it only when it is used."""
+    demanded, free, host = entry.demanded_gb, machine.free_gb, machine.host_gb
+    if demanded is None or free is None or host is None or demanded <= free - others_gb:
+        return None
+    left = max(0.0, free - others_gb)
+    beside = "" if not others_gb else " beside those before it"
+    share = math.floor(100 * max(0.0, left - SPARE_GB) / host) / 100
+    advice = f"set gpu_memory_utilization to {share:g} or less, or " if share else ""
+    return (
+        f"vLLM would not start{beside}: it demands {gb(demanded)} GB of free memory, and {gb(left)} of {gb(host)} are "
+        f"free now: {advice}set kv_cache_memory_bytes to what its cache needs"
+    )
 
 
 def _advice(entry: Entry, machine: Machine, why: NoRoom) -> str:

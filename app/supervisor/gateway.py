@@ -249,7 +249,12 @@ class Gateway:
         """Everything configured on this machine, with what was measured."""
         config, barred = self.config, {each.device: each.reason for each in self.fleet.quarantined}
         machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
-        return await asyncio.to_thread(plan.plan, config, machine, self._measures, barred)
+        running = {
+            status.name: status.footprint.resident_gb or 0.0 if status.footprint is not None else 0.0
+            for status in self.fleet.status()
+            if status.pid is not None
+        }
+        return await asyncio.to_thread(plan.plan, config, machine, self._measures, barred, running)
 
     async def metrics(self) -> bytes:
         """Prometheus's page."""

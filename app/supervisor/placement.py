@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from backends.base import Need
@@ -40,12 +40,15 @@ class Machine:
     """What all engines have together: host memory in GB, and the GPUs that the gateway may see.
 
     `has_unknown_gpus`: there seem to be some of which nothing is known, so that engines without one may not be on the
-    CPU.
+    CPU. `host_gb`: the memory of the host, whatever of it engines may have, and `free_gb`, what of it nobody has now;
+    None where that is not known.
     """
 
     memory_gb: float = math.inf
     gpus: tuple[Gpu, ...] = ()
     has_unknown_gpus: bool = False
+    host_gb: float | None = field(default=None, compare=False)  # of this moment: no other machine for it
+    free_gb: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

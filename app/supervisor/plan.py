@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from app.config import Config
 from app.supervisor import devices, replicas
@@ -10,17 +11,27 @@ from app.supervisor.answers import GpuAnswer, PlanAnswer, SeatAnswer
 from app.supervisor.forecast import Entry, Seat, forecast
 from app.supervisor.measures import Measures
 from app.supervisor.placement import Gpu, Machine
-from app.supervisor.sizes import Size, Sizes
+from app.supervisor.sizes import Size, Sizes, is_on_cpu
 from backends.config import ManagedConfig
+from backends.estimate import demanded_gb
 from backends.footprint import Footprint, weights_gb
 from backends.inventory import lacks
 
 
-def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[str, str] | None = None) -> PlanAnswer:
+def plan(
+    config: Config,
+    machine: Machine,
+    measures: Measures,
+    barred: Mapping[str, str] | None = None,
+    running: Mapping[str, float] | None = None,
+) -> PlanAnswer:
     """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out.
 
-    `barred`: GPUs in quarantine, with the reason.
+    `barred`: GPUs in quarantine, with the reason. `running`: engines that have started, with the host memory they have.
     """
+    running = running or {}
+    if machine.free_gb is not None:
+        machine = replace(machine, free_gb=machine.free_gb + sum(running.values()))
     backends = {
         name: managed
         for name, backend in replicas.expand(config.backends).items()
@@ -29,7 +40,7 @@ def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[s
     sizes = Sizes(measures)
     sizes.look(backends, machine)
     found = {name: sizes.of(name, backend) for name, backend in backends.items()}
-    entries = [_entry(name, backend, found[name]) for name, backend in backends.items()]
+    entries = [_entry(name, backend, found[name], machine, name in running) for name, backend in backends.items()]
     seats = forecast(entries, machine, devices.shm_bytes(), barred or {})
     return PlanAnswer(
         memory_gb=round(machine.memory_gb, 3),
@@ -38,7 +49,8 @@ def plan(config: Config, machine: Machine, measures: Measures, barred: Mapping[s
     )
 
 
-def _entry(name: str, config: ManagedConfig, size: Size) -> Entry:
+def _entry(name: str, config: ManagedConfig, size: Size, machine: Machine, has_started: bool) -> Entry:
+    is_asked = not has_started and machine.host_gb is not None and is_on_cpu(config, machine)
     return Entry(
         name=name,
         need=size.need,
@@ -47,6 +59,7 @@ def _entry(name: str, config: ManagedConfig, size: Size) -> Entry:
         weights_gb=weights_gb(config),
         measured_gb=size.footprint.resident_gb if size.footprint is not None else None,
         source=size.source,
+        demanded_gb=demanded_gb(config, machine.host_gb) if is_asked and machine.host_gb is not None else None,
     )
 
 

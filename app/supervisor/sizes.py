@@ -69,7 +69,7 @@ class Sizes:
             name: _Known(
                 config,
                 fingerprint(config, bool(machine.gpus)),
-                estimated_gb(config, machine.memory_gb) if is_on_cpu(config, machine) else None,
+                estimated_gb(config, machine.host_gb or machine.memory_gb) if is_on_cpu(config, machine) else None,
             )
             for name, backend in backends.items()
             if (config := backend.as_managed()) is not None

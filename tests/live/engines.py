@@ -72,6 +72,10 @@ class Live(Gateway):
         """POST to the gateway."""
         return httpx.post(f"{self.url}{path}", json=body, timeout=120)
 
+    def post_admin(self, path: str, body: object) -> httpx.Response:
+        """POST over the control socket."""
+        return self._admin.post(f"http://admin{path}", json=body)
+
 
 @dataclass(frozen=True)
 class Group:

@@ -1,0 +1,31 @@
+"""What `modelport plan` says of the memory of a machine without a GPU is what vLLM finds when it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live.engines import COMMON, Live, Record, backend, config
+
+SHARED = "\n".join(line for line in COMMON.splitlines() if "kv_cache_memory_bytes" not in line)
+
+
+@pytest.mark.full
+def test_plan_and_vllm_agree_on_what_fits(tmp_path: Path, record_property: Record) -> None:
+    sections = [
+        backend(name, start="demand", gpu_memory_utilization=share).replace(COMMON, SHARED)
+        for name, share in (("greedy", "0.99"), ("modest", "0.2"))
+    ]
+    with Live(tmp_path, config(*sections)) as gateway:
+        assert gateway.url
+        seats = {seat["backend"]: seat for seat in gateway.ask("/admin/plan")["seats"]}
+        answers = {
+            name: gateway.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1}).status_code
+            for name in seats
+        }
+        record_property("plan says of 99 %", seats["greedy"]["notes"][-1])
+        record_property("vLLM says", gateway.backend("greedy")["last_failure"]["reason"])
+
+        assert {name: seat["is_possible"] for name, seat in seats.items()} == {"greedy": False, "modest": True}
+        assert answers == {"greedy": 503, "modest": 200}
