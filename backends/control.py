@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 
 from backends.errors import Broken, Disconnected, NotTaken, Refused, TimedOut, Unreachable
+from backends.hidden import in_bytes
 
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 
@@ -86,7 +87,9 @@ class Control:
                 pieces += piece
                 if len(pieces) > LIMIT_BYTES:
                     raise Broken(self._engine, f"its answer is longer than {LIMIT_BYTES} bytes")
-            return Reply(answer.status_code, bytes(pieces))
+            body = bytes(pieces)
+            # Words of failures reach administrators, and clients as the reason why a model is not there.
+            return Reply(answer.status_code, in_bytes(body, url, headers) if answer.status_code >= 400 else body)
 
 
 def _cause(exc: BaseException) -> str:

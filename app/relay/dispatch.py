@@ -32,6 +32,7 @@ from app.relay.speech import Spoken, SpokenTask, loading, translated
 from app.relay.templates import Templates
 from app.routing import order
 from app.table import Backend, Target
+from backends import hidden
 from backends.base import Dialect, Endpoint, State, Usage
 from backends.errors import (
     BackendError,
@@ -145,6 +146,7 @@ class Dispatcher:
             if isinstance(exc, TooLong):
                 facts = row.fact(target.model)
                 exc.placed(facts.context_length if facts is not None else None, plan.operation.needs or None)
+            _hide(exc, self._backend(target).endpoint or row.endpoint)
             raise
         finally:
             lease.release()
@@ -337,6 +339,8 @@ class Dispatcher:
             body = await exchange.read(MAX_ERROR_BYTES)
         except Broken:
             body = b""
+        # Before it is read, too: what is shortened for a client must not end in the middle of a secret.
+        body = hidden.in_bytes(body, exchange.endpoint.address, exchange.endpoint.headers)
         load_s = self._loads.get((target.backend, target.model))
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
@@ -346,6 +350,17 @@ def _told(last: BackendError | None, now: NotTaken) -> BackendError:
     """Which of two failures the client hears of: one engine that has given up says nothing of another that is busy."""
     is_settled = isinstance(last, Taken) or isinstance(now, GivenUp)
     return last if is_settled and last is not None else now
+
+
+def _hide(error: BackendError, endpoint: Endpoint | None) -> None:
+    """Take what only the engine and its operator know out of the engine's words."""
+    if endpoint is None:
+        return
+    error.message = hidden.hide(error.message, endpoint.address, endpoint.headers)
+    if isinstance(error, Rejected):
+        error.code = error.code and hidden.hide(error.code, endpoint.address, endpoint.headers)
+        error.param = error.param and hidden.hide(error.param, endpoint.address, endpoint.headers)
+        error.type = hidden.hide(error.type, endpoint.address, endpoint.headers)
 
 
 def _spoken(
