@@ -78,6 +78,7 @@ async def test_ollamas_clients_find_it_where_a_daemon_has_it(
     listed = next(each for each in (await rig.ask("/api/tags")).json["models"] if each["name"] == name)
 
     assert shown["model_info"]["general.architecture"] == family
+    assert shown["model_info"]["general.basename"] == name
     assert shown["model_info"][f"{family}.context_length"] == length
     assert shown["capabilities"] == listed["capabilities"] == abilities
     assert shown["details"] == listed["details"]

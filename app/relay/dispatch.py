@@ -79,7 +79,7 @@ class Dispatcher:
         self._intake = intake
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
-        self._templates = Templates(upstream)
+        self._templates = Templates(upstream, intake)
         self._loads: dict[tuple[str, str], float] = {}  # (backend, model) → seconds that its last load took
 
     async def serve(self, request: Request, plan: Plan) -> None:

@@ -108,6 +108,7 @@ def shown(table: Table, found: Resolved) -> dict[str, Any]:
         "details": _details(table, found.name),
         "model_info": {
             "general.architecture": family,
+            "general.basename": found.name,
             "general.context_length": length,
             f"{family}.context_length": length,
         },

@@ -16,7 +16,7 @@ from app.dialects import parameters, templates
 from app.dialects.parameters import Changes
 from app.dialects.templates import ALL, Takes
 from app.relay import folding
-from app.relay.intake import INLINE_BYTES
+from app.relay.intake import Intake
 from app.relay.plan import COUNT, Plan
 from app.table import Backend
 from backends.base import Dialect, Endpoint
@@ -38,8 +38,9 @@ More = TypeVarTuple("More")
 class Templates:
     """Of the engines that one relay sends to."""
 
-    def __init__(self, upstream: Upstream, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, upstream: Upstream, intake: Intake, clock: Callable[[], float] = time.monotonic) -> None:
         self._upstream = upstream
+        self._intake = intake
         self._clock = clock
         self._known: dict[_Key, tuple[Takes | None, float]] = {}  # until when
         self._asking: dict[_Key, asyncio.Lock] = {}
@@ -54,7 +55,7 @@ class Templates:
         rules = plan.resolved.model.rules
         if rules.normalize == "strict":
             return changes
-        found = await _apart(folding.shape, plan.body)
+        found = await self._work(plan, folding.shape)
         if found is None:
             return changes
         takes = form
@@ -66,7 +67,7 @@ class Templates:
             takes = ALL
         if takes is None or (found.is_usual and takes.first):
             return changes
-        messages = await _apart(folding.fold, plan.body, takes)
+        messages = await self._work(plan, folding.fold, takes)
         if messages is None:
             return changes
         return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
@@ -77,10 +78,10 @@ class Templates:
         """The form to ask in once more after a refusal; None where it is of something else."""
         if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
             return None
-        if not folding.is_about_roles(error) or await _apart(folding.shape, plan.body) is None:
+        if not folding.is_about_roles(error) or await self._work(plan, folding.shape) is None:
             return None
         sent = form or self._remembered(_key(endpoint, model))
-        return await _apart(folding.next_form, plan.body, error, sent)
+        return await self._work(plan, folding.next_form, error, sent)
 
     def remember(self, endpoint: Endpoint, model: str, takes: Takes | None) -> None:
         """From now on."""
@@ -91,6 +92,10 @@ class Templates:
         if takes is not None and takes != ALL:
             told = {name: value for name, value in takes._asdict().items() if not value}
             log.info("template takes fewer system messages", backend=endpoint.engine, model=model, takes_no=list(told))
+
+    async def _work(self, plan: Plan, what: Callable[[bytes, *More], Told], *more: *More) -> Told:
+        """With the client's body, in a thread where that is large."""
+        return await self._intake.work(len(plan.body), lambda: what(plan.body, *more))
 
     def _remembered(self, key: _Key) -> Takes | None:
         takes, until = self._known.get(key, (None, 0.0))
@@ -136,11 +141,6 @@ class Templates:
             return takes
         finally:
             asking.close()
-
-
-async def _apart(what: Callable[[bytes, *More], Told], body: bytes, *more: *More) -> Told:
-    """In a thread, where the body is so large that others would wait for it."""
-    return await asyncio.to_thread(what, body, *more) if len(body) > INLINE_BYTES else what(body, *more)
 
 
 def _key(endpoint: Endpoint, model: str) -> _Key:
