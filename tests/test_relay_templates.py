@@ -172,6 +172,7 @@ BROKEN: dict[str, Said] = {
     "no strings": (200, {"count": 1, "max_model_len": 9, "tokens": [1], "token_strs": None}),
     "no JSON": (200, "<html>"),
     "a failure": (500, {"error": "boom"}),
+    "too much": (200, {"token_strs": ["x" * 300_000]}),
 }
 
 

@@ -25,6 +25,7 @@ from backends.upstream import Call, Upstream
 
 log = structlog.get_logger()
 
+RETRY_S: Final = 60.0
 ASK_S: Final = 10.0  # of an engine that serves; a daemon may have to load the model first, as for the request itself
 # Somebody else's engine may get another template at any time.
 FORGET_S: Final = 3600.0
@@ -112,8 +113,9 @@ class Templates:
             try:
                 async with asyncio.timeout(None if endpoint.dialect is Dialect.OLLAMA else ASK_S):
                     takes = await self._ask(backend, endpoint, model)
-            except (BackendError, TimeoutError):
-                return None  # the request itself will tell why
+            except (BackendError, TimeoutError):  # the request itself will tell why; the next ones do not wait for it
+                self._known[key] = None, self._clock() + RETRY_S
+                return None
             finally:
                 self._asking.pop(key, None)
             self.remember(endpoint, model, takes)
