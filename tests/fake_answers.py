@@ -200,6 +200,13 @@ def redirect(status: int) -> Act:
     return act
 
 
+# What vLLM's server says when its core process is dead.
+CORE_DIED = (
+    b'{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root cause.",'
+    b'"type":"InternalServerError","param":null,"code":500}}'
+)
+
+
 def status_answer(status: int, dialect: str) -> Act:
     body, kind = wire.error_body(dialect, status)
     extra = (f"retry-after: {RETRY_AFTER_S}",) if status in (429, 503) else ()
@@ -229,6 +236,7 @@ ANSWERS: dict[str, Scenario] = {
     "fin_unread": _fault(rst_before_answer, 502, 503),
     "accept_then_fin": _fault(accept_then_fin),
     "rst_before_answer": _fault(rst_before_answer),
+    "core_died": _fault(sends(wire.whole(500, CORE_DIED, "application/json", reason="Error"), then_fin=False)),
     "never_answers": _fault(never_answers, 504, waits=True),
     "headers_then_nothing": _fault(headers_then_nothing, 504, waits=True),
     "garbage": _fault(sends(b"\x16\x03\x01\x02\x00 SSH-2.0 nothing like an answer\r\n\r\n")),

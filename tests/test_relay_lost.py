@@ -106,6 +106,19 @@ async def test_another_target_is_tried_before_anybody_waits(engine: FakeEngine) 
             assert len(second.posts) == 4
 
 
+@pytest.mark.parametrize("is_ours", [False, True])
+async def test_one_whose_core_died_is_looked_at_and_what_it_had_is_not_sent_again(
+    engine: FakeEngine, is_ours: bool
+) -> None:
+    engine.script("core_died")
+    async with running({"engine": backend(engine.url, is_ours=is_ours)}, models("fake")) as rig:
+        reply = await rig.ask(body=chat())
+
+        assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
+        assert len(engine.posts) == 1
+        await rig.wishes.until(lambda: rig.wishes.failed == [("engine", 1)])
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_waits_for_a_remote_that_is_known_to_be_stuck_is_ended(
     engine: FakeEngine, hasty: None, stream: bool

@@ -58,6 +58,7 @@ LATE_S = 2.0
 NOTICED_S = 5.0
 # These have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
+_CORE_DIED = "EngineCore encountered an issue"  # vLLM's words
 # A daemon says that it loaded for a millisecond when it had nothing to load.
 COLD_S = 0.1
 
@@ -343,7 +344,10 @@ class Dispatcher:
         body = hidden.in_bytes(body, exchange.endpoint.address, exchange.endpoint.headers)
         load_s = self._loads.get((target.backend, target.model))
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
-        return told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
+        error = told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
+        if isinstance(error, EngineFailed) and _CORE_DIED in error.message:
+            self._link.failing(exchange.endpoint)  # its server answers on for seconds
+        return error
 
 
 def _told(last: BackendError | None, now: NotTaken) -> BackendError:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.engines import COMMON, Live, Record, backend, config
+from tests.journeys.gateway import until
+from tests.live.engines import COMMON, START_S, Live, Record, backend, config
 
 SHARED = "\n".join(line for line in COMMON.splitlines() if "kv_cache_memory_bytes" not in line)
 
@@ -20,12 +21,14 @@ def test_plan_and_vllm_agree_on_what_fits(tmp_path: Path, record_property: Recor
     with Live(tmp_path, config(*sections)) as gateway:
         assert gateway.url
         seats = {seat["backend"]: seat for seat in gateway.ask("/admin/plan")["seats"]}
-        answers = {
-            name: gateway.post("/v1/completions", {"model": name, "prompt": "a", "max_tokens": 1}).status_code
-            for name in seats
-        }
+        for name in seats:
+            gateway.post_admin(f"/admin/backends/{name}/start", None)
+        until(lambda: gateway.backend("greedy")["last_failure"] is not None, START_S)
+        told = gateway.backend("greedy")["last_failure"]["reason"]
+        gateway.post_admin("/admin/backends/greedy/stop", None)
         record_property("plan says of 99 %", seats["greedy"]["notes"][-1])
-        record_property("vLLM says", gateway.backend("greedy")["last_failure"]["reason"])
+        record_property("vLLM says", told)
 
         assert {name: seat["is_possible"] for name, seat in seats.items()} == {"greedy": False, "modest": True}
-        assert answers == {"greedy": 503, "modest": 200}
+        assert "memory" in told
+        assert gateway.ready("modest")
