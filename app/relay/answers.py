@@ -18,6 +18,7 @@ from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer, Timings
 
+CLOCK_S = 0.002  # the loop counts whole milliseconds
 STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -25,7 +26,8 @@ class Stream:
     """The client's side of one streamed answer, whichever engine it comes from in the end.
 
     The status line waits for the engine's first event, so that a failure until then has a proper status. Only after
-    `hold_s` is it sent early, with comments that keep the connection alive; failures are events from then on.
+    `hold_s` is it sent early, and failures are events from then on. Whenever the client has got nothing for `hold_s`,
+    at the beginning or between two events, it gets a comment, since proxies cut what is silent.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class Stream:
         self._tongue = tongue
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._hold = self._loop.call_later(limits.hold_s, self._keep_waiting)
+        self._said_at = self._loop.time()
+        self._hold = self._loop.call_later(limits.hold_s, self._keep_alive)
         self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
@@ -91,12 +94,14 @@ class Stream:
                 tail = self._tongue.end(reader.settle(), exchange.timings)
             self._open()
             self._line.write(tail)
+        self.close()
         self._line.finish()
         exchange.linger()
         return reader.settle()
 
     def fail(self, problem: Problem) -> None:
         """One error event, no end mark, and the connection is cut."""
+        self.close()
         self._open()
         event = b"data: " + problem.body() + b"\n\n"
         self._line.write(event if self._tongue is None else self._tongue.failed(problem))
@@ -117,7 +122,6 @@ class Stream:
     def _pass(self, events: bytes, reader: Reader) -> None:
         if not self.has_event and reader.has_event:
             self.has_event = True
-            self._hold.cancel()
         if not events or not self.has_event:
             return
         if self._tongue is not None:
@@ -125,7 +129,9 @@ class Stream:
                 events = self._tongue.events(events)
         if not self._line.is_started:
             self._open()
-        self._line.write(events)
+        if events:  # a dialect may keep what it is told
+            self._line.write(events)
+            self._said_at = self._loop.time()
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
 
@@ -137,11 +143,19 @@ class Stream:
             headers["content-type"] = self._tongue.stream_type
         self._line.start(200, headers, None)
 
-    def _keep_waiting(self) -> None:
-        self._open()
-        what = self._waits_for()
-        self._line.write(f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what))
-        self._hold = self._loop.call_later(self._limits.hold_s, self._keep_waiting)
+    def _keep_alive(self) -> None:
+        """One timer for the whole stream: setting it anew for every event would cost more than the event."""
+        now, hold_s = self._loop.time(), self._limits.hold_s
+        left_s = self._said_at + hold_s - now
+        if left_s < CLOCK_S:
+            self._said_at, left_s = now, hold_s
+            if not self._line.is_full:  # who has not read what there is needs no sign of life
+                self._open()
+                self._line.write(self._sign(self._waits_for()))
+        self._hold = self._loop.call_later(left_s, self._keep_alive)
+
+    def _sign(self, what: str) -> bytes:
+        return f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what)
 
     async def _explain(self, exchange: Answer, terms: Terms) -> None:
         """An error under status 200 says more than its type does."""

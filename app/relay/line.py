@@ -40,6 +40,11 @@ class Line:
         """Whether a status line was written."""
         return self.cycle is not None and self.cycle.response_started
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has not read yet what was written."""
+        return self._wire.flow.write_paused
+
     # -- the request's side
 
     def when_gone(self, call: Callable[[], None] | None) -> None:

@@ -59,8 +59,8 @@ class Spoken:
         return b"event: error\ndata: " + self.refused(problem) + b"\n\n"
 
     def waiting(self, what: str) -> bytes:
-        """A comment."""
-        return f": waiting for {what}\n\n".encode()
+        """Anthropic's ping, or a comment as long as there is no message."""
+        return _event({"type": "ping"}) if self._is_begun else f": waiting for {what}\n\n".encode()
 
     def events(self, events: bytes) -> bytes:
         """Blocks are opened, added to and closed."""

@@ -43,7 +43,7 @@ class Tongue(Protocol):
         ...
 
     def waiting(self, what: str) -> bytes:
-        """What keeps a stream alive in which nothing has come yet."""
+        """What keeps a stream alive in which nothing comes, at the beginning or later."""
         ...
 
     def events(self, events: bytes) -> bytes:
