@@ -179,11 +179,13 @@ def _chat(asked: _Asked, made: dict[str, Any]) -> None:
     _tools(asked, made)
     _format(asked, made)
     _think(asked, made)
+    top = asked.number("top_logprobs", is_whole=True)
     if asked.flag("logprobs"):
         made["logprobs"] = True
-        top = asked.number("top_logprobs", is_whole=True)
         if top is not None:
             made["top_logprobs"] = top
+    elif top:
+        raise asked.refuse("'top_logprobs' needs 'logprobs': true.", "top_logprobs")
 
 
 def _generate(asked: _Asked, made: dict[str, Any]) -> None:

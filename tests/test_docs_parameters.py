@@ -10,7 +10,12 @@ import pytest
 from app.dialects.fates import KINDS, OWN, SPECIFIED, Fate, Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "parameters.md"
-TITLES = {"chat": "Chats", "text_completion": "Completions", "embeddings": "Embeddings"}
+TITLES = {
+    "chat": "Chats",
+    "text_completion": "Completions",
+    "embeddings": "Embeddings",
+    "transcription": "Transcriptions",
+}
 
 
 def cell(fate: Fate) -> str:

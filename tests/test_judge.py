@@ -302,6 +302,14 @@ FORMED: dict[str, tuple[str, str, Json, Json, list[str], list[str]]] = {
         ["guided_regex"],
         [],
     ),
+    "vllm tag": (
+        "vllm",
+        "chat",
+        {"structural_tag": "t"},
+        {"structured_outputs": {"structural_tag": "t"}},
+        ["structural_tag"],
+        [],
+    ),
     "vllm blanks alone": (
         "vllm",
         "chat",
@@ -415,6 +423,7 @@ def test_a_form_is_demanded_in_each_engines_own_words(
 UNFORMED: list[tuple[str, str, Json]] = [
     ("llama_cpp", "chat", {"guided_regex": "a+"}),
     ("llama_cpp", "chat", {"structured_outputs": {"structural_tag": "x"}}),
+    ("llama_cpp", "chat", {"structural_tag": "t"}),
     ("llama_cpp", "chat", {"guided_json": "{"}),
     ("llama_cpp", "chat", {"guided_json": [1]}),
     ("llama_cpp", "chat", {"guided_json": SCHEMA, "guided_choice": ["a"]}),

@@ -145,6 +145,7 @@ MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "temperature": ({"temperature": "hot"}, "temperature"),
     "seed": ({"seed": 1.5}, "seed"),
     "no tokens": ({"max_tokens": 0}, "max_tokens"),
+    "the likeliest of none": ({"top_logprobs": 2}, "top_logprobs"),
     "less than none": ({"max_completion_tokens": -1}, "max_completion_tokens"),
     "no tokens at all": ({"max_completion_tokens": 0}, "max_completion_tokens"),
     "a truth": ({"top_k": True}, "top_k"),

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from app.dialects.fates import SPECIFIED, Act
 from app.keys import digest
 from app.table import Key, Limits, Model, Target
 from backends.base import Dialect
@@ -17,6 +18,7 @@ from tests import fake_tasks
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Reply
 from tests.rig import Rig, backend, models, running
+from tests.specifications import PARAMETERS, VALUES
 
 # Every route of vLLM 0.32, by `grep` over its routers.
 VLLM = """
@@ -245,6 +247,29 @@ async def test_what_is_spoken_is_written_down(rig: Rig, engine: FakeEngine) -> N
     sent = fake_tasks.form(engine.posts[0])
     assert sent == {"model": "fake", "language": "de", "timestamp_granularities[]": "word", "file": AUDIO}
     assert b"BOUNDARY" not in engine.posts[0].body
+
+
+async def test_what_of_a_form_an_engine_does_not_know_is_left_out_and_named(rig: Rig, engine: FakeEngine) -> None:
+    route = "/v1/audio/transcriptions"
+    assert set(SPECIFIED["transcription"]) == PARAMETERS[route] == set(VALUES[route])
+    listed = {"keywords", "known_speaker_names", "known_speaker_references", "languages", "include"}
+    for name in sorted(PARAMETERS[route] - {"model", "file", "stream"}):
+        field, said = f"{name}[]" if name in listed else name, VALUES[route][name]
+        act = SPECIFIED["transcription"][name]["vllm"].act if said != "auto" else Act.DONE
+
+        reply = await transcribe(rig, ("model", "public"), (field, said))
+
+        assert reply.status == 200
+        assert reply.headers.get("x-modelport-dropped-params") == (field if act is Act.DROPPED else None)
+        assert (field in fake_tasks.form(engine.posts[-1])) == (act is not Act.DROPPED)
+
+
+async def test_a_remote_engine_gets_the_whole_form(engine: FakeEngine) -> None:
+    async with running({"engine": backend(engine.url, kind="remote")}, models("public", engine_name="fake")) as rig:
+        reply = await transcribe(rig, ("model", "public"), ("keywords[]", "a"))
+
+    assert "x-modelport-dropped-params" not in reply.headers
+    assert fake_tasks.form(engine.posts[-1])["keywords[]"] == "a"
 
 
 async def test_a_transcription_may_be_plain_text(rig: Rig) -> None:

@@ -19,7 +19,13 @@ MAX_LABELS: Final = 500
 MAX_LABELS_BYTES: Final = 16 * 1024
 # vLLM's own names of last year → its member of `structured_outputs`.
 _GUIDED: Final = MappingProxyType(
-    {"guided_json": "json", "guided_regex": "regex", "guided_choice": "choice", "guided_grammar": "grammar"}
+    {
+        "guided_json": "json",
+        "guided_regex": "regex",
+        "guided_choice": "choice",
+        "guided_grammar": "grammar",
+        "structural_tag": "structural_tag",
+    }
 )
 _LLAMA_CPP: Final = MappingProxyType({"grammar": "grammar", "json_schema": "json"})
 _FORMS: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")

@@ -114,9 +114,20 @@ _EMBEDDINGS: Final[dict[str, Row]] = {
     "dimensions": _row(DONE, Fate(Act.REFUSED, note="unless the model makes as many"), DONE),
     "user": _all(_dropped()),
 }
+_NO_SOUNDS: Final = _refused("it takes no sounds")
+_FORM: Final[dict[str, Row]] = {
+    name: _row(fate, _NO_SOUNDS, _NO_SOUNDS)
+    for name, fate in {
+        **dict.fromkeys(("file", "model", "language", "prompt", "response_format", "stream", "temperature"), DONE),
+        "timestamp_granularities": DONE,
+        "chunking_strategy": _dropped('"auto"'),
+        **dict.fromkeys(("include", "keywords", "languages"), _dropped()),
+        **dict.fromkeys(("known_speaker_names", "known_speaker_references"), _dropped()),
+    }.items()
+}
 # By operation.
 SPECIFIED: Final[Mapping[str, Mapping[str, Row]]] = MappingProxyType(
-    {"chat": _CHAT, "text_completion": _TEXT, "embeddings": _EMBEDDINGS}
+    {"chat": _CHAT, "text_completion": _TEXT, "embeddings": _EMBEDDINGS, "transcription": _FORM}
 )
 
 _STRUCTURED: Final = _adjusted("`structured_outputs`")
@@ -126,7 +137,7 @@ _FORMAT: Final = _adjusted("`format`, where it is JSON; else refused")
 _VLLM_OWN: Final[dict[str, Row]] = {
     **{
         name: _row(_STRUCTURED, _FORCED, _FORMAT)
-        for name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+        for name in ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structural_tag")
     },
     "structured_outputs": _row(DONE, _FORCED, _FORMAT),
     "guided_whitespace_pattern": _row(_STRUCTURED, _dropped(), _dropped()),
@@ -210,6 +221,7 @@ OWN: Final[Mapping[str, Mapping[str, Row]]] = MappingProxyType(
             "max_completion_tokens": _all(_adjusted("`max_tokens`")),
         },
         "embeddings": {},
+        "transcription": {},
     }
 )
 

@@ -7,16 +7,18 @@ or another file in the client's bytes than we did. One search for the boundary i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import unquote
 
 import msgspec
 
+from app.dialects.fates import SPECIFIED, Act
 from app.errors import Problem, bad_request
 
 MAX_PARTS: Final = 64
 MAX_HEAD_BYTES: Final = 8 * 1024  # of one part's headers
+MAX_WORD: Final = 64  # of what asks for the way it is done anyway
 MAX_TEXT_BYTES: Final = 64 * 1024  # of a field that is no file
 _BOUNDARY: Final = re.compile(r'(?i:multipart/form-data)\s*;\s*(?i:boundary)=(?:"([^"\\]{1,70})"|([^\s";]{1,70}))\s*\Z')
 _BOUNDARY_CHARACTERS: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]*[0-9A-Za-z'()+_,./:=?-]\Z")
@@ -57,12 +59,24 @@ class Form(msgspec.Struct, frozen=True):
         except UnicodeDecodeError as exc:
             raise bad_request(f"'{name}' is not valid UTF-8.", param=name, code="invalid_type") from exc
 
-    def written(self, boundary: str, fields: Mapping[str, str]) -> bytes:
-        """The form with these fields set; `boundary` must be nothing that can stand in it."""
+    def unheeded(self, kind: str) -> tuple[str, ...]:
+        """Names of the fields that an engine of that kind does not know."""
+        names: dict[str, None] = {}
+        for part in self.parts:
+            row = SPECIFIED["transcription"].get(part.name.partition("[")[0], {})
+            fate = row.get(kind)
+            if fate is None or fate.act is not Act.DROPPED or len(part.value) == 0:
+                continue
+            if f'"{bytes(part.value[:MAX_WORD]).decode("utf-8", "replace")}"' not in fate.unless:
+                names[part.name] = None
+        return tuple(names)
+
+    def written(self, boundary: str, fields: Mapping[str, str], without: Collection[str] = ()) -> bytes:
+        """The form with these fields set, and without some; `boundary` must be nothing that can stand in it."""
         line = f"--{boundary}\r\n".encode()
         pieces: list[bytes | memoryview] = []
         for part in self.parts:
-            if part.name in fields:
+            if part.name in fields or part.name in without:
                 continue
             head = f'content-disposition: form-data; name="{part.name}"'
             if part.filename is not None:

@@ -124,6 +124,8 @@ class Plan(msgspec.Struct, frozen=True):
         if parameters.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
+        if self.form is not None:
+            return Changes({}, dropped=self.form.unheeded(backend.kind))
         bounded.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
         found = parameters.changes(self.asked, self.body, rules, engine, fit)
@@ -154,7 +156,7 @@ class Plan(msgspec.Struct, frozen=True):
         change. `members`: as of Changes."""
         if self.form is not None:
             stream = {"stream": "true"} if self.is_stream else {}
-            return self.form.written(self.boundary, {"model": model, **stream})
+            return self.form.written(self.boundary, {"model": model, **stream}, self.form.unheeded(kind))
         fields: dict[str, bytes | None] = dict(members)
         if self.extras:
             fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
