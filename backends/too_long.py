@@ -41,54 +41,56 @@ _IS: Final = re.compile(
             rf"(?:exceed\w*|longer than|greater than|larger than|too (?:long|large))\b[^.]{{0,80}}\b{_CONTEXT}",
             r"maximum context length|maximum (?:prompt|model) length (?:of|is)\b",
             r"\b(?:prompt|inputs?|messages|conversation|request) (?:is|are) too (?:long|large to process)\b",
-            r"\binput \(\d+ tokens\) is too large to process",
+            r"\binput \(\d{1,12} tokens\) is too large to process",
             r"\b(?:prompt|input)\b[^.]{0,60}\bexceeds? (?:the )?(?:maximum (?:allowed |input |number of tokens|length)"
             r"|max_model_len|max_seq_len|max length)",
             r"prompt_token_ids length [^.]{0,60}exceeds",
             r"sum of (?:the )?prompt length\b.{0,160}?\b(?:exceed|should not)",
-            r"max_tokens \(-\d+\) must be greater than 0",
+            r"max_tokens \(-\d{1,12}\) must be greater than 0",
             r"inputs\W{0,2} tokens \+ \W{0,2}max_new_tokens\W{0,2} must be <=",
-            r"inputs\W{0,2} must have less than \d+ tokens",
-            r"tokens to keep from the initial prompt is greater|trying to keep the first \d+ tokens",
+            r"inputs\W{0,2} must have less than \d{1,12} tokens",
+            r"tokens to keep from the initial prompt is greater|trying to keep the first \d{1,12} tokens",
             r"reduce the length of (?:the|your) (?:messages|input|prompt)",
-            r"exceeded model token limit|prompt token count of \d+ exceeds|range of input length should be",
-            r"current length is \d+ while limit is \d+",
+            r"exceeded model token limit|prompt token count of \d{1,12} exceeds|range of input length should be",
+            r"current length is \d{1,12} while limit is \d{1,12}",
         )
     ),
     re.IGNORECASE,
 )
-_N: Final = r"(\d[\d,]*)"
+_N: Final = r"(\d[\d,]{0,14})"
 # How many tokens there may be: the first that is found counts.
 _MOST: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        rf"\d+ tokens? > {_N}|\d+ \+ \d+ > {_N}",
+        rf"\d{{1,12}} tokens? > {_N}|\d{{1,12}} \+ \d{{1,12}} > {_N}",
         rf"must be <= {_N}|must have less than {_N} tokens",
         rf"maximum (?:context|prompt|model|sequence|input|allowed) length\W{{0,3}}(?:(?:of|is)\W)?(?:only )?\(?{_N}",
         rf"{_CONTEXT}\W{{0,3}}(?:(?:of|is) )?(?:only )?\(?{_N}",
         rf"maximum number of tokens(?: allowed)? \({_N}",
         rf"max_(?:model_len|seq_len|num_tokens)\W{{1,4}}{_N}",
         rf"\bn_ctx\W{{1,3}}{_N}|current batch size: {_N}|model with {_N} maximum context",
-        rf"limit of {_N}|token limit: {_N}|limit is {_N}|should be \[\d+, ?{_N}\]",
+        rf"limit of {_N}|token limit: {_N}|limit is {_N}|should be \[\d{{1,12}}, ?{_N}\]",
     )
 )
 _HAS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"requested (?P<out>\d+) output tokens and your prompt contains (?P<least>at least )?(?P<has>\d+)",
-        r"is too large: (?P<out>\d+)\..{0,200}?request has (?P<has>\d+) input tokens",
-        r"total of \d+ tokens: (?P<has>\d+) tokens from the input messages and (?P<out>\d+)",
-        r"\((?P<has>\d+)(?: tokens)? (?:in the messages|in (?:your|the) prompt|of text input)\D{1,30}(?P<out>\d+)",
-        r"(?P<has>\d+) \+ (?P<out>\d+) > \d",
-        r"Given: (?P<has>\d+)(?: \W{0,2}inputs\W{0,2} tokens and (?P<out>\d+))?",
-        r"too long: (?P<has>\d+)",
-        r"prompt contains (?P<least>at least )?(?P<has>\d+) (?:input )?tokens",
-        r"(?:resulted in|request (?:has|contains)|you requested(?: about| a total of)?) (?P<has>\d+)(?: input)? tokens",
+        r"requested (?P<out>\d{1,12}) output tokens and your prompt contains (?P<least>at least )?(?P<has>\d{1,12})",
+        r"is too large: (?P<out>\d{1,12})\..{0,200}?request has (?P<has>\d{1,12}) input tokens",
+        r"total of \d{1,12} tokens: (?P<has>\d{1,12}) tokens from the input messages and (?P<out>\d{1,12})",
+        r"\((?P<has>\d{1,12})(?: tokens)? (?:in the messages|in (?:your|the) prompt|of text input)"
+        r"\D{1,30}(?P<out>\d{1,12})",
+        r"(?P<has>\d{1,12}) \+ (?P<out>\d{1,12}) > \d",
+        r"Given: (?P<has>\d{1,12})(?: \W{0,2}inputs\W{0,2} tokens and (?P<out>\d{1,12}))?",
+        r"too long: (?P<has>\d{1,12})",
+        r"prompt contains (?P<least>at least )?(?P<has>\d{1,12}) (?:input )?tokens",
+        r"(?:resulted in|request (?:has|contains)|you requested(?: about| a total of)?) (?P<has>\d{1,12})"
+        r"(?: input)? tokens",
         r"(?:request|input|input length|prompt|prompt length|input token count|splited_prompt_len)"
-        r"(?: is)? \((?:length )?(?P<has>\d+)(?:\.0)?(?: tokens)?\)",
-        r"(?:prompt|input) length(?: of)? (?P<has>\d+) exceeds",
-        r"token count of (?P<has>\d+)|current length is (?P<has1>\d+)",
-        r"keep the first (?P<has>\d+) tokens|n_keep\W{1,3}(?P<has1>\d+)|total length (?P<has2>\d+)",
+        r"(?: is)? \((?:length )?(?P<has>\d{1,12})(?:\.0)?(?: tokens)?\)",
+        r"(?:prompt|input) length(?: of)? (?P<has>\d{1,12}) exceeds",
+        r"token count of (?P<has>\d{1,12})|current length is (?P<has1>\d{1,12})",
+        r"keep the first (?P<has>\d{1,12}) tokens|n_keep\W{1,3}(?P<has1>\d{1,12})|total length (?P<has2>\d{1,12})",
     )
 )
 
