@@ -99,6 +99,12 @@ def test_each_setting_has_its_heading_and_its_true_default(setting: str) -> None
     assert told.startswith(in_words(settings()[setting])), told[:60]
 
 
+def test_every_kind_of_engine_is_named_where_the_kinds_are_told() -> None:
+    told = page("docs/configure.md").sections["backends.NAME.kind"]
+
+    assert [kind for kind in KINDS if f"`{kind}`" not in told] == []
+
+
 def test_no_setting_is_described_that_does_not_exist() -> None:
     assert page("docs/configure.md").coded == set(settings())
 

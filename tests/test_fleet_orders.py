@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 
+import pytest
+
 from app.supervisor.fleet import Fleet
 from app.supervisor.wishes import Outcome
 from backends import marks
@@ -170,3 +172,21 @@ async def test_a_cancelled_fleet_leaves_nothing() -> None:
     await asyncio.gather(task, return_exceptions=True)
 
     assert marks.marked("cancelled:") == []
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_while_the_gateway_ends_nobody_waits_for_an_engine_that_starts(is_late: bool) -> None:
+    """Requests used to wait for the whole of `drain_s`, for an engine that would be stopped as soon as it served."""
+    relays = Relays()
+    async with running(relays, a=managed("--load-s 600"), b=managed()) as fleet:
+        await relays.until_state("b", State.READY)
+        waiting = asyncio.create_task(fleet.wanted("a"))
+        await asyncio.sleep(0)
+        if is_late:
+            waiting.cancel()
+
+        fleet.hurry()
+        outcome = await (fleet.wanted("a") if is_late else waiting)
+
+        assert outcome == Outcome(False, "the gateway is shutting down")
+        assert (await fleet.wanted("b")).is_ready, "what serves does so to the end"

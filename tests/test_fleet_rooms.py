@@ -355,3 +355,31 @@ async def test_an_engine_that_ends_in_its_sleep_is_started_by_the_next_request(o
 
         assert await fleet.wanted("a") == Outcome(True)
         assert only(fleet).generation == 2
+
+
+async def test_what_waits_for_room_says_for_what_and_behind_whom() -> None:
+    relays = Relays()
+    async with running(relays, Bounds(Machine(1.0), swap_after_s=600), a=gigabyte(start="boot"), b=gigabyte()) as fleet:
+        await relays.until_state("a", State.READY)
+        relays.leases["a", 1] = 1
+        fleet.leases_changed()
+
+        waiting = asyncio.create_task(fleet.wanted("b"))
+        await relays.until(lambda: relays.row("b").waits_for is not None)
+
+        told = "it waits for 1 GB of memory: a has it until the requests there are done"
+        assert relays.row("b").waits_for == told
+        assert one(fleet, "b").reason == told
+        relays.leases.clear()
+        fleet.leases_changed()
+        assert (await waiting).is_ready
+        assert relays.row("b").waits_for is None
+
+
+async def test_what_waits_for_its_turn_to_start_says_behind_whom() -> None:
+    relays = Relays()
+    bounds = Bounds(Machine(9.0), start_parallel=1)
+    async with running(relays, bounds, a=managed("--load-s 600"), b=managed()) as fleet:
+        await relays.until(lambda: relays.published != [] and relays.row("b").waits_for is not None)
+
+        assert one(fleet, "b").reason == "it waits for its turn to start, behind a (`server.start_parallel`)"

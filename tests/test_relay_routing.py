@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from app.supervisor.wishes import Outcome
 from app.table import Limits, Model, Target
-from backends.base import State, Timeouts
+from backends.base import ModelFacts, State, Timeouts
 from tests.fake_answers import RETRY_AFTER_S
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, chat, request
@@ -287,6 +287,49 @@ async def test_an_engine_that_cannot_be_started_is_told_at_once(state: State) ->
     assert "its model is broken" in reply.error["message"]
     assert reply.headers["retry-after"] == "17"
     assert rig.wishes.asked == {}
+
+
+WRITES, EMBEDS = {"chat": "declared", "completion": "declared"}, {"embedding": "declared"}
+NEITHER = {"chat": "failed", "completion": "failed", "embedding": "failed"}
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+@pytest.mark.parametrize(
+    ("path", "can", "said"),
+    [
+        ("/v1/embeddings", WRITES, "writes text and makes no embeddings"),
+        ("/v1/embeddings", {**WRITES, "embedding": "failed"}, "writes text and makes no embeddings"),
+        ("/api/embed", WRITES, "writes text and makes no embeddings"),
+        ("/v1/chat/completions", EMBEDS, "makes embeddings and writes no text"),
+        ("/v1/completions", EMBEDS, "makes embeddings and writes no text"),
+        ("/v1/responses", EMBEDS, "makes embeddings and writes no text"),
+        ("/v1/messages", EMBEDS, "makes embeddings and writes no text"),
+        ("/api/chat", EMBEDS, "makes embeddings and writes no text"),
+        ("/api/generate", EMBEDS, "makes embeddings and writes no text"),
+    ],
+)
+async def test_what_a_model_is_not_made_for_is_refused_before_its_engine_is_asked_or_started(
+    engines: tuple[FakeEngine, FakeEngine], path: str, can: dict[str, str], said: str, is_up: bool
+) -> None:
+    row = backend(engines[0].url if is_up else None, facts={"fake": ModelFacts(capabilities=can)}, can_start=True)
+    async with running({"engine": row}, models("fake")) as rig:
+        reply = await rig.ask(path, {"model": "fake", "stream": False, **ANYWHERE[path]})
+
+        assert reply.status == 400
+        assert said in reply.body.decode()
+        assert engines[0].posts == []
+        assert rig.wishes.asked == {}
+
+
+@pytest.mark.parametrize("can", [{}, NEITHER, {**WRITES, **EMBEDS}])
+async def test_what_is_not_known_of_a_model_is_left_to_its_engine(
+    engines: tuple[FakeEngine, FakeEngine], can: dict[str, str]
+) -> None:
+    row = backend(engines[0].url, facts={"fake": ModelFacts(capabilities=can)})
+    async with running({"engine": row}, models("fake")) as rig:
+        statuses = [(await rig.ask("/v1/embeddings", EMBEDDING)).status, (await rig.ask(body=chat())).status]
+
+    assert statuses == [200, 200]
 
 
 GIVEN_UP = "its model is broken; it has given up until 02:15:03 UTC: `modelport start engine` tries at once"

@@ -134,8 +134,10 @@ class Dispatcher:
         lease = self._link.hold(target.backend, ready.generation if ready is not None else 0, adapter)
         job.turn_to(target.backend)
         try:
+            plan.check_ability(row, target.model)
             await self._intake.work(plan.work_bytes, partial(_check, plan, row))
             endpoint = await self._endpoint(plan, target, lease, job)
+            plan.check_ability(self._backend(target), target.model)  # which it may have said only now
             if plan.loads is not None:
                 answer = await self._load(request, plan, target, endpoint, job)
             elif plan.operation is COUNT or plan.task is not None:

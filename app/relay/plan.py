@@ -19,7 +19,7 @@ from app.relay import names
 from app.relay.form import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
-from backends.base import Endpoint, Usage
+from backends.base import FAILED, Endpoint, Usage
 from backends.errors import BackendError, Rejected, Unsupported
 from backends.too_long import TooLong
 
@@ -114,6 +114,22 @@ class Plan(msgspec.Struct, frozen=True):
         if place is not None:
             message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
             raise Unsupported(backend.name, message, param=place)
+
+    def check_ability(self, backend: Backend, model: str) -> None:
+        """Unsupported for vectors of a model that writes, and the reverse, where an engine says which it is. An Ollama
+        daemon's models are looked at where its requests are made.
+        """
+        if backend.kind == "ollama" or (self.operation.name != "embeddings" and self.operation.name not in WRITING):
+            return
+        facts = backend.fact(model)
+        can = {name for name, said in facts.capabilities.items() if said != FAILED} if facts is not None else set()
+        writes, embeds = bool(can & {"chat", "completion"}), "embedding" in can
+        if self.operation.name == "embeddings" and writes and not embeds:
+            message = "The model behind this name writes text and makes no embeddings: use one that is made for them"
+            raise Unsupported(backend.name, f"{message} (`task: embed` of its backend).", param="model")
+        if self.operation.name in WRITING and embeds and not writes:
+            message = "The model behind this name makes embeddings and writes no text: use one that does"
+            raise Unsupported(backend.name, f"{message}.", param="model")
 
     def changes(self, backend: Backend, model: str, fit: Fit | None = None) -> Changes:
         """What of the parameters this engine is sent otherwise; Unsupported for what it cannot be asked.

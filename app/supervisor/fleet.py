@@ -219,6 +219,12 @@ class Fleet:
             elif config == unit.config:
                 unit.refused = None
 
+    def hurry(self) -> None:
+        """The gateway ends: whoever waits for an engine that does not serve yet is told so now."""
+        self._lives.is_ending = True
+        for unit in self._lives.units.values():
+            unit.answer()
+
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._lives.is_closing = True

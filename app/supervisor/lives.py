@@ -78,6 +78,7 @@ class Lives:
         self.retiring: list[Unit] = []  # out of their names and not at rest yet
         self.departed: list[Unit] = []
         self.is_closing = False
+        self.is_ending = False  # what does not serve by now will not be waited for
         self.is_being_told = False  # a new configuration, of which only a part is known here yet
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
         self.rooms = Rooms(leases, now, bounds)

@@ -150,6 +150,7 @@ async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> Non
     """In order: not ready, no new connection, requests end, relays end. Engines have nothing to do any more then."""
     gateway.is_draining = True
     gateway.publish_again()
+    gateway.fleet.hurry()
     await asyncio.sleep(min(LINGER_S, drain_s))
     gateway.hub.drain(drain_s)
     public.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from app.supervisor.evict import Loaded, give_way
 from app.supervisor.placement import Machine, NoRoom, Place, place
@@ -89,22 +90,37 @@ class Refuse:
 Order = Go | MakeWay | Refuse
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """Why a wish waits. `behind`: the holders that have what it needs, or start before it."""
+
+    why: Literal["replica", "starting", "leaving", "busy"]
+    behind: tuple[str, ...] = ()
+
+
 def schedule(
     wishes: Sequence[Wish], holders: Sequence[Holder], bounds: Bounds, now: float
 ) -> tuple[list[Order], float]:
     """What is to be done now, and when to look again if nothing happens before (infinite: not at all)."""
-    plan = _Plan(list(holders), bounds, now)
-    for wish in sorted(wishes, key=lambda wish: (wish.is_spare, not wish.is_asked, wish.since)):
-        plan.serve(wish)
+    plan = planned(wishes, holders, bounds, now)
     return plan.orders, plan.look_at
 
 
-class _Plan:
+def planned(wishes: Sequence[Wish], holders: Sequence[Holder], bounds: Bounds, now: float) -> Plan:
+    """The same, and why the others wait."""
+    plan = Plan(list(holders), bounds, now)
+    for wish in sorted(wishes, key=lambda wish: (wish.is_spare, not wish.is_asked, wish.since)):
+        plan.serve(wish)
+    return plan
+
+
+class Plan:
     """The machine as it will be when the orders until now are done; lives for one `schedule`."""
 
     def __init__(self, holders: list[Holder], bounds: Bounds, now: float) -> None:
         self.orders: list[Order] = []
         self.look_at = math.inf
+        self.queued: dict[str, Queued] = {}
         self._holders = holders
         self._reserved: list[Place] = []  # for wishes that wait until somebody has left
         self._barred = [Place(devices=(device,), share=1.0) for device in bounds.barred]
@@ -118,6 +134,7 @@ class _Plan:
                 self.orders.append(Refuse(wish.name, alone.reason, is_final=True))
             return
         if wish.is_early:
+            self.queued[wish.name] = Queued("replica")
             return
         held = [holder.place for holder in self._holders]
         now = place(wish.need, machine, [*held, *self._reserved, *self._barred])
@@ -129,6 +146,7 @@ class _Plan:
         later = place(wish.need, machine, self._taken_without(()))
         if isinstance(later, Place):
             self._reserved.append(later)  # somebody is leaving: it is enough to wait
+            self.queued[wish.name] = Queued("leaving", tuple(each.name for each in self._holders if each.is_leaving))
             return
         pinned = [holder.place for holder in self._holders if holder.is_pinned]
         if wish.is_asked and isinstance(place(wish.need, machine, [*pinned, *self._barred]), Place):
@@ -148,6 +166,7 @@ class _Plan:
         is_shared = any(set(found.devices) & set(holder.place.devices) for holder in starting)
         if is_shared or len(starting) >= self._bounds.start_parallel:
             self._reserved.append(found)
+            self.queued[wish.name] = Queued("starting", tuple(holder.name for holder in starting))
             return
         self.orders.append(Go(wish.name, found))
         self._holders.append(Holder(wish.name, found, is_starting=True))
@@ -159,6 +178,7 @@ class _Plan:
         candidates = [holder.loaded for holder in self._holders if holder.loaded is not None]
         names, look_at = give_way(fits_without, candidates, wish.since, self._now, self._bounds.swap_after_s)
         self.look_at = min(self.look_at, look_at)
+        self.queued[wish.name] = Queued("busy", tuple(names or (one.name for one in candidates if not one.is_pinned)))
         if names:
             self._end(wish, names)
 

@@ -12,9 +12,10 @@ from typing import Protocol
 
 import structlog
 
+from app.supervisor import telling
 from app.supervisor.evict import Loaded
 from app.supervisor.placement import Place
-from app.supervisor.room import Bounds, Go, Holder, MakeWay, Refuse, Wish, schedule
+from app.supervisor.room import Bounds, Go, Holder, MakeWay, Refuse, Wish, planned
 from app.supervisor.unit import Unit
 from backends.base import Need, State
 from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
@@ -71,9 +72,13 @@ class Rooms:
             return happens
         holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
         holders += [Holder(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
-        orders, look_at = schedule(wishes, holders, replace(self.bounds, barred=self.barred()), now)
-        self.look_at = min(self.look_at, look_at)
-        for order in orders:
+        plan = planned(wishes, holders, replace(self.bounds, barred=self.barred()), now)
+        self.look_at = min(self.look_at, plan.look_at)
+        for key, unit in named.items():
+            queued = plan.queued.get(key)
+            others = [named[each].name if each in named else each for each in queued.behind] if queued else []
+            unit.waits_for = telling.queued(queued, _need(unit), others) if queued is not None else None
+        for order in plan.orders:
             unit = named[order.name]
             match order:
                 case Go(place=place):

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import datetime
 import shlex
+from collections.abc import Sequence
 
-from backends.base import State
+from app.supervisor.room import Queued
+from backends.base import Need, State
 from backends.lifecycle import Lifecycle
 
 _AT_REST = (State.STOPPED, State.STOPPING)
@@ -58,6 +60,22 @@ def adapter_told(backend: str, adapter: str, reason: str, tries_at: float | None
     """The same of an adapter that its engine has not got."""
     load = f"`modelport adapters load {shlex.join((backend, adapter))} FOLDER`"
     return f"{reason.rstrip('.')}; it is tried again at {clock(tries_at)}, or when its folder changes: {load} at once"
+
+
+def queued(found: Queued, need: Need, others: Sequence[str]) -> str:
+    """What an engine waits for that is to start."""
+    if found.why == "replica":
+        return "it waits until the first of its replicas serves"
+    names = ", ".join(dict.fromkeys(others))
+    if found.why == "starting":
+        return f"it waits for its turn to start, behind {names} (`server.start_parallel`)"
+    gpus = len(need.named) or need.gpus
+    wanted = [f"{round(need.memory_gb, 2):g} GB of memory"] if need.memory_gb else []
+    wanted += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
+    what = f"it waits for {' and '.join(wanted) or 'room'}"
+    if found.why == "leaving":
+        return f"{what}, which {names} {'are' if ', ' in names else 'is'} giving back"
+    return f"{what}: {names} {'have' if ', ' in names else 'has'} it until the requests there are done"
 
 
 def clock(at: float | None) -> str:

@@ -82,6 +82,8 @@ class Wishes:
             return Outcome(False, "it is not configured any more")
         if unit.life.state is State.READY:
             return Outcome(True)
+        if self._is_ending():
+            return Outcome(False, "the gateway is shutting down")
         refusal = self._refusal(unit)
         if refusal is not None:
             unit.is_ordered = True  # whoever is sent away comes back
@@ -92,13 +94,18 @@ class Wishes:
         try:
             for one in self._lives.replicas(unit.name):
                 self._lives.post(one, Wanted())
-            if refusal is None and unit.is_pending and not self._lives.is_closing:
+            if refusal is None and unit.is_pending and not self._is_ending():
                 await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
             waiters.discard(waiter)
             self._lives.notice()
         unit = self._lives.units.get(backend, unit)
+        if self._is_ending() and unit.life.state is not State.READY:
+            return Outcome(False, "the gateway is shutting down")
         return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
+
+    def _is_ending(self) -> bool:
+        return self._lives.is_ending or self._lives.is_closing
 
     def _limit_s(self, unit: Unit) -> float:
         own = unit.config.max_wait_s
