@@ -50,7 +50,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     `num_ctx` is the one context length it is ever asked for (another one would make the daemon load it anew), None
     while it is not known. `keep_alive_s`: how long the daemon keeps it after a request; negative: for ever, None: as
     the daemon is set. `abilities` are the daemon's words ("completion", "tools", "thinking", …), None when it did not
-    say. `memory_bytes`: while it is loaded, as far as the daemon says.
+    say. `memory_bytes`: while it is loaded, as far as the daemon says; `expires_at`: until when it is kept then, in the
+    daemon's words. `size_bytes`: on its disk. `shift`: whether an answer that fills the context goes on.
 
     Of every engine: `context_length`, the tokens that prompt and answer may have together, as the engine reports it;
     `capabilities` by the words of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known;
@@ -62,6 +63,9 @@ class ModelFacts(msgspec.Struct, frozen=True):
     abilities: tuple[str, ...] | None = None
     is_loaded: bool = False
     memory_bytes: int = 0
+    expires_at: str | None = None
+    size_bytes: int = 0
+    shift: bool = False
     context_length: int | None = None
     capabilities: dict[str, str] = {}
     quantization: str | None = None

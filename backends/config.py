@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends.base import Need, Timeouts
-from backends.fields import GB, Address, Credential, Device, Headers, Seconds, Url, Words
+from backends.fields import GB, Address, BaseUrl, Credential, Device, Headers, Seconds, Words
 
 
 class TimeoutsConfig(BaseModel):
@@ -273,8 +273,8 @@ class RemoteConfig(BackendConfig):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["urls"]}]})
 
     kind: Literal["remote"]
-    url: Url | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
-    urls: tuple[Url, ...] = Field((), description="Several instead, which share the requests.")
+    url: BaseUrl | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    urls: tuple[BaseUrl, ...] = Field((), description="Several instead, which share the requests.")
     addresses: Literal["dns"] | tuple[Address, ...] | None = Field(
         None,
         description="Where the host of `url` is, each address an engine of its own; `dns`: as its name has them.",

@@ -83,6 +83,25 @@ def _numeric(address: str) -> str:
 
 Address = Annotated[str, AfterValidator(_numeric)]
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
+
+
+def _base(url: str) -> str:
+    """Without a route that was copied along: an SDK would append it."""
+    return re.sub(r"(?<=[^/:])/+(?:chat/completions|completions|embeddings|responses|models)/*$", "", url)
+
+
+def _root(url: str) -> str:
+    """Without what clients of the daemon append, in its own API and in OpenAI's: `…:11434/v1` is what they write."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    kept = re.sub(
+        r"(?:^|/+)(?:v1|api)(?:/(?:chat|completions|generate|embeddings?|tags|models|version)\b.*)?/*$", "", path
+    )
+    return f"{scheme}://{host}/{kept}".rstrip("/")
+
+
+BaseUrl = Annotated[Url, AfterValidator(_base)]
+DaemonUrl = Annotated[Url, AfterValidator(_root)]
 Credential = Annotated[SecretStr, AfterValidator(_credential)]
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_sendable)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from backends.control import Control
 from backends.endings import why
 from backends.errors import BackendError, Refused
 from backends.ollama_config import OllamaConfig
-from backends.ollama_facts import digests, loaded, shown, warning
+from backends.ollama_facts import Loaded, Tag, loaded, shown, tags, warning, weights
 from backends.ollama_names import full_name
 from backends.process import inherited
 
@@ -48,6 +48,7 @@ class Ollama:
         self._config = config
         self._control = Control(name)
         self._facts: dict[tuple[str, str], ModelFacts] = {}  # by name and digest: a pulled model is looked at anew
+        self._weights: dict[tuple[str, str], str | None] = {}  # the digests of their weights
 
     def __repr__(self) -> str:
         return f"<Ollama {self.name} {'managed' if self._config.managed else self._config.url}>"
@@ -90,8 +91,8 @@ class Ollama:
                 return Probe(False, "what answers there is not an Ollama daemon")
             number = str(said.get("version", ""))
             told = warning(number)
-            tags = await self._control.ask(f"{root}/api/tags", timeout_s=PROBE_S)
-            names = digests(tags.json()) if tags.status == 200 else None
+            listed = await self._control.ask(f"{root}/api/tags", timeout_s=PROBE_S)
+            names = tags(listed.json()) if listed.status == 200 else None
             if names is None:
                 return Probe(True, warning=told, version=number)
             running = await self._control.ask(f"{root}/api/ps", timeout_s=PROBE_S)
@@ -104,9 +105,11 @@ class Ollama:
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Nothing: which model to load is the daemon's affair."""
 
-    async def _look_at(self, root: str, names: Mapping[str, str]) -> None:
+    async def _look_at(self, root: str, names: Mapping[str, Tag]) -> None:
         """Ask for what is not known of these models yet."""
-        self._facts = {key: facts for key, facts in self._facts.items() if names.get(key[0]) == key[1]}
+        keys = [(name, tag.digest) for name, tag in names.items()]
+        self._facts = {key: facts for key, facts in self._facts.items() if key in keys}
+        self._weights = {key: digest for key, digest in self._weights.items() if key in keys}
         turns = asyncio.Semaphore(SHOWN_AT_ONCE)
 
         async def look(name: str, digest: str) -> None:
@@ -115,20 +118,32 @@ class Ollama:
                     reply = await self._control.ask(f"{root}/api/show", timeout_s=PROBE_S, body={"model": name})
             except BackendError:
                 return  # the next probe asks again; the daemon is there all the same
-            facts = shown(self._config, name, reply.json()) if reply.status == 200 else None
+            show = reply.json() if reply.status == 200 else None
+            facts = shown(self._config, name, show)
             if facts is not None:
-                self._facts[name, digest] = facts
+                self._facts[name, digest], self._weights[name, digest] = facts, weights(show)
 
-        unknown: Iterable[tuple[str, str]] = [item for item in names.items() if item not in self._facts]
-        await asyncio.gather(*(look(name, digest) for name, digest in unknown))
+        await asyncio.gather(*(look(*key) for key in keys if key not in self._facts))
 
-    def _known(self, names: Mapping[str, str], in_memory: Mapping[str, int]) -> dict[str, ModelFacts]:
+    def _known(self, names: Mapping[str, Tag], in_memory: Mapping[str, Loaded]) -> dict[str, ModelFacts]:
+        """Names with the same weights are one process of the daemon's: one is loaded when any of them is."""
+        keys = {(name, tag.digest): tag for name, tag in names.items()}
+        shared = {
+            self._weights.get(key): in_memory[full_name(key[0])] for key in keys if full_name(key[0]) in in_memory
+        }
         found: dict[str, ModelFacts] = {}
-        for item in names.items():
-            name, facts = full_name(item[0]), self._facts.get(item)
+        for key, tag in keys.items():
+            name, facts, digest = full_name(key[0]), self._facts.get(key), self._weights.get(key)
             if facts is not None:
-                size = in_memory.get(name)
-                found[name] = msgspec.structs.replace(facts, is_loaded=size is not None, memory_bytes=size or 0)
+                is_in = in_memory.get(name) or (shared.get(digest) if digest is not None else None)
+                there = is_in or Loaded()
+                found[name] = msgspec.structs.replace(
+                    facts,
+                    is_loaded=is_in is not None,
+                    memory_bytes=there.memory_bytes,
+                    expires_at=there.expires_at,
+                    size_bytes=tag.size_bytes,
+                )
         return found
 
 

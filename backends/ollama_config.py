@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from backends.config import ManagedConfig
-from backends.fields import Url, Words
+from backends.fields import DaemonUrl, Words
 
 
 class OllamaConfig(ManagedConfig):
     """An Ollama daemon: one that somebody else runs, or, where it is `managed`, one of ours."""
 
     kind: Literal["ollama"]
-    url: Url = Field("http://127.0.0.1:11434", description="Where the daemon listens, without `/v1`.")
+    url: DaemonUrl = Field("http://127.0.0.1:11434", description="Where the daemon listens; a `/v1` is taken off.")
     managed: bool = Field(False, description="Start a daemon of our own, on a free port; `url` is not used then.")
     command: Words = Field(("ollama",), min_length=1, description="How a managed daemon's program is called.")
     models_folder: str | None = Field(
@@ -31,6 +31,11 @@ class OllamaConfig(ManagedConfig):
     )
     max_num_ctx: int = Field(
         8192, ge=16, description="The most tokens of context where neither the file nor the Modelfile names any."
+    )
+    shift: bool = Field(
+        False,
+        description="Whether an answer that fills the context goes on while the oldest half of it is forgotten, as for "
+        "the daemon's other clients; otherwise it ends there.",
     )
     keep_alive_s: float | None = Field(
         None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from backends.base import ModelFacts
 from backends.ollama_config import OllamaConfig
@@ -22,6 +22,8 @@ _HOLES: Final = (
     ((0, 35, 0), "CVE-2026-103663 (a path outside its folder runs code)"),
 )
 _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+# Its weights lie under their digest in the daemon's folder.
+_FROM: Final = re.compile(r"(?m)^FROM\s+\S*sha256-([0-9a-f]{64})\s*$")
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
@@ -37,12 +39,36 @@ def warning(version: str) -> str | None:
     return f"Ollama {version[:40]} has known holes: {holes}. Install 0.35.0 or newer."
 
 
-def digests(tags: Any) -> dict[str, str] | None:
-    """Names with their digests, from `/api/tags`; None when it is no such list."""
+class Tag(NamedTuple):
+    """What the list of models says of one: of which version it is, and how large on the disk."""
+
+    digest: str
+    size_bytes: int = 0
+
+
+class Loaded(NamedTuple):
+    """A model in memory: the bytes that it takes, and until when it is kept, in the daemon's words."""
+
+    memory_bytes: int = 0
+    expires_at: str | None = None
+
+
+def tags(listed: Any) -> dict[str, Tag] | None:
+    """The models by name, from `/api/tags`; None when it is no such list."""
     try:
-        return {str(entry["name"]): str(entry.get("digest", "")) for entry in tags["models"]}
+        return {
+            str(each["name"]): Tag(str(each.get("digest", "")), _count(each.get("size"))) for each in listed["models"]
+        }
     except (KeyError, TypeError, AttributeError):
         return None
+
+
+def weights(show: Any) -> str | None:
+    """The digest of a model's weights, from its `/api/show`: names that share them share one process of the daemon's,
+    and `/api/ps` names only one of them."""
+    modelfile = show.get("modelfile") if isinstance(show, dict) else None
+    match = _FROM.search(modelfile) if isinstance(modelfile, str) else None
+    return match[1] if match is not None else None
 
 
 def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
@@ -59,6 +85,7 @@ def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
     return ModelFacts(
         num_ctx=num_ctx,
         keep_alive_s=config.idle_s(),
+        shift=config.shift,
         abilities=abilities,
         context_length=num_ctx,
         capabilities=of_abilities(abilities or ()),
@@ -85,12 +112,17 @@ def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | 
     return min(own, config.max_num_ctx)
 
 
-def loaded(running: Any) -> dict[str, int]:
-    """The models in memory by their full names, with the bytes they take, from `/api/ps`."""
-    found: dict[str, int] = {}
+def loaded(running: Any) -> dict[str, Loaded]:
+    """The models in memory by their full names, from `/api/ps`."""
+    found: dict[str, Loaded] = {}
     entries = running.get("models") if isinstance(running, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-            size = entry.get("size")
-            found[full_name(entry["name"])] = size if isinstance(size, int) else 0
+            until = entry.get("expires_at")
+            told = until[:40] if isinstance(until, str) and until else None
+            found[full_name(entry["name"])] = Loaded(_count(entry.get("size")), told)
     return found
+
+
+def _count(told: Any) -> int:
+    return told if isinstance(told, int) and 0 <= told < 1 << 63 else 0

@@ -14,7 +14,7 @@ MAX_CHARS: Final = 500
 MAX_DEPTH: Final = 4
 _UNSAID: Final = "it failed and gave no reason that can be shown"
 _LACKS: Final = re.compile(r"does not support (tools|thinking|insert|chat|generate|completion|embeddings?|vision)\b")
-_PARAMS: Final = {"tools": "tools", "thinking": "reasoning_effort", "insert": "suffix"}
+_PARAMS: Final = {"tools": "tools", "thinking": "reasoning_effort", "insert": "suffix", "vision": "messages"}
 # What a client must not see: paths of the daemon's machine.
 _PATH: Final = re.compile(r"(?:/[\w.+-]+){2,}/?|[A-Za-z]:\\[^\s\"']+")
 
@@ -66,7 +66,7 @@ def refusal(engine: str, status: int, body: bytes, num_ctx: int | None, load_s: 
         return too_long(engine, said.length, num_ctx)
     lacks = _LACKS.search(said.text)
     if lacks is not None and status in (400, 500, 501):
-        return Unsupported(engine, f"The model does not support {lacks[1]}.", param=_PARAMS.get(lacks[1]))
+        return Unsupported(engine, f"The model does not support {lacks[1]}.", param=_PARAMS.get(lacks[1], "model"))
     return None
 
 

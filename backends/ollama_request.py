@@ -17,9 +17,6 @@ from backends.errors import Rejected, Unsupported
 from backends.ollama_messages import Refuse, messages
 
 PATHS: Final = MappingProxyType({"chat": "/api/chat", "text_completion": "/api/generate", "embeddings": "/api/embed"})
-# An answer that fills the context ends there; otherwise its oldest half would be forgotten. The same in every request:
-# another value makes the daemon load the model anew.
-SHIFT: Final = False
 MAX_NAMED: Final = 20  # of the dropped parameters; a header is not the place for more
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
@@ -91,9 +88,12 @@ def translate(
         _embed(asked, made)
     else:
         made["stream"] = asked.flag("stream")
+        if asked.facts.abilities and not asked.can("completion") and asked.can("embedding"):
+            raise asked.cannot("The model writes no text: it makes embeddings.", "model")
         (_chat if operation == "chat" else _generate)(asked, made)
         _sampling(asked, made)
-        made["shift"] = SHIFT
+        # The same in every request: another value makes the daemon load the model anew.
+        made["shift"] = facts.shift
     made["truncate"] = False
     if facts.num_ctx is not None:
         made.setdefault("options", {})["num_ctx"] = facts.num_ctx
@@ -213,6 +213,9 @@ def _generate(asked: _Asked, made: dict[str, Any]) -> None:
 
 
 def _embed(asked: _Asked, made: dict[str, Any]) -> None:
+    if asked.facts.abilities and not asked.can("embedding"):
+        # The daemon would end the model's process, start another one for embeddings, and only then refuse.
+        raise asked.cannot("The model makes no embeddings: it writes text. Use one that is made for them.", "model")
     given = asked.value("input")
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list) or not texts:

@@ -226,13 +226,23 @@ class FakeOllama:
                     self.loads.append((key, num_ctx))
         finally:
             self._pending -= was_pending
-        self.store.loaded[key] = Loaded(num_ctx, time.time() + keep_s, shift)
+        self.store.loaded[self._runner(key) or key] = Loaded(num_ctx, time.time() + keep_s, shift)
         return time.perf_counter() - began + 0.0007
 
     def _has(self, key: str, num_ctx: int, shift: bool) -> bool:
         self.store.ps()
-        found = self.store.loaded.get(key)
+        found = self.store.loaded.get(self._runner(key) or key)
         return found is not None and (found.num_ctx, found.shift) == (num_ctx, shift)
+
+    def restart(self, model: Model) -> None:
+        """Embeddings want other flags of a runner: the one for chats ends, even where the new one then refuses."""
+        self.store.loaded.pop(self._runner(full(model.name).lower()) or "", None)
+
+    def _runner(self, key: str) -> str | None:
+        """The name under which a model's weights are in memory: names that share them share one runner."""
+        models = self.store.models
+        same = [each for each in self.store.loaded if each in models and models[each].weights == models[key].weights]
+        return key if key in same else next(iter(same), None)
 
     async def said(self, ask: Ask) -> Said:
         """What its model says."""

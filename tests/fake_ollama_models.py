@@ -47,8 +47,10 @@ class Model:
     size: int = 98362763
     modified: float = field(default_factory=time.time)
     file: Path | None = None  # runs on a real engine
+    weights: str = ""  # the digest of its blob
 
     def __post_init__(self) -> None:
+        self.weights = self.weights or hashlib.sha256(self.name.encode()).hexdigest()
         self.digest = self.digest or hashlib.sha256(repr((self.name, self.parameters)).encode()).hexdigest()
 
     @property
@@ -150,6 +152,7 @@ class Store:
         said: Json = {"parameters": "\n".join(lines)} if lines else {}
         return {
             **said,
+            "modelfile": f"# FROM {found.name}\n\nFROM /usr/lib/ollama/models/blobs/sha256-{found.weights}\n",
             "template": found.template,
             **({"system": found.system} if found.system else {}),
             "details": found.details,
@@ -204,7 +207,7 @@ class Store:
                 yield {"error": f'pull model manifest: Get "{self._manifest(asked["from"])}": {NO_NETWORK}'}
                 return
             model.parameters, model.template = dict(base.parameters), base.template
-            model.file, model.length = base.file, base.length
+            model.file, model.length, model.weights = base.file, base.length, base.weights
         else:
             yield {"status": "parsing GGUF"}
             digest = next(iter((asked.get("files") or {}).values()))

@@ -82,6 +82,7 @@ async def openai_embeddings(daemon: FakeOllama, reply: Reply, path: str) -> None
 async def embed(daemon: FakeOllama, reply: Reply, path: str) -> None:
     asked = read(reply)
     model = daemon.store.find(str(asked.get("model")))
+    daemon.restart(model)
     if "embedding" not in model.capabilities:
         raise Refused(501, NO_EMBEDDINGS)
     given = asked.get("input")
@@ -96,7 +97,9 @@ async def embed(daemon: FakeOllama, reply: Reply, path: str) -> None:
 
 async def embeddings(daemon: FakeOllama, reply: Reply, path: str) -> None:
     asked = read(reply)
-    if "embedding" not in daemon.store.find(str(asked.get("model"))).capabilities:
+    model = daemon.store.find(str(asked.get("model")))
+    daemon.restart(model)
+    if "embedding" not in model.capabilities:
         raise Refused(500, NO_EMBEDDINGS)
     await reply.send_json({"embedding": [float(len(asked["prompt"])), 0.25, -0.5]})
 

@@ -33,8 +33,8 @@ _VARIES = {
 }
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _GGUF = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Members that the double leaves out: token ids.
-_LEFT_OUT = {"context"}
+# Members that the double leaves out (token ids), or the recording (the Modelfile, long).
+_LEFT_OUT = {"context", "modelfile"}
 
 
 def told(value: Any) -> Any:

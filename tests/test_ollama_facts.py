@@ -8,7 +8,7 @@ import pytest
 
 from app.relay.shelf import OLLAMA_VERSION
 from backends.ollama_config import OllamaConfig
-from backends.ollama_facts import digests, loaded, shown, warning
+from backends.ollama_facts import Loaded, Tag, loaded, shown, tags, warning, weights
 from backends.ollama_names import full_name
 from tests.transcripts import transcripts
 
@@ -46,18 +46,30 @@ def test_abilities_and_the_stay_are_known() -> None:
 
 
 def test_what_is_in_memory_is_known_by_its_full_name() -> None:
-    assert loaded(transcripts()["013_ps_loaded"].objects[0]) == {"smollm2:135m": 209505483}
+    entry = transcripts()["013_ps_loaded"].objects[0]["models"][0]
+    assert loaded({"models": [entry]}) == {"smollm2:135m": Loaded(209505483, entry["expires_at"])}
     assert loaded(transcripts()["006_ps_empty"].objects[0]) == {}
-    assert loaded({"models": [{}, 7, {"name": "m"}]}) == {"m:latest": 0}
+    assert loaded({"models": [{}, 7, {"name": "m"}]}) == {"m:latest": Loaded()}
     assert loaded(None) == {}
 
 
-def test_tags_are_names_with_digests() -> None:
-    found = digests(transcripts()["173_tags_two"].objects[0])
+def test_tags_are_names_with_digests_and_sizes() -> None:
+    found = tags(transcripts()["173_tags_two"].objects[0]) or {}
 
-    assert list(found or {}) == ["mymodel:latest", "mymodel2:v1", "smollm2:135m"]
-    assert digests({"models": None}) is None
-    assert digests([]) is None
+    assert list(found) == ["mymodel:latest", "mymodel2:v1", "smollm2:135m"]
+    assert {len(each.digest) for each in found.values()} == {64}
+    assert min(each.size_bytes for each in found.values()) > 90_000_000
+    assert tags({"models": [{"name": "m", "size": "?"}]}) == {"m": Tag("", 0)}
+    assert tags({"models": None}) is None
+    assert tags([]) is None
+
+
+def test_weights_are_known_by_their_digest() -> None:
+    lines = f"# FROM m\n\nFROM /usr/lib/ollama/models/blobs/sha256-{'a' * 64}\nTEMPLATE x"
+
+    assert weights({"modelfile": lines}) == "a" * 64
+    assert weights({"modelfile": lines.replace("\n", "\r\n")}) == "a" * 64
+    assert [weights(show) for show in ({"modelfile": "FROM ./x.gguf"}, {"modelfile": 7}, {}, None)] == [None] * 4
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from backends.errors import BackendError, Rejected, Unsupported
 from backends.ollama_request import Translated, translate
 
 HI = [{"role": "user", "content": "hi"}]
-CAN_ALL = ModelFacts(abilities=("completion", "tools", "thinking", "vision", "insert"))
+CAN_ALL = ModelFacts(abilities=("completion", "embedding", "tools", "thinking", "vision", "insert"))
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 PIXEL = "data:image/png;base64,aGVsbG8="
@@ -284,3 +284,21 @@ def test_embeddings_are_asked_for_as_a_list() -> None:
 def test_what_cannot_be_embedded_is_refused(given: dict[str, Any], kind: type[BackendError]) -> None:
     with pytest.raises(kind):
         asked(given, "embeddings")
+
+
+def test_a_model_that_only_writes_is_not_asked_for_embeddings_nor_the_reverse() -> None:
+    for operation, body, abilities in (
+        ("embeddings", {"input": "a"}, ("completion", "tools")),
+        ("chat", {}, ("embedding",)),
+        ("text_completion", {"prompt": "a"}, ("embedding",)),
+    ):
+        with pytest.raises(Unsupported) as refused:
+            asked(body, operation, ModelFacts(abilities=abilities))
+        assert refused.value.param == "model"
+        for unknown in ((), None):  # an old daemon that says nothing of it
+            assert asked(body, operation, ModelFacts(abilities=unknown)).operation == operation
+
+
+def test_every_request_has_the_same_shift() -> None:
+    assert made({}, facts=ModelFacts(shift=True))["shift"] is True
+    assert made({"shift": True}, facts=ModelFacts())["shift"] is False

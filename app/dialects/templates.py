@@ -12,7 +12,6 @@ import msgspec
 
 from app.dialects.task_llama_cpp import Step, step
 from backends.base import ModelFacts
-from backends.ollama_request import SHIFT
 
 # Engines that render without writing.
 KINDS: Final = frozenset({"llama_cpp", "vllm", "ollama"})
@@ -80,7 +79,7 @@ def request(kind: str, model: str, messages: list[dict[str, str]], facts: ModelF
     # With what every request for the model is sent, or the daemon loads it anew. One that does not know the wish writes
     # a single token.
     options = {"num_predict": 1} | ({"num_ctx": facts.num_ctx} if facts.num_ctx is not None else {})
-    asked = {"model": model, "messages": messages, "stream": False, "shift": SHIFT, "options": options}
+    asked = {"model": model, "messages": messages, "stream": False, "shift": facts.shift, "options": options}
     stays = {"keep_alive": facts.keep_alive_s} if facts.keep_alive_s is not None else {}
     return step("/api/chat", {**asked, **stays, "_debug_render_only": True}, is_beside=False)
 

@@ -26,6 +26,7 @@ from app.relay.gather import INLINE_BYTES, gather
 from app.relay.intake import Intake
 from app.relay.job import Job
 from app.relay.link import Lease, Link
+from app.relay.loads import Loads
 from app.relay.plan import COUNT, Plan
 from app.relay.request import Request
 from app.relay.speech import Spoken, SpokenTask, loading, translated
@@ -59,8 +60,6 @@ NOTICED_S = 5.0
 # These have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
 _CORE_DIED = "EngineCore encountered an issue"  # vLLM's words
-# A daemon says that it loaded for a millisecond when it had nothing to load.
-COLD_S = 0.1
 
 
 class Dispatcher:
@@ -81,7 +80,7 @@ class Dispatcher:
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
         self._templates = Templates(upstream, intake)
-        self._loads: dict[tuple[str, str], float] = {}  # (backend, model) → seconds that its last load took
+        self._loads = Loads()
 
     async def serve(self, request: Request, plan: Plan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
@@ -333,9 +332,7 @@ class Dispatcher:
         if answer.timings is None:
             return
         job.took(answer.timings)
-        load_s = answer.timings.load_s
-        if load_s is not None and load_s >= COLD_S:
-            self._loads[target.backend, target.model] = load_s
+        self._loads.note(target.backend, target.model, answer.timings.load_s)
 
     async def _refused(self, exchange: Exchange, target: Target, spoken: Spoken | None = None) -> BackendError:
         try:
@@ -344,7 +341,7 @@ class Dispatcher:
             body = b""
         # Before it is read, too: what is shortened for a client must not end in the middle of a secret.
         body = hidden.in_bytes(body, exchange.endpoint.address, exchange.endpoint.headers)
-        load_s = self._loads.get((target.backend, target.model))
+        load_s = self._loads.took(target.backend, target.model)
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         error = told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
         if isinstance(error, EngineFailed) and _CORE_DIED in error.message:

@@ -43,7 +43,7 @@ def entry(table: Table, name: str) -> dict[str, Any]:
         "name": name,
         "model": name,
         "modified_at": _time(table.created),
-        "size": 0,
+        "size": _size(table, name),
         "digest": hashlib.sha256(name.encode()).hexdigest(),
         "details": _details(table, name),
         "capabilities": _abilities(table, name),
@@ -58,7 +58,8 @@ def running(table: Table, name: str) -> dict[str, Any]:
     known = _length(facts)
     length = {"context_length": known} if known is not None else {}
     size = facts.memory_bytes if facts is not None else 0
-    return {**told, "size": size, "expires_at": _FOREVER, "size_vram": 0, **length}
+    until = (facts.expires_at if facts is not None else None) or _FOREVER
+    return {**told, "size": size, "expires_at": until, "size_vram": 0, **length}
 
 
 def runs(table: Table, name: str, backend: str) -> bool:
@@ -81,6 +82,11 @@ def _backend(table: Table, name: str) -> tuple[Backend | None, ModelFacts | None
 
 def _facts(table: Table, name: str) -> ModelFacts | None:
     return _backend(table, name)[1]
+
+
+def _size(table: Table, name: str) -> int:
+    facts = _facts(table, name)
+    return facts.size_bytes if facts is not None else 0
 
 
 def _length(facts: ModelFacts | None) -> int | None:

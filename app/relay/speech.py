@@ -17,7 +17,7 @@ from backends.errors import BackendError
 from backends.exchange import Answer, Exchange
 from backends.ollama_answer import Head
 from backends.ollama_exchange import OllamaExchange
-from backends.ollama_request import SHIFT, Translated, translate
+from backends.ollama_request import Translated, translate
 
 
 class Spoken:
@@ -95,7 +95,7 @@ def translated(plan: Plan, model: str, backend: Backend, endpoint: Endpoint, bod
 def loading(model: str, backend: Backend) -> Spoken:
     """What a daemon is told so that it has its `model` in memory, as every request for it will want it."""
     facts = backend.fact(model) or ModelFacts()
-    told: dict[str, object] = {"model": model, "stream": False, "shift": SHIFT}
+    told: dict[str, object] = {"model": model, "stream": False, "shift": facts.shift}
     if facts.num_ctx is not None:
         told["options"] = {"num_ctx": facts.num_ctx}
     if facts.keep_alive_s is not None:

@@ -15,6 +15,14 @@ from app.dialects.openai import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
 from backends.exchange import Timings
 
+# This dialect's names for what chats call otherwise.
+_PARAMS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "response_format": "text.format",
+}
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -268,8 +276,8 @@ class Response:
 
 
 def _error(problem: Problem) -> dict[str, Any]:
-    """With the name that this dialect has for a conversation."""
-    param = "input" if problem.param == "messages" else problem.param
+    """With the names that this dialect has for parameters."""
+    param = _PARAMS.get(problem.param or "", problem.param)
     return {"message": problem.message, "type": problem.type, "param": param, "code": problem.code}
 
 
