@@ -286,6 +286,17 @@ async def test_a_refusal_is_the_same_on_every_route(path: str, kind: str) -> Non
     assert (reply.status, words(path, reply.json)) == (400, ANTHROPICS if "/messages" in path else OURS)
 
 
+@pytest.mark.parametrize("path", [path for path in BODIES if path != COUNT])
+async def test_under_a_good_status_it_is_a_400_too(path: str) -> None:
+    def behave(path: str, body: Any) -> Said:
+        return 200, {"error": LONG}
+
+    async with Talker(behave) as engine, running({"engine": backend(engine.url)}, models("fake")) as rig:
+        reply = await rig.ask(path, {**BODIES[path], "stream": False})
+
+    assert (reply.status, words(path, reply.json)) == (400, ANTHROPICS if "/messages" in path else OURS)
+
+
 @pytest.mark.parametrize("behave", [refusing, streaming], ids=["a status", "an event"])
 @pytest.mark.parametrize("path", [path for path in WRITES if path != "/v1/responses"])
 async def test_of_a_stream_it_is_a_status_too_also_when_the_engine_makes_it_the_first_event(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.openai import Settlement, renaming, tokens
+from app.dialects.reason import one_line
 from app.dialects.task_llama_cpp import (
     Done,
     Prompt,
@@ -27,6 +28,7 @@ from app.dialects.task_llama_cpp import (
 )
 from app.dialects.task_requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
 from backends.errors import BackendError, Broken, Rejected, Unsupported
+from backends.too_long import failed
 
 # What vLLM calls it: the path, whether that lies beside `/v1`, and the fields that its answer has.
 _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
@@ -99,6 +101,9 @@ def _as_vllm(task: Task, engine: str, model: str, name: str) -> Steps:
         members = _members.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Broken(engine, "it sent what is not a JSON answer") from exc
+    if "error" in members and needs[0] not in members:
+        error = msgspec.json.decode(members["error"])
+        raise failed(engine, error, one_line(error))
     if any(field not in members for field in needs):
         raise Broken(engine, "it sent JSON that is not an answer to this request")
     if "model" in members:
