@@ -122,3 +122,36 @@ def test_the_list_says_what_the_engine_reports_and_after_a_probe_what_was_shown(
         **dict.fromkeys(("chat", "completion", "json_schema", "logprobs"), "verified"),
         **dict.fromkeys(("vision", "tools", "embedding", "reasoning"), "failed"),
     }
+
+
+def test_what_the_embedded_engine_would_ignore_is_done_named_or_refused(gateway: Gateway) -> None:
+    short = {**ASKED, "max_tokens": 8, "top_p": 1}
+    label = post(gateway, {**short, "guided_choice": ["perhaps so", "never"]})
+    named = post(gateway, {**short, "user": "u", "store": True, "stop": ["", "zzz"]})
+
+    assert label.json()["choices"][0]["message"]["content"] in ("perhaps so", "never")
+    assert label.headers["x-modelport-adjusted-params"] == "guided_choice"
+    assert named.json()["choices"][0]["message"]["content"]
+    assert named.headers["x-modelport-adjusted-params"] == "stop"
+    assert named.headers["x-modelport-dropped-params"] == "store, user"
+    assert refused(gateway, functions=[{"name": "f", "parameters": {}}]) == (400, "not_supported", "functions")
+    assert refused(gateway, guided_regex="[ab]+") == (400, "not_supported", "guided_regex")
+    echo = post(gateway, {"model": MODEL, "prompt": "One", "echo": True, "logprobs": 1}, "/v1/completions")
+    assert (echo.status_code, echo.json()["error"]["code"]) == (400, "not_supported")
+
+
+def test_several_answers_of_the_embedded_engine_cost_their_sum(gateway: Gateway) -> None:
+    asked = {"model": MODEL, "max_tokens": 4, "temperature": 0}
+    texts = ["Once upon a time", "The sky is blue and", "x"]
+    each = [post(gateway, {**asked, "prompt": text}, "/v1/completions").json()["usage"] for text in texts]
+    all_ = post(gateway, {**asked, "prompt": texts, "logprobs": 1}, "/v1/completions").json()
+
+    assert all_["usage"]["prompt_tokens"] == sum(one["prompt_tokens"] for one in each)
+    assert all_["usage"]["completion_tokens"] == 12
+    for choice in all_["choices"]:
+        said = choice["logprobs"]
+        assert "".join(said["tokens"]) == choice["text"]
+        assert all(
+            choice["text"][at:].startswith(token) for at, token in zip(said["text_offset"], said["tokens"], strict=True)
+        )
+        assert {len(values) for values in said.values()} == {4}

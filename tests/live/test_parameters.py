@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -51,3 +52,25 @@ def test_vllm_tells_its_length_and_a_probe_what_it_can(live: Live) -> None:
     expected = {"chat": "verified", "completion": "verified", "logprobs": "verified", "vision": "failed"}
     assert {name: told["capabilities"].get(name) for name in expected} == expected
     assert json.loads(done.stdout)[0]["probes"][0]["version"]
+
+
+def test_vllms_names_of_last_year_are_heeded_and_named(live: Live) -> None:
+    hi = {"model": "tiny", "messages": HI["messages"], "max_tokens": 8, "temperature": 0}
+    forms: dict[str, tuple[Any, str]] = {
+        "guided_choice": (["perhaps", "never"], "perhaps|never"),
+        "guided_regex": ("[ab]{3}", "[ab]{3}"),
+        "guided_grammar": ('root ::= "xyz"', "xyz"),
+        "guided_json": ({"enum": ["yes"]}, '"yes"'),
+    }
+    for name, (value, expected) in forms.items():
+        answer = live.post("/v1/chat/completions", {**hi, name: value})
+
+        assert re.fullmatch(expected, answer.json()["choices"][0]["message"]["content"]), name
+        assert answer.headers["x-modelport-adjusted-params"] == name
+
+
+def test_a_bound_that_is_wrong_is_never_none(live: Live) -> None:
+    for wrong in ({"max_tokens": 10, "min_tokens": 50}, {"max_tokens": -7}, {"max_tokens": 1.5}, {"max_tokens": 0}):
+        assert live.post("/v1/chat/completions", {**HI, **wrong}).status_code == 400
+    empty = live.post("/v1/chat/completions", {**HI, "max_tokens": 2, "stop": ["", "x"]})
+    assert (empty.status_code, empty.headers["x-modelport-adjusted-params"]) == (200, "stop")
