@@ -111,8 +111,11 @@ def _engine(argv: list[str], guard: int) -> None:
         if os.getppid() != guard:  # it died before the line above
             os._exit(1)
         os.setsid()
-        for number in (*_IGNORED, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
+        # All of them: what is ignored stays so over exec, by us, by Python (SIGPIPE, SIGXFSZ) and by who started us
+        # (a shell's background job ignores SIGINT and SIGQUIT).
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            with contextlib.suppress(OSError, ValueError):  # the C library's own
+                signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
         os.closerange(3, 4096)

@@ -44,7 +44,7 @@ class _Route:
     host: str
     port: int
     unix: str | None
-    tls: ssl.SSLContext | None
+    is_tls: bool
     name: str | None  # in its certificate, when it is not the host
     prefix: bytes
     lines: bytes
@@ -59,7 +59,7 @@ def route(endpoint: Endpoint) -> _Route:
         lines += b"connection: close\r\n"
     if endpoint.address.startswith("unix:"):
         head = b"host: localhost\r\n" + lines
-        return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), None, None, b"", head)
+        return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), False, None, b"", head)
     url = urlsplit(endpoint.address)
     is_tls = url.scheme == "https"
     host = url.hostname or ""
@@ -69,7 +69,7 @@ def route(endpoint: Endpoint) -> _Route:
         host=endpoint.dial or host,
         port=port,
         unix=None,
-        tls=ssl.create_default_context() if is_tls else None,
+        is_tls=is_tls,
         name=host if is_tls and endpoint.dial else None,
         prefix=url.path.rstrip("/").encode("ascii"),
         lines=b"host: " + url.netloc.encode("idna" if not url.netloc.isascii() else "ascii") + b"\r\n" + lines,
@@ -95,6 +95,7 @@ class Upstream:
         self._sweeper: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
         self._doubts: Mapping[str, str] = {}
+        self._tls: asyncio.Task[ssl.SSLContext] | None = None
 
     @property
     def connections(self) -> int:
@@ -152,6 +153,8 @@ class Upstream:
         """Close every connection and wait until the loop has seen them go."""
         for connection in list(self._open):
             connection.abort()
+        if self._tls is not None:
+            await asyncio.wait({self._tls})
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._open:
@@ -192,8 +195,9 @@ class Upstream:
                 if where.unix is not None:
                     _, connection = await loop.create_unix_connection(make, where.unix)
                 else:
+                    tls = await self._context() if where.is_tls else None
                     _, connection = await loop.create_connection(
-                        make, where.host, where.port, ssl=where.tls, server_hostname=where.name
+                        make, where.host, where.port, ssl=tls, server_hostname=where.name
                     )
         except TimeoutError as exc:
             message = f"no connection to it within {endpoint.timeouts.connect_s:g} s"
@@ -204,6 +208,12 @@ class Upstream:
             raise Unreachable(endpoint.engine, "it closed the connection at once")
         self._open.add(connection)
         return connection
+
+    async def _context(self) -> ssl.SSLContext:
+        """For all engines the same, made once and beside the loop: reading the system's certificates takes 0.2 s."""
+        if self._tls is None or (self._tls.done() and (self._tls.cancelled() or self._tls.exception() is not None)):
+            self._tls = asyncio.create_task(asyncio.to_thread(ssl.create_default_context), name="certificates")
+        return await asyncio.shield(self._tls)
 
     def _done(self, connection: Connection, address: str) -> None:
         """An exchange is over: keep its connection for a moment, or close it."""
@@ -238,7 +248,7 @@ def _why(exc: Exception) -> str:
         case ConnectionRefusedError():
             return "it refuses connections"
         case ssl.SSLError():
-            return f"no secure connection to it ({exc.reason or type(exc).__name__})"
+            return f"no secure connection to it ({getattr(exc, 'reason', None) or type(exc).__name__})"
         case socket.gaierror():
             return "its host name cannot be resolved"
         case _:

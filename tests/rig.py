@@ -62,8 +62,11 @@ class Wishes:
 class Rig:
     """What a test holds: the gateway's address, and its table."""
 
-    def __init__(self, url: str, hub: Hub, leases: Leases, wishes: Wishes, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, url: str, state: Path, hub: Hub, leases: Leases, wishes: Wishes, registry: CollectorRegistry
+    ) -> None:
         self.url = url
+        self.state = state
         self.leases = leases
         self.wishes = wishes
         self.registry = registry
@@ -135,7 +138,7 @@ async def running(
     hub = Hub(leases, wishes)
     await hub.open(state / "relay.sock", wishes)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", hub, leases, wishes, registry)
+        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, hub, leases, wishes, registry)
         rig.publish(models=dict(served), backends=dict(backends), limits=limits or Limits())
         serving = asyncio.create_task(relay(listener, state, registry))
         try:

@@ -324,6 +324,27 @@ async def test_a_wrong_parameter_is_a_400_that_names_it(client: httpx.AsyncClien
     assert _error(answer)["param"] == "lines"
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "The request has no body; a JSON object is expected."),
+        (b"null", "The request's body must be a JSON object."),
+        (b"{", "The request's body is not valid JSON."),
+        (b"[]", "The request's body must be a JSON object."),
+        (b'"text"', "The request's body must be a JSON object."),
+        (b'{"name": "law"}', "path: Field required"),
+    ],
+)
+async def test_a_wrong_body_is_told_in_a_sentence(client: httpx.AsyncClient, body: bytes, told: str) -> None:
+    """Such an error began with ": " and had an empty `param`."""
+    headers = {"content-type": "application/json"}
+    answer = await client.post("/admin/backends/demo/adapters/load", content=body, headers=headers)
+
+    assert answer.status_code == 400
+    assert _error(answer)["message"] == told
+    assert _error(answer)["param"] == ("path" if told.startswith("path") else None)
+
+
 async def test_a_bug_is_a_500_without_its_traceback(client: httpx.AsyncClient) -> None:
     answer = await client.get("/admin/backends/broken/logs")
 

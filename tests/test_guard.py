@@ -121,6 +121,19 @@ def test_the_engine_inherits_no_descriptor_and_no_signal_setting() -> None:
         assert int(ignored.split()[1], 16) & ~(1 << 12 | 1 << 24 | 1 << 31 | 1 << 32) == 0
 
 
+def test_signals_that_the_gateway_was_started_to_ignore_are_not_ignored_by_its_engine() -> None:
+    """A shell's background job ignores SIGINT and SIGQUIT, and so did every engine of a gateway started that way."""
+    ignored = (signal.SIGQUIT, signal.SIGINT, signal.SIGUSR1, signal.SIGTSTP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        with guarded(SIGNALS) as each:
+            each.printed()
+            assert int(each.printed().split()[1], 16) & ~(1 << 12 | 1 << 24 | 1 << 31 | 1 << 32) == 0
+    finally:
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_the_engine_has_a_session_of_its_own() -> None:
     with guarded("import os; print(os.getpid() == os.getsid(0) == os.getpgid(0))") as each:
         assert each.printed() == "True"

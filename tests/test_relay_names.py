@@ -281,7 +281,10 @@ async def test_a_server_that_refuses_stream_options_is_asked_once_more_without_a
         async with running({"engine": cloud}, models("fake")) as rig:
             replies = [await rig.ask(body=chat(stream=True)) for _ in range(3)]
             asked = await rig.ask(body=chat(stream=True, stream_options={"include_usage": True}))
+            refused, good = (rig.sample("modelport_attempts_total", outcome=told) for told in ("engine_rejected", "ok"))
 
+    assert server.connections == 1  # the first is over before it is asked again
+    assert (refused, good) == (2, 3)
     assert [reply.text for reply in replies] == [wire.TEXT] * 3
     assert ["stream_options" in body for body in bodies] == [True, False, False, False, True]
     assert (asked.status, "stream_options" in asked.error["message"]) == (400, True)

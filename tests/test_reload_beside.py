@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds
+from app.supervisor.unit import Unit
 from app.supervisor.wishes import Outcome
 from backends import marks
 from backends.base import State
@@ -152,3 +154,23 @@ async def test_a_removal_takes_the_new_one_along() -> None:
         await relays.until(lambda: relays.published[-1] == {})
         await fleet.close(0)
         assert marks.marked(f"fleet-{os.getpid()}:") == []
+
+
+def _units() -> int:
+    gc.collect()
+    return sum(isinstance(each, Unit) for each in gc.get_objects())
+
+
+async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
+    """Each replacement left its dead engine with its last output for ever, and every turn went through them all."""
+    relays, before = Relays(), _units()
+    async with running(relays, TWO, a=old()) as fleet:
+        await relays.until_state("a", State.READY)
+        for generation in range(2, 10):
+            await fleet.reload({"a": new(f"--model fake --model m{generation}")})
+            await relays.until_state("a", State.READY, generation=generation)
+            mark = f"fleet-{os.getpid()}:a:{generation - 1}\0"
+            await until(lambda mark=mark: not marks.marked(mark))  # type: ignore[misc]
+
+        assert _units() - before <= 4
+        assert only(fleet).generation == 9

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.supervisor.main import SAME_WISH_S
 from backends.guard import descendants
 from tests.serving import PATIENCE_S, Gateway, alive, environment, running, serve_command, until
 
@@ -324,15 +326,36 @@ def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
             httpx.get(f"{gateway.url}/livez")
 
 
+@pytest.mark.parametrize(
+    "others", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGINT, signal.SIGTERM)], ids=str
+)
+def test_signals_within_a_second_are_one(tmp_path: Path, others: tuple[signal.Signals, ...]) -> None:
+    """Told to the process group of `make run`, a TERM comes from its sender and from make: every stream was cut."""
+    with running(tmp_path) as gateway:
+        gateway.wait_for("demo: ready in")
+        with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=CHAT, timeout=30) as answer:
+            pieces = answer.iter_text()
+            text = next(pieces)
+            for number in (signal.SIGTERM, *others):
+                gateway.process.send_signal(number)
+            text += "".join(pieces)
+        code = gateway.process.wait(PATIENCE_S)
+
+        assert text.rstrip().endswith("data: [DONE]")
+        assert code == 0
+        assert "a second signal came" not in gateway.log.read_text()
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with running(tmp_path) as gateway:
         gateway.wait_for("demo: ready in")
         below = descendants(gateway.process.pid)
-        body = {**CHAT, "max_tokens": 4000}
+        body = {**CHAT, "max_tokens": 4000, "ignore_eos": True}
         with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=30) as answer:
             next(answer.iter_text())
             gateway.process.send_signal(signal.SIGINT)
             until(lambda: "draining; a second signal ends it at once" in gateway.log.read_text())
+            time.sleep(SAME_WISH_S)
             code = gateway.end(signal.SIGINT)
 
         assert code == 1

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -60,6 +61,13 @@ NOTICED_S = 5.0
 # These have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
 _CORE_DIED = "EngineCore encountered an issue"  # vLLM's words
+
+
+class _Again(NamedTuple):
+    """How an engine is asked: what it was found to take."""
+
+    fit: Fit | None = None
+    form: Takes | None = None
 
 
 class Dispatcher:
@@ -178,17 +186,18 @@ class Dispatcher:
         found = self._link.table.backends.get(target.backend)
         return found or Backend(target.backend, "", State.STOPPED, reason="it is no longer configured")
 
-    async def _exchange(
-        self,
-        request: Request,
-        plan: Plan,
-        target: Target,
-        endpoint: Endpoint,
-        job: Job,
-        *,
-        fit: Fit | None = None,
-        form: Takes | None = None,
-    ) -> Settlement:
+    async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+        """Ask, and once more for each thing that the engine refuses and can be asked without."""
+        done: Settlement | _Again = _Again()
+        while isinstance(done, _Again):
+            done = await self._once(request, plan, target, endpoint, job, done)
+        return done
+
+    async def _once(
+        self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job, asked: _Again
+    ) -> Settlement | _Again:
+        """One request and its answer; its connection is free again when this returns."""
+        fit, form = asked
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
@@ -208,16 +217,17 @@ class Dispatcher:
         try:
             if exchange.status >= 300:
                 error = await self._refused(exchange, target, spoken)
+                exchange.close()  # what is asked next needs one
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=form)
+                    return self._again(error, _Again(fit, form))
                 less = None if fit is not None else plan.fitting(error, backend.kind)
                 if less is not None:
-                    return await self._exchange(request, plan, target, endpoint, job, fit=less, form=form)
+                    return self._again(error, _Again(less, form))
                 other = await self._templates.again(error, plan, endpoint, target.model, form)
                 if other is not None:
-                    return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=other)
+                    return self._again(error, _Again(fit, other))
                 raise error
             try:
                 cost = await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
@@ -225,12 +235,17 @@ class Dispatcher:
                 other = None if job.has_begun else await self._templates.again(exc, plan, endpoint, target.model, form)
                 if other is None:
                     raise
-                return await self._exchange(request, plan, target, endpoint, job, fit=fit, form=other)
+                return self._again(exc, _Again(fit, other))
             if form is not None:
                 self._templates.remember(endpoint, target.model, form)
             return cost
         finally:
             exchange.close()
+
+    def _again(self, error: BackendError, how: _Again) -> _Again:
+        """It was refused before any work, and is asked again otherwise: the refusal counts, too."""
+        self._metrics.attempt(error.engine, outcome(error)).inc()
+        return how
 
     async def _answered(
         self,

@@ -30,7 +30,7 @@ from app.relay.request import ClientGone, Receive, Request
 from app.routing import visible
 from app.table import Table
 from backends.base import Endpoint, Timeouts
-from backends.errors import BackendError, EngineFailed, NotReady
+from backends.errors import BackendError, EngineFailed, NotReady, TimedOut
 from backends.upstream import Call, Upstream
 
 log = structlog.get_logger()
@@ -46,6 +46,9 @@ _ALL = "GET, HEAD, POST, OPTIONS"
 _CONTROL_HEADERS = ("allow", "retry-after", "retry-after-ms")  # what of a supervisor's answer passes
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
 MAX_ORDER_BYTES = 64 * 1024
+# The supervisor's answer; and what it does for an order, such as a start, a download, tests of a model.
+ANSWER_S = 60.0
+ORDER_S = 900.0
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 Handler = Callable[[Request], Awaitable[None]]
 
@@ -59,9 +62,8 @@ class Routes:
         self._dispatcher = dispatcher
         self._intake = intake
         self._fronts = Fronts(dispatcher, intake)
-        self._control = Endpoint(
-            "gateway", 0, f"unix:{control}", timeouts=Timeouts(connect_s=5, first_byte_s=60, between_events_s=60)
-        )
+        self._control = _supervisor(control, ANSWER_S)
+        self._orders = _supervisor(control, ORDER_S)
         self._reads: dict[str, Handler] = {
             MODELS: self._models,
             "/livez": self._livez,
@@ -215,12 +217,19 @@ class Routes:
             ("content-type", request.headers.get("content-type", JSON)),
         ]
         method = "GET" if request.method == "HEAD" else request.method
+        supervisor = self._control if method in ("GET", "OPTIONS") else self._orders
         try:
-            exchange = await self._upstream.open(self._control, Call(method, target, body, headers))
+            exchange = await self._upstream.open(supervisor, Call(method, target, body, headers))
             try:
                 answer = await exchange.read(MAX_CONTROL_BYTES)
             finally:
                 exchange.close()
+        except TimedOut as exc:
+            late = f"its supervisor has not answered within {supervisor.timeouts.first_byte_s:g} s"
+            goes_on = (
+                ", and the order goes on: GET /admin/status says how far it is" if supervisor is self._orders else ""
+            )
+            raise problem(TimedOut("gateway", late + goes_on)) from exc
         except (BackendError, ValueError) as exc:
             raise problem(EngineFailed("gateway", "its supervisor did not answer")) from exc
         kind = exchange.headers.get("content-type", JSON)
@@ -238,6 +247,11 @@ class Routes:
                 "access-control-max-age": "600",
             }
         request.line.answer(204, headers, b"")
+
+
+def _supervisor(control: Path, first_byte_s: float) -> Endpoint:
+    waits = Timeouts(connect_s=5, first_byte_s=first_byte_s, between_events_s=60)
+    return Endpoint("gateway", 0, f"unix:{control}", timeouts=waits)
 
 
 def _listed(names: str) -> str:

@@ -306,7 +306,13 @@ async def _refused(request: Request, exc: Exception) -> Response:
 async def _invalid(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
+    if first["type"] == "json_invalid":
+        return _answer(bad_request("The request's body is not valid JSON.", code="invalid_json"))
     place = ".".join(str(part) for part in first["loc"][1:])
+    if not place and first["type"] == "missing":
+        return _answer(bad_request("The request has no body; a JSON object is expected.", code="invalid_json"))
+    if not place:
+        return _answer(bad_request("The request's body must be a JSON object.", code="invalid_json"))
     return _answer(bad_request(f"{place}: {first['msg']}", param=place))
 
 

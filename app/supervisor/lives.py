@@ -302,16 +302,26 @@ class Lives:
     def _stopped(self, unit: Unit) -> None:
         if unit in self.retiring:
             self.retiring.remove(unit)
-            self.departed.append(unit)
+            self._depart(unit)
         elif unit.is_leaving and self.units.get(unit.name) is unit:
             del self.units[unit.name]
-            self.departed = [*(one for one in self.departed if one.name != unit.name or not one.is_gone), unit]
+            self._depart(unit)
             unit.answer()
         elif unit.successor is not None:
             unit.become(unit.successor)
             if (unit.starts_at_boot or unit.starts_after or unit.waiters) and not unit.life.is_held:
                 self._inbox.append((unit, Start()))
             unit.starts_after = False
+
+    def _depart(self, unit: Unit) -> None:
+        """It is at rest for good. Kept is what still runs, and of each name the latest: its next one counts on."""
+        self.departed.append(unit)
+        latest: dict[str, int] = {}
+        for one in [*self.everyone(), *self.departed]:
+            latest[one.name] = max(latest.get(one.name, 0), one.life.generation)
+        self.departed = [
+            one for one in self.departed if not one.is_gone or one.life.generation == latest[one.name] or one is unit
+        ]
 
     def _hear_drained(self) -> None:
         """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""

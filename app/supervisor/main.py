@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import select
 import signal
 import socket
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 
 # Between "not ready any more" and the end of listening: a load balancer or a client looks again.
 LINGER_S = 0.5
+# A process group is told once and hears it several times: from the terminal or the service manager, and from `make`.
+SAME_WISH_S = 1.0
 # What a relay may take beyond the time its requests have.
 RELAY_GRACE_S = 3.0
 
@@ -165,6 +168,7 @@ class Orders:
         self._reloads: set[asyncio.Task[None]] = set()
         self.stop = asyncio.Event()
         self.at_once = asyncio.Event()
+        self._since = math.inf
         self._terminal: select.epoll
 
     def listen(self, gateway: Gateway) -> None:
@@ -194,10 +198,16 @@ class Orders:
         loop.add_reader(self._terminal.fileno(), seen)
 
     def _hung_up(self) -> None:
-        self.stop.set()  # said twice, by the signal and by the terminal: that is not a second wish
+        if not self.stop.is_set():  # said twice, by the signal and by the terminal: that is not a second wish
+            self._end()
 
     def _end(self) -> None:
-        (self.at_once if self.stop.is_set() else self.stop).set()
+        now = asyncio.get_running_loop().time()
+        if not self.stop.is_set():
+            self._since = now
+            self.stop.set()
+        elif now - self._since >= SAME_WISH_S:
+            self.at_once.set()
 
     def _reload(self, gateway: Gateway) -> None:
         task = asyncio.create_task(_reload(gateway), name="reload")
