@@ -64,10 +64,11 @@ _CORE_DIED = "EngineCore encountered an issue"  # vLLM's words
 
 
 class _Again(NamedTuple):
-    """How an engine is asked: what it was found to take."""
+    """How an engine is asked: what it was found to take, when it refused it otherwise."""
 
     fit: Fit | None = None
     form: Takes | None = None
+    outcome: str = ""
 
 
 class Dispatcher:
@@ -191,13 +192,15 @@ class Dispatcher:
         done: Settlement | _Again = _Again()
         while isinstance(done, _Again):
             done = await self._once(request, plan, target, endpoint, job, done)
+            if isinstance(done, _Again):
+                self._metrics.attempt(target.backend, done.outcome).inc()
         return done
 
     async def _once(
         self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job, asked: _Again
     ) -> Settlement | _Again:
         """One request and its answer; its connection is free again when this returns."""
-        fit, form = asked
+        fit, form, _ = asked
         start = (endpoint.engine, endpoint.generation)
         hides = plan.hides_usage(endpoint.usage) and start not in self._no_usage
         gathers = plan.gathers(endpoint)
@@ -221,13 +224,13 @@ class Dispatcher:
                 if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
-                    return self._again(error, _Again(fit, form))
+                    return _Again(fit, form, outcome(error))
                 less = None if fit is not None else plan.fitting(error, backend.kind)
                 if less is not None:
-                    return self._again(error, _Again(less, form))
+                    return _Again(less, form, outcome(error))
                 other = await self._templates.again(error, plan, endpoint, target.model, form)
                 if other is not None:
-                    return self._again(error, _Again(fit, other))
+                    return _Again(fit, other, outcome(error))
                 raise error
             try:
                 cost = await self._answered(request, plan, target, job, exchange, spoken, hides=hides, gathers=gathers)
@@ -235,17 +238,12 @@ class Dispatcher:
                 other = None if job.has_begun else await self._templates.again(exc, plan, endpoint, target.model, form)
                 if other is None:
                     raise
-                return self._again(exc, _Again(fit, other))
+                return _Again(fit, other, outcome(exc))
             if form is not None:
                 self._templates.remember(endpoint, target.model, form)
             return cost
         finally:
             exchange.close()
-
-    def _again(self, error: BackendError, how: _Again) -> _Again:
-        """It was refused before any work, and is asked again otherwise: the refusal counts, too."""
-        self._metrics.attempt(error.engine, outcome(error)).inc()
-        return how
 
     async def _answered(
         self,
@@ -332,8 +330,9 @@ class Dispatcher:
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
             steps = tasks.steps(plan.task, kind, engine=engine, model=target.model, name=plan.name, stamp=stamp)
             request.drops(plan.task.dropped)
-        headers = request.engine_headers()
-        errand = Errand(self._upstream, endpoint, headers, lambda no: self._refused(no, target, spoken))
+        errand = Errand(
+            self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target, spoken)
+        )
         job.sent()
         try:
             done = await errand.run(steps)
