@@ -166,11 +166,11 @@ async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
     relays, before = Relays(), _units()
     async with running(relays, TWO, a=old()) as fleet:
         await relays.until_state("a", State.READY)
-        for generation in range(2, 10):
+        for generation in range(2, 13):
             await fleet.reload({"a": new(f"--model fake --model m{generation}")})
             await relays.until_state("a", State.READY, generation=generation)
             mark = f"fleet-{os.getpid()}:a:{generation - 1}\0"
             await until(lambda mark=mark: not marks.marked(mark))  # type: ignore[misc]
 
-        assert _units() - before <= 4
-        assert only(fleet).generation == 9
+        assert _units() - before <= 6  # those that end are among them
+        assert only(fleet).generation == 12

@@ -69,3 +69,10 @@ def retry_after(value: str | None, now: float) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
+
+
+def names_stream_options(error: BackendError, body: bytes) -> bool:
+    """Whether it was our own edit that the engine refuses. Engines echo what they are sent: a client that writes the
+    words itself proves nothing."""
+    is_refusal = isinstance(error, Rejected) and error.status in (400, 422)
+    return is_refusal and "stream_options" in error.message and b"stream_options" not in body

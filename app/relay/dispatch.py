@@ -16,7 +16,7 @@ from app.dialects.fitting import Fit
 from app.dialects.fronts.extras import taken
 from app.dialects.mend import Terms
 from app.dialects.openai import Settlement
-from app.dialects.refusals import refusal
+from app.dialects.refusals import names_stream_options, refusal
 from app.dialects.task_llama_cpp import Stamp
 from app.dialects.templates import Takes
 from app.errors import JSON, outcome
@@ -221,7 +221,7 @@ class Dispatcher:
             if exchange.status >= 300:
                 error = await self._refused(exchange, target, spoken)
                 exchange.close()  # what is asked next needs one
-                if hides and endpoint.usage is Usage.TRY and _names_stream_options(error, plan.body):
+                if hides and endpoint.usage is Usage.TRY and names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
                     return _Again(fit, form, outcome(error))
@@ -396,10 +396,3 @@ def _spoken(
 def _check(plan: Plan, backend: Backend) -> None:
     plan.check_shape(backend)
     plan.check_media(backend)
-
-
-def _names_stream_options(error: BackendError, body: bytes) -> bool:
-    """Whether it was our own edit that the engine refuses. Engines echo what they are sent: a client that writes the
-    words itself proves nothing."""
-    is_refusal = isinstance(error, Rejected) and error.status in (400, 422)
-    return is_refusal and "stream_options" in error.message and b"stream_options" not in body
