@@ -34,6 +34,11 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "file's": (body_of({"type": "file", "file": {"file_url": WEB}}), f"{WHERE}.file.file_url"),
     "second": (body_of(picture(DATA), picture(WEB)), "messages[0].content[1].image_url.url"),
     "elsewhere": (json.dumps({"documents": [picture(WEB)]}).encode(), "documents[0].image_url.url"),
+    "in capitals": (
+        body_of({"type": "image_url", "Image_URL": {"Url": WEB}}),
+        f"{WHERE}.Image_URL.Url",
+    ),
+    "short form in capitals": (body_of({"type": "image_url", "IMAGE_URL": WEB}), f"{WHERE}.IMAGE_URL"),
     "escaped key": (
         body_of(picture(WEB)).replace(b'"image_url":', rb'"image\u005furl":').replace(b"_url", b"_u\\u0072l"),
         f"{WHERE}.image_url.url",

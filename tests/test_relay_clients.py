@@ -100,6 +100,20 @@ async def test_a_client_that_leaves_frees_its_engine(
     assert len(engine.posts) == 1
 
 
+@pytest.mark.parametrize("size", [100_000, 1_000_000, 8_000_000])
+async def test_a_client_that_leaves_after_a_large_body_frees_its_engine_too(
+    rig: Rig, engine: FakeEngine, size: int
+) -> None:
+    """A connection that had more to say than was read at once is read again before the answer is waited for."""
+    async with asyncio.timeout(20):
+        async with Client(rig.url) as client:
+            client.send(post("fault:never_answers", text="x" * size))
+            await rig.wishes.until(lambda: rig.leases.of("engine") == 1)
+            leave(client, "fin")
+
+        await rig.wishes.until(lambda: rig.leases.of("engine") == 0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_that_leaves_while_its_model_starts_gives_its_place_back(
     rig: Rig, engine: FakeEngine, stream: bool

@@ -16,11 +16,15 @@ import msgspec
 MAX_DEPTH: Final = 8
 # They hold names and schemas of the client's own, in which anything may be called a URL.
 _ELSEWHERE: Final = frozenset({"tools", "tool_choice", "functions", "function_call", "response_format", "metadata"})
+# Engines written in Go take `Image_URL` for `image_url`.
+_ENDS: Final = tuple(f'_{first}{second}{third}"'.encode() for first in "uU" for second in "rR" for third in "lL")
 # A letter of a key may be escaped; other engines' JSON libraries do so with text, as in `\\u003c`.
 _ESCAPED: Final = re.compile(rb"\\u00[2-7]")
 _WEB: Final = re.compile(
     r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:[/?#][^\\\s]*)?\Z", re.IGNORECASE
 )
+
+_OPENERS: Final = b"{["
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _lists = msgspec.json.Decoder(list[msgspec.Raw])
@@ -29,7 +33,9 @@ _texts = msgspec.json.Decoder(str)
 
 def may_have(body: bytes) -> bool:
     """Whether a body has to be looked at."""
-    return b'_url"' in body or (b"\\" in body and b"\\u00" in body and _ESCAPED.search(body) is not None)
+    if any(end in body for end in _ENDS):
+        return True
+    return b"\\" in body and b"\\u00" in body and _ESCAPED.search(body) is not None
 
 
 def refused(body: bytes, domains: Collection[str]) -> str | None:
@@ -50,16 +56,23 @@ def _within(raw: msgspec.Raw, place: str, depth: int) -> Iterator[tuple[str, msg
     """The URLs in a value: strings under a key that ends in `_url`, and under `url` in an object there."""
     match bytes(memoryview(raw)[:1]):
         case b"{" if depth:
-            is_source = place.endswith("_url")
+            is_source = place.lower().endswith("_url")
             for name, inner in _objects.decode(raw).items():
-                below = f"{place}.{name}"
-                if (name.endswith("_url") or (is_source and name == "url")) and _is_text(inner):
-                    yield below, inner
-                else:
-                    yield from _within(inner, below, depth - 1)
+                known = name.lower()
+                if (known.endswith("_url") or (is_source and known == "url")) and _is_text(inner):
+                    yield f"{place}.{name}", inner
+                elif _may_hold(inner):
+                    yield from _within(inner, f"{place}.{name}", depth - 1)
         case b"[" if depth:
             for index, inner in enumerate(_lists.decode(raw)):
-                yield from _within(inner, f"{place}[{index}]", depth - 1)
+                if _may_hold(inner):
+                    yield from _within(inner, f"{place}[{index}]", depth - 1)
+
+
+def _may_hold(raw: msgspec.Raw) -> bool:
+    """Whether it is an object or a list that is not empty: most values are neither."""
+    view = memoryview(raw)
+    return view[0] in _OPENERS and len(view) > len("{}")
 
 
 def _is_text(raw: msgspec.Raw) -> bool:

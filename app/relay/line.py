@@ -60,6 +60,12 @@ class Line:
         if self._wire.flow.write_paused:
             pause()
 
+    def body_taken(self) -> None:
+        """The whole body was read. Of a large one the connection may have stopped being read meanwhile, and would then
+        not say that its client left."""
+        if not self._wire.transport.is_closing():
+            self._wire.flow.resume_reading()
+
     def served_by(self, model: str, backend: str, attempts: int) -> None:
         """What the answer's headers will say of who gives it; the last call counts."""
         self._marks = _marks(model, backend, attempts)

@@ -147,6 +147,7 @@ class Request:
             pieces.append(piece)
             if not message.get("more_body", False):
                 self.upload_s = time.perf_counter() - began
+                self.line.body_taken()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- the answer
