@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
+from app.channel import ADAPTER, adapter_key
 from app.supervisor.wishes import Outcome
 from app.table import Limits, Model, Target
 from backends.base import ModelFacts, State, Timeouts
@@ -408,6 +410,23 @@ async def test_one_engine_that_has_given_up_does_not_speak_for_another_that_is_b
 
     assert reply.status == 429
     assert_retry(reply, "true")
+
+
+async def test_a_request_holds_its_adapter_as_well_as_its_engine() -> None:
+    """An adapter is taken from its engine when nobody uses it any more: of that, the engine's leases say nothing."""
+    async with FakeEngine(("fake", "law")) as engine:
+        row = backend(engine.url, adapters={"law": None})
+        async with running({"engine": row}, models("fake", "law")) as rig, Client(rig.url) as client:
+            engine.script("slow_first_event")
+            body = json.dumps(chat("law", stream=True)).encode()
+            client.send(request("POST", "/v1/chat/completions", body))
+            await rig.wishes.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 1)
+            assert rig.leases.held("engine", 1) == 1
+            assert rig.leases.total() == 1, "it is one request"
+            await rig.wishes.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 0)
+
+            assert (await client.reply()).status == 200
+            assert rig.leases.total() == 0
 
 
 # -- a client that is held
