@@ -39,6 +39,13 @@ _TABLE: Final = MappingProxyType({word: said for said, words in _WORDS.items() f
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
 
+def is_unset(reason: Any) -> bool:
+    """Whether this stands for "not finished yet" in an event of a stream: some write it as a word."""
+    if not isinstance(reason, str):
+        return not reason
+    return reason.strip().lower() in ("", "null", "none", "finish_reason_unspecified")
+
+
 def finish(reason: Any) -> str | None:
     """One of OpenAI's words; None for an engine that gave the answer up. ValueError for what is no reason.
 

@@ -176,6 +176,8 @@ def _chat(asked: _Asked, made: dict[str, Any]) -> None:
     refuse: Refuse = asked.refuse
     raw = asked.members.get("messages")
     made["messages"] = messages(raw if raw is not None else msgspec.Raw(b"[]"), refuse, asked.cannot)
+    if asked.facts.abilities and not asked.can("vision") and any("images" in one for one in made["messages"]):
+        raise asked.cannot("The model does not see pictures.", "messages")
     _tools(asked, made)
     _format(asked, made)
     _think(asked, made)

@@ -165,6 +165,11 @@ def _fill(piece: Json) -> None:
         choice(piece)["finish_reason"] = ""
 
 
+def _say_null(piece: Json) -> None:
+    if choice(piece)["finish_reason"] is None:
+        choice(piece)["finish_reason"] = "null"
+
+
 def _drop_finish(piece: Json) -> None:
     if choice(piece)["finish_reason"] is None:
         del choice(piece)["finish_reason"]
@@ -202,6 +207,7 @@ SHAPES: dict[str, Shape] = {
     "parts": Shape("content as a list of parts", _ANSWER, each(_parts)),
     "no_finish_key": Shape("`finish_reason` in the last event only", "`null` in the others", each(_drop_finish)),
     "empty_finish": Shape('`finish_reason: ""`', "`null`", each(_fill)),
+    "null_finish": Shape('`finish_reason: "null"`', "`null`", each(_say_null)),
     "other_finish": Shape(
         "`finish_reason` in another word (`eos_token`, `MAX_TOKENS`)",
         "OpenAI's, `length` for one that nobody knows",

@@ -83,6 +83,16 @@ def test_a_reason_may_be_an_object_but_no_number() -> None:
         whole.settle(terms("fake"), json.dumps(answer(7)).encode())
 
 
+@pytest.mark.parametrize("word", ["null", "None", "", " ", None, "FINISH_REASON_UNSPECIFIED"])
+def test_a_word_for_not_finished_yet_is_no_end(word: str | None) -> None:
+    mender = Mender(terms("fake"))
+    for each in (word, "length"):
+        chunk = pieces(each)[1]
+        mender.mend(chunk)
+
+    assert chunk["choices"][0]["finish_reason"] == "length"
+
+
 def test_a_daemons_word_is_looked_up_there_too() -> None:
     told = [Line(done_reason=word).finish(False) for word in ("stop", "length", "LENGTH", "unload", "whatever")]
 

@@ -302,3 +302,14 @@ def test_a_model_that_only_writes_is_not_asked_for_embeddings_nor_the_reverse() 
 def test_every_request_has_the_same_shift() -> None:
     assert made({}, facts=ModelFacts(shift=True))["shift"] is True
     assert made({"shift": True}, facts=ModelFacts())["shift"] is False
+
+
+def test_a_model_that_sees_no_pictures_is_not_sent_any() -> None:
+    seen = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL}}]}]
+
+    with pytest.raises(Unsupported) as refused:
+        asked({"messages": seen}, facts=ModelFacts(abilities=("completion",)))
+
+    assert (refused.value.param, "see pictures" in refused.value.message) == ("messages", True)
+    for abilities in (None, (), ("completion", "vision")):
+        assert made({"messages": seen}, facts=ModelFacts(abilities=abilities))["messages"][0]["images"]

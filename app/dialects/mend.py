@@ -15,7 +15,7 @@ from app.dialects.reason import one_line
 from app.dialects.thinking import Reasoning, Splitter, give_both, splitter
 from app.dialects.token_lists import Offsets, as_lists
 from backends.errors import Broken, EngineFailed
-from backends.finish import CUT
+from backends.finish import CUT, is_unset
 from backends.finish import finish as ended
 from backends.too_long import failed
 
@@ -182,7 +182,7 @@ class Mender:
 
     def _finish(self, choice: dict[str, Any], state: _Choice) -> bool:
         finish = choice.get("finish_reason")
-        if not finish or state.is_finished:
+        if is_unset(finish) or state.is_finished:
             is_right = finish is None and "finish_reason" in choice
             choice["finish_reason"] = None
             return not is_right
