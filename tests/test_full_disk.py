@@ -17,6 +17,8 @@ import httpx
 import pytest
 
 from app.supervisor.storage import Kept, Storage, why_not
+from backends.hub_files import Pin, remember, remembered
+from tests.cli import run
 from tests.serving import Gateway, running, until
 from tests.small_disk import WORDS, small_disk
 
@@ -149,3 +151,37 @@ def test_where_little_is_left_it_is_tried_whether_something_can_be_written(
 
 def test_a_folder_that_has_gone_cannot_be_written(tmp_path: Path) -> None:
     assert why_not(tmp_path / "gone") == "No such file or directory"
+
+
+def test_a_configuration_for_which_there_is_no_room_leaves_no_piece_of_it(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        gguf = tmp_path / "m.gguf"
+        gguf.write_bytes(b"GGUF")
+        config = disk.folder / "modelport.yaml"
+        disk.fill()
+
+        full = run(tmp_path, "init", "--gguf", str(gguf), "--config", str(config))
+        disk.free()
+        free = run(tmp_path, "init", "--gguf", str(gguf), "--config", str(config))
+
+    assert full.code != 0
+    assert "cannot be written: " in full.err
+    assert (free.code, free.err) == (0, "")
+
+
+def test_what_is_noted_of_a_model_is_noted_whole_or_not_at_all(tmp_path: Path) -> None:
+    pin = Pin("org/m", None, "0" * 40, {f"model-{n}.safetensors": 1 for n in range(5_000)})
+    with small_disk(tmp_path / "state") as disk:
+        path = disk.folder / "hub" / "pin.json"
+        remember(Pin("org/m", None, "1" * 40, {"a": 1}), path)
+        disk.fill()
+        path.parent.chmod(disk.folder.stat().st_mode & 0o777)
+        try:
+            with pytest.raises(OSError, match="|".join(WORDS)):
+                remember(pin, path)
+        finally:
+            path.parent.chmod(0o700)
+            disk.free()
+
+        assert [one.name for one in path.parent.iterdir()] == ["pin.json"]
+        assert remembered(path, "org/m", None) == Pin("org/m", None, "1" * 40, {"a": 1})
