@@ -246,3 +246,16 @@ async def test_a_restart_asks_the_hub_for_nothing(
         await relays.until_state("demo", State.READY, generation=2)
 
     assert hub.asked == []
+
+
+async def test_a_change_of_the_configuration_counts_as_no_restart(
+    relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine]
+) -> None:
+    """The end of the process before was news while the model was looked for, and counted as a failed start."""
+    async with running(relays, None, make, demo=wanting()) as fleet:
+        await relays.until_state("demo", State.READY)
+
+        await fleet.reload({"demo": wanting(slots=7)})
+        await relays.until_state("demo", State.READY, generation=2)
+
+        assert only(fleet).restarts == 0

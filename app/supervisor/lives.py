@@ -257,7 +257,7 @@ class Lives:
         _tell(unit, before)
         self._bury(unit, before, event)
         begins = unit.life.is_waiting or unit.life.is_fetching
-        unit.restarts += isinstance(event, Tick) and begins and not before.is_waiting
+        unit.restarts += isinstance(event, Tick) and begins and not (before.is_waiting or before.is_fetching)
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
             unit.is_ordered = False
         if isinstance(event, StopAsked) and event.is_held:
