@@ -90,14 +90,21 @@ def _base(url: str) -> str:
     return re.sub(r"(?<=[^/:])/+(?:chat/completions|completions|embeddings|responses|models)/*$", "", url)
 
 
+# What clients of a daemon append to its address, in its own API and in OpenAI's and Anthropic's.
+_ROUTE = (
+    r"chat(?:/+completions)?|completions|generate|embed|embeddings|responses|messages(?:/+count_tokens)?|models|tags|"
+    r"show|ps|version|pull|create|audio/+\w+"
+)
+_APPENDED = re.compile(rf"(?i)(?:^|/+)(?:v1|api)(?:/+(?:{_ROUTE}))?/*$")
+
+
 def _root(url: str) -> str:
-    """Without what clients of the daemon append, in its own API and in OpenAI's: `…:11434/v1` is what they write."""
+    """Without what clients of the daemon append: `…:11434/v1` is what they write."""
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
-    kept = re.sub(
-        r"(?:^|/+)(?:v1|api)(?:/(?:chat|completions|generate|embeddings?|tags|models|version)\b.*)?/*$", "", path
-    )
-    return f"{scheme}://{host}/{kept}".rstrip("/")
+    while (match := _APPENDED.search(path)) is not None:
+        path = path[: match.start()]
+    return f"{scheme}://{host}/{path}".rstrip("/")
 
 
 BaseUrl = Annotated[Url, AfterValidator(_base)]

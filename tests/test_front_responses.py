@@ -386,3 +386,11 @@ def test_failures_have_openais_shape_and_no_end_follows() -> None:
     assert (found[-1]["type"], found[-1]["code"]) == ("error", "route_not_found")
     assert not {"response.completed", "response.incomplete"} & {each["type"] for each in found}
     assert tongue.waiting("m (starting)") == b": waiting for m (starting)\n\n"
+
+
+def test_a_refusal_names_the_field_that_this_dialect_has() -> None:
+    said = Problem(400, "invalid_request", "'max_tokens' must be 1 or more.", param="max_tokens")
+
+    told = json.loads(spoken().refused(said))["error"]
+
+    assert (told["param"], told["message"]) == ("max_output_tokens", "'max_output_tokens' must be 1 or more.")

@@ -53,6 +53,7 @@ def test_it_is_started_watched_and_started_again_and_leaves_nothing(gateway: Gat
     assert ask(gateway, max_tokens=8, temperature=0).json()["choices"][0]["message"]["content"].startswith("Hello")
 
     os.kill(pid, signal.SIGKILL)
+    assert ask(gateway, max_tokens=1).status_code == 200  # what no daemon has read waits for its next start
     until(lambda: local(gateway)["pid"] not in (None, pid) and local(gateway)["state"] == "ready")
 
     again = local(gateway)["pid"]

@@ -88,6 +88,14 @@ URLS = {
     "http://h:11434/api/chat": "http://h:11434",
     "http://h:11434/v1/chat/completions": "http://h:11434",
     "http://h:11434//v1": "http://h:11434",
+    **{
+        f"http://h:11434/{path}": "http://h:11434"
+        for path in (
+            *("V1", "API/", "v1/v1", "v1/api", "v1/messages", "v1/messages/count_tokens", "v1/responses", "v1/models"),
+            *("v1/embeddings", "v1/audio/transcriptions", "api/embed", "api/embeddings", "api/show", "api/ps/"),
+            *("api/generate", "api/tags", "api/version", "v1//chat/completions"),
+        )
+    },
     "https://h/ollama": "https://h/ollama",
     "https://h/ollama/v1": "https://h/ollama",
     "https://h/api/ollama/": "https://h/api/ollama",

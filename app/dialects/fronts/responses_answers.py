@@ -278,7 +278,8 @@ class Response:
 def _error(problem: Problem) -> dict[str, Any]:
     """With the names that this dialect has for parameters."""
     param = _PARAMS.get(problem.param or "", problem.param)
-    return {"message": problem.message, "type": problem.type, "param": param, "code": problem.code}
+    message = problem.message.replace(f"'{problem.param}'", f"'{param}'")
+    return {"message": message, "type": problem.type, "param": param, "code": problem.code}
 
 
 def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
