@@ -40,7 +40,27 @@ def nested(inner: Any, levels: int) -> Any:
     return inner
 
 
+def recursive(*branches: dict[str, Any]) -> dict[str, Any]:
+    return {"$defs": {"t": {"anyOf": [*branches, {"type": "number"}]}}, "$ref": "#/$defs/t"}
+
+
+def node(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+SELF = {"$ref": "#/$defs/t"}
 WIDE: dict[str, Any] = {
+    "branches that contain themselves at the same place": recursive(node(a=SELF), node(a=SELF, b={})),
+    "the same behind what is equal": recursive(node(k={"type": "string"}, a=SELF), node(k={}, a={"items": SELF})),
+    "lists of themselves": recursive({"type": "array", "items": SELF}, {"type": "array", "items": SELF}),
+    "optional and within": recursive({"properties": {"a": SELF}}, {"properties": {"a": {"properties": {"b": SELF}}}}),
+    "through another name": {
+        **recursive(node(a={"$ref": "#/$defs/u"}), node(a={"$ref": "#/$defs/u"}, c={})),
+        "$defs": {
+            **recursive(node(a={"$ref": "#/$defs/u"}), node(a={"$ref": "#/$defs/u"}, c={}))["$defs"],
+            "u": node(b=SELF),
+        },
+    },
     "enum": {"enum": VALUES[:2_000]},
     "a very long enum": {"enum": VALUES},
     "enum far inside": nested({"type": "object", "properties": {"a": {"enum": VALUES[:2_000]}}}, 10),
@@ -76,6 +96,13 @@ USUAL: dict[str, Any] = {
         "$defs": {"t": {"type": "object", "properties": {"l": {"$ref": "#/$defs/t"}, "r": {"$ref": "#/$defs/t"}}}},
         "$ref": "#/$defs/t",
     },
+    "an expression": recursive(
+        node(kind={"const": "binary"}, left=SELF, right=SELF), node(kind={"const": "unary"}, operand=SELF)
+    ),
+    "nodes of two kinds": recursive(
+        node(id={"type": "string"}, children={"type": "array", "items": SELF}), node(id={"type": "string"}, next=SELF)
+    ),
+    "a branch and a list": recursive(node(a=SELF), node(b={"type": "array", "items": SELF})),
     "itself": {"type": "object", "properties": {"child": {"$ref": "#"}}},
     "a date": {
         "type": "string",

@@ -140,6 +140,9 @@ def _decoded(told: Any) -> Any:
     return told
 
 
+_Opening = tuple[tuple[str, bytes | None], ...]
+
+
 class _Schemas:
     """The JSON schemas of one parameter, one after the other: what is looked at is bounded over all of them."""
 
@@ -148,10 +151,12 @@ class _Schemas:
         self._root: Any = None  # where references begin
         self._known: dict[str, int] = {}
         self._open: set[str] = set()
+        self._cyclic: set[str] = set()  # of the known, those within which something open is referred to
+        self._cycles = 0
 
     def width(self, root: Any) -> int:
         """How many ways on there are at its widest place."""
-        self._root, self._known, self._open = root, {}, set()
+        self._root, self._known, self._open, self._cyclic = root, {}, set(), set()
         return self._of(root, 0)
 
     def _of(self, told: Any, depth: int) -> int:
@@ -171,8 +176,44 @@ class _Schemas:
             found = max(found, self._referred(told["$ref"], depth))
         for name in _ALTERNATIVES:
             if isinstance(told.get(name), list):
-                found = max(found, sum(self._of(each, depth + 1) for each in told[name]))
+                found = max(found, self._of_branches(told[name], depth, is_choice=name != "allOf"))
         return max(found, self._of_rest(told, depth))
+
+    def _of_branches(self, branches: Sequence[Any], depth: int, *, is_choice: bool) -> int:
+        found, openings = 0, list[_Opening]()
+        for each in branches:
+            before = self._cycles
+            found += self._of(each, depth + 1)
+            if is_choice and self._cycles != before:
+                opening = self._opening(each, depth)
+                if any(_is_alike(opening, other) for other in openings):
+                    # Both stay possible at every level, so each level doubles the ways.
+                    raise TooMuch("ways, because branches that contain themselves begin alike")
+                openings.append(opening)
+        return found
+
+    def _opening(self, told: Any, depth: int) -> _Opening:
+        """What an object says up to where it contains itself: names, and their values where there is only one."""
+        for _ in range(MAX_DEPTH):
+            if not (isinstance(told, dict) and isinstance(told.get("$ref"), str)):
+                break
+            told = self._place(told["$ref"])
+        properties = told.get("properties") if isinstance(told, dict) else None
+        if not isinstance(properties, dict):
+            return ()
+        needed = told.get("required")
+        first = [name for name in properties if isinstance(needed, list) and name in needed]
+        row: list[tuple[str, bytes | None]] = []
+        for name in [*first, *(name for name in properties if name not in first)]:
+            inner, before = properties[name], self._cycles
+            self._of(inner, depth + 1)
+            is_end = self._cycles != before
+            if is_end or name in first:
+                only = inner.get("const") if isinstance(inner, dict) else None
+                row.append((name, None if only is None else msgspec.json.encode(only)))
+            if is_end:
+                break
+        return tuple(row)
 
     def _of_types(self, told: Mapping[str, Any]) -> int:
         kinds = told.get("type")
@@ -211,12 +252,26 @@ class _Schemas:
     def _referred(self, path: str, depth: int) -> int:
         """What it refers to; one way where that is what is being read."""
         if path in self._known or path in self._open:
+            self._cycles += path in self._open or path in self._cyclic
             return self._known.get(path, 1)
+        before = self._cycles
+        self._open.add(path)
+        self._known[path] = found = self._of(self._place(path), depth + 1)
+        self._open.discard(path)
+        if self._cycles != before:
+            self._cyclic.add(path)
+        return found
+
+    def _place(self, path: str) -> Any:
         place: Any = self._root
         for step in path.removeprefix("#").strip("/").split("/") if path.strip("#/") else ():
             step = step.replace("~1", "/").replace("~0", "~")
             place = place.get(step) if isinstance(place, dict) else None
-        self._open.add(path)
-        self._known[path] = found = self._of(place, depth + 1)
-        self._open.discard(path)
-        return found
+        return place
+
+
+def _is_alike(one: _Opening, other: _Opening) -> bool:
+    return all(
+        name == another and (value is None or also is None or value == also)
+        for (name, value), (another, also) in zip(one, other, strict=False)
+    )
