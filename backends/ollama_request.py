@@ -17,7 +17,7 @@ from backends.errors import Rejected, Unsupported
 from backends.ollama_messages import Refuse, messages
 
 PATHS: Final = MappingProxyType({"chat": "/api/chat", "text_completion": "/api/generate", "embeddings": "/api/embed"})
-MAX_NAMED: Final = 20  # of the dropped parameters; a header is not the place for more
+MAX_NAMED: Final = 100  # of the dropped parameters
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
 # OpenAI's name, or the one that other engines use → the daemon's option, and whether it is a whole number.

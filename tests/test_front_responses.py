@@ -185,6 +185,8 @@ def test_what_nobody_heeds_is_named() -> None:
     [
         ({"input": None}, "'input' is missing"),
         ({"input": 7}, "'input' has the wrong type"),
+        ({"max_output_tokens": 0}, "1 or more, and is 0"),
+        ({"max_output_tokens": -7}, "1 or more, and is -7"),
         ({"store": True}, "'store' is not supported"),
         ({"previous_response_id": "r"}, "'previous_response_id' is not supported"),
         ({"input": [{"role": "tool", "content": "x"}]}, "role"),

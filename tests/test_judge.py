@@ -246,6 +246,12 @@ def test_probabilities_of_the_answer_alone_are_asked_for_with_one_more() -> None
     assert found("llama_cpp", logprobs=False)[1] == []
 
 
+def test_a_text_of_nothing_is_not_one_of_one_token() -> None:
+    assert "must be 1 or more" in refused("llama_cpp", "text_completion", max_tokens=0)
+    assert found("llama_cpp", "text_completion", max_tokens=1)[1:] == ([], [])
+    assert found("vllm", "text_completion", max_tokens=0)[1:] == ([], [])  # which refuses it itself
+
+
 def test_options_of_streams_that_no_engine_has_are_named() -> None:
     asked: Json = {"stream_options": {"include_obfuscation": True, "continuous_usage_stats": True}}
 

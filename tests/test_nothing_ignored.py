@@ -161,6 +161,14 @@ async def test_what_is_named_has_the_clients_own_name(route: str, asked: Json, h
     assert reply.headers.get([*HEADERS][header], "") == name
 
 
+async def test_more_names_than_a_header_holds_are_counted() -> None:
+    async with ground("ollama") as on:
+        many = {f"f{at:02}": 1 for at in range(40)}
+        reply = await on.rig.ask("/v1/chat/completions", {"model": "able", **NEEDED["/v1/chat/completions"], **many})
+
+    assert reply.headers["x-modelport-dropped-params"] == ", ".join([*[*many][:32], "and 8 more"])
+
+
 def test_what_is_fresh_in_each_answer_is_not_compared() -> None:
     one = json.dumps({"id": "chatcmpl-1", "created": 5, "x": 1}).encode()
     other = json.dumps({"id": "chatcmpl-2", "created": 6, "x": 1}).encode()

@@ -44,6 +44,7 @@ def judge(case: Case) -> Verdict:
         _stop(case, verdict)
         _options(case, verdict)
         _no_alternatives(case, verdict)
+        _nothing(case)
         constraints.constrain(case, verdict)
     return verdict
 
@@ -153,6 +154,15 @@ def _no_alternatives(case: Case, verdict: Verdict) -> None:
     if is_here and case.value("logprobs") == 0 and case.value("logprobs") is not False:
         verdict.members["logprobs"] = b"1"
         verdict.adjusted.append("logprobs")
+
+
+def _nothing(case: Case) -> None:
+    """OpenAI takes 0 for a text, which makes sense with an echo only; llama.cpp writes one token."""
+    if case.kind == "llama_cpp" and case.operation == "text_completion":
+        for name in ("max_tokens", "max_completion_tokens"):
+            bound = case.value(name)
+            if bound == 0 and bound is not False:
+                raise Unsupported(case.engine, f"'{name}' must be 1 or more for this engine, and is 0.", param=name)
 
 
 def _later(case: Case, verdict: Verdict) -> None:

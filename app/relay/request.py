@@ -83,7 +83,9 @@ class Request:
     def _name(self, header: str, names: Collection[str]) -> None:
         self.base.pop(header, None)  # of another engine, which did not take the request
         if names:
-            self.base[header] = ", ".join(sorted(set(names))[:MAX_NAMED])
+            each = sorted(set(names))
+            more = [f"and {len(each) - MAX_NAMED} more"] if len(each) > MAX_NAMED else []
+            self.base[header] = ", ".join((*each[:MAX_NAMED], *more))
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """What goes to the engine with the body."""

@@ -105,6 +105,9 @@ class Responses:
                 raise unsupported(f"'{name}'", name, "nothing is kept between requests: send the whole conversation")
         if not asked.input and not asked.instructions:
             raise bad_request("'input' is missing.", param="input", code="missing_field")
+        if asked.max_output_tokens is not None and asked.max_output_tokens < 1:
+            message = f"'max_output_tokens' must be a whole number of 1 or more, and is {asked.max_output_tokens}."
+            raise bad_request(message, param="max_output_tokens", code="invalid_value")
         wants_logprobs = asked.top_logprobs is not None or _LOGPROBS in (asked.include or ())
         tools = response_tools.read([*(asked.tools or ()), *response_items.offered(asked.input)])
         messages, left = response_items.messages(asked.input, asked.instructions, tools)
