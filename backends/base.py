@@ -55,7 +55,10 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     Of every engine: `context_length`, the tokens that prompt and answer may have together, as the engine reports it;
     `capabilities` by the words of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known;
-    `quantization`, how its weights are packed; `architecture`, the family of the model ("llama", "qwen3").
+    `quantization`, how its weights are packed; `architecture`, the family of the model ("llama", "qwen3");
+    `token_bytes`, as many as a token of its vocabulary stands for at most, None where a text may become shorter before
+    it is cut into tokens; `keeps_messages`: its template writes out every user's and assistant's message, with a token
+    of its own for each.
     """
 
     num_ctx: int | None = None
@@ -70,6 +73,8 @@ class ModelFacts(msgspec.Struct, frozen=True):
     capabilities: dict[str, str] = {}
     quantization: str | None = None
     architecture: str | None = None
+    token_bytes: int | None = None
+    keeps_messages: bool = False
 
 
 class Timeouts(msgspec.Struct, frozen=True):

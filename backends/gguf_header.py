@@ -64,7 +64,33 @@ def shape(path: Path) -> Shape:
     return Shape(number("context_length", 0), kv_heads * per_head, told)
 
 
-def _pairs(file: BinaryIO) -> Iterator[tuple[str, Value]]:
+# Kinds of tokenizers that change nothing of a text before they cut it: llama's own, and byte pairs, which write each
+# byte as a letter up to this one.
+_FAITHFUL: Final = ("llama", "gpt2")
+_LAST_BYTE: Final = "\u0143"
+
+
+def longest_token(path: Path) -> int | None:
+    """The bytes of the longest token in the vocabulary, which is no less than it stands for; None where that says
+    nothing. Unreadable or OSError otherwise. Blocks: it reads megabytes."""
+    kind: Value = None
+    sizes: tuple[int | float | bool, ...] | None = None
+    with path.open("rb") as file:
+        for key, value in _pairs(file, measured="tokenizer.ggml.tokens"):
+            if key == "tokenizer.ggml.model":
+                kind = value
+            if key == "tokenizer.ggml.tokens" and isinstance(value, tuple):
+                sizes = value
+            if kind is not None and sizes is not None:
+                break
+    if sizes is None or kind not in _FAITHFUL:
+        return None
+    return int(sizes[_FAITHFUL.index(kind)]) or None
+
+
+def _pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
+    """Keys with values; of the list of texts that is `measured`, the size of the longest in bytes, and
+    as byte pairs are written."""
     magic, version = file.read(4), _number(file, "I")
     if magic != b"GGUF" or version not in (2, 3):
         raise Unreadable(f"version {version}")
@@ -73,19 +99,24 @@ def _pairs(file: BinaryIO) -> Iterator[tuple[str, Value]]:
     if count > _MOST_PAIRS:
         raise Unreadable(f"{count} pairs")
     for _ in range(int(count)):
-        yield _text(file), _value(file, int(_number(file, "I")))
+        key = _text(file)
+        yield key, _value(file, int(_number(file, "I")), is_measured=key == measured)
 
 
-def _value(file: BinaryIO, kind: int) -> Value:
+def _value(file: BinaryIO, kind: int, *, is_measured: bool = False) -> Value:
     if kind == _STRING:
         return _text(file)
     if kind != _ARRAY:
         return _number(file, _letter(kind))
     inner, count = int(_number(file, "I")), int(_number(file, "Q"))
     if inner == _STRING:
+        longest = pairs = 0
         for _ in range(count):
-            _text(file)
-        return None
+            text = _text(file)
+            if is_measured:
+                longest = max(longest, len(text.encode()))
+                pairs = max(pairs, sum(1 if letter <= _LAST_BYTE else len(letter.encode()) for letter in text))
+        return (longest, pairs) if is_measured else None
     letter = _letter(inner)
     if count > _MOST_ITEMS:
         file.seek(struct.calcsize(f"<{letter}") * count, 1)

@@ -5,6 +5,7 @@ It accepts any model name, so names are checked before it is asked; only its key
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.metadata
 import os
@@ -15,12 +16,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from backends.base import Endpoint, Launch, ModelFacts, Probe, Usage
 from backends.config import LlamaCppConfig
 from backends.control import Control
 from backends.endings import why
 from backends.errors import BackendError, EngineFailed, Refused, TimedOut
-from backends.gguf import inputs, model_file
+from backends.gguf import BadModel, inputs, model_file
+from backends.gguf_header import Unreadable, longest_token
 from backends.llama_cpp_child import KEY_VARIABLE
 from backends.process import inherited
 from backends.remote import model_ids
@@ -38,6 +42,10 @@ _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "embed": ("embeddings", {"input": "a"}),
     "rerank": ("rerank", {"query": "a", "documents": ["a"]}),
 }
+
+# Messages that are found again in what a template makes of them, each behind a mark of the template's own (`<|user|>`).
+_MARKS: Final = ("mpa1", "mpb2", "mpc3", "mpd4", "mpe5")
+_MARKUP: Final = re.compile(r"<[^<>]{1,60}>|\[/?INST\]")
 
 # What llama.cpp prints, and what it means; the first that matches is the sentence.
 _SERVING: Final = (
@@ -158,7 +166,27 @@ class LlamaCpp:
             return
         props = await self._control.ask(f"{root}/props", endpoint.headers, timeout_s=PROBE_S)
         found = of_llama_cpp(props.json(), embeds=self._config.task == "embed") if props.status == 200 else None
+        if found is not None and self._config.task == "generate":
+            found = msgspec.structs.replace(found, keeps_messages=await self._keeps_messages(root, endpoint))
+        if found is not None:
+            found = msgspec.structs.replace(found, token_bytes=await asyncio.to_thread(self._token_bytes))
         self._facts = (endpoint.generation, found) if found is not None else None
+
+    async def _keeps_messages(self, root: str, endpoint: Endpoint) -> bool:
+        """Whether its template writes out every message, as a conversation of marked ones tells."""
+        roles = ("user", "assistant") * 3
+        talk = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
+        body = {"messages": talk}
+        reply = await self._control.ask(f"{root}/apply-template", endpoint.headers, timeout_s=PROBE_S, body=body)
+        told = reply.json()
+        prompt = told.get("prompt") if isinstance(told, dict) and reply.status == 200 else None
+        return isinstance(prompt, str) and keeps(prompt)
+
+    def _token_bytes(self) -> int | None:
+        try:
+            return longest_token(model_file(self.name, self._config.model))
+        except (Unreadable, OSError, BadModel):
+            return None
 
     async def _count(self, root: str, endpoint: Endpoint) -> _Work:
         """Its counters; while it gives none, those that it gave last."""
@@ -177,6 +205,17 @@ class LlamaCpp:
         reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body={"model": self.name, **body})
         if reply.status != 200:
             raise EngineFailed(self.name, f"its first {path} request ended with status {reply.status}")
+
+
+def keeps(prompt: str) -> bool:
+    """Whether every marked message is there in its order, with a mark of the template's own before it."""
+    before = 0
+    for mark in _MARKS:
+        at = prompt.find(mark, before)
+        if at < 0 or _MARKUP.search(prompt[before:at]) is None:
+            return False
+        before = at + len(mark)
+    return True
 
 
 def counted(generation: int, page: bytes) -> _Work:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import bounded, fitting, judge, media, parameters, shape, task_requests
+from app.dialects import bounded, fitting, judge, least, media, parameters, shape, task_requests
 from app.dialects.case import Case, Given
 from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
@@ -142,6 +142,8 @@ class Plan(msgspec.Struct, frozen=True):
             raise Unsupported(backend.name, message, param="tool_choice")
         if self.form is not None:
             return Changes({}, dropped=self.form.unheeded(backend.kind))
+        if backend.kind == "llama_cpp":
+            least.check(engine.operation, self.body, backend.name, engine.facts)
         bounded.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
         found = parameters.changes(self.asked, self.body, rules, engine, fit)
