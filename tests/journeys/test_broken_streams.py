@@ -21,7 +21,7 @@ def test_openai_node_has_the_right_text_or_an_error_of_each(gateway: Gateway, no
                     "name": name,
                     "text": shape.text,
                     "thinking": shape.thinking,
-                    "calls": [call["name"] for call in shape.calls],
+                    "calls": [[call["name"], json.loads(call["arguments"])] for call in shape.calls],
                     "is_error": shape.is_error,
                 }
                 for name, shape in SHAPES.items()

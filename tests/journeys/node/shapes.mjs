@@ -35,9 +35,8 @@ for (const shape of JSON.parse(await readFile(file, "utf8"))) {
   const { message, finish_reason } = (await runner.finalChatCompletion()).choices[0];
   assert.equal(message.role, "assistant", shape.name);
   assert.equal(message.content ?? "", shape.text, shape.name);
-  const calls = (message.tool_calls ?? []).map((call) => call.function.name);
+  const calls = (message.tool_calls ?? []).map(({ function: { name, arguments: text } }) => [name, JSON.parse(text)]);
   assert.deepEqual(calls, shape.calls, shape.name);
-  for (const call of message.tool_calls ?? []) assert.deepEqual(JSON.parse(call.function.arguments), { city: "Köln" });
   assert.equal(finish_reason, calls.length ? "tool_calls" : "stop", shape.name);
 }
 console.log("done");
