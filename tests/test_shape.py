@@ -11,6 +11,7 @@ import pytest
 from app.dialects import shape
 from app.errors import Problem
 from app.relay import body as bodies
+from app.relay.fronts import FRONTS
 from app.relay.plan import OPERATIONS, plan
 from app.table import Backend, Model, Table, Target
 from backends.base import Endpoint, State
@@ -224,3 +225,20 @@ def test_long_texts_are_not_decoded() -> None:
     members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
     assert allocated(lambda: shape.check("chat", body, members)) < len(text) // 8
+
+
+RANGES = [
+    ("/v1/responses", "temperature", 2.5),
+    ("/v1/responses", "top_p", -0.1),
+    ("/v1/responses", "top_logprobs", 21),
+]
+RANGES += [("/v1/messages", "temperature", 1.5), ("/v1/messages", "top_p", -1)]
+
+
+@pytest.mark.parametrize(("path", "field", "value"), RANGES)
+def test_other_dialects_have_their_own_ranges(path: str, field: str, value: float) -> None:
+    body = json.dumps({"model": "m", "input": "a", "messages": [USER], "max_tokens": 1, field: value}).encode()
+
+    with pytest.raises(Problem, match=f"'{field}' must be at ") as refusal:
+        FRONTS[path].ask(body, "t")
+    assert (refusal.value.code, refusal.value.param) == ("invalid_value", field)

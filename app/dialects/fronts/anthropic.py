@@ -7,9 +7,10 @@ in the middle of a stream would not be seen.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
@@ -66,8 +67,8 @@ class _Request(msgspec.Struct, frozen=True):
     system: _Content | None = None
     stream: bool | None = None
     stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: int | None = None
     tools: list[_Tool] | None = None
     tool_choice: _Choice | None = None

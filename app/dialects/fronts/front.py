@@ -100,6 +100,11 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         place = re.search(r"at `\$\.?([^`]*)`", said)
         field = place.group(1) if place else ""
         wrong = said.partition(" - at ")[0].replace("`", "")
+        bound = re.search(r"Expected `\w+` ([<>]=) ([0-9.]+)", said)
+        if bound is not None:
+            most = "at most" if bound[1] == "<=" else "at least"
+            message = f"'{field}' must be {most} {float(bound[2]):g}."
+            raise bad_request(message, param=field, code="invalid_value") from exc
         named = f"'{field}' has the wrong type: {wrong}." if field else "The request's body must be a JSON object."
         raise bad_request(named, param=field or None, code="invalid_type") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
