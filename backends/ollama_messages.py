@@ -40,6 +40,7 @@ class _Message(msgspec.Struct, frozen=True):
     tool_call_id: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
 
 
 _decoder = msgspec.json.Decoder(list[_Message])
@@ -76,8 +77,8 @@ def _message(one: _Message, index: int, tools: dict[str, str], refuse: Refuse, c
                 f"'{place}.content' holds a number that is out of range.", "messages", "invalid_value"
             ) from exc
         made |= _parts(parts, place, refuse, cannot)
-    elif start == b"n" and (one.tool_calls or one.reasoning or one.reasoning_content):
-        made["content"] = ""
+    elif start == b"n" and one.role == "assistant":
+        made["content"] = one.refusal or ""
     else:
         raise refuse(f"'{place}.content' must be a string or a list of parts.", "messages", "invalid_type")
     thinking = one.reasoning or one.reasoning_content

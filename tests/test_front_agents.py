@@ -320,3 +320,74 @@ def test_a_turn_of_the_models_may_have_no_content() -> None:
     told = body(asked({"role": "user", "content": "q"}, {"role": "assistant", "content": None}))["messages"]
 
     assert told[-1] == {"role": "assistant", "content": ""}
+
+
+def result_of(output: Any) -> tuple[str, tuple[str, ...]]:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    ask = asked(call, {"type": "function_call_output", "call_id": "1", "output": output})
+    return next(message["content"] for message in body(ask)["messages"] if message["role"] == "tool"), ask.dropped
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (["count: 12", "34 rows"], "count: 12\n34 rows"),
+        ([1, 2], "[1,2]"),
+        ([None], "[null]"),
+        ([{"a": 1}, {"a": 2}], '[{"a":1},{"a":2}]'),
+        ([{"type": None, "text": "x"}], '[{"type":null,"text":"x"}]'),
+        ({"a": 1}, '{"a":1}'),
+        (3, "3"),
+        (None, ""),
+    ],
+)
+def test_a_result_that_is_no_list_of_parts_is_told_as_it_stands(output: Any, told: str) -> None:
+    assert result_of(output) == (told, ())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_image", "image_url": {"url": PNG}},
+        {"type": "image_url", "image_url": {"url": PNG}},
+        {"type": "image_url", "image_url": PNG},
+    ],
+)
+def test_a_picture_is_one_in_the_words_of_chats_too(part: dict[str, Any]) -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    ask = asked(call, {"type": "function_call_output", "call_id": "1", "output": [part]})
+
+    assert body(ask)["messages"][-1] == {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG}}]}
+    assert ask.dropped == ()
+
+
+@pytest.mark.parametrize(("given", "sent"), [(None, "{}"), ({"a": 1}, '{"a":1}'), ("", "{}")])
+def test_a_call_in_the_history_may_have_no_arguments_or_an_object(given: Any, sent: str) -> None:
+    told = body(asked({"type": "function_call", "call_id": "1", "name": "f", "arguments": given}))["messages"]
+
+    assert told[-1]["tool_calls"][0]["function"]["arguments"] == sent
+
+
+def test_an_item_without_a_type_is_a_message() -> None:
+    assert body(asked({"type": None, "role": "user", "content": "q"}))["messages"][-1]["content"] == "q"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tool_choice": {"type": "function", "function": {"name": "run_it"}}}, "'name' is missing"),
+        ({"tool_choice": {"type": "function", "name": 1}}, "'name' is missing"),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "auto"}}, "a list of 'tools'"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "not inside 'function' as in chats"),
+        ({"input": [{"role": "user", "content": ["a"]}]}, "an object with a 'type'"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": None}]}]},
+            "does not hold what its type",
+        ),
+    ],
+)
+def test_what_is_shaped_otherwise_is_told_how(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(Problem, match=said) as refused:
+        asked(**({"tools": [RUN]} | fields))
+
+    assert refused.value.status == 400

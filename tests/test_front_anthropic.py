@@ -28,6 +28,7 @@ USAGE = {
 }
 PNG = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
 RESULT = {"type": "tool_result", "tool_use_id": "i"}
+USE = {"type": "tool_use", "id": "i", "name": "add"}
 NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "note"}}
 TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"}}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -304,6 +305,13 @@ def test_counting_needs_no_bound() -> None:
         ),
         ({"messages": [{"role": "user", "content": [{**NOTE, "title": 5}]}]}, "'title' of a block"),
         ({"system": [PNG]}, "only text"),
+        *(
+            (
+                {"messages": [{"role": "assistant", "content": [{**USE, "input": given}]}]},
+                "'input' of a tool_use block must be an object",
+            )
+            for given in ("{}", [1], 5)
+        ),
         ({"tools": [{"type": "custom"}]}, "a tool has a name"),
         ({"tools": [TOOL], "tool_choice": {"type": "some"}}, "tool_choice"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "sub"}}, "not among the tools"),
@@ -320,6 +328,28 @@ def test_what_cannot_be_is_named(fields: dict[str, Any], said: str) -> None:
         asked(**fields)
 
     assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [([1, 2], "[1,2]"), ([None], "[null]"), ([{"a": 1}], '[{"a":1}]'), (["a", {"type": "text", "text": "b"}], "a\nb")],
+)
+def test_a_result_that_is_no_list_of_blocks_is_told_as_it_stands(content: Any, told: str) -> None:
+    ask = asked(messages=[{"role": "user", "content": [{**RESULT, "content": content}]}])
+
+    assert (body(ask)["messages"][-1]["content"], ask.dropped) == (told, ())
+
+
+def test_null_is_what_is_left_out() -> None:
+    choice = {"type": "auto", "disable_parallel_tool_use": None}
+    told = body(asked(tools=[{"name": "f", "input_schema": None}], tool_choice=choice))
+
+    assert told["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    assert (told["tool_choice"], "parallel_tool_calls" in told) == ("auto", False)
+
+
+def test_a_developer_is_the_system() -> None:
+    assert messages(("user", "hi"), ("developer", "be brief"))[-1] == {"role": "system", "content": "be brief"}
 
 
 # -- answers

@@ -100,6 +100,24 @@ def test_tool_results_find_their_calls_by_name_or_by_order() -> None:
     assert said["reasoning"] == said["reasoning_content"] == "hm"
 
 
+def test_a_picture_from_a_tool_comes_with_the_users_next_words() -> None:
+    history = [
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "view", "arguments": {}}}] * 2},
+        {"role": "tool", "content": "here", "images": [PNG]},
+        {"role": "tool", "content": "there", "images": [PNG]},
+    ]
+    more = {"user": {"role": "user", "content": "and?"}, "assistant": {"role": "assistant", "content": "ok"}}
+
+    told, asked, answered = (
+        body(chat(messages=[*history, *said]))["messages"] for said in ([], [more["user"]], [more["assistant"]])
+    )
+
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    assert [said["content"] for said in told] == ["", "here", "there", [picture, picture]]
+    assert asked[-1]["content"] == [{"type": "text", "text": "and?"}, picture, picture]
+    assert [said["role"] for said in answered] == ["assistant", "tool", "tool", "user", "assistant"]
+
+
 def test_results_that_fit_no_call_cost_a_step_each() -> None:
     def lines_run(count: int) -> int:
         messages: list[dict[str, Any]] = [

@@ -195,15 +195,15 @@ def test_what_nobody_heeds_is_named() -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "a file"),
         ({"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "u"}]}]}, "only text"),
         ({"input": [{"type": "item_reference", "id": "i"}]}, "'item_reference'"),
-        ({"input": [{"type": None}]}, "type of an item"),
-        ({"input": [{"type": "function_call", "name": "f", "call_id": "c"}]}, "'arguments' of an item"),
+        ({"input": [{"type": 7}]}, "type of an item"),
+        ({"input": [{"type": "function_call", "name": "f", "call_id": "c", "arguments": 7}]}, "'arguments' of an item"),
         *(
             ({"input": [{"type": "reasoning", name: value}]}, "reasoning item are lists")
             for name in ("summary", "content")
             for value in (5, "abc", ["abc"], {"text": "abc"})
         ),
-        ({"tools": [{"type": "function"}]}, "a function has a name"),
-        ({"tools": [{"type": "custom", "name": ""}]}, "a custom has a name"),
+        ({"tools": [{"type": "function"}]}, "a function tool has a 'name'"),
+        ({"tools": [{"type": "custom", "name": ""}]}, "a custom tool has a 'name'"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),
         ({"reasoning": {"effort": "hard"}}, "reasoning.effort"),
     ],

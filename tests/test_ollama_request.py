@@ -101,6 +101,11 @@ MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"role": "assistant", "content": None, "reasoning_content": "y"},
         {"role": "assistant", "content": "", "thinking": "y"},
     ),
+    "an answer of nothing": ({"role": "assistant", "content": None}, {"role": "assistant", "content": ""}),
+    "a refusal": (
+        {"role": "assistant", "content": None, "refusal": "no"},
+        {"role": "assistant", "content": "no"},
+    ),
     "letters": ({"role": "user", "content": 'zwölf "x" \\ 🙂'}, {"role": "user", "content": 'zwölf "x" \\ 🙂'}),
     "unknown members": ({"role": "user", "content": "x", "name": "n", "audio": None}, {"role": "user", "content": "x"}),
 }

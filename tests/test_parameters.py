@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.dialects import parameters
+from app.dialects import judge, parameters
+from app.dialects.case import Case
 from app.dialects.fitting import Fit
 from app.dialects.parameters import Engine
 from app.errors import Problem
@@ -255,6 +256,22 @@ def test_a_tool_that_must_be_called_is_noticed_where_the_template_has_none(choic
     assert not parameters.ignores_tools(asked, Engine("chat", "llama_cpp"))
     assert not parameters.ignores_tools(asked, Engine("chat", "vllm", NO_TOOLS.facts))
     assert not parameters.ignores_tools(bodies.read(body_of()), NO_TOOLS)
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", None])
+def test_tools_that_the_template_has_no_place_for_are_left_out_and_named(choice: object) -> None:
+    fields = {"tools": [TOOL], "tool_choice": choice, "parallel_tool_calls": True, "user": "u"}
+    asked = bodies.read(body_of(**fields))
+    given = judge.given(bodies.opened(body_of(**fields))[1])
+
+    found = parameters.changes(asked, body_of(**fields), Rules(), NO_TOOLS)
+    judged = found.judged(Case("engine", "llama_cpp", "chat", given))
+
+    left_out = {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
+    assert (found.members, found.names, found.dropped) == (left_out, (), ("tools",))
+    assert judged.dropped == ("tools", "user")
+    assert parameters.changes(asked, body_of(**fields), Rules(), Engine("chat", "llama_cpp")).dropped == ()
+    assert parameters.changes(bodies.read(body_of(tools=None)), body_of(tools=None), Rules(), NO_TOOLS).dropped == ()
 
 
 def test_a_bound_that_an_engine_refused_becomes_what_fits_and_a_smaller_one_stays() -> None:

@@ -34,7 +34,7 @@ def chat(**fields: Any) -> dict[str, Any]:
 
 
 CONTENTS: list[Any] = [None, 1, {}, [], [1], ["x"], [{}], [{"type": 1}]]
-CALLS: list[Any] = ["x", [1], [{"function": {}}]]
+CALLS: list[Any] = ["x", [1], [{"function": {}}], [{"id": "1", "type": "custom", "custom": {"name": "p", "input": ""}}]]
 WRONG: dict[str, list[Any]] = {
     "temperature": ["1", -0.1, 2.1, True, [], {}],
     "top_p": ["1", -0.1, 1.1, False],

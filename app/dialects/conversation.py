@@ -124,7 +124,8 @@ def _check_message(place: str, message: _Message) -> None:
 
 def _check_call(place: str, call: _Call) -> None:
     if call.type not in (None, "function"):
-        return
+        message = f"'{place}.type' must be 'function': the engine behind this name has no other tools."
+        raise _in_messages(message, "not_supported")
     if call.function is None:
         raise _in_messages(f"'{place}.function' is missing.", "missing_field")
     if not call.function.name:

@@ -90,7 +90,8 @@ class Changes(NamedTuple):
         if not (verdict.members or verdict.dropped):
             return self
         names = dict.fromkeys((*self.names, *verdict.adjusted))
-        return Changes({**self.members, **verdict.members}, tuple(names), tuple(verdict.dropped))
+        dropped = dict.fromkeys((*self.dropped, *verdict.dropped))
+        return Changes({**self.members, **verdict.members}, tuple(names), tuple(dropped))
 
 
 UNCHANGED: Final = Changes(MappingProxyType({}))
@@ -161,9 +162,12 @@ def is_lenient(rules: Rules, kind: str) -> bool:
 
 def ignores_tools(asked: Asked, engine: Engine) -> bool:
     """Whether a tool must be called and the engine would answer as if it had been sent none."""
-    if asked.tool_choice is NOTHING or engine.kind != "llama_cpp" or engine.facts is None:
-        return False
-    return engine.facts.capabilities.get("tools") == FAILED and _choice(asked) not in _NO_CALL
+    return asked.tool_choice is not NOTHING and _has_no_place(engine) and _choice(asked) not in _NO_CALL
+
+
+def _has_no_place(engine: Engine) -> bool:
+    """Whether the model's chat template leaves tools out, as llama.cpp says of it."""
+    return engine.kind == "llama_cpp" and engine.facts is not None and engine.facts.capabilities.get("tools") == FAILED
 
 
 def _choice(asked: Asked) -> str:
@@ -186,7 +190,11 @@ def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, fit: Fit | 
         _configure(body, rules, engine.kind, members, names)
     if is_lenient(rules, engine.kind):
         _loosen(asked, engine, members, names, fit)
-    return Changes(members, tuple(dict.fromkeys(names))) if members else UNCHANGED
+    dropped: tuple[str, ...] = ()
+    if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_place(engine):
+        members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
+        dropped = ("tools",)
+    return Changes(members, tuple(dict.fromkeys(names)), dropped) if members else UNCHANGED
 
 
 def bound(asked: Asked, rules: Rules) -> int | None:

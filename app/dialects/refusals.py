@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
 _BLIND = re.compile(r"(image|audio|video) input is not supported")
 # llama.cpp says with status 500 also what it could not read of a request, before any work.
 _MALFORMED = re.compile(
-    r"Failed to parse (?P<field>messages|tools)\b|Unknown (?P<name>[a-z]+ [a-z]+): |\[json\.exception\."
+    r"Failed to parse (?P<field>messages|tools)\b|Unknown (?P<name>[a-z]+ [a-z]+):|\[json\.exception\."
 )
 _PASSED = {400: "invalid_request", 413: "request_too_large", 415: "unsupported_media_type", 422: "invalid_request"}
 

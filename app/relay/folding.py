@@ -245,7 +245,8 @@ def _together(pieces: Sequence[_Piece]) -> bytes:
 
 _ABOUT_ROLES: Final = re.compile(
     r"system (?:message|prompt|role|instruction)|\broles?\b|alternat|first message|developer|chat.?template|jinja"
-    r"|raise_exception|template error|\buser\b.{0,40}\bassistant\b",
+    r"|raise_exception|template error|\buser\b.{0,40}\bassistant\b|[\"'`]system[\"'`]"
+    r"|\bsystem\b.{0,40}\b(?:first|begin\w*|start)\b|(?:order|sequence|position)\w* of (?:the )?messages|message order",
     re.IGNORECASE,
 )
 _SURELY: Final = re.compile(

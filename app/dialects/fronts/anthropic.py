@@ -21,6 +21,7 @@ from backends.texts import joined
 Block = Mapping[str, Any]
 _Content = str | list[dict[str, Any]]
 _INNER = {"output_config": ("effort", "format"), "thinking": ("type", "budget_tokens")}
+_NO_SCHEMA = msgspec.Raw(b'{"type":"object","properties":{}}')
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # What Anthropic does beyond the model; none of it changes what the model is asked.
 _DROPPED = ("container", "context_management", "inference_geo", "mcp_servers", "metadata", "service_tier", "speed")
@@ -35,14 +36,14 @@ class _Tool(msgspec.Struct, frozen=True):
     name: str | None = None
     type: str | None = None
     description: str | None = None
-    input_schema: msgspec.Raw = msgspec.Raw(b'{"type":"object","properties":{}}')
+    input_schema: msgspec.Raw = _NO_SCHEMA
     strict: bool | None = None
 
 
 class _Choice(msgspec.Struct, frozen=True):
     type: str
     name: str | None = None
-    disable_parallel_tool_use: bool = False
+    disable_parallel_tool_use: bool | None = None
 
 
 class _Thinking(msgspec.Struct, frozen=True):
@@ -152,7 +153,7 @@ class _Conversation:
                     messages += self._user(said.content)
                 case "assistant":
                     messages.append(self._assistant(said.content))
-                case "system":
+                case "system" | "developer":
                     messages.append({"role": "system", "content": _text(said.content, "messages")})
                 case _:
                     raise bad_request("messages: a role is 'user' or 'assistant'.", param="messages")
@@ -193,13 +194,15 @@ class _Conversation:
         if content is not None and not isinstance(content, str | list):
             message = "messages: 'content' of a tool_result is a string or a list of blocks."
             raise bad_request(message, param="messages", code="invalid_type")
+        if isinstance(content, list) and not all(isinstance(each, str) or _is_block(each) for each in content):
+            content = _json(content)  # what is no list of blocks is told as it stands
         for each in [content] if isinstance(content, str) else content or ():
             try:
                 yield from _parts(each if isinstance(each, str) else [each])
             except Problem as problem:
                 if problem.code != "not_supported":
                     raise
-                kind = _shown(each.get("type") if isinstance(each, dict) else None)
+                kind = _shown(each["type"] if isinstance(each, dict) else None)
                 self.dropped.append(f"messages.{kind}" if kind != "?" else "messages")
                 yield {"type": "text", "text": f"[{kind}: left out, it cannot be shown here]"}
 
@@ -216,7 +219,7 @@ class _Conversation:
                 case "redacted_thinking":
                     pass  # only Anthropic can read it
                 case "tool_use":
-                    function = {"name": _string(block, "name"), "arguments": _json(block.get("input") or {})}
+                    function = {"name": _string(block, "name"), "arguments": _input(block)}
                     calls.append({"id": _string(block, "id"), "type": "function", "function": function})
                 case kind:  # what Anthropic's own tools did
                     self.dropped.append(f"messages.{_shown(kind)}" if _shown(kind) != "?" else "messages")
@@ -225,6 +228,18 @@ class _Conversation:
             # Two names for one thing: vLLM reads the first, llama.cpp the second.
             message |= {"reasoning": joined(thoughts), "reasoning_content": joined(thoughts)}
         return message | ({"tool_calls": calls} if calls else {})
+
+
+def _is_block(each: Any) -> bool:
+    return isinstance(each, dict) and isinstance(each.get("type"), str)
+
+
+def _input(block: Block) -> str:
+    found = block.get("input")
+    if not isinstance(found, dict | None):
+        message = "messages: 'input' of a tool_use block must be an object."
+        raise bad_request(message, param="messages", code="invalid_type")
+    return _json(found or {})
 
 
 def _parts(content: _Content) -> Iterator[dict[str, Any]]:
@@ -283,7 +298,8 @@ def _tools(asked: _Request) -> tuple[dict[str, Any], list[str]]:
         if not tool.name:
             raise bad_request("tools: a tool has a name.", param="tools", code="invalid_type")
         function = {"name": tool.name, **given(description=tool.description, strict=tool.strict)}
-        tools.append({"type": "function", "function": function | {"parameters": tool.input_schema}})
+        schema = _NO_SCHEMA if bytes(memoryview(tool.input_schema)[:1]) == b"n" else tool.input_schema
+        tools.append({"type": "function", "function": function | {"parameters": schema}})
     choice = asked.tool_choice
     if choice is None or (choice.type in ("auto", "none") and not tools):
         return ({"tools": tools} if tools else {}), left

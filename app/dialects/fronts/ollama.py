@@ -164,11 +164,21 @@ class Embed:
 
 
 def _chat(chat: _Chat) -> dict[str, Any]:
-    """Messages and tools. Ollama's calls need no ids: results are matched by name, else by order."""
+    """Messages and tools. Ollama's calls need no ids: results are matched by name, else by order. Pictures in results
+    are not taken there by OpenAI's API, and come with the user's next words."""
     messages: list[dict[str, Any]] = []
     open_calls = _OpenCalls()
+    shown: list[str] = []
     for at, said in enumerate(chat.messages or ()):
-        message: dict[str, Any] = {"role": said.role, "content": _content(said.content or "", said.images)}
+        images = said.images
+        if said.role == "user" and shown:
+            images, shown = [*shown, *(images or ())], []
+        elif said.role == "tool":
+            shown, images = [*shown, *(images or ())], None
+        elif shown:
+            messages.append({"role": "user", "content": _content("", shown)})
+            shown = []
+        message: dict[str, Any] = {"role": said.role, "content": _content(said.content or "", images)}
         if said.role == "tool":
             message["tool_call_id"] = said.tool_call_id or open_calls.answered(said.tool_name)
         if said.tool_calls:
@@ -180,6 +190,8 @@ def _chat(chat: _Chat) -> dict[str, Any]:
             # Two names for one thing: vLLM reads the first, llama.cpp the second.
             message |= {"reasoning": said.thinking, "reasoning_content": said.thinking}
         messages.append(message)
+    if shown:
+        messages.append({"role": "user", "content": _content("", shown)})
     return {"messages": messages, **given(tools=chat.tools or None)}
 
 

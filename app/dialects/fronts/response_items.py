@@ -65,7 +65,7 @@ class _Chat:
 
     def take(self, item: Item) -> None:
         """The next item."""
-        kind = item.get("type", "message")
+        kind = item.get("type") or "message"
         is_users = kind == "message" and item.get("role") == "user"
         if not (is_users or (isinstance(kind, str) and kind.endswith("_output"))):
             self.show()
@@ -76,7 +76,7 @@ class _Chat:
                 self._thoughts += [_string(part, "text") for part in _thoughts(item)]
             case "function_call":
                 tool = Tool("function", _string(item, "name"), _namespace(item))
-                self._call(item, self._tools.called(tool), _string(item, "arguments"))
+                self._call(item, self._tools.called(tool), _arguments(item))
             case "custom_tool_call":
                 tool = Tool("custom", _string(item, "name"), _namespace(item))
                 self._call(item, self._tools.called(tool), arguments(_string(item, "input")))
@@ -136,15 +136,21 @@ class _Chat:
         self._media += [part for part in parts if part["type"] != "text"]
 
     def _shown_parts(self, output: Any) -> list[dict[str, Any]]:
-        """A result's parts, less those that have no place here: it stays in the history for good."""
+        """A result's parts, less those that have no place here: it stays in the history for good. What is no list of
+        parts is told as it stands."""
         if not isinstance(output, list):
             return [{"type": "text", "text": "" if output is None else _json(output)}]
+        if not all(isinstance(part, str) or _kind(part) for part in output):
+            return [{"type": "text", "text": _json(output)}]
         parts: list[dict[str, Any]] = []
         for part in output:
+            if isinstance(part, str):
+                parts.append({"type": "text", "text": part})
+                continue
             try:
                 parts += _parts([part])
             except Problem:
-                kind = part.get("type") if isinstance(part, dict) else None
+                kind = _kind(part)
                 self._drop(kind)
                 parts.append({"type": "text", "text": f"[{shown(kind)}: left out, it cannot be shown here]"})
         return parts
@@ -224,6 +230,12 @@ def _message(item: Item) -> dict[str, Any]:
     return {"role": role, "content": parts}
 
 
+def _kind(part: Any) -> str | None:
+    """What kind of part it is; None for what is none."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return kind if isinstance(kind, str) and kind else None
+
+
 def _parts(content: Any) -> list[dict[str, Any]]:
     if not isinstance(content, list):
         raise bad_request("input: a content is a string or a list of parts.", param="input", code="invalid_type")
@@ -234,16 +246,21 @@ def _parts(content: Any) -> list[dict[str, Any]]:
                 parts.append({"type": "text", "text": text})
             case {"type": "refusal", "refusal": str(text)}:
                 parts.append({"type": "text", "text": text})
-            case {"type": "input_image", "image_url": str(url)}:
-                detail = given(detail=part.get("detail"))
-                parts.append({"type": "image_url", "image_url": {"url": url, **detail}})
+            case {"type": "input_image" | "image_url", "image_url": str(url) | {"url": str(url)} as image}:
+                told = image if isinstance(image, dict) else part
+                parts.append({"type": "image_url", "image_url": {"url": url, **given(detail=told.get("detail"))}})
             case {"type": "input_audio", "input_audio": dict(audio)}:
                 parts.append({"type": "input_audio", "input_audio": audio})
             case {"type": "input_file" | "input_image"}:
                 raise unsupported("a file", "input", "nothing is kept here, and none is fetched")
+            case {"type": "input_text" | "output_text" | "text" | "refusal" | "image_url" | "input_audio" as kind}:
+                message = f"input: a part of type '{kind}' does not hold what its type says."
+                raise bad_request(message, param="input", code="invalid_type")
+            case _ if not _kind(part):
+                message = "input: a part of a content is an object with a 'type', such as 'input_text'."
+                raise bad_request(message, param="input", code="invalid_type")
             case _:
-                kind = part.get("type") if isinstance(part, dict) else None
-                raise unsupported(f"a part of type '{shown(kind)}'", "input", "")
+                raise unsupported(f"a part of type '{shown(_kind(part))}'", "input", "")
     return parts
 
 
@@ -256,6 +273,12 @@ def _text(parts: list[dict[str, Any]], whose: str) -> str:
 def _namespace(item: Item) -> str | None:
     found = item.get("namespace")
     return found if isinstance(found, str) and found else None
+
+
+def _arguments(item: Item) -> str:
+    """Text by the specification; none are none, and an object is what Ollama's clients send."""
+    found = item.get("arguments")
+    return "" if found is None else _json(found) if isinstance(found, dict) else _string(item, "arguments")
 
 
 def _string(item: Item, name: str) -> str:

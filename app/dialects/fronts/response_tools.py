@@ -59,7 +59,8 @@ def read(offered: Iterable[Mapping[str, Any]]) -> Tools:
             dropped.append(f"tools.{_shown(kind)}")
             continue
         if not isinstance(name, str) or not name:
-            raise bad_request(f"tools: a {kind} has a name.", param="tools", code="invalid_type")
+            hint = " beside its 'type', not inside 'function' as in chats" if "function" in tool else ""
+            raise bad_request(f"tools: a {kind} tool has a 'name'{hint}.", param="tools", code="invalid_type")
         one = Tool(kind, name, namespace)
         if one in names.values():
             continue
@@ -94,6 +95,12 @@ def choice(asked: str | Mapping[str, Any] | None, tools: Tools) -> tuple[Any, Se
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
             left = [each for each in tools.functions if _is_among(tools.names[each["function"]["name"]], allowed)]
             return _required(tools, left) if mode == "required" else ("auto" if left else None, left)
+        case {"type": "function" | "custom"}:
+            message = "tool_choice: 'name' is missing; it stands beside 'type' in this API."
+            raise bad_request(message, param="tool_choice", code="missing_field")
+        case {"type": "allowed_tools"}:
+            message = "tool_choice: 'allowed_tools' has a 'mode' ('auto' or 'required') and a list of 'tools'."
+            raise bad_request(message, param="tool_choice", code="invalid_type")
         case {"type": str(kind)}:
             raise _cannot(f"the tool type '{_shown(kind)}' is not run by this gateway")
     message = "tool_choice: 'auto', 'none', 'required', or an object that names a tool."
