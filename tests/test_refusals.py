@@ -63,6 +63,22 @@ def test_the_engines_own_code_and_parameter_reach_the_client() -> None:
     assert (error.message, error.code, error.param) == (wire.REFUSAL, "engine_code", "messages")
 
 
+@pytest.mark.parametrize(
+    ("said", "param"),
+    [
+        ("Unknown reasoning format: zzz", "reasoning_format"),
+        ("Unknown reasoning format: ", "reasoning_format"),
+        ("Failed to parse tools: no", "tools"),
+        ("[json.exception.type_error.302] type must be number, but is string", None),
+    ],
+)
+def test_what_llama_cpp_could_not_read_is_the_clients_mistake_though_it_says_500(said: str, param: str | None) -> None:
+    error = refusal("engine", 500, {}, wire.dumps({"error": {"message": said, "code": 500}}), NOW)
+
+    assert isinstance(error, Rejected)
+    assert (error.status, error.param) == (400, param)
+
+
 def test_the_engines_other_models_are_not_told() -> None:
     body = wire.dumps({"error": {"message": "no such model. Known: secret-1, secret-2", "code": 404}})
 
