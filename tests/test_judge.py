@@ -373,7 +373,23 @@ FORMED: dict[str, tuple[str, str, Json, Json, list[str], list[str]]] = {
         ["structured_outputs"],
         [],
     ),
-    "embedded nothing": ("llama_cpp", "chat", {"structured_outputs": {}}, {"structured_outputs": {}}, [], []),
+    "embedded nothing": ("llama_cpp", "chat", {"structured_outputs": {}}, {}, [], []),
+    "embedded what nobody knows": (
+        "llama_cpp",
+        "chat",
+        {"structured_outputs": {"shape": "round"}},
+        {},
+        [],
+        ["structured_outputs"],
+    ),
+    "embedded text beside labels": (
+        "llama_cpp",
+        "chat",
+        {"guided_choice": ["a"], "response_format": {"type": "text"}, "grammar": ""},
+        {"grammar": 'root ::= "a"', "response_format": {"type": "text"}},
+        ["guided_choice"],
+        [],
+    ),
     "embedded its own": ("llama_cpp", "chat", {"json_schema": SCHEMA}, {"json_schema": SCHEMA}, [], []),
     "embedded text as JSON": (
         "llama_cpp",
@@ -439,6 +455,22 @@ UNFORMED: list[tuple[str, str, Json]] = [
     ("llama_cpp", "chat", {"guided_choice": ["a"] * 501}),
     ("llama_cpp", "chat", {"guided_choice": ["a" * 17_000]}),
     ("llama_cpp", "text_completion", {"response_format": {"type": "grammar"}}),
+    ("llama_cpp", "chat", {"structured_outputs": "x"}),
+    *(
+        ("llama_cpp", operation, two)
+        for operation in ("chat", "text_completion")
+        for two in (
+            {"guided_choice": ["a"], "response_format": {"type": "json_object"}},
+            {"structured_outputs": {"choice": ["a"]}, "response_format": {"type": "json_object"}},
+            {"guided_choice": ["a"], "grammar": "root ::= x"},
+            {"grammar": "root ::= x", "json_schema": SCHEMA},
+            {"grammar": "root ::= x", "response_format": {"type": "json_object"}},
+            {"json_schema": SCHEMA, "response_format": {"type": "json_object"}},
+        )
+    ),
+    ("ollama", "chat", {"guided_json": SCHEMA, "response_format": {"type": "json_object"}}),
+    ("ollama", "chat", {"json_schema": SCHEMA, "response_format": {"type": "json_object"}}),
+    ("ollama", "chat", {"structured_outputs": [1]}),
     ("ollama", "chat", {"guided_choice": ["a"]}),
     ("ollama", "chat", {"guided_regex": "a"}),
     ("ollama", "chat", {"grammar": "root ::= x"}),
@@ -449,3 +481,11 @@ UNFORMED: list[tuple[str, str, Json]] = [
 @pytest.mark.parametrize(("kind", "operation", "asked"), UNFORMED)
 def test_a_form_that_an_engine_cannot_be_made_to_keep_to_is_refused(kind: str, operation: str, asked: Json) -> None:
     assert "is not supported by this engine" in refused(kind, operation, **asked)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [("embeddings", "encoding_format"), ("embeddings", "embd_normalize"), ("chat", "reasoning_format")],
+)
+def test_null_is_left_out_where_the_embedded_engine_refuses_it(operation: str, name: str) -> None:
+    assert found("llama_cpp", operation, **{name: None}) == ({}, [], [])

@@ -55,6 +55,7 @@ def _vllm(case: Case, verdict: Verdict) -> None:
 
 def _llama_cpp(case: Case, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=())
+    _check_one(case, [*names, *(name for name in _LLAMA_CPP if _is_given(case, name)), *_response_format(case)])
     if names:
         name, form, value = _only(case, names, forms)
         verdict.members.update(dict.fromkeys(names))
@@ -74,6 +75,7 @@ def _llama_cpp(case: Case, verdict: Verdict) -> None:
 
 def _ollama(case: Case, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=("json_schema",))
+    _check_one(case, [*names, *_response_format(case)])
     if names:
         name, form, value = _only(case, names, forms)
         if form not in ("json", "json_object"):
@@ -88,7 +90,24 @@ def _ollama(case: Case, verdict: Verdict) -> None:
     _leave_rest(case, verdict)
 
 
+def _check_one(case: Case, names: list[str]) -> None:
+    """Of two forms llama.cpp takes either, or answers 500."""
+    if len(names) > 1:
+        raise _cannot(case, names[0], f"an answer can have one form only, and '{names[1]}' demands one too")
+
+
+def _response_format(case: Case) -> list[str]:
+    form = case.value("response_format") if _is_given(case, "response_format") else None
+    return ["response_format"] if isinstance(form, dict) and form.get("type") != "text" else []
+
+
 def _leave_rest(case: Case, verdict: Verdict) -> None:
+    if "structured_outputs" not in verdict.adjusted and _is_given(case, "structured_outputs"):
+        structured = case.value("structured_outputs")
+        if not isinstance(structured, dict):
+            raise _cannot(case, "structured_outputs", "it is an object with a 'json', 'choice' or 'grammar'")
+        verdict.members["structured_outputs"] = None
+        verdict.dropped.extend(["structured_outputs"] if structured else [])
     if _is_given(case, "guided_whitespace_pattern"):
         verdict.members["guided_whitespace_pattern"] = None
         verdict.dropped.append("guided_whitespace_pattern")
@@ -161,7 +180,7 @@ def _text_format(case: Case, verdict: Verdict) -> None:
 
 def _is_given(case: Case, name: str) -> bool:
     raw = case.given.get(name)
-    return raw is not None and name not in case.settled and bytes(memoryview(raw)[:5]).strip() != b"null"
+    return raw is not None and name not in case.settled and bytes(memoryview(raw)[:5]).strip() not in (b"null", b'""')
 
 
 def _cannot(case: Case, name: str, why: str) -> Unsupported:

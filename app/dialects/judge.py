@@ -21,7 +21,9 @@ MAX_STOP_BYTES: Final = 64 * 1024
 _BLANKS: Final = b" \t\r\n"
 # What is looked at besides what the table has fates for.
 _ALSO: Final = frozenset({"stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"})
-WATCHED: Final = _ALSO | {name for fates in JUDGED.values() for name, _ in fates}
+# What llama.cpp refuses as null, which is what is left out everywhere else.
+_NEVER_NULL: Final = frozenset({"encoding_format", "embd_normalize", "reasoning_format"})
+WATCHED: Final = _ALSO | _NEVER_NULL | {name for fates in JUDGED.values() for name, _ in fates}
 _FATES: Final = MappingProxyType({where: dict(fates) for where, fates in JUDGED.items()})
 
 
@@ -40,6 +42,8 @@ def judge(case: Case) -> Verdict:
         fate = fates.get(name)
         if fate is not None and name not in case.settled and not _asks_nothing(raw, fate):
             _apply(case, verdict, name, fate)
+        elif case.kind == "llama_cpp" and name in _NEVER_NULL and bytes(memoryview(raw)[:4]) == b"null":
+            verdict.members[name] = None
     if case.operation in ("chat", "text_completion"):
         _stop(case, verdict)
         _options(case, verdict)
