@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 MASK: Final = "***"
 # From here on a value is known by itself; a shorter one, or one that may be a word, only where it stands alone.
@@ -73,8 +73,10 @@ def _without_end(text: str, secrets: Sequence[str]) -> str:
 @functools.lru_cache(maxsize=256)
 def _secrets(address: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ...], re.Pattern[str] | None]:
     """Those that are known by themselves, the longest first, and a pattern for the rest."""
-    found = {spelled for value in _values(address, headers) for spelled in _spellings(value)}
+    values = dict.fromkeys(_values(address, headers))
+    found = {spelled for value in values for spelled in _spellings(value)}
     telling = {value for value in found if len(value) >= _TELLING and not value.isalpha()}
+    telling.update(told for value in values for told in _encodings(value) if len(told) >= _TELLING)
     rest = sorted((value for value in found - telling if len(value) >= _LEAST), key=len, reverse=True)
     words = "|".join(map(re.escape, rest))
     pattern = re.compile(rf"(?<![\w-])(?:{words})(?![\w-])") if words else None
@@ -109,8 +111,37 @@ def _pair(credential: str) -> Iterator[str]:
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """As it is, and as it stands in JSON, HTML and URLs."""
+    """As it is, and as it stands in JSON, JSON in JSON, HTML and URLs."""
     if not value or value.lower() in _ORDINARY:
         return
     in_json = json.dumps(value)[1:-1]
-    yield from (value, in_json, in_json.replace("/", "\\/"), html.escape(value), quote(value), quote(value, safe=""))
+    nested = json.dumps(in_json)[1:-1]
+    plain = (value, in_json, in_json.replace("/", "\\/"), nested, repr(value)[1:-1])
+    in_pages = (html.escape(value), html.escape(value, quote=False))
+    in_urls = [
+        how(value, safe=safe, errors="replace")
+        for how in (quote, quote_plus)
+        for safe in ("", "/", "/:&=?;,$", "!~*'()")
+    ]
+    yield from (*plain, *in_pages, *in_urls)
+
+
+def _encodings(value: str) -> Iterator[str]:
+    """As it stands in other letters, in dumps of bytes and in base64."""
+    if len(value) < _TELLING or value.lower() in _ORDINARY:
+        return
+    data = value.encode("utf-8", "replace")
+    if not value.isalpha():
+        yield from (value.upper(), value.lower())
+    yield from (data.hex(), data.hex().upper(), data.hex(" "), data.hex(":"))
+    yield "".join(f"\\u{ord(char):04x}" for char in value)
+    yield from _in_base64(data)
+
+
+def _in_base64(data: bytes) -> Iterator[str]:
+    """What stands for it in base64, wherever it begins in what was encoded."""
+    for before in range(3):
+        told = base64.b64encode(bytes(before) + data).decode().rstrip("=")
+        # The characters at both ends hold bits of what stands beside it.
+        inner = told[before + 1 if before else 0 : (before + len(data)) * 8 // 6]
+        yield from (inner, inner.replace("+", "-").replace("/", "_"))

@@ -49,10 +49,14 @@ def node(**properties: Any) -> dict[str, Any]:
 
 
 SELF = {"$ref": "#/$defs/t"}
+MAYBE_SELF = {"anyOf": [SELF, {"type": "null"}]}
 WIDE: dict[str, Any] = {
     "branches that contain themselves at the same place": recursive(node(a=SELF), node(a=SELF, b={})),
     "the same behind what is equal": recursive(node(k={"type": "string"}, a=SELF), node(k={}, a={"items": SELF})),
     "lists of themselves": recursive({"type": "array", "items": SELF}, {"type": "array", "items": SELF}),
+    "maps of themselves": recursive(
+        {"type": "object", "additionalProperties": SELF}, {"properties": {"a": MAYBE_SELF}}
+    ),
     "optional and within": recursive({"properties": {"a": SELF}}, {"properties": {"a": {"properties": {"b": SELF}}}}),
     "through another name": {
         **recursive(node(a={"$ref": "#/$defs/u"}), node(a={"$ref": "#/$defs/u"}, c={})),
@@ -104,6 +108,14 @@ USUAL: dict[str, Any] = {
     ),
     "a branch and a list": recursive(node(a=SELF), node(b={"type": "array", "items": SELF})),
     "itself": {"type": "object", "properties": {"child": {"$ref": "#"}}},
+    "a chain, as pydantic writes it": {
+        "$defs": {"t": {"type": "object", "properties": {"v": {}, "next": MAYBE_SELF}, "required": ["v"]}},
+        "$ref": "#/$defs/t",
+    },
+    "a tree of nodes or null": {"$defs": {"t": node(v={"type": "string"}, l=MAYBE_SELF, r=MAYBE_SELF)}, **SELF},
+    "a list or a map of itself": recursive(
+        {"type": "array", "items": SELF}, {"type": "object", "additionalProperties": SELF}
+    ),
     "a date": {
         "type": "string",
         "pattern": r"^\d{4}-(0[1-9]|1[0-2])-\d{2}(T\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?)?$",

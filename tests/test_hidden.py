@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,8 @@ from tests.scripted import Json, Scripted, events, whole
 
 KEY = 'sk-operator/0123456789"abcdef'
 TEAM, SHORT = "team-4711-internal", "eu1"
-HEADERS = {"authorization": f"Bearer {KEY}", "x-team": TEAM, "x-region": SHORT}
+NOTE = "of the operator's"
+HEADERS = {"authorization": f"Bearer {KEY}", "x-team": TEAM, "x-region": SHORT, "x-note": NOTE}
 ADDRESS = "https://user:pass-word-1@engine.example/v1"
 
 SAID = {
@@ -27,6 +29,13 @@ SAID = {
     "with escaped slashes": json.dumps(HEADERS).replace("/", "\\/"),
     "in Python's words": repr(HEADERS),
     "in a URL": "GET /?key=sk-operator%2F0123456789%22abcdef&team=team-4711-internal",
+    "in a form": "key=sk-operator%2F0123456789%22abcdef&note=of+the+operator%27s",
+    "in other letters": f"{KEY.upper()} and {KEY.lower()}",
+    "in base64": base64.b64encode(f"Bearer {KEY}".encode()).decode(),
+    "in base64 for URLs": base64.urlsafe_b64encode(f"{NOTE}\n{KEY}".encode()).decode(),
+    "in base64 within others": base64.b64encode(repr(HEADERS).encode()).decode(),
+    "as bytes": KEY.encode().hex(),
+    "in escapes": "".join(f"\\u{ord(char):04x}" for char in KEY),
     "in HTML": "<b>sk-operator/0123456789&quot;abcdef</b>",
     "without its scheme": f"the key {KEY} is wrong",
     "twice": f"{KEY}{KEY} {TEAM}{TEAM}",
@@ -41,8 +50,16 @@ def test_no_secret_is_left_however_it_is_written(text: str) -> None:
     told = hide(text, ADDRESS, HEADERS)
 
     assert MASK in told
-    for secret in ("sk-operator", "0123456789", "sk-oper", TEAM, "pass-word"):
-        assert secret not in told
+    for secret in ("sk-operator", "0123456789", "sk-oper", TEAM, "pass-word", "the+operator"):
+        assert secret not in told.lower()
+    for encoded in _encoded():
+        assert encoded not in told
+
+
+def _encoded() -> list[str]:
+    """Pieces of the middle of the key, as they stand in each encoding."""
+    inner = [base64.b64encode(bytes(before) + KEY.encode()).decode()[8:20] for before in range(3)]
+    return [*inner, KEY.encode().hex()[4:12], "\\u006f\\u0070"]
 
 
 def test_short_values_go_where_they_stand_alone_and_words_stay() -> None:

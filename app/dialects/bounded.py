@@ -153,6 +153,7 @@ class _Schemas:
         self._open: set[str] = set()
         self._cyclic: set[str] = set()  # of the known, those within which something open is referred to
         self._cycles = 0
+        self._is_within_opening = False
 
     def width(self, root: Any) -> int:
         """How many ways on there are at its widest place."""
@@ -184,7 +185,7 @@ class _Schemas:
         for each in branches:
             before = self._cycles
             found += self._of(each, depth + 1)
-            if is_choice and self._cycles != before:
+            if is_choice and self._cycles != before and not self._is_within_opening:
                 opening = self._opening(each, depth)
                 if any(_is_alike(opening, other) for other in openings):
                     # Both stay possible at every level, so each level doubles the ways.
@@ -193,27 +194,34 @@ class _Schemas:
         return found
 
     def _opening(self, told: Any, depth: int) -> _Opening:
-        """What an object says up to where it contains itself: names, and their values where there is only one."""
+        """What a value says up to where it contains itself: type, names, and their values where there is only one."""
         for _ in range(MAX_DEPTH):
             if not (isinstance(told, dict) and isinstance(told.get("$ref"), str)):
                 break
             told = self._place(told["$ref"])
+        kind = ("", _kind(told))
         properties = told.get("properties") if isinstance(told, dict) else None
         if not isinstance(properties, dict):
-            return ()
+            return (kind,)
         needed = told.get("required")
         first = [name for name in properties if isinstance(needed, list) and name in needed]
-        row: list[tuple[str, bytes | None]] = []
+        row = [kind]
         for name in [*first, *(name for name in properties if name not in first)]:
-            inner, before = properties[name], self._cycles
-            self._of(inner, depth + 1)
-            is_end = self._cycles != before
+            inner = properties[name]
+            is_end = self._is_cyclic(inner, depth + 1)
             if is_end or name in first:
                 only = inner.get("const") if isinstance(inner, dict) else None
                 row.append((name, None if only is None else msgspec.json.encode(only)))
             if is_end:
                 break
         return tuple(row)
+
+    def _is_cyclic(self, told: Any, depth: int) -> bool:
+        """Whether something open is referred to within; the branches there are compared by whoever walks over them."""
+        before, self._is_within_opening = self._cycles, True
+        self._of(told, depth)
+        self._is_within_opening = False
+        return self._cycles != before
 
     def _of_types(self, told: Mapping[str, Any]) -> int:
         kinds = told.get("type")
@@ -268,6 +276,15 @@ class _Schemas:
             step = step.replace("~1", "/").replace("~0", "~")
             place = place.get(step) if isinstance(place, dict) else None
         return place
+
+
+def _kind(told: Any) -> bytes | None:
+    """The one type that a value of this schema has, where that is known."""
+    if not isinstance(told, dict):
+        return None
+    if isinstance(kind := told.get("type"), str):
+        return kind.encode()
+    return b"object" if "properties" in told else None
 
 
 def _is_alike(one: _Opening, other: _Opening) -> bool:
