@@ -30,6 +30,7 @@ REFUSED = {
     "twice, the second is the beginning of the first": b'{"n":12,"n":1}',
     "twice, far away": b'{"n":1,"a":[1,2],"b":{"n":1},"n":2}',
     "twice, the second hidden in a text": b'{"n":12345678,"x":"    ,\\"x\\":\\"\\"}","n":1}   ',
+    "twice, and nothing else": b'{"n":1,"n":1,"n":1}',
     "many answers": b'{"N":1000}',
     "a bound": b'{"max_Tokens":1}',
     "a template": b'{"Chat_Template":"x"}',

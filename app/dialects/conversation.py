@@ -15,6 +15,7 @@ from msgspec import Raw
 from app.errors import Problem, bad_request
 
 NOTHING: Final = Raw(b"null")
+_QUOTE: Final = ord('"')
 TYPES: Final = {
     "str": "a string",
     "bool": "true or false",
@@ -98,7 +99,18 @@ def check_messages(raw: Raw) -> None:
     if not found:
         raise bad_request("'messages' is empty: at least one is needed.", param="messages", code="missing_field")
     for index, message in enumerate(found):
-        _check_message(f"messages[{index}]", message)
+        if not _is_plain(message):
+            _check_message(f"messages[{index}]", message)
+
+
+def _is_plain(message: _Message) -> bool:
+    """Whether it has a role and a text and nothing else that is checked, as nearly all have."""
+    return (
+        memoryview(message.content)[0] == _QUOTE
+        and message.role not in ("", "tool")
+        and message.reasoning_content is NOTHING
+        and message.tool_calls is None
+    )
 
 
 def _check_message(place: str, message: _Message) -> None:

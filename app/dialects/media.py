@@ -17,7 +17,7 @@ MAX_DEPTH: Final = 8
 # They hold names and schemas of the client's own, in which anything may be called a URL.
 _ELSEWHERE: Final = frozenset({"tools", "tool_choice", "functions", "function_call", "response_format", "metadata"})
 # Engines written in Go take `Image_URL` for `image_url`.
-_ENDS: Final = tuple(f'_{first}{second}{third}"'.encode() for first in "uU" for second in "rR" for third in "lL")
+_END: Final = re.compile(rb'_[uU][rR][lL]"')
 # A letter of a key may be escaped; other engines' JSON libraries do so with text, as in `\\u003c`.
 _ESCAPED: Final = re.compile(rb"\\u00[2-7]")
 _WEB: Final = re.compile(
@@ -33,7 +33,7 @@ _texts = msgspec.json.Decoder(str)
 
 def may_have(body: bytes) -> bool:
     """Whether a body has to be looked at."""
-    if any(end in body for end in _ENDS):
+    if _END.search(body) is not None:
         return True
     return b"\\" in body and b"\\u00" in body and _ESCAPED.search(body) is not None
 
