@@ -151,3 +151,22 @@ async def test_all_bodies_together_are_bounded_and_small_ones_always_taken() -> 
         async with asyncio.timeout(20):
             await rig.wishes.until(lambda: rig.leases.of("engine") == 0)  # they have left
             assert (await rig.ask(body=large)).status == 200
+
+
+async def test_who_leaves_keeps_the_turn_until_the_thread_is_through() -> None:
+    intake, has_begun, may_end = Intake(), threading.Event(), threading.Event()
+
+    def slow() -> None:
+        has_begun.set()
+        may_end.wait(10)
+
+    first = asyncio.create_task(intake.work(INLINE_BYTES + 1, slow))
+    await asyncio.to_thread(has_begun.wait, 10)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(intake.work(INLINE_BYTES + 1, may_end.is_set))
+    await asyncio.wait({second}, timeout=0.2)
+    may_end.set()
+
+    assert await second

@@ -321,10 +321,10 @@ class Dispatcher:
         kind = backend.kind
         if plan.task is None:
             spoken = None
-            changes = plan.changes(backend, target.model)
+            changes = await self._intake.work(plan.work_bytes, partial(plan.changes, backend, target.model))
             changes = await self._templates.changes(plan, changes, backend, endpoint, target.model, None)
-            body = plan.edited(target.model, asks_usage=False, kind=kind, members=changes.members)
-            steps = tasks.count(body, kind, engine)
+            edit = partial(plan.edited, target.model, asks_usage=False, kind=kind, members=changes.members)
+            steps = tasks.count(await self._intake.work(plan.work_bytes, edit), kind, engine)
         else:
             spoken = SpokenTask(plan, kind)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))

@@ -59,5 +59,13 @@ class Intake:
         """What `call` makes of a body of that size."""
         if size <= inline_bytes:
             return call()
-        async with self._turn:
-            return await asyncio.to_thread(call)
+        await self._turn.acquire()
+        work = asyncio.create_task(asyncio.to_thread(call), name="large body")
+        work.add_done_callback(self._done)
+        return await asyncio.shield(work)
+
+    def _done(self, work: asyncio.Task[T]) -> None:
+        """A thread goes on when its client leaves, and has its turn until it is through."""
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # of a client that left nobody asks for it

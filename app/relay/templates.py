@@ -108,9 +108,9 @@ class Templates:
         if backend.kind not in templates.KINDS:
             return None
         async with self._asking.setdefault(key, asyncio.Lock()):
-            if self._clock() < self._known.get(key, (None, 0.0))[1]:
-                return self._known[key][0]
             try:
+                if self._clock() < self._known.get(key, (None, 0.0))[1]:
+                    return self._known[key][0]
                 async with asyncio.timeout(None if endpoint.dialect is Dialect.OLLAMA else ASK_S):
                     takes = await self._ask(backend, endpoint, model)
             except (BackendError, TimeoutError):  # the request itself will tell why; the next ones do not wait for it
