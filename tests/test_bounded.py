@@ -208,12 +208,13 @@ def test_grammars_too(grammar: str, is_refused: bool, name: str) -> None:
     assert refused == (name if is_refused else "")
 
 
-@pytest.mark.parametrize("name", ["guided_choice", "guided_regex", "structured_outputs"])
+@pytest.mark.parametrize("name", ["guided_choice", "guided_regex", "structured_outputs", "structural_tag"])
 def test_choices_and_expressions_too(name: str) -> None:
     told: dict[str, Any] = {
         "guided_choice": VALUES,
         "guided_regex": "a?" * 500,
         "structured_outputs": {"choice": VALUES},
+        "structural_tag": {"structures": [{"begin": "<f>", "schema": {"enum": VALUES}, "end": "</f>"}]},
     }
 
     with pytest.raises(Unsupported, match=name):

@@ -25,7 +25,7 @@ _WORDS: Final = (b"pattern", b"$ref", b"regex", b"grammar", b"\\", b"tag")
 _ANY: Final = 8  # a value of any type
 
 _SCHEMAS: Final = ("response_format", "tools", "functions", "json_schema", "guided_json")
-_OTHERS: Final = ("structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "grammar")
+_OTHERS: Final = ("structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "grammar", "structural_tag")
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")
 _NO_SCHEMAS: Final = frozenset({"default", "examples", "example", "required", "enum", "const", "type"})
@@ -98,7 +98,7 @@ def _roots(name: str, told: Any) -> Iterator[tuple[str, Any]]:
         yield name, {"pattern": told}
     elif name == "guided_choice":
         yield name, {"enum": told}
-    elif name in ("guided_json", "json_schema"):
+    elif name in ("guided_json", "json_schema", "structural_tag"):
         yield name, _decoded(told)
     elif name in ("response_format", "format"):
         yield from _of_format(name, told)

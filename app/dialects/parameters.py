@@ -64,6 +64,7 @@ class Asked(msgspec.Struct, frozen=True):
     guided_choice: msgspec.Raw = NOTHING
     guided_regex: msgspec.Raw = NOTHING
     guided_grammar: msgspec.Raw = NOTHING
+    structural_tag: msgspec.Raw = NOTHING
 
 
 class Engine(NamedTuple):
