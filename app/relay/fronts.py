@@ -14,6 +14,7 @@ from app.dialects.fronts.anthropic import Messages
 from app.dialects.fronts.front import Ask, Front, decoded
 from app.dialects.fronts.ollama_answers import Kind, Refusing
 from app.dialects.fronts.responses import Responses
+from app.dialects.fronts.responses_answers import PARAMS
 from app.errors import Problem, bad_request
 from app.relay import guests, names, shelf
 from app.relay.dispatch import Dispatcher
@@ -45,13 +46,7 @@ _OF_ANTHROPIC = {
     "reasoning_effort": "output_config.effort",
     "think": "thinking",
 }
-_OF_RESPONSES = {
-    "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
-    "reasoning_effort": "reasoning.effort",
-    "think": "reasoning.effort",
-}
-_SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/responses": _OF_RESPONSES}
+_SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/responses": PARAMS}
 _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -16,11 +16,12 @@ from app.errors import JSON, Problem
 from backends.exchange import Timings
 
 # This dialect's names for what chats call otherwise.
-_PARAMS = {
+PARAMS: Final = {
     "messages": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
+    "think": "reasoning.effort",
     "response_format": "text.format",
 }
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -277,7 +278,7 @@ class Response:
 
 def _error(problem: Problem) -> dict[str, Any]:
     """With the names that this dialect has for parameters."""
-    param = _PARAMS.get(problem.param or "", problem.param)
+    param = PARAMS.get(problem.param or "", problem.param)
     message = problem.message.replace(f"'{problem.param}'", f"'{param}'")
     return {"message": message, "type": problem.type, "param": param, "code": problem.code}
 
