@@ -154,7 +154,7 @@ async def test_a_vllm_whose_core_died_is_down_though_it_lists_its_models() -> No
     async with told(answers) as (endpoint, _):
         engine = Remote("c", remote(url=endpoint.address))
 
-        assert await engine.probe(engine.endpoint(1, 0, "")) == Probe(False, "its core process died")
+        assert await engine.probe(engine.endpoint(1, 0, "")) == Probe(False, "its core process died", is_dead=True)
 
 
 async def test_a_vllm_that_does_nothing_with_its_requests_is_avoided_until_it_moves() -> None:
@@ -166,7 +166,8 @@ async def test_a_vllm_that_does_nothing_with_its_requests_is_avoided_until_it_mo
 
         assert (await engine.probe(there)).is_up
         now = STALL_S
-        assert await engine.probe(there) == Probe(False, "it has 7 requests and has done nothing for 120 s")
+        stuck = "it has 7 requests and has done nothing for 120 s"
+        assert await engine.probe(there) == Probe(False, stuck, is_dead=True)
         answers["/metrics"] = (200, METRICS.replace(b"1e+06", b"2e+06"))
         assert (await engine.probe(there)).is_up
         now = 2 * STALL_S
