@@ -250,6 +250,33 @@ def test_hidden_words_are_seen() -> None:
         bounded.check(bodies.read(raw), {}, "demo", "llama_cpp")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *(
+            places(schema)["response_format"]
+            for schema in (
+                {"type": "string", "minLength": 5, "maxLength": 1},
+                {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": 1},
+                {"properties": {"a": {"type": "string", "pattern": "^a{5,1}$"}}},
+            )
+        ),
+        {"tools": [{"function": {"name": "f", "parameters": {"properties": {"a": {"minLength": 2, "maxLength": 1}}}}}]},
+        {"grammar": 'root ::= "a"{5,1}'},
+        {"guided_regex": "a{5,1}"},
+        {"structured_outputs": {"regex": "(ab){2,1}"}},
+    ],
+)
+def test_at_least_more_than_at_most_holds_an_engine_up_for_ever(fields: dict[str, Any]) -> None:
+    with pytest.raises(Unsupported, match="at least more than at most"):
+        check(fields)
+
+
+def test_as_many_at_least_as_at_most_are_usual() -> None:
+    check(places({"type": "string", "minLength": 5, "maxLength": 5, "pattern": "^a{5,5}$"})["response_format"])
+    check({"grammar": 'root ::= "a"{5,} "b"{,5} "c"{5}'})
+
+
 def test_the_widest_place_is_named() -> None:
     tools = [{"function": {"name": f"f{n}", "parameters": {"enum": VALUES[: 100 * n]}}} for n in range(8)]
 

@@ -13,7 +13,7 @@ import msgspec
 
 from app.dialects import width
 from app.dialects.parameters import LOCAL, NOTHING, Asked
-from app.dialects.width import MAX_DEPTH, TooMuch
+from app.dialects.width import MAX_DEPTH, Reversed, TooMuch
 from backends.errors import Unsupported
 
 MOST: Final = {"llama_cpp": 500, "ollama": 500, "vllm": 2_000}
@@ -21,12 +21,13 @@ MAX_NODES: Final = 10_000  # 30 ms
 MAX_BYTES: Final = 256 * 1024
 # With fewer commas than that and none of the words, there can be no more ways than allowed.
 _FEW: Final = 50
-_WORDS: Final = (b"pattern", b"$ref", b"regex", b"grammar", b"\\", b"tag")
+_WORDS: Final = (b"pattern", b"$ref", b"regex", b"grammar", b"\\", b"tag", b"minLength", b"minItems")
 _ANY: Final = 8  # a value of any type
 
 _SCHEMAS: Final = ("response_format", "tools", "functions", "json_schema", "guided_json")
 _OTHERS: Final = ("structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "grammar", "structural_tag")
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_SPANS: Final = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
 _ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")
 _NO_SCHEMAS: Final = frozenset({"default", "examples", "example", "required", "enum", "const", "type"})
 _MAPS: Final = ("$defs", "definitions", "patternProperties", "dependentSchemas")
@@ -60,6 +61,9 @@ def _check(name: str, raw: msgspec.Raw, engine: str, most: int) -> None:
             return
         many = f"{widest} ways" if widest < 1_000_000 else "millions of ways"
         message = f"lets an answer go on in {many} at one place, and at most {most} are possible here"
+    except Reversed as exc:
+        said = f"'{field}' asks for at least more than at most of something ({exc}), which no answer can have."
+        raise Unsupported(engine, said, param=name) from exc
     except TooMuch as exc:
         message = f"describes an answer in too many {exc}"
     except msgspec.DecodeError:
@@ -140,6 +144,10 @@ def _decoded(told: Any) -> Any:
     return told
 
 
+def _is_reversed(least: Any, most: Any) -> bool:
+    return isinstance(least, int | float) and isinstance(most, int | float) and most < least
+
+
 _Opening = tuple[tuple[str, bytes | None], ...]
 
 
@@ -166,6 +174,9 @@ class _Schemas:
             raise TooMuch("levels" if depth > MAX_DEPTH else "parts")
         if not isinstance(told, dict):
             return _ANY if told is True else 1
+        for least, most in _SPANS:
+            if _is_reversed(told.get(least), told.get(most)):
+                raise Reversed(f"{least}, {most}")
         found = max(self._of_types(told), self._of_object(told, depth), self._of_list(told, depth))
         if "enum" in told and isinstance(told["enum"], Sequence):
             found = max(found, len(told["enum"]))

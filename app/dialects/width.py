@@ -40,6 +40,10 @@ class TooMuch(Exception):
     """More than is looked at; the message says what of."""
 
 
+class Reversed(Exception):
+    """A piece that is to stand at least more often than at most: llama.cpp computes at it for ever."""
+
+
 def of_regex(pattern: str) -> int:
     """Of a regular expression."""
     return _Parser(_tokens(_REGEX, pattern), None).alternatives(0).width
@@ -69,8 +73,11 @@ def _tokens(kind: re.Pattern[str], text: str) -> list[_Token]:
 def _bounds(match: re.Match[str]) -> tuple[int, int | None]:
     if match.lastgroup is None:
         return (1, 1)
-    least, most = int(match["least"] or 0), match["most"]
-    return least, (int(most) if most else None) if match["comma"] else least
+    least = int(match["least"] or 0)
+    most = (int(match["most"]) if match["most"] else None) if match["comma"] else least
+    if most is not None and most < least:
+        raise Reversed(match[0])
+    return least, most
 
 
 def several(pieces: Iterable[Ways]) -> Ways:
