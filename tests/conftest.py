@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+
+
+def pytest_configure() -> None:
+    """Gateways that tests start hear that their terminal is closed, also where the suite was started with nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_asyncio_loop_factories(
