@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from app.table import Limits
 from tests import fake_wire as wire
-from tests.hop import Server
+from tests.hop import Server, take
 from tests.raw_client import Client, Reply, request
 from tests.rig import Rig, backend, models, running
 
@@ -49,9 +49,7 @@ class Silent:
         await self._server.__aexit__(*about)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        await reader.readexactly(length)
+        head = await take(reader)
         is_chat = b"/chat/completions" in head
         ask = wire.Ask("chat" if is_chat else "completions", "fake", stream=True, max_tokens=4)
         begin, end = wire.sse(wire.piece(ask, self.begin, role=is_chat)), wire.sse(wire.piece(ask, "b", "stop"))

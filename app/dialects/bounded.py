@@ -12,7 +12,8 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects import width
-from app.dialects.parameters import LOCAL, NOTHING, Asked
+from app.dialects.conversation import NOTHING
+from app.dialects.parameters import LOCAL, Asked
 from app.dialects.width import MAX_DEPTH, Reversed, TooMuch
 from backends.errors import Unsupported
 

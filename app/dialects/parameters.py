@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from app.dialects.case import Case
+from app.dialects.conversation import NOTHING
 from app.dialects.fitting import Fit
 from app.dialects.judge import judge
 from app.dialects.vectors import Wanted
@@ -19,7 +20,6 @@ from app.errors import Problem, bad_request
 from app.table import Rules
 from backends.base import FAILED, ModelFacts
 
-NOTHING: Final = msgspec.Raw(b"null")
 MAX_NUMBER_BYTES = 64
 MAX_KWARGS_BYTES = 64 * 1024
 

@@ -9,9 +9,10 @@ import msgspec
 
 from app.dialects import bounded, fitting, judge, least, media, parameters, shape, task_requests
 from app.dialects.case import Case, Given
+from app.dialects.conversation import NOTHING
 from app.dialects.fitting import Fit
 from app.dialects.fronts import extras
-from app.dialects.parameters import LOCAL, NOTHING, UNCHANGED, Asked, Changes, Engine
+from app.dialects.parameters import LOCAL, UNCHANGED, Asked, Changes, Engine
 from app.dialects.task_requests import Task
 from app.errors import JSON, Problem, bad_request
 from app.relay import body as bodies

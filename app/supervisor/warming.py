@@ -30,9 +30,8 @@ async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> No
         unit.post(WarmUpFailed(generation, "its warm-up failed; see the log"))
     else:
         await unit.measure()
-        await unit.adapters.settle(
-            unit.endpoint, again=False
-        )  # what was ordered meanwhile; behind this line nothing waits
+        # What was ordered meanwhile; behind this line nothing waits.
+        await unit.adapters.settle(unit.endpoint, again=False)
         unit.post(WarmedUp(generation))
 
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given, unknown, unknown_inside
+from app.dialects.fronts.front import Ask, decoded, given, left_out, unknown, unknown_inside, word
 from app.errors import Problem, bad_request
 from backends.texts import joined
 
@@ -202,9 +202,9 @@ class _Conversation:
             except Problem as problem:
                 if problem.code != "not_supported":
                     raise
-                kind = _shown(each["type"] if isinstance(each, dict) else None)
-                self.dropped.append(f"messages.{kind}" if kind != "?" else "messages")
-                yield {"type": "text", "text": f"[{kind}: left out, it cannot be shown here]"}
+                kind = each["type"] if isinstance(each, dict) else None
+                self.dropped.append(left_out("messages", kind))
+                yield {"type": "text", "text": f"[{word(kind) or '?'}: left out, it cannot be shown here]"}
 
     def _assistant(self, content: _Content) -> dict[str, Any]:
         if isinstance(content, str):
@@ -222,7 +222,7 @@ class _Conversation:
                     function = {"name": _string(block, "name"), "arguments": _input(block)}
                     calls.append({"id": _string(block, "id"), "type": "function", "function": function})
                 case kind:  # what Anthropic's own tools did
-                    self.dropped.append(f"messages.{_shown(kind)}" if _shown(kind) != "?" else "messages")
+                    self.dropped.append(left_out("messages", kind))
         message: dict[str, Any] = {"role": "assistant", "content": joined(texts)}
         if thoughts:
             # Two names for one thing: vLLM reads the first, llama.cpp the second.
@@ -269,7 +269,7 @@ def _parts(content: _Content) -> Iterator[dict[str, Any]]:
             case "tool_reference", _:  # what a search for tools has found
                 yield {"type": "text", "text": _string(block, "tool_name")}
             case _:
-                raise _unsupported(f"a block of type '{_shown(kind)}'" + (" with this source" if source else ""))
+                raise _unsupported(f"a block of type '{word(kind) or '?'}'" + (" with this source" if source else ""))
 
 
 def _about(block: Block) -> list[str]:
@@ -293,7 +293,7 @@ def _tools(asked: _Request) -> tuple[dict[str, Any], list[str]]:
     left: list[str] = []
     for tool in asked.tools or ():
         if tool.type not in (None, "custom"):
-            left.append(f"tools.{_shown(tool.type)}" if _shown(tool.type) != "?" else "tools")
+            left.append(left_out("tools", tool.type))
             continue
         if not tool.name:
             raise bad_request("tools: a tool has a name.", param="tools", code="invalid_type")
@@ -354,10 +354,6 @@ def _string(block: Block, name: str) -> str:
 
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _shown(kind: Any) -> str:
-    return kind[:40] if isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum() else "?"
 
 
 def _unsupported(what: str) -> Problem:

@@ -131,6 +131,18 @@ def unknown_inside(body: bytes, known: Mapping[str, tuple[str, ...]]) -> list[st
     return sorted(names)
 
 
+def word(kind: Any) -> str | None:
+    """A kind as the client wrote it, where it is a word that a header or a sentence can hold."""
+    is_word = isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum()
+    return kind[:40] if is_word else None
+
+
+def left_out(where: str, kind: Any) -> str:
+    """The name under which something of this kind is told to be without effect, such as `tools.web_search`."""
+    told = word(kind)
+    return f"{where}.{told}" if told is not None else where
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}

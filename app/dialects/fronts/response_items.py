@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.fronts.front import given
+from app.dialects.fronts.front import given, left_out, word
 from app.dialects.fronts.response_tools import Tool, Tools, arguments
 from app.errors import Problem, bad_request
 from backends.texts import joined
@@ -152,12 +152,11 @@ class _Chat:
             except Problem:
                 kind = _kind(part)
                 self._drop(kind)
-                parts.append({"type": "text", "text": f"[{shown(kind)}: left out, it cannot be shown here]"})
+                parts.append({"type": "text", "text": f"[{word(kind) or '?'}: left out, it cannot be shown here]"})
         return parts
 
     def _drop(self, kind: Any) -> None:
-        is_word = isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum()
-        self.dropped.append(f"input.{kind[:40]}" if is_word else "input")
+        self.dropped.append(left_out("input", kind))
 
     def _other(self, kind: str, item: Item) -> None:
         """An item of a tool that is not called here: what it was asked and what came of it stays."""
@@ -260,7 +259,7 @@ def _parts(content: Any) -> list[dict[str, Any]]:
                 message = "input: a part of a content is an object with a 'type', such as 'input_text'."
                 raise bad_request(message, param="input", code="invalid_type")
             case _:
-                raise unsupported(f"a part of type '{shown(_kind(part))}'", "input", "")
+                raise unsupported(f"a part of type '{word(_kind(part)) or '?'}'", "input", "")
     return parts
 
 
@@ -286,11 +285,6 @@ def _string(item: Item, name: str) -> str:
     if not isinstance(value, str):
         raise bad_request(f"input: '{name}' of an item must be a string.", param="input", code="invalid_type")
     return value
-
-
-def shown(kind: Any) -> str:
-    """A kind of the client's, where it is a word."""
-    return kind[:40] if isinstance(kind, str) and kind.replace("_", "").isalnum() else "?"
 
 
 def unsupported(what: str, param: str, why: str) -> Problem:

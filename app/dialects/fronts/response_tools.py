@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from app.dialects.fronts.front import given
+from app.dialects.fronts.front import given, left_out, word
 from app.errors import Problem, bad_request
 
 MAX_NAME_CHARS: Final = 64  # what OpenAI's API takes, and so engines
@@ -56,7 +56,7 @@ def read(offered: Iterable[Mapping[str, Any]]) -> Tools:
     for tool, namespace in _spread(offered):
         kind, name = tool.get("type"), tool.get("name")
         if kind not in ("function", "custom"):
-            dropped.append(f"tools.{_shown(kind)}")
+            dropped.append(left_out("tools", kind))
             continue
         if not isinstance(name, str) or not name:
             hint = " beside its 'type', not inside 'function' as in chats" if "function" in tool else ""
@@ -102,7 +102,7 @@ def choice(asked: str | Mapping[str, Any] | None, tools: Tools) -> tuple[Any, Se
             message = "tool_choice: 'allowed_tools' has a 'mode' ('auto' or 'required') and a list of 'tools'."
             raise bad_request(message, param="tool_choice", code="invalid_type")
         case {"type": str(kind)}:
-            raise _cannot(f"the tool type '{_shown(kind)}' is not run by this gateway")
+            raise _cannot(f"the tool type '{word(kind) or '?'}' is not run by this gateway")
     message = "tool_choice: 'auto', 'none', 'required', or an object that names a tool."
     raise bad_request(message, param="tool_choice", code="invalid_type")
 
@@ -198,10 +198,6 @@ def _namespace(tool: Any) -> str | None:
 
 def _type_of(form: Any) -> Any:
     return form.get("type") if isinstance(form, dict) else None
-
-
-def _shown(kind: Any) -> str:
-    return kind[:40] if isinstance(kind, str) and kind.replace("_", "").isalnum() and kind.isascii() else "unknown"
 
 
 def _cannot(why: str) -> Problem:
