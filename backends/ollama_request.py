@@ -15,6 +15,7 @@ import msgspec
 from backends.base import ModelFacts
 from backends.errors import Rejected, Unsupported
 from backends.ollama_messages import Refuse, messages
+from backends.texts import encoded
 
 PATHS: Final = MappingProxyType({"chat": "/api/chat", "text_completion": "/api/generate", "embeddings": "/api/embed"})
 MAX_NAMED: Final = 100  # of the dropped parameters
@@ -103,7 +104,7 @@ def translate(
     return Translated(
         operation=operation,
         path=PATHS[operation],
-        body=msgspec.json.encode(made),
+        body=encoded(made),
         name=name,
         is_stream=made.get("stream") is True,
         wants_usage=isinstance(options, dict) and options.get("include_usage") is True,

@@ -283,6 +283,23 @@ def test_a_picture_from_a_tool_comes_with_the_users_next_words(kind: str) -> Non
     assert [message["role"] for message in answered] == ["user", "assistant", "tool", "tool", "user", "assistant"]
 
 
+def test_results_and_what_they_show_stand_in_the_order_of_the_calls() -> None:
+    def result(id_: str, *parts: Any) -> dict[str, Any]:
+        return {"type": "function_call_output", "call_id": id_, "output": list(parts)}
+
+    ask = asked(
+        *[{"type": "function_call", "call_id": id_, "name": "run_it", "arguments": "{}"} for id_ in "ab"],
+        result("b", {"type": "input_image", "image_url": PNG + "b"}),
+        result("a", {"type": "input_image", "image_url": PNG + "a"}),
+        {"role": "assistant", "content": "done"},
+    )
+
+    called, first, second, shown, done = body(ask)["messages"]
+    assert [call["id"] for call in called["tool_calls"]] == [first["tool_call_id"], second["tool_call_id"]]
+    assert [part["image_url"]["url"] for part in shown["content"]] == [PNG + "a", PNG + "b"]
+    assert done["role"] == "assistant"
+
+
 def test_what_a_result_cannot_show_is_said_and_named() -> None:
     ask = asked(
         {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},

@@ -223,6 +223,26 @@ def test_calls_and_their_results_keep_their_ids_and_their_order() -> None:
     assert told[4:] == [{"role": "tool", "tool_call_id": "t2", "content": ""}]
 
 
+def test_results_and_what_they_show_stand_in_the_order_of_the_calls() -> None:
+    def result(id_: str, *content: Any) -> dict[str, Any]:
+        return {"type": "tool_result", "tool_use_id": id_, "content": list(content)}
+
+    jpeg = {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}}
+
+    sent = messages(
+        ("user", "go"),
+        ("assistant", [{**USE, "id": id_} for id_ in "abc"]),
+        ("user", [result("c", {"type": "text", "text": "third"}), result("b", jpeg)]),
+        ("user", [result("of nothing"), result("a", PNG), {"type": "text", "text": "and?"}]),
+    )
+
+    assert [each.get("tool_call_id") for each in sent] == [None, None, "a", "b", "c", "of nothing", None]
+    assert sent[4] == {"role": "tool", "tool_call_id": "c", "content": "third"}
+    first, second, words = sent[-1]["content"]
+    assert ("png" in first["image_url"]["url"], "jpeg" in second["image_url"]["url"]) == (True, True)
+    assert words == {"type": "text", "text": "and?"}
+
+
 @pytest.mark.parametrize(
     ("choice", "sent"),
     [

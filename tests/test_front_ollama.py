@@ -91,7 +91,7 @@ def test_tool_results_find_their_calls_by_name_or_by_order() -> None:
         {"role": "tool", "content": "of nothing"},
     ]
 
-    said, rain, noon, stray = body(chat(messages=messages))["messages"]
+    said, noon, rain, stray = body(chat(messages=messages))["messages"]
 
     time, weather = said["tool_calls"]
     assert [json.loads(each["function"]["arguments"]) for each in (time, weather)] == [{"city": "Köln"}] * 2
@@ -114,7 +114,7 @@ def test_a_picture_from_a_tool_comes_with_the_users_next_words() -> None:
 
     picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
     assert [said["content"] for said in told] == ["", "here", "there", [picture, picture]]
-    assert asked[-1]["content"] == [{"type": "text", "text": "and?"}, picture, picture]
+    assert asked[-1]["content"] == [picture, picture, {"type": "text", "text": "and?"}]
     assert [said["role"] for said in answered] == ["assistant", "tool", "tool", "user", "assistant"]
 
 

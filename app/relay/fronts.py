@@ -23,6 +23,7 @@ from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
 from app.relay.request import Request
 from app.routing import as_ollama, visible
 from app.table import Table
+from backends.texts import encoded
 
 OLLAMA_PREFIX = "/api/"
 # Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
@@ -168,7 +169,7 @@ def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
     ask = FRONTS[path].ask(body, _token())
     names.members(body)
     name = as_ollama(table, ask.model) if path in _ollama_fronts and ask.model else ask.model
-    return ask, msgspec.json.encode({"model": name, **ask.fields} if name else ask.fields)
+    return ask, encoded({"model": name, **ask.fields} if name else ask.fields)
 
 
 def _with(found: Plan, ask: Ask, path: str) -> Plan:

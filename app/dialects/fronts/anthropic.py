@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from app.dialects.fronts.anthropic_answers import Spoken
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given, left_out, unknown, unknown_inside, word
+from app.dialects.fronts.front import Ask, decoded, given, left_out, unknown, unknown_inside, with_results, word
 from app.errors import Problem, bad_request
 from backends.texts import joined
 
@@ -160,11 +160,10 @@ class _Conversation:
         if not messages:
             message = "messages: nothing is left that a model can read: all of their blocks were left out."
             raise bad_request(message, param="messages", code="missing_field")
-        return messages
+        return with_results(messages)
 
     def _user(self, content: _Content) -> Iterator[dict[str, Any]]:
-        """Results of tools are messages of their own in OpenAI's API, before what the user says; pictures in them are
-        not taken there and come with the user's."""
+        """Results of tools are messages of their own in OpenAI's API, before what the user says."""
         if isinstance(content, str):
             yield {"role": "user", "content": content}
             return
@@ -174,11 +173,11 @@ class _Conversation:
                 case "tool_result":
                     inner = list(self._result(block))
                     text = joined(part["text"] for part in inner if part["type"] == "text")
-                    text = (
-                        f"Error: {text}" if block.get("is_error") is True else text
-                    )  # OpenAI's API has no word for it
-                    yield {"role": "tool", "tool_call_id": _string(block, "tool_use_id"), "content": text}
-                    parts += [part for part in inner if part["type"] != "text"]
+                    # OpenAI's API has no word for a failure.
+                    text = f"Error: {text}" if block.get("is_error") is True else text
+                    shown = [part for part in inner if part["type"] != "text"]
+                    id_ = _string(block, "tool_use_id")
+                    yield {"role": "tool", "tool_call_id": id_, "content": text, "shown": shown}
                 case "container_upload":  # a file for a container of Anthropic's
                     self.dropped.append("messages.container_upload")
                 case _:

@@ -143,6 +143,36 @@ def left_out(where: str, kind: Any) -> str:
     return f"{where}.{told}" if told is not None else where
 
 
+def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, tools' results as OpenAI's API takes them; `shown` of a result are its pictures and files.
+
+    Results stand in the order of the calls: ids tell them apart, but many chat templates show none and a model goes by
+    the order, while agents send them as they come (Claude Code 2.1 sent those of two commands the other way round).
+    What they show is not taken there: it comes with the user's next words, or before anybody else's.
+    """
+    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    numbers: dict[str, int] = {}  # of the last turn's calls, by id
+    for message in [*messages, None]:
+        if message is not None and message["role"] == "tool":
+            results.append(message)
+            continue
+        results.sort(key=lambda result: numbers.get(result["tool_call_id"], len(numbers)))
+        shown = [part for result in results for part in result.pop("shown", ())]
+        told += results
+        results = []
+        if shown and message is not None and message["role"] == "user":
+            content = message["content"]
+            words = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            message = {**message, "content": [*shown, *words]}
+        elif shown:
+            told.append({"role": "user", "content": shown})
+        if message is not None:
+            told.append(message)
+            numbers = {call["id"]: number for number, call in enumerate(message.get("tool_calls") or ())}
+    return told
+
+
 def given(**fields: Any) -> dict[str, Any]:
     """The fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}

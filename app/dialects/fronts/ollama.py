@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.fronts.extras import LEVELS
-from app.dialects.fronts.front import Ask, decoded, given, unknown
+from app.dialects.fronts.front import Ask, decoded, given, unknown, with_results
 from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
 from app.errors import Problem, bad_request
 
@@ -164,23 +164,17 @@ class Embed:
 
 
 def _chat(chat: _Chat) -> dict[str, Any]:
-    """Messages and tools. Ollama's calls need no ids: results are matched by name, else by order. Pictures in results
-    are not taken there by OpenAI's API, and come with the user's next words."""
+    """Messages and tools. Ollama's calls need no ids: results are matched by name, else by order."""
     messages: list[dict[str, Any]] = []
     open_calls = _OpenCalls()
-    shown: list[str] = []
     for at, said in enumerate(chat.messages or ()):
-        images = said.images
-        if said.role == "user" and shown:
-            images, shown = [*shown, *(images or ())], []
-        elif said.role == "tool":
-            shown, images = [*shown, *(images or ())], None
-        elif shown:
-            messages.append({"role": "user", "content": _content("", shown)})
-            shown = []
-        message: dict[str, Any] = {"role": said.role, "content": _content(said.content or "", images)}
+        message: dict[str, Any] = {"role": said.role}
         if said.role == "tool":
+            message["content"] = said.content or ""
+            message["shown"] = [_picture(image) for image in said.images or ()]
             message["tool_call_id"] = said.tool_call_id or open_calls.answered(said.tool_name)
+        else:
+            message["content"] = _content(said.content or "", said.images)
         if said.tool_calls:
             calls = [(call.id or f"call_{at}_{n}", call.function) for n, call in enumerate(said.tool_calls)]
             for id_, function in calls:
@@ -190,9 +184,7 @@ def _chat(chat: _Chat) -> dict[str, Any]:
             # Two names for one thing: vLLM reads the first, llama.cpp the second.
             message |= {"reasoning": said.thinking, "reasoning_content": said.thinking}
         messages.append(message)
-    if shown:
-        messages.append({"role": "user", "content": _content("", shown)})
-    return {"messages": messages, **given(tools=chat.tools or None)}
+    return {"messages": with_results(messages), **given(tools=chat.tools or None)}
 
 
 def _call(id_: str, function: _Function) -> dict[str, Any]:
@@ -233,14 +225,13 @@ class _OpenCalls:
 def _content(text: str, images: list[str] | None) -> str | list[dict[str, Any]]:
     if not images:
         return text
-    urls = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
-    return [*([{"type": "text", "text": text}] if text else []), *urls]
+    return [*([{"type": "text", "text": text}] if text else []), *map(_picture, images)]
 
 
-def _data_url(image: str) -> str:
+def _picture(image: str) -> dict[str, Any]:
     for start, kind in _FORMATS.items():
         if image.startswith(start):
-            return f"data:image/{kind};base64,{image}"
+            return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{image}"}}
     raise bad_request("An image is neither PNG, JPEG, WebP nor GIF in base64.", param="images")
 
 

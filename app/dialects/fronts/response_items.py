@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.fronts.front import given, left_out, word
+from app.dialects.fronts.front import given, left_out, with_results, word
 from app.dialects.fronts.response_tools import Tool, Tools, arguments
 from app.errors import Problem, bad_request
 from backends.texts import joined
@@ -45,11 +45,10 @@ def messages(
     else:
         for item in items or ():
             chat.take(item)
-    chat.show()
     if not chat.messages:
         message = "'input' holds nothing that a model can read: all of its items were left out."
         raise bad_request(message, param="input", code="missing_field")
-    return chat.messages, list(dict.fromkeys(chat.dropped))
+    return with_results(chat.messages), list(dict.fromkeys(chat.dropped))
 
 
 class _Chat:
@@ -60,15 +59,11 @@ class _Chat:
         self.dropped: list[str] = []
         self._tools = tools
         self._thoughts: list[str] = []
-        self._media: list[dict[str, Any]] = []  # of tools' results; they come with the user's next words
         self._asked: set[str] = set()  # ids of calls, whose results are to come
 
     def take(self, item: Item) -> None:
         """The next item."""
         kind = item.get("type") or "message"
-        is_users = kind == "message" and item.get("role") == "user"
-        if not (is_users or (isinstance(kind, str) and kind.endswith("_output"))):
-            self.show()
         match kind:
             case "message":
                 self._say(_message(item))
@@ -89,18 +84,7 @@ class _Chat:
             case _:
                 raise bad_request("input: the type of an item is a string.", param="input", code="invalid_type")
 
-    def show(self) -> None:
-        """What tools' results showed, before anybody else speaks."""
-        if self._media:
-            self.messages.append({"role": "user", "content": self._media})
-            self._media = []
-
     def _say(self, message: dict[str, Any]) -> None:
-        if message["role"] == "user" and self._media:
-            said = message["content"]
-            words = [{"type": "text", "text": said}] if isinstance(said, str) else said
-            message["content"] = [*self._media, *words]
-            self._media = []
         if message["role"] == "assistant":
             message |= self._thought()
         self._thoughts = []
@@ -132,8 +116,8 @@ class _Chat:
     def _result(self, id_: str, output: Any) -> None:
         parts = [{"type": "text", "text": output}] if isinstance(output, str) else self._shown_parts(output)
         text = joined(part["text"] for part in parts if part["type"] == "text")
-        self.messages.append({"role": "tool", "tool_call_id": id_, "content": text})
-        self._media += [part for part in parts if part["type"] != "text"]
+        shown = [part for part in parts if part["type"] != "text"]
+        self.messages.append({"role": "tool", "tool_call_id": id_, "content": text, "shown": shown})
 
     def _shown_parts(self, output: Any) -> list[dict[str, Any]]:
         """A result's parts, less those that have no place here: it stays in the history for good. What is no list of
