@@ -16,6 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, quote_plus, urlsplit
 
+from backends.base import Endpoint
+from backends.errors import BackendError, Rejected
+
 MASK: Final = "***"
 # From here on a value is known by itself; a shorter one, or one that may be a word, only where it stands alone.
 _TELLING: Final = 8
@@ -42,6 +45,17 @@ def in_bytes(data: bytes, address: str, headers: Mapping[str, str]) -> bytes:
     """The same in an answer as it came."""
     text = data.decode("utf-8", "surrogateescape")
     return hide(text, address, headers).encode("utf-8", "surrogateescape")
+
+
+def in_error(error: BackendError, endpoint: Endpoint | None) -> None:
+    """The same in what the engine at that endpoint said, in place."""
+    if endpoint is None:
+        return
+    error.message = hide(error.message, endpoint.address, endpoint.headers)
+    if isinstance(error, Rejected):
+        error.code = error.code and hide(error.code, endpoint.address, endpoint.headers)
+        error.param = error.param and hide(error.param, endpoint.address, endpoint.headers)
+        error.type = hide(error.type, endpoint.address, endpoint.headers)
 
 
 def _without(text: str, begin: str, secrets: Sequence[str]) -> str:

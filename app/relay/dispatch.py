@@ -157,7 +157,7 @@ class Dispatcher:
             if isinstance(exc, TooLong):
                 facts = row.fact(target.model)
                 exc.placed(facts.context_length if facts is not None else None, plan.operation.needs or None)
-            _hide(exc, self._backend(target).endpoint or row.endpoint)
+            hidden.in_error(exc, self._backend(target).endpoint or row.endpoint)
             raise
         finally:
             lease.release()
@@ -367,17 +367,6 @@ def _told(last: BackendError | None, now: NotTaken) -> BackendError:
     """Which of two failures the client hears of: one engine that has given up says nothing of another that is busy."""
     is_settled = isinstance(last, Taken) or isinstance(now, GivenUp)
     return last if is_settled and last is not None else now
-
-
-def _hide(error: BackendError, endpoint: Endpoint | None) -> None:
-    """Take what only the engine and its operator know out of the engine's words."""
-    if endpoint is None:
-        return
-    error.message = hidden.hide(error.message, endpoint.address, endpoint.headers)
-    if isinstance(error, Rejected):
-        error.code = error.code and hidden.hide(error.code, endpoint.address, endpoint.headers)
-        error.param = error.param and hidden.hide(error.param, endpoint.address, endpoint.headers)
-        error.type = hidden.hide(error.type, endpoint.address, endpoint.headers)
 
 
 def _spoken(
