@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from app.tools import (
+from app.cli import (
     adapters,
     add,
     check,
@@ -19,8 +19,8 @@ from app.tools import (
     pull,
     reload,
     serve,
+    start_stop,
     status,
-    steer,
     version,
 )
 
@@ -41,7 +41,7 @@ def cli() -> typer.Typer:
         app.command(rich_help_panel="Configure and run")(verb)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
     remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]
-    for verb in [*remote, steer.start, steer.stop, steer.restart]:
+    for verb in [*remote, start_stop.start, start_stop.stop, start_stop.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
     app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")
     return app

@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from app.cli.admin_client import refusal
+from app.cli.reload import judged
+from app.cli.status import duration
+from app.cli.tables import plain
 from app.document import ConfigError
 from app.supervisor.admin import create_admin
 from app.supervisor.answers import (
@@ -37,10 +41,6 @@ from app.supervisor.answers import (
     SeatAnswer,
     Status,
 )
-from app.tools.control import refusal
-from app.tools.reload import judged
-from app.tools.status import duration
-from app.tools.tables import plain
 from backends.base import CAPABILITIES, State
 from tests.cli import run
 

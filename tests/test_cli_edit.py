@@ -1,4 +1,4 @@
-"""app/tools/edit.py with `modelport init`, `add` and `keys new`: what is written into configuration files."""
+"""app/cli/yaml_edit.py with `modelport init`, `add` and `keys new`: what is written into configuration files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.yaml_edit import add_entry, scalar, write
 from app.config import loads
 from app.document import ConfigError
 from app.keys import digest
-from app.tools.edit import add_entry, scalar, write
 from tests.cli import run
 
 COMMENTED = """# The whole.

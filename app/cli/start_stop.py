@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import typer
 
-from app.tools.control import call
-from app.tools.terminal import JsonOption, StateOption, print_json
+from app.cli.admin_client import call
+from app.cli.options import JsonOption, StateOption, print_json
 
 BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.tools.terminal import ConfigOption, StateOption, config_errors_reported
+from app.cli.options import ConfigOption, StateOption, config_errors_reported
 
 
 class LogFormat(enum.StrEnum):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from app.tools.terminal import config_errors_reported, fail
+from app.cli.options import config_errors_reported, fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,8 @@ def look(ggufs: tuple[Path, ...]) -> Found:
 
 def text(found: Found) -> str:
     """The file. Pure."""
+    from app.cli.yaml_edit import scalar
     from app.config import DEMO_MODEL, DEMO_PACKAGE
-    from app.tools.edit import scalar
 
     backends, models = [], []
     if found.has_demo:

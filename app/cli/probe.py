@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 import typer
 
-from app.tools.control import call
-from app.tools.tables import show
-from app.tools.terminal import JsonOption, StateOption, print_json
+from app.cli.admin_client import call
+from app.cli.options import JsonOption, StateOption, print_json
+from app.cli.tables import show
 
 # An engine may have to be started first, and a model be downloaded for it.
 _TIMEOUT_S = 900.0

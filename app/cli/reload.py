@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from app.tools.control import call
-from app.tools.terminal import REFUSED, JsonOption, StateOption, fail, print_json, warn
+from app.cli.admin_client import call
+from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, warn
 
 LOOK_S: Final = 0.5
 

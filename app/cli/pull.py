@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import typer
 
-from app.tools.control import call
-from app.tools.terminal import StateOption, fail
+from app.cli.admin_client import call
+from app.cli.options import StateOption, fail
 
 if TYPE_CHECKING:
     from ollama import ProgressResponse

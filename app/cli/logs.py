@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 import typer
 
-from app.tools.control import call
-from app.tools.status import duration
-from app.tools.terminal import JsonOption, StateOption, print_json, warn
+from app.cli.admin_client import call
+from app.cli.options import JsonOption, StateOption, print_json, warn
+from app.cli.status import duration
 
 
 def logs(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from app import __version__
-from app.tools.terminal import JsonOption, print_json
+from app.cli.options import JsonOption, print_json
 
 
 def version(as_json: JsonOption = False) -> None:

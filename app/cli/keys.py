@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.tools.terminal import JsonOption, config_errors_reported, print_json
+from app.cli.options import JsonOption, config_errors_reported, print_json
 
 
 class Role(enum.StrEnum):
@@ -44,9 +44,9 @@ def new_key(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it once. The configuration keeps only its digest."""
+    from app.cli.yaml_edit import add_entry, read, scalar, write
     from app.config import loads
     from app.keys import new
-    from app.tools.edit import add_entry, read, scalar, write
 
     secret, sha256 = new(name)
     now = datetime.datetime.now(datetime.UTC)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.tools.terminal import ConfigOption, JsonOption, config_errors_reported, print_json, warn
+from app.cli.options import ConfigOption, JsonOption, config_errors_reported, print_json, warn
 
 if TYPE_CHECKING:
     from app.config import Config

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from app.tools.control import call
-from app.tools.status import note
-from app.tools.tables import show
-from app.tools.terminal import JsonOption, StateOption, print_json
+from app.cli.admin_client import call
+from app.cli.options import JsonOption, StateOption, print_json
+from app.cli.status import note
+from app.cli.tables import show
 
 
 def models(state: StateOption = None, as_json: JsonOption = False) -> None:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from app.tools.terminal import BAD_CONFIG, NO_GATEWAY, REFUSED, config_errors_reported, fail
+from app.cli.options import BAD_CONFIG, NO_GATEWAY, REFUSED, config_errors_reported, fail
 
 # A stop waits for running requests, a reload for the new configuration's processes.
 _TIMEOUT_S = 120.0

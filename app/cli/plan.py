@@ -8,17 +8,9 @@ from typing import Any
 
 import typer
 
-from app.tools.control import call
-from app.tools.tables import show
-from app.tools.terminal import (
-    REFUSED,
-    ConfigOption,
-    JsonOption,
-    StateOption,
-    config_errors_reported,
-    print_json,
-    warn,
-)
+from app.cli.admin_client import call
+from app.cli.options import REFUSED, ConfigOption, JsonOption, StateOption, config_errors_reported, print_json, warn
+from app.cli.tables import show
 
 
 def plan(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
@@ -39,7 +31,7 @@ def plan(config: ConfigOption = None, state: StateOption = None, as_json: JsonOp
 
 
 def _is_running(state: Path | None) -> bool:
-    from app.tools.control import socket_of
+    from app.cli.admin_client import socket_of
 
     return socket_of(state).exists()
 

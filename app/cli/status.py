@@ -7,9 +7,9 @@ from typing import Any
 
 import typer
 
-from app.tools.control import call
-from app.tools.tables import show
-from app.tools.terminal import JsonOption, StateOption, print_json, warn
+from app.cli.admin_client import call
+from app.cli.options import JsonOption, StateOption, print_json, warn
+from app.cli.tables import show
 
 
 def status(state: StateOption = None, as_json: JsonOption = False) -> None:
