@@ -29,7 +29,7 @@ _OURS: Final = frozenset(
 )
 
 
-# In these sentences `{value}` stands for the value, which is not always shown (app/complaints.py).
+# In these sentences `{value}` stands for the value, which is not always shown (app/config/messages.py).
 
 
 def _dialled(url: str) -> str:

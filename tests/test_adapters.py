@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import Config
+from app.config.model import Config
 from app.supervisor import publish
 from app.supervisor.fleet import Adapter
 from app.supervisor.situations import models

@@ -12,7 +12,7 @@ import httpx
 import jsonschema
 import pytest
 
-from app.document import ConfigError
+from app.config.yaml_document import ConfigError
 from app.supervisor import answers
 from app.supervisor.admin import AdminServer, create_admin
 from app.supervisor.answers import (

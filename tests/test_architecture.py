@@ -41,7 +41,7 @@ DATA_PATH = (
 FORBIDDEN = (
     "fastapi",
     "pydantic",
-    "app.config",
+    "app.config.model",
     "app.supervisor",
     "backends.lifecycle",
     "backends.process",

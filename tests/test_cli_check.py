@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.schema import text
+from app.config.json_schema import text
 from tests.cli import ROOT, run
 
 BAD = "server: {prot: 1}\nbackends: {x: {kind: llama_cpp, model: m}}\nmodels: {a: {backend: y}}\n"

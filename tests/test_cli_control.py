@@ -18,7 +18,7 @@ from app.cli.admin_client import refusal
 from app.cli.reload import judged
 from app.cli.status import duration
 from app.cli.tables import plain
-from app.document import ConfigError
+from app.config.yaml_document import ConfigError
 from app.supervisor.admin import create_admin
 from app.supervisor.answers import (
     AdapterAnswer,

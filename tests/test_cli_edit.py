@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from app.cli.yaml_edit import add_entry, scalar, write
-from app.config import loads
-from app.document import ConfigError
+from app.config.model import loads
+from app.config.yaml_document import ConfigError
 from app.keys import digest
 from tests.cli import run
 

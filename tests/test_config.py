@@ -1,4 +1,4 @@
-"""app/config.py and app/document.py: from text, environment and flags to a Config (errors: test_config_errors.py)."""
+"""From text, environment and flags to a Config (errors: test_config_errors.py)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.config import DEMO_MODEL, KINDS, Config, KeyConfig, load, load_all, loads, ollama_url
-from app.document import ConfigError, dotted, parse
-from app.references import is_loopback
-from app.settings import ServeOptions, Settings
+from app.config.cross_checks import is_loopback
+from app.config.model import DEMO_MODEL, KINDS, Config, KeyConfig, load, load_all, loads, ollama_url
+from app.config.settings import ServeOptions, Settings
+from app.config.yaml_document import ConfigError, dotted, parse
 from app.table import Limits
 from backends import kinds
 from backends.config import LlamaCppConfig, RemoteConfig

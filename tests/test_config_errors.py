@@ -1,12 +1,12 @@
-"""What app/config.py says of a bad file, through app/document.py, app/complaints.py and app/references.py."""
+"""What is said of a bad configuration file: every mistake at once, each with its place."""
 
 from __future__ import annotations
 
 import pytest
 
-from app.complaints import quoted
-from app.config import loads
-from app.document import ConfigError
+from app.config.messages import quoted
+from app.config.model import loads
+from app.config.yaml_document import ConfigError
 
 SECRET = "do-not-show-me"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from app.config import AnyBackend
+from app.config.model import AnyBackend
 from app.supervisor import replicas
 from backends.config import BackendConfig
 from backends.contradictions import contradictions

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from app.config import load_all
+from app.config.model import load_all
+from app.config.settings import ServeOptions
 from app.relay.main import relay
-from app.settings import ServeOptions
 from app.supervisor.discovery import Discovery, arranged, look_up
 from app.supervisor.gateway import Gateway
 from app.supervisor.state import StateFolder

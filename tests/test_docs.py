@@ -19,12 +19,21 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.__main__ import cli
-from app.config import DEMO_MODEL, Config, FallbackConfig, KeyConfig, ModelConfig, ServerConfig, TargetConfig, loads
-from app.document import parse
+from app.config.model import (
+    DEMO_MODEL,
+    Config,
+    FallbackConfig,
+    KeyConfig,
+    ModelConfig,
+    ServerConfig,
+    TargetConfig,
+    loads,
+)
+from app.config.settings import Settings
+from app.config.yaml_document import parse
 from app.errors import TABLE
 from app.metrics import Metrics
 from app.relay.routes import OPEN
-from app.settings import Settings
 from app.supervisor.admin import create_admin
 from app.supervisor.banner import curl
 from app.supervisor.scrape import Counters, Life, Scrape

@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-from app.config import ConfigError, load_all
+from app.config.model import ConfigError, load_all
+from app.config.settings import ServeOptions
 from app.errors import Problem
-from app.settings import ServeOptions
 from app.supervisor.gateway import Gateway
 from app.supervisor.state import StateFolder
 

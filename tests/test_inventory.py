@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from app.config import AnyBackend
+from app.config.model import AnyBackend
 from backends.config import BackendConfig
 from backends.inventory import lacks
 from tests.cli import run

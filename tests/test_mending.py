@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.config import Config
+from app.config.model import Config
 from app.supervisor import adapters, mending, publish
 from app.supervisor.situations import models
 from backends.base import Adapters, Endpoint, Engine, Launch, State

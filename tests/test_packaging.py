@@ -18,10 +18,10 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from app import __version__
-from app.config import AnyBackend, Config, load, loads
-from app.document import parse
-from app.schema import schema, text
-from app.settings import Settings
+from app.config.json_schema import schema, text
+from app.config.model import AnyBackend, Config, load, loads
+from app.config.settings import Settings
+from app.config.yaml_document import parse
 from tests.test_architecture import FILES
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.channel import Publish, frame, from_supervisor
-from app.config import Config, loads
+from app.config.model import Config, loads
 from app.routing import resolve
 from app.supervisor.publish import build
 from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import loads
-from app.document import ConfigError
+from app.config.model import loads
+from app.config.yaml_document import ConfigError
 from app.supervisor import replicas
 from backends.base import Probe
 from backends.config import RemoteConfig

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import Config
+from app.config.model import Config
 from app.supervisor import publish, replicas
 from app.supervisor.placement import Machine
 from app.supervisor.room import Bounds

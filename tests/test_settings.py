@@ -1,4 +1,4 @@
-"""app/settings.py."""
+"""app/config/settings.py."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from app.document import ConfigError
-from app.settings import CONTROL_SOCKET, Settings, config_path, resolve, state_folder
+from app.config.settings import CONTROL_SOCKET, Settings, config_path, resolve, state_folder
+from app.config.yaml_document import ConfigError
 
 SECRET = "do-not-show-me"
 

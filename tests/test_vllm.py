@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from pydantic import TypeAdapter
 
-from app.config import AnyBackend
+from app.config.model import AnyBackend
 from backends import kinds
 from backends.base import Endpoint, Probe, Usage
 from backends.config import RemoteConfig, VllmConfig

@@ -111,9 +111,9 @@ def _label(name: str) -> str:
 
 def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, str]:
     from app.cli.yaml_edit import read, write
-    from app.config import loads
-    from app.document import ConfigError, parse
-    from app.settings import CONFIG_NAME, Settings, config_path
+    from app.config.model import loads
+    from app.config.settings import CONFIG_NAME, Settings, config_path
+    from app.config.yaml_document import ConfigError, parse
 
     path = config_path(config or Settings.from_env(os.environ).modelport_config) or Path(CONFIG_NAME)
     text = read(path)
@@ -131,7 +131,7 @@ def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, st
 def added(text: str, name: str, addition: Addition) -> tuple[str, str]:
     """The text with the model, and with its backend unless one like it is there; and the backend's name. Pure."""
     from app.cli.yaml_edit import add_entry
-    from app.document import parse
+    from app.config.yaml_document import parse
 
     # Variables stay as they are written: that is how they are compared.
     backends: dict[str, Any] = parse(text, {}, is_lenient=True).tree.get("backends") or {}

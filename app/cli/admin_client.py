@@ -15,7 +15,7 @@ _TIMEOUT_S = 120.0
 
 def socket_of(state: Path | None) -> Path:
     """The control socket in the given state folder, or in the one that the environment names."""
-    from app.settings import CONTROL_SOCKET, Settings, state_folder
+    from app.config.settings import CONTROL_SOCKET, Settings, state_folder
 
     with config_errors_reported():
         return state_folder(state or Settings.from_env(os.environ).modelport_state) / CONTROL_SOCKET

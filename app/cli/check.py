@@ -10,7 +10,7 @@ import typer
 from app.cli.options import ConfigOption, JsonOption, config_errors_reported, print_json, warn
 
 if TYPE_CHECKING:
-    from app.config import Config
+    from app.config.model import Config
 
 
 def check(
@@ -22,13 +22,13 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check the configuration file and the environment; all errors at once, exit code 2."""
-    from app.schema import text
+    from app.config.json_schema import text
 
     if schema:
         typer.echo(text(), nl=False)
         return
-    from app.config import load_all
-    from app.settings import resolve
+    from app.config.model import load_all
+    from app.config.settings import resolve
 
     with config_errors_reported():
         options = resolve(os.environ, config=config, insecure_no_key=insecure_no_key)

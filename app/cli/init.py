@@ -34,7 +34,7 @@ def init(
     ),
 ) -> None:
     """Write a commented configuration for what is found here: the demo model, an Ollama daemon, vLLM, GGUF files."""
-    from app.config import loads
+    from app.config.model import loads
 
     for file in gguf or ():
         if not file.is_file():
@@ -67,8 +67,8 @@ def look(ggufs: tuple[Path, ...]) -> Found:
     """Ask this machine what it has; a daemon has one second to answer."""
     import httpx
 
-    from app.config import DEMO_PACKAGE, ollama_url
-    from app.settings import Settings
+    from app.config.model import DEMO_PACKAGE, ollama_url
+    from app.config.settings import Settings
 
     url = ollama_url(Settings.from_env(os.environ).ollama_host)
     models: tuple[str, ...] | None
@@ -89,7 +89,7 @@ def look(ggufs: tuple[Path, ...]) -> Found:
 def text(found: Found) -> str:
     """The file. Pure."""
     from app.cli.yaml_edit import scalar
-    from app.config import DEMO_MODEL, DEMO_PACKAGE
+    from app.config.model import DEMO_MODEL, DEMO_PACKAGE
 
     backends, models = [], []
     if found.has_demo:

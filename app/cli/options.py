@@ -52,7 +52,7 @@ def print_json(value: Any) -> None:
 @contextlib.contextmanager
 def config_errors_reported() -> Iterator[None]:
     """Turn a ConfigError into its lines on standard error and exit code 2."""
-    from app.document import ConfigError
+    from app.config.yaml_document import ConfigError
 
     try:
         yield

@@ -38,8 +38,8 @@ def _is_running(state: Path | None) -> bool:
 
 def _of_file(config: Path | None, state: Path | None) -> Any:
     from app import log
-    from app.config import load_all
-    from app.settings import resolve
+    from app.config.model import load_all
+    from app.config.settings import resolve
     from app.supervisor import devices
     from app.supervisor.measures import Measures
     from app.supervisor.plan import plan as plan_of

@@ -55,7 +55,7 @@ def serve(
     Ollama daemon on this machine. It listens on 127.0.0.1:8000; beyond this machine it needs a key.
     """
     with config_errors_reported():
-        from app.settings import resolve
+        from app.config.settings import resolve
 
         options = resolve(
             os.environ,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
 
-from app.document import ConfigError, parse
+from app.config.yaml_document import ConfigError, parse
 
 _Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")

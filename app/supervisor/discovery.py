@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from app.references import MOST_ADDRESSES
+from app.config.cross_checks import MOST_ADDRESSES
 from backends.config import BackendConfig, RemoteConfig
 
 FOLLOW_S: Final = 10.0  # no resolver of the system tells how long an answer holds

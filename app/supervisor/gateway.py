@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import structlog
 
-from app import __version__, references
-from app.config import Config, ConfigError, load_all
+from app import __version__
+from app.config import cross_checks
+from app.config.model import Config, ConfigError, load_all
+from app.config.settings import ServeOptions
 from app.errors import Problem
-from app.settings import ServeOptions
 from app.supervisor import (
     answers,
     banner,
@@ -83,7 +84,7 @@ class Gateway:
         self._state = state
         self._url = listener.url(public)
         self._bound: str = public.getsockname()[0]
-        self._is_loopback = references.is_loopback(self._bound)
+        self._is_loopback = cross_checks.is_loopback(self._bound)
         self._unasked = (
             frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
         )
@@ -295,7 +296,7 @@ class Gateway:
         self._check_open()
         taken = self._table().models.get(name)
         is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
-        if references.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
+        if cross_checks.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
             raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
         with self._naming(name):
             try:

@@ -16,9 +16,9 @@ import structlog
 
 import app.log
 from app import __version__
-from app.config import Config, ConfigError, load_all
+from app.config.model import Config, ConfigError, load_all
+from app.config.settings import ServeOptions
 from app.errors import Problem
-from app.settings import ServeOptions
 from app.supervisor import descriptors, listener
 from app.supervisor.admin import AdminServer, create_admin
 from app.supervisor.gateway import Gateway

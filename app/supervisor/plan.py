@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from app.config import Config
+from app.config.model import Config
 from app.supervisor import devices, replicas
 from app.supervisor.answers import GpuAnswer, PlanAnswer, SeatAnswer
 from app.supervisor.forecast import Entry, Seat, forecast

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from app import references
-from app.config import Config, KeyConfig, ModelConfig, TargetConfig
+from app.config import cross_checks
+from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor import replicas
 from app.table import Backend, Key, Model, Rules, Table, Target, Wildcard
 from backends.base import State
@@ -77,7 +77,7 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
 
 def _canonical(config: Config, name: str) -> str:
     """The public name that it is or stands for; an adapter's is none of the file's models, and stays."""
-    return references.canonical(config, name) or name
+    return cross_checks.canonical(config, name) or name
 
 
 def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]) -> dict[str, Model]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.config import Config
+from app.config.model import Config
 
 READ_AT_START: Final = ("host", "port", "relays", "root_path", "docs")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from app.settings import CONTROL_SOCKET
+from app.config.settings import CONTROL_SOCKET
 from backends import compiled
 
 MEASURES: Final = "measures.json"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.document import Place
+from app.config.yaml_document import Place
 
 # Their values are never shown, whatever is wrong with them.
 _SECRET_NAMES = frozenset({"api_key", "env", "headers", "sha256"})

@@ -6,13 +6,13 @@ import ipaddress
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from app.complaints import nearest
-from app.document import Place
+from app.config.messages import nearest
+from app.config.yaml_document import Place
 from backends.config import RemoteConfig
 from backends.contradictions import contradictions
 
 if TYPE_CHECKING:
-    from app.config import Config, ModelConfig
+    from app.config.model import Config, ModelConfig
 
 Problem = tuple[Place, str]
 MOST_ADDRESSES = 64  # of one name

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from app import references
-from app.complaints import complaints, kinds
+from app.config import cross_checks
+from app.config.messages import complaints, kinds
+from app.config.settings import Port, Relays, ServeOptions, Settings
+from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
 from app.dialects.thinking import Reasoning
-from app.document import ConfigError, Document, Place, dotted, parse
 from app.keys import digest
-from app.settings import Port, Relays, ServeOptions, Settings
 from app.table import TEMPLATE_KWARGS, Limits, Rules
 from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
 from backends.ollama_config import OllamaConfig
@@ -295,7 +295,7 @@ def _check(document: Document) -> tuple[Config, list[tuple[Place, str]]]:
         config = Config.model_validate(_without(tree, refused))
     if not tree.get("models"):
         problems.append((("models",), "is missing: nothing would be served"))
-    problems += references.problems(config, _names(tree, "backends"), _names(tree, "models"))
+    problems += cross_checks.problems(config, _names(tree, "backends"), _names(tree, "models"))
     return config, problems
 
 
@@ -336,7 +336,7 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
     server = config.server.model_copy(update={name: value for name, value in chosen.items() if value is not None})
     config = config.model_copy(update={"server": server, "keys": config.keys + _given_keys(settings)})
     config = _named(config, settings.api_model_name)
-    if not config.keys and not options.insecure_no_key and not references.is_loopback(server.host):
+    if not config.keys and not options.insecure_no_key and not cross_checks.is_loopback(server.host):
         where = (
             "--host"
             if options.host is not None
@@ -350,7 +350,7 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
                 "with `modelport keys new`, or pass --insecure-no-key"
             ]
         )
-    if not config.keys and not options.insecure_no_key and bound is not None and not references.is_loopback(bound):
+    if not config.keys and not options.insecure_no_key and bound is not None and not cross_checks.is_loopback(bound):
         raise ConfigError(
             [
                 f"{path or 'environment'}: keys: there is none any more, and until it is restarted the gateway listens "
@@ -373,7 +373,7 @@ def _named(config: Config, alias: str | None) -> Config:
     if alias is None or alias in models or any(alias in model.aliases for model in models.values()):
         return config
     plain = [name for name in models if not name.endswith("*")]
-    default = references.canonical(config, config.default_model) if config.default_model else None
+    default = cross_checks.canonical(config, config.default_model) if config.default_model else None
     name = default or (plain[0] if len(plain) == 1 else None)
     if name is None:
         problem = f"'{alias}' could mean any of {len(plain)} models: set default_model in the file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.config import Config
+from app.config.model import Config
 
 
 def schema() -> dict[str, Any]:

@@ -13,8 +13,8 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.complaints import complaints
-from app.document import ConfigError, Place
+from app.config.messages import complaints
+from app.config.yaml_document import ConfigError, Place
 
 CONFIG_NAME = "modelport.yaml"
 CONTROL_SOCKET = "control.sock"
