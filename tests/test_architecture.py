@@ -24,7 +24,7 @@ DATA_PATH = (
     "app.keys",
     "app.errors",
     "app.metrics",
-    "app.channel",
+    "app.ipc",
     "backends.base",
     "backends.errors",
     "backends.connection",

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.channel import (
+from app.ipc import (
     Answer,
     Applied,
     Drain,

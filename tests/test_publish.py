@@ -8,8 +8,8 @@ import datetime
 import msgspec
 import pytest
 
-from app.channel import Publish, frame, from_supervisor
 from app.config.model import Config, loads
+from app.ipc import Publish, frame, from_supervisor
 from app.routing import resolve
 from app.supervisor.publish import build
 from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard

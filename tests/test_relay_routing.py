@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.channel import ADAPTER, adapter_key
+from app.ipc import ADAPTER, adapter_key
 from app.supervisor.wishes import Outcome
 from app.table import Limits, Model, Target
 from backends.base import ModelFacts, State, Timeouts

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.ledger import FIRST_BYTES, Ledger
+from app.shared_counters import FIRST_BYTES, Ledger
 from app.supervisor.scrape import Counters, Life, Scrape
 from backends.base import State
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import prometheus_client.values
 import uvloop
 
-from app.ledger import Ledger
 from app.log import LogFormat, set_up
+from app.shared_counters import Ledger
 
 _PR_SET_PDEATHSIG = 1
 GARBAGE = 10_000

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from app.channel import (
+from app.ipc import (
     ADAPTER,
     Answer,
     Applied,
@@ -32,7 +32,7 @@ from backends.base import Endpoint, State
 from backends.errors import NotReady, Saturated
 
 # Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that
-# took the engine out of routing, and `Applied` flushes them (app/channel.py).
+# took the engine out of routing, and `Applied` flushes them (app/ipc.py).
 FLUSH_S = 0.05
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from app.channel import ADAPTER, adapter_key
+from app.ipc import ADAPTER, adapter_key
 from app.supervisor.lives import LeaseView, Lives
 from app.supervisor.unit import Unit
 from backends.base import State

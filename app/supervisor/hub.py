@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from app.channel import (
+from app.ipc import (
     Answer,
     Applied,
     Drain,

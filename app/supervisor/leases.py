@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from app.channel import ADAPTER
+from app.ipc import ADAPTER
 
 
 @dataclass(slots=True)
@@ -18,7 +18,7 @@ class Leases:
     """The sum over all relays. Its only writer is the hub; nothing here awaits, so a reader sees one moment.
 
     An engine start is over for the data path once a table without its endpoint `is_applied` and nothing of it is
-    `held`: a relay reports its counts before it reports the table (app/channel.py), so no lease is still on its way.
+    `held`: a relay reports its counts before it reports the table (app/ipc.py), so no lease is still on its way.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from app import ledger
+from app import shared_counters
 from backends.base import State
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Life:
 
 
 class Counters:
-    """The ledgers of all relays (app/ledger.py), and the sum of those whose relay is dead.
+    """The ledgers of all relays (app/shared_counters.py), and the sum of those whose relay is dead.
 
     Its methods are called in threads; the lock keeps a scrape from seeing a count twice or not at all.
     """
@@ -51,7 +51,7 @@ class Counters:
     def open(self) -> int:
         """The descriptor of a ledger for a relay that is about to start. OSError when there can be none."""
         with self._lock:
-            descriptor = ledger.create()
+            descriptor = shared_counters.create()
             self._open.add(descriptor)
         return descriptor
 
@@ -80,7 +80,7 @@ class Counters:
 def _counted(descriptor: int) -> list[tuple[str, float]]:
     """All of a ledger or nothing: half of it would be as wrong, and the others' page must be rendered."""
     try:
-        return list(ledger.entries(descriptor))
+        return list(shared_counters.entries(descriptor))
     except (OSError, ValueError) as exc:
         log.error("counters of a relay lost", reason=str(exc))
         return []
