@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.thinking import Reasoning
+from app.dialects.reasoning import Reasoning
 from backends.base import Endpoint, ModelFacts, State
 from backends.errors import GivenUp, NotReady, NotTaken
 from backends.ollama_names import full_name
@@ -28,7 +28,7 @@ TEMPLATE_KWARGS = (
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What is done to the parameters of a public name's requests (app/dialects/parameters.py).
+    """What is done to the parameters of a public name's requests (app/dialects/parameters/adjust.py).
 
     `normalize` is strict or lenient; None: as the kind of engine has it. `defaults` and `overrides` are sampling
     parameters under their names in the configuration. `template_kwargs`: what of `chat_template_kwargs` is taken.

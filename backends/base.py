@@ -93,7 +93,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     `headers` are added to every request and hold the
     engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
     means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
-    only while it streams, so a whole answer is asked for as a stream and put together (app/dialects/assemble.py).
+    only while it streams, so a whole answer is asked for as a stream and put together (dialects/openai/collector.py).
     `once`: each request has a connection of its own, because the engine closes kept ones at any moment.
     `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
     in TLS.

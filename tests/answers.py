@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from app.dialects.mend import Terms
-from app.dialects.thinking import Reasoning
+from app.dialects.openai.normalize import Terms
+from app.dialects.reasoning import Reasoning
 
 TOKEN, CREATED = "t0ken", 1_700_000_000
 

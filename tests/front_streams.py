@@ -5,8 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
-from app.dialects.fronts.front import Tongue
-from app.dialects.openai import DONE, Reader
+from app.dialects.client_api import Tongue
+from app.dialects.openai.stream_reader import DONE, Reader
 from backends.errors import Disconnected
 from tests import fake_wire as wire
 from tests.answers import terms

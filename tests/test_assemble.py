@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.assemble import Assembler
+from app.dialects.openai.collector import Assembler
 
 HEAD = {"id": "chatcmpl-1", "created": 1, "model": "m", "object": "chat.completion.chunk"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.dialects import bounded, width
+from app.dialects.validation import constraint_cost, constraint_width
 from app.relay import body as bodies
 from backends.errors import Unsupported
 from tests.fake_engine import FakeEngine
@@ -170,7 +170,7 @@ def places(schema: Any) -> dict[str, dict[str, Any]]:
 
 def check(fields: dict[str, Any], kind: str = "llama_cpp", extras: dict[str, Any] | None = None) -> None:
     head = bodies.read(json.dumps({"model": "m", "messages": [], **fields}).encode())
-    bounded.check(head, extras or {}, "demo", kind)
+    constraint_cost.check(head, extras or {}, "demo", kind)
 
 
 @pytest.mark.parametrize("place", places(True))
@@ -191,7 +191,7 @@ def test_what_takes_an_engine_too_long_is_refused_wherever_it_stands(schema: Any
 def test_what_people_ask_for_passes(schema: Any, place: str) -> None:
     check(places(schema)[place])
 
-    assert bounded.MOST["llama_cpp"] == 500
+    assert constraint_cost.MOST["llama_cpp"] == 500
 
 
 @pytest.mark.parametrize(("grammar", "is_refused"), GRAMMARS.values(), ids=GRAMMARS)
@@ -240,14 +240,14 @@ def test_a_number_out_of_range_is_no_error_of_ours() -> None:
     raw = b'{"model": "m", "messages": [], "response_format": {"schema": {"pattern": "a", "maximum": 1e400}}}'
 
     with pytest.raises(Unsupported, match="out of range"):
-        bounded.check(bodies.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(bodies.read(raw), {}, "demo", "llama_cpp")
 
 
 def test_hidden_words_are_seen() -> None:
     raw = b'{"model": "m", "messages": [], "json_schema": {"p\\u0061ttern": "%s"}}' % (b"a?" * 500)
 
     with pytest.raises(Unsupported, match="json_schema"):
-        bounded.check(bodies.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(bodies.read(raw), {}, "demo", "llama_cpp")
 
 
 @pytest.mark.parametrize(
@@ -285,10 +285,10 @@ def test_the_widest_place_is_named() -> None:
 
 
 def test_more_than_is_looked_at_is_too_much() -> None:
-    with pytest.raises(width.TooMuch, match="levels"):
-        width.of_regex("(" * 500)
-    with pytest.raises(width.TooMuch, match="pieces"):
-        width.of_regex("a" * 30_000)
+    with pytest.raises(constraint_width.TooMuch, match="levels"):
+        constraint_width.of_regex("(" * 500)
+    with pytest.raises(constraint_width.TooMuch, match="pieces"):
+        constraint_width.of_regex("a" * 30_000)
 
 
 # -- over a real relay

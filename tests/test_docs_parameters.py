@@ -1,4 +1,4 @@
-"""docs/parameters.md is the table in app/dialects/fates.py, row by row."""
+"""docs/parameters.md is the table in app/dialects/parameters/table.py, row by row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.dialects.fates import KINDS, OWN, SPECIFIED, Fate, Row
+from app.dialects.parameters.table import KINDS, OWN, SPECIFIED, Fate, Row
 
 PAGE = Path(__file__).parent.parent / "docs" / "parameters.md"
 TITLES = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.dialects import whole
-from app.dialects.mend import Mender
+from app.dialects.openai import response as openai_response
+from app.dialects.openai.normalize import Mender
 from backends.errors import Broken, EngineFailed
 from backends.finish import finish
 from backends.ollama_answer import Line
@@ -60,7 +60,9 @@ def pieces(reason: object, operation: str = "chat") -> list[Json]:
 @pytest.mark.parametrize(("word", "said"), TABLE)
 @pytest.mark.parametrize("operation", ["chat", "text_completion"])
 def test_every_engines_word_is_one_of_openais(word: str, said: str, operation: str) -> None:
-    settled, cost = whole.settle(terms("fake", operation=operation), json.dumps(answer(word, operation)).encode())
+    settled, cost = openai_response.settle(
+        terms("fake", operation=operation), json.dumps(answer(word, operation)).encode()
+    )
     chunk = pieces(word, operation)[1]
     Mender(terms("fake", operation=operation)).mend(chunk)
 
@@ -71,7 +73,7 @@ def test_every_engines_word_is_one_of_openais(word: str, said: str, operation: s
 @pytest.mark.parametrize("word", GIVEN_UP)
 def test_what_an_engine_gave_up_is_a_failure(word: str) -> None:
     with pytest.raises(EngineFailed):
-        whole.settle(terms("fake"), json.dumps(answer(word)).encode())
+        openai_response.settle(terms("fake"), json.dumps(answer(word)).encode())
     with pytest.raises(EngineFailed):
         Mender(terms("fake")).mend(pieces(word)[1])
 
@@ -80,7 +82,7 @@ def test_a_reason_may_be_an_object_but_no_number() -> None:
     assert finish({"type": "length", "length": 9}) == "length"
     assert finish({"type": "stop", "matched": 2}) == "stop"
     with pytest.raises(Broken):
-        whole.settle(terms("fake"), json.dumps(answer(7)).encode())
+        openai_response.settle(terms("fake"), json.dumps(answer(7)).encode())
 
 
 @pytest.mark.parametrize("word", ["null", "None", "", " ", None, "FINISH_REASON_UNSPECIFIED"])
@@ -302,7 +304,7 @@ def test_the_former_way_of_a_call_has_arguments_too(arguments: object) -> None:
     for chunk in told:
         mender.mend(chunk)
 
-    settled = json.loads(whole.settle(terms("fake"), json.dumps(said).encode())[0])
+    settled = json.loads(openai_response.settle(terms("fake"), json.dumps(said).encode())[0])
     deltas = [choice["delta"] for chunk in told for choice in chunk["choices"]]
     assert settled["choices"][0]["message"]["function_call"]["arguments"] == "{}"
     assert "".join(delta["function_call"]["arguments"] for delta in deltas if "function_call" in delta) == "{}"

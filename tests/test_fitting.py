@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.fitting import Fit, fit
+from app.dialects.parameters.answer_limit import Fit, fit
 from app.table import Rules
 from tests import fake_wire as wire
 from tests.hop import Server

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.templates import ALL, Takes
+from app.dialects.chat_templates import ALL, Takes
 from app.relay.folding import AT_FRONT, MAX_MESSAGES, NOWHERE, USUAL, Shape, fold, is_about_roles, next_form, shape
 from backends.errors import BackendError, Disconnected, EngineFailed, Rejected
 from backends.too_long import Length, TooLong

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.fronts.front import Ask
-from app.dialects.fronts.response_tools import MAX_NAME_CHARS, Tool, free_text, read
-from app.dialects.fronts.responses import Responses
-from app.dialects.openai import DONE, Settlement
+from app.dialects.client_api import Ask
+from app.dialects.openai.stream_reader import DONE, Settlement
+from app.dialects.responses.request import Responses
+from app.dialects.responses.tools import MAX_NAME_CHARS, Tool, free_text, read
 from app.errors import Problem
 from tests import fake_wire as wire
 from tests.front_streams import call, event, told

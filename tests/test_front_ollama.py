@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama import Options
 
-from app.dialects.fronts.extras import taken
-from app.dialects.fronts.front import Ask
-from app.dialects.fronts.ollama import Chat, Embed, read_options
-from app.dialects.fronts.ollama_answers import Embedded, Kind, Written
-from app.dialects.openai import Settlement
+from app.dialects.client_api import Ask
+from app.dialects.engine_options import taken
+from app.dialects.ollama.request import Chat, Embed, read_options
+from app.dialects.ollama.response import Embedded, Kind, Written
+from app.dialects.openai.stream_reader import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces

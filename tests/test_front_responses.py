@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.fronts.front import Ask
-from app.dialects.fronts.responses import Responses
-from app.dialects.fronts.responses_answers import Response
-from app.dialects.openai import DONE, Settlement
+from app.dialects.client_api import Ask
+from app.dialects.openai.stream_reader import DONE, Settlement
+from app.dialects.responses.request import Responses
+from app.dialects.responses.response import Response
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces

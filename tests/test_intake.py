@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.dialects import media
+from app.dialects.validation import media
 from app.errors import Problem
 from app.relay import body as bodies
 from app.relay.fronts import FRONTS

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.dialects import judge as judges
-from app.dialects.case import Case, Given
-from app.dialects.fates import JUDGED, KINDS, OWN, SPECIFIED, Act
-from app.dialects.judge import judge
+from app.dialects.parameters import judge as parameters_judge
+from app.dialects.parameters.case import Case, Given
+from app.dialects.parameters.judge import judge
+from app.dialects.parameters.table import JUDGED, KINDS, OWN, SPECIFIED, Act
 from app.relay import body as bodies
 from app.table import TEMPLATE_KWARGS
 from backends.base import Usage
@@ -30,7 +30,7 @@ VECTOR = {"object": "list", "model": "m", "data": [{"index": 0, "embedding": [1.
 
 def given(body: bytes) -> Given:
     """What of a body is looked at."""
-    return judges.given(bodies.opened(body)[1])
+    return parameters_judge.given(bodies.opened(body)[1])
 
 
 def behave(path: str, body: Json) -> bytes:

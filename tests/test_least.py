@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects import least
+from app.dialects.validation import prompt_length
 from backends.base import ModelFacts
 from backends.gguf import model_file
 from backends.gguf_header import longest_token
@@ -59,7 +59,7 @@ COULD_FIT: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize(("operation", "asked"), TOO_LONG.values(), ids=TOO_LONG)
 def test_what_cannot_fit_is_refused_with_both_numbers(operation: str, asked: bytes) -> None:
     with pytest.raises(TooLong) as refusal:
-        least.check(operation, asked, "engine", FACTS)
+        prompt_length.check(operation, asked, "engine", FACTS)
 
     assert refusal.value.code == "context_length_exceeded"
     assert "100 tokens" in refusal.value.message
@@ -68,12 +68,12 @@ def test_what_cannot_fit_is_refused_with_both_numbers(operation: str, asked: byt
 
 @pytest.mark.parametrize(("operation", "asked"), COULD_FIT.values(), ids=COULD_FIT)
 def test_what_could_fit_passes(operation: str, asked: bytes) -> None:
-    least.check(operation, asked, "engine", FACTS)
+    prompt_length.check(operation, asked, "engine", FACTS)
 
 
 @pytest.mark.parametrize("facts", [None, ModelFacts(), ModelFacts(context_length=100)])
 def test_where_nothing_is_known_nothing_is_refused(facts: ModelFacts | None) -> None:
-    least.check("chat", TOO_LONG["a message"][1], "engine", facts)
+    prompt_length.check("chat", TOO_LONG["a message"][1], "engine", facts)
 
 
 KEPT = "<|im_start|>user\nmpa1<|im_end|><|im_start|>a\nmpb2<|im_end|><s>mpc3</s>[INST] mpd4 [/INST]mpe5"

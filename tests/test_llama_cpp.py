@@ -18,9 +18,9 @@ import pytest
 import pytest_asyncio
 
 from app.dialects import sse
-from app.dialects.assemble import Assembler
-from app.dialects.openai import Reader
-from app.dialects.whole import settle
+from app.dialects.openai.collector import Assembler
+from app.dialects.openai.response import settle
+from app.dialects.openai.stream_reader import Reader
 from app.supervisor.fleet import Fleet
 from app.supervisor.wishes import Outcome
 from app.table import Backend

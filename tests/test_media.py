@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.dialects import media
+from app.dialects.validation import media
 
 DATA = "data:image/png;base64,iVBORw0KGgo="
 WEB = "https://pictures.example/cat.png"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.mend import Mender
+from app.dialects.openai.normalize import Mender
 from backends.errors import Broken, EngineFailed
 from tests import fake_wire as wire
 from tests.answers import CREATED, TOKEN, terms

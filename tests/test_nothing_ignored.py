@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.dialects.fates import SPECIFIED
+from app.dialects.parameters.table import SPECIFIED
 from backends.base import ModelFacts, Usage
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama_models import Model

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai import Reader
+from app.dialects.openai.stream_reader import Reader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed
 from backends.ollama_answer import Head
 from backends.ollama_request import Translated

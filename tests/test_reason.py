@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialects.reason import MAX_CHARS, Reason, one_line, read
+from app.dialects.error_text import MAX_CHARS, Reason, one_line, read
 from tests import fake_wire as wire
 
 UNSAID = "it failed and gave no reason that can be shown"

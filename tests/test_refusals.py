@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from app.dialects.refusals import refusal, retry_after
+from app.dialects.engine_errors import refusal, retry_after
 from backends.errors import BackendError, EngineFailed, NotReady, NotTaken, Rejected, Saturated
 from tests import fake_wire as wire
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.dialects.fates import SPECIFIED, Act
+from app.dialects.parameters.table import SPECIFIED, Act
 from app.keys import digest
 from app.table import Key, Limits, Model, Target
 from backends.base import Dialect

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects import shape
+from app.dialects.validation import openai_request
 from app.errors import Problem
 from app.relay import body as bodies
 from app.relay.fronts import FRONTS
@@ -26,7 +26,7 @@ PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 def checked(operation: str, fields: dict[str, Any] | bytes, *, is_translated: bool = False) -> None:
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
-    shape.check(operation, body, bodies.opened(body)[1], is_translated=is_translated)
+    openai_request.check(operation, body, bodies.opened(body)[1], is_translated=is_translated)
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def test_long_texts_are_not_decoded() -> None:
     body = json.dumps(chat(messages=[{"role": "user", "content": text}, {"role": "user", "content": parts}])).encode()
     members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
 
-    assert allocated(lambda: shape.check("chat", body, members)) < len(text) // 8
+    assert allocated(lambda: openai_request.check("chat", body, members)) < len(text) // 8
 
 
 RANGES = [

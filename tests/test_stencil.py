@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects import openai
-from app.dialects.openai import Reader
-from app.dialects.stencil import cut
+from app.dialects.openai import stream_reader
+from app.dialects.openai.fast_path import cut
+from app.dialects.openai.stream_reader import Reader
 from tests import fake_wire as wire
 from tests.answers import terms
 
@@ -175,13 +175,13 @@ def test_a_stream_reads_the_same_whether_or_not_its_events_are_known(
 
 def test_a_stream_in_which_no_event_comes_twice_is_not_learnt_from_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    monkeypatch.setattr(openai, "cut", lambda event, _: seen.append(event))
+    monkeypatch.setattr(stream_reader, "cut", lambda event, _: seen.append(event))
     reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
 
     for at in range(50):
         reader.feed(wire.sse(wire.piece(CHAT, "a") | {"at": at}))
 
-    assert len(seen) == openai.MAX_CUTS
+    assert len(seen) == stream_reader.MAX_CUTS
 
 
 def test_calls_of_the_same_number_are_kept_apart() -> None:

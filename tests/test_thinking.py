@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.thinking import Reasoning, give_both, splitter
+from app.dialects.reasoning import Reasoning, give_both, splitter
 
 SPLITS: dict[str, tuple[Reasoning, str, str, str]] = {
     "as templates write it": ("split", "<think>\n7 + 5\n\nis 12\n</think>\n\nTwelve.\n", "7 + 5\n\nis 12", "Twelve.\n"),

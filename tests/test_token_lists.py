@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai import DONE, Reader
-from app.dialects.whole import settle
+from app.dialects.openai.response import settle
+from app.dialects.openai.stream_reader import DONE, Reader
 from backends.errors import Broken
 from tests import fake_wire as wire
 from tests.answers import terms

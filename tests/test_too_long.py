@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.refusals import refusal
+from app.dialects.engine_errors import refusal
 from app.table import Limits
 from backends.base import ModelFacts
 from backends.errors import EngineFailed, Rejected

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from app.dialects.fronts.chunks import Call, Piece
-from app.dialects.fronts.turns import MAX_LOOKS, Part, Turns
+from app.dialects.call_order import MAX_LOOKS, Part, Turns
+from app.dialects.delta import Call, Piece
 
 
 def part(at: int, arguments: str, *, is_new: bool = False) -> Piece:

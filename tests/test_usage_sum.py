@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.openai import DONE, Reader, Settlement
-from app.dialects.usage_sum import UsageSum
+from app.dialects.openai.stream_reader import DONE, Reader, Settlement
+from app.dialects.openai.usage_sum import UsageSum
 from backends.base import Usage
 from tests import fake_wire as wire
 from tests.answers import terms

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.vectors import Wanted, fitted
+from app.dialects.openai.embeddings import Wanted, fitted
 from app.table import Limits
 from backends.errors import Broken, Unsupported
 from tests.raw_client import Reply

@@ -18,7 +18,7 @@ from app.config import cross_checks
 from app.config.messages import complaints, kinds
 from app.config.settings import Port, Relays, ServeOptions, Settings
 from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
-from app.dialects.thinking import Reasoning
+from app.dialects.reasoning import Reasoning
 from app.keys import digest
 from app.table import TEMPLATE_KWARGS, Limits, Rules
 from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig

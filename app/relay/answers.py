@@ -7,10 +7,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from app.dialects import openai, whole
-from app.dialects.fronts.front import Tongue
-from app.dialects.mend import Terms
-from app.dialects.openai import Reader, Settlement
+from app.dialects.client_api import Tongue
+from app.dialects.openai import response as openai_response
+from app.dialects.openai import stream_reader
+from app.dialects.openai.normalize import Terms
+from app.dialects.openai.stream_reader import Reader, Settlement
 from app.errors import JSON, Problem
 from app.relay.line import Line
 from app.relay.request import Request
@@ -19,7 +20,7 @@ from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer, Timings
 
 CLOCK_S = 0.002  # the loop counts whole milliseconds
-STREAM_HEADERS = {"content-type": openai.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
+STREAM_HEADERS = {"content-type": stream_reader.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Stream:
@@ -161,7 +162,7 @@ class Stream:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
-            whole.settle(terms, body)
+            openai_response.settle(terms, body)
 
 
 @contextlib.contextmanager
@@ -176,7 +177,7 @@ def _spoken(engine: str) -> Iterator[None]:
 def relay_whole(request: Request, terms: Terms, body: bytes, timings: Timings | None = None) -> Settlement:
     """Check an answer in one piece, and pass it on."""
     tongue, kind = request.tongue, JSON
-    answer, cost = whole.settle(terms, body)
+    answer, cost = openai_response.settle(terms, body)
     if tongue is not None:
         with _spoken(terms.engine):
             answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type

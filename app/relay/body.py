@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import msgspec
 
-from app.dialects.parameters import Asked
+from app.dialects.parameters.adjust import Asked
 from app.errors import Problem, bad_request
 from app.relay import names
 

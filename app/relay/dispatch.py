@@ -11,14 +11,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.dialects import parameters, tasks, vectors, words
-from app.dialects.fitting import Fit
-from app.dialects.fronts.extras import taken
-from app.dialects.mend import Terms
-from app.dialects.openai import Settlement
-from app.dialects.refusals import names_stream_options, refusal
-from app.dialects.task_llama_cpp import Stamp
-from app.dialects.templates import Takes
+from app.dialects.chat_templates import Takes
+from app.dialects.engine_errors import names_stream_options, refusal
+from app.dialects.engine_options import taken
+from app.dialects.openai import embeddings, transcription
+from app.dialects.openai.normalize import Terms
+from app.dialects.openai.stream_reader import Settlement
+from app.dialects.parameters import adjust
+from app.dialects.parameters.answer_limit import Fit
+from app.dialects.tasks import tasks
+from app.dialects.tasks.llama_cpp import Stamp
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.answers import relay_whole
@@ -264,13 +266,15 @@ class Dispatcher:
         reasoning = plan.resolved.model.reasoning
         terms = Terms(exchange.endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
         if plan.choices > 1 and exchange.endpoint.usage is Usage.TIMINGS:
-            copies = parameters.choices(plan.asked)
+            copies = adjust.choices(plan.asked)
             terms = msgspec.structs.replace(terms, reports=plan.choices, copies=copies)
         if job.stream is not None:
             cost = await job.stream.relay(answer, terms, hides_usage=hides)
         elif plan.form is not None:
             said = await answer.read(limits.max_answer_bytes)
-            kind, said, cost = words.settle(exchange.endpoint.engine, exchange.headers.get("content-type", ""), said)
+            kind, said, cost = transcription.settle(
+                exchange.endpoint.engine, exchange.headers.get("content-type", ""), said
+            )
             request.answer(200, said, kind)
         else:
             limit = limits.max_answer_bytes
@@ -285,10 +289,10 @@ class Dispatcher:
     async def _in_form(self, plan: Plan, target: Target, answer: bytes) -> bytes:
         """Embeddings as they were asked for."""
         backend = self._backend(target)
-        wanted = parameters.vectors(plan.asked, backend.kind)
+        wanted = adjust.vectors(plan.asked, backend.kind)
         if len(answer) > INLINE_BYTES:
-            return await asyncio.to_thread(vectors.fitted, backend.name, answer, wanted)
-        return vectors.fitted(backend.name, answer, wanted)
+            return await asyncio.to_thread(embeddings.fitted, backend.name, answer, wanted)
+        return embeddings.fitted(backend.name, answer, wanted)
 
     async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
         """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""

@@ -1,4 +1,4 @@
-"""Several requests to one engine for one answer of the client's; what they are is said by app/dialects/tasks.py."""
+"""Several requests to one engine for one answer of the client's; app/dialects/tasks/tasks.py says which."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from app.dialects.task_llama_cpp import Done, Step, Steps
+from app.dialects.tasks.llama_cpp import Done, Step, Steps
 from backends.base import Endpoint
 from backends.errors import BackendError
 from backends.exchange import Exchange

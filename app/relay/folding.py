@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from app.dialects.templates import ALL, Takes
+from app.dialects.chat_templates import ALL, Takes
 from app.relay import body as bodies
 from backends.errors import BackendError, EngineFailed, Rejected
 from backends.too_long import TooLong

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from app.dialects.fates import SPECIFIED, Act
+from app.dialects.parameters.table import SPECIFIED, Act
 from app.errors import Problem, bad_request
 
 MAX_PARTS: Final = 64

@@ -9,12 +9,12 @@ from functools import partial
 
 import msgspec
 
-from app.dialects.fronts import ollama
-from app.dialects.fronts.anthropic import Messages
-from app.dialects.fronts.front import Ask, Front, decoded
-from app.dialects.fronts.ollama_answers import Kind, Refusing
-from app.dialects.fronts.responses import Responses
-from app.dialects.fronts.responses_answers import PARAMS
+from app.dialects.anthropic.request import Messages
+from app.dialects.client_api import Ask, Front, decoded
+from app.dialects.ollama import request as ollama_request
+from app.dialects.ollama.response import Kind, Refusing
+from app.dialects.responses.request import Responses
+from app.dialects.responses.response import PARAMS
 from app.errors import Problem, bad_request
 from app.relay import guests, names, shelf
 from app.relay.dispatch import Dispatcher
@@ -30,10 +30,10 @@ OLLAMA_PREFIX = "/api/"
 _ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
 
 _ollama_fronts: dict[str, Front] = {
-    "/api/chat": ollama.Chat(Kind.CHAT, time.time),
-    "/api/generate": ollama.Chat(Kind.GENERATE, time.time),
-    "/api/embed": ollama.Embed(time.time, is_old=False),
-    "/api/embeddings": ollama.Embed(time.time, is_old=True),
+    "/api/chat": ollama_request.Chat(Kind.CHAT, time.time),
+    "/api/generate": ollama_request.Chat(Kind.GENERATE, time.time),
+    "/api/embed": ollama_request.Embed(time.time, is_old=False),
+    "/api/embeddings": ollama_request.Embed(time.time, is_old=True),
 }
 COUNT_PATH = "/v1/messages/count_tokens"
 _anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}

@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 
 from app.dialects import sse
-from app.dialects.assemble import Assembler
-from app.dialects.mend import Terms
-from app.dialects.openai import Reader
+from app.dialects.openai.collector import Assembler
+from app.dialects.openai.normalize import Terms
+from app.dialects.openai.stream_reader import Reader
 from app.table import Limits
 from backends.errors import Broken, Disconnected
 from backends.exchange import Answer

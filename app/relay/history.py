@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.thinking import NAMES
+from app.dialects.reasoning import NAMES
 from app.relay import body as bodies
 
 _MARK = b'"reasoning'  # both names begin so

@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from app.dialects import bounded, fitting, judge, least, media, parameters, shape, task_requests
-from app.dialects.case import Case, Given
-from app.dialects.conversation import NOTHING
-from app.dialects.fitting import Fit
-from app.dialects.fronts import extras
-from app.dialects.parameters import LOCAL, UNCHANGED, Asked, Changes, Engine
-from app.dialects.task_requests import Task
+from app.dialects import engine_options as extras
+from app.dialects.parameters import adjust, answer_limit, judge
+from app.dialects.parameters.adjust import LOCAL, UNCHANGED, Asked, Changes, Engine
+from app.dialects.parameters.answer_limit import Fit
+from app.dialects.parameters.case import Case, Given
+from app.dialects.tasks import requests as tasks_requests
+from app.dialects.tasks.requests import Task
+from app.dialects.validation import constraint_cost, media, openai_request, prompt_length
+from app.dialects.validation.messages import NOTHING
 from app.errors import JSON, Problem, bad_request
 from app.relay import body as bodies
 from app.relay import names
@@ -30,7 +32,7 @@ MAX_NAME_CHARS = 256
 class Operation(msgspec.Struct, frozen=True):
     """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without.
 
-    `is_task`: app/dialects/tasks.py says what is asked and how. `takes_tokens`: a field may be a list of tokens.
+    `is_task`: app/dialects/tasks/tasks.py says what is asked and how. `takes_tokens`: a field may be a list of tokens.
     """
 
     path: str
@@ -69,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True):
     body: bytes
     key: Key | None = None  # which asks
     choices: int = 1  # OpenAI's `n`
-    extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/fronts/extras.py)
+    extras: Mapping[str, Any] = {}  # parameters that OpenAI does not have (app/dialects/engine_options.py)
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     spelled: Mapping[str, str] = {}  # what a client of another dialect calls OpenAI's parameters
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
@@ -101,7 +103,7 @@ class Plan(msgspec.Struct, frozen=True):
             return
         try:
             _, members = bodies.opened(self.body)
-            shape.check(self.operation.name, self.body, members, is_translated=self.is_translated)
+            openai_request.check(self.operation.name, self.body, members, is_translated=self.is_translated)
         except Problem as exc:
             raise Rejected(
                 backend.name, exc.message, status=400, type_=exc.type, code=exc.code, param=exc.param
@@ -138,16 +140,16 @@ class Plan(msgspec.Struct, frozen=True):
         `fit`: it has refused the bound on the answer.
         """
         engine = Engine(self.operation.name, backend.kind, backend.fact(model))
-        if parameters.ignores_tools(self.asked, engine):
+        if adjust.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
         if self.form is not None:
             return Changes({}, dropped=self.form.unheeded(backend.kind))
         if backend.kind == "llama_cpp":
-            least.check(engine.operation, self.body, backend.name, engine.facts)
-        bounded.check(self.asked, self.extras, backend.name, backend.kind)
+            prompt_length.check(engine.operation, self.body, backend.name, engine.facts)
+        constraint_cost.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
-        found = parameters.changes(self.asked, self.body, rules, engine, fit)
+        found = adjust.changes(self.asked, self.body, rules, engine, fit)
         case = Case(backend.name, backend.kind, engine.operation, self.given, kwargs=rules.template_kwargs)
         return found.judged(case) if self.given else found
 
@@ -155,12 +157,12 @@ class Plan(msgspec.Struct, frozen=True):
         """What an engine of that kind may be asked once more for, where it refused the answer's bound as more than
         fits: nothing was generated. None where it refused something else."""
         rules = self.resolved.model.rules
-        if not (isinstance(error, Rejected) and error.status in (400, 422) and parameters.is_lenient(rules, kind)):
+        if not (isinstance(error, Rejected) and error.status in (400, 422) and adjust.is_lenient(rules, kind)):
             return None
         if isinstance(error, TooLong) and error.length.is_of_prompt:
             return None
-        bound = parameters.bound(self.asked, rules)
-        return None if bound is None else fitting.fit(error.message, bound)
+        bound = adjust.bound(self.asked, rules)
+        return None if bound is None else answer_limit.fit(error.message, bound)
 
     def edited(
         self,
@@ -223,13 +225,13 @@ def plan(
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
     name = _named(table, head.model)
     found = resolved(table, key, name)
-    parameters.check(head, found.model.rules, table.limits.max_choices)
+    adjust.check(head, found.model.rules, table.limits.max_choices)
     is_local = any(
         target.backend in table.backends and table.backends[target.backend].kind in LOCAL
         for target in found.model.targets
     )
     if is_local and asks:
-        shape.check(operation.name, body, members, is_translated=is_translated)
+        openai_request.check(operation.name, body, members, is_translated=is_translated)
     return Plan(
         operation=operation,
         name=name,
@@ -238,10 +240,10 @@ def plan(
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
         body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
         key=key,
-        choices=parameters.choices(head) * head.prompts,
+        choices=adjust.choices(head) * head.prompts,
         asked=head,
         given={} if operation.is_task else judge.given(members),
-        task=task_requests.read(operation.name, body, is_local=is_local) if operation.is_task else None,
+        task=tasks_requests.read(operation.name, body, is_local=is_local) if operation.is_task else None,
         is_checked=is_local or not asks,
         is_translated=is_translated,
     )

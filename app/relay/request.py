@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.fronts.front import Tongue
+from app.dialects.client_api import Tongue
 from app.errors import JSON, Problem, unauthorized
 from app.keys import find
 from app.relay.line import Line

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from app.dialects import tasks
+from app.dialects.tasks import tasks
 from app.relay.history import with_both_names
 from app.relay.plan import Plan
 from app.table import Backend
@@ -64,7 +64,7 @@ class SpokenOllama(Spoken):
 
 
 class SpokenTask(Spoken):
-    """What engines do besides writing; `path` and `body` are empty where app/dialects/tasks.py has the words."""
+    """What engines do besides writing; `path` and `body` are empty where app/dialects/tasks/tasks.py has the words."""
 
     def __init__(self, plan: Plan, kind: str, body: bytes = b"") -> None:
         super().__init__(plan.operation.path, body)

@@ -12,9 +12,10 @@ from typing import Final, TypeVar, TypeVarTuple
 import msgspec
 import structlog
 
-from app.dialects import parameters, templates
-from app.dialects.parameters import Changes
-from app.dialects.templates import ALL, Takes
+from app.dialects import chat_templates
+from app.dialects.chat_templates import ALL, Takes
+from app.dialects.parameters import adjust
+from app.dialects.parameters.adjust import Changes
 from app.relay import folding
 from app.relay.intake import Intake
 from app.relay.plan import COUNT, Plan
@@ -64,7 +65,7 @@ class Templates:
             takes = await self._takes(backend, endpoint, model)
         if takes is None:
             takes = self._remembered(_key(endpoint, model))
-        if takes is None and found.has_developer and parameters.is_lenient(rules, backend.kind):
+        if takes is None and found.has_developer and adjust.is_lenient(rules, backend.kind):
             takes = ALL
         if takes is None or (found.is_usual and takes.first):
             return changes
@@ -105,7 +106,7 @@ class Templates:
     async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
         """As its own engine renders; None where it cannot be asked: that must not fail the request."""
         key = _key(endpoint, model)
-        if backend.kind not in templates.KINDS:
+        if backend.kind not in chat_templates.KINDS:
             return None
         async with self._asking.setdefault(key, asyncio.Lock()):
             try:
@@ -123,13 +124,13 @@ class Templates:
 
     async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
         letters = "".join(string.ascii_lowercase[random.getrandbits(4)] for _ in range(12))
-        asking = templates.asking(letters)
+        asking = chat_templates.asking(letters)
         beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
         facts = backend.fact(model)
         try:
             messages = next(asking)
             while True:
-                step = templates.request(backend.kind, model, messages, facts)
+                step = chat_templates.request(backend.kind, model, messages, facts)
                 call = Call("POST", step.path, step.body, [("content-type", "application/json")])
                 exchange = await self._upstream.open(beside if step.is_beside else endpoint, call)
                 try:
@@ -137,7 +138,7 @@ class Templates:
                 finally:
                     exchange.close()
                 is_good = exchange.status < 300
-                messages = asking.send(templates.rendering(backend.kind, answer) if is_good else None)
+                messages = asking.send(chat_templates.rendering(backend.kind, answer) if is_good else None)
         except StopIteration as end:
             takes: Takes | None = end.value
             return takes

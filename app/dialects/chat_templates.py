@@ -1,0 +1,96 @@
+"""What a model's chat template takes, found out by having it render short conversations. Pure.
+
+A template may leave a message out without a word, so each message has a marker that must appear in the rendering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from app.dialects.tasks.llama_cpp import Step, step
+from backends.base import ModelFacts
+
+# Engines that render without writing.
+KINDS: Final = frozenset({"llama_cpp", "vllm", "ollama"})
+_LATE: Final = (("user", "system"), ("system", "user", "assistant", "system", "user"))
+_SEVERAL: Final = ("system", "system", "user")
+_FIRST: Final = ("system", "user")
+
+
+class Takes(NamedTuple):
+    """Of system messages: one at the beginning, several there, later ones."""
+
+    first: bool = True
+    several: bool = True
+    late: bool = True
+
+
+ALL: Final = Takes()
+# Conversations go out; what comes back is a rendering, or None for one that was refused.
+Asking = Generator[list[dict[str, str]], str | None, Takes | None]
+
+
+class _Prompt(msgspec.Struct, frozen=True):
+    prompt: str
+
+
+class _Pieces(msgspec.Struct, frozen=True):
+    token_strs: list[Any]
+
+
+class _Debug(msgspec.Struct, frozen=True):
+    rendered_template: str
+
+
+class _Rendered(msgspec.Struct, frozen=True):
+    info: _Debug = msgspec.field(name="_debug_info")
+
+
+def asking(token: str) -> Asking:
+    """What the template takes; None where that cannot be told. `token`: letters that nobody else writes."""
+    if not (yield from _shows(token, ("user",))):
+        return None
+    late = True
+    for roles in _LATE:
+        late = late and (yield from _shows(token, roles))
+    several = yield from _shows(token, _SEVERAL)
+    first = late or several or (yield from _shows(token, _FIRST))
+    return Takes(first=first, several=several, late=late and first)
+
+
+def _shows(token: str, roles: Sequence[str]) -> Generator[list[dict[str, str]], str | None, bool]:
+    """Whether such a conversation is rendered with all of what it says."""
+    markers = [f"{token}{chr(ord('a') + at)}" for at in range(len(roles))]
+    conversation = [{"role": role, "content": marker} for role, marker in zip(roles, markers, strict=True)]
+    rendering = yield conversation
+    return rendering is not None and all(marker in rendering for marker in markers)
+
+
+def request(kind: str, model: str, messages: list[dict[str, str]], facts: ModelFacts | None) -> Step:
+    """How an engine of that kind is asked to render."""
+    if kind == "llama_cpp":
+        return step("/apply-template", {"messages": messages})
+    if kind == "vllm":
+        return step("/tokenize", {"model": model, "messages": messages, "return_token_strs": True})
+    facts = facts or ModelFacts()
+    # With what every request for the model is sent, or the daemon loads it anew. One that does not know the wish writes
+    # a single token.
+    options = {"num_predict": 1} | ({"num_ctx": facts.num_ctx} if facts.num_ctx is not None else {})
+    asked = {"model": model, "messages": messages, "stream": False, "shift": facts.shift, "options": options}
+    stays = {"keep_alive": facts.keep_alive_s} if facts.keep_alive_s is not None else {}
+    return step("/api/chat", {**asked, **stays, "_debug_render_only": True}, is_beside=False)
+
+
+def rendering(kind: str, answer: bytes) -> str | None:
+    """What it says; None for no rendering."""
+    try:
+        if kind == "llama_cpp":
+            return msgspec.json.decode(answer, type=_Prompt).prompt
+        if kind == "vllm":
+            return "".join(map(str, msgspec.json.decode(answer, type=_Pieces).token_strs))
+        return msgspec.json.decode(answer, type=_Rendered).info.rendered_template
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

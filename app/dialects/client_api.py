@@ -1,0 +1,178 @@
+"""The seam between the data path and a client's own dialect.
+
+Behind it everything is OpenAI's: one plan, one dispatch, one way of an answer. A front makes an `Ask` of a request, and
+the ask's `Tongue` says what comes back. A client that speaks OpenAI has no tongue: its bytes pass as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from app.dialects.openai.stream_reader import Settlement
+from app.errors import Problem, bad_request
+from backends.exchange import Timings
+
+T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Tongue(Protocol):
+    """One request's answer in its client's dialect. What a method returns is written as it is.
+
+    `events`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
+    said in this dialect.
+    """
+
+    whole_type: str
+    stream_type: str
+    # Codes of refusals that clients look for in the events of a stream only: such a stream is one of status 200, and
+    # its last event says all.
+    event_codes: frozenset[str]
+
+    def refused(self, problem: Problem) -> bytes:
+        """A failure before the first byte: a whole body."""
+        ...
+
+    def failed(self, problem: Problem) -> bytes:
+        """A failure in the middle of a stream: its last event."""
+        ...
+
+    def waiting(self, what: str) -> bytes:
+        """What keeps a stream alive in which nothing comes, at the beginning or later."""
+        ...
+
+    def events(self, events: bytes) -> bytes:
+        """Whole events of OpenAI's stream, as they come."""
+        ...
+
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """The end of a stream whose answer is complete."""
+        ...
+
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """An answer that came in one piece."""
+        ...
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """A request as OpenAI's: the route, the model's name as the client spells it, and the body's other fields.
+
+    `extras` are parameters that OpenAI does not have; the engine decides which of them it gets (extras.py). `dropped`
+    are the client's names for what no engine gets. `loads`: nothing is asked but that the model be ready; the bytes are
+    the answer then.
+    """
+
+    path: str
+    model: str | None
+    fields: Mapping[str, Any]
+    tongue: Tongue
+    extras: Mapping[str, Any] = {}
+    dropped: tuple[str, ...] = ()
+    loads: bytes | None = None
+
+
+class Front(Protocol):
+    """One route of another dialect."""
+
+    def tongue(self, token: str) -> Tongue:
+        """For refusals before anything is known of the request. `token` is random, and what ids are made of."""
+        ...
+
+    def ask(self, body: bytes, token: str) -> Ask:
+        """What a sound JSON body asks for; Problem for what cannot be."""
+        ...
+
+
+def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The body as the dialect has it; Problem (400) that names the field and never its content."""
+    if not body.strip():
+        raise bad_request("missing request body", code="invalid_json")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as exc:
+        # msgspec says: Expected `str`, got `int` - at `$.messages[0].role`; only types and the place are in it.
+        said = str(exc)
+        place = re.search(r"at `\$\.?([^`]*)`", said)
+        field = place.group(1) if place else ""
+        wrong = said.partition(" - at ")[0].replace("`", "")
+        bound = re.search(r"Expected `\w+` ([<>]=) ([0-9.]+)", said)
+        if bound is not None:
+            most = "at most" if bound[1] == "<=" else "at least"
+            message = f"'{field}' must be {most} {float(bound[2]):g}."
+            raise bad_request(message, param=field, code="invalid_value") from exc
+        named = f"'{field}' has the wrong type: {wrong}." if field else "The request's body must be a JSON object."
+        raise bad_request(named, param=field or None, code="invalid_type") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise bad_request("The request's body is not valid JSON.", code="invalid_json") from exc
+
+
+def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
+    """The body's members that a dialect's reader does not know, but for those that are null."""
+    members = _members.decode(body)
+    fields = set(known.__struct_encode_fields__)
+    names = [name for name in members.keys() - fields if _NAME.match(name)]
+    return sorted(name for name in names if bytes(memoryview(members[name])[:4]) != b"null")
+
+
+def unknown_inside(body: bytes, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The same of the members of some members, as `outer.inner`."""
+    members = _members.decode(body)
+    names: list[str] = []
+    for outer, inner in known.items():
+        raw = members.get(outer)
+        if raw is not None and bytes(memoryview(raw)[:1]) == b"{":
+            found = _members.decode(raw)
+            names += [f"{outer}.{name}" for name in found.keys() - set(inner) if _NAME.match(name)]
+    return sorted(names)
+
+
+def word(kind: Any) -> str | None:
+    """A kind as the client wrote it, where it is a word that a header or a sentence can hold."""
+    is_word = isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum()
+    return kind[:40] if is_word else None
+
+
+def left_out(where: str, kind: Any) -> str:
+    """The name under which something of this kind is told to be without effect, such as `tools.web_search`."""
+    told = word(kind)
+    return f"{where}.{told}" if told is not None else where
+
+
+def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, tools' results as OpenAI's API takes them; `shown` of a result are its pictures and files.
+
+    Results stand in the order of the calls: ids tell them apart, but many chat templates show none and a model goes by
+    the order, while agents send them as they come (Claude Code 2.1 sent those of two commands the other way round).
+    What they show is not taken there: it comes with the user's next words, or before anybody else's.
+    """
+    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    numbers: dict[str, int] = {}  # of the last turn's calls, by id
+    for message in [*messages, None]:
+        if message is not None and message["role"] == "tool":
+            results.append(message)
+            continue
+        results.sort(key=lambda result: numbers.get(result["tool_call_id"], len(numbers)))
+        shown = [part for result in results for part in result.pop("shown", ())]
+        told += results
+        results = []
+        if shown and message is not None and message["role"] == "user":
+            content = message["content"]
+            words = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            message = {**message, "content": [*shown, *words]}
+        elif shown:
+            told.append({"role": "user", "content": shown})
+        if message is not None:
+            told.append(message)
+            numbers = {call["id"]: number for number, call in enumerate(message.get("tool_calls") or ())}
+    return told
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """The fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,1 +1,0 @@
-"""Clients that speak another dialect than OpenAI's: their requests as OpenAI's, OpenAI's answers as theirs. Pure."""

@@ -1,0 +1,221 @@
+"""OpenAI's answers as Ollama's: lines of JSON, or one object. Pure.
+
+Durations are whole nanoseconds; what the engine did not tell is measured where it can be, else left out.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from app.dialects.delta import Answer, Piece
+from app.dialects.openai.stream_reader import Settlement
+from app.errors import Problem
+from backends.exchange import Timings
+from backends.finish import CUT
+
+# What no daemon says passes: it is no "stop", which stands for a complete answer.
+_REASONS = {"tool_calls": "stop", "function_call": "stop"}
+
+
+class Kind(enum.Enum):
+    """Which route's lines."""
+
+    CHAT = "chat"
+    GENERATE = "generate"
+
+
+class Refusing:
+    """What every route of Ollama's says of a failure; answers are those of its children.
+
+    `name` is the client's own for the model.
+    """
+
+    whole_type = "application/json; charset=utf-8"
+    stream_type = "application/x-ndjson"
+    event_codes: frozenset[str] = frozenset()
+
+    def __init__(self, name: str, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._clock = clock
+        self._began = clock()
+
+    def refused(self, problem: Problem) -> bytes:
+        """One object with one string; clients look for Ollama's own words in it."""
+        text = problem.message
+        if problem.code == "model_not_found":
+            text = f"model '{self._name[:256]}' not found: {text}"
+        elif problem.code == "missing_field" and problem.param == "model":
+            text = "model is required"
+        return msgspec.json.encode({"error": text})
+
+    def failed(self, problem: Problem) -> bytes:
+        """The last line of a stream that breaks."""
+        return self.refused(problem) + b"\n"
+
+    def waiting(self, what: str) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def events(self, events: bytes) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """As it is."""
+        return answer
+
+    def _ns(self) -> int:
+        return max(0, int((self._clock() - self._began) * 1e9))
+
+
+class Written(Refusing):
+    """An answer of `/api/chat` or `/api/generate`."""
+
+    def __init__(self, kind: Kind, name: str, token: str, clock: Callable[[], float]) -> None:
+        super().__init__(name, clock)
+        self._kind = kind
+        self._answer = Answer(token)
+        self._first: float | None = None
+        self._finish: str | None = None
+        self._calls: dict[int, dict[str, Any]] = {}  # calls are told whole, so they are kept until the end
+
+    def waiting(self, what: str) -> bytes:
+        """An empty piece: in lines of JSON there is no room for comments."""
+        return self._line("", {})
+
+    def events(self, events: bytes) -> bytes:
+        """A line for each piece of text, thinking or probabilities."""
+        lines = []
+        for piece in self._answer.events(events):
+            self._keep(piece)
+            if self._first is None and (piece.text or piece.thinking or piece.calls):
+                self._first = self._clock()
+            more = {"logprobs": piece.logprobs} if piece.logprobs else {}
+            if piece.thinking:
+                lines.append(self._line("", {}, thinking=piece.thinking))
+            if piece.text or more:
+                lines.append(self._line(piece.text, more))
+        return b"".join(lines)
+
+    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """The calls, then the line that says what it took."""
+        self._answer.note(timings)
+        calls = [self._line("", {}, tool_calls=[call]) for call in self._whole_calls()]
+        return b"".join([*calls, self._line("", self._end(cost))])
+
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """The one object."""
+        piece = self._answer.read(answer)
+        self._answer.note(timings)
+        self._keep(piece)
+        calls = self._whole_calls()
+        more = {"logprobs": piece.logprobs} if piece.logprobs else {}
+        said = {"thinking": piece.thinking} if piece.thinking else {}
+        return self._line(piece.text, self._end(cost) | more, **said, **({"tool_calls": calls} if calls else {}))[:-1]
+
+    def loaded(self) -> bytes:
+        """The answer to a request that asks for nothing but the model."""
+        return self._line("", {"done": True, "done_reason": "load"})[:-1]
+
+    def _keep(self, piece: Piece) -> None:
+        self._finish = piece.finish or self._finish
+        for call in piece.calls:
+            kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": []})
+            kept["name"] = kept["name"] or call.name  # some engines repeat it with every part
+            kept["arguments"].append(call.arguments)
+
+    def _whole_calls(self) -> list[dict[str, Any]]:
+        """Ollama's arguments are objects. A call that was cut is none; the reason says so."""
+        calls = []
+        is_cut = self._finish in CUT
+        for at, call in self._calls.items():
+            try:
+                told = "".join(call["arguments"]) or ("" if is_cut else "{}")
+                arguments = msgspec.json.decode(told, type=dict[str, Any])
+            except (msgspec.DecodeError, RecursionError) as exc:
+                if is_cut:
+                    continue
+                raise ValueError("a tool call whose arguments are not a JSON object") from exc
+            calls.append({"id": call["id"], "function": {"index": at, "name": call["name"], "arguments": arguments}})
+        return calls
+
+    def _line(self, text: str, more: dict[str, Any], **said: Any) -> bytes:
+        line: dict[str, Any] = {"model": self._name, "created_at": _time(self._clock())}
+        if self._kind is Kind.CHAT:
+            line["message"] = {"role": "assistant", "content": text, **said}
+        else:
+            line |= {"response": text, **said}
+        return msgspec.json.encode({**line, "done": False, **more}) + b"\n"
+
+    def _end(self, cost: Settlement) -> dict[str, Any]:
+        told = self._answer.details
+        first_s = None if self._first is None else self._first - self._began
+        rest_s = None if self._first is None else self._clock() - self._first
+        numbers = {
+            "total_duration": self._ns(),
+            "load_duration": _of(told.load_ms, None),
+            "prompt_eval_count": cost.input_tokens,
+            "prompt_eval_duration": _of(told.prompt_ms, first_s),
+            "eval_count": cost.output_tokens,
+            "eval_duration": _of(told.predicted_ms, rest_s),
+        }
+        reason = _REASONS.get(self._finish or "", self._finish or "stop")
+        return {"done": True, "done_reason": reason} | {name: n for name, n in numbers.items() if n}
+
+
+class Embedded(Refusing):
+    """An answer of `/api/embed`, or of the older `/api/embeddings`."""
+
+    def __init__(self, name: str, clock: Callable[[], float], *, is_old: bool) -> None:
+        super().__init__(name, clock)
+        self._is_old = is_old
+
+    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+        """Numbers keep their bytes."""
+        try:
+            data = sorted(_vectors.decode(answer).data, key=lambda each: each.index)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise ValueError("what is not a list of vectors") from exc
+        return self._object([each.embedding for each in data], cost.input_tokens)
+
+    def loaded(self) -> bytes:
+        """For no text there is no vector."""
+        return self._object([], 0)
+
+    def _object(self, vectors: list[msgspec.Raw], tokens: int) -> bytes:
+        if self._is_old:
+            return msgspec.json.encode({"embedding": vectors[0] if vectors else []})
+        counts = {"prompt_eval_count": tokens} if tokens else {}
+        return msgspec.json.encode({"model": self._name, "embeddings": vectors, "total_duration": self._ns(), **counts})
+
+
+class _Vector(msgspec.Struct, frozen=True):
+    embedding: msgspec.Raw
+    index: int = 0
+
+
+class _Vectors(msgspec.Struct, frozen=True):
+    data: list[_Vector]
+
+
+_vectors = msgspec.json.Decoder(_Vectors)
+
+
+def _of(told_ms: float | None, measured_s: float | None) -> int:
+    if told_ms is not None:
+        return int(told_ms * 1e6)
+    return max(0, int(measured_s * 1e9)) if measured_s is not None else 0
+
+
+def _time(now: float) -> str:
+    """RFC 3339 in UTC; `now` is Unix seconds."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

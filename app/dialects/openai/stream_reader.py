@@ -1,0 +1,331 @@
+"""OpenAI's streams as engines send them: what they say in passing, what is mended, what ends them. Pure, synchronous.
+
+Every edit made here is listed in docs/wire.md.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any, Final
+
+import msgspec
+
+from app.dialects import sse
+from app.dialects.error_text import one_line
+from app.dialects.openai.fast_path import Probabilities, Stencil, cut
+from app.dialects.openai.normalize import Mender, Terms, failure
+from app.dialects.openai.usage_sum import UsageSum
+from backends.errors import Broken, Disconnected, Taken
+from backends.too_long import failed
+
+DONE = b"data: [DONE]\n\n"
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+
+# Kinds of event that are known at a time: one for each choice, or for text, thinking and the calls of tools.
+MAX_STENCILS = 4
+# Learning a kind costs as much as three events; a stream in which none comes twice is not learnt from for ever.
+MAX_CUTS = 8
+_DONE: Final = object()
+_NO_JSON: Final = object()
+_MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """OpenAI's `usage`, what we read of it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+def tokens(usage: Any) -> Tokens | None:
+    """A `usage` of any shape; it is for counting only, so one that cannot be read counts as none."""
+    if not isinstance(usage, dict):
+        return None
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    return Tokens(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """llama.cpp's own count in its last chunk."""
+
+    prompt_n: int = 0
+    cache_n: int = 0
+    predicted_n: int = 0
+
+
+def timings(value: Any) -> Timings | None:
+    """`timings` of any shape, for counting only as well."""
+    try:
+        return msgspec.convert(value, Timings) if value else None
+    except msgspec.ValidationError:
+        return None
+
+
+class Settlement(msgspec.Struct, frozen=True):
+    """What an answer cost. `is_counted`: the engine gave no usage, output tokens are counted events."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: str | None = None
+    is_counted: bool = False
+
+
+class Reader:
+    """One stream. `feed` takes bytes as they come and gives whole events."""
+
+    def __init__(self, terms: Terms, *, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
+        self.has_event = False
+        self.has_token = False
+        self.is_done = False
+        self.error: Taken | None = None
+        self.engine = terms.engine
+        self._name = terms.name
+        self._mender = Mender(terms)
+        self._stencils: list[Stencil | Probabilities] = []  # the latest first
+        self._cuts_left = MAX_CUTS
+        self._hides_usage = hides_usage
+        self._framer = sse.Framer(max_event_bytes)
+        self._is_at_start = True
+        self._rename: tuple[bytes, bytes] | None = None
+        self._renamed: str | None = None  # the engine's name that `_rename` is for
+        self._finish: str | None = None
+        self._choices = choices  # as many as were asked for
+        self._usage: Tokens | None = None
+        self._timings: Timings | None = None
+        self._sum = UsageSum(terms.reports, terms.copies) if terms.reports > 1 else None
+        self._copies = terms.copies
+        self._events = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The whole events to pass on, possibly none; afterwards `error` says what ended the stream, if anything."""
+        if self.is_done or self.error is not None:
+            return b""
+        try:
+            whole = self._framer.feed(chunk)
+        except ValueError as exc:
+            self.error = Broken(self.engine, f"it sent {exc}")
+            return b""
+        if not whole:
+            return b""
+        for stencil in self._stencils:
+            filled = stencil.fill(whole)
+            if filled is not None:
+                self._events += filled[0]
+                self._cuts_left = MAX_CUTS
+                return filled[1]
+        return self._each(sse.split(whole))
+
+    def end(self) -> bytes:
+        """The stream's bytes are over: what is whole of the rest, and the end mark. Raises Disconnected when the answer
+        was not finished.
+        """
+        if self.is_done:
+            return b""
+        rest = self._framer.rest()
+        # An event that lacks its blank line is one when its data is whole.
+        is_complete = _is_complete(sse.data_lines(rest) or [rest])
+        events = self._each([rest.rstrip(b"\r\n") + b"\n\n"]) if is_complete else b""
+        if self.error is not None:
+            raise self.error
+        if events.endswith(DONE):
+            return events
+        if not self.is_finished:
+            raise self._unfinished()
+        self.is_done = True
+        return events + DONE
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
+        return self._mender.finished >= self._choices and not self._mender.is_open
+
+    def settle(self) -> Settlement:
+        """What has been seen so far; may be asked at any time."""
+        usage = self._usage
+        if usage is not None and usage.completion_tokens:
+            return Settlement(usage.prompt_tokens, usage.completion_tokens, self._finish)
+        if self._timings is not None:
+            t = self._timings
+            return Settlement((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
+        # Ollama says zero in every event but the last.
+        known = usage.prompt_tokens if usage is not None else 0
+        return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
+
+    def _each(self, events: list[bytes]) -> bytes:
+        kept: list[bytes] = []
+        for event in events:
+            try:
+                kept.append(self._event(event))
+            except Taken as exc:
+                self.error = exc  # what came whole before it still goes out
+            if self.error is not None:
+                break
+        return b"".join(kept)
+
+    def _event(self, event: bytes) -> bytes:
+        if self.is_done:
+            return b""  # nothing behind the end mark is part of the answer
+        if self._is_at_start:
+            event, self._is_at_start = event.removeprefix(codecs.BOM_UTF8), False
+        for stencil in self._stencils:
+            filled = stencil.fill(event)
+            if filled is not None:
+                self._events += 1
+                return filled[1]
+        lines = sse.data_lines(event)
+        if not lines:
+            return self._without_data(event)
+        value = _decoded(b"\n".join(lines))
+        if value is not _NO_JSON:
+            return self._value(value, event, is_error=sse.name(event) == b"error")
+        if len(lines) > 1 and _is_complete(lines):  # no blank lines between the events
+            return self._each([b"data: " + line + b"\n\n" for line in lines])
+        if sse.name(event) == b"error":
+            text = b" ".join(lines).decode("utf-8", "replace")
+            raise failed(self.engine, text, one_line(text))
+        raise self._no_chunk()
+
+    def _without_data(self, event: bytes) -> bytes:
+        """A comment, or what is none: some write their error as bare JSON, or behind `error:`."""
+        text = event.strip()
+        is_error = text.startswith(b"error:")
+        if not is_error and not text.startswith(b"{"):
+            return sse.plain(event) if self.has_event else b""  # before the first event, comments are ours (dispatch)
+        value = _decoded(text.removeprefix(b"error:"))
+        if value is _NO_JSON:
+            raise self._no_chunk()
+        return self._value(value, b"data: " + msgspec.json.encode(value) + b"\n\n", is_error=is_error)
+
+    def _value(self, value: Any, event: bytes, *, is_error: bool) -> bytes:
+        if value is None or value is _DONE:
+            return self._mark(value)
+        if is_error and not isinstance(value, dict):
+            raise failed(self.engine, value, one_line(value))
+        if not isinstance(value, dict):
+            raise self._no_chunk()
+        if is_error and failure(value) is None:
+            raise failed(self.engine, value, one_line(value))
+        return self._chunk(value, event)
+
+    def _mark(self, value: object) -> bytes:
+        """The end mark; or nothing, which llama.cpp begins the completion of several prompts with."""
+        if value is None:
+            return b""
+        if self.has_event and (self._mender.is_open or not self._mender.finished):
+            raise self._unfinished()
+        self.is_done = True
+        return DONE
+
+    def _chunk(self, chunk: dict[str, Any], given: bytes) -> bytes:
+        event = sse.plain(given)
+        model = chunk.get("model")
+        if model and isinstance(model, str) and model != self._renamed:
+            self._renamed, self._rename = model, renaming(event, model, self._name)
+        is_mended = self._mender.mend(chunk)
+        self.has_event = True
+        choices = chunk["choices"]
+        self._timings = self._timed(chunk) or self._timings
+        if self._sum is not None:
+            is_mended = self._add_up(self._sum, chunk) or is_mended
+            if not choices and "usage" not in chunk:
+                return b""
+        usage = tokens(chunk.get("usage"))
+        self._usage = usage or self._usage
+        has_text = any(_has_text(choice) for choice in choices)
+        ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
+        self._finish = ends[-1] if ends else self._finish
+        # Once there was a token, an event that says nothing else counts as one: a stencil does not look into it either.
+        self.has_token = self.has_token or has_text
+        is_plain = bool(choices) and not ends
+        self._events += has_text or self._mender.is_held or (self.has_token and is_plain)
+        if self._hides_usage and usage is not None and not choices:
+            return b""
+        if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
+            self._stencils = []  # the same bytes may now belong to another call
+        elif has_text and not ends and len(choices) == 1:
+            self._learn(given)
+        return self._written(chunk, event, is_mended=is_mended)
+
+    def _add_up(self, total: UsageSum, chunk: dict[str, Any]) -> bool:
+        """One usage for all answers, at the end; whether the chunk changed."""
+        usage = chunk.pop("usage", None)
+        if not isinstance(usage, dict):
+            return False
+        is_last = total.add(usage)
+        self._usage = tokens(total.usage)
+        if is_last:
+            chunk["usage"] = total.usage
+        return True
+
+    def _timed(self, chunk: dict[str, Any]) -> Timings | None:
+        """llama.cpp's count, of all answers so far."""
+        found, before = timings(chunk.get("timings")), self._timings
+        if found is None or before is None or self._sum is None:
+            return found
+        counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(found), strict=True)
+        return Timings(*(one + other for one, other in counts))
+
+    def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
+        if is_mended:
+            return b"data: " + msgspec.json.encode(chunk | {"model": self._name}) + b"\n\n"
+        return event.replace(*self._rename) if self._rename else event
+
+    def _learn(self, event: bytes) -> None:
+        """Know the events that follow, as far as they are like this one."""
+        if self._cuts_left == 0 or not self._mender.is_settled:
+            return
+        self._cuts_left -= 1
+        stencil = cut(event, self._remade)
+        if stencil is not None:
+            self._stencils = [stencil, *self._stencils[: MAX_STENCILS - 1]]
+
+    def _remade(self, event: bytes) -> bytes:
+        chunk = _decoded(sse.data(event) or b"")
+        return self._written(chunk, sse.plain(event), is_mended=self._mender.mend(chunk))
+
+    def _no_chunk(self) -> Broken:
+        return Broken(self.engine, "it sent an event that is not a chunk of an answer")
+
+    def _unfinished(self) -> Disconnected:
+        return Disconnected(self.engine, "its stream ended before the answer was finished")
+
+
+def _decoded(data: bytes) -> Any:
+    """The JSON in an event's data, or one of the marks."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = data.strip()
+        return _DONE if text == b"[DONE]" else _NO_JSON if text else None
+
+
+def _is_complete(lines: list[bytes]) -> bool:
+    """Whether each of these is JSON or a mark by itself, and one is there."""
+    return any(line.strip() for line in lines) and all(_decoded(line) is not _NO_JSON for line in lines)
+
+
+def _has_text(choice: dict[str, Any]) -> bool:
+    if choice.get("text"):
+        return True
+    delta = choice.get("delta") or {}
+    return any(value for name, value in delta.items() if name != "role")
+
+
+def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | None:
+    """What to replace so that an answer carries the name the client used; None when it already does."""
+    if engine_name == name:
+        return None
+    for match in _MODEL.finditer(data):
+        if _is_json(match.group(1), engine_name):
+            old = match.group(0)
+            return old, old[: -len(match.group(1))] + msgspec.json.encode(name)
+    return None
+
+
+def _is_json(text: bytes, value: str) -> bool:
+    """Engines escape as they like: a slash, a quote or a letter beyond ASCII has more than one spelling."""
+    try:
+        return bool(msgspec.json.decode(text) == value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

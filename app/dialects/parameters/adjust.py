@@ -1,0 +1,301 @@
+"""What is done to a request's parameters: refused for safety, set as configured, adjusted to what engines take. Pure.
+
+A client's parameters are JSON that is decoded only where a rule may apply: most requests cost a few comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app.dialects.openai.embeddings import Wanted
+from app.dialects.parameters.answer_limit import Fit
+from app.dialects.parameters.case import Case
+from app.dialects.parameters.judge import judge
+from app.dialects.validation.messages import NOTHING
+from app.errors import Problem, bad_request
+from app.table import Rules
+from backends.base import FAILED, ModelFacts
+
+MAX_NUMBER_BYTES = 64
+MAX_KWARGS_BYTES = 64 * 1024
+
+LOCAL: Final = frozenset({"llama_cpp", "vllm", "ollama"})
+GENERATES: Final = frozenset({"chat", "text_completion"})
+# The operator's, not the client's: templates that compute without end, decoders that fill the memory, other hosts.
+_REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params")
+_LIMITS: Final = ("max_completion_tokens", "max_tokens")
+# Of a parameter with several names: the name in the configuration → kind of engine → what it is called there.
+_SPELLED: Final[dict[str, dict[str, str]]] = {
+    "repetition_penalty": {"llama_cpp": "repeat_penalty", "ollama": "repeat_penalty"}
+}
+_LOCAL_ONLY: Final = {"typical_p": frozenset({"llama_cpp", "ollama"})}
+_NO_CALL: Final = frozenset({"none", "auto", "null"})
+
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The parameters of a body that something may be done to, as the client wrote them."""
+
+    n: msgspec.Raw = NOTHING
+    best_of: msgspec.Raw = NOTHING
+    top_p: msgspec.Raw = NOTHING
+    max_tokens: msgspec.Raw = NOTHING
+    max_completion_tokens: msgspec.Raw = NOTHING
+    tools: msgspec.Raw = NOTHING
+    tool_choice: msgspec.Raw = NOTHING
+    chat_template: msgspec.Raw = NOTHING
+    chat_template_kwargs: msgspec.Raw = NOTHING
+    mm_processor_kwargs: msgspec.Raw = NOTHING
+    media_io_kwargs: msgspec.Raw = NOTHING
+    kv_transfer_params: msgspec.Raw = NOTHING
+    encoding_format: msgspec.Raw = NOTHING
+    dimensions: msgspec.Raw = NOTHING
+    response_format: msgspec.Raw = NOTHING
+    functions: msgspec.Raw = NOTHING
+    json_schema: msgspec.Raw = NOTHING
+    grammar: msgspec.Raw = NOTHING
+    structured_outputs: msgspec.Raw = NOTHING
+    guided_json: msgspec.Raw = NOTHING
+    guided_choice: msgspec.Raw = NOTHING
+    guided_regex: msgspec.Raw = NOTHING
+    guided_grammar: msgspec.Raw = NOTHING
+    structural_tag: msgspec.Raw = NOTHING
+
+
+class Engine(NamedTuple):
+    """What a request goes to, as far as its parameters care."""
+
+    operation: str
+    kind: str
+    facts: ModelFacts | None = None
+
+
+class Changes(NamedTuple):
+    """Members to set (to this JSON) or to leave out (None), and which of the client's parameters that changes.
+
+    `dropped`: those that the engine is not told at all.
+    """
+
+    members: Mapping[str, bytes | None]
+    names: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def judged(self, case: Case) -> Changes:
+        """These, and what becomes of everything else that the engine does not know."""
+        verdict = judge(case._replace(settled=self.members.keys()))
+        if not (verdict.members or verdict.dropped):
+            return self
+        names = dict.fromkeys((*self.names, *verdict.adjusted))
+        dropped = dict.fromkeys((*self.dropped, *verdict.dropped))
+        return Changes({**self.members, **verdict.members}, tuple(names), tuple(dropped))
+
+
+UNCHANGED: Final = Changes(MappingProxyType({}))
+
+
+def number(raw: msgspec.Raw) -> int | float | None:
+    """The number that it is; None for anything else."""
+    if raw is NOTHING or len(memoryview(raw)) > MAX_NUMBER_BYTES:
+        return None
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None  # beyond every number: the engine's to refuse, where it is one of somebody else
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def choices(asked: Asked) -> int:
+    """How many answers are wanted."""
+    found = number(asked.n)
+    return found if isinstance(found, int) and found > 0 else 1
+
+
+def vectors(asked: Asked, kind: str) -> Wanted:
+    """What is wanted of embeddings. A remote engine's dimensions are its own affair."""
+    form = asked.encoding_format
+    text = bytes(form).decode().strip('"') if form is not NOTHING and _is_given(form) else None
+    dimensions = number(asked.dimensions) if kind in LOCAL else None
+    return Wanted(text, dimensions if isinstance(dimensions, int) else None)
+
+
+def check(asked: Asked, rules: Rules, max_choices: int) -> None:
+    """Problem (400) for what no engine is to be sent."""
+    for name in _REFUSED:
+        if getattr(asked, name) is not NOTHING and _is_given(getattr(asked, name)):
+            raise _refused(name, f"'{name}' is not taken from clients; it can be set for the engine.")
+    for name, raw in (("n", asked.n), ("best_of", asked.best_of)):
+        if raw is not NOTHING and not _is_most(raw, max_choices):
+            raise _refused(name, f"'{name}' may be at most {max_choices} here.")
+    if asked.chat_template_kwargs is not NOTHING and _is_given(asked.chat_template_kwargs):
+        _check_kwargs(asked.chat_template_kwargs, rules.template_kwargs)
+
+
+def _is_most(raw: msgspec.Raw, most: int) -> bool:
+    """Whether a number is no more than that, also one that is written as text: engines understand it."""
+    if len(memoryview(raw)) > MAX_NUMBER_BYTES:
+        return False
+    try:
+        return float(msgspec.json.decode(raw)) <= most
+    except (msgspec.ValidationError, OverflowError):
+        return False  # beyond every number
+    except (TypeError, ValueError):
+        return True  # the engine's to refuse
+
+
+def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:
+    field = "chat_template_kwargs"
+    if len(memoryview(raw)) > MAX_KWARGS_BYTES or bytes(memoryview(raw)[:1]) != b"{":
+        raise bad_request(f"'{field}' must be a small object.", param=field, code="invalid_type")
+    if any(name not in allowed for name in _objects.decode(raw)):
+        known = ", ".join(allowed) or "nothing"
+        raise _refused(field, f"'{field}' has a member that is not taken from clients; taken are: {known}.")
+
+
+def is_lenient(rules: Rules, kind: str) -> bool:
+    """Whether requests to an engine of that kind are adjusted to what it takes."""
+    return rules.normalize == "lenient" if rules.normalize is not None else kind in LOCAL
+
+
+def ignores_tools(asked: Asked, engine: Engine) -> bool:
+    """Whether a tool must be called and the engine would answer as if it had been sent none."""
+    return asked.tool_choice is not NOTHING and _has_no_place(engine) and _choice(asked) not in _NO_CALL
+
+
+def _has_no_place(engine: Engine) -> bool:
+    """Whether the model's chat template leaves tools out, as llama.cpp says of it."""
+    return engine.kind == "llama_cpp" and engine.facts is not None and engine.facts.capabilities.get("tools") == FAILED
+
+
+def _choice(asked: Asked) -> str:
+    """The word that it is; "{" where a tool is named."""
+    raw = asked.tool_choice
+    return (
+        bytes(memoryview(raw)[:1]).decode()
+        if len(memoryview(raw)) > MAX_NUMBER_BYTES
+        else bytes(raw).decode().strip('"')
+    )
+
+
+def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, fit: Fit | None = None) -> Changes:
+    """What this engine is sent otherwise than the client wrote it. `fit`: it has refused the bound on the answer."""
+    if engine.operation not in GENERATES:
+        return UNCHANGED
+    members: dict[str, bytes | None] = {}
+    names: list[str] = []
+    if rules.overrides or rules.defaults:
+        _configure(body, rules, engine.kind, members, names)
+    if is_lenient(rules, engine.kind):
+        _loosen(asked, engine, members, names, fit)
+    dropped: tuple[str, ...] = ()
+    if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_place(engine):
+        members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
+        dropped = ("tools",)
+    return Changes(members, tuple(dict.fromkeys(names)), dropped) if members else UNCHANGED
+
+
+def bound(asked: Asked, rules: Rules) -> int | None:
+    """The most that the answer is to have, as an engine was told it; None where that is no number of 1 or more."""
+    raws = (asked.max_completion_tokens, asked.max_tokens)
+    told = [*map(number, raws), rules.defaults.get("max_tokens"), rules.overrides.get("max_tokens")]
+    return max((value for value in told if isinstance(value, int) and value > 0), default=None)
+
+
+def _configure(body: bytes, rules: Rules, kind: str, members: dict[str, bytes | None], names: list[str]) -> None:
+    sent = {name for name, raw in _objects.decode(body).items() if _is_given(raw)}
+    for configured, is_default in ((rules.overrides, False), (rules.defaults, True)):
+        for name, value in configured.items():
+            spellings = _spellings(name)
+            theirs = sent.intersection(spellings)
+            if kind not in _LOCAL_ONLY.get(name, {kind}) or (is_default and (theirs or name in rules.overrides)):
+                continue
+            for other in theirs:
+                members[other] = None
+                names.append(other)
+            members[_SPELLED.get(name, {}).get(kind, name)] = msgspec.json.encode(value)
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    if name == "max_tokens":
+        return _LIMITS
+    return (name, *set(_SPELLED.get(name, {}).values()))
+
+
+def _loosen(asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None) -> None:
+    if asked.top_p is not NOTHING and "top_p" not in members and number(asked.top_p) == 0:
+        members["top_p"] = b"1"  # 0 is a 400 for vLLM; as LLaMA-Factory's API understands it
+        names.append("top_p")
+    if not (asked.max_tokens is asked.max_completion_tokens is NOTHING) or "max_tokens" in members:
+        _loosen_limits(asked, engine, members, names, fit)
+    if asked.tools is not NOTHING and bytes(memoryview(asked.tools)[:8]).translate(None, b" \t\r\n") == b"[]":
+        members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
+        names.append("tools")
+    elif asked.tools is NOTHING and asked.tool_choice is not NOTHING and _choice(asked) == "auto":
+        members["tool_choice"] = None  # a 400 for vLLM
+        names.append("tool_choice")
+
+
+def _loosen_limits(
+    asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
+) -> None:
+    """A bound that is none is left out."""
+    length = engine.facts.context_length if engine.facts is not None else None
+    if engine.operation == "text_completion":
+        _loosen_text_limit(asked, length, members, names, fit)
+        return
+    for name in _LIMITS:
+        value = number(_now(asked, members, name))
+        if value is None:
+            continue
+        if fit is not None and (fit.most is None or value > fit.most):
+            members[name] = None if fit.most is None else b"%d" % fit.most
+        elif fit is None and length is not None and value >= length:
+            members[name] = None
+        else:
+            continue
+        names.append(name)
+
+
+def _loosen_text_limit(
+    asked: Asked, length: int | None, members: dict[str, bytes | None], names: list[str], fit: Fit | None
+) -> None:
+    """Without a bound vLLM writes 16 tokens of text, and beyond its length it takes none. It knows one name only."""
+    raw = _now(asked, members, "max_tokens")
+    name = "max_tokens"
+    if number(raw) is None:
+        name, raw = "max_completion_tokens", _now(asked, members, "max_completion_tokens")
+    value = number(raw)
+    if value is None:
+        return
+    bound = bytes(raw)
+    if fit is not None:
+        bound = b"null" if fit.most is None else b"%d" % min(value, fit.most)
+    elif length is not None and value > length:
+        bound = b"%d" % length
+    if name != "max_tokens":
+        members[name] = None
+    elif bound == bytes(raw):
+        return
+    members["max_tokens"] = bound
+    names.append(name)
+
+
+def _now(asked: Asked, members: Mapping[str, bytes | None], name: str) -> msgspec.Raw:
+    """The value as it stands."""
+    if name not in members:
+        found: msgspec.Raw = getattr(asked, name)
+        return found
+    value = members[name]
+    return NOTHING if value is None else msgspec.Raw(value)
+
+
+def _is_given(raw: msgspec.Raw) -> bool:
+    return bytes(memoryview(raw)[:5]).strip() != b"null"
+
+
+def _refused(name: str, message: str) -> Problem:
+    return bad_request(message, param=name, code="parameter_refused")

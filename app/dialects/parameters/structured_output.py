@@ -1,0 +1,187 @@
+"""Answers that must have a form (a schema, a grammar, one of some labels), in the words of each kind of engine. Pure.
+
+An answer of another form than was demanded is worse than none: where an engine cannot be made to, it is a 400.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from app.dialects.parameters.case import Case, Verdict
+from backends.errors import Unsupported
+
+# llama.cpp takes 2 ms for each alternative of a grammar.
+MAX_LABELS: Final = 500
+MAX_LABELS_BYTES: Final = 16 * 1024
+# vLLM's own names of last year → its member of `structured_outputs`.
+_GUIDED: Final = MappingProxyType(
+    {
+        "guided_json": "json",
+        "guided_regex": "regex",
+        "guided_choice": "choice",
+        "guided_grammar": "grammar",
+        "structural_tag": "structural_tag",
+    }
+)
+_LLAMA_CPP: Final = MappingProxyType({"grammar": "grammar", "json_schema": "json"})
+_FORMS: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+NAMES: Final = frozenset({*_GUIDED, *_LLAMA_CPP, "structured_outputs", "guided_whitespace_pattern", "response_format"})
+
+
+def constrain(case: Case, verdict: Verdict) -> None:
+    """Say what form the answer must have as this engine understands it."""
+    if not NAMES.isdisjoint(case.given):
+        {"vllm": _vllm, "llama_cpp": _llama_cpp, "ollama": _ollama}[case.kind](case, verdict)
+
+
+def _vllm(case: Case, verdict: Verdict) -> None:
+    known = _GUIDED | _LLAMA_CPP | {"guided_whitespace_pattern": "whitespace_pattern"}
+    found = {name: member for name, member in known.items() if _is_given(case, name)}
+    if not found:
+        return
+    theirs = case.value("structured_outputs")
+    if theirs is None and set(found) == {"guided_whitespace_pattern"}:
+        _leave_rest(case, verdict)
+        return
+    members = {member: case.given[name] for name, member in found.items()}
+    verdict.members.update(dict.fromkeys(found))
+    verdict.members["structured_outputs"] = msgspec.json.encode(members | (theirs if isinstance(theirs, dict) else {}))
+    verdict.adjusted.extend(found)
+
+
+def _llama_cpp(case: Case, verdict: Verdict) -> None:
+    names, forms = _demanded(case, own=())
+    _check_one(case, [*names, *(name for name in _LLAMA_CPP if _is_given(case, name)), *_response_format(case)])
+    if names:
+        name, form, value = _only(case, names, forms)
+        verdict.members.update(dict.fromkeys(names))
+        if form in ("json", "json_object"):
+            verdict.members["json_schema"] = _schema(case, name, form, value)
+        elif form == "choice":
+            verdict.members["grammar"] = msgspec.json.encode(_labels(case, name, value))
+        elif form == "grammar":
+            verdict.members["grammar"] = msgspec.json.encode(value)
+        else:
+            raise _cannot(case, name, f"the embedded engine knows no {form}, only JSON schemas, grammars and labels")
+        verdict.adjusted.extend(names)
+    _leave_rest(case, verdict)
+    if case.operation == "text_completion" and not names and _is_given(case, "response_format"):
+        _text_format(case, verdict)
+
+
+def _ollama(case: Case, verdict: Verdict) -> None:
+    names, forms = _demanded(case, own=("json_schema",))
+    _check_one(case, [*names, *_response_format(case)])
+    if names:
+        name, form, value = _only(case, names, forms)
+        if form not in ("json", "json_object"):
+            raise _cannot(case, name, "Ollama takes JSON schemas only")
+        schema = msgspec.Raw(_schema(case, name, form, value))
+        wanted = {"type": "json_schema", "json_schema": {"name": "format", "schema": schema}}
+        verdict.members.update(dict.fromkeys(names))
+        verdict.members["response_format"] = msgspec.json.encode(wanted)
+        verdict.adjusted.extend(names)
+    elif _is_given(case, "grammar"):
+        raise _cannot(case, "grammar", "Ollama takes JSON schemas only")
+    _leave_rest(case, verdict)
+
+
+def _check_one(case: Case, names: list[str]) -> None:
+    """Of two forms llama.cpp takes either, or answers 500."""
+    if len(names) > 1:
+        raise _cannot(case, names[0], f"an answer can have one form only, and '{names[1]}' demands one too")
+
+
+def _response_format(case: Case) -> list[str]:
+    form = case.value("response_format") if _is_given(case, "response_format") else None
+    return ["response_format"] if isinstance(form, dict) and form.get("type") != "text" else []
+
+
+def _leave_rest(case: Case, verdict: Verdict) -> None:
+    if "structured_outputs" not in verdict.adjusted and _is_given(case, "structured_outputs"):
+        structured = case.value("structured_outputs")
+        if not isinstance(structured, dict):
+            raise _cannot(case, "structured_outputs", "it is an object with a 'json', 'choice' or 'grammar'")
+        verdict.members["structured_outputs"] = None
+        verdict.dropped.extend(["structured_outputs"] if structured else [])
+    if _is_given(case, "guided_whitespace_pattern"):
+        verdict.members["guided_whitespace_pattern"] = None
+        verdict.dropped.append("guided_whitespace_pattern")
+
+
+def _demanded(case: Case, own: tuple[str, ...]) -> tuple[list[str], dict[str, tuple[str, Any]]]:
+    """The client's names for what it demands, and each form with its name and value."""
+    known = _GUIDED | {name: _LLAMA_CPP[name] for name in own}
+    names = [name for name in known if _is_given(case, name)]
+    forms = {known[name]: (name, case.value(name)) for name in names}
+    structured = case.value("structured_outputs")
+    if isinstance(structured, dict):
+        said = {form: structured[form] for form in _FORMS if structured.get(form) not in (None, False)}
+        names += ["structured_outputs"]
+        forms |= {form: ("structured_outputs", value) for form, value in said.items()}
+    return (names if forms else []), forms
+
+
+def _only(case: Case, names: list[str], forms: Mapping[str, tuple[str, Any]]) -> tuple[str, str, Any]:
+    if len(forms) > 1:
+        raise _cannot(case, names[0], "an answer can have one form only")
+    form, (name, value) = next(iter(forms.items()))
+    return name, form, value
+
+
+def _schema(case: Case, name: str, form: str, value: Any) -> bytes:
+    if form == "json_object":
+        return b'{"type":"object"}'
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            value = None
+    if not isinstance(value, dict):
+        raise _cannot(case, name, "a JSON schema is an object")
+    return msgspec.json.encode(value)
+
+
+def _labels(case: Case, name: str, value: Any) -> str:
+    """A grammar of one of these texts."""
+    if not isinstance(value, list) or not value or not all(isinstance(label, str) and label for label in value):
+        raise _cannot(case, name, "labels are a list of texts")
+    if len(value) > MAX_LABELS or sum(map(len, value)) > MAX_LABELS_BYTES:
+        raise _cannot(case, name, f"at most {MAX_LABELS} labels of {MAX_LABELS_BYTES} letters in all are taken here")
+    return "root ::= " + " | ".join(_literal(label) for label in value)
+
+
+def _literal(text: str) -> str:
+    """A text in llama.cpp's grammars."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+
+
+def _text_format(case: Case, verdict: Verdict) -> None:
+    """llama.cpp reads `response_format` in chats only."""
+    form = case.value("response_format")
+    match form:
+        case {"type": "text"}:
+            verdict.members["response_format"] = None
+            return
+        case {"type": "json_object"}:
+            schema = b'{"type":"object"}'
+        case {"type": "json_schema", "json_schema": {"schema": dict() as wanted}}:
+            schema = msgspec.json.encode(wanted)
+        case _:
+            raise _cannot(case, "response_format", "its type is 'text', 'json_object' or 'json_schema' with a schema")
+    verdict.members.update({"response_format": None, "json_schema": schema})
+    verdict.adjusted.append("response_format")
+
+
+def _is_given(case: Case, name: str) -> bool:
+    raw = case.given.get(name)
+    return raw is not None and name not in case.settled and bytes(memoryview(raw)[:5]).strip() not in (b"null", b'""')
+
+
+def _cannot(case: Case, name: str, why: str) -> Unsupported:
+    return Unsupported(case.engine, f"'{name}' is not supported by this engine: {why}.", param=name)

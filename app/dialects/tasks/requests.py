@@ -1,0 +1,145 @@
+"""Requests for ranks, scores and tokens: what of them is read, and what of them goes to an engine. Pure.
+
+Only what is listed here goes to an engine: texts, and no template, no options of processors, no address of a picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from app.dialects.client_api import decoded
+from app.dialects.validation.messages import NOTHING, check_messages, check_tools
+from app.errors import bad_request
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")  # fit for a header
+_REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs")
+_SWITCHES: Final = ("enable_thinking", "thinking", "reasoning_effort")
+_PASSED: Final = (
+    *("max_tokens_per_query", "max_tokens_per_doc", "truncate_prompt_tokens", "truncation_side"),
+    *("instruction", "use_activation", "user"),
+)
+_LISTED: Final[dict[str, tuple[str, ...]]] = {
+    "rerank": ("query", "documents", "top_n", *_PASSED),
+    "score": ("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2", *_PASSED),
+    "tokenize": (
+        *("prompt", "messages", "tools", "add_special_tokens", "return_token_strs"),
+        *("add_generation_prompt", "continue_final_message", "chat_template_kwargs"),
+    ),
+    "detokenize": ("tokens",),
+}
+
+
+class Ranking(msgspec.Struct, frozen=True):
+    """Texts in the order of how well they fit a query; `top_n` 0: all of them."""
+
+    query: str
+    documents: str | list[str]
+    top_n: int = 0
+
+
+class Scoring(msgspec.Struct, frozen=True):
+    """How well texts fit each other; vLLM has three names for either side."""
+
+    text_1: str | list[str] | None = None
+    text_2: str | list[str] | None = None
+    queries: str | list[str] | None = None
+    documents: str | list[str] | None = None
+    items: str | list[str] | None = None
+    data_1: str | list[str] | None = None
+    data_2: str | list[str] | None = None
+
+    def pairs(self) -> tuple[list[str], list[str]]:
+        """The two sides, the first one as long as the second."""
+        left = next((side for side in (self.text_1, self.queries, self.data_1) if side is not None), None)
+        right = next(
+            (side for side in (self.text_2, self.documents, self.items, self.data_2) if side is not None), None
+        )
+        if left is None or right is None:
+            raise bad_request("'text_1' and 'text_2' are needed.", param="text_1", code="missing_field")
+        lefts, rights = ([side] if isinstance(side, str) else side for side in (left, right))
+        lefts = lefts * len(rights) if len(lefts) == 1 else lefts
+        if len(lefts) != len(rights) or not lefts:
+            raise bad_request("'text_1' must be one text, or as many as 'text_2'.", param="text_1")
+        return lefts, rights
+
+
+class _Part(msgspec.Struct, frozen=True):
+    type: str
+    text: str | None = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    content: str | list[_Part] | None = None
+
+
+class Tokenizing(msgspec.Struct, frozen=True):
+    """The tokens of a text or of a conversation."""
+
+    prompt: str | None = None
+    messages: list[_Message] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+    chat_template_kwargs: dict[str, msgspec.Raw] | None = None
+
+
+class Detokenizing(msgspec.Struct, frozen=True):
+    """The text of tokens."""
+
+    tokens: list[int]
+
+
+Asked = Ranking | Scoring | Tokenizing | Detokenizing
+_DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    "rerank": msgspec.json.Decoder(Ranking),
+    "score": msgspec.json.Decoder(Scoring),
+    "tokenize": msgspec.json.Decoder(Tokenizing),
+    "detokenize": msgspec.json.Decoder(Detokenizing),
+}
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Task(msgspec.Struct, frozen=True):
+    """One such request, understood. `dropped`: the client's fields that no engine is told."""
+
+    operation: str
+    fields: Mapping[str, msgspec.Raw]
+    asked: Asked
+    dropped: tuple[str, ...]
+
+
+def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
+    """What a sound body asks for; Problem (400) for what cannot be. `is_local`: of an engine of this machine."""
+    asked: Asked = decoded(_DECODERS[operation], body)
+    members = _members.decode(body)
+    for name in _REFUSED:
+        if name in members:
+            raise bad_request(f"'{name}' is not for clients.", param=name, code="not_supported")
+    if isinstance(asked, Scoring):
+        asked.pairs()
+    if isinstance(asked, Tokenizing):
+        _check_tokenizing(asked)
+        if is_local and asked.messages is not None:
+            check_messages(members["messages"])
+            check_tools(members.get("tools", NOTHING))
+    listed = _LISTED[operation]
+    fields = {name: value for name, value in members.items() if name in listed}
+    dropped = tuple(name for name in members if name not in listed and name != "model" and _NAME.match(name))
+    return Task(operation, fields, asked, dropped)
+
+
+def _check_tokenizing(asked: Tokenizing) -> None:
+    if (asked.prompt is None) == (asked.messages is None):
+        raise bad_request("Either 'prompt' or 'messages' is needed.", param="prompt", code="missing_field")
+    for message in asked.messages or ():
+        if not isinstance(message.content, list):
+            continue
+        if any(part.type != "text" or part.text is None for part in message.content):
+            raise bad_request("Only the tokens of texts can be told.", param="messages", code="not_supported")
+    for name in asked.chat_template_kwargs or ():
+        if name not in _SWITCHES:
+            message_ = "Of 'chat_template_kwargs' only switches of thinking are for clients."
+            raise bad_request(message_, param="chat_template_kwargs", code="not_supported")

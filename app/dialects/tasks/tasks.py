@@ -1,0 +1,157 @@
+"""What engines do besides writing: ranks, scores, tokens. Asked and answered as vLLM has it, whatever engine it is.
+
+Pure: a task is a generator of requests to one engine that is sent their answers and returns the client's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from app.dialects.error_text import one_line
+from app.dialects.openai.stream_reader import Settlement, renaming, tokens
+from app.dialects.tasks.llama_cpp import (
+    Done,
+    Prompt,
+    Stamp,
+    Step,
+    Steps,
+    Tokens,
+    no_token,
+    ranked,
+    scored,
+    step,
+    tokenized,
+    told,
+    untokenized,
+)
+from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
+from backends.errors import BackendError, Broken, Rejected, Unsupported
+from backends.too_long import failed
+
+# What vLLM calls it: the path, whether that lies beside `/v1`, and the fields that its answer has.
+_VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
+    "rerank": ("/rerank", False, ("results",)),
+    "score": ("/score", False, ("data",)),
+    "tokenize": ("/tokenize", True, ("tokens", "count")),
+    "detokenize": ("/detokenize", True, ("prompt",)),
+}
+_DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "write down what is spoken"}
+_CAN: Final = {
+    "ollama": "chats, completions and embeddings",
+    "llama_cpp": "tokens, and chats and completions, or embeddings, or ranking, as its `task` says",
+    "vllm": "tokens, and what its model was made for",
+    "remote": "what its own server answers",
+}
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Count(msgspec.Struct, frozen=True):
+    count: int
+
+
+def steps(task: Task, kind: str, *, engine: str, model: str, name: str, stamp: Stamp) -> Steps:
+    """How an engine of that kind is asked for its `model`; the answer says `name`. Raises BackendError."""
+    if kind in ("vllm", "remote"):
+        return _as_vllm(task, engine, model, name)
+    if kind != "llama_cpp":
+        raise unsupported(engine, task.operation, kind, name)
+    match task.asked:
+        case Ranking() as ranking:
+            return ranked(ranking, engine, name, stamp)
+        case Scoring() as scoring:
+            return scored(scoring, engine, name, stamp)
+        case Tokenizing() as tokenizing:
+            return tokenized(task, tokenizing, engine)
+        case Detokenizing() as detokenizing:
+            return untokenized(detokenizing, engine)
+
+
+def unsupported(engine: str, operation: str, kind: str, name: str) -> Unsupported:
+    """For what the engine behind a name cannot do at all."""
+    does = _DOES.get(operation, "tell of tokens")
+    can = _CAN.get(kind, "something else")
+    return Unsupported(engine, f"'{name}' does not {does}. What its engine can do ({kind}): {can}.", param="model")
+
+
+def refused(engine: str, operation: str, kind: str, name: str, status: int, body: bytes) -> BackendError | None:
+    """What an engine's refusal means where it has a meaning of its own."""
+    if status in (405, 501) or (status == 404 and not _is_of_model(body)):
+        return unsupported(engine, operation, kind, name)
+    if status == 500 and operation == "detokenize" and b"range_check" in body:
+        return no_token(engine)
+    return None
+
+
+def _is_of_model(body: bytes) -> bool:
+    """Whether a 404 speaks of the model (vLLM: `NotFoundError`) and not of the route (`{"detail": "Not Found"}`)."""
+    return b"NotFoundError" in body or b"model_not_found" in body
+
+
+# -- vLLM's own
+
+
+def _as_vllm(task: Task, engine: str, model: str, name: str) -> Steps:
+    path, is_beside, needs = _VLLM[task.operation]
+    answer = yield Step(path, msgspec.json.encode({"model": model, **task.fields}), is_beside)
+    try:
+        members = _members.decode(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Broken(engine, "it sent what is not a JSON answer") from exc
+    if "error" in members and needs[0] not in members:
+        error = msgspec.json.decode(members["error"])
+        raise failed(engine, error, one_line(error))
+    if any(field not in members for field in needs):
+        raise Broken(engine, "it sent JSON that is not an answer to this request")
+    if "model" in members:
+        its_name = msgspec.json.decode(members["model"])
+        rename = renaming(answer, its_name, name) if isinstance(its_name, str) else None
+        answer = answer.replace(*rename, 1) if rename else answer
+    return Done(answer, _cost(members.get("usage")))
+
+
+def _cost(usage: msgspec.Raw | None) -> Settlement:
+    found = tokens(msgspec.json.decode(usage)) if usage is not None else None
+    return Settlement(found.prompt_tokens) if found is not None else Settlement()
+
+
+# -- how long a conversation is
+
+
+_RELEVANT = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+
+
+class _Said(msgspec.Struct, frozen=True):
+    content: Any = None
+
+
+_conversations = msgspec.json.Decoder(list[_Said])
+
+
+def _has_pictures(messages: msgspec.Raw) -> bool:
+    """Whether a part of a message is no text; a tool may well have a parameter of that name."""
+    contents = [said.content for said in _conversations.decode(messages)]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and part.get("type") not in ("text", "refusal") for part in parts)
+
+
+def count(body: bytes, kind: str, engine: str) -> Steps:
+    """Anthropic's count of a chat in OpenAI's words; Rejected (501) for an engine that cannot tell."""
+    fields = _members.decode(body)
+    can = kind in ("vllm", "llama_cpp")
+    if not can or _has_pictures(fields["messages"]):
+        what = "the tokens of pictures" if can else "tokens"
+        message = f"The engine behind this name cannot count {what}."
+        raise Rejected(engine, message, status=501, type_="invalid_request_error", code="not_supported")
+    chat = {name: fields[name] for name in _RELEVANT if name in fields}
+    if kind == "vllm":
+        counted = yield step("/tokenize", {"model": fields["model"], **chat})
+        number = told(engine, counted, _Count).count
+    else:
+        prompt = told(engine, (yield step("/apply-template", chat)), Prompt).prompt
+        asks = {"content": prompt, "add_special": True, "parse_special": True}
+        number = len(told(engine, (yield step("/tokenize", asks)), Tokens).tokens)
+    return Done(msgspec.json.encode({"input_tokens": number}))
