@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from app.relay.main import relay
+from app.relay.server import relay
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
 from app.supervisor.wishes import Outcome

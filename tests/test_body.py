@@ -11,9 +11,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from app.errors import Problem
-from app.relay import body as bodies
-from app.relay.body import MAX_DEPTH, Head
-from app.relay.names import KNOWN, MAX_MEMBERS, folded
+from app.relay.http import json_body
+from app.relay.http.json_body import MAX_DEPTH, Head
+from app.relay.http.member_names import KNOWN, MAX_MEMBERS, folded
 
 # Sizes of the two kinds of step; the small ones cut everywhere.
 STEPS = st.sampled_from([(1, 16), (7, 17), (32 * 1024, 512 * 1024)])
@@ -98,11 +98,11 @@ def spoiled(draw: st.DrawFn) -> bytes:
 def check(data: bytes, steps: tuple[int, int] = (32 * 1024, 512 * 1024)) -> Head:
     """What a route does with a body."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bodies, "STEP_BYTES", steps[0])
-        patch.setattr(bodies, "SURVEY_BYTES", steps[1])
-        for _ in bodies.walk(data):
+        patch.setattr(json_body, "STEP_BYTES", steps[0])
+        patch.setattr(json_body, "SURVEY_BYTES", steps[1])
+        for _ in json_body.walk(data):
             pass
-    return bodies.read(data)
+    return json_body.read(data)
 
 
 class Strange(ValueError):
@@ -156,7 +156,7 @@ def test_what_passes_is_an_object_for_everybody_else_too(data: bytes, steps: tup
     assert head.stream == members.get("stream")
     options = members.get("stream_options")
     assert (head.stream_options is None) == (options is None)
-    assert options is None or head.stream_options == bodies.StreamOptions(options.get("include_usage"))
+    assert options is None or head.stream_options == json_body.StreamOptions(options.get("include_usage"))
     assert isinstance(members.get("messages"), list | None)
 
 
@@ -224,7 +224,7 @@ def raw(data: bytes) -> dict[str, bytes]:
 def test_an_edit_sets_its_fields_and_leaves_the_rest_byte_for_byte(data: bytes, fields: dict[str, bytes]) -> None:
     before = raw(data)
 
-    after = raw(bodies.edit(data, fields))
+    after = raw(json_body.edit(data, fields))
 
     assert after == before | fields
     assert list(after) == [*before, *(name for name in fields if name not in before)]
@@ -235,8 +235,8 @@ def test_an_edit_sets_its_fields_and_leaves_the_rest_byte_for_byte(data: bytes, 
 def test_usage_is_asked_for_beside_what_the_client_asked_for(options: dict[str, Any] | None) -> None:
     data = json.dumps({"model": "fake", "stream_options": options}).encode()
 
-    assert json.loads(bodies.stream_options(data)) == (options or {}) | {"include_usage": True}
-    assert json.loads(bodies.stream_options(b"{}")) == {"include_usage": True}
+    assert json.loads(json_body.stream_options(data)) == (options or {}) | {"include_usage": True}
+    assert json.loads(json_body.stream_options(b"{}")) == {"include_usage": True}
 
 
 MANY = ",".join(f'"{n}":1' for n in range(MAX_MEMBERS + 1)).encode()
@@ -245,17 +245,17 @@ MANY = ",".join(f'"{n}":1' for n in range(MAX_MEMBERS + 1)).encode()
 @pytest.mark.parametrize("data", [b'{"model":"fake",' + MANY + b"}", b"{" + MANY + b',"model":"fake","x":"\\u0041"}'])
 def test_a_body_of_very_many_fields_is_refused_before_any_of_them_costs_time(data: bytes) -> None:
     with pytest.raises(Problem) as refusal:
-        check(data, (bodies.STEP_BYTES, bodies.SURVEY_BYTES))
+        check(data, (json_body.STEP_BYTES, json_body.SURVEY_BYTES))
     assert (refusal.value.status, refusal.value.code) == (400, "too_many_fields")
 
 
 def test_as_many_strings_inside_the_messages_are_fine() -> None:
     data = json.dumps({"model": "fake", "messages": [{"role": "user", "content": "x"}] * 3 * MAX_MEMBERS}).encode()
 
-    assert check(data, (bodies.STEP_BYTES, bodies.SURVEY_BYTES)).model == "fake"
+    assert check(data, (json_body.STEP_BYTES, json_body.SURVEY_BYTES)).model == "fake"
 
 
 def test_stream_options_of_any_size_are_not_taken_apart() -> None:
     with pytest.raises(Problem) as refusal:
-        bodies.stream_options(b'{"stream_options":{' + MANY + b"}}")
+        json_body.stream_options(b'{"stream_options":{' + MANY + b"}}")
     assert refusal.value.param == "stream_options"

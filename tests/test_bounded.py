@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from app.dialects.validation import constraint_cost, constraint_width
-from app.relay import body as bodies
+from app.relay.http import json_body
 from backends.errors import Unsupported
 from tests.fake_engine import FakeEngine
 from tests.raw_client import chat
@@ -169,7 +169,7 @@ def places(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def check(fields: dict[str, Any], kind: str = "llama_cpp", extras: dict[str, Any] | None = None) -> None:
-    head = bodies.read(json.dumps({"model": "m", "messages": [], **fields}).encode())
+    head = json_body.read(json.dumps({"model": "m", "messages": [], **fields}).encode())
     constraint_cost.check(head, extras or {}, "demo", kind)
 
 
@@ -240,14 +240,14 @@ def test_a_number_out_of_range_is_no_error_of_ours() -> None:
     raw = b'{"model": "m", "messages": [], "response_format": {"schema": {"pattern": "a", "maximum": 1e400}}}'
 
     with pytest.raises(Unsupported, match="out of range"):
-        constraint_cost.check(bodies.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(json_body.read(raw), {}, "demo", "llama_cpp")
 
 
 def test_hidden_words_are_seen() -> None:
     raw = b'{"model": "m", "messages": [], "json_schema": {"p\\u0061ttern": "%s"}}' % (b"a?" * 500)
 
     with pytest.raises(Unsupported, match="json_schema"):
-        constraint_cost.check(bodies.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(json_body.read(raw), {}, "demo", "llama_cpp")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from app.config.model import load_all
 from app.config.settings import ServeOptions
-from app.relay.main import relay
+from app.relay.server import relay
 from app.supervisor.discovery import Discovery, arranged, look_up
 from app.supervisor.gateway import Gateway
 from app.supervisor.state import StateFolder

@@ -33,7 +33,7 @@ from app.config.settings import Settings
 from app.config.yaml_document import parse
 from app.errors import TABLE
 from app.metrics import Metrics
-from app.relay.routes import OPEN
+from app.relay.routes.routes import OPEN
 from app.supervisor.admin import create_admin
 from app.supervisor.banner import curl
 from app.supervisor.scrape import Counters, Life, Scrape

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from app.dialects.chat_templates import ALL, Takes
-from app.relay.folding import AT_FRONT, MAX_MESSAGES, NOWHERE, USUAL, Shape, fold, is_about_roles, next_form, shape
+from app.relay.proxy.fold_system_messages import (
+    AT_FRONT,
+    MAX_MESSAGES,
+    NOWHERE,
+    USUAL,
+    Shape,
+    fold,
+    is_about_roles,
+    next_form,
+    shape,
+)
 from backends.errors import BackendError, Disconnected, EngineFailed, Rejected
 from backends.too_long import Length, TooLong
 

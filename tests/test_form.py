@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import Problem
-from app.relay import form as forms
-from app.relay.form import Form, Part
+from app.relay.http import multipart
+from app.relay.http.multipart import Form, Part
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,20}(\[\])?", fullmatch=True)
 FILES = st.none() | st.from_regex(r"[A-Za-z0-9 ._()+-]{1,20}", fullmatch=True)
@@ -36,7 +36,7 @@ PARTS = st.lists(st.tuples(NAMES, VALUES, FILES), min_size=1, max_size=6)
 def test_what_is_written_is_read_again(parts: list[tuple[str, bytes, str | None]]) -> None:
     body = form(parts).written(FRESH, {})
 
-    assert plain(forms.read(body, FRESH.encode())) == parts
+    assert plain(multipart.read(body, FRESH.encode())) == parts
 
 
 @settings(max_examples=100, deadline=None)
@@ -56,10 +56,10 @@ def test_others_read_what_we_write_as_we_do(parts: list[tuple[str, bytes, str | 
 @given(st.binary(max_size=200) | st.lists(PIECES, max_size=20).map(b"".join))
 def test_any_bytes_are_a_form_or_refused(body: bytes) -> None:
     try:
-        found = forms.read(body, b"B")
+        found = multipart.read(body, b"B")
     except Problem:
         return
-    assert plain(forms.read(found.written(FRESH, {}), FRESH.encode())) == plain(found)
+    assert plain(multipart.read(found.written(FRESH, {}), FRESH.encode())) == plain(found)
 
 
 @settings(max_examples=100, deadline=None)
@@ -71,13 +71,13 @@ def test_a_form_that_is_cut_anywhere_is_refused(
     at = data.draw(st.integers(0, len(body) - 5))
 
     with pytest.raises(Problem):
-        forms.read(body[:at], FRESH.encode())
+        multipart.read(body[:at], FRESH.encode())
 
 
 def test_fields_that_are_set_replace_those_that_were_there() -> None:
     asked = form([("model", b"public", None), ("file", b"x", "a.wav")])
 
-    assert plain(forms.read(asked.written(FRESH, {"model": "engine"}), FRESH.encode())) == [
+    assert plain(multipart.read(asked.written(FRESH, {"model": "engine"}), FRESH.encode())) == [
         ("file", b"x", "a.wav"),
         ("model", b"engine", None),
     ]
@@ -99,4 +99,4 @@ def test_a_file_that_calls_itself_the_model_names_none() -> None:
     ],
 )
 def test_a_boundary_is_found_as_clients_write_it(kind: str, boundary: bytes) -> None:
-    assert forms.boundary_of(kind) == boundary
+    assert multipart.boundary_of(kind) == boundary

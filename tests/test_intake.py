@@ -12,11 +12,11 @@ import pytest
 
 from app.dialects.validation import media
 from app.errors import Problem
-from app.relay import body as bodies
-from app.relay.fronts import FRONTS
-from app.relay.history import with_both_names
-from app.relay.intake import INLINE_BYTES, SMALL_BYTES, Intake
-from app.relay.plan import OPERATIONS, plan
+from app.relay.http import json_body
+from app.relay.http.body_intake import INLINE_BYTES, SMALL_BYTES, Intake
+from app.relay.proxy.plan import OPERATIONS, plan
+from app.relay.proxy.reasoning_fields import with_both_names
+from app.relay.routes.foreign_apis import FRONTS
 from app.table import Limits
 from tests.allocations import allocated
 from tests.fake_engine import FakeEngine
@@ -40,26 +40,26 @@ def filled(piece: bytes, size: int = SIZE) -> bytes:
 
 
 REFUSED = {
-    "empty messages": (b'{"model":"m","messages":[{"reasoning":"a"},' + filled(b"{},") + b"{}]}", bodies.MAX_ITEMS),
-    "numbers in a chat": (b'{"model":"m","messages":[' + filled(b"1,") + b"1]}", bodies.MAX_ITEMS),
-    "members": (b'{"model":"m","x":{' + filled(b'"":1,') + b'"":1}}', bodies.MAX_TOKENS),
-    "fields": (b'{"model":"m",' + filled(b'"a":1,') + b'"b":1}', bodies.MAX_TOKENS),
-    "prompts": (b'{"model":"m","prompt":[' + filled(b'"",') + b'""]}', bodies.MAX_TOKENS),
-    "lists of nothing": (b'{"model":"m","prompt":[' + filled(b"[],") + b"[]]}", bodies.MAX_TOKENS),
-    "too many tokens": (b'{"model":"m","prompt":[' + filled(b"1,") + b"1]}", bodies.MAX_TOKENS),
-    "brackets": (b'{"model":"m","x":' + filled(b"["), bodies.MAX_ITEMS),
+    "empty messages": (b'{"model":"m","messages":[{"reasoning":"a"},' + filled(b"{},") + b"{}]}", json_body.MAX_ITEMS),
+    "numbers in a chat": (b'{"model":"m","messages":[' + filled(b"1,") + b"1]}", json_body.MAX_ITEMS),
+    "members": (b'{"model":"m","x":{' + filled(b'"":1,') + b'"":1}}', json_body.MAX_TOKENS),
+    "fields": (b'{"model":"m",' + filled(b'"a":1,') + b'"b":1}', json_body.MAX_TOKENS),
+    "prompts": (b'{"model":"m","prompt":[' + filled(b'"",') + b'""]}', json_body.MAX_TOKENS),
+    "lists of nothing": (b'{"model":"m","prompt":[' + filled(b"[],") + b"[]]}", json_body.MAX_TOKENS),
+    "too many tokens": (b'{"model":"m","prompt":[' + filled(b"1,") + b"1]}", json_body.MAX_TOKENS),
+    "brackets": (b'{"model":"m","x":' + filled(b"["), json_body.MAX_ITEMS),
 }
 TAKEN = {
     "a text": conversation(b'{"role":"user","content":"' + filled(b"a") + b'"}'),
     "a text of commas and brackets": conversation(b'{"role":"user","content":"' + filled(b"{[,") + b'"}'),
     "escapes": conversation(b'{"role":"user","content":"' + filled(rb"\ud83d\ude00") + b'"}'),
     "blanks": b'{"model":"m","messages":[' + filled(b" ") + USER + b"]}",
-    "as many messages as may be": conversation(*[USER] * (bodies.MAX_ITEMS // 2 - 5)),
+    "as many messages as may be": conversation(*[USER] * (json_body.MAX_ITEMS // 2 - 5)),
 }
 
 
 def slowest_step(data: bytes, most: int) -> float:
-    steps, slowest = bodies.walk(data, most), 0.0
+    steps, slowest = json_body.walk(data, most), 0.0
     while True:
         began = time.thread_time()
         is_over = next(steps, True)
@@ -80,10 +80,10 @@ def test_what_would_cost_too_much_is_refused_before_it_does(data: bytes, most: i
 
 @pytest.mark.parametrize("data", TAKEN.values(), ids=TAKEN)
 def test_no_step_of_the_check_holds_the_loop(data: bytes) -> None:
-    assert slowest_step(data, bodies.MAX_ITEMS) < STEP_S
+    assert slowest_step(data, json_body.MAX_ITEMS) < STEP_S
 
 
-TOKENS = b'{"model":"m","prompt":[' + filled(b"1,", 2 * bodies.MAX_TOKENS - 2000) + b"1]}"
+TOKENS = b'{"model":"m","prompt":[' + filled(b"1,", 2 * json_body.MAX_TOKENS - 2000) + b"1]}"
 STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     **{
         name: (data, lambda data: plan(OPERATIONS["/v1/chat/completions"], data, table(m="vllm"), None))
@@ -94,7 +94,7 @@ STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         TOKENS.replace(b"prompt", b"input"),
         lambda data: plan(OPERATIONS["/v1/embeddings"], data, table(m="vllm"), None),
     ),
-    "edit": (TAKEN["a text"], lambda data: bodies.edit(data, {"model": b'"n"'})),
+    "edit": (TAKEN["a text"], lambda data: json_body.edit(data, {"model": b'"n"'})),
     "thinking": (
         conversation(*[b'{"role":"assistant","content":"a","reasoning":"b"}'] * 30_000),
         with_both_names,
@@ -113,7 +113,7 @@ STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
 @pytest.mark.parametrize(("data", "step"), STEPS.values(), ids=STEPS)
 def test_no_step_takes_more_memory_than_a_few_times_the_body(data: bytes, step: Callable[[bytes], object]) -> None:
     """Or than what as many items as may be take: a hundred bytes or two each."""
-    assert allocated(lambda: step(data)) < max(2 * len(data), bodies.MAX_ITEMS * 400)
+    assert allocated(lambda: step(data)) < max(2 * len(data), json_body.MAX_ITEMS * 400)
 
 
 async def test_a_large_body_is_worked_on_in_a_thread_one_after_the_other() -> None:

@@ -13,7 +13,7 @@ from app.dialects.parameters import judge as parameters_judge
 from app.dialects.parameters.case import Case, Given
 from app.dialects.parameters.judge import judge
 from app.dialects.parameters.table import JUDGED, KINDS, OWN, SPECIFIED, Act
-from app.relay import body as bodies
+from app.relay.http import json_body
 from app.table import TEMPLATE_KWARGS
 from backends.base import Usage
 from backends.errors import Unsupported
@@ -30,7 +30,7 @@ VECTOR = {"object": "list", "model": "m", "data": [{"index": 0, "embedding": [1.
 
 def given(body: bytes) -> Given:
     """What of a body is looked at."""
-    return parameters_judge.given(bodies.opened(body)[1])
+    return parameters_judge.given(json_body.opened(body)[1])
 
 
 def behave(path: str, body: Json) -> bytes:
@@ -123,7 +123,7 @@ def found(kind: str, operation: str = "chat", **fields: Any) -> tuple[Json, list
     body = json.dumps({"model": "m", **fields}).encode()
     case = Case("engine", kind, operation, given(body), kwargs=TEMPLATE_KWARGS)
     verdict = judge(case)
-    members: Json = json.loads(bodies.edit(body, verdict.members))
+    members: Json = json.loads(json_body.edit(body, verdict.members))
     members.pop("model")
     return members, verdict.adjusted, verdict.dropped
 

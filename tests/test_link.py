@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from app.relay.link import Link
+from app.relay.supervisor_client import Link
 from app.supervisor.hub import Hub
 from app.supervisor.leases import Leases
 from app.table import Table

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from app.errors import Problem
-from app.relay import names
-from app.relay.form import read as read_form
-from app.relay.plan import FORMS, plan_form
+from app.relay.http import member_names
+from app.relay.http.multipart import read as read_form
+from app.relay.proxy.plan import FORMS, plan_form
 from tests.test_shape import table
 
 REFUSED = {
@@ -42,12 +42,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
-@pytest.mark.parametrize("pad", [0, 2 * names.SHORT_BYTES])
+@pytest.mark.parametrize("pad", [0, 2 * member_names.SHORT_BYTES])
 def test_what_may_be_read_in_two_ways_is_refused(body: bytes, pad: int) -> None:
     padded = body.rstrip()[:-1] + b',"pad":"' + b" " * pad + b'"}'
 
     with pytest.raises(Problem) as refusal:
-        names.members(padded)
+        member_names.members(padded)
 
     assert (refusal.value.status, refusal.value.code) == (400, "duplicate_field")
     assert "Zaubertrank" not in refusal.value.message
@@ -65,9 +65,9 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("body", TAKEN.values(), ids=TAKEN)
-@pytest.mark.parametrize("pad", [0, 2 * names.SHORT_BYTES])
+@pytest.mark.parametrize("pad", [0, 2 * member_names.SHORT_BYTES])
 def test_what_can_be_read_in_one_way_only_passes(body: bytes, pad: int) -> None:
-    found = names.members(body + b" " * pad)
+    found = member_names.members(body + b" " * pad)
 
     assert {name: json.loads(bytes(raw)) for name, raw in found.items()} == json.loads(body)
 
@@ -80,10 +80,10 @@ def test_a_field_is_found_twice_wherever_it_stands() -> None:
         pairs = [(dice.choice(keys), dice.choice(values)) for _ in range(dice.randrange(5))]
         blank = dice.choice(["", " ", "\n "])
         body = "{" + ",".join(f'{blank}"{key}"{blank}:{value}{blank}' for key, value in pairs) + "}"
-        body += " " * dice.choice([0, names.SHORT_BYTES])
+        body += " " * dice.choice([0, member_names.SHORT_BYTES])
         is_twice = len({key for key, _ in pairs}) < len(pairs)
         try:
-            names.members(body.encode())
+            member_names.members(body.encode())
         except Problem:
             assert is_twice, body
         else:
@@ -91,10 +91,10 @@ def test_a_field_is_found_twice_wherever_it_stands() -> None:
 
 
 def test_more_fields_than_any_request_has_are_refused() -> None:
-    body = json.dumps({str(n): 1 for n in range(names.MAX_MEMBERS + 1)}).encode()
+    body = json.dumps({str(n): 1 for n in range(member_names.MAX_MEMBERS + 1)}).encode()
 
     with pytest.raises(Problem) as refusal:
-        names.members(body)
+        member_names.members(body)
     assert refusal.value.code == "too_many_fields"
 
 

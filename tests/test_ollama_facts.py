@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.relay.shelf import OLLAMA_VERSION
+from app.relay.routes.ollama_models import OLLAMA_VERSION
 from backends.ollama_config import OllamaConfig
 from backends.ollama_facts import Loaded, Tag, loaded, shown, tags, warning, weights
 from backends.ollama_names import full_name

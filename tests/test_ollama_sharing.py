@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.relay.loads import OFTEN, WITHIN_S, Loads
+from app.relay.proxy.daemon_loads import OFTEN, WITHIN_S, Loads
 from backends.config import RemoteConfig
 from backends.ollama import Ollama
 from backends.ollama_config import OllamaConfig

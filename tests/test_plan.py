@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.errors import Problem
-from app.relay.plan import OPERATIONS, Plan, plan
+from app.relay.proxy.plan import OPERATIONS, Plan, plan
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 from backends.base import State, Usage
 

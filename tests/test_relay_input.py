@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.relay.body import MAX_DEPTH
+from app.relay.http.json_body import MAX_DEPTH
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, chat, request
 from tests.rig import Rig, backend, models, running

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.relay import routes
+from app.relay.routes import routes
 from tests import fake_wire as wire
 from tests.hop import take
 from tests.raw_client import Reply

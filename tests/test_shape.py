@@ -10,9 +10,9 @@ import pytest
 
 from app.dialects.validation import openai_request
 from app.errors import Problem
-from app.relay import body as bodies
-from app.relay.fronts import FRONTS
-from app.relay.plan import OPERATIONS, plan
+from app.relay.http import json_body
+from app.relay.proxy.plan import OPERATIONS, plan
+from app.relay.routes.foreign_apis import FRONTS
 from app.table import Backend, Model, Table, Target
 from backends.base import Endpoint, State
 from backends.errors import Rejected
@@ -26,7 +26,7 @@ PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
 def checked(operation: str, fields: dict[str, Any] | bytes, *, is_translated: bool = False) -> None:
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
-    openai_request.check(operation, body, bodies.opened(body)[1], is_translated=is_translated)
+    openai_request.check(operation, body, json_body.opened(body)[1], is_translated=is_translated)
 
 
 def chat(**fields: Any) -> dict[str, Any]:

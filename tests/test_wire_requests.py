@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.relay.wire import MAX_HEAD_BYTES, MAX_HEADER_LINES
+from app.relay.http.protocol import MAX_HEAD_BYTES, MAX_HEADER_LINES
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, chat, request
 from tests.rig import Rig, backend, models, running

@@ -43,7 +43,7 @@ def main() -> int:
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
     if options.counters is not None:
         prometheus_client.values.ValueClass = Ledger(options.counters).value
-    from app.relay.main import relay  # after the log and the metrics are in place
+    from app.relay.server import relay  # after the log and the metrics are in place
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all of us; the supervisor alone says when to stop

@@ -13,8 +13,8 @@ import msgspec
 from app.dialects.client_api import Tongue
 from app.errors import JSON, Problem, unauthorized
 from app.keys import find
-from app.relay.line import Line
-from app.relay.wire import EXTENSION
+from app.relay.http.protocol import EXTENSION
+from app.relay.http.response import Line
 from app.table import Key, Table
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,7 +55,7 @@ class Request:
         # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
-        self.held_bytes = 0  # of the body, as app/relay/intake.py counts them
+        self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
         self.tongue: Tongue | None = None  # how a client is answered that does not speak OpenAI
         self.base = {"x-request-id": self.id, **self._cors()}
 

@@ -16,11 +16,12 @@ from app.dialects.ollama.response import Kind, Refusing
 from app.dialects.responses.request import Responses
 from app.dialects.responses.response import PARAMS
 from app.errors import Problem, bad_request
-from app.relay import guests, names, shelf
-from app.relay.dispatch import Dispatcher
-from app.relay.intake import Intake
-from app.relay.plan import OPERATIONS, Plan, counting, loading, plan, resolved
-from app.relay.request import Request
+from app.relay.http import member_names, origin_check
+from app.relay.http.body_intake import Intake
+from app.relay.http.request import Request
+from app.relay.proxy.dispatch import Dispatcher
+from app.relay.proxy.plan import OPERATIONS, Plan, counting, loading, plan, resolved
+from app.relay.routes import ollama_models
 from app.routing import as_ollama, visible
 from app.table import Table
 from backends.texts import encoded
@@ -77,9 +78,9 @@ class Fronts:
         else:
             return False
         is_ollama = not path.startswith("/v1/")
-        guests.check(request.headers, request.table, is_ollama=is_ollama)
+        origin_check.check(request.headers, request.table, is_ollama=is_ollama)
         origin = request.headers.get("origin")
-        if is_ollama and origin is not None and guests.is_local_page(origin):
+        if is_ollama and origin is not None and origin_check.is_local_page(origin):
             request.let_read(origin)
         return True
 
@@ -125,35 +126,35 @@ class Fronts:
 
     async def _root(self, request: Request) -> None:
         if "text/html" in request.headers.get("accept", ""):
-            request.answer(200, shelf.PAGE, "text/html; charset=utf-8", **shelf.PAGE_HEADERS)
+            request.answer(200, ollama_models.PAGE, "text/html; charset=utf-8", **ollama_models.PAGE_HEADERS)
         else:
             request.answer(200, b"Ollama is running", "text/plain; charset=utf-8")
 
     async def _version(self, request: Request) -> None:
-        request.answer_json({"version": shelf.OLLAMA_VERSION})
+        request.answer_json({"version": ollama_models.OLLAMA_VERSION})
 
     async def _tags(self, request: Request) -> None:
         key = request.principal(time.time())
         shown = visible(request.table, key)
-        request.answer_json({"models": [shelf.entry(request.table, name) for name in shown]})
+        request.answer_json({"models": [ollama_models.entry(request.table, name) for name in shown]})
 
     async def _running(self, request: Request) -> None:
         key = request.principal(time.time())
         table = request.table
-        running = [name for name, backend in visible(table, key).items() if shelf.runs(table, name, backend)]
-        request.answer_json({"models": [shelf.running(request.table, name) for name in running]})
+        running = [name for name, backend in visible(table, key).items() if ollama_models.runs(table, name, backend)]
+        request.answer_json({"models": [ollama_models.running(request.table, name) for name in running]})
 
     async def _show(self, request: Request) -> None:
         key = request.principal(time.time())
         body = await self._intake.read(request)
         head = decoded(_shows, body)
-        names.members(body)
+        member_names.members(body)
         name = head.model or head.name
         if not name:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
         request.tongue = Refusing(name, time.time)
         found = resolved(request.table, key, as_ollama(request.table, name))
-        request.answer_json(shelf.shown(request.table, found))
+        request.answer_json(ollama_models.shown(request.table, found))
 
 
 class _Show(msgspec.Struct, frozen=True):
@@ -167,7 +168,7 @@ _shows = msgspec.json.Decoder(_Show)
 def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
     """What is asked, and the body in OpenAI's words."""
     ask = FRONTS[path].ask(body, _token())
-    names.members(body)
+    member_names.members(body)
     name = as_ollama(table, ask.model) if path in _ollama_fronts and ask.model else ask.model
     return ask, encoded({"model": name, **ask.fields} if name else ask.fields)
 

@@ -16,9 +16,9 @@ from app.dialects import chat_templates
 from app.dialects.chat_templates import ALL, Takes
 from app.dialects.parameters import adjust
 from app.dialects.parameters.adjust import Changes
-from app.relay import folding
-from app.relay.intake import Intake
-from app.relay.plan import COUNT, Plan
+from app.relay.http.body_intake import Intake
+from app.relay.proxy import fold_system_messages
+from app.relay.proxy.plan import COUNT, Plan
 from app.table import Backend
 from backends.base import Dialect, Endpoint
 from backends.errors import BackendError
@@ -57,7 +57,7 @@ class Templates:
         rules = plan.resolved.model.rules
         if rules.normalize == "strict":
             return changes
-        found = await self._work(plan, folding.shape)
+        found = await self._work(plan, fold_system_messages.shape)
         if found is None:
             return changes
         takes = form
@@ -69,7 +69,7 @@ class Templates:
             takes = ALL
         if takes is None or (found.is_usual and takes.first):
             return changes
-        messages = await self._work(plan, folding.fold, takes)
+        messages = await self._work(plan, fold_system_messages.fold, takes)
         if messages is None:
             return changes
         return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
@@ -80,10 +80,10 @@ class Templates:
         """The form to ask in once more after a refusal; None where it is of something else."""
         if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
             return None
-        if not folding.is_about_roles(error) or await self._work(plan, folding.shape) is None:
+        if not fold_system_messages.is_about_roles(error) or await self._work(plan, fold_system_messages.shape) is None:
             return None
         sent = form or self._remembered(_key(endpoint, model))
-        return await self._work(plan, folding.next_form, error, sent)
+        return await self._work(plan, fold_system_messages.next_form, error, sent)
 
     def remember(self, endpoint: Endpoint, model: str, takes: Takes | None) -> None:
         """From now on."""

@@ -17,9 +17,9 @@ from app.dialects.tasks.requests import Task
 from app.dialects.validation import constraint_cost, media, openai_request, prompt_length
 from app.dialects.validation.messages import NOTHING
 from app.errors import JSON, Problem, bad_request
-from app.relay import body as bodies
-from app.relay import names
-from app.relay.form import Form
+from app.relay.http import json_body
+from app.relay.http import member_names as names
+from app.relay.http.multipart import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
 from backends.base import FAILED, Endpoint, Usage
@@ -102,7 +102,7 @@ class Plan(msgspec.Struct, frozen=True):
         if self.is_checked or backend.kind not in LOCAL or self.form is not None:
             return
         try:
-            _, members = bodies.opened(self.body)
+            _, members = json_body.opened(self.body)
             openai_request.check(self.operation.name, self.body, members, is_translated=self.is_translated)
         except Problem as exc:
             raise Rejected(
@@ -186,8 +186,8 @@ class Plan(msgspec.Struct, frozen=True):
         if as_stream:
             fields["stream"] = b"true"
         if asks_usage:
-            fields["stream_options"] = bodies.stream_options(self.body)
-        return bodies.edit(self.body, fields) if fields else self.body
+            fields["stream_options"] = json_body.stream_options(self.body)
+        return json_body.edit(self.body, fields) if fields else self.body
 
     def gathers(self, endpoint: Endpoint) -> bool:
         """Whether the whole answer that the client wants is to be asked for as a stream."""
@@ -220,7 +220,7 @@ def plan(
 ) -> Plan:
     """What a checked body asks for; Problem for what cannot be, with the field's name and never its content. `asks`
     False: nothing, but that the model be ready."""
-    head, members = bodies.opened(body)
+    head, members = json_body.opened(body)
     if operation.needs and bytes(memoryview(members.get(operation.needs, NOTHING))[:1]) == b"n":
         raise bad_request(f"'{operation.needs}' is missing.", param=operation.needs, code="missing_field")
     name = _named(table, head.model)
@@ -238,7 +238,7 @@ def plan(
         resolved=found,
         is_stream=bool(head.stream) and operation.name in WRITING,
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
-        body=body if head.model else bodies.edit(body, {"model": msgspec.json.encode(name)}),
+        body=body if head.model else json_body.edit(body, {"model": msgspec.json.encode(name)}),
         key=key,
         choices=adjust.choices(head) * head.prompts,
         asked=head,

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.errors import JSON, Problem
-from app.relay.line import Line
+from app.relay.http.response import Line
 from app.table import Limits
 
 MAX_HEADER_LINES = 256

@@ -10,9 +10,9 @@ import structlog
 from app.dialects.openai.stream_reader import Settlement
 from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
-from app.relay.answers import Stream
-from app.relay.plan import Plan
-from app.relay.request import Request
+from app.relay.http.request import Request
+from app.relay.proxy.client_stream import Stream
+from app.relay.proxy.plan import Plan
 from app.table import Backend
 from backends.base import State
 from backends.errors import BackendError

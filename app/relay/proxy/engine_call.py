@@ -8,8 +8,8 @@ import time
 import msgspec
 
 from app.dialects.tasks import tasks
-from app.relay.history import with_both_names
-from app.relay.plan import Plan
+from app.relay.proxy.plan import Plan
+from app.relay.proxy.reasoning_fields import with_both_names
 from app.table import Backend
 from backends import ollama_failures
 from backends.base import Dialect, Endpoint, ModelFacts

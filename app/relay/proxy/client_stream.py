@@ -13,8 +13,8 @@ from app.dialects.openai import stream_reader
 from app.dialects.openai.normalize import Terms
 from app.dialects.openai.stream_reader import Reader, Settlement
 from app.errors import JSON, Problem
-from app.relay.line import Line
-from app.relay.request import Request
+from app.relay.http.request import Request
+from app.relay.http.response import Line
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.exchange import Answer, Timings

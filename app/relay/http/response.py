@@ -15,7 +15,7 @@ from urllib.parse import quote
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
-    from app.relay.wire import Wire
+    from app.relay.http.protocol import Wire
 
 
 class Line:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from app.dialects.chat_templates import ALL, Takes
-from app.relay import body as bodies
+from app.relay.http import json_body
 from backends.errors import BackendError, EngineFailed, Rejected
 from backends.too_long import TooLong
 
@@ -88,7 +88,7 @@ def shape(body: bytes) -> Shape | None:
         return None
     if not has_developer and body.find(_SYSTEM, first + 1) < 0 and first < body.find(_USER):
         return USUAL
-    if body.count(b'"role"') > MAX_MESSAGES or body.count(b"{") > bodies.MAX_ITEMS:
+    if body.count(b'"role"') > MAX_MESSAGES or body.count(b"{") > json_body.MAX_ITEMS:
         return None
     try:
         roles = [message.role for message in _roles.decode(body).messages]
@@ -129,7 +129,7 @@ def _folded(given: list[bytes], takes: Takes) -> list[bytes]:
         turns.notes = [_note(message, is_late=False) for message in given[:begin]]
     elif begin > 1 and not takes.several:
         said = _together([_note(message, is_late=False) for message in given[:begin]])
-        turns.out.append(bodies.edit(_as_system(given[0]), {"content": said}))
+        turns.out.append(json_body.edit(_as_system(given[0]), {"content": said}))
     else:
         turns.out = [_as_system(message) for message in given[:begin]]
     for role, message in zip(roles[begin:], given[begin:], strict=True):
@@ -171,7 +171,7 @@ class _Turns:
         self._close()
         notes, self.notes = self.notes, []
         said = _together([*notes, _content(message)]) if notes else None
-        self._turn = message if said is None else bodies.edit(message, {"content": said})
+        self._turn = message if said is None else json_body.edit(message, {"content": said})
 
     def other(self, message: bytes, *, is_result: bool) -> None:
         self._close()
@@ -187,7 +187,7 @@ class _Turns:
     def _close(self) -> None:
         if self._turn is not None:
             said = _together([_content(self._turn), *self._more]) if self._more else None
-            self.out.append(self._turn if said is None else bodies.edit(self._turn, {"content": said}))
+            self.out.append(self._turn if said is None else json_body.edit(self._turn, {"content": said}))
         self._turn, self._more, self._joins = None, [], False
 
     def _flush(self) -> None:
@@ -198,7 +198,7 @@ class _Turns:
 
 def _as_system(message: bytes) -> bytes:
     """A developer's message under the name that every template knows."""
-    return bodies.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
+    return json_body.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
 
 
 def _content(message: bytes) -> _Piece:

@@ -17,16 +17,15 @@ from urllib.parse import unquote
 import structlog
 
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
-from app.relay import base_urls, guests, lists
-from app.relay import body as bodies
-from app.relay import form as forms
-from app.relay.dispatch import Dispatcher
-from app.relay.entries import entry
-from app.relay.fronts import FRONTS, Fronts
-from app.relay.intake import Intake
-from app.relay.link import Link
-from app.relay.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
-from app.relay.request import ClientGone, Receive, Request
+from app.relay.http import json_body, multipart, origin_check
+from app.relay.http.body_intake import Intake
+from app.relay.http.request import ClientGone, Receive, Request
+from app.relay.proxy.dispatch import Dispatcher
+from app.relay.proxy.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
+from app.relay.routes import anthropic_models, base_urls
+from app.relay.routes.foreign_apis import FRONTS, Fronts
+from app.relay.routes.openai_models import entry
+from app.relay.supervisor_client import Link
 from app.routing import visible
 from app.table import Table
 from backends.base import Endpoint, Timeouts
@@ -104,9 +103,9 @@ class Routes:
         path = self._path(request)
         is_front = path not in OPERATIONS and path not in FORMS and self._fronts.greet(request, path)
         if not is_front and path not in PROBES:
-            if lists.MARK in request.headers and (path == MODELS or path.startswith(MODEL_PREFIX)):
+            if anthropic_models.MARK in request.headers and (path == MODELS or path.startswith(MODEL_PREFIX)):
                 request.tongue = FRONTS["/v1/messages"].tongue("")  # for what is refused
-            guests.check(request.headers, request.table)
+            origin_check.check(request.headers, request.table)
         is_about_all = path == "*" and request.method == "OPTIONS"  # RFC 9110, 9.3.7
         methods = _ALL if is_about_all else (self._fronts.methods if is_front else self._methods)(path)
         if methods is None:
@@ -148,16 +147,16 @@ class Routes:
     async def _operate(self, request: Request, operation: Operation) -> None:
         key = request.principal(time.time())
         request.check_type()
-        body = await self._intake.read(request, bodies.MAX_TOKENS if operation.takes_tokens else bodies.MAX_ITEMS)
+        body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
         made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
         await self._dispatcher.serve(request, made)
 
     async def _take_form(self, request: Request, operation: Operation) -> None:
         key = request.principal(time.time())
         request.check_encoding()
-        boundary = forms.boundary_of(request.headers.get("content-type", ""))
+        boundary = multipart.boundary_of(request.headers.get("content-type", ""))
         body = await request.body(hold=lambda size: self._intake.admit(request, size))
-        form = await self._intake.work(len(body), lambda: forms.read(body, boundary))
+        form = await self._intake.work(len(body), lambda: multipart.read(body, boundary))
         fresh = f"{random.getrandbits(128):032x}"
         await self._dispatcher.serve(request, plan_form(operation, form, fresh, request.table, key))
 
@@ -165,8 +164,10 @@ class Routes:
         key = request.principal(time.time())
         table = request.table
         entries = [entry(table, name, backend) for name, backend in visible(table, key).items()]
-        is_anthropic = lists.MARK in request.headers
-        request.answer_json(lists.page(entries, request.query) if is_anthropic else {"object": "list", "data": entries})
+        is_anthropic = anthropic_models.MARK in request.headers
+        request.answer_json(
+            anthropic_models.page(entries, request.query) if is_anthropic else {"object": "list", "data": entries}
+        )
 
     async def _model(self, request: Request) -> None:
         key = request.principal(time.time())
@@ -175,7 +176,7 @@ class Routes:
         if found.name not in (name, request.table.aliases.get(name)):
             raise unknown_model(request.table, key, name)  # `default_model` answers requests, and is no list entry
         told = entry(request.table, found.name, found.model.targets[0].backend)
-        request.answer_json(lists.as_anthropic(told) if lists.MARK in request.headers else told)
+        request.answer_json(anthropic_models.as_anthropic(told) if anthropic_models.MARK in request.headers else told)
 
     # -- is it alive, is it ready
 

@@ -23,17 +23,17 @@ from app.dialects.tasks import tasks
 from app.dialects.tasks.llama_cpp import Stamp
 from app.errors import JSON, outcome
 from app.metrics import Metrics
-from app.relay.answers import relay_whole
-from app.relay.errand import Errand
-from app.relay.gather import INLINE_BYTES, gather
-from app.relay.intake import Intake
-from app.relay.job import Job
-from app.relay.link import Lease, Link
-from app.relay.loads import Loads
-from app.relay.plan import COUNT, Plan
-from app.relay.request import Request
-from app.relay.speech import Spoken, SpokenTask, loading, translated
-from app.relay.templates import Templates
+from app.relay.http.body_intake import Intake
+from app.relay.http.request import Request
+from app.relay.proxy.accounting import Job
+from app.relay.proxy.chat_templates import Templates
+from app.relay.proxy.client_stream import relay_whole
+from app.relay.proxy.collect import INLINE_BYTES, gather
+from app.relay.proxy.daemon_loads import Loads
+from app.relay.proxy.engine_call import Spoken, SpokenTask, loading, translated
+from app.relay.proxy.multi_call import Errand
+from app.relay.proxy.plan import COUNT, Plan
+from app.relay.supervisor_client import Lease, Link
 from app.routing import order
 from app.table import Backend, Target
 from backends import hidden

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from app.errors import Problem
-from app.relay import body as bodies
-from app.relay.request import Request
+from app.relay.http import json_body
+from app.relay.http.request import Request
 
 T = TypeVar("T")
 # Bodies up to this size are always taken: there are no more of them than connections.
@@ -43,15 +43,15 @@ class Intake:
         self._held_bytes -= request.held_bytes
         request.held_bytes = 0
 
-    async def read(self, request: Request, max_items: int = bodies.MAX_ITEMS) -> bytes:
+    async def read(self, request: Request, max_items: int = json_body.MAX_ITEMS) -> bytes:
         """The whole body, sound as `walk` has it."""
         body = await request.body(hold=lambda size: self.admit(request, size))
         if len(body) <= INLINE_BYTES:
-            for _ in bodies.walk(body, max_items):
+            for _ in json_body.walk(body, max_items):
                 pass
         else:
             async with self._turn:
-                for _ in bodies.walk(body, max_items):
+                for _ in json_body.walk(body, max_items):
                     await asyncio.sleep(0)
         return body
 

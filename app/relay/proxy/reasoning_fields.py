@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.reasoning import NAMES
-from app.relay import body as bodies
+from app.relay.http import json_body
 
 _MARK = b'"reasoning'  # both names begin so
 
@@ -41,7 +41,9 @@ def with_both_names(body: bytes) -> bytes:
                 messages[index], is_changed = made, True
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
-    return bodies.edit(body, {"messages": b"[" + b",".join(map(memoryview, messages)) + b"]"}) if is_changed else body
+    return (
+        json_body.edit(body, {"messages": b"[" + b",".join(map(memoryview, messages)) + b"]"}) if is_changed else body
+    )
 
 
 def _with_both(message: bytes) -> bytes | None:
@@ -53,4 +55,4 @@ def _with_both(message: bytes) -> bytes | None:
     value = first or second
     if found.role != "assistant" or not isinstance(value, str) or not value or (first and second):
         return None
-    return bodies.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})
+    return json_body.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})

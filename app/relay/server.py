@@ -15,11 +15,11 @@ import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics
-from app.relay.dispatch import Dispatcher
-from app.relay.intake import Intake
-from app.relay.link import Link
-from app.relay.routes import Routes
-from app.relay.wire import Wire
+from app.relay.http.body_intake import Intake
+from app.relay.http.protocol import Wire
+from app.relay.proxy.dispatch import Dispatcher
+from app.relay.routes.routes import Routes
+from app.relay.supervisor_client import Link
 from app.table import Limits
 from backends.upstream import Upstream
 

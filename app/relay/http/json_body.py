@@ -16,7 +16,7 @@ import msgspec
 
 from app.dialects.parameters.adjust import Asked
 from app.errors import Problem, bad_request
-from app.relay import names
+from app.relay.http import member_names as names
 
 MAX_DEPTH = 64
 MAX_OPTIONS_BYTES = 4096
