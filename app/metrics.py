@@ -1,8 +1,8 @@
 """Every Prometheus series of the data path, named once. Labels come from the configuration, never from a client.
 
 Names follow OpenTelemetry's semantic conventions for generative AI where they have one. The relays keep them in memory
-that the supervisor reads (app/shared_counters.py) and adds up (app/supervisor/scrape.py). Each series has its heading
-in docs/metrics.md (a test holds it).
+that the supervisor reads (app/shared_counters.py) and adds up (app/supervisor/admin/metrics.py). Each series has its
+heading in docs/metrics.md (a test holds it).
 """
 
 from __future__ import annotations

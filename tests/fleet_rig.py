@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.supervisor.fleet import BackendStatus, Fleet
-from app.supervisor.reclaim import Reclaim
-from app.supervisor.room import Bounds
-from app.supervisor.sizes import Sizes
+from app.supervisor.capacity.gpu_quarantine import Reclaim
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.fleet.fleet import BackendStatus, Fleet
 from app.table import Backend
 from backends import kinds, marks
 from backends.base import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State

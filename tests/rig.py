@@ -15,9 +15,9 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from app.relay.server import relay
-from app.supervisor.hub import Hub
-from app.supervisor.leases import Leases
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.server import Hub
 from app.table import Backend, Limits, Model, Table, Target
 from backends.base import Endpoint, State, Timeouts, Usage
 from tests.raw_client import Reply, ask

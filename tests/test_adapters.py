@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from app.config.model import Config
-from app.supervisor import publish
-from app.supervisor.fleet import Adapter
-from app.supervisor.situations import models
+from app.supervisor.admin.situations import models
+from app.supervisor.fleet.fleet import Adapter
+from app.supervisor.relays import build_table
 from app.table import Backend, Target
 from backends.base import Adapters, Endpoint, Engine, State
 from backends.config import BackendConfig, LlamaCppConfig
@@ -267,7 +267,7 @@ async def test_a_request_that_uses_an_adapter_for_too_long_does_not_keep_it() ->
 def test_a_name_of_the_file_comes_before_an_adapter_that_was_ordered() -> None:
     rows = {"gpu": Backend("gpu", "llama_cpp", State.READY, adapters={"base": None})}
 
-    assert publish.build(CONFIG, rows, 1).models["base"].parent is None
+    assert build_table.build(CONFIG, rows, 1).models["base"].parent is None
 
 
 CONFIG = Config.model_validate(
@@ -283,7 +283,7 @@ def row(name: str, law: str | None, state: State = State.READY) -> Backend:
 
 
 def test_an_adapter_is_a_model_with_a_parent() -> None:
-    table = publish.build(CONFIG, {"gpu": row("gpu", None), "gpu#2": row("gpu#2", None)}, 1)
+    table = build_table.build(CONFIG, {"gpu": row("gpu", None), "gpu#2": row("gpu#2", None)}, 1)
 
     assert table.models["law"].targets == (Target("gpu", "law"), Target("gpu#2", "law"))
     assert [(model.name, model.parent) for model in models(table)] == [("base", None), ("law", "base")]
@@ -292,13 +292,13 @@ def test_an_adapter_is_a_model_with_a_parent() -> None:
 def test_an_adapter_leads_only_to_engines_that_have_it_or_are_still_to_start() -> None:
     rows = {"gpu": row("gpu", "it is broken"), "gpu#2": row("gpu#2", "it is broken", State.STARTING)}
 
-    assert publish.build(CONFIG, rows, 1).models["law"].targets == (Target("gpu#2", "law"),)
+    assert build_table.build(CONFIG, rows, 1).models["law"].targets == (Target("gpu#2", "law"),)
 
 
 def test_an_adapter_that_no_engine_has_leads_to_the_reason() -> None:
     rows = {"gpu": row("gpu", "it is broken"), "gpu#2": row("gpu#2", "it is broken")}
 
-    [base, law] = models(publish.build(CONFIG, rows, 1))
+    [base, law] = models(build_table.build(CONFIG, rows, 1))
 
     assert (law.state, law.reason) == (State.FAILED, "it is broken")
     assert base.state is State.READY
@@ -312,7 +312,7 @@ def test_it_is_told_how_many_engines_of_a_name_serve() -> None:
     }
     config = CONFIG.model_copy(update={"backends": {"gpu": CONFIG.backends["gpu"].model_copy(update={"replicas": 3})}})
 
-    [base, law] = models(publish.build(config, rows, 1))
+    [base, law] = models(build_table.build(config, rows, 1))
 
     assert (base.serving, base.engines) == (2, 3)
     assert (law.serving, law.engines) == (1, 3)

@@ -13,9 +13,9 @@ import jsonschema
 import pytest
 
 from app.config.yaml_document import ConfigError
-from app.supervisor import answers
-from app.supervisor.admin import AdminServer, create_admin
-from app.supervisor.answers import (
+from app.supervisor.admin import schemas as admin_schemas
+from app.supervisor.admin.app import AdminServer, create_admin
+from app.supervisor.admin.schemas import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
@@ -29,9 +29,9 @@ from app.supervisor.answers import (
     Reloaded,
     Status,
 )
-from app.supervisor.past import Log, PastLife
-from app.supervisor.situations import models, overall
-from app.supervisor.state import bind_private
+from app.supervisor.admin.situations import models, overall
+from app.supervisor.fleet.past_lives import Log, PastLife
+from app.supervisor.state_folder import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
 from backends.base import CAPABILITIES, State
 
@@ -97,7 +97,7 @@ class StubControl:
         written = [f"line {number}" for number in range(300)]
         lives = [PastLife(1, list, "it was ended by signal 11", 60.0), PastLife(2, lambda: written)]
         found = Log(lives[1], written, lives) if life in (None, 2) else None
-        return answers.logs(backend, lines, life, found, now=61.5)
+        return admin_schemas.logs(backend, lines, life, found, now=61.5)
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._ordered("start", backend)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.supervisor.admission import Full, Gate, Permit
+from app.supervisor.fleet.admission import Full, Gate, Permit
 from tests.slow_client import until
 
 LONG_S = 600.0

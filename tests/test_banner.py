@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from app.supervisor.banner import Seen, banner, curl, progress
+from app.supervisor.console import Seen, banner, curl, progress
 from app.table import Backend, Key, Model, Table, Target, Wildcard
 from backends.base import State
 

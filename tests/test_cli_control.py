@@ -19,8 +19,8 @@ from app.cli.reload import judged
 from app.cli.status import duration
 from app.cli.tables import plain
 from app.config.yaml_document import ConfigError
-from app.supervisor.admin import create_admin
-from app.supervisor.answers import (
+from app.supervisor.admin.app import create_admin
+from app.supervisor.admin.schemas import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
-from app.supervisor import replicas
+from app.supervisor.replicas import replicas
 from backends.config import BackendConfig
 from backends.contradictions import contradictions
 from tests.cli import run

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app.supervisor.descriptors import connections
+from app.supervisor.open_files import connections
 
 RAISED = """
 import resource

@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 from app.config.model import load_all
 from app.config.settings import ServeOptions
 from app.relay.server import relay
-from app.supervisor.discovery import Discovery, arranged, look_up
 from app.supervisor.gateway import Gateway
-from app.supervisor.state import StateFolder
+from app.supervisor.replicas.discovery import Discovery, arranged, look_up
+from app.supervisor.state_folder import StateFolder
 from backends.base import State
 from backends.config import BackendConfig, RemoteConfig
 from tests.fake_engine import FakeEngine

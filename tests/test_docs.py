@@ -34,9 +34,9 @@ from app.config.yaml_document import parse
 from app.errors import TABLE
 from app.metrics import Metrics
 from app.relay.routes.routes import OPEN
-from app.supervisor.admin import create_admin
-from app.supervisor.banner import curl
-from app.supervisor.scrape import Counters, Life, Scrape
+from app.supervisor.admin.app import create_admin
+from app.supervisor.admin.metrics import Counters, Life, Scrape
+from app.supervisor.console import curl
 from backends.base import State
 from backends.config import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.kinds import KINDS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.supervisor.evict import LINGER_S, Loaded, evict, give_way, turn
+from app.supervisor.capacity.eviction import LINGER_S, Loaded, evict, give_way, turn
 
 
 def idle(name: str, since: float = 0.0, **more: bool) -> Loaded:

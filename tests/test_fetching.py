@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.placement import Machine
-from app.supervisor.room import Bounds
+from app.supervisor.capacity.placement import Machine
+from app.supervisor.capacity.schedule import Bounds
 from backends.base import Engine, Fetcher, Launch, Progress, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.hub import Hub, explain, progress

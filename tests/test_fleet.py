@@ -13,8 +13,8 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from app.supervisor.fleet import Fleet
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
 from backends import marks
 from backends.base import State

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from app.supervisor.fleet import Fleet
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.waiters import Outcome
 from backends import marks
 from backends.base import State
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from app.supervisor.measures import Measures
-from app.supervisor.placement import Gpu, Machine
-from app.supervisor.room import Bounds
-from app.supervisor.sizes import Size, Sizes, sized
-from app.supervisor.wishes import Outcome
+from app.supervisor.capacity.measurements import Measures
+from app.supervisor.capacity.placement import Gpu, Machine
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.sizes import Size, Sizes, sized
+from app.supervisor.fleet.waiters import Outcome
 from backends.base import Endpoint, Engine, Launch, Need, Sleeper, State
 from backends.config import BackendConfig, LlamaCppConfig, ManagedConfig
 from backends.errors import EngineFailed

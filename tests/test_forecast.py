@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.forecast import SMALL_SHM_BYTES, Entry, forecast
-from app.supervisor.measures import Measures, fingerprint
-from app.supervisor.placement import Gpu, Machine, Place
-from app.supervisor.state import MEASURES
+from app.supervisor.capacity.forecast import SMALL_SHM_BYTES, Entry, forecast
+from app.supervisor.capacity.measurements import Measures, fingerprint
+from app.supervisor.capacity.placement import Gpu, Machine, Place
+from app.supervisor.state_folder import MEASURES
 from backends.base import Need
 from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
 from backends.footprint import Footprint, measured, weights_gb

@@ -15,7 +15,7 @@ from app.config.model import ConfigError, load_all
 from app.config.settings import ServeOptions
 from app.errors import Problem
 from app.supervisor.gateway import Gateway
-from app.supervisor.state import StateFolder
+from app.supervisor.state_folder import StateFolder
 
 DIGEST = "ab" * 32
 TEXT = """

@@ -27,10 +27,10 @@ from app.ipc import (
     from_supervisor,
     read_frame,
 )
-from app.supervisor.admission import Gate
-from app.supervisor.hub import Hub
-from app.supervisor.leases import Leases
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.admission import Gate
+from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.server import Hub
 from app.table import Table
 from tests.slow_client import until
 

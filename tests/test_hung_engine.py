@@ -10,8 +10,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from app.supervisor.fleet import Fleet
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
 from backends.base import Endpoint, Engine, Probe, State
 from backends.config import BackendConfig, LlamaCppConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.supervisor.leases import Leases
+from app.supervisor.relays.leases import Leases
 
 
 def test_leases_are_added_up_over_relays_and_told_apart_by_start() -> None:

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from app.relay.supervisor_client import Link
-from app.supervisor.hub import Hub
-from app.supervisor.leases import Leases
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.server import Hub
 from app.table import Table
 from tests.rig import Wishes
 

@@ -21,8 +21,8 @@ from app.dialects import sse
 from app.dialects.openai.collector import Assembler
 from app.dialects.openai.response import settle
 from app.dialects.openai.stream_reader import Reader
-from app.supervisor.fleet import Fleet
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
 from backends import llama_cpp, marks
 from backends.base import Endpoint, State, Usage

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.measures import MOST, Measures, fingerprint
-from app.supervisor.placement import Gpu, Machine
-from app.supervisor.sizes import Size, Sizes, is_on_cpu, sized
+from app.supervisor.capacity.measurements import MOST, Measures, fingerprint
+from app.supervisor.capacity.placement import Gpu, Machine
+from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu, sized
 from backends.base import Need
 from backends.config import LlamaCppConfig, ManagedConfig, VllmConfig
 from backends.estimate import estimated_gb

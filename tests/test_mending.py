@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from app.config.model import Config
-from app.supervisor import adapters, mending, publish
-from app.supervisor.situations import models
+from app.supervisor.admin.situations import models
+from app.supervisor.fleet import adapters, retry_failed
+from app.supervisor.relays import build_table
 from backends.base import Adapters, Endpoint, Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.endings import Settled
@@ -26,7 +27,7 @@ CONFIG = Config.model_validate(
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mending, "LOOK_S", 0.02)
+    monkeypatch.setattr(retry_failed, "LOOK_S", 0.02)
 
 
 class FromFile(FakeManaged):
@@ -101,7 +102,7 @@ async def test_a_failed_engine_whose_files_stay_as_they_are_is_left_alone(tmp_pa
     async with running(relays, None, from_file, a=managed(str(tmp_path / "no.gguf"))) as fleet:
         await relays.until_state("a", State.FAILED)
         unchanged = len(relays.published)
-        looks = mending.Mending(fleet._lives.everyone, fleet._lives.turn)
+        looks = retry_failed.Mending(fleet._lives.everyone, fleet._lives.turn)
         for unit in fleet._lives.everyone():
             for _ in range(5):
                 await looks._look(unit)
@@ -120,7 +121,7 @@ async def test_models_and_status_say_until_when_and_which_command_helps(name: st
     config = Config.model_validate(
         {"backends": {name: {"kind": "llama_cpp", "model": "x.gguf"}}, "models": {"chat": {"backend": name}}}
     )
-    [model] = models(publish.build(config, {name: row}, 1))
+    [model] = models(build_table.build(config, {name: row}, 1))
 
     for told in (model.reason, status.reason):
         assert "it has given up until " in str(told)
@@ -217,7 +218,7 @@ async def test_an_adapter_is_loaded_once_its_folder_is_mended(tmp_path: Path) ->
     relays, shelf, folder = Relays(), Shelf(), tmp_path / "law"
     async with running(relays, None, with_shelf(shelf), a=adapted(folder)) as fleet:
         row = await relays.until_state("a", State.READY)
-        given_up = publish.build(CONFIG, {"a": row}, 1).backends["a/law"]
+        given_up = build_table.build(CONFIG, {"a": row}, 1).backends["a/law"]
         assert given_up.is_given_up
         assert given_up.tries_at is not None
         assert "`modelport adapters load a law FOLDER`" in str(given_up.reason)
@@ -227,7 +228,7 @@ async def test_an_adapter_is_loaded_once_its_folder_is_mended(tmp_path: Path) ->
         await relays.until(lambda: relays.row("a").adapters == {"law": None})
 
         assert one(fleet, "a").generation == 1
-        assert "a/law" not in publish.build(CONFIG, {"a": relays.row("a")}, 1).backends
+        assert "a/law" not in build_table.build(CONFIG, {"a": relays.row("a")}, 1).backends
 
 
 async def test_an_adapter_is_tried_again_when_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

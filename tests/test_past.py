@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from app.supervisor.past import KEPT, LastFailure, Past
+from app.supervisor.fleet.past_lives import KEPT, LastFailure, Past
 from backends.base import State
 from tests.fleet_rig import Relays, managed, only, pid_of, running
 

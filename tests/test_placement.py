@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.supervisor import devices
-from app.supervisor.placement import Gpu, Machine, NoRoom, Place, environment, place, visible
+from app.supervisor.capacity import devices
+from app.supervisor.capacity.placement import Gpu, Machine, NoRoom, Place, environment, place, visible
 from backends.base import Need
 
 HOST = Machine(8.0)

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from app.errors import Problem
-from app.supervisor.admission import Gate
-from app.supervisor.probing import Prober, request, shown
-from app.supervisor.proofs import MOST, Proof, Proofs
-from app.supervisor.wishes import Outcome
+from app.supervisor.admin.capabilities import MOST, Proof, Proofs
+from app.supervisor.admin.prober import Prober, request, shown
+from app.supervisor.fleet.admission import Gate
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend, Model, Table, Target
 from backends.base import CAPABILITIES, DECLARED, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
 from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig

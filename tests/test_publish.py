@@ -1,4 +1,4 @@
-"""app/supervisor/publish.py."""
+"""app/supervisor/relays/build_table.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from app.config.model import Config, loads
 from app.ipc import Publish, frame, from_supervisor
 from app.routing import resolve
-from app.supervisor.publish import build
+from app.supervisor.relays.build_table import build
 from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard
 from backends.base import State
 

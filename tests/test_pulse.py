@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.fleet import Fleet
+from app.supervisor.fleet.fleet import Fleet
 from backends.base import Endpoint, Engine, Launch, Probe, State
 from backends.config import BackendConfig, LlamaCppConfig
 from backends.errors import EngineFailed

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from app.supervisor import devices
-from app.supervisor.devices import nvml
-from app.supervisor.placement import Gpu, Machine
-from app.supervisor.reclaim import Quarantine, Reclaim, may_be_used, missing_gb
-from app.supervisor.room import Bounds
+from app.supervisor.capacity import devices
+from app.supervisor.capacity.devices import nvml
+from app.supervisor.capacity.gpu_quarantine import Quarantine, Reclaim, may_be_used, missing_gb
+from app.supervisor.capacity.placement import Gpu, Machine
+from app.supervisor.capacity.schedule import Bounds
 from backends.base import Need, State
 from backends.config import LlamaCppConfig
 from tests.fleet_rig import Relays, managed, one, running

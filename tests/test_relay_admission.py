@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.supervisor.admission import Gate
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.admission import Gate
+from app.supervisor.fleet.waiters import Outcome
 from tests.fake_engine import FakeEngine
 from tests.raw_client import chat
 from tests.rig import Rig, backend, models, running

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Limits
 from tests.fake_engine import FakeEngine
 from tests.fake_wire import DONE, LAST_CHUNK, SSE_HEAD, Ask, chunk, pieces, sse

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend, Key, Limits, Model, Target
 from backends.base import State
 from tests.fake_engine import FakeEngine

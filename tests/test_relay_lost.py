@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Limits, Model, Target
 from backends.base import State
 from tests.fake_engine import FakeEngine

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Model, Target, Wildcard
 from backends.base import Timeouts, Usage
 from tests import fake_wire as wire

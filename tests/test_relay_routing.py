@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from app.ipc import ADAPTER, adapter_key
-from app.supervisor.wishes import Outcome
+from app.supervisor.fleet.waiters import Outcome
 from app.table import Limits, Model, Target
 from backends.base import ModelFacts, State, Timeouts
 from tests.fake_answers import RETRY_AFTER_S

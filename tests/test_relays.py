@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from app.supervisor.admin.metrics import Counters
 from app.supervisor.listener import listen
-from app.supervisor.relays import Relays, argv, end_words, environment, pause_s
-from app.supervisor.scrape import Counters
+from app.supervisor.relays.processes import Relays, argv, end_words, environment, pause_s
 
 PATIENCE_S = 20.0
 # Says its pid and index on every connection, then does what it is told.

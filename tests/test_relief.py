@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.supervisor.fleet import Fleet
-from app.supervisor.placement import Machine
-from app.supervisor.room import Bounds
+from app.supervisor.capacity.placement import Machine
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.fleet.fleet import Fleet
 from backends.base import State
 from backends.config import LlamaCppConfig
 from tests.fleet_rig import Relays, managed, one, running

@@ -7,10 +7,10 @@ import gc
 import os
 import signal
 
-from app.supervisor.placement import Machine
-from app.supervisor.room import Bounds
-from app.supervisor.unit import Unit
-from app.supervisor.wishes import Outcome
+from app.supervisor.capacity.placement import Machine
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.fleet.unit import Unit
+from app.supervisor.fleet.waiters import Outcome
 from backends import marks
 from backends.base import State
 from backends.config import LlamaCppConfig

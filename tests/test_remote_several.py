@@ -12,7 +12,7 @@ import pytest
 
 from app.config.model import loads
 from app.config.yaml_document import ConfigError
-from app.supervisor import replicas
+from app.supervisor.replicas import replicas
 from backends.base import Probe
 from backends.config import RemoteConfig
 from backends.remote import STALL_S, Remote

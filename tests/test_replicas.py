@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.config.model import Config
-from app.supervisor import publish, replicas
-from app.supervisor.placement import Machine
-from app.supervisor.room import Bounds
-from app.supervisor.wishes import Outcome
+from app.supervisor.capacity.placement import Machine
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.relays import build_table
+from app.supervisor.replicas import replicas
 from app.table import Target
 from backends.base import Engine, Launch, State
 from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig
@@ -57,7 +58,7 @@ def test_a_public_name_leads_to_every_replica() -> None:
         }
     )
 
-    table = publish.build(config, {}, 1)
+    table = build_table.build(config, {}, 1)
 
     assert table.models["chat"].targets == (Target("m", "chat", 9), Target("m#2", "chat", 9), Target("n", "chat", 2))
 

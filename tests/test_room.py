@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.supervisor.evict import Loaded
-from app.supervisor.placement import Gpu, Machine, Place
-from app.supervisor.room import Bounds, Go, Holder, MakeWay, Order, Refuse, Wish, schedule
+from app.supervisor.capacity.eviction import Loaded
+from app.supervisor.capacity.placement import Gpu, Machine, Place
+from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Order, Refuse, Wish, schedule
 from backends.base import Need
 
 ONE_GB = Bounds(Machine(1.0), start_parallel=2, swap_after_s=30)

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.shared_counters import FIRST_BYTES, Ledger
-from app.supervisor.scrape import Counters, Life, Scrape
+from app.supervisor.admin.metrics import Counters, Life, Scrape
 from backends.base import State
 
 RELAY = """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.state import StateError, StateFolder, bind_private
+from app.supervisor.state_folder import StateError, StateFolder, bind_private
 
 HOLDER = """
 import signal, sys

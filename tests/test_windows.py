@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
-from app.supervisor.proofs import Proofs
+from app.supervisor.admin.capabilities import Proofs
 from app.table import Backend, Key, Model, Target
 from backends.base import DECLARED, FAILED, VERIFIED, ModelFacts, State
 from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig

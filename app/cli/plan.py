@@ -40,10 +40,10 @@ def _of_file(config: Path | None, state: Path | None) -> Any:
     from app import log
     from app.config.model import load_all
     from app.config.settings import resolve
-    from app.supervisor import devices
-    from app.supervisor.measures import Measures
-    from app.supervisor.plan import plan as plan_of
-    from app.supervisor.state import MEASURES
+    from app.supervisor.capacity import devices
+    from app.supervisor.capacity.measurements import Measures
+    from app.supervisor.capacity.report import plan as plan_of
+    from app.supervisor.state_folder import MEASURES
 
     log.set_up("console", "warning")
     with config_errors_reported():

@@ -18,21 +18,13 @@ from app.config import cross_checks
 from app.config.model import Config, ConfigError, load_all
 from app.config.settings import ServeOptions
 from app.errors import Problem
-from app.supervisor import (
-    answers,
-    banner,
-    descriptors,
-    devices,
-    listener,
-    plan,
-    publish,
-    relays,
-    replicas,
-    screen,
-    settled,
-    situations,
-)
-from app.supervisor.answers import (
+from app.supervisor import console, fixed_settings, listener, open_files, terminal
+from app.supervisor.admin import schemas as admin_schemas
+from app.supervisor.admin import situations
+from app.supervisor.admin.capabilities import Proofs
+from app.supervisor.admin.metrics import Counters, Life, Scrape
+from app.supervisor.admin.prober import Prober
+from app.supervisor.admin.schemas import (
     AdapterAnswer,
     AdaptersAnswer,
     BackendAnswer,
@@ -46,19 +38,21 @@ from app.supervisor.answers import (
     Reloaded,
     Status,
 )
-from app.supervisor.discovery import Discovery
-from app.supervisor.fleet import BackendStatus, Fleet
-from app.supervisor.hub import Hub
-from app.supervisor.leases import Leases
-from app.supervisor.measures import Measures
-from app.supervisor.probing import Prober
-from app.supervisor.proofs import Proofs
-from app.supervisor.reclaim import Reclaim
-from app.supervisor.relays import Relays
-from app.supervisor.room import Bounds
-from app.supervisor.scrape import Counters, Life, Scrape
-from app.supervisor.sizes import Sizes
-from app.supervisor.state import StateFolder
+from app.supervisor.capacity import devices
+from app.supervisor.capacity import report as capacity_report
+from app.supervisor.capacity.gpu_quarantine import Reclaim
+from app.supervisor.capacity.measurements import Measures
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.fleet.fleet import BackendStatus, Fleet
+from app.supervisor.relays import build_table
+from app.supervisor.relays import processes as relays_processes
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.processes import Relays
+from app.supervisor.relays.server import Hub
+from app.supervisor.replicas import replicas
+from app.supervisor.replicas.discovery import Discovery
+from app.supervisor.state_folder import StateFolder
 from app.supervisor.storage import Storage
 from app.table import Backend, Table
 from backends import kinds
@@ -89,10 +83,10 @@ class Gateway:
             frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
         )
         self._began, self._created = time.monotonic(), int(time.time())
-        self._most_connections = descriptors.connections(descriptors.limit())
+        self._most_connections = open_files.connections(open_files.limit())
         self._version = 0
         self._backends: Mapping[str, Backend] = {}
-        self._seen: dict[str, banner.Seen] | None = None
+        self._seen: dict[str, console.Seen] | None = None
         self._reloading = asyncio.Lock()
         self._named: set[str] = set()  # adapters that are being loaded or unloaded
         self._discovery = discovery or Discovery()
@@ -102,8 +96,8 @@ class Gateway:
         self.relays = Relays(
             public.fileno(),
             counters,
-            relays.environment(options.env, options.log_format, options.log_level),
-            lambda index, counters: relays.argv(public.fileno(), state.path, index, counters),
+            relays_processes.environment(options.env, options.log_format, options.log_level),
+            lambda index, counters: relays_processes.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
         self.hub = Hub(self.leases, self.relays)
@@ -156,12 +150,12 @@ class Gateway:
         table = self._table()
         self.hub.publish(table)
         if self._seen is not None:
-            self._seen, lines = banner.progress(self._seen, self._backends, self._promised(), time.monotonic())
-            screen.say(*lines)
+            self._seen, lines = console.progress(self._seen, self._backends, self._promised(), time.monotonic())
+            terminal.say(*lines)
         return self._version
 
     def _table(self) -> Table:
-        return publish.build(
+        return build_table.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
             self._proofs.applied(self._backends),
             self._version,
@@ -175,7 +169,7 @@ class Gateway:
 
     def announce(self) -> None:
         """The banner now, and from now on how the engines get on."""
-        text = banner.banner(
+        text = console.banner(
             self._table(),
             version=__version__,
             url=self._url,
@@ -183,9 +177,9 @@ class Gateway:
             chat_model=self._chat_model(),
             unasked=self._unasked,
         )
-        screen.say(text)
-        self._seen, lines = banner.progress({}, self._backends, self._promised(), time.monotonic())
-        screen.say(*lines)
+        terminal.say(text)
+        self._seen, lines = console.progress({}, self._backends, self._promised(), time.monotonic())
+        terminal.say(*lines)
 
     def _promised(self) -> frozenset[str]:
         return frozenset(
@@ -255,7 +249,7 @@ class Gateway:
             for status in self.fleet.status()
             if status.pid is not None
         }
-        return await asyncio.to_thread(plan.plan, config, machine, self._measures, barred, running)
+        return await asyncio.to_thread(capacity_report.plan, config, machine, self._measures, barred, running)
 
     async def metrics(self) -> bytes:
         """Prometheus's page."""
@@ -263,7 +257,7 @@ class Gateway:
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         """The last lines that a life of its process wrote. KeyError: no such backend."""
-        return answers.logs(backend, lines, life, self.fleet.log(backend, life), time.monotonic())
+        return admin_schemas.logs(backend, lines, life, self.fleet.log(backend, life), time.monotonic())
 
     # -- what an administrator orders
 
@@ -339,9 +333,9 @@ class Gateway:
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
-            changed = settled.needs_restart(self.config, config)
+            changed = fixed_settings.needs_restart(self.config, config)
             bounds = await asyncio.to_thread(self._bounds, config)
-            before, self.config = self.config, settled.as_started(self.config, config)
+            before, self.config = self.config, fixed_settings.as_started(self.config, config)
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
             self.fleet.share(bounds)
             self._discovery.follow(config.backends)

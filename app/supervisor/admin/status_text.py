@@ -1,0 +1,85 @@
+"""Why an engine does not serve, in the words that clients, `models`, `status` and `/health` all use: what is so, until
+when, and the command that helps. Pure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from collections.abc import Sequence
+
+from app.supervisor.capacity.schedule import Queued
+from backends.base import Need, State
+from backends.lifecycle import Lifecycle
+
+_AT_REST = (State.STOPPED, State.STOPPING)
+
+
+def is_given_up(life: Lifecycle, *, is_managed: bool) -> bool:
+    """Whether it will not serve by itself: it is held, or has failed and rests."""
+    if life.state in (State.STOPPED, State.STOPPING):
+        return life.is_held
+    return is_managed and life.state is State.FAILED and life.due is not None
+
+
+def told(
+    name: str,
+    life: Lifecycle,
+    reason: str | None,
+    tries_at: float | None,
+    *,
+    is_managed: bool,
+    is_closing: bool = False,
+    is_followed: bool = False,
+) -> str | None:
+    """The reason, with what is being done about it, or what can be. `tries_at`: Unix seconds. `is_followed`: it only
+    stops for another configuration of it.
+    """
+    if is_closing:
+        return reason or (None if life.state is State.READY else "the gateway is shutting down")
+    if is_followed:
+        return reason or (f"it is {life.state} for its new configuration" if life.state in _AT_REST else None)
+    start = f"`modelport start {shlex.quote(name)}`"
+    match life.state:
+        case State.STOPPED if life.is_held:
+            return f"it was stopped by hand: {start} starts it"
+        case State.STOPPING if life.is_held:
+            return f"it is being stopped by hand: {start} starts it again"
+        case State.FAILED if is_managed and life.due is not None:
+            why = (reason or "its starts failed").rstrip(".")
+            until = f"{why}; it has given up until {clock(tries_at)}, or until its"
+            if life.is_too_large:
+                return f"{until} configuration changes: `modelport plan` shows what fits"
+            return f"{until} files or its configuration change: {start} tries at once"
+        case State.FAILED if is_managed:
+            return f"{(reason or 'its starts failed').rstrip('.')}; the next request tries again"
+    return reason
+
+
+def adapter_told(backend: str, adapter: str, reason: str, tries_at: float | None) -> str:
+    """The same of an adapter that its engine has not got."""
+    load = f"`modelport adapters load {shlex.join((backend, adapter))} FOLDER`"
+    return f"{reason.rstrip('.')}; it is tried again at {clock(tries_at)}, or when its folder changes: {load} at once"
+
+
+def queued(found: Queued, need: Need, others: Sequence[str]) -> str:
+    """What an engine waits for that is to start."""
+    if found.why == "replica":
+        return "it waits until the first of its replicas serves"
+    names = ", ".join(dict.fromkeys(others))
+    if found.why == "starting":
+        return f"it waits for its turn to start, behind {names} (`server.start_parallel`)"
+    gpus = len(need.named) or need.gpus
+    wanted = [f"{round(need.memory_gb, 2):g} GB of memory"] if need.memory_gb else []
+    wanted += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
+    what = f"it waits for {' and '.join(wanted) or 'room'}"
+    if found.why == "leaving":
+        return f"{what}, which {names} {'are' if ', ' in names else 'is'} giving back"
+    return f"{what}: {names} {'have' if ', ' in names else 'has'} it until the requests there are done"
+
+
+def clock(at: float | None) -> str:
+    """A moment of today as people read it."""
+    if at is None:
+        return "later"
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%H:%M:%S UTC")

@@ -1,0 +1,154 @@
+"""What this machine has for engines: its GPUs as NVML tells them, and its memory as the host or the container has it.
+
+NVML comes with the driver, and the package nvidia-ml-py asks it. Without the driver or a GPU there are no GPUs, and
+that is no error: engines run on the CPU then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.supervisor.capacity.placement import Gpu, Machine, visible
+
+log = structlog.get_logger()
+
+# The port: every GPU and MIG device of the machine. Blocks for milliseconds, at the first call up to seconds.
+Gpus = Callable[[], Sequence[Gpu]]
+
+
+def machine(memory_gb: float | None, env: Mapping[str, str], gpus: Gpus | None = None) -> Machine:
+    """What engines may have: `memory_gb` when it is given, else all there is; the GPUs that we may see ourselves."""
+    everything = (gpus or nvml)()
+    found = visible(everything, env.get("CUDA_VISIBLE_DEVICES"))
+    is_blind = not everything and has_accelerators()
+    host_gb = host_memory_gb()
+    return Machine(
+        memory_gb if memory_gb is not None else host_gb,
+        found,
+        has_unknown_gpus=is_blind,
+        host_gb=host_gb,
+        free_gb=free_memory_gb(),
+    )
+
+
+def has_accelerators(dev: Path = Path("/dev")) -> bool:
+    """Whether a driver of GPUs shows its devices: NVIDIA's, AMD's, or that of other accelerators."""
+    return any((dev / name).exists() for name in ("nvidiactl", "kfd", "accel"))
+
+
+def host_memory_gb(root: Path = Path("/")) -> float:
+    """The memory of the host, or less where the control group may use less."""
+    sizes = [float("inf")]
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        sizes.append(int(next(line for line in lines if line.startswith("MemTotal:")).split()[1]) * 1024)
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2; version 1
+        with contextlib.suppress(OSError, ValueError):  # "max"
+            sizes.append(int((root / "sys/fs/cgroup" / name).read_text()))
+    if len(sizes) == 1:
+        with contextlib.suppress(OSError, ValueError):  # no /proc: macOS
+            sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(sizes) / 1e9
+
+
+def free_memory_gb(root: Path = Path("/")) -> float | None:
+    """What nobody has of it now, files that are only remembered counted in, as vLLM counts; None where there is no
+    telling.
+    """
+    try:
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        free = sum(sizes[name] for name in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
+    except (OSError, ValueError, IndexError, KeyError):
+        return None
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # "max"
+            folder = root / "sys/fs/cgroup"
+            free = min(free, int((folder / limit).read_text()) - int((folder / used).read_text()))
+    return max(0, free) / 1e9
+
+
+def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its size only
+    """The size of the shared memory that workers of one engine use; None where there is none."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return None
+    return found.f_frsize * found.f_blocks
+
+
+def nvml(library: Any = None) -> tuple[Gpu, ...]:
+    """The port on the real library (nvidia-ml-py's module `pynvml`), or on one that is given."""
+    if library is None:
+        try:
+            library = importlib.import_module("pynvml")
+        except ImportError:
+            return ()
+    try:
+        library.nvmlInit()
+    except library.NVMLError as exc:
+        log.debug("no GPUs", reason=str(exc))
+        return ()
+    try:
+        return tuple(gpu for index in range(library.nvmlDeviceGetCount()) for gpu in _devices(library, index))
+    except library.NVMLError as exc:
+        log.warning("GPUs not readable", reason=str(exc))
+        return ()
+    finally:
+        library.nvmlShutdown()
+
+
+def _devices(library: Any, index: int) -> list[Gpu]:
+    """One GPU and the MIG devices it is cut into; nothing of one that is lost (it has fallen off the bus)."""
+    try:
+        handle = library.nvmlDeviceGetHandleByIndex(index)
+        is_split = _is_split(library, handle)
+        found = [_gpu(library, handle, index, is_split=is_split)]
+    except library.NVMLError as exc:
+        log.warning("GPU not readable", index=index, reason=str(exc))
+        return []
+    for part in range(library.nvmlDeviceGetMaxMigDeviceCount(handle) if is_split else 0):
+        with contextlib.suppress(library.NVMLError):  # the numbers have gaps
+            found.append(_gpu(library, library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part), index, is_mig=True))
+    return found
+
+
+def _is_split(library: Any, handle: Any) -> bool:
+    try:
+        return bool(library.nvmlDeviceGetMigMode(handle)[0])
+    except library.NVMLError:  # most GPUs cannot be cut
+        return False
+
+
+def _gpu(library: Any, handle: Any, index: int, *, is_split: bool = False, is_mig: bool = False) -> Gpu:
+    uuid = library.nvmlDeviceGetUUID(handle)
+    memory = library.nvmlDeviceGetMemoryInfo(handle)
+    return Gpu(
+        uuid if isinstance(uuid, str) else uuid.decode(),
+        index,
+        memory.total / 1e9,
+        is_mig,
+        is_split,
+        used_gb=memory.used / 1e9,
+        users=_users(library, handle),
+    )
+
+
+def _users(library: Any, handle: Any) -> tuple[tuple[int, float | None], ...]:
+    """Processes and their memory; one that computes and draws is told once. Sizes may be kept from us (None)."""
+    found: dict[int, float | None] = {}
+    for ask in (library.nvmlDeviceGetComputeRunningProcesses, library.nvmlDeviceGetGraphicsRunningProcesses):
+        with contextlib.suppress(library.NVMLError):  # not supported, or not allowed
+            for process in ask(handle):
+                found[process.pid] = None if process.usedGpuMemory is None else process.usedGpuMemory / 1e9
+    return tuple(sorted(found.items()))

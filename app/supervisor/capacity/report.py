@@ -1,0 +1,100 @@
+"""What `modelport plan` shows: everything configured on the machine as it is, with what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from app.config.model import Config
+from app.supervisor.admin.schemas import GpuAnswer, PlanAnswer, SeatAnswer
+from app.supervisor.capacity import devices
+from app.supervisor.capacity.forecast import Entry, Seat, forecast
+from app.supervisor.capacity.measurements import Measures
+from app.supervisor.capacity.placement import Gpu, Machine
+from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
+from app.supervisor.replicas import replicas
+from backends.config import ManagedConfig
+from backends.estimate import demanded_gb
+from backends.footprint import Footprint, weights_gb
+from backends.inventory import lacks
+
+
+def plan(
+    config: Config,
+    machine: Machine,
+    measures: Measures,
+    barred: Mapping[str, str] | None = None,
+    running: Mapping[str, float] | None = None,
+) -> PlanAnswer:
+    """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out.
+
+    `barred`: GPUs in quarantine, with the reason. `running`: engines that have started, with the host memory they have.
+    """
+    running = running or {}
+    if machine.free_gb is not None:
+        machine = replace(machine, free_gb=machine.free_gb + sum(running.values()))
+    backends = {
+        name: managed
+        for name, backend in replicas.expand(config.backends).items()
+        if (managed := backend.as_managed()) is not None
+    }
+    sizes = Sizes(measures)
+    sizes.look(backends, machine)
+    found = {name: sizes.of(name, backend) for name, backend in backends.items()}
+    entries = [_entry(name, backend, found[name], machine, name in running) for name, backend in backends.items()]
+    seats = forecast(entries, machine, devices.shm_bytes(), barred or {})
+    return PlanAnswer(
+        memory_gb=round(machine.memory_gb, 3),
+        gpus=tuple(_gpu(gpu, barred or {}) for gpu in machine.gpus),
+        seats=tuple(_seat(seat, found[seat.entry.name], backends[seat.entry.name]) for seat in seats),
+    )
+
+
+def _entry(name: str, config: ManagedConfig, size: Size, machine: Machine, has_started: bool) -> Entry:
+    is_asked = not has_started and machine.host_gb is not None and is_on_cpu(config, machine)
+    return Entry(
+        name=name,
+        need=size.need,
+        starts_at_boot=config.start == "boot",
+        workers=config.workers(),
+        weights_gb=weights_gb(config),
+        measured_gb=size.footprint.resident_gb if size.footprint is not None else None,
+        source=size.source,
+        demanded_gb=demanded_gb(config, machine.host_gb) if is_asked and machine.host_gb is not None else None,
+    )
+
+
+def _gpu(gpu: Gpu, barred: Mapping[str, str]) -> GpuAnswer:
+    return GpuAnswer(
+        uuid=gpu.uuid,
+        index=gpu.index,
+        memory_gb=round(gpu.memory_gb, 3),
+        is_mig=gpu.is_mig,
+        quarantine=barred.get(gpu.uuid),
+    )
+
+
+def _seat(seat: Seat, size: Size, config: ManagedConfig) -> SeatAnswer:
+    footprint = size.footprint or Footprint()
+    return SeatAnswer(
+        backend=seat.entry.name,
+        fits=seat.place is not None,
+        is_possible=seat.is_possible,
+        memory_gb=_rounded(size.need.memory_gb or None),
+        memory_source=size.source,
+        devices=seat.place.devices if seat.place is not None else (),
+        share=seat.place.share if seat.place is not None else 0.0,
+        weights_gb=_rounded(seat.entry.weights_gb),
+        estimated_gb=_rounded(size.estimated_gb),
+        measured_gb=footprint.resident_gb,
+        device_gb=footprint.device_gb,
+        loaded_weights_gb=footprint.weights_gb,
+        kv_gb=footprint.kv_gb,
+        kv_tokens=footprint.kv_tokens,
+        notes=seat.notes,
+        lacks=tuple(f"{key}: {told}" for key, told in lacks(config)),
+    )
+
+
+def _rounded(size: float | None) -> float | None:
+    return None if size is None else round(size, 3)

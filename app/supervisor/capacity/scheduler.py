@@ -1,0 +1,184 @@
+"""Who has work, who is idle, and who gets whose room: the fleet's situation in the words of room.py, and back.
+
+Everything here is read from the units and the leases at one moment; nothing awaits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from app.supervisor.admin import status_text
+from app.supervisor.capacity.eviction import Loaded
+from app.supervisor.capacity.placement import Place
+from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Refuse, Wish, planned
+from app.supervisor.fleet.unit import Unit
+from backends.base import Need, State
+from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
+from backends.lifecycle import can_start
+
+log = structlog.get_logger()
+
+
+class Leases(Protocol):
+    """What is held, and was. Generation 0: requests that wait for a start."""
+
+    def held(self, backend: str, generation: int) -> int: ...
+    def has_returned(self, backend: str, generation: int) -> bool: ...
+
+
+class Rooms:
+    """Shares the machine out among the units."""
+
+    def __init__(self, leases: Leases, now: Callable[[], float], bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
+        self.barred: Callable[[], Mapping[str, str]] = dict  # GPUs in quarantine, with the reason
+        self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
+        self._leases = leases
+        self._now = now
+
+    def observe(self, units: Iterable[Unit]) -> bool:
+        """See who works and who is idle; whether that is news."""
+        is_news = False
+        named = {unit.name: unit for unit in units}
+        for unit in named.values():
+            if unit.policy.is_attached:
+                continue
+            first = named.get(self.firsts.get(unit.name, ""))
+            unit.is_early = first is not None and _is_to_be_first(first)
+            is_idle = unit.life.state is State.READY and not self._is_needed(unit)
+            unit.has_served = unit.has_served or self._leases.has_returned(unit.name, unit.life.generation)
+            if is_idle is (unit.idle_since is None):
+                unit.idle_since = self._now() if is_idle else None
+                is_news = True
+        return is_news
+
+    def decide(self, units: Sequence[Unit], departed: Sequence[Unit]) -> list[tuple[Unit, Event]]:
+        """What must happen to whom now, so that who is wanted gets room and who is idle for long goes."""
+        for unit in (*units, *departed):
+            if unit.place is not None and not unit.keeps_place:
+                unit.place = None
+        now = self._now()
+        happens, self.look_at = self._unload(units, now)
+        named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its heir have one name
+        wishes = [self._wish(key, unit) for key, unit in named.items() if unit.life.is_waiting and not _is_ending(unit)]
+        wishes += self._spares(named)
+        if not wishes:
+            return happens
+        holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
+        holders += [Holder(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
+        plan = planned(wishes, holders, replace(self.bounds, barred=self.barred()), now)
+        self.look_at = min(self.look_at, plan.look_at)
+        for key, unit in named.items():
+            queued = plan.queued.get(key)
+            others = [named[each].name if each in named else each for each in queued.behind] if queued else []
+            unit.waits_for = status_text.queued(queued, _need(unit), others) if queued is not None else None
+        for order in plan.orders:
+            unit = named[order.name]
+            match order:
+                case Go(place=place):
+                    unit.place = unit.place if unit.life.is_asleep else place
+                    unit.is_barred = False
+                    self._warn(unit)
+                    # A spare one has not been asked yet.
+                    happens += [(unit, Placed())] if unit.life.is_waiting else [(unit, Wanted()), (unit, Placed())]
+                case MakeWay(may_sleep=may_sleep):
+                    log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
+                    unit.swaps += 1
+                    happens.append((unit, self._rest(unit, may_sleep)))
+                case Refuse(reason=reason, is_final=is_final, is_barred=is_barred):
+                    log.warning("no room for engine", backend=unit.name, reason=reason)
+                    unit.is_barred = is_barred
+                    happens.append((unit, NotPlaced(reason, is_final)))
+        return happens
+
+    def _warn(self, unit: Unit) -> None:
+        there_gb = self.bounds.machine.memory_gb
+        if unit.need.is_guess and unit.need.memory_gb > there_gb:
+            expected_gb = round(unit.need.memory_gb, 2)
+            log.warning(
+                "engine may not fit; tried alone", backend=unit.name, expected_gb=expected_gb, there_gb=there_gb
+            )
+
+    def _spares(self, named: Mapping[str, Unit]) -> list[Wish]:
+        """Replicas that rest while one of their entry has work: requests go to that one and would not wake them."""
+        busy = {self.firsts.get(unit.name, unit.name) for unit in named.values() if self._is_working(unit)}
+        entries = {*self.firsts, *self.firsts.values()}
+        return [
+            Wish(key, _need(unit), unit.life.since, is_spare=True)
+            for key, unit in named.items()
+            if unit.name in entries and self.firsts.get(unit.name, unit.name) in busy and _is_resting(unit)
+        ]
+
+    def _is_working(self, unit: Unit) -> bool:
+        return unit.life.state is State.READY and self._is_needed(unit)
+
+    def _unload(self, units: Sequence[Unit], now: float) -> tuple[list[tuple[Unit, Event]], float]:
+        serving = [(unit, self.firsts.get(unit.name, unit.name)) for unit in units if unit.life.state is State.READY]
+        due: dict[str, float] = {}
+        for unit, first in serving:
+            # Replicas rest together: a request would start only the first again.
+            due[first] = max(due.get(first, -math.inf), unit.unload_at)
+        happens = [(unit, self._rest(unit, may_sleep=True)) for unit, first in serving if due[first] <= now]
+        return happens, min((at for at in due.values() if at > now), default=math.inf)
+
+    def _rest(self, unit: Unit, may_sleep: bool) -> Event:
+        if may_sleep and unit.sleep_level and unit.life.state is State.READY:
+            return SleepAsked(unit.sleep_level)
+        # However long its last leases take: room for another is no reason to break an answer.
+        return StopAsked(math.inf, makes_way=True)
+
+    def _is_needed(self, unit: Unit) -> bool:
+        generations = {0, unit.life.generation}
+        return bool(unit.waiters) or any(self._leases.held(unit.name, generation) for generation in generations)
+
+    def _wish(self, key: str, unit: Unit) -> Wish:
+        is_asked = bool(unit.waiters) or unit.is_ordered or self._leases.held(unit.name, 0) > 0
+        return Wish(key, _need(unit), unit.life.since, is_asked, unit.is_early)
+
+    def _holder(self, key: str, unit: Unit, place: Place) -> Holder:
+        life = unit.life
+        asleep = Place(memory_gb=place.memory_gb)
+        if life.is_asleep and life.state in (State.SLEEPING, State.STARTING) and not life.is_warming:
+            rests = Loaded(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
+            return Holder(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
+        serves = life.state is State.READY
+        is_starting = life.state is State.STARTING and life.has_process and not life.is_ending and not life.is_fetching
+        loaded = Loaded(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
+        return Holder(
+            name=key,
+            place=place,
+            is_starting=is_starting,
+            is_leaving=not is_starting and not serves,  # also the remains of what crashed
+            loaded=loaded,
+            asleep=asleep if unit.sleep_level else None,
+            is_pinned=unit.is_pinned,
+        )
+
+
+def _is_to_be_first(unit: Unit) -> bool:
+    is_under_way = unit.life.state is not State.READY and can_start(unit.life, unit.policy)
+    return unit.load_s is None and is_under_way
+
+
+def _is_ending(unit: Unit) -> bool:
+    """Its process is not gone altogether, or the memory of its GPUs is not back: it has the place of its last start."""
+    return unit.has_remains and not unit.life.is_asleep
+
+
+def _is_resting(unit: Unit) -> bool:
+    is_at_rest = unit.life.state in (State.STOPPED, State.SLEEPING) and not _is_ending(unit)
+    is_free = can_start(unit.life, unit.policy) and not unit.life.is_ending
+    return is_at_rest and is_free and not unit.is_leaving and unit.successor is None
+
+
+def _need(unit: Unit) -> Need:
+    if unit.life.is_asleep and unit.place is not None:
+        # It kept its host memory and sits on its devices for good.
+        return Need(gpus=len(unit.place.devices), named=unit.place.devices, share=unit.place.share)
+    return unit.need

@@ -1,0 +1,89 @@
+"""How much memory each engine is expected to take, and how that is known: given, else measured, else estimated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from app.supervisor.capacity.measurements import Measures, fingerprint
+from app.supervisor.capacity.placement import Machine
+from backends.base import Need
+from backends.config import BackendConfig, LlamaCppConfig, ManagedConfig
+from backends.estimate import estimated_gb
+from backends.footprint import Footprint
+
+Source = Literal["given", "measured", "estimated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What one engine needs. `source`: how its host memory is known; None when it is not, and not counted."""
+
+    need: Need
+    source: Source | None = None
+    estimated_gb: float | None = None
+    footprint: Footprint | None = None
+
+
+def sized(need: Need, estimated_gb: float | None, footprint: Footprint | None) -> Size:
+    """`need` as configured, with the best that is known of its host memory: pure."""
+    if need.memory_gb:
+        return Size(need, "given", estimated_gb, footprint)
+    if footprint is not None and footprint.resident_gb:
+        guess = replace(need, memory_gb=footprint.resident_gb, is_guess=True)
+        return Size(guess, "measured", estimated_gb, footprint)
+    if estimated_gb:
+        return Size(replace(need, memory_gb=estimated_gb, is_guess=True), "estimated", estimated_gb, footprint)
+    return Size(need, None, None, footprint)
+
+
+def is_on_cpu(config: ManagedConfig, machine: Machine) -> bool:
+    """Whether it computes in the host's memory, as far as that is known."""
+    if machine.gpus or machine.has_unknown_gpus:
+        return isinstance(config, LlamaCppConfig) and not config.gpu_layers
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    config: ManagedConfig
+    fingerprint: str
+    estimated_gb: float | None
+
+
+class Sizes:
+    """Of every engine that was looked at; of others, what their configuration says."""
+
+    def __init__(self, measures: Measures | None = None) -> None:
+        self._measures = measures or Measures()
+        self._known: Mapping[str, _Known] = {}
+
+    def __repr__(self) -> str:
+        return f"<Sizes of {list(self._known)}>"
+
+    def look(self, backends: Mapping[str, BackendConfig], machine: Machine) -> None:
+        """These are the engines from now on, each by its own name and configuration. Blocks: it looks at files."""
+        self._known = {
+            name: _Known(
+                config,
+                fingerprint(config, bool(machine.gpus)),
+                estimated_gb(config, machine.host_gb or machine.memory_gb) if is_on_cpu(config, machine) else None,
+            )
+            for name, backend in backends.items()
+            if (config := backend.as_managed()) is not None
+        }
+
+    def of(self, name: str, config: ManagedConfig) -> Size:
+        """What it needs, as far as that is known now."""
+        known = self._known.get(name)
+        if known is None or known.config != config:
+            return sized(config.need(), None, None)
+        return sized(config.need(), known.estimated_gb, self._measures.get(known.fingerprint))
+
+    async def measured(self, name: str, config: ManagedConfig, footprint: Footprint) -> None:
+        """It took this."""
+        known = self._known.get(name)
+        if known is not None and known.config == config:
+            await asyncio.to_thread(self._measures.put, known.fingerprint, name, footprint)

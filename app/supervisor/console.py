@@ -1,0 +1,96 @@
+"""What a person reads in the terminal: the banner at the start, and how the engines get on. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from app.supervisor.admin.situations import models
+from app.table import Backend, Table
+from backends.base import State
+
+
+def banner(
+    table: Table,
+    *,
+    version: str,
+    url: str,
+    is_loopback: bool,
+    chat_model: str | None,
+    unasked: frozenset[str] = frozenset(),
+) -> str:
+    """The address, the public names with their states, and a `curl` line that works as printed.
+
+    What `unasked` backends would serve is left out: nobody configured them, they are only looked for.
+    """
+    where = "only this machine can reach it" if is_loopback else "other machines can reach it"
+    lines = [f"Modelport {version} listens on {url} ({where})", ""]
+    rows = [(model.name, model.state.value, ", ".join(model.backends)) for model in models(table)]
+    asked = [wildcard for wildcard in table.wildcards if wildcard.backend not in unasked]
+    rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in asked]
+    width = max((len(name) for name, _, _ in rows), default=0)
+    lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows]
+    lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
+    if table.keys:
+        lines += ["  (with one of your keys in API_KEY: export API_KEY=…)", ""]
+    return "\n".join(lines)
+
+
+def curl(url: str, chat_model: str | None, *, has_keys: bool) -> str:
+    """One line for a shell: a chat with that model, or the list of models where there is none to chat with."""
+    key = ' -H "Authorization: Bearer $API_KEY"' if has_keys else ""
+    if chat_model is None:
+        return f"curl {url}/v1/models{key}"
+    question = [{"role": "user", "content": "What is 7+5?"}]
+    # The demo model is small: at temperature 0 it gets this right.
+    body = json.dumps({"model": chat_model, "messages": question, "temperature": 0})
+    return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+
+
+def _state(table: Table, backend: str) -> str:
+    found = table.backends.get(backend)
+    return found.state.value if found is not None else State.STOPPED.value
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the last line about a backend said, and when it began to start."""
+
+    state: State
+    reason: str | None
+    began: float
+
+
+def progress(
+    seen: Mapping[str, Seen], backends: Mapping[str, Backend], promised: frozenset[str], now: float
+) -> tuple[dict[str, Seen], list[str]]:
+    """What has been seen now, and the lines that tell the news.
+
+    Trouble is told of the `promised` ones only, those with a public name of their own: without a file an Ollama
+    daemon is looked for, and most machines have none.
+    """
+    after: dict[str, Seen] = {}
+    lines: list[str] = []
+    for name, backend in backends.items():
+        before = seen.get(name)
+        began = before.began if before is not None and before.state is State.STARTING else now
+        after[name] = Seen(backend.state, backend.reason, began)
+        if before is None or (before.state, before.reason) != (backend.state, backend.reason):
+            lines += _lines(name, backend, before, now - began, name in promised)
+    return after, lines
+
+
+def _lines(name: str, backend: Backend, before: Seen | None, took_s: float, is_promised: bool) -> Iterator[str]:
+    match backend.state:
+        case State.READY if before is None or before.state is not State.READY:
+            yield f"  {name}: ready in {took_s:.1f} s"
+        case State.STARTING if is_promised and backend.reason:
+            yield f"  {name}: {backend.reason}; starting again …"
+        case State.STARTING if is_promised and (before is None or before.state is not State.STARTING):
+            yield f"  {name}: starting …"
+        case State.FAILED if is_promised:
+            yield f"  {name}: failed: {backend.reason or 'no reason given'}"
+        case State.STOPPING | State.STOPPED if is_promised and before is not None and before.state is not backend.state:
+            yield f"  {name}: {backend.state.value}"

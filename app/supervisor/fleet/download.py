@@ -1,0 +1,87 @@
+"""Brings to this machine what one engine needs for its next start: a process, watched by the bytes that come."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from backends import events, pulse
+from backends.base import Fetcher, Launch, Progress
+from backends.events import Exited, Fetched, Stalled
+from backends.process import Process
+from backends.pulse import Pulse
+
+if TYPE_CHECKING:
+    from app.supervisor.fleet.unit import Unit
+
+LOOK_S: Final = 0.5
+
+log = structlog.get_logger()
+
+
+class Fetching:
+    """For one unit, again before every start."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._began = 0.0
+        self._first: Progress | None = None
+        self._latest: Progress | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it will take from now, at the pace until now; None while that is not known."""
+        first, latest = self._first, self._latest
+        if first is None or latest is None or latest.done_bytes <= first.done_bytes:
+            return None
+        took_s = asyncio.get_running_loop().time() - self._began
+        return (latest.total_bytes - latest.done_bytes) * took_s / (latest.done_bytes - first.done_bytes)
+
+    async def run(self, generation: int) -> None:
+        """Once: what became of it is an event."""
+        unit, fetcher = self._unit, self._unit.engine.fetcher
+        launch = await asyncio.to_thread(fetcher.missing) if fetcher is not None else None
+        if fetcher is None or launch is None:
+            unit.post(Fetched(generation))
+            return
+        # The engine of that generation may be serving beside it.
+        running = await unit.spawned(f"fetch-{secrets.token_hex(4)}", launch)
+        log.info("engine's model is fetched", backend=unit.name, pid=running.pid)
+        self._began = asyncio.get_running_loop().time()
+        try:
+            await self._follow(generation, fetcher, running)
+        finally:
+            self._first = self._latest = None
+            running.kill()
+            await running.gone()
+        unit.post(_outcome(generation, launch, running, unit.chance()))
+
+    async def _follow(self, generation: int, fetcher: Fetcher, running: Process) -> None:
+        """Until it has ended; bytes that come or are checked are its only sign of life: there is no other deadline."""
+        unit = self._unit
+        managed = unit.config.as_managed()
+        stall_s = managed.start_stall_s if managed is not None else 0.0
+        felt: Pulse | None = None
+        while not running.exited.done():
+            await asyncio.wait({running.exited}, timeout=min(LOOK_S, stall_s / 4))
+            now = asyncio.get_running_loop().time()
+            self._latest = latest = fetcher.progress(running.tail())
+            if latest is not None:
+                self._first = self._first or latest
+                unit.post(events.Fetching(generation, latest.told))
+            signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
+            felt = pulse.felt(felt, signs, now)
+            if now - felt.since >= stall_s:
+                far = f" ({latest.told})" if latest is not None else ""
+                reason = f"no byte of its model came for {stall_s:g} s{far}: check the network"
+                unit.post(Stalled(generation, reason))  # which ends the process
+
+
+def _outcome(generation: int, launch: Launch, running: Process, chance: float) -> Fetched | Exited:
+    code = running.exited.result()
+    if code == 0:
+        return Fetched(generation, is_news=True)
+    return Exited(generation, launch.explain(code, running.tail()), chance)

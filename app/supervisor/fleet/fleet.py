@@ -1,0 +1,374 @@
+"""What may be asked and ordered of all backends: by the relays, the administrator and the configuration.
+
+It decides nothing about one life: orders become events, and app/supervisor/fleet/event_loop.py applies them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from app.supervisor.capacity.gpu_quarantine import Quarantine, Reclaim
+from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.fleet.daemons import Daemon, daemon
+from app.supervisor.fleet.event_loop import LeaseView, Lives
+from app.supervisor.fleet.past_lives import LastFailure, Log, Past
+from app.supervisor.fleet.retry_failed import Mending
+from app.supervisor.fleet.unit import Unit
+from app.supervisor.fleet.waiters import Outcome, Wishes
+from app.supervisor.replicas import adapter_orders, replicas
+from app.supervisor.replicas.rolling_update import Replacement
+from app.table import Backend
+from backends import kinds, process
+from backends.base import Engine, State
+from backends.config import BackendConfig
+from backends.events import Event, Start, StopAsked
+from backends.footprint import Footprint
+
+WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
+CANCELLED_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
+
+    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
+    `footprint`: what its last start was measured to take; `waiting`: requests that wait for a place.
+    """
+
+    name: str
+    kind: str
+    state: State
+    reason: str | None
+    generation: int
+    pid: int | None
+    restarts: int
+    since_s: float
+    ready_s: float | None
+    load_s: float | None
+    leases: int
+    in_flight: int | None
+    models: tuple[str, ...] | None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
+    footprint: Footprint | None = None
+    waiting: int = 0
+    is_managed: bool = True
+    replacement: Replacement | None = None
+    daemon: Daemon | None = None
+    last_failure: LastFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter of a backend. `reason`: why the engine has it not."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+class Fleet:
+    """All backends. `publish` is told every change of their rows and returns the version of the table made of them.
+
+    Of the `unasked` ones, which nobody configured, nothing is said until they are found.
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, BackendConfig],
+        *,
+        state_id: str,
+        publish: Callable[[Mapping[str, Backend]], int],
+        leases: LeaseView,
+        drain_s: float = 30.0,
+        now: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+        engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
+        unasked: Collection[str] = (),
+        bounds: Bounds | None = None,
+        wait_s: float = WAIT_S,
+        sizes: Sizes | None = None,
+        reclaim: Reclaim | None = None,
+    ) -> None:
+        self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
+        self._state_id = state_id
+        self._leases = leases
+        self._now = now
+        self._random = random
+        self._engine = engine
+        self._unasked = unasked
+        self._pasts: dict[str, Past] = {}
+        self._sizes = sizes or Sizes()
+        self._reclaim = reclaim or Reclaim(tuple)
+        self._lives = Lives(publish, leases, now, bounds or Bounds())
+        self._lives.guard(self._reclaim)
+        self._wishes = Wishes(self._lives, now, wait_s)
+        self._mending = Mending(self._lives.everyone, self._lives.turn)
+        self._lives.follow(replicas.firsts(backends))
+        for name, config in replicas.expand(backends).items():
+            self._lives.units[name] = self._unit(name, config)
+
+    def __repr__(self) -> str:
+        return f"<Fleet {list(self._lives.units.values())}>"
+
+    async def run(self) -> None:
+        """Start what starts at boot and keep it running; returns after `close`. However it ends, nothing is left."""
+        process.adopt_orphans()
+        self._lives.turn(must_publish=True)
+        mending = asyncio.create_task(self._mending.run(), name="mending")
+        try:
+            for unit in list(self._lives.units.values()):
+                if unit.starts_at_boot and not self._lives.is_closing:
+                    self._lives.post(unit, Start())
+            await self._lives.drive(lambda: self._lives.is_closing and self._lives.is_at_rest())
+            if self._lives.failure is not None:
+                raise self._lives.failure
+        finally:
+            mending.cancel()
+            await self._abandon()
+
+    @property
+    def wait_s(self) -> float:
+        """How long a request waits for a backend that does not say how long itself."""
+        return self._wishes.wait_s
+
+    @wait_s.setter
+    def wait_s(self, seconds: float) -> None:
+        self._wishes.wait_s = seconds
+
+    async def wanted(self, backend: str) -> Outcome:
+        """Make it serve, and admit one request to it (app/supervisor/fleet/waiters.py)."""
+        return await self._wishes.wanted(backend)
+
+    def failing(self, backend: str, generation: int) -> None:
+        """A relay could not reach this start of it: look at it now."""
+        unit = self._lives.units.get(backend)
+        if unit is not None and unit.life.generation == generation:
+            unit.look()
+
+    def leases_changed(self) -> None:
+        """What the relays hold or have applied is different now."""
+        self._lives.notice()
+
+    async def start(self, backend: str) -> None:
+        """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
+        for unit in self._lives.replicas(backend):
+            unit.is_ordered = True
+        self._order(backend, Start())
+
+    async def stop(self, backend: str) -> None:
+        """Drain and stop it, until it is started by hand. Returns at once."""
+        self._order(backend, StopAsked(self.drain_s, is_held=True))
+
+    async def restart(self, backend: str) -> None:
+        """Drain, stop and start it again. Returns at once."""
+        self._order(backend, StopAsked(self.drain_s, then_start=True))
+
+    def share(self, bounds: Bounds) -> None:
+        """From now on the machine is shared out within these bounds; who has a place keeps it. No quarantine stays."""
+        self._lives.rooms.bounds = bounds
+        self._reclaim.lift()
+
+    @property
+    def quarantined(self) -> Sequence[Quarantine]:
+        """GPUs that nothing is placed on for now."""
+        return tuple(self._reclaim.quarantined.values())
+
+    async def reload(self, backends: Mapping[str, BackendConfig], *, is_wished: bool = True) -> None:
+        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance where somebody
+        wished the reload.
+
+        Returns at once; what changed drains, stops and starts anew behind it.
+        """
+        if self._lives.is_closing:
+            return
+        self._lives.is_being_told = True
+        try:
+            self._told(backends, is_wished=is_wished)
+        finally:
+            self._lives.is_being_told = False
+        self._lives.turn()
+
+    def _told(self, entries: Mapping[str, BackendConfig], *, is_wished: bool) -> None:
+        self._lives.follow(replicas.firsts(entries))
+        backends = replicas.expand(entries)
+        self._pasts = {name: past for name, past in self._pasts.items() if name in backends}
+        for unit in [unit for name, unit in self._lives.units.items() if name not in backends]:
+            self._lives.disinherit(unit.name)
+            unit.is_leaving = True
+            unit.successor = unit.parting = None
+            self._lives.part(unit, self.drain_s)
+        for name, config in backends.items():
+            unit = self._lives.units.get(name) or self._join(name, config)
+            heir = self._lives.heirs.get(name)
+            if heir is not None and config != heir.config:
+                self._lives.disinherit(name)
+                heir = None
+            is_known = unit.refused is not None and unit.refused.config == config and not is_wished
+            if heir is None and (unit.is_leaving or config != (unit.successor or unit.config)) and not is_known:
+                self._replace(unit, config)
+            elif unit.life.state is State.FAILED and is_wished:
+                self._lives.post(unit, Start())
+            elif config == unit.config:
+                unit.refused = None
+
+    def hurry(self) -> None:
+        """The gateway ends: whoever waits for an engine that does not serve yet is told so now."""
+        self._lives.is_ending = True
+        for unit in self._lives.units.values():
+            unit.answer()
+
+    async def close(self, drain_s: float) -> None:
+        """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
+        self._lives.is_closing = True
+        self._reclaim.hurry()
+        for unit in self._lives.everyone():
+            unit.successor = unit.parting = None
+            unit.is_closing = True
+            self._lives.post(unit, StopAsked(drain_s, is_held=True))
+        await self._lives.drive(self._lives.is_at_rest)
+        if self._lives.failure is not None:
+            await self._abandon()
+        for unit in [*self._lives.everyone(), *self._lives.departed]:
+            await unit.gone()
+        await self._reclaim.close()
+
+    def status(self) -> Sequence[BackendStatus]:
+        """Every backend, in the order of the configuration."""
+        return [self._status(unit) for unit in self._lives.units.values()]
+
+    def adapters(self, backend: str) -> Sequence[Adapter]:
+        """Those it is to have; KeyError for an unknown backend."""
+        units = self._lives.replicas(backend)
+        return [
+            Adapter(name, path, next((why for one in units if (why := one.adapters.told(name))), None))
+            for name, path in units[0].adapters.paths.items()
+        ]
+
+    async def load_adapter(self, backend: str, name: str, path: str) -> None:
+        """Serve it from now on, and after every start again, until a reload of the configuration that changes the
+        backend. BackendError when an engine refuses it, which changes nothing at any; KeyError for an unknown backend.
+        """
+        await adapter_orders.load(self._lives, backend, name, path)
+
+    async def unload_adapter(self, backend: str, name: str) -> None:
+        """Serve it no longer: requests that use it have `drain_s`. KeyError for an unknown backend or adapter."""
+        await adapter_orders.unload(self._lives, self._leases, backend, name, self.drain_s)
+
+    def log_tail(self, backend: str) -> list[str]:
+        """The last lines its latest process wrote; KeyError for an unknown name."""
+        return self._lives.units[backend].log_tail()
+
+    def log(self, backend: str, life: int | None = None) -> Log | None:
+        """What a life of it wrote at last; KeyError for an unknown name. None: there is no such life, or no longer."""
+        unit = self._lives.units[backend]
+        return unit.past.log(life, unit.log_tail())
+
+    def _unit(self, name: str, config: BackendConfig) -> Unit:
+        # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
+        before = [*self._lives.everyone(), *self._lives.departed]
+        generation = max((unit.life.generation for unit in before if unit.name == name), default=0)
+        make, random, sizes = self._engine, self._random, self._sizes
+        unit = Unit(name, config, self._state_id, self._lives.post, random, make, sizes, self._reclaim, generation)
+        unit.is_unasked = name in self._unasked
+        unit.entry = self._lives.rooms.firsts.get(name, name)
+        unit.past = self._pasts.setdefault(name, unit.past)
+        return unit
+
+    def _join(self, name: str, config: BackendConfig) -> Unit:
+        unit = self._lives.units[name] = self._unit(name, config)
+        if unit.starts_at_boot:
+            self._lives.post(unit, Start())
+        return unit
+
+    def _replace(self, unit: Unit, config: BackendConfig) -> None:
+        unit.refused = None
+        is_untouched = unit.life.state is State.READY and (unit.parting is not None or unit.successor is None)
+        if is_untouched and config == unit.config:
+            unit.successor = unit.parting = None  # it was only to change, or to leave
+            unit.is_leaving = False
+            return
+        if unit.life.state is State.READY and not unit.is_leaving and self._is_counted(config):
+            # There may be room for both: the old one serves until the new one does.
+            self._lives.bequeath(unit, self._unit(unit.name, config), self.drain_s)
+            return
+        unit.starts_after = unit.starts_after or unit.life.state not in (State.STOPPED, State.FAILED)
+        unit.is_leaving = False
+        unit.successor = config
+        self._lives.part(unit, self.drain_s)
+
+    def _is_counted(self, config: BackendConfig) -> bool:
+        """Whether it is known what it takes, so that a second one beside it is no gamble."""
+        managed = config.as_managed()
+        if managed is None:
+            return False
+        need = managed.need()
+        return need.memory_gb > 0 or (need.gpus > 0 and bool(self._lives.rooms.bounds.machine.gpus))
+
+    def _order(self, backend: str, event: Event) -> None:
+        for unit in self._lives.replicas(backend):
+            if isinstance(event, Start) and unit.life.state is State.READY:
+                if unit.refused is not None:
+                    self._replace(unit, unit.refused.config)
+            elif not self._lives.is_closing:
+                heir = self._lives.disinherit(unit.name)
+                unit.successor = heir.config if heir is not None else unit.successor
+                unit.parting = None
+                self._lives.post(unit, event)
+
+    async def _abandon(self) -> None:
+        """Nothing outlives the fleet, however it ends."""
+        self._lives.is_closing = True
+        self._reclaim.hurry()
+        units = [*self._lives.everyone(), *self._lives.departed]
+        for unit in units:
+            unit.unwatch()
+            unit.kill()
+        endings = [asyncio.create_task(unit.gone()) for unit in units]
+        if endings:
+            await asyncio.wait(endings, timeout=CANCELLED_S)
+
+    def pending(self) -> tuple[str, ...]:
+        """Those that are not, or not yet, what their configuration says, and those that are on their way."""
+        under_way = (State.STARTING, State.STOPPING)
+        return tuple(
+            unit.name
+            for unit in self._lives.units.values()
+            if self._lives.replacement(unit) is not None
+            or (unit.is_managed and (unit.is_leaving or unit.life.state in under_way))
+        )
+
+    def _status(self, unit: Unit) -> BackendStatus:
+        life = unit.life
+        held = sum(self._leases.held(unit.name, generation) for generation in {0, life.generation})
+        is_ready = life.state is State.READY and life.ready_at is not None
+        return BackendStatus(
+            name=unit.name,
+            kind=unit.kind,
+            state=life.state,
+            reason=unit.reason,
+            generation=life.generation,
+            pid=unit.pid,
+            restarts=unit.restarts,
+            since_s=self._now() - life.since,
+            ready_s=self._now() - life.since if is_ready else None,
+            load_s=unit.load_s,
+            leases=held,
+            in_flight=unit.probe.in_flight,
+            models=unit.probe.models,
+            swaps=unit.swaps,
+            devices=unit.place.devices if unit.place is not None else (),
+            footprint=unit.footprint,
+            waiting=self._wishes.waiting(unit.name),
+            is_managed=unit.is_managed,
+            replacement=self._lives.replacement(unit),
+            daemon=daemon(unit.endpoint, unit.probe),
+            last_failure=unit.past.failure(self._now()),
+        )

@@ -1,0 +1,74 @@
+"""Looks at what engines and adapters were given up for: where their files have changed, or the time is up, they are
+tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final
+
+import structlog
+
+from app.supervisor.fleet.unit import Unit
+from backends.base import State
+from backends.events import Mended, Start
+from backends.stamp import stamp
+
+LOOK_S: Final = 2.0
+
+log = structlog.get_logger()
+
+
+class Mending:
+    """For all units. What has changed is believed when the next look finds it so too: copies take their time."""
+
+    def __init__(self, units: Callable[[], Iterable[Unit]], changed: Callable[[], None]) -> None:
+        self._units = units
+        self._changed = changed
+        self._seen: dict[tuple[str, str], Hashable] = {}  # by backend and adapter ("": the engine itself)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for unit in list(self._units()):
+                try:
+                    await self._look(unit)
+                except Exception:
+                    log.exception("files not looked at", backend=unit.name)
+
+    async def _look(self, unit: Unit) -> None:
+        if unit.life.state is State.FAILED and unit.is_managed and unit.life.due is not None:
+            found = await asyncio.to_thread(lambda: stamp(unit.engine.inputs()))
+            unit.stamp = found if unit.stamp is None else unit.stamp  # it did not come as far as its files
+            if self._is_mended(unit.name, "", unit.stamp, found) and unit.life.state is State.FAILED:
+                log.info("engine's files have changed", backend=unit.name)
+                unit.post(Mended())
+                if unit.starts_at_boot:
+                    unit.post(Start())
+        elif unit.life.state is State.READY and unit.adapters.missing:
+            await self._look_at_adapters(unit)
+
+    async def _look_at_adapters(self, unit: Unit) -> None:
+        adapters, now = unit.adapters, time.time()
+        is_due = False
+        for name in list(adapters.missing):
+            path, before = adapters.paths.get(name), adapters.stamps.get(name)
+            if path is None:
+                continue
+            found = await asyncio.to_thread(stamp, [path])
+            is_due |= self._is_mended(unit.name, name, before, found) or adapters.due.get(name, now + 1) <= now
+        if is_due and unit.life.state is State.READY:
+            await adapters.settle(unit.endpoint)
+            self._changed()
+
+    def _is_mended(self, backend: str, adapter: str, before: Hashable, found: Hashable) -> bool:
+        key = (backend, adapter)
+        seen = self._seen.get(key)
+        self._seen[key] = found
+        if found == before or seen != found:
+            return False
+        del self._seen[key]
+        return True

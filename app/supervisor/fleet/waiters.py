@@ -1,0 +1,132 @@
+"""What becomes of a request's wish for a backend: started, waited for, admitted or refused."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from app.supervisor.fleet.admission import Full, Gate, Permit
+from app.supervisor.fleet.event_loop import Lives
+from app.supervisor.fleet.unit import Unit
+from app.supervisor.relays.table_rows import row
+from backends.base import State
+from backends.events import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a wish for a backend ended."""
+
+    is_ready: bool
+    reason: str | None = None
+    retry_after_s: float = 5.0
+    is_full: bool = False
+    permit: Permit | None = field(default=None, compare=False)
+
+
+def _advice_s(left_s: float | None) -> float:
+    """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
+    return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
+
+
+class Wishes:
+    """All that wait for a backend: to serve, then for a place at it."""
+
+    def __init__(self, lives: Lives, now: Callable[[], float], wait_s: float) -> None:
+        self.wait_s = wait_s
+        self._lives = lives
+        self._now = now
+        self._gates: dict[str, Gate] = {}  # by backend, of those that have a limit
+        lives.on_inherited = self._inherited
+
+    def waiting(self, backend: str) -> int:
+        """Requests that wait for a place at it."""
+        return self._gates[backend].waiting if backend in self._gates else 0
+
+    async def wanted(self, backend: str) -> Outcome:
+        """Make it serve, and admit one request to it; returns when that is so or when it is known that it won't be.
+        What is ready was published before.
+        """
+        outcome = await self._made_ready(backend)
+        while outcome.is_ready and (limit := (unit := self._lives.units[backend]).config.limit()) is not None:
+            gate = self._gate(backend, limit)
+            try:
+                permit = await gate.enter(unit.config.max_waiting, self._limit_s(unit))
+            except Full as exc:
+                return Outcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
+            unit = self._lives.units.get(backend, unit)
+            if unit.life.state is State.READY and self._gates.get(backend) is gate:
+                return replace(outcome, permit=permit)
+            permit.release()  # it ended while the request waited, or an heir has its name
+            outcome = await self._made_ready(backend)
+        return outcome
+
+    def _gate(self, backend: str, limit: int) -> Gate:
+        gate = self._gates.get(backend)
+        if gate is None:
+            gate = self._gates[backend] = Gate(limit, self._now)
+        gate.resize(limit)
+        return gate
+
+    def _inherited(self, backend: str) -> None:
+        """What the engine before still answers takes no place at its heir; who waits goes on to the heir's gate."""
+        gate = self._gates.pop(backend, None)
+        if gate is not None:
+            gate.dismiss()
+
+    async def _made_ready(self, backend: str) -> Outcome:
+        unit = self._lives.units.get(backend)
+        if unit is None:
+            return Outcome(False, "it is not configured any more")
+        if unit.life.state is State.READY:
+            return Outcome(True)
+        if self._is_ending():
+            return Outcome(False, "the gateway is shutting down")
+        refusal = self._refusal(unit)
+        if refusal is not None:
+            unit.is_ordered = True  # whoever is sent away comes back
+        waiter = asyncio.get_running_loop().create_future()
+        waiters = unit.waiters  # these go over to an heir
+        if refusal is None:
+            waiters.add(waiter)
+        try:
+            for one in self._lives.replicas(unit.name):
+                self._lives.post(one, Wanted())
+            if refusal is None and unit.is_pending and not self._is_ending():
+                await asyncio.wait({waiter}, timeout=self._limit_s(unit))
+        finally:
+            waiters.discard(waiter)
+            self._lives.notice()
+        unit = self._lives.units.get(backend, unit)
+        if self._is_ending() and unit.life.state is not State.READY:
+            return Outcome(False, "the gateway is shutting down")
+        return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
+
+    def _is_ending(self) -> bool:
+        return self._lives.is_ending or self._lives.is_closing
+
+    def _limit_s(self, unit: Unit) -> float:
+        own = unit.config.max_wait_s
+        return self.wait_s if own is None else own
+
+    def _refusal(self, unit: Unit) -> Outcome | None:
+        """Why one more request had better not wait for it; None when it may."""
+        if unit.life.state is State.READY or unit.config.as_managed() is None:
+            return None
+        left_s = unit.expected_s(self._now())
+        if len(unit.waiters) >= unit.config.max_waiting:
+            return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
+        if left_s is not None and left_s > self._limit_s(unit):
+            now = f" ({unit.life.reason})" if unit.life.is_fetching and unit.life.reason else ""
+            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))
+        return None
+
+    def _outcome(self, unit: Unit) -> Outcome:
+        found = row(unit)
+        if found.state is State.READY:
+            return Outcome(True)
+        starting = found.waits_for or ("it waits for room" if unit.life.is_waiting else "it is still starting")
+        reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
+        return Outcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)

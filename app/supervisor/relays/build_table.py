@@ -1,0 +1,160 @@
+"""The configuration and the backends' situations as one Table for the relays. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.config import cross_checks
+from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
+from app.supervisor.replicas import replicas
+from app.table import Backend, Key, Model, Rules, Table, Target, Wildcard
+from backends.base import State
+
+
+def build(
+    config: Config,
+    backends: Mapping[str, Backend],
+    version: int,
+    draining: bool = False,
+    created: int = 0,
+    *,
+    is_loopback: bool = True,
+    max_connections: int | None = None,
+) -> Table:
+    """The table of this version; `created` (Unix seconds) is what `/v1/models` says of every model.
+
+    `max_connections`: what the system lets a relay have, where that is known.
+    """
+    limits = config.server.limits()
+    if max_connections is not None and max_connections < limits.max_connections:
+        limits = msgspec.structs.replace(limits, max_connections=max_connections)
+    plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
+    wildcards = [
+        Wildcard(name[:-1], target.backend, model.reasoning, model.rules())
+        for name, model in config.models.items()
+        if name.endswith("*")
+        for target in model.all_targets()
+    ]
+    missing = _missing(backends)
+    models = {name: _model(name, model, config, backends) for name, model in plain.items()}
+    return Table(
+        version=version,
+        # A name of the file comes before one that was ordered while the gateway ran.
+        models={**models, **{n: each for n, each in _adapters(config, backends, missing).items() if n not in models}},
+        aliases={alias: name for name, model in plain.items() for alias in model.aliases},
+        wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
+        backends={**backends, **missing},
+        keys=tuple(_key(key, config) for key in config.keys),
+        default_model=_canonical(config, config.default_model) if config.default_model else None,
+        limits=limits,
+        cors_origins=config.server.cors_origins,
+        access_log=config.server.access_log,
+        root_path=config.server.root_path,
+        created=created,
+        draining=draining,
+        is_loopback=is_loopback,
+    )
+
+
+def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> Model:
+    found = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
+    weights = replicas.weights([(target.weight, len(names)) for target, names in found])
+    return Model(
+        name=name,
+        targets=tuple(
+            Target(backend, engine_name(name, target, backends.get(backend)), weight)
+            for (target, names), weight in zip(found, weights, strict=True)
+            for backend in names
+        ),
+        fallbacks=tuple(_canonical(config, each.model) for each in model.fallbacks),
+        fallbacks_for_all=tuple(_canonical(config, each.model) for each in model.fallbacks if each.for_ == "all"),
+        reasoning=model.reasoning,
+        rules=model.rules(),
+    )
+
+
+def _canonical(config: Config, name: str) -> str:
+    """The public name that it is or stands for; an adapter's is none of the file's models, and stays."""
+    return cross_checks.canonical(config, name) or name
+
+
+def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]) -> dict[str, Model]:
+    """Every adapter as a model of its own; one that its engine has not got leads to the reason."""
+    found: dict[str, Model] = {}
+    for entry in config.backends:
+        parent = _parent(entry, config)
+        parents = config.models.get(parent)
+        rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
+        for name in dict.fromkeys(name for row in rows for name in row.adapters):
+            having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
+            targets = having or [_adapter_row(entry, name)]
+            found[name] = Model(
+                name,
+                tuple(Target(each, name) for each in targets),
+                parent=parent,
+                reasoning=parents.reasoning if parents is not None else "keep",
+                rules=parents.rules() if parents is not None else Rules(),
+            )
+    return found
+
+
+def _missing(backends: Mapping[str, Backend]) -> dict[str, Backend]:
+    """Of every engine that serves without one of its adapters: that adapter as a backend that does not serve."""
+    return {
+        _adapter_row(row.name, name): Backend(
+            _adapter_row(row.name, name),
+            row.kind,
+            State.FAILED,
+            reason,
+            is_given_up=True,
+            tries_at=row.adapters_due.get(name),
+        )
+        for row in backends.values()
+        for name, reason in row.adapters.items()
+        if reason is not None and row.state is State.READY
+    }
+
+
+def _adapter_row(backend: str, adapter: str) -> str:
+    return f"{backend}/{adapter}"
+
+
+def _parent(entry: str, config: Config) -> str:
+    """The public name of the model without the adapter; the backend's where it has none."""
+    for name, model in config.models.items():
+        if not name.endswith("*") and any(target.backend == entry for target in model.all_targets()):
+            return name
+    return entry
+
+
+def replicas_of(backend: str, config: Config) -> tuple[str, ...]:
+    """The backends that an entry stands for, itself among them."""
+    found = config.backends.get(backend)
+    return replicas.names(backend, found) if found is not None else (backend,)
+
+
+def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> str:
+    """What the engine is to be asked for: what the file says, else a name that the engine lists, else the public name.
+
+    A remote server that lists one model has one model, whatever it is called. A daemon with one model will have
+    others tomorrow, so there only the same name counts (`name`, or `name:latest`, which is how Ollama lists it). A vLLM
+    of ours serves its model under the backend's name.
+    """
+    if target.model is not None:
+        return target.model
+    listed = backend.models if backend is not None and backend.models is not None else ()
+    if public in listed or backend is None:
+        return public
+    if f"{public}:latest" in listed:
+        return f"{public}:latest"
+    if backend.kind == "vllm":
+        return backend.name
+    return listed[0] if backend.kind == "remote" and len(listed) == 1 else public
+
+
+def _key(key: KeyConfig, config: Config) -> Key:
+    """A key's entry; aliases in its list are replaced by the names they stand for, `prefix*` stays."""
+    models = None if key.models is None else tuple(_canonical(config, name) for name in key.models)
+    return Key(key.name, key.sha256, models, key.role, key.expires.timestamp() if key.expires is not None else None)

@@ -1,0 +1,180 @@
+"""The relays as processes: as many as configured, on the listening socket they inherit, each replaced when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+import app
+from app.supervisor.admin.metrics import Counters
+
+log = structlog.get_logger()
+
+# What a relay needs of our environment. Not the rest: it holds keys and passwords of engines.
+PASSED_ON = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ"})
+SHORT_LIFE_S = 1.0
+LAST_WORDS_S = 5.0
+
+
+def pause_s(short_lives: int) -> float:
+    """How long to wait before the next start, after this many lives in a row that ended within a second."""
+    return 0.0 if short_lives <= 1 else min(5.0, 0.1 * 2 ** min(short_lives - 2, 10))
+
+
+def argv(descriptor: int, state: Path, index: int, counters: int) -> list[str]:
+    """One relay. `-P`: the folder we were started in must not offer its own `app`."""
+    command = [sys.executable, "-P", "-m", "app.relay", "--fd", str(descriptor), "--state", str(state)]
+    return [*command, "--index", str(index), "--counters", str(counters)]
+
+
+def environment(ours: Mapping[str, str], log_format: str, log_level: str) -> dict[str, str]:
+    """What a relay finds in its environment: nothing secret."""
+    passed_on = {name: value for name, value in ours.items() if name in PASSED_ON or name.startswith("LC_")}
+    return {
+        **passed_on,
+        "PYTHONPATH": str(Path(app.__file__).parent.parent),
+        "MODELPORT_LOG_FORMAT": log_format,
+        "MODELPORT_LOG_LEVEL": log_level,
+    }
+
+
+class Relays:
+    """Keeps `count` relays alive until it is closed. Owns their processes.
+
+    `command` of a relay's index and the descriptor of its counters. `check` is asked before one is replaced; what it
+    raises ends the keeping (`failed`).
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        counters: Counters,
+        env: Mapping[str, str],
+        command: Callable[[int, int], Sequence[str]],
+        check: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._descriptor = descriptor
+        self._counters = counters
+        self._env = env
+        self._command = command
+        self._check = check
+        self._now = now
+        self._alive: dict[int, asyncio.subprocess.Process] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._closing = asyncio.Event()
+        self.restarts = 0
+
+    def __repr__(self) -> str:
+        return f"<Relays {sorted(self._alive)}>"
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that run."""
+        return tuple(sorted(self._alive))
+
+    def start(self, count: int) -> None:
+        """Start them; each is started again whenever it ends."""
+        for index in range(count):
+            self._keepers.append(asyncio.create_task(self._keep(index), name=f"relay {index}"))
+
+    async def failed(self) -> None:
+        """Returns when one is no longer kept alive: after `close`, or raising what nobody expected."""
+        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_COMPLETED)
+        for keeper in done:
+            keeper.result()
+
+    def lost(self, pid: int, is_at_fault: bool) -> None:
+        """Its connection to us is gone: it ends by itself, or is killed; at once when it is at fault."""
+        process = self._alive.get(pid)
+        if process is None:
+            return
+        if is_at_fault:
+            _kill(process)
+        else:
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, _kill, process)
+
+    async def close(self, grace_s: float) -> None:
+        """Wait for them to end as they were told, kill those that have not after `grace_s`, start no more."""
+        self._closing.set()
+        if self._keepers:
+            _, late = await asyncio.wait(self._keepers, timeout=grace_s)
+            if late:
+                log.warning("relays killed", pids=self.pids, grace_s=grace_s)
+        self.kill()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def kill(self) -> None:
+        """End all of them at once, and start no more."""
+        self._closing.set()
+        for process in self._alive.values():
+            _kill(process)
+
+    async def _keep(self, index: int) -> None:
+        short_lives = 0
+        while not self._closing.is_set():
+            began = self._now()
+            end = await self._live(index)
+            took = self._now() - began
+            if self._closing.is_set():
+                return
+            self.restarts += 1
+            short_lives = short_lives + 1 if took < SHORT_LIFE_S else 0
+            pause = pause_s(short_lives)
+            log.error("relay ended", index=index, end=end, lived_s=round(took, 2), next_in_s=pause)
+            self._check()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), pause)
+
+    async def _live(self, index: int) -> str:
+        try:
+            counters = self._counters.open()
+        except OSError as exc:
+            return f"not started: {exc}"
+        try:
+            return await self._run(index, counters)
+        finally:
+            await asyncio.to_thread(self._counters.bury, counters)
+
+    async def _run(self, index: int, counters: int) -> str:
+        try:
+            # Its own session: Ctrl-C and a closing terminal are the supervisor's to hear.
+            process = await asyncio.create_subprocess_exec(
+                *self._command(index, counters),
+                env=self._env,
+                pass_fds=[self._descriptor, counters],
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            return f"not started: {exc}"
+        self._alive[process.pid] = process
+        log.info("relay started", index=index, pid=process.pid)
+        try:
+            if self._closing.is_set():
+                process.kill()
+            return end_words(await process.wait())
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            self._alive.pop(process.pid, None)
+
+
+def end_words(code: int) -> str:
+    """How a process ended, by its return code."""
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    # Only while nobody has waited for it: afterwards its pid may be somebody else's.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()

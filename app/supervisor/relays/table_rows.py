@@ -1,0 +1,60 @@
+"""One backend's situation as the relays see it. Nothing in it changes with time alone: a change is published."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from app.supervisor.admin import status_text
+from app.table import Backend
+from backends.base import State
+from backends.lifecycle import can_start
+
+if TYPE_CHECKING:
+    from app.supervisor.fleet.unit import Unit
+
+
+def row(unit: Unit) -> Backend:
+    """It, now."""
+    life = unit.life
+    return Backend(
+        name=unit.name,
+        kind=unit.kind,
+        state=life.state,
+        reason=told(unit, life.reason),
+        endpoint=unit.endpoint if life.state is State.READY else None,
+        can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.is_early,
+        models=unit.probe.models,
+        is_strict=unit.engine.is_strict,
+        retry_after_s=_retry_after_s(unit),
+        adapters={name: unit.adapters.told(name) for name in unit.adapters.paths},
+        adapters_due=dict(unit.adapters.due),
+        is_limited=unit.config.limit() is not None,
+        wait_s=unit.config.max_wait_s,
+        facts=dict(unit.probe.facts),
+        media_domains=unit.config.media_domains(),
+        version=unit.probe.version,
+        is_wedged=life.state is State.FAILED and unit.probe.is_dead,
+        is_given_up=not unit.is_to_follow and status_text.is_given_up(life, is_managed=unit.is_managed),
+        tries_at=unit.tries_at if life.state is State.FAILED else None,
+        waits_for=unit.waits_for if life.is_waiting else None,
+    )
+
+
+def told(unit: Unit, reason: str | None) -> str | None:
+    """The reason, with what can be done about it."""
+    return status_text.told(
+        unit.name,
+        unit.life,
+        reason,
+        unit.tries_at,
+        is_managed=unit.is_managed,
+        is_closing=unit.is_closing,
+        is_followed=unit.is_to_follow,
+    )
+
+
+def _retry_after_s(unit: Unit) -> float:
+    if (left_s := unit.fetch_left_s) is not None:
+        return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # coarse: a change is published
+    return 5.0 if unit.load_s is None else float(max(1, min(120, round(unit.load_s))))

@@ -1,0 +1,82 @@
+"""Adapters of all replicas of a backend, loaded and unloaded while they serve: all of them or none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from app.ipc import ADAPTER, adapter_key
+from app.supervisor.fleet.event_loop import LeaseView, Lives
+from app.supervisor.fleet.unit import Unit
+from backends.base import State
+from backends.errors import BackendError, EngineFailed
+
+LOOK_S: Final = 0.05
+
+log = structlog.get_logger()
+
+
+async def load(lives: Lives, backend: str, name: str, path: str) -> None:
+    """Have every replica that serves take it; the others get it when they start. BackendError when one refuses: then
+    none has it. KeyError for an unknown backend.
+    """
+    for unit in lives.replicas(backend):
+        if not unit.adapters.is_possible:
+            raise EngineFailed(unit.name, "its engine takes no adapters")
+    done: list[tuple[Unit, int]] = []
+    try:
+        while (found := _next(lives, backend, done)) is not None:
+            unit = found
+            done.append((unit, unit.life.generation))
+            await unit.adapters.load(unit.endpoint, name, path)
+        units = lives.replicas(backend)
+    except BaseException as exc:
+        await _take_back(done, name, path)
+        if isinstance(exc, KeyError) and done:
+            raise EngineFailed(backend, "it was removed meanwhile") from exc
+        raise
+    for unit in units:
+        unit.adapters.keep(name, path)
+        unit.enlist(name)
+    lives.turn()
+
+
+def _next(lives: Lives, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
+    """One that serves and has not been asked in this start of it; some begin to serve meanwhile."""
+    serving = [unit for unit in lives.replicas(backend) if unit.life.state is State.READY]
+    return next((unit for unit in serving if (unit, unit.life.generation) not in done), None)
+
+
+async def _take_back(done: list[tuple[Unit, int]], name: str, path: str) -> None:
+    for unit, generation in done:
+        is_there = unit.life.state is State.READY and unit.life.generation == generation
+        if is_there and unit.adapters.paths.get(name) != path:
+            try:
+                await unit.adapters.restore(unit.endpoint, name)
+            except BackendError as exc:
+                log.warning("adapter not taken back", backend=unit.name, adapter=name, reason=exc.message)
+
+
+async def unload(lives: Lives, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
+    """No request gets it any more; those that have it go on for at most `drain_s`, then the engines forget it. KeyError
+    for an unknown backend or adapter.
+    """
+    units = lives.replicas(backend)
+    if all(name not in unit.adapters.paths for unit in units):
+        raise KeyError(name)
+    for unit in units:
+        unit.adapters.drop(name)
+        unit.unlist(name)
+    lives.turn()
+    version = lives.version
+    end = asyncio.get_running_loop().time() + drain_s
+    while asyncio.get_running_loop().time() < end:
+        is_used = any(leases.held(adapter_key(unit.name, name), ADAPTER) for unit in units)
+        if leases.is_applied(version) and not is_used:
+            break
+        await asyncio.sleep(LOOK_S)
+    for unit in units:
+        if unit.life.state is State.READY:
+            await unit.adapters.settle(unit.endpoint)

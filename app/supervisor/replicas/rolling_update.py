@@ -1,0 +1,81 @@
+"""Which engines may stop now for their new configuration, or because their entry has fewer replicas: one after the
+other, and none while another of its entry is on its way or does not start with what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from backends.base import State
+
+if TYPE_CHECKING:
+    from app.supervisor.fleet.unit import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """How far an engine is with its new configuration, while it has the one before. `reason`: what it waits for, or why
+    it stays as it is.
+    """
+
+    state: Literal["pending", "failed"]
+    reason: str
+
+
+def free(units: Iterable[Unit], heirs: Collection[str]) -> Iterator[Unit]:
+    """Those that may stop now, of these that are to; `heirs`: names whose next engine starts beside them."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(unit.entry, []).append(unit)
+    for group in groups.values():
+        parting = [unit for unit in group if unit.parting is not None]
+        staying = [unit for unit in group if not unit.is_leaving]
+        if not parting:
+            continue
+        if not staying:
+            yield from parting  # the whole entry goes
+        elif _obstacle(staying, heirs) is None:
+            # Those that do not serve go first: nobody misses them.
+            yield min(parting, key=lambda unit: (unit.is_leaving, unit.life.state is State.READY))
+
+
+def _obstacle(staying: Iterable[Unit], heirs: Collection[str]) -> Unit | None:
+    """One that has what is new and does not serve yet, or cannot."""
+    return next(
+        (
+            unit
+            for unit in staying
+            if unit.name in heirs or (unit.parting is None and (unit.is_pending or _has_failed(unit)))
+        ),
+        None,
+    )
+
+
+def _has_failed(unit: Unit) -> bool:
+    return unit.refused is not None or (unit.life.state is State.FAILED and unit.is_managed)
+
+
+def replacement(unit: Unit, units: Iterable[Unit], heirs: dict[str, Unit]) -> Replacement | None:
+    """How far this one is; None when it has what the configuration says."""
+    heir = heirs.get(unit.name)
+    if heir is not None:
+        told = f": {heir.reason}" if heir.reason else ""
+        return Replacement("pending", f"it serves until its new configuration does, which starts beside it{told}")
+    if unit.refused is not None:
+        return Replacement(
+            "failed",
+            f"its new configuration does not start: {unit.refused.reason}; it serves with the one before until "
+            "`modelport reload`",
+        )
+    if unit.parting is not None and not unit.is_leaving:
+        other = _obstacle((each for each in units if each.entry == unit.entry and not each.is_leaving), heirs)
+        if other is not None and _has_failed(other):
+            why = other.refused.reason if other.refused is not None else other.reason
+            told = f"its new configuration does not start, says {other.name}: {why}; it serves with the one before"
+            return Replacement("failed", told)
+        return Replacement("pending", f"its new configuration comes when {other.name if other else 'another'} serves")
+    if unit.is_to_follow:
+        return Replacement("pending", "it stops for its new configuration")
+    return None
