@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from backends import errors as backend
-from backends.too_long import Length, TooLong
+from backends.prompt_too_long import Length, TooLong
 
 JSON = "application/json"
 
@@ -96,7 +96,7 @@ def outcome(error: backend.BackendError) -> str:
 
 
 def _row(error: backend.BackendError) -> tuple[int, str, bool]:
-    """A kind of engine may refine a failure (backends/gguf.py): the nearest known one counts."""
+    """A kind of engine may refine a failure (backends/llama_cpp/gguf.py): the nearest known one counts."""
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 

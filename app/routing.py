@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from app.table import Backend, Key, Model, Table, Target, Wildcard
-from backends.base import State
-from backends.ollama_names import full_name
+from backends.endpoint import State
+from backends.ollama.names import full_name
 
 NEAREST = 5
 

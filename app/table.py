@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from app.dialects.reasoning import Reasoning
-from backends.base import Endpoint, ModelFacts, State
+from backends.endpoint import Endpoint, ModelFacts, State
 from backends.errors import GivenUp, NotReady, NotTaken
-from backends.ollama_names import full_name
+from backends.ollama.names import full_name
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from backends.config import BackendConfig, LlamaCppConfig, VllmConfig
+from backends.config.base import BackendConfig, LlamaCppConfig, VllmConfig
 from backends.errors import BackendError
-from backends.gguf import model_file
-from backends.gguf_header import Unreadable, shape
-from backends.hub import is_repository
-from backends.ollama_config import OllamaConfig
-from backends.vllm_parsers import known
+from backends.huggingface.fetcher import is_repository
+from backends.llama_cpp.gguf import model_file
+from backends.llama_cpp.gguf_header import Unreadable, shape
+from backends.ollama.config import OllamaConfig
+from backends.vllm.parsers import known
 
 Found = Iterator[tuple[str, str]]
 

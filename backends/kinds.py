@@ -10,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from backends.base import Engine
-from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.llama_cpp import LlamaCpp
-from backends.ollama import Ollama
-from backends.ollama_config import OllamaConfig
-from backends.remote import Remote
-from backends.vllm import Vllm
+from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.endpoint import Engine
+from backends.llama_cpp.engine import LlamaCpp
+from backends.ollama.config import OllamaConfig
+from backends.ollama.engine import Ollama
+from backends.remote.engine import Remote
+from backends.vllm.engine import Vllm
 
 KINDS: Final = MappingProxyType[str, tuple[type[BackendConfig], Callable[[str, Any], Engine]]](
     {

@@ -14,12 +14,13 @@ from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import BackendStatus, Fleet
 from app.table import Backend
-from backends import kinds, marks
-from backends.base import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
-from backends.config import BackendConfig, LlamaCppConfig
-from backends.control import Control
+from backends import kinds
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
 from backends.errors import BackendError, EngineFailed
-from backends.gguf import BadModel
+from backends.http.probe_client import Control
+from backends.llama_cpp.gguf import BadModel
+from backends.process import ownership
 
 
 class FakeManaged:
@@ -160,7 +161,7 @@ async def running(
         async with asyncio.timeout(60):
             await fleet.close(0)
             await task
-        assert marks.marked(f"fleet-{os.getpid()}:") == []
+        assert ownership.marked(f"fleet-{os.getpid()}:") == []
 
 
 def one(fleet: Fleet, name: str) -> BackendStatus:

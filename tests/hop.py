@@ -6,8 +6,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
-from backends.base import Endpoint, Timeouts
-from backends.upstream import Call, Upstream
+from backends.endpoint import Endpoint, Timeouts
+from backends.http.pool import Call, Upstream
 from tests import fake_wire as wire
 
 WAITS = Timeouts(connect_s=5, first_byte_s=20, between_events_s=20)

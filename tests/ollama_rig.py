@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 from app.table import Backend, Limits, Wildcard
-from backends.base import State
-from backends.ollama import Ollama
-from backends.ollama_config import OllamaConfig
+from backends.endpoint import State
+from backends.ollama.config import OllamaConfig
+from backends.ollama.engine import Ollama
 from tests.fake_ollama import FakeOllama
 from tests.rig import Rig, running
 

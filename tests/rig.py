@@ -19,7 +19,7 @@ from app.supervisor.fleet.waiters import Outcome
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import Hub
 from app.table import Backend, Limits, Model, Table, Target
-from backends.base import Endpoint, State, Timeouts, Usage
+from backends.endpoint import Endpoint, State, Timeouts, Usage
 from tests.raw_client import Reply, ask
 
 

@@ -14,8 +14,8 @@ from app.supervisor.admin.situations import models
 from app.supervisor.fleet.fleet import Adapter
 from app.supervisor.relays import build_table
 from app.table import Backend, Target
-from backends.base import Adapters, Endpoint, Engine, State
-from backends.config import BackendConfig, LlamaCppConfig
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Adapters, Endpoint, Engine, State
 from backends.errors import EngineFailed
 from tests.fleet_rig import FakeManaged, Relays, one, running
 

@@ -33,7 +33,7 @@ from app.supervisor.admin.situations import models, overall
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.state_folder import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard
-from backends.base import CAPABILITIES, State
+from backends.endpoint import CAPABILITIES, State
 
 VERSION = "9.8.7"
 ERROR_SCHEMA = {

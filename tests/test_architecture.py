@@ -25,33 +25,33 @@ DATA_PATH = (
     "app.errors",
     "app.metrics",
     "app.ipc",
-    "backends.base",
+    "backends.endpoint",
     "backends.errors",
-    "backends.connection",
-    "backends.exchange",
-    "backends.upstream",
-    "backends.ollama_answer",
-    "backends.ollama_exchange",
-    "backends.ollama_failures",
-    "backends.ollama_messages",
-    "backends.ollama_names",
-    "backends.ollama_request",
-    "backends.ollama_stream",
+    "backends.http.connection",
+    "backends.http.exchange",
+    "backends.http.pool",
+    "backends.ollama.response",
+    "backends.ollama.exchange",
+    "backends.ollama.failures",
+    "backends.ollama.messages",
+    "backends.ollama.names",
+    "backends.ollama.request",
+    "backends.ollama.stream",
 )
 FORBIDDEN = (
     "fastapi",
     "pydantic",
     "app.config.model",
     "app.supervisor",
-    "backends.lifecycle",
-    "backends.process",
-    "backends.guard",
-    "backends.llama_cpp",
-    "backends.remote",
-    "backends.ollama",
-    "backends.ollama_config",
-    "backends.ollama_facts",
-    "backends.config",
+    "backends.lifecycle.machine",
+    "backends.process.process",
+    "backends.process.guard",
+    "backends.llama_cpp.engine",
+    "backends.remote.engine",
+    "backends.ollama.engine",
+    "backends.ollama.config",
+    "backends.ollama.facts",
+    "backends.config.base",
 )
 HOMELESS = {"utils", "util", "helpers", "common", "manager", "misc"}
 
@@ -121,7 +121,7 @@ def test_the_engines_side_knows_nothing_of_clients(name: str) -> None:
 
 
 def test_the_guard_needs_nothing_but_the_standard_library() -> None:
-    found = {module.partition(".")[0] for module in imports(MODULES["backends.guard"])}
+    found = {module.partition(".")[0] for module in imports(MODULES["backends.process.guard"])}
 
     assert found <= sys.stdlib_module_names
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.supervisor.console import Seen, banner, curl, progress
 from app.table import Backend, Key, Model, Table, Target, Wildcard
-from backends.base import State
+from backends.endpoint import State
 
 URL = "http://127.0.0.1:8000"
 

@@ -41,7 +41,7 @@ from app.supervisor.admin.schemas import (
     SeatAnswer,
     Status,
 )
-from backends.base import CAPABILITIES, State
+from backends.endpoint import CAPABILITIES, State
 from tests.cli import run
 
 DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)

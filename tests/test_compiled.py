@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import compiled
+from backends.process import compile_cache
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def program(tmp_path: Path) -> Path:
 
 
 def test_the_next_start_of_the_same_version_finds_what_was_compiled(tmp_path: Path, program: Path) -> None:
-    first = compiled.variables(tmp_path / "state", program)
+    first = compile_cache.variables(tmp_path / "state", program)
     program.touch()  # installed anew, the same releases
-    second = compiled.variables(tmp_path / "state", program)
+    second = compile_cache.variables(tmp_path / "state", program)
 
     assert first == second
     assert set(first) == {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT"}
@@ -34,32 +34,32 @@ def test_the_next_start_of_the_same_version_finds_what_was_compiled(tmp_path: Pa
 
 @pytest.mark.parametrize("release", ["vllm-0.32.0", "torch-2.13.0"])
 def test_another_release_begins_anew(tmp_path: Path, program: Path, release: str) -> None:
-    first = compiled.variables(tmp_path / "state", program)
+    first = compile_cache.variables(tmp_path / "state", program)
 
     [info] = tmp_path.glob(f"env/lib/python3.11/site-packages/{release}.dist-info")
     info.rename(info.with_name(f"{release}.1.dist-info"))
 
-    assert compiled.variables(tmp_path / "state", program)["VLLM_CACHE_ROOT"] != first["VLLM_CACHE_ROOT"]
+    assert compile_cache.variables(tmp_path / "state", program)["VLLM_CACHE_ROOT"] != first["VLLM_CACHE_ROOT"]
 
 
 def test_a_release_of_what_compiles_nothing_changes_nothing(tmp_path: Path, program: Path) -> None:
-    first = compiled.variables(tmp_path / "state", program)
+    first = compile_cache.variables(tmp_path / "state", program)
 
     (tmp_path / "env/lib/python3.11/site-packages/requests-1.0.dist-info").rmdir()
 
-    assert compiled.variables(tmp_path / "state", program) == first
+    assert compile_cache.variables(tmp_path / "state", program) == first
 
 
 def test_a_program_that_shows_no_environment_is_its_own_version(tmp_path: Path) -> None:
     script = tmp_path / "elsewhere"
     script.write_text("one")
-    first = compiled.variables(tmp_path / "state", script)
-    same = compiled.variables(tmp_path / "state", script)
+    first = compile_cache.variables(tmp_path / "state", script)
+    same = compile_cache.variables(tmp_path / "state", script)
 
     script.write_text("another one")
 
     assert same == first
-    assert compiled.variables(tmp_path / "state", script) != first
+    assert compile_cache.variables(tmp_path / "state", script) != first
 
 
 def test_only_the_versions_that_were_started_last_stay(tmp_path: Path) -> None:
@@ -67,21 +67,21 @@ def test_only_the_versions_that_were_started_last_stay(tmp_path: Path) -> None:
         (tmp_path / name / "triton").mkdir(parents=True)
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
 
-    compiled.prune(tmp_path)
+    compile_cache.prune(tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c", "d"]
-    compiled.prune(tmp_path / "nowhere")
+    compile_cache.prune(tmp_path / "nowhere")
 
 
 def test_where_nothing_can_be_kept_nothing_is_said_of_it(tmp_path: Path, program: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert compiled.variables(tmp_path / "file", program) == {}
+    assert compile_cache.variables(tmp_path / "file", program) == {}
 
 
 def test_a_disk_that_is_nearly_full_keeps_nothing(
     tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "ROOM_BYTES", 2**80)
+    monkeypatch.setattr(compile_cache, "ROOM_BYTES", 2**80)
 
-    assert compiled.variables(tmp_path / "state", program) == {}
+    assert compile_cache.variables(tmp_path / "state", program) == {}

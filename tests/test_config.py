@@ -14,8 +14,8 @@ from app.config.settings import ServeOptions, Settings
 from app.config.yaml_document import ConfigError, dotted, parse
 from app.table import Limits
 from backends import kinds
-from backends.config import LlamaCppConfig, RemoteConfig
-from backends.ollama_config import OllamaConfig
+from backends.config.base import LlamaCppConfig, RemoteConfig
+from backends.ollama.config import OllamaConfig
 
 SECRET = "do-not-show-me"
 GOOD = """

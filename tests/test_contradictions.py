@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
 from app.supervisor.replicas import replicas
-from backends.config import BackendConfig
-from backends.contradictions import contradictions
+from backends.config.base import BackendConfig
+from backends.config.checks import contradictions
 from tests.cli import run
 
 

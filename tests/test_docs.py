@@ -37,8 +37,8 @@ from app.relay.routes.routes import OPEN
 from app.supervisor.admin.app import create_admin
 from app.supervisor.admin.metrics import Counters, Life, Scrape
 from app.supervisor.console import curl
-from backends.base import State
-from backends.config import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
+from backends.config.base import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
+from backends.endpoint import State
 from backends.kinds import KINDS
 from tests.pages import ROOT, Page, page, pages
 

@@ -6,16 +6,19 @@ import signal
 
 import pytest
 
-from backends import hub, llama_cpp, ollama, vllm_failures
-from backends.base import Explain
-from backends.endings import KILLED, exit_in_words, signal_of
+from backends.endpoint import Explain
+from backends.huggingface import fetcher
+from backends.llama_cpp import engine as llama_cpp_engine
+from backends.ollama import engine as ollama_engine
+from backends.process.exit_reasons import KILLED, exit_in_words, signal_of
+from backends.vllm import failures as vllm_failures
 
 # What each would say if its lines counted.
 ENGINES: dict[str, tuple[Explain, str]] = {
     "vllm": (vllm_failures.explain, "safetensors_rust.SafetensorError: Error while deserializing header"),
-    "llama_cpp": (llama_cpp.explain, "error loading model: invalid magic"),
-    "ollama": (ollama.explain, "Error: permission denied"),
-    "a download": (hub.explain, "failed: the hub cannot be reached"),
+    "llama_cpp": (llama_cpp_engine.explain, "error loading model: invalid magic"),
+    "ollama": (ollama_engine.explain, "Error: permission denied"),
+    "a download": (fetcher.explain, "failed: the hub cannot be reached"),
 }
 
 
@@ -54,8 +57,8 @@ def test_a_crash_is_explained_by_its_last_lines() -> None:
     line = "Fatal Python error: Illegal instruction"
 
     assert "does not run on this processor" in vllm_failures.explain(-signal.SIGILL, [line], has_served=True)
-    assert "memory is not enough" in llama_cpp.explain(-signal.SIGABRT, ["terminate called: std::bad_alloc"])
-    assert llama_cpp.explain(-signal.SIGSEGV, []) == "it was ended by signal 11"
+    assert "memory is not enough" in llama_cpp_engine.explain(-signal.SIGABRT, ["terminate called: std::bad_alloc"])
+    assert llama_cpp_engine.explain(-signal.SIGSEGV, []) == "it was ended by signal 11"
 
 
 @pytest.mark.parametrize(

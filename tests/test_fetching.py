@@ -12,9 +12,9 @@ import pytest
 
 from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Bounds
-from backends.base import Engine, Fetcher, Launch, Progress, State
-from backends.config import BackendConfig, LlamaCppConfig
-from backends.hub import Hub, explain, progress
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Engine, Fetcher, Launch, Progress, State
+from backends.huggingface.fetcher import Hub, explain, progress
 from tests.fake_hub import FakeHub
 from tests.fleet_rig import FakeManaged, Relays, engine, managed, one, only, pid_of, running
 

@@ -12,8 +12,8 @@ import pytest_asyncio
 from app.dialects.openai import response as openai_response
 from app.dialects.openai.normalize import Mender
 from backends.errors import Broken, EngineFailed
-from backends.finish import finish
-from backends.ollama_answer import Line
+from backends.finish_reasons import finish
+from backends.ollama.response import Line
 from tests.answers import terms
 from tests.rig import Rig, backend, models, running
 from tests.scripted import Json, Scripted

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends import marks
-from backends.base import State
-from backends.config import RemoteConfig
-from backends.lifecycle import REST_S
+from backends.config.base import RemoteConfig
+from backends.endpoint import State
+from backends.lifecycle.machine import REST_S
+from backends.process import ownership
 from tests.fake_engine import FakeEngine
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running
 
@@ -94,7 +94,7 @@ async def test_a_killed_guard_leaves_nothing_and_the_engine_is_started_anew() ->
         os.kill(parent(pid_of(fleet)), signal.SIGKILL)
         await relays.until_state("gpu", State.READY, generation=2)
 
-        assert marks.marked(f"fleet-{os.getpid()}:gpu:1\0") == []
+        assert ownership.marked(f"fleet-{os.getpid()}:gpu:1\0") == []
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up_with_its_reason() -> None:
@@ -276,4 +276,4 @@ async def test_a_table_that_cannot_be_published_ends_the_fleet_and_every_engine(
     async with asyncio.timeout(60):
         await fleet.close(600)
 
-    assert marks.marked("deaf:") == []
+    assert ownership.marked("deaf:") == []

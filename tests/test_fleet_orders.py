@@ -10,8 +10,8 @@ import pytest
 
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
-from backends import marks
-from backends.base import State
+from backends.endpoint import State
+from backends.process import ownership
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running
 
 
@@ -171,7 +171,7 @@ async def test_a_cancelled_fleet_leaves_nothing() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert marks.marked("cancelled:") == []
+    assert ownership.marked("cancelled:") == []
 
 
 @pytest.mark.parametrize("is_late", [False, True])

@@ -15,8 +15,8 @@ from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.capacity.sizes import Size, Sizes, sized
 from app.supervisor.fleet.waiters import Outcome
-from backends.base import Endpoint, Engine, Launch, Need, Sleeper, State
-from backends.config import BackendConfig, LlamaCppConfig, ManagedConfig
+from backends.config.base import BackendConfig, LlamaCppConfig, ManagedConfig
+from backends.endpoint import Endpoint, Engine, Launch, Need, Sleeper, State
 from backends.errors import EngineFailed
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, pid_of, running
 

@@ -20,7 +20,7 @@ from app.relay.proxy.fold_system_messages import (
     shape,
 )
 from backends.errors import BackendError, Disconnected, EngineFailed, Rejected
-from backends.too_long import Length, TooLong
+from backends.prompt_too_long import Length, TooLong
 
 NOTE = "<system-reminder>\n{}\n</system-reminder>"
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}

@@ -12,9 +12,9 @@ from app.supervisor.capacity.forecast import SMALL_SHM_BYTES, Entry, forecast
 from app.supervisor.capacity.measurements import Measures, fingerprint
 from app.supervisor.capacity.placement import Gpu, Machine, Place
 from app.supervisor.state_folder import MEASURES
-from backends.base import Need
-from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.footprint import Footprint, measured, weights_gb
+from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.endpoint import Need
+from backends.process.footprint import Footprint, measured, weights_gb
 from tests.cli import run
 
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))

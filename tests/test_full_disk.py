@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from app.supervisor.storage import Kept, Storage, why_not
-from backends.hub_files import Pin, remember, remembered
+from backends.huggingface.cache import Pin, remember, remembered
 from tests.cli import run
 from tests.serving import Gateway, running, until
 from tests.small_disk import WORDS, small_disk

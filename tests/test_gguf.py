@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from backends.gguf import BadModel, model_file
+from backends.llama_cpp.gguf import BadModel, model_file
 
 
 def test_the_model_inside_a_package_is_found_without_importing_the_package() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import guard
+from backends.process import guard
 
 # An engine that leaves a process in a session of its own, and says the pids of both.
 WITH_ESCAPED = """

@@ -10,8 +10,8 @@ from functools import partial
 
 import pytest
 
-from backends.control import Control
-from backends.hidden import MASK, hide
+from backends.http.probe_client import Control
+from backends.redaction import MASK, hide
 from tests.raw_client import chat
 from tests.rig import backend, models, running
 from tests.scripted import Json, Scripted, events, whole

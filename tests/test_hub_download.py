@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from backends.base import Launch
-from backends.hub import Hub, environment, explain, is_repository, progress, secrets_in
-from backends.hub_files import in_words
+from backends.endpoint import Launch
+from backends.huggingface.cache import in_words
+from backends.huggingface.fetcher import Hub, environment, explain, is_repository, progress, secrets_in
 from tests.fake_hub import FakeHub
 
 COMMIT = "a" * 40

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.hub_files import (
+from backends.huggingface.cache import (
     File,
     Pin,
     have_bytes,

@@ -13,11 +13,11 @@ import pytest
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends.base import Endpoint, Engine, Probe, State
-from backends.config import BackendConfig, LlamaCppConfig
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Endpoint, Engine, Probe, State
 from backends.errors import BackendError
-from backends.llama_cpp import LlamaCpp, counted
-from backends.pulse import work
+from backends.llama_cpp.engine import LlamaCpp, counted
+from backends.process.heartbeat import work
 from tests import fake_wire as wire
 from tests import test_llama_cpp as real
 from tests.fleet_rig import FakeManaged, Relays, managed, only, running

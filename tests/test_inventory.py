@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
-from backends.config import BackendConfig
+from backends.config.base import BackendConfig
 from backends.inventory import lacks
 from tests.cli import run
 

@@ -15,7 +15,7 @@ from app.dialects.parameters.judge import judge
 from app.dialects.parameters.table import JUDGED, KINDS, OWN, SPECIFIED, Act
 from app.relay.http import json_body
 from app.table import TEMPLATE_KWARGS
-from backends.base import Usage
+from backends.endpoint import Usage
 from backends.errors import Unsupported
 from tests import fake_wire as wire
 from tests.raw_client import Reply

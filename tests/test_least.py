@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from app.dialects.validation import prompt_length
-from backends.base import ModelFacts
-from backends.gguf import model_file
-from backends.gguf_header import longest_token
-from backends.llama_cpp import keeps
-from backends.too_long import TooLong
+from backends.endpoint import ModelFacts
+from backends.llama_cpp.engine import keeps
+from backends.llama_cpp.gguf import model_file
+from backends.llama_cpp.gguf_header import longest_token
+from backends.prompt_too_long import TooLong
 
 FACTS = ModelFacts(context_length=100, token_bytes=10, keeps_messages=True)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.base import State
-from backends.events import (
+from backends.endpoint import State
+from backends.lifecycle.events import (
     Action,
     Drain,
     Drained,
@@ -32,7 +32,7 @@ from backends.events import (
     WarmUpFailed,
     Watch,
 )
-from backends.lifecycle import Lifecycle, Policy, backoff_s, can_start, step
+from backends.lifecycle.machine import Lifecycle, Policy, backoff_s, can_start, step
 
 STOPPED, STARTING, READY, STOPPING, FAILED = (
     State.STOPPED,

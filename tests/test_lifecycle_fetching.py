@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.base import State
-from backends.events import (
+from backends.endpoint import State
+from backends.lifecycle.events import (
     Action,
     Drain,
     Event,
@@ -32,7 +32,7 @@ from backends.events import (
     WarmedUp,
     WarmUp,
 )
-from backends.lifecycle import Lifecycle, Policy, step
+from backends.lifecycle.machine import Lifecycle, Policy, step
 
 STOPPED, STARTING, READY, STOPPING, FAILED = (
     State.STOPPED,

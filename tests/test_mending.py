@@ -13,11 +13,11 @@ from app.config.model import Config
 from app.supervisor.admin.situations import models
 from app.supervisor.fleet import adapters, retry_failed
 from app.supervisor.relays import build_table
-from backends.base import Adapters, Endpoint, Engine, Launch, State
-from backends.config import BackendConfig, LlamaCppConfig
-from backends.endings import Settled
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Adapters, Endpoint, Engine, Launch, State
 from backends.errors import EngineFailed
-from backends.gguf import BadModel
+from backends.llama_cpp.gguf import BadModel
+from backends.process.exit_reasons import Settled
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, running
 
 CONFIG = Config.model_validate(

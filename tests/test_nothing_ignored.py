@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from app.dialects.parameters.table import SPECIFIED
-from backends.base import ModelFacts, Usage
+from backends.endpoint import ModelFacts, Usage
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama_models import Model
 from tests.ollama_rig import gateway

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from backends.base import Dialect, Probe
-from backends.ollama import Ollama
-from backends.ollama_config import OllamaConfig
+from backends.endpoint import Dialect, Probe
+from backends.ollama.config import OllamaConfig
+from backends.ollama.engine import Ollama
 
 VERSION = (200, b'{"version":"0.35.1"}')
 TAGS = (200, b'{"models":[{"name":"qwen2.5:7b","model":"qwen2.5:7b"},{"name":"security:latest","size":1}]}')

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from backends.errors import BackendError, Broken, EngineFailed, Rejected
-from backends.ollama_answer import Head, whole
-from backends.ollama_request import Translated
+from backends.ollama.request import Translated
+from backends.ollama.response import Head, whole
 from tests.transcripts import transcripts
 
 

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from backends.base import Dialect, Endpoint
+from backends.endpoint import Dialect, Endpoint
 from backends.errors import Disconnected, EngineFailed
-from backends.exchange import Exchange
-from backends.ollama_answer import Head
-from backends.ollama_exchange import OllamaExchange
-from backends.ollama_request import Translated
-from backends.upstream import Call, Upstream
+from backends.http.exchange import Exchange
+from backends.http.pool import Call, Upstream
+from backends.ollama.exchange import OllamaExchange
+from backends.ollama.request import Translated
+from backends.ollama.response import Head
 from tests.fake_ollama import FakeOllama, Fault
 
 STREAM = b'{"model":"smollm2:135m","messages":[{"role":"user","content":"count"}]}'

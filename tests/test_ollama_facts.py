@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.relay.routes.ollama_models import OLLAMA_VERSION
-from backends.ollama_config import OllamaConfig
-from backends.ollama_facts import Loaded, Tag, loaded, shown, tags, warning, weights
-from backends.ollama_names import full_name
+from backends.ollama.config import OllamaConfig
+from backends.ollama.facts import Loaded, Tag, loaded, shown, tags, warning, weights
+from backends.ollama.names import full_name
 from tests.transcripts import transcripts
 
 SHOW = transcripts()["007_show"].objects[0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from backends.errors import BackendError, NotReady, Unsupported
-from backends.ollama_failures import read, refusal
-from backends.too_long import TooLong
+from backends.ollama.failures import read, refusal
+from backends.prompt_too_long import TooLong
 from tests.transcripts import transcripts
 
 RECORDED: dict[str, tuple[type[BackendError] | None, str]] = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.ollama import Ollama, environment, explain
-from backends.ollama_config import OllamaConfig
+from backends.ollama.config import OllamaConfig
+from backends.ollama.engine import Ollama, environment, explain
 from tests.serving import ROOT, Gateway, running, until
 
 PROGRAM = [sys.executable, "-m", "tests.fake_ollama"]

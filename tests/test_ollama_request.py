@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from backends.base import ModelFacts
+from backends.endpoint import ModelFacts
 from backends.errors import BackendError, Rejected, Unsupported
-from backends.ollama_request import Translated, translate
+from backends.ollama.request import Translated, translate
 
 HI = [{"role": "user", "content": "hi"}]
 CAN_ALL = ModelFacts(abilities=("completion", "embedding", "tools", "thinking", "vision", "insert"))

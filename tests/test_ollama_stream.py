@@ -9,10 +9,10 @@ import pytest
 
 from app.dialects.openai.stream_reader import Reader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed
-from backends.ollama_answer import Head
-from backends.ollama_request import Translated
-from backends.ollama_stream import Stream
-from backends.too_long import TooLong
+from backends.ollama.request import Translated
+from backends.ollama.response import Head
+from backends.ollama.stream import Stream
+from backends.prompt_too_long import TooLong
 from tests.answers import terms
 from tests.transcripts import transcripts
 

@@ -14,7 +14,7 @@ from app.dialects.parameters.case import Case
 from app.errors import Problem
 from app.relay.http import json_body
 from app.table import Rules
-from backends.base import FAILED, ModelFacts
+from backends.endpoint import FAILED, ModelFacts
 
 AS_IT_IS = Rules()
 NO_BOUND = Fit(None)

@@ -6,7 +6,7 @@ import os
 import signal
 
 from app.supervisor.fleet.past_lives import KEPT, LastFailure, Past
-from backends.base import State
+from backends.endpoint import State
 from tests.fleet_rig import Relays, managed, only, pid_of, running
 
 

@@ -10,7 +10,7 @@ import pytest
 from app.errors import Problem
 from app.relay.proxy.plan import OPERATIONS, Plan, plan
 from app.table import Backend, Key, Model, Table, Target, Wildcard
-from backends.base import State, Usage
+from backends.endpoint import State, Usage
 
 CHAT, COMPLETION, EMBEDDING, *_ = OPERATIONS.values()
 TABLE = Table(

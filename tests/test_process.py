@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from backends import marks, process, scratch
-from backends.base import Launch
-from backends.marks import MARK_VARIABLE
-from backends.process import Process, spawn
+from backends.endpoint import Launch
+from backends.process import ownership, process, temp_folder
+from backends.process.ownership import MARK_VARIABLE
+from backends.process.process import Process, spawn
 
 DEAF = """
 import signal, time
@@ -119,7 +119,7 @@ async def test_it_has_the_environment_it_was_given_and_its_mark() -> None:
     await running.gone()
 
     told = [line.partition("=")[2] for line in ast.literal_eval(running.tail()[0]) if line.startswith("TMPDIR=")]
-    parent, prefix = scratch.place("t:a:2", None)
+    parent, prefix = temp_folder.place("t:a:2", None)
     assert running.tail() == [str(["ONLY=this", f"TMPDIR={told[0]}", f"{MARK_VARIABLE}=t:a:2"])]
     assert Path(told[0]).parent == parent
     assert Path(told[0]).name.startswith(prefix)
@@ -233,7 +233,7 @@ async def test_semaphores_go_with_the_engine_whoever_is_killed(victim: str) -> N
     await running.gone()
 
     assert not is_file(semaphore)
-    assert marks.marked("semaphore:") == []
+    assert ownership.marked("semaphore:") == []
 
 
 @pytest.mark.parametrize("victim", ["engine", "guard"])
@@ -299,11 +299,11 @@ def is_file(path: str) -> bool:
 def test_every_start_has_a_short_temporary_folder_of_its_own_while_the_one_before_is_in_use() -> None:
     """The engine before goes on serving while its successor starts; each used to lose its files to the other."""
     base = tempfile.mkdtemp(prefix="mp-t-", dir="/tmp")
-    first = scratch.make("s:gpu:1", base)
+    first = temp_folder.make("s:gpu:1", base)
     (Path(first.folder) / "socket").touch()
 
-    second = scratch.make("s:gpu:2", base)
-    again = scratch.make("s:gpu:2", base)
+    second = temp_folder.make("s:gpu:2", base)
+    again = temp_folder.make("s:gpu:2", base)
 
     assert len({first.folder, second.folder, again.folder}) == 3
     assert (Path(first.folder) / "socket").exists()
@@ -317,12 +317,12 @@ def test_every_start_has_a_short_temporary_folder_of_its_own_while_the_one_befor
 
 def test_what_nobody_uses_any_more_goes_at_the_next_start_of_its_backend_only() -> None:
     base = tempfile.mkdtemp(prefix="mp-t-", dir="/tmp")
-    killed, other = scratch.make("s:gpu:1", base), scratch.make("s:other:1", base)
+    killed, other = temp_folder.make("s:gpu:1", base), temp_folder.make("s:other:1", base)
     for each in (killed, other):
         (Path(each.folder) / "left").touch()
         each.close()
 
-    made = scratch.make("s:gpu:1", base)
+    made = temp_folder.make("s:gpu:1", base)
 
     assert not Path(killed.folder).exists()
     assert Path(other.folder).exists()
@@ -335,10 +335,10 @@ def test_a_temporary_folder_is_never_somebody_elses_link() -> None:
     base = Path(tempfile.mkdtemp(prefix="mp-t-", dir="/tmp"))
     (base / "theirs").mkdir()
     (base / "theirs" / "kept").touch()
-    _, prefix = scratch.place("s:gpu:1", str(base))
+    _, prefix = temp_folder.place("s:gpu:1", str(base))
     (base / f"{prefix}link").symlink_to(base / "theirs")
 
-    made = scratch.make("s:gpu:1", str(base))
+    made = temp_folder.make("s:gpu:1", str(base))
 
     assert Path(made.folder).resolve() != base / "theirs"
     assert not Path(made.folder).is_symlink()

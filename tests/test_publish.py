@@ -13,7 +13,7 @@ from app.ipc import Publish, frame, from_supervisor
 from app.routing import resolve
 from app.supervisor.relays.build_table import build
 from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard
-from backends.base import State
+from backends.endpoint import State
 
 DIGEST = "ab" * 32
 TEXT = f"""

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.fleet.fleet import Fleet
-from backends.base import Endpoint, Engine, Launch, Probe, State
-from backends.config import BackendConfig, LlamaCppConfig
+from backends.config.base import BackendConfig, LlamaCppConfig
+from backends.endpoint import Endpoint, Engine, Launch, Probe, State
 from backends.errors import EngineFailed
-from backends.pulse import Pulse, cpu_s, felt, io, work
+from backends.process.heartbeat import Pulse, cpu_s, felt, io, work
 from tests.fleet_rig import FakeManaged, Relays, managed, only, running
 
 PULSES: dict[str, tuple[list[tuple[float, Hashable]], Pulse]] = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backends.base import Usage
-from backends.gguf import model_file
+from backends.endpoint import Usage
+from backends.llama_cpp.gguf import model_file
 from tests.raw_client import chat
 from tests.rig import backend, models, running
 

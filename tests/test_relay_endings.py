@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from backends.base import Timeouts
+from backends.endpoint import Timeouts
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.hop import Server, take

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.table import Limits
-from backends.base import Timeouts
+from backends.endpoint import Timeouts
 from tests.fake_engine import SCENARIOS, FakeEngine
 from tests.fake_scenario import End, Stage
 from tests.raw_client import Reply, chat

@@ -12,7 +12,7 @@ import pytest_asyncio
 from app.keys import digest
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend, Key, Limits, Model, Target
-from backends.base import State
+from backends.endpoint import State
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, request
 from tests.rig import Rig, backend, models, running

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from backends.base import Usage
+from backends.endpoint import Usage
 from tests.raw_client import ask
 from tests.rig import Rig, backend, models, running
 

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from app.errors import Problem
 from app.table import Backend, Limits, Model, Target, Wildcard
-from backends.base import State
+from backends.endpoint import State
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, chat, request
 from tests.rig import Rig, backend, models, running

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Limits, Model, Target
-from backends.base import State
+from backends.endpoint import State
 from tests.fake_engine import FakeEngine
 from tests.raw_client import chat
 from tests.rig import backend, models, running

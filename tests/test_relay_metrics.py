@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Model, Target, Wildcard
-from backends.base import Timeouts, Usage
+from backends.endpoint import Timeouts, Usage
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, chat, request

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from app import keys
 from app.table import Key, Model, Target, Wildcard
-from backends.base import Usage
+from backends.endpoint import Usage
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.hop import OK, Server, take

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from app.table import Limits, Model, Rules, Target, Wildcard
-from backends.base import DECLARED, FAILED, ModelFacts
+from backends.endpoint import DECLARED, FAILED, ModelFacts
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.hop import Server

@@ -13,7 +13,7 @@ import pytest_asyncio
 from app.ipc import ADAPTER, adapter_key
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Limits, Model, Target
-from backends.base import ModelFacts, State, Timeouts
+from backends.endpoint import ModelFacts, State, Timeouts
 from tests.fake_answers import RETRY_AFTER_S
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, chat, request

@@ -13,7 +13,7 @@ import pytest_asyncio
 from app.dialects.parameters.table import SPECIFIED, Act
 from app.keys import digest
 from app.table import Key, Limits, Model, Target
-from backends.base import Dialect
+from backends.endpoint import Dialect
 from tests import fake_tasks
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Reply

@@ -6,7 +6,7 @@ import asyncio
 import json
 
 from app.table import Limits
-from backends.base import State
+from backends.endpoint import State
 from tests.raw_client import Client, chat, request
 from tests.rig import backend, models, running
 

@@ -11,9 +11,9 @@ from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.fleet.waiters import Outcome
-from backends import marks
-from backends.base import State
-from backends.config import LlamaCppConfig
+from backends.config.base import LlamaCppConfig
+from backends.endpoint import State
+from backends.process import ownership
 from tests.fleet_rig import Relays, managed, only, pid_of, running
 from tests.slow_client import until
 
@@ -42,7 +42,7 @@ async def test_the_old_engine_serves_until_the_new_one_does_and_then_until_its_l
         assert relays.states("a") == [State.STOPPED, State.STARTING, State.READY], "it served all the time"
         assert row.endpoint is not None
         assert only(fleet).pid != pid
-        assert marks.marked(f"fleet-{os.getpid()}:a:1\0") != []
+        assert ownership.marked(f"fleet-{os.getpid()}:a:1\0") != []
         relays.leases.clear()
         fleet.leases_changed()
         await fleet.reload({"a": new()})
@@ -153,7 +153,7 @@ async def test_a_removal_takes_the_new_one_along() -> None:
 
         await relays.until(lambda: relays.published[-1] == {})
         await fleet.close(0)
-        assert marks.marked(f"fleet-{os.getpid()}:") == []
+        assert ownership.marked(f"fleet-{os.getpid()}:") == []
 
 
 def _units() -> int:
@@ -170,7 +170,7 @@ async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
             await fleet.reload({"a": new(f"--model fake --model m{generation}")})
             await relays.until_state("a", State.READY, generation=generation)
             mark = f"fleet-{os.getpid()}:a:{generation - 1}\0"
-            await until(lambda mark=mark: not marks.marked(mark))  # type: ignore[misc]
+            await until(lambda mark=mark: not ownership.marked(mark))  # type: ignore[misc]
 
         assert _units() - before <= 6  # those that end are among them
         assert only(fleet).generation == 12

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from backends.base import Probe, Usage
-from backends.config import RemoteConfig
-from backends.control import Control
+from backends.config.base import RemoteConfig
+from backends.endpoint import Probe, Usage
 from backends.errors import TimedOut
-from backends.remote import Remote
+from backends.http.probe_client import Control
+from backends.remote.engine import Remote
 from tests.fake_engine import FakeEngine
 
 

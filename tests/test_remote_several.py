@@ -13,10 +13,10 @@ import pytest
 from app.config.model import loads
 from app.config.yaml_document import ConfigError
 from app.supervisor.replicas import replicas
-from backends.base import Probe
-from backends.config import RemoteConfig
-from backends.remote import STALL_S, Remote
-from backends.upstream import Call, Upstream
+from backends.config.base import RemoteConfig
+from backends.endpoint import Probe
+from backends.http.pool import Call, Upstream
+from backends.remote.engine import STALL_S, Remote
 from tests.test_vllm import METRICS, Answers, told
 
 CERTIFICATE = Path(__file__).parent / "recorded" / "engines_test.pem"

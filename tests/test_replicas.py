@@ -17,8 +17,8 @@ from app.supervisor.fleet.waiters import Outcome
 from app.supervisor.relays import build_table
 from app.supervisor.replicas import replicas
 from app.table import Target
-from backends.base import Engine, Launch, State
-from backends.config import BackendConfig, LlamaCppConfig, RemoteConfig
+from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig
+from backends.endpoint import Engine, Launch, State
 from tests.fleet_rig import FakeManaged, Relays, managed, one, running
 
 

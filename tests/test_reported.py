@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from backends.base import DECLARED, FAILED, ModelFacts
-from backends.config import VllmConfig
-from backends.ollama_config import OllamaConfig
-from backends.ollama_facts import shown
-from backends.reported import of_abilities, of_llama_cpp, of_remote, of_vllm, quantization_in
+from backends.config.base import VllmConfig
+from backends.endpoint import DECLARED, FAILED, ModelFacts
+from backends.ollama.config import OllamaConfig
+from backends.ollama.facts import shown
+from backends.reported_facts import of_abilities, of_llama_cpp, of_remote, of_vllm, quantization_in
 
 TEXT = {"chat": DECLARED, "completion": DECLARED, "json_schema": DECLARED, "logprobs": DECLARED}
 # The embedded engine with the demo model; what is not read is left out.

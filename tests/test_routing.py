@@ -12,7 +12,7 @@ import pytest
 
 from app.routing import may_use, nearest, order, resolve, visible
 from app.table import Backend, Key, Model, Table, Target, Wildcard
-from backends.base import Endpoint, State
+from backends.endpoint import Endpoint, State
 
 
 def backend(name: str, *, is_up: bool = True, **fields: Any) -> Backend:

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.shared_counters import FIRST_BYTES, Ledger
 from app.supervisor.admin.metrics import Counters, Life, Scrape
-from backends.base import State
+from backends.endpoint import State
 
 RELAY = """
 import os, sys

@@ -14,7 +14,7 @@ from app.relay.http import json_body
 from app.relay.proxy.plan import OPERATIONS, plan
 from app.relay.routes.foreign_apis import FRONTS
 from app.table import Backend, Model, Table, Target
-from backends.base import Endpoint, State
+from backends.endpoint import Endpoint, State
 from backends.errors import Rejected
 from tests.allocations import allocated
 

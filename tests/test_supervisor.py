@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from app.supervisor.main import SAME_WISH_S
-from backends.guard import descendants
+from backends.process.guard import descendants
 from tests.serving import PATIENCE_S, Gateway, alive, environment, running, serve_command, until
 
 GONE_S = 5.0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.tail import TAIL_BYTES, TAIL_LINES, Tail
+from backends.process.log_tail import TAIL_BYTES, TAIL_LINES, Tail
 
 LINES = ["loading", "the key is s3cret!", "ready: é", ""]
 

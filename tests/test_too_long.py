@@ -10,9 +10,9 @@ import pytest
 
 from app.dialects.engine_errors import refusal
 from app.table import Limits
-from backends.base import ModelFacts
+from backends.endpoint import ModelFacts
 from backends.errors import EngineFailed, Rejected
-from backends.too_long import Length, TooLong, failed, found
+from backends.prompt_too_long import Length, TooLong, failed, found
 from tests.raw_client import chat
 from tests.rig import backend, models, running
 from tests.talker import Said, Talker, piece, whole

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backends.base import Endpoint
+from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, NotTaken, TimedOut, Unreachable
-from backends.upstream import Call, Upstream, header_lines, route
+from backends.http.pool import Call, Upstream, header_lines, route
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.hop import HASTY, OK, Server, call, endpoint, read, take, until

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from backends.errors import Unreachable
-from backends.exchange import Exchange
-from backends.upstream import Upstream
+from backends.http.exchange import Exchange
+from backends.http.pool import Upstream
 from tests import fake_wire as wire
 from tests.fake_engine import FakeEngine
 from tests.hop import OK, Server, call, endpoint, take, until

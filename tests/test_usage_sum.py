@@ -10,7 +10,7 @@ import pytest
 
 from app.dialects.openai.stream_reader import DONE, Reader, Settlement
 from app.dialects.openai.usage_sum import UsageSum
-from backends.base import Usage
+from backends.endpoint import Usage
 from tests import fake_wire as wire
 from tests.answers import terms
 from tests.raw_client import chat

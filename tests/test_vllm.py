@@ -16,12 +16,12 @@ from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
 from backends import kinds
-from backends.base import Endpoint, Probe, Usage
-from backends.config import RemoteConfig, VllmConfig
+from backends.config.base import RemoteConfig, VllmConfig
+from backends.endpoint import Endpoint, Probe, Usage
 from backends.errors import EngineFailed
-from backends.remote import Remote
-from backends.reported import of_vllm
-from backends.vllm import CannotStart, Vllm
+from backends.remote.engine import Remote
+from backends.reported_facts import of_vllm
+from backends.vllm.engine import CannotStart, Vllm
 
 MODEL = "org/model"
 

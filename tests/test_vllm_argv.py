@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backends.config import ManagedConfig, VllmConfig
-from backends.vllm_argv import PORT_STRIDE, argv, environment, first_port
+from backends.config.base import ManagedConfig, VllmConfig
+from backends.vllm.argv import PORT_STRIDE, argv, environment, first_port
 
 MODEL = "org/model"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backends.endings import Settled
-from backends.vllm_failures import explain
+from backends.process.exit_reasons import Settled
+from backends.vllm.failures import explain
 
 RECORDED = Path(__file__).parent / "recorded" / "vllm"
 SENTENCES = {

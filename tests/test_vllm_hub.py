@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from backends import kinds
-from backends.config import VllmConfig
+from backends.config.base import VllmConfig
 from backends.errors import EngineFailed, NotReady
-from backends.hub_files import Pin, remember, snapshot
-from backends.vllm import CannotStart, Vllm
+from backends.huggingface.cache import Pin, remember, snapshot
+from backends.vllm.engine import CannotStart, Vllm
 
 COMMIT = "0123456789" * 4
 TOKEN = "hf_a-token-that-nobody-may-see"

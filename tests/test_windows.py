@@ -14,10 +14,10 @@ import pytest_asyncio
 from app.keys import digest
 from app.supervisor.admin.capabilities import Proofs
 from app.table import Backend, Key, Model, Target
-from backends.base import DECLARED, FAILED, VERIFIED, ModelFacts, State
-from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.expected import expected
-from backends.ollama_config import OllamaConfig
+from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.endpoint import DECLARED, FAILED, VERIFIED, ModelFacts, State
+from backends.expected_facts import expected
+from backends.ollama.config import OllamaConfig
 from tests.rig import Rig, backend, models, running
 
 MARK = {"anthropic-version": "2023-06-01"}

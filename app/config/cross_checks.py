@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from app.config.messages import nearest
 from app.config.yaml_document import Place
-from backends.config import RemoteConfig
-from backends.contradictions import contradictions
+from backends.config.base import RemoteConfig
+from backends.config.checks import contradictions
 
 if TYPE_CHECKING:
     from app.config.model import Config, ModelConfig

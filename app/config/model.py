@@ -21,8 +21,8 @@ from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
 from app.dialects.reasoning import Reasoning
 from app.keys import digest
 from app.table import TEMPLATE_KWARGS, Limits, Rules
-from backends.config import LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.ollama_config import OllamaConfig
+from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.ollama.config import OllamaConfig
 
 __all__ = ["Config", "ConfigError", "load", "load_all"]
 

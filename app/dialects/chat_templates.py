@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from app.dialects.tasks.llama_cpp import Step, step
-from backends.base import ModelFacts
+from backends.endpoint import ModelFacts
 
 # Engines that render without writing.
 KINDS: Final = frozenset({"llama_cpp", "vllm", "ollama"})

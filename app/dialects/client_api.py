@@ -14,7 +14,7 @@ import msgspec
 
 from app.dialects.openai.stream_reader import Settlement
 from app.errors import Problem, bad_request
-from backends.exchange import Timings
+from backends.http.exchange import Timings
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")

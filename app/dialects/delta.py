@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from app.dialects import sse
-from backends.exchange import Timings
-from backends.finish import LENGTH, finish
+from backends.finish_reasons import LENGTH, finish
+from backends.http.exchange import Timings
 
 
 class Call(msgspec.Struct, frozen=True):

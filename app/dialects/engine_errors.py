@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 
 from app.dialects import error_text
-from backends import too_long
+from backends import prompt_too_long
 from backends.errors import BackendError, EngineFailed, NotReady, Rejected, Saturated, Unsupported
-from backends.too_long import TooLong
+from backends.prompt_too_long import TooLong
 
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]+)?")
 # llama.cpp says so with status 500 when the model has no such input.
@@ -39,7 +39,7 @@ def refusal(engine: str, status: int, headers: Mapping[str, str], body: bytes, n
     if status in (405, 501):
         message = f"The engine behind this name cannot do that: {said.message}"
         return Rejected(engine, message, status=400, type_="invalid_request_error", code="not_supported")
-    length = too_long.in_body(body) if status <= 500 else None
+    length = prompt_too_long.in_body(body) if status <= 500 else None
     if length is not None:
         return TooLong(engine, length)
     if 400 <= status < 500:

@@ -21,7 +21,7 @@ from app.relay.proxy.dispatch import Dispatcher
 from app.relay.routes.routes import Routes
 from app.relay.supervisor_client import Link
 from app.table import Limits
-from backends.upstream import Upstream
+from backends.http.pool import Upstream
 
 log = structlog.get_logger()
 

@@ -28,7 +28,7 @@ from app.ipc import (
     read_frame,
 )
 from app.table import Backend, Table
-from backends.base import Endpoint, State
+from backends.endpoint import Endpoint, State
 from backends.errors import NotReady, Saturated
 
 # Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that

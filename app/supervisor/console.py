@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from app.supervisor.admin.situations import models
 from app.table import Backend, Table
-from backends.base import State
+from backends.endpoint import State
 
 
 def banner(

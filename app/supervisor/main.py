@@ -23,7 +23,7 @@ from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
 from app.supervisor.state_folder import StateError, StateFolder, bind_private
-from backends import process
+from backends.process import process
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from app.config.settings import CONTROL_SOCKET
-from backends import compiled
+from backends.process import compile_cache
 
 MEASURES: Final = "measures.json"
 PROOFS: Final = "proofs.json"
@@ -92,7 +92,7 @@ class StateFolder:
             # Only what relays wrote: whatever else lies there is not ours to remove.
             for counter in (self.path / "metrics").glob("*.db"):
                 counter.unlink()
-            compiled.prune(self.caches)
+            compile_cache.prune(self.caches)
         except OSError as exc:
             raise _unusable(self.path, exc) from exc
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from backends.guard import descendants
+from backends.process.guard import descendants
 from tests.journeys.gateway import ENDLESS, Gateway, until
 from tests.serving import alive
 

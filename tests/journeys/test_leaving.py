@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backends.llama_cpp_child import KEY_VARIABLE
+from backends.llama_cpp.child import KEY_VARIABLE
 from tests.journeys.gateway import ENDLESS, QUESTION, Gateway
 from tests.raw_client import Client, request
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from backends.gguf import model_file
+from backends.llama_cpp.gguf import model_file
 from tests.journeys.gateway import QUESTION, Gateway, until
 from tests.journeys.ollama_daemon import daemons, running
 

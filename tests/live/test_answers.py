@@ -12,10 +12,10 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from backends.base import Endpoint
-from backends.config import VllmConfig
-from backends.vllm import Vllm
-from backends.vllm_argv import PINNED, SWITCHES, TASKS, VALUES
+from backends.config.base import VllmConfig
+from backends.endpoint import Endpoint
+from backends.vllm.argv import PINNED, SWITCHES, TASKS, VALUES
+from backends.vllm.engine import Vllm
 from tests.live.engines import MODELS, VLLM, Live, Record
 
 CHAT: dict[str, Any] = {

@@ -11,9 +11,9 @@ from app.dialects.call_order import Part, Turns
 from app.dialects.delta import Answer, Call, Piece
 from app.dialects.openai.stream_reader import CONTENT_TYPE, Settlement
 from app.errors import JSON, Problem
-from backends.exchange import Timings
-from backends.finish import CUT
-from backends.too_long import Length
+from backends.finish_reasons import CUT
+from backends.http.exchange import Timings
+from backends.prompt_too_long import Length
 
 _TYPES = {
     401: "authentication_error",

@@ -15,8 +15,8 @@ import msgspec
 from app.dialects.delta import Answer, Piece
 from app.dialects.openai.stream_reader import Settlement
 from app.errors import Problem
-from backends.exchange import Timings
-from backends.finish import CUT
+from backends.finish_reasons import CUT
+from backends.http.exchange import Timings
 
 # What no daemon says passes: it is no "stop", which stands for a complete answer.
 _REASONS = {"tool_calls": "stop", "function_call": "stop"}

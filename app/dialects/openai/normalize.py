@@ -15,9 +15,9 @@ from app.dialects.openai.completion_logprobs import Offsets, as_lists
 from app.dialects.openai.tool_calls import Calls
 from app.dialects.reasoning import Reasoning, Splitter, give_both, splitter
 from backends.errors import Broken, EngineFailed
-from backends.finish import CUT, is_unset
-from backends.finish import finish as ended
-from backends.too_long import failed
+from backends.finish_reasons import CUT, is_unset
+from backends.finish_reasons import finish as ended
+from backends.prompt_too_long import failed
 
 GAVE_UP: Final = "it gave the answer up"
 _OBJECTS: Final = {

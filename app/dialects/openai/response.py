@@ -16,9 +16,9 @@ from app.dialects.openai.stream_reader import Settlement, renaming, timings, tok
 from app.dialects.openai.tool_calls import fill_arguments, mend_whole
 from app.dialects.reasoning import give_both, splitter
 from backends.errors import Broken, EngineFailed
-from backends.finish import CUT
-from backends.finish import finish as ended
-from backends.too_long import failed
+from backends.finish_reasons import CUT
+from backends.finish_reasons import finish as ended
+from backends.prompt_too_long import failed
 
 
 class _Vectors(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from app.dialects.openai.fast_path import Probabilities, Stencil, cut
 from app.dialects.openai.normalize import Mender, Terms, failure
 from app.dialects.openai.usage_sum import UsageSum
 from backends.errors import Broken, Disconnected, Taken
-from backends.too_long import failed
+from backends.prompt_too_long import failed
 
 DONE = b"data: [DONE]\n\n"
 CONTENT_TYPE = "text/event-stream; charset=utf-8"

@@ -18,7 +18,7 @@ from app.dialects.parameters.judge import judge
 from app.dialects.validation.messages import NOTHING
 from app.errors import Problem, bad_request
 from app.table import Rules
-from backends.base import FAILED, ModelFacts
+from backends.endpoint import FAILED, ModelFacts
 
 MAX_NUMBER_BYTES = 64
 MAX_KWARGS_BYTES = 64 * 1024

@@ -13,7 +13,7 @@ from app.dialects.delta import Answer, Call, Piece
 from app.dialects.openai.stream_reader import CONTENT_TYPE, Settlement
 from app.dialects.responses.tools import NONE, Tools, free_text
 from app.errors import JSON, Problem
-from backends.exchange import Timings
+from backends.http.exchange import Timings
 
 # This dialect's names for what chats call otherwise.
 PARAMS: Final = {

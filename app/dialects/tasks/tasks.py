@@ -28,7 +28,7 @@ from app.dialects.tasks.llama_cpp import (
 )
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
 from backends.errors import BackendError, Broken, Rejected, Unsupported
-from backends.too_long import failed
+from backends.prompt_too_long import failed
 
 # What vLLM calls it: the path, whether that lies beside `/v1`, and the fields that its answer has.
 _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from backends.base import ModelFacts
-from backends.too_long import Length, TooLong
+from backends.endpoint import ModelFacts
+from backends.prompt_too_long import Length, TooLong
 
 _WHOLE: Final = ("user", "assistant")
 _STEP_BYTES: Final = 64 * 1024

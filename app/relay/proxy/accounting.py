@@ -14,9 +14,9 @@ from app.relay.http.request import Request
 from app.relay.proxy.client_stream import Stream
 from app.relay.proxy.plan import Plan
 from app.table import Backend
-from backends.base import State
+from backends.endpoint import State
 from backends.errors import BackendError
-from backends.exchange import Timings
+from backends.http.exchange import Timings
 
 log = structlog.get_logger()
 

@@ -20,9 +20,9 @@ from app.relay.http.body_intake import Intake
 from app.relay.proxy import fold_system_messages
 from app.relay.proxy.plan import COUNT, Plan
 from app.table import Backend
-from backends.base import Dialect, Endpoint
+from backends.endpoint import Dialect, Endpoint
 from backends.errors import BackendError
-from backends.upstream import Call, Upstream
+from backends.http.pool import Call, Upstream
 
 log = structlog.get_logger()
 

@@ -17,7 +17,7 @@ from app.relay.http.request import Request
 from app.relay.http.response import Line
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.exchange import Answer, Timings
+from backends.http.exchange import Answer, Timings
 
 CLOCK_S = 0.002  # the loop counts whole milliseconds
 STREAM_HEADERS = {"content-type": stream_reader.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -12,7 +12,7 @@ from app.dialects.openai.normalize import Terms
 from app.dialects.openai.stream_reader import Reader
 from app.table import Limits
 from backends.errors import Broken, Disconnected
-from backends.exchange import Answer
+from backends.http.exchange import Answer
 
 # An answer up to this size is put together without letting other work in between.
 INLINE_BYTES = 256 * 1024

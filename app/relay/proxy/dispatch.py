@@ -36,8 +36,8 @@ from app.relay.proxy.plan import COUNT, Plan
 from app.relay.supervisor_client import Lease, Link
 from app.routing import order
 from app.table import Backend, Target
-from backends import hidden
-from backends.base import Dialect, Endpoint, State, Usage
+from backends import redaction
+from backends.endpoint import Dialect, Endpoint, State, Usage
 from backends.errors import (
     BackendError,
     Broken,
@@ -51,9 +51,9 @@ from backends.errors import (
     Taken,
     Unreachable,
 )
-from backends.exchange import Answer, Exchange
-from backends.too_long import TooLong
-from backends.upstream import Call, Upstream
+from backends.http.exchange import Answer, Exchange
+from backends.http.pool import Call, Upstream
+from backends.prompt_too_long import TooLong
 
 MAX_ERROR_BYTES = 64 * 1024
 # The supervisor gives up in time, and knows why; this is for one that does not.
@@ -159,7 +159,7 @@ class Dispatcher:
             if isinstance(exc, TooLong):
                 facts = row.fact(target.model)
                 exc.placed(facts.context_length if facts is not None else None, plan.operation.needs or None)
-            hidden.in_error(exc, self._backend(target).endpoint or row.endpoint)
+            redaction.in_error(exc, self._backend(target).endpoint or row.endpoint)
             raise
         finally:
             lease.release()
@@ -358,7 +358,7 @@ class Dispatcher:
         except Broken:
             body = b""
         # Before it is read, too: what is shortened for a client must not end in the middle of a secret.
-        body = hidden.in_bytes(body, exchange.endpoint.address, exchange.endpoint.headers)
+        body = redaction.in_bytes(body, exchange.endpoint.address, exchange.endpoint.headers)
         load_s = self._loads.took(target.backend, target.model)
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         error = told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())

@@ -11,13 +11,13 @@ from app.dialects.tasks import tasks
 from app.relay.proxy.plan import Plan
 from app.relay.proxy.reasoning_fields import with_both_names
 from app.table import Backend
-from backends import ollama_failures
-from backends.base import Dialect, Endpoint, ModelFacts
+from backends.endpoint import Dialect, Endpoint, ModelFacts
 from backends.errors import BackendError
-from backends.exchange import Answer, Exchange
-from backends.ollama_answer import Head
-from backends.ollama_exchange import OllamaExchange
-from backends.ollama_request import Translated, translate
+from backends.http.exchange import Answer, Exchange
+from backends.ollama import failures as ollama_failures
+from backends.ollama.exchange import OllamaExchange
+from backends.ollama.request import Translated, translate
+from backends.ollama.response import Head
 
 
 class Spoken:

@@ -15,7 +15,7 @@ import msgspec
 from app.dialects.chat_templates import ALL, Takes
 from app.relay.http import json_body
 from backends.errors import BackendError, EngineFailed, Rejected
-from backends.too_long import TooLong
+from backends.prompt_too_long import TooLong
 
 MAX_MESSAGES: Final = 20_000  # a longer conversation is left as it is
 _SYSTEM: Final = b'"system"'

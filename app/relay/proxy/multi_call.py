@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from app.dialects.tasks.llama_cpp import Done, Step, Steps
-from backends.base import Endpoint
+from backends.endpoint import Endpoint
 from backends.errors import BackendError
-from backends.exchange import Exchange
-from backends.upstream import Call, Upstream
+from backends.http.exchange import Exchange
+from backends.http.pool import Call, Upstream
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 

@@ -22,9 +22,9 @@ from app.relay.http import member_names as names
 from app.relay.http.multipart import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
-from backends.base import FAILED, Endpoint, Usage
+from backends.endpoint import FAILED, Endpoint, Usage
 from backends.errors import BackendError, Rejected, Unsupported
-from backends.too_long import TooLong
+from backends.prompt_too_long import TooLong
 
 MAX_NAME_CHARS = 256
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.routing import Resolved, resolve
 from app.table import Backend, Table
-from backends.base import FAILED, ModelFacts, State
+from backends.endpoint import FAILED, ModelFacts, State
 
 # Whose API this is: clients ask for it before they use what is new, and look up whether it has known holes.
 OLLAMA_VERSION = "0.35.0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.table import Table
-from backends.base import State
+from backends.endpoint import State
 
 
 def entry(table: Table, name: str, backend: str) -> dict[str, object]:

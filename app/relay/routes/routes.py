@@ -28,9 +28,9 @@ from app.relay.routes.openai_models import entry
 from app.relay.supervisor_client import Link
 from app.routing import visible
 from app.table import Table
-from backends.base import Endpoint, Timeouts
+from backends.endpoint import Endpoint, Timeouts
 from backends.errors import BackendError, EngineFailed, NotReady, TimedOut
-from backends.upstream import Call, Upstream
+from backends.http.pool import Call, Upstream
 
 log = structlog.get_logger()
 

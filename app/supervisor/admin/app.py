@@ -35,7 +35,7 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
-from backends.base import CAPABILITIES
+from backends.endpoint import CAPABILITIES
 
 LOG_LINES = 200
 Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]

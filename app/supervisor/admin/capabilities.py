@@ -21,10 +21,10 @@ from app.supervisor.capacity.measurements import fingerprint
 from app.supervisor.replicas import replicas
 from app.supervisor.storage import Kept
 from app.table import Backend
-from backends.base import CAPABILITIES, FAILED, VERIFIED, ModelFacts
-from backends.config import BackendConfig, RemoteConfig
-from backends.expected import expected
-from backends.ollama_config import OllamaConfig
+from backends.config.base import BackendConfig, RemoteConfig
+from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, ModelFacts
+from backends.expected_facts import expected
+from backends.ollama.config import OllamaConfig
 
 log = structlog.get_logger()
 

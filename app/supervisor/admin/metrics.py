@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from app import shared_counters
-from backends.base import State
+from backends.endpoint import State
 
 log = structlog.get_logger()
 

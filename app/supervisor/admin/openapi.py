@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 
 from app.supervisor.admin.openapi_routes import foreign_routes
 from app.supervisor.admin.schemas import ErrorAnswer, Health
-from backends.base import State
+from backends.endpoint import State
 
 _OPEN = frozenset({"/", "/api/version", "/livez", "/readyz", "/version"})
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A key; none is needed while none is configured."}

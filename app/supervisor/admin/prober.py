@@ -18,11 +18,11 @@ from app.supervisor.admin.capabilities import Proof, Proofs
 from app.supervisor.admin.schemas import ProbeAnswer, ProbesAnswer
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend, Table, Target
-from backends import ollama_answer
-from backends.base import CAPABILITIES, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
-from backends.control import Control, Reply
+from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
 from backends.errors import BackendError, EngineFailed
-from backends.ollama_request import translate
+from backends.http.probe_client import Control, Reply
+from backends.ollama import response as ollama_response
+from backends.ollama.request import translate
 
 TEST_S: Final = 90.0  # of one test: a few tokens on a slow processor
 _PATHS: Final = {"chat": "/chat/completions", "text_completion": "/completions", "embeddings": "/embeddings"}
@@ -185,8 +185,8 @@ async def _test(endpoint: Endpoint, model: str, facts: ModelFacts | None, capabi
     reply = await _ask(control, endpoint, f"{endpoint.address}{asked.path}", asked.body)
     if reply.status != 200:
         return FAILED
-    head = ollama_answer.Head(endpoint.engine, asked, "probe", int(time.time()))
-    return shown(capability, msgspec.json.decode(ollama_answer.whole(head, reply.body)[0]))
+    head = ollama_response.Head(endpoint.engine, asked, "probe", int(time.time()))
+    return shown(capability, msgspec.json.decode(ollama_response.whole(head, reply.body)[0]))
 
 
 async def _ask(control: Control, endpoint: Endpoint, url: str, body: bytes) -> Reply:

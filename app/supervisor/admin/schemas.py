@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import Problem
 from app.supervisor.fleet.fleet import BackendStatus
 from app.supervisor.fleet.past_lives import Log
-from backends.base import State
+from backends.endpoint import State
 
 
 class _Answer(BaseModel):

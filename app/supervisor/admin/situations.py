@@ -8,7 +8,7 @@ from typing import Literal
 from app.supervisor.admin.schemas import ModelAnswer, ReplacementAnswer, failure, replacement
 from app.supervisor.fleet.fleet import BackendStatus
 from app.table import Backend, Model, Table, Target
-from backends.base import State
+from backends.endpoint import State
 
 # From the state that serves best to the one that serves worst.
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)

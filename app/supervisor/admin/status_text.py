@@ -9,8 +9,8 @@ import shlex
 from collections.abc import Sequence
 
 from app.supervisor.capacity.schedule import Queued
-from backends.base import Need, State
-from backends.lifecycle import Lifecycle
+from backends.endpoint import Need, State
+from backends.lifecycle.machine import Lifecycle
 
 _AT_REST = (State.STOPPED, State.STOPPING)
 

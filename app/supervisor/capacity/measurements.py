@@ -16,8 +16,8 @@ import msgspec
 import structlog
 
 from app.supervisor.storage import Kept
-from backends.config import ManagedConfig
-from backends.footprint import Footprint, weights_gb
+from backends.config.base import ManagedConfig
+from backends.process.footprint import Footprint, weights_gb
 
 log = structlog.get_logger()
 

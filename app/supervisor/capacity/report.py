@@ -13,10 +13,10 @@ from app.supervisor.capacity.measurements import Measures
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
 from app.supervisor.replicas import replicas
-from backends.config import ManagedConfig
-from backends.estimate import demanded_gb
-from backends.footprint import Footprint, weights_gb
+from backends.config.base import ManagedConfig
 from backends.inventory import lacks
+from backends.memory_estimate import demanded_gb
+from backends.process.footprint import Footprint, weights_gb
 
 
 def plan(

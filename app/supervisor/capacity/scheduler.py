@@ -17,9 +17,9 @@ from app.supervisor.capacity.eviction import Loaded
 from app.supervisor.capacity.placement import Place
 from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Refuse, Wish, planned
 from app.supervisor.fleet.unit import Unit
-from backends.base import Need, State
-from backends.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
-from backends.lifecycle import can_start
+from backends.endpoint import Need, State
+from backends.lifecycle.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
+from backends.lifecycle.machine import can_start
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 from app.supervisor.capacity.measurements import Measures, fingerprint
 from app.supervisor.capacity.placement import Machine
-from backends.base import Need
-from backends.config import BackendConfig, LlamaCppConfig, ManagedConfig
-from backends.estimate import estimated_gb
-from backends.footprint import Footprint
+from backends.config.base import BackendConfig, LlamaCppConfig, ManagedConfig
+from backends.endpoint import Need
+from backends.memory_estimate import estimated_gb
+from backends.process.footprint import Footprint
 
 Source = Literal["given", "measured", "estimated"]
 

@@ -9,10 +9,10 @@ from collections.abc import Hashable, Mapping
 import structlog
 
 from app.supervisor.admin import status_text
-from backends.base import Adapters, Endpoint
+from backends.endpoint import Adapters, Endpoint
 from backends.errors import BackendError, EngineFailed
-from backends.lifecycle import REST_S
-from backends.stamp import stamp
+from backends.file_stamp import stamp
+from backends.lifecycle.machine import REST_S
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.base import Dialect, Endpoint, Probe
+from backends.endpoint import Dialect, Endpoint, Probe
 
 
 @dataclass(frozen=True, slots=True)

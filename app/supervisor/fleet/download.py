@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from backends import events, pulse
-from backends.base import Fetcher, Launch, Progress
-from backends.events import Exited, Fetched, Stalled
-from backends.process import Process
-from backends.pulse import Pulse
+from backends.endpoint import Fetcher, Launch, Progress
+from backends.lifecycle import events
+from backends.lifecycle.events import Exited, Fetched, Stalled
+from backends.process import heartbeat
+from backends.process.heartbeat import Pulse
+from backends.process.process import Process
 
 if TYPE_CHECKING:
     from app.supervisor.fleet.unit import Unit
@@ -73,7 +74,7 @@ class Fetching:
                 self._first = self._first or latest
                 unit.post(events.Fetching(generation, latest.told))
             signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
-            felt = pulse.felt(felt, signs, now)
+            felt = heartbeat.felt(felt, signs, now)
             if now - felt.since >= stall_s:
                 far = f" ({latest.told})" if latest is not None else ""
                 reason = f"no byte of its model came for {stall_s:g} s{far}: check the network"

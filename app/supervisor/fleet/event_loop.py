@@ -23,8 +23,8 @@ from app.supervisor.relays.table_rows import row
 from app.supervisor.replicas import rolling_update
 from app.supervisor.replicas.rolling_update import Replacement
 from app.table import Backend
-from backends.base import State
-from backends.events import (
+from backends.endpoint import State
+from backends.lifecycle.events import (
     Drain,
     Drained,
     Event,
@@ -42,7 +42,7 @@ from backends.events import (
     WarmUp,
     Watch,
 )
-from backends.lifecycle import Lifecycle, step
+from backends.lifecycle.machine import Lifecycle, step
 
 log = structlog.get_logger()
 

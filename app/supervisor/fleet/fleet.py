@@ -24,11 +24,12 @@ from app.supervisor.fleet.waiters import Outcome, Wishes
 from app.supervisor.replicas import adapter_orders, replicas
 from app.supervisor.replicas.rolling_update import Replacement
 from app.table import Backend
-from backends import kinds, process
-from backends.base import Engine, State
-from backends.config import BackendConfig
-from backends.events import Event, Start, StopAsked
-from backends.footprint import Footprint
+from backends import kinds
+from backends.config.base import BackendConfig
+from backends.endpoint import Engine, State
+from backends.lifecycle.events import Event, Start, StopAsked
+from backends.process import process
+from backends.process.footprint import Footprint
 
 WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
 CANCELLED_S: Final = 5.0

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from backends import pulse
-from backends.base import Probe, State
-from backends.config import ManagedConfig
+from backends.config.base import ManagedConfig
+from backends.endpoint import Probe, State
 from backends.errors import BackendError
-from backends.events import Probed, Stalled
-from backends.process import Process
-from backends.pulse import Pulse
+from backends.lifecycle.events import Probed, Stalled
+from backends.process import heartbeat
+from backends.process.heartbeat import Pulse
+from backends.process.process import Process
 
 if TYPE_CHECKING:
     from app.supervisor.fleet.unit import Unit
@@ -119,7 +119,7 @@ class _Watcher:
         if self._process is None or now - self._signs_at < min(SIGNS_S, config.start_stall_s / 4):
             return
         self._signs_at = now
-        self._start = pulse.felt(self._start, await asyncio.to_thread(self._process.signs), now)
+        self._start = heartbeat.felt(self._start, await asyncio.to_thread(self._process.signs), now)
         if now - self._start.since >= config.start_stall_s:
             reason = f"its start stood still: no output, no reading and no writing for {config.start_stall_s:g} s"
             self._unit.post(Stalled(self._unit.life.generation, reason))
@@ -133,8 +133,8 @@ class _Watcher:
         now = clock()
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
         is_watched = unit.has_served or probe.is_mute
-        signs = pulse.work(probe, is_used=unit.idle_since is None) if is_watched else None
-        self._work = pulse.felt(self._work, signs, now)
+        signs = heartbeat.work(probe, is_used=unit.idle_since is None) if is_watched else None
+        self._work = heartbeat.felt(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return
         generation = unit.life.generation

@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 
 from app.supervisor.fleet.unit import Unit
-from backends.base import State
-from backends.events import Mended, Start
-from backends.stamp import stamp
+from backends.endpoint import State
+from backends.file_stamp import stamp
+from backends.lifecycle.events import Mended, Start
 
 LOOK_S: Final = 2.0
 

@@ -24,16 +24,16 @@ from app.supervisor.fleet.download import Fetching
 from app.supervisor.fleet.past_lives import Past
 from app.supervisor.fleet.probe_loop import watch
 from app.supervisor.relays import table_rows
-from backends import process
-from backends.base import Engine, Launch, Need, Probe, State
-from backends.config import BackendConfig
-from backends.endings import Settled, exit_in_words
+from backends.config.base import BackendConfig
+from backends.endpoint import Engine, Launch, Need, Probe, State
 from backends.errors import BackendError
-from backends.events import Event, Exited, StopAsked, Tick
-from backends.footprint import Footprint
+from backends.file_stamp import stamp
 from backends.kinds import kind_of
-from backends.lifecycle import Lifecycle, Policy
-from backends.stamp import stamp
+from backends.lifecycle.events import Event, Exited, StopAsked, Tick
+from backends.lifecycle.machine import Lifecycle, Policy
+from backends.process import process
+from backends.process.exit_reasons import Settled, exit_in_words
+from backends.process.footprint import Footprint
 
 LAST_WORDS_S: Final = 1.0  # for the output of a process that ended, before its failure is put in words
 

@@ -11,8 +11,8 @@ from app.supervisor.fleet.admission import Full, Gate, Permit
 from app.supervisor.fleet.event_loop import Lives
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.relays.table_rows import row
-from backends.base import State
-from backends.events import Wanted
+from backends.endpoint import State
+from backends.lifecycle.events import Wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from backends.errors import BackendError, EngineFailed
-from backends.events import SleepFailed, Slept, WarmedUp, WarmUpFailed
+from backends.lifecycle.events import SleepFailed, Slept, WarmedUp, WarmUpFailed
 
 if TYPE_CHECKING:
     from app.supervisor.fleet.unit import Unit

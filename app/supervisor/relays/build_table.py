@@ -10,7 +10,7 @@ from app.config import cross_checks
 from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor.replicas import replicas
 from app.table import Backend, Key, Model, Rules, Table, Target, Wildcard
-from backends.base import State
+from backends.endpoint import State
 
 
 def build(

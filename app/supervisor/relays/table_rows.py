@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from app.supervisor.admin import status_text
 from app.table import Backend
-from backends.base import State
-from backends.lifecycle import can_start
+from backends.endpoint import State
+from backends.lifecycle.machine import can_start
 
 if TYPE_CHECKING:
     from app.supervisor.fleet.unit import Unit

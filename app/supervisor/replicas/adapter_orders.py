@@ -10,7 +10,7 @@ import structlog
 from app.ipc import ADAPTER, adapter_key
 from app.supervisor.fleet.event_loop import LeaseView, Lives
 from app.supervisor.fleet.unit import Unit
-from backends.base import State
+from backends.endpoint import State
 from backends.errors import BackendError, EngineFailed
 
 LOOK_S: Final = 0.05

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from app.config.cross_checks import MOST_ADDRESSES
-from backends.config import BackendConfig, RemoteConfig
+from backends.config.base import BackendConfig, RemoteConfig
 
 FOLLOW_S: Final = 10.0  # no resolver of the system tells how long an answer holds
 

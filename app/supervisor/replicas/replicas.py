@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.config import BackendConfig, ManagedConfig, RemoteConfig
+from backends.config.base import BackendConfig, ManagedConfig, RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from backends.base import State
+from backends.endpoint import State
 
 if TYPE_CHECKING:
     from app.supervisor.fleet.unit import Unit

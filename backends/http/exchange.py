@@ -1,0 +1,297 @@
+"""One request and its answer on one connection: what arrives, in which order, until when, and how it can fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from backends.endpoint import Endpoint
+from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreachable
+from backends.http.connection import Connection
+
+# What may wait here while nobody pumps; beyond it the engine's stream is paused.
+_BUFFER_BYTES = 256 * 1024
+# After its end mark a stream's last chunk is given this long to arrive, so that the connection can be used again.
+_LINGER_S = 1.0
+# Silence of an engine that is known not to work: who waits for it is told so.
+DOUBTED_S = 20.0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Where an engine says the time went, in seconds; None for what it did not say."""
+
+    load_s: float | None = None
+    prompt_s: float | None = None
+    generate_s: float | None = None
+
+    def phases(self) -> dict[str, float]:
+        """Those that are known."""
+        found = {"load": self.load_s, "prompt": self.prompt_s, "generate": self.generate_s}
+        return {name: seconds for name, seconds in found.items() if seconds is not None}
+
+    def headers(self) -> dict[str, str]:
+        """For the client of a whole answer, in milliseconds."""
+        return {f"x-modelport-{name}-ms": f"{seconds * 1000:.1f}" for name, seconds in self.phases().items()}
+
+
+class Answer(Protocol):
+    """An answer in OpenAI's words, from whatever engine; the members are those of Exchange.
+
+    `notes` are headers that the client's answer is to carry, `timings` what the engine said of its time: both are
+    complete once the answer is.
+    """
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def notes(self) -> Mapping[str, str]: ...
+    @property
+    def timings(self) -> Timings | None: ...
+    async def read(self, limit_bytes: int) -> bytes: ...
+    async def pump(self, sink: Callable[[bytes], bool]) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def linger(self) -> None: ...
+
+
+class Exchange:
+    """An answer that is on its way. Close it in every case; closing is synchronous and may be repeated."""
+
+    def __init__(
+        self, endpoint: Endpoint, connection: Connection, done: Callable[[Connection, str], None], address: str
+    ) -> None:
+        self.endpoint = endpoint
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.notes: Mapping[str, str] = {}
+        self.timings: Timings | None = None
+        self._connection = connection
+        self._done = done
+        self._address = address
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._error: BaseException | None = None
+        self._is_ended = False
+        self._is_closed = False
+        self._is_paused = False  # by who pumps
+        self._is_full = False  # by us, because nobody pumps yet
+        self._is_held = False  # what the transport was told
+        self._is_lingering = False
+        self._last = self._loop.time()
+        self._doubt: str | None = None  # why it is known not to work
+        self._limit_s = endpoint.timeouts.first_byte_s
+        self._timer = self._loop.call_later(self._limit_s, self._check)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.endpoint.engine}#{self.endpoint.generation} {self.status}>"
+
+    # -- what the relay does
+
+    async def head(self) -> None:
+        """Wait for status and headers; raises the failure when there will be none."""
+        if not self.status:
+            await self._wait()
+        encoding = self.headers.get("content-encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            raise Broken(self.endpoint.engine, "it compressed its answer although it was asked not to")
+        if 300 <= self.status < 400:
+            raise Broken(self.endpoint.engine, f"it answered with a redirect ({self.status}), which is never followed")
+
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body; Broken when it is larger than `limit_bytes`."""
+        pieces: list[bytes] = []
+        size = 0
+
+        def take(data: bytes) -> bool:
+            nonlocal size
+            size += len(data)
+            if size > limit_bytes:
+                raise Broken(self.endpoint.engine, f"its answer is larger than {limit_bytes} bytes")
+            pieces.append(data)
+            return False
+
+        await self.pump(take)
+        return b"".join(pieces)
+
+    async def pump(self, sink: Callable[[bytes], bool]) -> None:
+        """Hand each piece to `sink` as it comes, until the end or until `sink` says True: it has enough.
+
+        A BackendError that `sink` raises ends the exchange and is raised here.
+        """
+        self._sink = sink
+        buffered, self._buffer, self._buffered = self._buffer, [], 0
+        if self._is_full:
+            self._is_full = False
+            self._flow()
+        for piece in buffered:
+            if sink(piece):
+                return
+        if not self._is_ended:
+            await self._wait()
+
+    def pause(self) -> None:
+        """Stop reading from the engine; its timeouts stand still."""
+        if not self._is_ended and not self._is_closed:
+            self._is_paused = True
+            self._flow()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._is_paused = False
+        self._flow()
+
+    def doubt(self, reason: str | None) -> None:
+        """Its engine is known not to work: from now on it may be silent for DOUBTED_S only. None: it works again."""
+        if reason == self._doubt or self._is_ended or self._is_closed or self._error is not None or self._is_lingering:
+            return
+        self._doubt = reason
+        self._check()
+
+    def close(self) -> None:
+        """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise.
+
+        After `linger` it closes itself.
+        """
+        if not self._is_lingering:
+            self._close()
+
+    def _close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_paused = self._is_full = False
+        self._flow()
+        self._is_closed = True
+        self._timer.cancel()
+        self._sink = None
+        if self._error is not None and not self._connection.is_closed:
+            self._connection.abort()
+        self._done(self._connection, self._address)
+
+    def linger(self) -> None:
+        """Close, but let an answer that is complete in meaning reach its last bytes first, in the background."""
+        if self._is_ended or self._is_closed or self._error is not None:
+            self.close()
+            return
+        self._is_paused = self._is_full = False
+        self._flow()
+        self._sink, self._is_lingering = _ignore, True
+        self._timer.cancel()
+        self._timer = self._loop.call_later(_LINGER_S, self._close)
+
+    # -- what the connection tells
+
+    def on_head(self, status: int, headers: dict[str, str]) -> None:
+        self.status, self.headers = status, headers
+        self._wake(None)
+
+    def on_data(self, data: bytes) -> None:
+        if self._limit_s != self.endpoint.timeouts.between_events_s:
+            self._limit_s = self.endpoint.timeouts.between_events_s
+            self._rearm(self._limit_s)
+        self._last = self._loop.time()
+        if self._sink is None:
+            self._buffer.append(data)
+            self._buffered += len(data)
+            if self._buffered > _BUFFER_BYTES and not self._is_full:
+                self._is_full = True
+                self._flow()
+            return
+        try:
+            if self._sink(data):
+                self._sink = _ignore
+                self._wake(None)
+        except Exception as exc:  # noqa: BLE001  # raised again where the request waits, which logs what is our mistake
+            self._fail(exc)
+            self._connection.abort()
+
+    def on_end(self) -> None:
+        self._is_ended = True
+        if self._is_lingering:
+            self._close()
+        elif self._sink is not None:
+            self._wake(None)
+
+    def on_lost(self, exc: Exception | None, *, answered: bool, malformed: str | None) -> None:
+        engine = self.endpoint.engine
+        was_reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
+        error: BackendError
+        if malformed is not None:
+            error = Broken(engine, f"its answer is not valid HTTP ({malformed})")
+        elif answered:
+            error = Disconnected(engine, "its connection ended in the middle of the answer")
+        elif was_reset and self.endpoint.is_ours:
+            error = Unreachable(engine, "it went away before it read the request")
+        else:
+            error = Disconnected(engine, "it closed the connection without an answer")
+        error.__cause__ = exc
+        if self._is_lingering:
+            self._close()
+        else:
+            self._fail(error)
+
+    # -- within
+
+    def _flow(self) -> None:
+        """Read from the engine unless somebody wants it to wait. Also after the end: the connection is used again."""
+        is_held = self._is_paused or self._is_full
+        if is_held is self._is_held:
+            return
+        self._is_held = is_held
+        self._last = self._loop.time()
+        if self._connection.is_closed:
+            return
+        if is_held:
+            self._connection.transport.pause_reading()
+        else:
+            self._connection.transport.resume_reading()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self, error: BaseException | None) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            if error is None:
+                self._waiter.set_result(None)
+            else:
+                self._waiter.set_exception(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._timer.cancel()
+        self._wake(error)
+
+    def _rearm(self, seconds: float) -> None:
+        self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        """The timer: armed once and moved when it fires, so that an event costs no timer."""
+        limit_s = self._limit_s if self._doubt is None else min(self._limit_s, DOUBTED_S)
+        left = self._last + limit_s - self._loop.time()
+        if self._is_held:
+            self._rearm(self._limit_s)
+        elif left > 0.001:
+            self._rearm(left)
+        else:
+            known = f", and it is known not to work: {self._doubt}" if self._doubt is not None else ""
+            self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {limit_s:g} s{known}"))
+            self._connection.abort()
+
+
+def _ignore(_: bytes) -> bool:
+    """The sink of an exchange whose answer is complete in meaning."""
+    return False

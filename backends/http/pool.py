@@ -1,0 +1,255 @@
+"""Requests to engines: connections kept for a moment, one exchange on each, and errors in our own words.
+
+`Upstream.open` sends a request once and returns when the answer's head has come. What it raises says whether the
+engine can have taken the request (backends/errors.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from backends.endpoint import Endpoint
+from backends.errors import Unreachable
+from backends.http.connection import Connection
+from backends.http.exchange import Exchange
+
+# Below the shortest idle timeout in the field (uvicorn's and cpp-httplib's 5 s): a connection that the engine is about
+# to close is never used. At that instant 66 of 600 POSTs failed (docs/decisions.md, "Retries").
+IDLE_S = 1.5
+_SWEEP_S = IDLE_S / 3
+MAX_IDLE_PER_ADDRESS = 256
+_JOIN_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: `path` is appended to the endpoint's address; `headers` are name and value, already safe."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    headers: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where and how an endpoint's address is dialled, and the header lines that every request to it has."""
+
+    address: str
+    host: str
+    port: int
+    unix: str | None
+    is_tls: bool
+    name: str | None  # in its certificate, when it is not the host
+    prefix: bytes
+    lines: bytes
+
+
+def route(endpoint: Endpoint) -> _Route:
+    """Take an endpoint's address apart; ValueError for a header that would break the request head."""
+    lines = header_lines(endpoint.headers)
+    # An engine that compresses would hand us what we cannot read; one that answers compressed all the same is refused.
+    lines += b"accept-encoding: identity\r\n"
+    if endpoint.once:
+        lines += b"connection: close\r\n"
+    if endpoint.address.startswith("unix:"):
+        head = b"host: localhost\r\n" + lines
+        return _Route(endpoint.address, "localhost", 0, endpoint.address.removeprefix("unix:"), False, None, b"", head)
+    url = urlsplit(endpoint.address)
+    is_tls = url.scheme == "https"
+    host = url.hostname or ""
+    port = url.port or (443 if is_tls else 80)
+    return _Route(
+        address=f"{url.scheme}://{url.netloc}" + (f" at {endpoint.dial}" if endpoint.dial else ""),
+        host=endpoint.dial or host,
+        port=port,
+        unix=None,
+        is_tls=is_tls,
+        name=host if is_tls and endpoint.dial else None,
+        prefix=url.path.rstrip("/").encode("ascii"),
+        lines=b"host: " + url.netloc.encode("idna" if not url.netloc.isascii() else "ascii") + b"\r\n" + lines,
+    )
+
+
+def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> bytes:
+    """Header lines as they go on the wire; ValueError when a line break or NUL is in one."""
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    text = "".join(f"{name}\0{value}\0" for name, value in pairs)
+    if "\r" in text or "\n" in text or text.count("\0") != 2 * len(pairs):
+        raise ValueError("a header holds a line break or NUL")
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1")
+
+
+class Upstream:
+    """Owns every connection to every engine of one relay."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, tuple[Endpoint, _Route]] = {}
+        self._idle: dict[str, list[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Event | None = None
+        self._doubts: Mapping[str, str] = {}
+        self._tls: asyncio.Task[ssl.SSLContext] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open now, idle ones included."""
+        return len(self._open)
+
+    @property
+    def idle(self) -> int:
+        """How many of them wait for another request."""
+        return sum(map(len, self._idle.values()))
+
+    async def open(self, endpoint: Endpoint, call: Call) -> Exchange:
+        """Send `call` once and wait for the head of its answer, at most `timeouts.first_byte_s`.
+
+        Raises NotTaken (Unreachable) or Taken (Disconnected, TimedOut, Broken). Cancelling it closes the connection.
+        """
+        where = self._route(endpoint)
+        head = b"".join(
+            (
+                call.method.encode("ascii"),
+                b" ",
+                where.prefix,
+                call.path.encode("ascii"),
+                b" HTTP/1.1\r\n",
+                where.lines,
+                header_lines(call.headers) if call.headers else b"",
+                b"content-length: %d\r\n\r\n" % len(call.body) if call.body or call.method == "POST" else b"\r\n",
+            )
+        )
+        connection = self._pick(where) or await self._connect(endpoint, where)
+        exchange = Exchange(endpoint, connection, self._done, where.address)
+        if len(call.body) <= _JOIN_BYTES:
+            connection.send(exchange, head + call.body)
+        else:
+            connection.send(exchange, head, call.body)
+        exchange.doubt(self._doubts.get(endpoint.engine))
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def doubt(self, reasons: Mapping[str, str]) -> None:
+        """These engines are known not to work, for these reasons, and all others are not: their answers under way."""
+        if reasons == self._doubts:
+            return
+        self._doubts = reasons
+        for connection in list(self._open):
+            exchange = connection.listener
+            if isinstance(exchange, Exchange):
+                exchange.doubt(reasons.get(exchange.endpoint.engine))
+
+    async def aclose(self) -> None:
+        """Close every connection and wait until the loop has seen them go."""
+        for connection in list(self._open):
+            connection.abort()
+        if self._tls is not None:
+            await asyncio.wait({self._tls})
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._open:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+    def _closed(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if self._emptied is not None and not self._open:
+            self._emptied.set()
+
+    def _route(self, endpoint: Endpoint) -> _Route:
+        known, where = self._routes.get(endpoint.engine, (None, None))
+        # A new configuration may change an endpoint's key or address without a new start of the engine.
+        if where is None or (known is not endpoint and known != endpoint):
+            where = route(endpoint)
+            self._routes[endpoint.engine] = endpoint, where
+        return where
+
+    def _pick(self, where: _Route) -> Connection | None:
+        idle = self._idle.get(where.address)
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while idle:
+            connection = idle.pop()
+            if connection.is_reusable and not connection.transport.is_closing() and connection.idle_since >= oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, endpoint: Endpoint, where: _Route) -> Connection:
+        loop = asyncio.get_running_loop()
+
+        def make() -> Connection:
+            return Connection(self._closed)
+
+        try:
+            async with asyncio.timeout(endpoint.timeouts.connect_s):
+                if where.unix is not None:
+                    _, connection = await loop.create_unix_connection(make, where.unix)
+                else:
+                    tls = await self._context() if where.is_tls else None
+                    _, connection = await loop.create_connection(
+                        make, where.host, where.port, ssl=tls, server_hostname=where.name
+                    )
+        except TimeoutError as exc:
+            message = f"no connection to it within {endpoint.timeouts.connect_s:g} s"
+            raise Unreachable(endpoint.engine, message) from exc
+        except (OSError, UnicodeError) as exc:
+            raise Unreachable(endpoint.engine, _why(exc)) from exc
+        if connection.is_closed:
+            raise Unreachable(endpoint.engine, "it closed the connection at once")
+        self._open.add(connection)
+        return connection
+
+    async def _context(self) -> ssl.SSLContext:
+        """For all engines the same, made once and beside the loop: reading the system's certificates takes 0.2 s."""
+        if self._tls is None or (self._tls.done() and (self._tls.cancelled() or self._tls.exception() is not None)):
+            self._tls = asyncio.create_task(asyncio.to_thread(ssl.create_default_context), name="certificates")
+        return await asyncio.shield(self._tls)
+
+    def _done(self, connection: Connection, address: str) -> None:
+        """An exchange is over: keep its connection for a moment, or close it."""
+        idle = self._idle.setdefault(address, [])
+        # An engine that answered before it read the whole request will not read the next one from where it starts.
+        is_unsent = not connection.is_closed and connection.transport.get_write_buffer_size() > 0
+        if not connection.is_reusable or connection.is_closed or is_unsent or len(idle) >= MAX_IDLE_PER_ADDRESS:
+            if not connection.is_closed:
+                connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        connection.release()
+        idle.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        oldest = loop.time() - IDLE_S
+        for address, idle in list(self._idle.items()):
+            for connection in [c for c in idle if c.idle_since < oldest or c.is_closed]:
+                idle.remove(connection)
+                connection.abort()
+            if not idle:
+                del self._idle[address]
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
+
+
+def _why(exc: Exception) -> str:
+    match exc:
+        case ConnectionRefusedError():
+            return "it refuses connections"
+        case ssl.SSLError():
+            return f"no secure connection to it ({getattr(exc, 'reason', None) or type(exc).__name__})"
+        case socket.gaierror():
+            return "its host name cannot be resolved"
+        case _:
+            return f"no connection to it ({type(exc).__name__})"

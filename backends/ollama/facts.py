@@ -1,0 +1,128 @@
+"""What an Ollama daemon says of its models and of itself, read. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from backends.endpoint import ModelFacts
+from backends.ollama.config import OllamaConfig
+from backends.ollama.names import full_name
+from backends.reported_facts import of_abilities
+
+SAFE: Final = (0, 35, 0)
+# The release that closed it, and what it was.
+_HOLES: Final = (
+    ((0, 1, 29), "CVE-2024-28224 (web pages reach it through DNS rebinding)"),
+    ((0, 1, 34), "CVE-2024-37032 (a pull writes anywhere and runs code)"),
+    ((0, 1, 47), "CVE-2024-45436 (an archive writes outside its folder)"),
+    ((0, 17, 1), "CVE-2026-7482 (a crafted GGUF reads its memory)"),
+    ((0, 35, 0), "CVE-2026-108836"),
+    ((0, 35, 0), "CVE-2026-103663 (a path outside its folder runs code)"),
+)
+_NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
+# Its weights lie under their digest in the daemon's folder.
+_FROM: Final = re.compile(r"(?m)^FROM\s+\S*sha256-([0-9a-f]{64})\s*$")
+_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def warning(version: str) -> str | None:
+    """What is wrong with running that version; None for nothing known."""
+    match = _VERSION.match(version)
+    if match is None:
+        return None
+    numbers = tuple(int(part or 0) for part in match.groups())
+    if numbers >= SAFE:
+        return None
+    holes = ", ".join(what for fixed, what in _HOLES if numbers < fixed)
+    return f"Ollama {version[:40]} has known holes: {holes}. Install 0.35.0 or newer."
+
+
+class Tag(NamedTuple):
+    """What the list of models says of one: of which version it is, and how large on the disk."""
+
+    digest: str
+    size_bytes: int = 0
+
+
+class Loaded(NamedTuple):
+    """A model in memory: the bytes that it takes, and until when it is kept, in the daemon's words."""
+
+    memory_bytes: int = 0
+    expires_at: str | None = None
+
+
+def tags(listed: Any) -> dict[str, Tag] | None:
+    """The models by name, from `/api/tags`; None when it is no such list."""
+    try:
+        return {
+            str(each["name"]): Tag(str(each.get("digest", "")), _count(each.get("size"))) for each in listed["models"]
+        }
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def weights(show: Any) -> str | None:
+    """The digest of a model's weights, from its `/api/show`: names that share them share one process of the daemon's,
+    and `/api/ps` names only one of them."""
+    modelfile = show.get("modelfile") if isinstance(show, dict) else None
+    match = _FROM.search(modelfile) if isinstance(modelfile, str) else None
+    return match[1] if match is not None else None
+
+
+def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
+    """One model's facts from its `/api/show`; None when that is no such answer."""
+    if not isinstance(show, dict):
+        return None
+    listed = show.get("capabilities")
+    abilities = tuple(str(each) for each in listed) if isinstance(listed, list) else None
+    details = show.get("details")
+    packed = details.get("quantization_level") if isinstance(details, dict) else None
+    info = show.get("model_info")
+    family = info.get("general.architecture") if isinstance(info, dict) else None
+    num_ctx = _num_ctx(config, name, show)
+    return ModelFacts(
+        num_ctx=num_ctx,
+        keep_alive_s=config.idle_s(),
+        shift=config.shift,
+        abilities=abilities,
+        context_length=num_ctx,
+        capabilities=of_abilities(abilities or ()),
+        quantization=packed if isinstance(packed, str) and packed else None,
+        architecture=family[:64] if isinstance(family, str) and family else None,
+    )
+
+
+def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | None:
+    """The configuration's, else the Modelfile's, else the model's own length up to the setting."""
+    wished = {full_name(model): length for model, length in config.num_ctx_by_model.items()}
+    chosen = wished.get(full_name(name), config.num_ctx)
+    if chosen is not None:
+        return chosen
+    parameters = show.get("parameters")
+    match = _NUM_CTX.search(parameters) if isinstance(parameters, str) else None
+    if match is not None:
+        return int(match[1])
+    info = show.get("model_info")
+    lengths = (
+        [value for key, value in info.items() if key.endswith(".context_length")] if isinstance(info, dict) else []
+    )
+    own = next((value for value in lengths if isinstance(value, int) and value > 0), config.max_num_ctx)
+    return min(own, config.max_num_ctx)
+
+
+def loaded(running: Any) -> dict[str, Loaded]:
+    """The models in memory by their full names, from `/api/ps`."""
+    found: dict[str, Loaded] = {}
+    entries = running.get("models") if isinstance(running, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+            until = entry.get("expires_at")
+            told = until[:40] if isinstance(until, str) and until else None
+            found[full_name(entry["name"])] = Loaded(_count(entry.get("size")), told)
+    return found
+
+
+def _count(told: Any) -> int:
+    return told if isinstance(told, int) and 0 <= told < 1 << 63 else 0

@@ -1,0 +1,174 @@
+"""An Ollama daemon's answer as OpenAI's: the pieces that whole answers and streams share, and whole answers. Pure."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+
+from backends.errors import Broken
+from backends.finish_reasons import STOP, finish
+from backends.http.exchange import Timings
+from backends.ollama.failures import in_stream
+from backends.ollama.request import Translated
+
+_NS: Final = 1e-9
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What is the same in everything that is said to one request. `created` is Unix seconds."""
+
+    engine: str
+    asked: Translated
+    id: str
+    created: int
+
+    def members(self, kind: str) -> dict[str, Any]:
+        """The members that begin every object."""
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.name}
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One object of the daemon's: a whole answer, or a line of a stream. Zero values are left out by it."""
+
+    message: dict[str, Any] | None = None
+    response: str | None = None
+    thinking: str | None = None
+    done: bool | None = None
+    done_reason: str | None = None
+    logprobs: list[dict[str, Any]] | None = None
+    embeddings: list[list[float]] | None = None
+    prompt_eval_count: int = 0
+    eval_count: int = 0
+    load_duration: int = 0
+    prompt_eval_duration: int = 0
+    eval_duration: int = 0
+    error: Any = None
+
+    def usage(self) -> dict[str, int]:
+        """OpenAI's."""
+        prompt, output = self.prompt_eval_count, self.eval_count
+        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+    def timings(self) -> Timings:
+        """As far as it said."""
+        took = (self.load_duration, self.prompt_eval_duration, self.eval_duration)
+        return Timings(*(ns * _NS if ns else None for ns in took))
+
+    def finish(self, has_calls: bool) -> str:
+        """Why it ended, in OpenAI's words."""
+        if not self.done_reason:
+            return "tool_calls" if has_calls else STOP
+        said = finish(self.done_reason) or "error"
+        # It says "stop" behind calls as well.
+        return "tool_calls" if has_calls and said == STOP else said
+
+
+_lines = msgspec.json.Decoder(Line)
+
+
+def line(engine: str, data: bytes, num_ctx: int | None) -> Line:
+    """One object; the daemon's error is raised, and Broken for what is none of its answers."""
+    try:
+        found = _lines.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        what = "an empty body" if not data.strip() else "what is not an answer of Ollama's"
+        raise Broken(engine, f"it sent {what}") from exc
+    if found.error is not None:
+        raise in_stream(engine, found.error, num_ctx)
+    return found
+
+
+def text_of(message: dict[str, Any], name: str) -> str:
+    """A text member; what is not text counts as none."""
+    found = message.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def both(thinking: str) -> dict[str, str]:
+    """Thinking under both of its names; clients read one or the other."""
+    return {"reasoning": thinking, "reasoning_content": thinking} if thinking else {}
+
+
+def tool_calls(message: dict[str, Any], head: Head, first: int) -> list[dict[str, Any]]:
+    """Its calls as OpenAI's: numbered from `first`, with an id each, and arguments as text."""
+    found = message.get("tool_calls")
+    calls: list[dict[str, Any]] = []
+    for call in found if isinstance(found, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise Broken(head.engine, "it sent a tool call without a name")
+        number = first + len(calls)
+        arguments = function.get("arguments")
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+        own = call.get("id")
+        calls.append(
+            {
+                "index": number,
+                "id": own if isinstance(own, str) and own else f"call_{head.id[-20:]}_{number}",
+                "type": "function",
+                "function": {"name": function["name"], "arguments": text},
+            }
+        )
+    return calls
+
+
+def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool, begin: int = 0) -> dict[str, Any]:
+    """OpenAI's shape: of chats a list of tokens, of completions lists side by side. `begin`: where in the text the
+    first of them stands."""
+    if is_chat:
+        return {"content": [{"top_logprobs": [], **token} for token in tokens], "refusal": None}
+    texts = [text_of(token, "token") for token in tokens]
+    return {
+        "tokens": texts,
+        "token_logprobs": [token.get("logprob") for token in tokens],
+        "top_logprobs": [
+            {text_of(top, "token"): top.get("logprob") for top in [*(token.get("top_logprobs") or ()), token]}
+            for token in tokens
+        ],
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=begin)) if texts else [],
+    }
+
+
+def whole(head: Head, body: bytes) -> tuple[bytes, Timings]:
+    """A complete answer. Raises what the daemon says under a good status, and Broken for what is no answer."""
+    found = line(head.engine, body, head.asked.num_ctx)
+    if head.asked.operation == "embeddings":
+        return _embeddings(head, found), found.timings()
+    is_chat = head.asked.operation == "chat"
+    if found.done is not True or (found.message is None if is_chat else found.response is None):
+        raise Broken(head.engine, "it sent an answer that is not finished")
+    choice: dict[str, Any] = {"index": 0}
+    if is_chat:
+        message = found.message or {}
+        calls = tool_calls(message, head, 0)
+        text = text_of(message, "content")
+        choice["message"] = {
+            "role": "assistant",
+            "content": None if calls and not text else text,
+            **both(text_of(message, "thinking")),
+            **({"tool_calls": calls} if calls else {}),
+        }
+        choice["finish_reason"] = found.finish(bool(calls))
+    else:
+        choice |= {"text": found.response, "finish_reason": found.finish(False)}
+    choice["logprobs"] = logprobs(found.logprobs, is_chat=is_chat) if found.logprobs else None
+    kind = "chat.completion" if is_chat else "text_completion"
+    answer = {**head.members(kind), "choices": [choice], "usage": found.usage()}
+    return msgspec.json.encode(answer), found.timings()
+
+
+def _embeddings(head: Head, found: Line) -> bytes:
+    if found.embeddings is None:
+        raise Broken(head.engine, "it sent an answer without embeddings")
+    vectors = [_packed(each) if head.asked.is_base64 else each for each in found.embeddings]
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    usage = {"prompt_tokens": found.prompt_eval_count, "total_tokens": found.prompt_eval_count}
+    return msgspec.json.encode({"object": "list", "data": data, "model": head.asked.name, "usage": usage})
+
+
+def _packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

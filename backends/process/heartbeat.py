@@ -1,0 +1,59 @@
+"""Whether something that should move stands still: pure. For a start: output and I/O; for a serving engine: its work.
+
+"Healthy" says little: an engine whose scheduler or worker hangs goes on answering its health check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.endpoint import Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The signs of life seen last, and since when they are the same. `signs` None: there was nothing to watch."""
+
+    signs: Hashable
+    since: float
+
+
+def felt(before: Pulse | None, signs: Hashable, now: float) -> Pulse:
+    """What is known after these signs; None as a sign means that nothing has to move now."""
+    if before is None or signs is None or signs != before.signs:
+        return Pulse(signs, now)
+    return before
+
+
+def work(probe: Probe, is_used: bool = False) -> Hashable:
+    """The signs of a serving engine: its counters while requests run; None while none does or it does not count.
+
+    `is_used`: requests of ours are with it. vLLM's server counts a request only once its core has made a step with it.
+    One that is mute works at something.
+    """
+    if probe.is_up and probe.is_mute:
+        return ("mute", probe.progress)
+    return probe.progress if probe.is_up and (probe.in_flight or is_used) else None
+
+
+def io(pids: Iterable[int], proc: Path = Path("/proc")) -> Hashable:
+    """The signs of a starting one: its processes and what each has read and written. None where there is no telling."""
+    found: list[tuple[int, bytes]] = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found.append((pid, (proc / str(pid) / "io").read_bytes()))
+    return tuple(sorted(found)) or None
+
+
+def cpu_s(pids: Iterable[int], proc: Path = Path("/proc")) -> float:
+    """The processor time that these processes have used, in seconds; 0 where there is no telling."""
+    ticks = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            fields = (proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime (proc(5)), counted behind the name
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,88 @@
+"""The mark that every process of an engine carries in its environment: STATE:BACKEND:GENERATION (of what
+only brings a model here: STATE:BACKEND:fetch-….)
+
+By it, whatever escaped a killed guard or an earlier supervisor is found and ended (Linux; elsewhere there is no way
+to look into another process's environment).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from backends.process import guard
+
+MARK_VARIABLE: Final = "MODELPORT_MARK"
+_BURIAL_S: Final = 5.0
+
+
+def bury(mark: str, pid: int | None = None) -> int:
+    """KILL every process whose mark begins so, and `pid`'s group; reap those that are our children. Blocks.
+
+    A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
+    Gives up after 5 s on one that does not die.
+    """
+    seen = set() if pid is None else {pid}
+    tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
+    while (now := time.monotonic()) < end:
+        alive = [*marked(mark), *(() if pid is None else _group(pid))]
+        seen.update(alive)
+        others = [one for one in alive if not guard.is_tracker(one)]
+        if others:
+            tidy_at = min(now + guard.TIDY_S, end - 1.0)  # a tracker begins when it is alone
+        is_tidying = now < tidy_at and len(others) < len(alive)
+        if pid is not None and not is_tidying:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        for one in others if is_tidying else alive:
+            with contextlib.suppress(OSError):
+                os.kill(one, signal.SIGKILL)
+        # Of its group are also those that had died before they could be seen here, and became our children only then.
+        groups = () if pid is None else (-pid,)
+        if not _reap([*seen, *groups]) and not alive:
+            break
+        time.sleep(0.01)
+    return len(seen)
+
+
+def _group(leader: int) -> list[int]:
+    """The living processes of this group: some write a title over their environment, and so over their mark."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
+                    if int(group) == leader and state not in (b"Z", b"X"):
+                        found.append(int(entry.name))
+    return found
+
+
+def _reap(pids: Iterable[int]) -> bool:
+    """Take the exits of our children among these (negative: of a group); whether one of them is still running."""
+    is_any_running = False
+    for pid in pids:
+        with contextlib.suppress(OSError):  # not our child, or taken before
+            while (taken := os.waitpid(pid, os.WNOHANG)[0]) != 0:
+                if taken == pid:
+                    break
+            is_any_running |= taken == 0
+    return is_any_running
+
+
+def marked(mark: str) -> list[int]:
+    """Every process but this one whose mark begins so. Empty where there is no /proc."""
+    wanted = b"\0" + f"{MARK_VARIABLE}={mark}".encode()
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    if wanted in b"\0" + (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+    return found

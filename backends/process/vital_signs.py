@@ -1,0 +1,54 @@
+"""Notices at once that an engine has lost a process without which it cannot go on.
+
+A server may answer for seconds after that, its health check included. Linux only (pidfd); elsewhere the probes find it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from backends.process.guard import descendants
+
+
+async def loss(root: int, titles: Mapping[str, str]) -> str:
+    """Wait for the end of a process below `root` whose title begins as one of these, of those that it has now; what
+    that means. For ever where there is none, or no telling.
+    """
+    loop = asyncio.get_running_loop()
+    lost: asyncio.Future[str] = loop.create_future()
+    watched: list[int] = []
+    try:
+        for pid, meaning in (await asyncio.to_thread(_titled, root, titles)).items():
+            try:
+                watched.append(os.pidfd_open(pid))
+            except ProcessLookupError:
+                _tell(lost, meaning)
+            except (AttributeError, OSError):
+                continue
+            else:
+                loop.add_reader(watched[-1], _tell, lost, meaning)
+        return await lost
+    finally:
+        for descriptor in watched:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+
+def _tell(lost: asyncio.Future[str], meaning: str) -> None:
+    if not lost.done():
+        lost.set_result(meaning)
+
+
+def _titled(root: int, titles: Mapping[str, str]) -> dict[int, str]:
+    found = {}
+    for pid in descendants(root) if titles else ():
+        with contextlib.suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            meaning = next((told for name, told in titles.items() if title.startswith(name)), None)
+            if meaning is not None:
+                found[pid] = meaning
+    return found
