@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.config.base import BackendConfig
 from backends.endpoint import DECLARED, ModelFacts
 from backends.errors import BackendError
+from backends.http.openai_models import OF_TEXT
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_header import Unreadable, shape
 from backends.ollama.config import OllamaConfig
-from backends.reported_facts import OF_TEXT, capabilities_of, length_in, quantization_in
+from backends.remote.config import RemoteConfig
+from backends.vllm.config import VllmConfig
+from backends.vllm.facts import capabilities_of, length_in, quantization_in
 
 _DOES = {"generate": OF_TEXT, "embed": ("embedding",)}
 

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from backends.config.base import BackendConfig, LlamaCppConfig, VllmConfig
+from backends.config.base import BackendConfig
 from backends.errors import BackendError
 from backends.huggingface.fetcher import is_repository
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_header import Unreadable, shape
 from backends.ollama.config import OllamaConfig
+from backends.vllm.config import VllmConfig
 from backends.vllm.parsers import known
 
 Found = Iterator[tuple[str, str]]

@@ -10,12 +10,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.endpoint import Engine
+from backends.config.base import BackendConfig
+from backends.engine import Engine
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp
 from backends.ollama.config import OllamaConfig
 from backends.ollama.engine import Ollama
+from backends.remote.config import RemoteConfig
 from backends.remote.engine import Remote
+from backends.vllm.config import VllmConfig
 from backends.vllm.engine import Vllm
 
 KINDS: Final = MappingProxyType[str, tuple[type[BackendConfig], Callable[[str, Any], Engine]]](

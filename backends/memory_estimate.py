@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from backends.config.base import BackendConfig, LlamaCppConfig, VllmConfig
+from backends.config.base import BackendConfig
 from backends.errors import BackendError
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_header import Unreadable, shape
-from backends.process.footprint import weights_gb
+from backends.vllm.config import VllmConfig
 
 _GB: Final = 1e9
 # Its process and buffers. Measured with SmolLM2-135M: 0.055 GB at the start; the buffer for one batch's logits of a
@@ -99,3 +100,18 @@ def _growth(config: VllmConfig) -> float:
     stored = _BYTES.get(str(told.get("dtype") or told.get("torch_dtype")))
     wanted = _BYTES.get(str(config.dtype))
     return wanted / stored if stored and wanted else 1.0
+
+
+def weights_gb(config: BackendConfig) -> float | None:
+    """The size of its weights on disk, in GB; None where they are not here or not known. Blocks: it looks at files."""
+    with contextlib.suppress(BackendError, OSError):
+        match config:
+            case LlamaCppConfig():
+                return model_file("", config.model).stat().st_size / 1e9
+            case VllmConfig():
+                folder = Path(config.model).expanduser()
+                files = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+                return sum(file.stat().st_size for file in files) / 1e9 if files else None
+            case _:
+                return None
+    return None

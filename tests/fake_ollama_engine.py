@@ -10,8 +10,8 @@ from typing import Self
 
 import httpx
 
-from backends.config.base import LlamaCppConfig
 from backends.llama_cpp.child import KEY_VARIABLE
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import argv
 from tests.fake_ollama_voice import Ask, Said
 from tests.transcripts import Json

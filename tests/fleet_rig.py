@@ -15,10 +15,12 @@ from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import BackendStatus, Fleet
 from app.table import Backend
 from backends import kinds
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Adapters, Endpoint, Engine, Fetcher, Launch, Probe, Sleeper, State
+from backends.config.base import BackendConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Adapters, Engine, Fetcher, Launch, Probe, Sleeper
 from backends.errors import BackendError, EngineFailed
 from backends.http.probe_client import Control
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import BadModel
 from backends.process import ownership
 

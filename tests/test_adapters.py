@@ -14,9 +14,11 @@ from app.supervisor.admin.situations import models
 from app.supervisor.fleet.fleet import Adapter
 from app.supervisor.relays import build_table
 from app.table import Backend, Target
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Adapters, Endpoint, Engine, State
+from backends.config.base import BackendConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Adapters, Engine
 from backends.errors import EngineFailed
+from backends.llama_cpp.config import LlamaCppConfig
 from tests.fleet_rig import FakeManaged, Relays, one, running
 
 

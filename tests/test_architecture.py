@@ -41,17 +41,20 @@ DATA_PATH = (
 FORBIDDEN = (
     "fastapi",
     "pydantic",
-    "app.config.model",
+    "app.cli",
+    "app.config",
     "app.supervisor",
-    "backends.lifecycle.machine",
-    "backends.process.process",
-    "backends.process.guard",
-    "backends.llama_cpp.engine",
-    "backends.remote.engine",
-    "backends.ollama.engine",
+    "backends.config",
+    "backends.huggingface",
+    "backends.kinds",
+    "backends.lifecycle",
+    "backends.llama_cpp",
     "backends.ollama.config",
+    "backends.ollama.engine",
     "backends.ollama.facts",
-    "backends.config.base",
+    "backends.process",
+    "backends.remote",
+    "backends.vllm",
 )
 HOMELESS = {"utils", "util", "helpers", "common", "manager", "misc"}
 

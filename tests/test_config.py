@@ -14,8 +14,9 @@ from app.config.settings import ServeOptions, Settings
 from app.config.yaml_document import ConfigError, dotted, parse
 from app.table import Limits
 from backends import kinds
-from backends.config.base import LlamaCppConfig, RemoteConfig
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.ollama.config import OllamaConfig
+from backends.remote.config import RemoteConfig
 
 SECRET = "do-not-show-me"
 GOOD = """

@@ -21,8 +21,9 @@ from app.relay.server import relay
 from app.supervisor.gateway import Gateway
 from app.supervisor.replicas.discovery import Discovery, arranged, look_up
 from app.supervisor.state_folder import StateFolder
-from backends.config.base import BackendConfig, RemoteConfig
+from backends.config.base import BackendConfig
 from backends.endpoint import State
+from backends.remote.config import RemoteConfig
 from tests.fake_engine import FakeEngine
 from tests.raw_client import Client, Reply, ask, chat, request
 

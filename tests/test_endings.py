@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from backends.endpoint import Explain
+from backends.engine import Explain
 from backends.huggingface import fetcher
 from backends.llama_cpp import engine as llama_cpp_engine
 from backends.ollama import engine as ollama_engine

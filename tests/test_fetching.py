@@ -12,9 +12,11 @@ import pytest
 
 from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Bounds
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Engine, Fetcher, Launch, Progress, State
+from backends.config.base import BackendConfig
+from backends.endpoint import State
+from backends.engine import Engine, Fetcher, Launch, Progress
 from backends.huggingface.fetcher import Hub, explain, progress
+from backends.llama_cpp.config import LlamaCppConfig
 from tests.fake_hub import FakeHub
 from tests.fleet_rig import FakeManaged, Relays, engine, managed, one, only, pid_of, running
 

@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends.config.base import RemoteConfig
 from backends.endpoint import State
 from backends.lifecycle.machine import REST_S
 from backends.process import ownership
+from backends.remote.config import RemoteConfig
 from tests.fake_engine import FakeEngine
 from tests.fleet_rig import Relays, engine, managed, only, parent, pid_of, running
 

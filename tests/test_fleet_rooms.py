@@ -15,9 +15,11 @@ from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.capacity.sizes import Size, Sizes, sized
 from app.supervisor.fleet.waiters import Outcome
-from backends.config.base import BackendConfig, LlamaCppConfig, ManagedConfig
-from backends.endpoint import Endpoint, Engine, Launch, Need, Sleeper, State
+from backends.config.base import BackendConfig, ManagedConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Engine, Launch, Need, Sleeper
 from backends.errors import EngineFailed
+from backends.llama_cpp.config import LlamaCppConfig
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, pid_of, running
 
 ONE = Bounds(Machine(1.0), swap_after_s=0.05)

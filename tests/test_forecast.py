@@ -12,9 +12,12 @@ from app.supervisor.capacity.forecast import SMALL_SHM_BYTES, Entry, forecast
 from app.supervisor.capacity.measurements import Measures, fingerprint
 from app.supervisor.capacity.placement import Gpu, Machine, Place
 from app.supervisor.state_folder import MEASURES
-from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
-from backends.endpoint import Need
-from backends.process.footprint import Footprint, measured, weights_gb
+from backends.engine import Need
+from backends.llama_cpp.config import LlamaCppConfig
+from backends.memory_estimate import weights_gb
+from backends.process.footprint import Footprint, measured
+from backends.remote.config import RemoteConfig
+from backends.vllm.config import VllmConfig
 from tests.cli import run
 
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))

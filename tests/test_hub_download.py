@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from backends.endpoint import Launch
+from backends.engine import Launch
 from backends.huggingface.cache import in_words
 from backends.huggingface.fetcher import Hub, environment, explain, is_repository, progress, secrets_in
 from tests.fake_hub import FakeHub

@@ -13,9 +13,11 @@ import pytest
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Endpoint, Engine, Probe, State
+from backends.config.base import BackendConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Engine, Probe
 from backends.errors import BackendError
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp, counted
 from backends.process.heartbeat import work
 from tests import fake_wire as wire

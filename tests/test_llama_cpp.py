@@ -24,12 +24,12 @@ from app.dialects.openai.stream_reader import Reader
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend
-from backends.config.base import LlamaCppConfig
 from backends.endpoint import Endpoint, State, Usage
 from backends.errors import EngineFailed
 from backends.http.probe_client import Control, Reply
 from backends.llama_cpp import engine as llama_cpp_engine
 from backends.llama_cpp.child import KEY_VARIABLE
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp, argv, explain, usable_cores
 from backends.process import ownership
 from tests.answers import terms

@@ -11,13 +11,15 @@ import pytest
 from app.supervisor.capacity.measurements import MOST, Measures, fingerprint
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu, sized
-from backends.config.base import LlamaCppConfig, ManagedConfig, VllmConfig
-from backends.endpoint import Need
+from backends.config.base import ManagedConfig
+from backends.engine import Need
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_header import Shape, Unreadable, shape
 from backends.memory_estimate import estimated_gb
 from backends.ollama.config import OllamaConfig
 from backends.process.footprint import Footprint
+from backends.vllm.config import VllmConfig
 
 TOOK = Footprint(resident_gb=1.5, weights_gb=1.0, kv_gb=0.25, kv_tokens=4096, device_gb=20.5)
 GIVEN, GUESS = Need(4.0, gpus=1), Need(1.5, gpus=1, is_guess=True)

@@ -13,9 +13,11 @@ from app.config.model import Config
 from app.supervisor.admin.situations import models
 from app.supervisor.fleet import adapters, retry_failed
 from app.supervisor.relays import build_table
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Adapters, Endpoint, Engine, Launch, State
+from backends.config.base import BackendConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Adapters, Engine, Launch
 from backends.errors import EngineFailed
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import BadModel
 from backends.process.exit_reasons import Settled
 from tests.fleet_rig import FakeManaged, Relays, managed, one, only, running

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from backends.endpoint import Dialect, Probe
+from backends.endpoint import Dialect
+from backends.engine import Probe
 from backends.ollama.config import OllamaConfig
 from backends.ollama.engine import Ollama
 

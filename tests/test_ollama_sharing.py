@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.relay.proxy.daemon_loads import OFTEN, WITHIN_S, Loads
-from backends.config.base import RemoteConfig
 from backends.ollama.config import OllamaConfig
 from backends.ollama.engine import Ollama
+from backends.remote.config import RemoteConfig
 from tests.fake_ollama import FakeOllama
 from tests.fake_ollama_models import Model
 from tests.ollama_rig import gateway

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.placement import Gpu, Machine, NoRoom, Place, environment, place, visible
-from backends.endpoint import Need
+from backends.engine import Need
 
 HOST = Machine(8.0)
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))

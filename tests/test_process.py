@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.endpoint import Launch
+from backends.engine import Launch
 from backends.process import ownership, process, temp_folder
 from backends.process.ownership import MARK_VARIABLE
 from backends.process.process import Process, spawn

@@ -18,9 +18,11 @@ from app.supervisor.admin.prober import Prober, request, shown
 from app.supervisor.fleet.admission import Gate
 from app.supervisor.fleet.waiters import Outcome
 from app.table import Backend, Model, Table, Target
-from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig
+from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, DECLARED, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.ollama.config import OllamaConfig
+from backends.remote.config import RemoteConfig
 from tests.fake_engine import FakeEngine
 from tests.fake_ollama import FakeOllama
 

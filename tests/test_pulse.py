@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.fleet.fleet import Fleet
-from backends.config.base import BackendConfig, LlamaCppConfig
-from backends.endpoint import Endpoint, Engine, Launch, Probe, State
+from backends.config.base import BackendConfig
+from backends.endpoint import Endpoint, State
+from backends.engine import Engine, Launch, Probe
 from backends.errors import EngineFailed
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.process.heartbeat import Pulse, cpu_s, felt, io, work
 from tests.fleet_rig import FakeManaged, Relays, managed, only, running
 

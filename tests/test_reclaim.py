@@ -19,8 +19,9 @@ from app.supervisor.capacity.devices import nvml
 from app.supervisor.capacity.gpu_quarantine import Quarantine, Reclaim, may_be_used, missing_gb
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.schedule import Bounds
-from backends.config.base import LlamaCppConfig
-from backends.endpoint import Need, State
+from backends.endpoint import State
+from backends.engine import Need
+from backends.llama_cpp.config import LlamaCppConfig
 from tests.fleet_rig import Relays, managed, one, running
 
 A, B = Gpu("GPU-a", 0, 80.0, used_gb=1.0), Gpu("GPU-b", 1, 80.0, used_gb=1.0)

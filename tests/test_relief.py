@@ -13,8 +13,8 @@ import pytest
 from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.fleet.fleet import Fleet
-from backends.config.base import LlamaCppConfig
 from backends.endpoint import State
+from backends.llama_cpp.config import LlamaCppConfig
 from tests.fleet_rig import Relays, managed, one, running
 from tests.slow_client import until
 

@@ -11,8 +11,8 @@ from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Bounds
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.fleet.waiters import Outcome
-from backends.config.base import LlamaCppConfig
 from backends.endpoint import State
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.process import ownership
 from tests.fleet_rig import Relays, managed, only, pid_of, running
 from tests.slow_client import until

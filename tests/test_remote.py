@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from backends.config.base import RemoteConfig
-from backends.endpoint import Probe, Usage
+from backends.endpoint import Usage
+from backends.engine import Probe
 from backends.errors import TimedOut
 from backends.http.probe_client import Control
+from backends.remote.config import RemoteConfig
 from backends.remote.engine import Remote
 from tests.fake_engine import FakeEngine
 

@@ -13,9 +13,9 @@ import pytest
 from app.config.model import loads
 from app.config.yaml_document import ConfigError
 from app.supervisor.replicas import replicas
-from backends.config.base import RemoteConfig
-from backends.endpoint import Probe
+from backends.engine import Probe
 from backends.http.pool import Call, Upstream
+from backends.remote.config import RemoteConfig
 from backends.remote.engine import STALL_S, Remote
 from tests.test_vllm import METRICS, Answers, told
 

@@ -17,8 +17,11 @@ from app.supervisor.fleet.waiters import Outcome
 from app.supervisor.relays import build_table
 from app.supervisor.replicas import replicas
 from app.table import Target
-from backends.config.base import BackendConfig, LlamaCppConfig, RemoteConfig
-from backends.endpoint import Engine, Launch, State
+from backends.config.base import BackendConfig
+from backends.endpoint import State
+from backends.engine import Engine, Launch
+from backends.llama_cpp.config import LlamaCppConfig
+from backends.remote.config import RemoteConfig
 from tests.fleet_rig import FakeManaged, Relays, managed, one, running
 
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from backends.config.base import VllmConfig
 from backends.endpoint import DECLARED, FAILED, ModelFacts
+from backends.llama_cpp.facts import of_llama_cpp
 from backends.ollama.config import OllamaConfig
-from backends.ollama.facts import shown
-from backends.reported_facts import of_abilities, of_llama_cpp, of_remote, of_vllm, quantization_in
+from backends.ollama.facts import of_abilities, shown
+from backends.remote.facts import of_remote
+from backends.vllm.config import VllmConfig
+from backends.vllm.facts import of_vllm, quantization_in
 
 TEXT = {"chat": DECLARED, "completion": DECLARED, "json_schema": DECLARED, "logprobs": DECLARED}
 # The embedded engine with the demo model; what is not read is left out.

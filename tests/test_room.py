@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.supervisor.capacity.eviction import Loaded
 from app.supervisor.capacity.placement import Gpu, Machine, Place
 from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Order, Refuse, Wish, schedule
-from backends.endpoint import Need
+from backends.engine import Need
 
 ONE_GB = Bounds(Machine(1.0), start_parallel=2, swap_after_s=30)
 ONE_GPU = Bounds(Machine(9.0, (Gpu("GPU-a", 0),)))

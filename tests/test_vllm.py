@@ -16,12 +16,14 @@ from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
 from backends import kinds
-from backends.config.base import RemoteConfig, VllmConfig
-from backends.endpoint import Endpoint, Probe, Usage
+from backends.endpoint import Endpoint, Usage
+from backends.engine import Probe
 from backends.errors import EngineFailed
+from backends.remote.config import RemoteConfig
 from backends.remote.engine import Remote
-from backends.reported_facts import of_vllm
+from backends.vllm.config import VllmConfig
 from backends.vllm.engine import CannotStart, Vllm
+from backends.vllm.facts import of_vllm
 
 MODEL = "org/model"
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from backends.config.base import ManagedConfig, VllmConfig
+from backends.config.base import ManagedConfig
 from backends.vllm.argv import PORT_STRIDE, argv, environment, first_port
+from backends.vllm.config import VllmConfig
 
 MODEL = "org/model"
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from backends import kinds
-from backends.config.base import VllmConfig
 from backends.errors import EngineFailed, NotReady
 from backends.huggingface.cache import Pin, remember, snapshot
+from backends.vllm.config import VllmConfig
 from backends.vllm.engine import CannotStart, Vllm
 
 COMMIT = "0123456789" * 4

@@ -14,10 +14,12 @@ import pytest_asyncio
 from app.keys import digest
 from app.supervisor.admin.capabilities import Proofs
 from app.table import Backend, Key, Model, Target
-from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
 from backends.endpoint import DECLARED, FAILED, VERIFIED, ModelFacts, State
 from backends.expected_facts import expected
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.ollama.config import OllamaConfig
+from backends.remote.config import RemoteConfig
+from backends.vllm.config import VllmConfig
 from tests.rig import Rig, backend, models, running
 
 MARK = {"anthropic-version": "2023-06-01"}

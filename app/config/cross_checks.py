@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from app.config.messages import nearest
 from app.config.yaml_document import Place
-from backends.config.base import RemoteConfig
 from backends.config.checks import contradictions
+from backends.remote.config import RemoteConfig
 
 if TYPE_CHECKING:
     from app.config.model import Config, ModelConfig

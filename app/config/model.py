@@ -21,8 +21,10 @@ from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
 from app.dialects.reasoning import Reasoning
 from app.keys import digest
 from app.table import TEMPLATE_KWARGS, Limits, Rules
-from backends.config.base import LlamaCppConfig, RemoteConfig, VllmConfig
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.ollama.config import OllamaConfig
+from backends.remote.config import RemoteConfig
+from backends.vllm.config import VllmConfig
 
 __all__ = ["Config", "ConfigError", "load", "load_all"]
 

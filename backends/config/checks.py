@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from backends.config.base import BackendConfig, ManagedConfig, VllmConfig
+from backends.config.base import BackendConfig, ManagedConfig
+from backends.vllm.config import VllmConfig
 
 Found = Iterator[tuple[str, str]]
 

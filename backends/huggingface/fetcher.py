@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from backends.endpoint import Launch, Progress
+from backends.engine import Launch, Progress
 from backends.huggingface.cache import IS_REPOSITORY, Pin, in_words, is_here, remembered, snapshot
 from backends.process.exit_reasons import exit_in_words, signal_of
 from backends.process.process import inherited

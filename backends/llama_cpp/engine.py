@@ -18,17 +18,18 @@ from typing import Final
 
 import msgspec
 
-from backends.config.base import LlamaCppConfig
-from backends.endpoint import Endpoint, Launch, ModelFacts, Probe, Usage
+from backends.endpoint import Endpoint, ModelFacts, Usage
+from backends.engine import Launch, Probe
 from backends.errors import BackendError, EngineFailed, Refused, TimedOut
+from backends.http.openai_models import model_ids
 from backends.http.probe_client import Control
 from backends.llama_cpp.child import KEY_VARIABLE
+from backends.llama_cpp.config import LlamaCppConfig
+from backends.llama_cpp.facts import of_llama_cpp
 from backends.llama_cpp.gguf import BadModel, inputs, model_file
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
 from backends.process.exit_reasons import why
 from backends.process.process import inherited
-from backends.remote.engine import model_ids
-from backends.reported_facts import of_llama_cpp
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
 COUNT_S: Final = 2.0  # its counters: there at once while it decodes, and only later while a grammar is worked out

@@ -14,7 +14,8 @@ from typing import Final
 
 import msgspec
 
-from backends.endpoint import Dialect, Endpoint, Launch, ModelFacts, Probe, Usage
+from backends.endpoint import Dialect, Endpoint, ModelFacts, Usage
+from backends.engine import Launch, Probe
 from backends.errors import BackendError, Refused
 from backends.http.probe_client import Control
 from backends.ollama.config import OllamaConfig

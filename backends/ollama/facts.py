@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from backends.endpoint import ModelFacts
+from backends.endpoint import DECLARED, ModelFacts
 from backends.ollama.config import OllamaConfig
 from backends.ollama.names import full_name
-from backends.reported_facts import of_abilities
 
 SAFE: Final = (0, 35, 0)
 # The release that closed it, and what it was.
@@ -25,6 +24,15 @@ _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
 # Its weights lie under their digest in the daemon's folder.
 _FROM: Final = re.compile(r"(?m)^FROM\s+\S*sha256-([0-9a-f]{64})\s*$")
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
+
+# Ollama's words for what a model can do.
+_ABILITIES: Final = {
+    "completion": ("chat", "completion", "json_schema"),
+    "tools": ("tools",),
+    "thinking": ("reasoning",),
+    "vision": ("vision",),
+    "embedding": ("embedding",),
+}
 
 
 def warning(version: str) -> str | None:
@@ -126,3 +134,8 @@ def loaded(running: Any) -> dict[str, Loaded]:
 
 def _count(told: Any) -> int:
     return told if isinstance(told, int) and 0 <= told < 1 << 63 else 0
+
+
+def of_abilities(abilities: Iterable[str]) -> dict[str, str]:
+    """Capabilities from Ollama's words."""
+    return {name: DECLARED for ability in abilities for name in _ABILITIES.get(ability, ())}

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backends.config.base import BackendConfig, LlamaCppConfig, VllmConfig
-from backends.errors import BackendError
-from backends.llama_cpp.gguf import model_file
-
 # vLLM's own lines; its GiB are 2^30 bytes.
 _WEIGHTS: Final = re.compile(r"Model loading took ([\d.]+) GiB")
 _CACHE: Final = re.compile(r"Available KV cache memory: ([\d.]+) GiB")
@@ -33,21 +29,6 @@ class Footprint:
     kv_gb: float | None = None
     kv_tokens: int | None = None
     device_gb: float | None = None
-
-
-def weights_gb(config: BackendConfig) -> float | None:
-    """The size of its weights on disk, in GB; None where they are not here or not known. Blocks: it looks at files."""
-    with contextlib.suppress(BackendError, OSError):
-        match config:
-            case LlamaCppConfig():
-                return model_file("", config.model).stat().st_size / 1e9
-            case VllmConfig():
-                folder = Path(config.model).expanduser()
-                files = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
-                return sum(file.stat().st_size for file in files) / 1e9 if files else None
-            case _:
-                return None
-    return None
 
 
 def measured(pids: Iterable[int], lines: Sequence[str]) -> Footprint:

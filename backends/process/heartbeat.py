@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.endpoint import Probe
+from backends.engine import Probe
 
 
 @dataclass(frozen=True, slots=True)

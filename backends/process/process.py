@@ -15,7 +15,7 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
-from backends.endpoint import Launch
+from backends.engine import Launch
 from backends.process import guard, heartbeat, temp_folder, vital_signs
 from backends.process.exit_reasons import RECENT_S
 from backends.process.footprint import Footprint, measured

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from backends.config.base import RemoteConfig
-from backends.endpoint import Endpoint, Probe, Usage
+from backends.endpoint import Endpoint, Usage
+from backends.engine import Probe
 from backends.errors import BackendError, TimedOut, Unreachable
+from backends.http.openai_models import model_ids
 from backends.http.probe_client import Control, Reply
 from backends.process import heartbeat
 from backends.process.heartbeat import Pulse
-from backends.reported_facts import of_remote
+from backends.remote.config import RemoteConfig
+from backends.remote.facts import of_remote
 from backends.vllm.metrics import figures
 
 PROBE_S: Final = 10.0
@@ -115,11 +117,3 @@ def _is_vllm(listed: Any) -> bool:
         return any(entry.get("owned_by") == "vllm" for entry in listed["data"])
     except (KeyError, TypeError, AttributeError):
         return False
-
-
-def model_ids(listed: Any) -> tuple[str, ...] | None:
-    """The names in an OpenAI list of models; None when it is not one."""
-    try:
-        return tuple(str(entry["id"]) for entry in listed["data"])
-    except (KeyError, TypeError):
-        return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
-from backends.config.base import VllmConfig
+from backends.vllm.config import VllmConfig
 
 # Given when the configuration says something else than the default.
 VALUES: Final = {

@@ -14,17 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from backends.config.base import VllmConfig
-from backends.endpoint import Adapters, Endpoint, Fetcher, Launch, Probe, Sleeper, Usage
+from backends.endpoint import Endpoint, Usage
+from backends.engine import Adapters, Fetcher, Launch, Probe, Sleeper
 from backends.errors import BackendError, EngineFailed, NotReady, Refused
+from backends.http.openai_models import model_ids
 from backends.http.probe_client import Control, Reply
 from backends.huggingface.fetcher import Hub, is_repository, secrets_in
 from backends.inventory import no_model
 from backends.process import compile_cache
 from backends.process.process import inherited
-from backends.remote.engine import model_ids
-from backends.reported_facts import of_vllm, quantization_in
 from backends.vllm.argv import argv, environment, first_port
+from backends.vllm.config import VllmConfig
+from backends.vllm.facts import of_vllm, quantization_in
 from backends.vllm.failures import explain
 from backends.vllm.metrics import figures
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from backends.config.base import VllmConfig
 from backends.endpoint import Endpoint
 from backends.vllm.argv import PINNED, SWITCHES, TASKS, VALUES
+from backends.vllm.config import VllmConfig
 from backends.vllm.engine import Vllm
 from tests.live.engines import MODELS, VLLM, Live, Record
 

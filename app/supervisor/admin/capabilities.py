@@ -21,10 +21,11 @@ from app.supervisor.capacity.measurements import fingerprint
 from app.supervisor.replicas import replicas
 from app.supervisor.storage import Kept
 from app.table import Backend
-from backends.config.base import BackendConfig, RemoteConfig
+from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, ModelFacts
 from backends.expected_facts import expected
 from backends.ollama.config import OllamaConfig
+from backends.remote.config import RemoteConfig
 
 log = structlog.get_logger()
 

@@ -9,7 +9,8 @@ import shlex
 from collections.abc import Sequence
 
 from app.supervisor.capacity.schedule import Queued
-from backends.endpoint import Need, State
+from backends.endpoint import State
+from backends.engine import Need
 from backends.lifecycle.machine import Lifecycle
 
 _AT_REST = (State.STOPPED, State.STOPPING)

@@ -9,7 +9,7 @@ from typing import Final
 
 from app.supervisor.capacity.placement import Machine, NoRoom, Place, gb, place
 from app.supervisor.capacity.sizes import Source
-from backends.endpoint import Need
+from backends.engine import Need
 
 SPARE_GB: Final = 0.5  # that its own processes take before it looks
 SMALL_SHM_BYTES: Final = 64 * 1024 * 1024  # what Docker gives a container that does not ask

@@ -17,7 +17,8 @@ import structlog
 
 from app.supervisor.storage import Kept
 from backends.config.base import ManagedConfig
-from backends.process.footprint import Footprint, weights_gb
+from backends.memory_estimate import weights_gb
+from backends.process.footprint import Footprint
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from backends.endpoint import Need
+from backends.engine import Need
 
 _ROUNDING: Final = 1e-6  # of sums of decimal fractions
 

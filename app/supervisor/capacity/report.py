@@ -15,8 +15,8 @@ from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
 from app.supervisor.replicas import replicas
 from backends.config.base import ManagedConfig
 from backends.inventory import lacks
-from backends.memory_estimate import demanded_gb
-from backends.process.footprint import Footprint, weights_gb
+from backends.memory_estimate import demanded_gb, weights_gb
+from backends.process.footprint import Footprint
 
 
 def plan(

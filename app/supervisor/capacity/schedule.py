@@ -13,7 +13,7 @@ from typing import Literal
 
 from app.supervisor.capacity.eviction import Loaded, give_way
 from app.supervisor.capacity.placement import Machine, NoRoom, Place, place
-from backends.endpoint import Need
+from backends.engine import Need
 
 
 @dataclass(frozen=True, slots=True)

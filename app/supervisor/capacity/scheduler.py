@@ -17,7 +17,8 @@ from app.supervisor.capacity.eviction import Loaded
 from app.supervisor.capacity.placement import Place
 from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Refuse, Wish, planned
 from app.supervisor.fleet.unit import Unit
-from backends.endpoint import Need, State
+from backends.endpoint import State
+from backends.engine import Need
 from backends.lifecycle.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
 from backends.lifecycle.machine import can_start
 

@@ -9,8 +9,9 @@ from typing import Literal
 
 from app.supervisor.capacity.measurements import Measures, fingerprint
 from app.supervisor.capacity.placement import Machine
-from backends.config.base import BackendConfig, LlamaCppConfig, ManagedConfig
-from backends.endpoint import Need
+from backends.config.base import BackendConfig, ManagedConfig
+from backends.engine import Need
+from backends.llama_cpp.config import LlamaCppConfig
 from backends.memory_estimate import estimated_gb
 from backends.process.footprint import Footprint
 

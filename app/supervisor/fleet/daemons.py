@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backends.endpoint import Dialect, Endpoint, Probe
+from backends.endpoint import Dialect, Endpoint
+from backends.engine import Probe
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from backends.endpoint import Fetcher, Launch, Progress
+from backends.engine import Fetcher, Launch, Progress
 from backends.lifecycle import events
 from backends.lifecycle.events import Exited, Fetched, Stalled
 from backends.process import heartbeat

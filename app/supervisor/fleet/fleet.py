@@ -26,7 +26,8 @@ from app.supervisor.replicas.rolling_update import Replacement
 from app.table import Backend
 from backends import kinds
 from backends.config.base import BackendConfig
-from backends.endpoint import Engine, State
+from backends.endpoint import State
+from backends.engine import Engine
 from backends.lifecycle.events import Event, Start, StopAsked
 from backends.process import process
 from backends.process.footprint import Footprint

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from backends.config.base import ManagedConfig
-from backends.endpoint import Probe, State
+from backends.endpoint import State
+from backends.engine import Probe
 from backends.errors import BackendError
 from backends.lifecycle.events import Probed, Stalled
 from backends.process import heartbeat

@@ -25,7 +25,8 @@ from app.supervisor.fleet.past_lives import Past
 from app.supervisor.fleet.probe_loop import watch
 from app.supervisor.relays import table_rows
 from backends.config.base import BackendConfig
-from backends.endpoint import Engine, Launch, Need, Probe, State
+from backends.endpoint import State
+from backends.engine import Engine, Launch, Need, Probe
 from backends.errors import BackendError
 from backends.file_stamp import stamp
 from backends.kinds import kind_of

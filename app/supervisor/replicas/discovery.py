@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import structlog
 
 from app.config.cross_checks import MOST_ADDRESSES
-from backends.config.base import BackendConfig, RemoteConfig
+from backends.config.base import BackendConfig
+from backends.remote.config import RemoteConfig
 
 FOLLOW_S: Final = 10.0  # no resolver of the system tells how long an answer holds
 

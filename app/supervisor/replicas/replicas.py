@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from backends.config.base import BackendConfig, ManagedConfig, RemoteConfig
+from backends.config.base import BackendConfig, ManagedConfig
+from backends.remote.config import RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:

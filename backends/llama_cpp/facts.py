@@ -1,0 +1,28 @@
+"""What llama.cpp's server reports of its model, as facts. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.endpoint import DECLARED, FAILED, ModelFacts
+from backends.http.openai_models import OF_TEXT, member, positive
+
+
+def of_llama_cpp(props: Any, *, embeds: bool) -> ModelFacts | None:
+    """From llama.cpp's `/props`; None when that is no such answer."""
+    if not isinstance(props, dict):
+        return None
+    found = dict.fromkeys(("embedding",) if embeds else OF_TEXT, DECLARED)
+    has_vision = member(props, "modalities", "vision")
+    if isinstance(has_vision, bool):
+        found["vision"] = DECLARED if has_vision else FAILED
+    has_tools = member(props, "chat_template_caps", "supports_tools")
+    if isinstance(has_tools, bool) and not embeds:
+        found["tools"] = DECLARED if has_tools else FAILED
+    length = member(props, "default_generation_settings", "n_ctx")
+    packed = props.get("model_ftype")
+    return ModelFacts(
+        context_length=positive(length),
+        capabilities=found,
+        quantization=packed if isinstance(packed, str) and packed else None,
+    )

@@ -1,0 +1,44 @@
+"""What an operator writes for a backend of kind `remote`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from backends.config.base import BackendConfig
+from backends.config.fields import Address, BaseUrl, Credential, Headers
+
+
+class RemoteConfig(BackendConfig):
+    """An OpenAI-compatible endpoint that somebody else runs, or several of one model: `url` or `urls`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["url"]}, {"required": ["urls"]}]})
+
+    kind: Literal["remote"]
+    url: BaseUrl | None = Field(None, description="Its base URL, as an SDK takes it: usually ends in `/v1`.")
+    urls: tuple[BaseUrl, ...] = Field((), description="Several instead, which share the requests.")
+    addresses: Literal["dns"] | tuple[Address, ...] | None = Field(
+        None,
+        description="Where the host of `url` is, each address an engine of its own; `dns`: as its name has them.",
+    )
+    api_key: Credential | None = Field(
+        None, description="Sent as `Authorization: Bearer`; use ${NAME} to take it from the environment."
+    )
+    headers: Headers = Field(default_factory=dict, description="More headers to send.")
+    context_length: int | None = Field(
+        None, ge=1, description="Tokens of context of its models, where its list of models does not say."
+    )
+
+    @property
+    def base_url(self) -> str:
+        """The first of them."""
+        return (self.url or self.urls[0]).rstrip("/")
+
+    def engines(self) -> tuple[RemoteConfig, ...]:
+        """Each engine with a configuration of its own."""
+        if self.urls:
+            return tuple(self.model_copy(update={"url": url, "urls": ()}) for url in self.urls)
+        if isinstance(self.addresses, tuple) and self.addresses:
+            return tuple(self.model_copy(update={"addresses": (address,)}) for address in self.addresses)
+        return (self,)

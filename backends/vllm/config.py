@@ -1,0 +1,106 @@
+"""What an operator writes for a backend of kind `vllm`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from pydantic import Field
+
+from backends.config.base import AdaptableConfig
+from backends.config.fields import Words
+from backends.engine import Need
+
+
+class VllmConfig(AdaptableConfig):
+    """vLLM's own server, started in vLLM's own environment. What has no key here goes into `args`."""
+
+    kind: Literal["vllm"]
+    model: str = Field(
+        description="A folder in Hugging Face layout, or the name of a repository on the hub.", min_length=1
+    )
+    command: Words = Field(
+        ("vllm",),
+        min_length=1,
+        description="How vLLM is called: the `vllm` of its environment, or a list of words.",
+    )
+    revision: str | None = Field(None, description="The branch, tag or commit of a repository on the hub.")
+    task: Literal["generate", "embed", "classify"] = Field(
+        "generate", description="What the model does: text, embeddings or classes."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = Field(
+        None, description="Of weights and activations; default: the model's own."
+    )
+    quantization: str | None = Field(None, description="How the weights are packed; default: as the model says.")
+    tensor_parallel_size: int = Field(1, ge=1, le=1024, description="GPUs that share every layer.")
+    pipeline_parallel_size: int = Field(1, ge=1, le=1024, description="Groups of GPUs that share the layers in turn.")
+    data_parallel_size: int = Field(1, ge=1, le=1024, description="Copies of the model behind one server.")
+    distributed_executor_backend: Literal["mp", "ray", "uni", "external_launcher"] | None = Field(
+        None, description="What runs the workers; `ray` for several machines in a Ray cluster."
+    )
+    nnodes: int = Field(1, ge=1, le=1024, description="Machines that serve this model together, without Ray.")
+    node_rank: int = Field(0, ge=0, le=1023, description="Which of them this one is; 0 is the one that is asked.")
+    master_addr: str | None = Field(None, description="The address of machine 0, as the others reach it.")
+    max_model_len: int | None = Field(
+        None, ge=1, description="Tokens of prompt and answer together; default: the model's own."
+    )
+    max_num_seqs: int | None = Field(None, ge=1, description="Requests that run at the same time; more wait.")
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="The share of each GPU's memory that it may use; without a GPU of the host's."
+    )
+    kv_cache_memory_bytes: int | None = Field(
+        None, ge=1, description="Memory for the KV cache on each GPU, instead of what the share leaves over."
+    )
+    enforce_eager: bool = Field(False, description="No CUDA graphs: a faster start, slower answers.")
+    chat_template: str | None = Field(None, description="A Jinja file; default: the model's own template.")
+    tool_call_parser: str | None = Field(
+        None, description="How the model writes tool calls; with it, tools are on (`tool_choice: auto`)."
+    )
+    reasoning_parser: str | None = Field(None, description="How the model writes its thinking.")
+    override_generation_config: dict[str, Any] = Field(
+        default_factory=dict, description="Sampling defaults over those of the model, such as {temperature: 0.7}."
+    )
+    seed: int | None = Field(None, ge=0, description="Of the random numbers.")
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.")
+    allowed_media_domains: tuple[str, ...] = Field(
+        (), description="Hosts that pictures and sounds in requests may be fetched from; default: none."
+    )
+    enable_lora: bool = Field(
+        False, description="Take adapters while it runs, also when none is configured; with `adapters` it is so anyway."
+    )
+    warm_up_logprobs: bool = Field(
+        True,
+        description="Its first request with `logprobs` is ours, before it serves: it compiles, and all others wait.",
+    )
+    args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
+
+    def media_domains(self) -> tuple[str, ...]:
+        """Those of its setting."""
+        return tuple(host.lower() for host in self.allowed_media_domains)
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether it is started for them."""
+        return self.enable_lora or bool(self.adapters)
+
+    @property
+    def is_on_one_machine(self) -> bool:
+        """Whether all its processes are ours."""
+        return self.nnodes == 1 and self.distributed_executor_backend != "ray"
+
+    def workers(self) -> int:
+        """Those of tensor and pipeline parallelism on this machine; Ray has its own."""
+        if self.distributed_executor_backend == "ray":
+            return 1
+        return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
+
+    def gpus_each(self) -> int | None:
+        """One for each worker on this machine; Ray places its own."""
+        if self.distributed_executor_backend == "ray":
+            return None
+        workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+        return max(1, workers // self.nnodes)
+
+    def need(self) -> Need:
+        """Whole GPUs, unless their share is given."""
+        return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
