@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.config.model import Config
-from app.supervisor.admin.situations import models
+from app.supervisor.admin.views import models
 from app.supervisor.fleet.fleet import Adapter
 from app.supervisor.relays import build_table
 from app.table import Backend, Target

@@ -29,7 +29,7 @@ from app.supervisor.admin.schemas import (
     Reloaded,
     Status,
 )
-from app.supervisor.admin.situations import models, overall
+from app.supervisor.admin.views import models, overall
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.state_folder import bind_private
 from app.table import Backend, Model, Table, Target, Wildcard

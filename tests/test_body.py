@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from app.dialects import json_members
 from app.errors import Problem
 from app.relay.http import json_body
 from app.relay.http.json_body import MAX_DEPTH, Head
@@ -224,7 +225,7 @@ def raw(data: bytes) -> dict[str, bytes]:
 def test_an_edit_sets_its_fields_and_leaves_the_rest_byte_for_byte(data: bytes, fields: dict[str, bytes]) -> None:
     before = raw(data)
 
-    after = raw(json_body.edit(data, fields))
+    after = raw(json_members.edit(data, fields))
 
     assert after == before | fields
     assert list(after) == [*before, *(name for name in fields if name not in before)]
@@ -235,8 +236,8 @@ def test_an_edit_sets_its_fields_and_leaves_the_rest_byte_for_byte(data: bytes, 
 def test_usage_is_asked_for_beside_what_the_client_asked_for(options: dict[str, Any] | None) -> None:
     data = json.dumps({"model": "fake", "stream_options": options}).encode()
 
-    assert json.loads(json_body.stream_options(data)) == (options or {}) | {"include_usage": True}
-    assert json.loads(json_body.stream_options(b"{}")) == {"include_usage": True}
+    assert json.loads(json_members.stream_options(data)) == (options or {}) | {"include_usage": True}
+    assert json.loads(json_members.stream_options(b"{}")) == {"include_usage": True}
 
 
 MANY = ",".join(f'"{n}":1' for n in range(MAX_MEMBERS + 1)).encode()
@@ -257,5 +258,5 @@ def test_as_many_strings_inside_the_messages_are_fine() -> None:
 
 def test_stream_options_of_any_size_are_not_taken_apart() -> None:
     with pytest.raises(Problem) as refusal:
-        json_body.stream_options(b'{"stream_options":{' + MANY + b"}}")
+        json_members.stream_options(b'{"stream_options":{' + MANY + b"}}")
     assert refusal.value.param == "stream_options"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.yaml_edit import add_entry, scalar, write
-from app.config.model import loads
+from app.config.load import loads
 from app.config.yaml_document import ConfigError
 from app.keys import digest
 from tests.cli import run

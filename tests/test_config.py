@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.config.cross_checks import is_loopback
-from app.config.model import DEMO_MODEL, KINDS, Config, KeyConfig, load, load_all, loads, ollama_url
+from app.config.load import load, load_all, loads
+from app.config.model import DEMO_MODEL, KINDS, Config, KeyConfig, ollama_url
 from app.config.settings import ServeOptions, Settings
 from app.config.yaml_document import ConfigError, dotted, parse
 from app.table import Limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.config.load import loads
 from app.config.messages import quoted
-from app.config.model import loads
 from app.config.yaml_document import ConfigError
 
 SECRET = "do-not-show-me"

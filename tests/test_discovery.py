@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from app.config.model import load_all
+from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.relay.server import relay
 from app.supervisor.gateway import Gateway

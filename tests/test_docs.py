@@ -19,16 +19,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from app.__main__ import cli
-from app.config.model import (
-    DEMO_MODEL,
-    Config,
-    FallbackConfig,
-    KeyConfig,
-    ModelConfig,
-    ServerConfig,
-    TargetConfig,
-    loads,
-)
+from app.config.load import loads
+from app.config.model import DEMO_MODEL, Config, FallbackConfig, KeyConfig, ModelConfig, ServerConfig, TargetConfig
 from app.config.settings import Settings
 from app.config.yaml_document import parse
 from app.errors import TABLE

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from app.dialects.client_api import Ask
-from app.dialects.openai.stream_reader import DONE, Settlement
+from app.dialects.openai.stream_reader import DONE
 from app.dialects.responses.request import Responses
 from app.dialects.responses.tools import MAX_NAME_CHARS, Tool, free_text, read
+from app.dialects.usage import Settlement
 from app.errors import Problem
 from tests import fake_wire as wire
 from tests.front_streams import call, event, told

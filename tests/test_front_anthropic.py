@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.dialects.anthropic.request import Messages
 from app.dialects.anthropic.response import Spoken
 from app.dialects.client_api import Ask
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import Problem, not_found, shutting_down
 from tests import fake_wire as wire
 from tests.answers import pieces

@@ -17,7 +17,7 @@ from app.dialects.client_api import Ask
 from app.dialects.engine_options import taken
 from app.dialects.ollama.request import Chat, Embed, read_options
 from app.dialects.ollama.response import Embedded, Kind, Written
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.dialects.client_api import Ask
-from app.dialects.openai.stream_reader import DONE, Settlement
+from app.dialects.openai.stream_reader import DONE
 from app.dialects.responses.request import Responses
 from app.dialects.responses.response import Response
+from app.dialects.usage import Settlement
 from app.errors import Problem, not_found
 from tests import fake_wire as wire
 from tests.answers import pieces

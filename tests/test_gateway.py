@@ -11,8 +11,9 @@ from unittest import mock
 
 import pytest
 
-from app.config.model import ConfigError, load_all
+from app.config.load import load_all
 from app.config.settings import ServeOptions
+from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor.gateway import Gateway
 from app.supervisor.state_folder import StateFolder

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from app.dialects import json_members
 from app.dialects.validation import media
 from app.errors import Problem
 from app.relay.http import json_body
@@ -94,7 +95,7 @@ STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
         TOKENS.replace(b"prompt", b"input"),
         lambda data: plan(OPERATIONS["/v1/embeddings"], data, table(m="vllm"), None),
     ),
-    "edit": (TAKEN["a text"], lambda data: json_body.edit(data, {"model": b'"n"'})),
+    "edit": (TAKEN["a text"], lambda data: json_members.edit(data, {"model": b'"n"'})),
     "thinking": (
         conversation(*[b'{"role":"assistant","content":"a","reasoning":"b"}'] * 30_000),
         with_both_names,

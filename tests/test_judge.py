@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from app.dialects import json_members
 from app.dialects.parameters import judge as parameters_judge
 from app.dialects.parameters.case import Case, Given
 from app.dialects.parameters.judge import judge
@@ -123,7 +124,7 @@ def found(kind: str, operation: str = "chat", **fields: Any) -> tuple[Json, list
     body = json.dumps({"model": "m", **fields}).encode()
     case = Case("engine", kind, operation, given(body), kwargs=TEMPLATE_KWARGS)
     verdict = judge(case)
-    members: Json = json.loads(json_body.edit(body, verdict.members))
+    members: Json = json.loads(json_members.edit(body, verdict.members))
     members.pop("model")
     return members, verdict.adjusted, verdict.dropped
 

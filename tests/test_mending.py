@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.config.model import Config
-from app.supervisor.admin.situations import models
+from app.supervisor.admin.views import models
 from app.supervisor.fleet import adapters, retry_failed
 from app.supervisor.relays import build_table
 from backends.config.base import BackendConfig

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.openai.stream_reader import DONE, Reader, Settlement
+from app.dialects.openai.stream_reader import DONE, Reader
+from app.dialects.usage import Settlement
 from backends.errors import Broken, Disconnected, EngineFailed
 from tests import fake_wire as wire
 from tests.answers import terms

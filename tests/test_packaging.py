@@ -19,7 +19,8 @@ from ruamel.yaml import YAML
 
 from app import __version__
 from app.config.json_schema import schema, text
-from app.config.model import AnyBackend, Config, load, loads
+from app.config.load import load, loads
+from app.config.model import AnyBackend, Config
 from app.config.settings import Settings
 from app.config.yaml_document import parse
 from tests.test_architecture import FILES

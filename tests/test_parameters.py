@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.dialects import json_members
 from app.dialects.parameters import adjust, judge
 from app.dialects.parameters.adjust import Engine
 from app.dialects.parameters.answer_limit import Fit
@@ -37,7 +38,7 @@ def sent(
     """What the engine gets beside the model and the messages, and what the client is told of it."""
     engine = Engine(operation, kind, facts)
     found = adjust.changes(json_body.read(body), body, rules, engine, fit)
-    members: dict[str, Any] = json.loads(json_body.edit(body, found.members))
+    members: dict[str, Any] = json.loads(json_members.edit(body, found.members))
     return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
 
 

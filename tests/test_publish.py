@@ -8,7 +8,8 @@ import datetime
 import msgspec
 import pytest
 
-from app.config.model import Config, loads
+from app.config.load import loads
+from app.config.model import Config
 from app.ipc import Publish, frame, from_supervisor
 from app.routing import resolve
 from app.supervisor.relays.build_table import build

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config.model import loads
+from app.config.load import loads
 from app.config.yaml_document import ConfigError
 from app.supervisor.replicas import replicas
 from backends.engine import Probe

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.openai.stream_reader import DONE, Reader, Settlement
+from app.dialects.openai.stream_reader import DONE, Reader
 from app.dialects.openai.usage_sum import UsageSum
+from app.dialects.usage import Settlement
 from backends.endpoint import Usage
 from tests import fake_wire as wire
 from tests.answers import terms

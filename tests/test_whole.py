@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects.openai.response import settle
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from backends.errors import Broken, EngineFailed
 from tests import fake_wire as wire
 from tests.answers import terms

@@ -111,7 +111,7 @@ def _label(name: str) -> str:
 
 def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, str]:
     from app.cli.yaml_edit import read, write
-    from app.config.model import loads
+    from app.config.load import loads
     from app.config.settings import CONFIG_NAME, Settings, config_path
     from app.config.yaml_document import ConfigError, parse
 

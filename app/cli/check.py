@@ -27,7 +27,7 @@ def check(
     if schema:
         typer.echo(text(), nl=False)
         return
-    from app.config.model import load_all
+    from app.config.load import load_all
     from app.config.settings import resolve
 
     with config_errors_reported():

@@ -34,7 +34,7 @@ def init(
     ),
 ) -> None:
     """Write a commented configuration for what is found here: the demo model, an Ollama daemon, vLLM, GGUF files."""
-    from app.config.model import loads
+    from app.config.load import loads
 
     for file in gguf or ():
         if not file.is_file():

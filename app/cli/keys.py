@@ -45,7 +45,7 @@ def new_key(
 ) -> None:
     """Make a key and print it once. The configuration keeps only its digest."""
     from app.cli.yaml_edit import add_entry, read, scalar, write
-    from app.config.model import loads
+    from app.config.load import loads
     from app.keys import new
 
     secret, sha256 = new(name)

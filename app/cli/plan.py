@@ -38,7 +38,7 @@ def _is_running(state: Path | None) -> bool:
 
 def _of_file(config: Path | None, state: Path | None) -> Any:
     from app import log
-    from app.config.model import load_all
+    from app.config.load import load_all
     from app.config.settings import resolve
     from app.supervisor.capacity import devices
     from app.supervisor.capacity.measurements import Measures

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import Problem, bad_request
 from backends.http.exchange import Timings
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.supervisor.admin.situations import models
+from app.supervisor.admin.views import models
 from app.table import Backend, Table
 from backends.endpoint import State
 

@@ -15,12 +15,14 @@ import structlog
 
 from app import __version__
 from app.config import cross_checks
-from app.config.model import Config, ConfigError, load_all
+from app.config.load import load_all
+from app.config.model import Config
 from app.config.settings import ServeOptions
+from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
 from app.supervisor.admin import schemas as admin_schemas
-from app.supervisor.admin import situations
+from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import Proofs
 from app.supervisor.admin.metrics import Counters, Life, Scrape
 from app.supervisor.admin.prober import Prober
@@ -204,10 +206,10 @@ class Gateway:
         """How everything is."""
         table = self._table()
         return Health(
-            status=situations.overall(table, self.storage.trouble, self.fleet.status()),
+            status=views.overall(table, self.storage.trouble, self.fleet.status()),
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
-            models=situations.models(table, self.fleet.status()),
+            models=views.models(table, self.fleet.status()),
             backends=tuple(BackendAnswer.of(status) for status in self._shown()),
             quarantined=tuple(
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
@@ -220,7 +222,7 @@ class Gateway:
         """The public names."""
         table = self._table()
         return Models(
-            models=situations.models(table, self.fleet.status()),
+            models=views.models(table, self.fleet.status()),
             wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
         )
 

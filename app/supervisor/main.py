@@ -16,8 +16,10 @@ import structlog
 
 import app.log
 from app import __version__
-from app.config.model import Config, ConfigError, load_all
+from app.config.load import load_all
+from app.config.model import Config
 from app.config.settings import ServeOptions
+from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin

@@ -9,7 +9,8 @@ import msgspec
 
 from app.dialects.call_order import Part, Turns
 from app.dialects.delta import Answer, Call, Piece
-from app.dialects.openai.stream_reader import CONTENT_TYPE, Settlement
+from app.dialects.openai.stream_reader import CONTENT_TYPE
+from app.dialects.usage import Settlement
 from app.errors import JSON, Problem
 from backends.finish_reasons import CUT
 from backends.http.exchange import Timings

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.delta import Answer, Piece
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import Problem
 from backends.finish_reasons import CUT
 from backends.http.exchange import Timings

@@ -12,9 +12,10 @@ import msgspec
 from app.dialects.error_text import one_line
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
 from app.dialects.openai.normalize import GAVE_UP, Terms, failure, flat, listed, number
-from app.dialects.openai.stream_reader import Settlement, renaming, timings, tokens
+from app.dialects.openai.stream_reader import renaming
 from app.dialects.openai.tool_calls import fill_arguments, mend_whole
 from app.dialects.reasoning import give_both, splitter
+from app.dialects.usage import Settlement, timings, tokens
 from backends.errors import Broken, EngineFailed
 from backends.finish_reasons import CUT
 from backends.finish_reasons import finish as ended

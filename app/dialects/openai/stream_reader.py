@@ -16,6 +16,7 @@ from app.dialects.error_text import one_line
 from app.dialects.openai.fast_path import Probabilities, Stencil, cut
 from app.dialects.openai.normalize import Mender, Terms, failure
 from app.dialects.openai.usage_sum import UsageSum
+from app.dialects.usage import Settlement, Timings, Tokens, timings, tokens
 from backends.errors import Broken, Disconnected, Taken
 from backends.prompt_too_long import failed
 
@@ -29,46 +30,6 @@ MAX_CUTS = 8
 _DONE: Final = object()
 _NO_JSON: Final = object()
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
-
-
-class Tokens(msgspec.Struct, frozen=True):
-    """OpenAI's `usage`, what we read of it."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-def tokens(usage: Any) -> Tokens | None:
-    """A `usage` of any shape; it is for counting only, so one that cannot be read counts as none."""
-    if not isinstance(usage, dict):
-        return None
-    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    return Tokens(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
-
-
-class Timings(msgspec.Struct, frozen=True):
-    """llama.cpp's own count in its last chunk."""
-
-    prompt_n: int = 0
-    cache_n: int = 0
-    predicted_n: int = 0
-
-
-def timings(value: Any) -> Timings | None:
-    """`timings` of any shape, for counting only as well."""
-    try:
-        return msgspec.convert(value, Timings) if value else None
-    except msgspec.ValidationError:
-        return None
-
-
-class Settlement(msgspec.Struct, frozen=True):
-    """What an answer cost. `is_counted`: the engine gave no usage, output tokens are counted events."""
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-    finish_reason: str | None = None
-    is_counted: bool = False
 
 
 class Reader:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.error_text import one_line
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import JSON
 from backends.errors import Broken, EngineFailed
 

@@ -10,8 +10,9 @@ import msgspec
 
 from app.dialects.client_api import given
 from app.dialects.delta import Answer, Call, Piece
-from app.dialects.openai.stream_reader import CONTENT_TYPE, Settlement
+from app.dialects.openai.stream_reader import CONTENT_TYPE
 from app.dialects.responses.tools import NONE, Tools, free_text
+from app.dialects.usage import Settlement
 from app.errors import JSON, Problem
 from backends.http.exchange import Timings
 

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from app.dialects.openai.stream_reader import Settlement, tokens
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
+from app.dialects.usage import Settlement, tokens
 from backends.errors import Broken, Rejected, Unsupported
 
 MAX_PAIRS: Final = 256  # of texts that are scored one by one

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.error_text import one_line
-from app.dialects.openai.stream_reader import Settlement, renaming, tokens
+from app.dialects.openai.stream_reader import renaming
 from app.dialects.tasks.llama_cpp import (
     Done,
     Prompt,
@@ -27,6 +27,7 @@ from app.dialects.tasks.llama_cpp import (
     untokenized,
 )
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
+from app.dialects.usage import Settlement, tokens
 from backends.errors import BackendError, Broken, Rejected, Unsupported
 from backends.prompt_too_long import failed
 

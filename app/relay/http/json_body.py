@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import accumulate
 
 import msgspec
@@ -19,7 +19,6 @@ from app.errors import Problem, bad_request
 from app.relay.http import member_names as names
 
 MAX_DEPTH = 64
-MAX_OPTIONS_BYTES = 4096
 # Members and elements of a body: 100,000 that are read whole take about 0.1 s of one core.
 MAX_ITEMS = 100_000
 # The same where a field may be a list of tokens, which is not taken apart. It is passed over in 10 ms.
@@ -67,7 +66,6 @@ class Head(Asked, frozen=True):
 
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _heads = msgspec.json.Decoder(Head)
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def read(body: bytes) -> Head:
@@ -200,28 +198,3 @@ def _without_strings(body: bytes) -> Iterator[bytes]:
         in_string = len(parts) > 1 and parts[-2] == b""
         yield b"".join(parts[::2])
         start = stop
-
-
-def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
-    """The object with these members set to these JSON values, or without them (None); every other member's bytes and
-    their order stay.
-    """
-    members = _objects.decode(body)
-    for name, value in fields.items():
-        if value is None:
-            members.pop(name, None)
-        else:
-            members[name] = msgspec.Raw(value)
-    # Views, not copies: a large member is copied once, by the join.
-    pairs = [(msgspec.json.encode(name), b":", memoryview(value), b",") for name, value in members.items()]
-    pieces = [piece for pair in pairs for piece in pair]
-    return b"".join((b"{", *pieces[:-1], b"}"))
-
-
-def stream_options(body: bytes) -> bytes:
-    """The client's `stream_options` with `include_usage` on; Problem (400) when they are absurdly large."""
-    found = _objects.decode(body).get("stream_options")
-    if found is not None and len(memoryview(found)) > MAX_OPTIONS_BYTES:
-        raise bad_request("'stream_options' is too large.", param="stream_options", code="invalid_type")
-    inner = bytes(found).strip() if found is not None else b"null"
-    return b'{"include_usage":true}' if inner == b"null" else edit(inner, {"include_usage": b"true"})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app.dialects.openai.stream_reader import Settlement
+from app.dialects.usage import Settlement
 from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
 from app.relay.http.request import Request

@@ -11,7 +11,8 @@ from app.dialects.client_api import Tongue
 from app.dialects.openai import response as openai_response
 from app.dialects.openai import stream_reader
 from app.dialects.openai.normalize import Terms
-from app.dialects.openai.stream_reader import Reader, Settlement
+from app.dialects.openai.stream_reader import Reader
+from app.dialects.usage import Settlement
 from app.errors import JSON, Problem
 from app.relay.http.request import Request
 from app.relay.http.response import Line

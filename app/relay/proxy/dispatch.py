@@ -16,11 +16,11 @@ from app.dialects.engine_errors import names_stream_options, refusal
 from app.dialects.engine_options import taken
 from app.dialects.openai import embeddings, transcription
 from app.dialects.openai.normalize import Terms
-from app.dialects.openai.stream_reader import Settlement
 from app.dialects.parameters import adjust
 from app.dialects.parameters.answer_limit import Fit
 from app.dialects.tasks import tasks
 from app.dialects.tasks.llama_cpp import Stamp
+from app.dialects.usage import Settlement
 from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.http.body_intake import Intake

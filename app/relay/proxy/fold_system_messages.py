@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.chat_templates import ALL, Takes
 from app.relay.http import json_body
 from backends.errors import BackendError, EngineFailed, Rejected
@@ -129,7 +130,7 @@ def _folded(given: list[bytes], takes: Takes) -> list[bytes]:
         turns.notes = [_note(message, is_late=False) for message in given[:begin]]
     elif begin > 1 and not takes.several:
         said = _together([_note(message, is_late=False) for message in given[:begin]])
-        turns.out.append(json_body.edit(_as_system(given[0]), {"content": said}))
+        turns.out.append(json_members.edit(_as_system(given[0]), {"content": said}))
     else:
         turns.out = [_as_system(message) for message in given[:begin]]
     for role, message in zip(roles[begin:], given[begin:], strict=True):
@@ -171,7 +172,7 @@ class _Turns:
         self._close()
         notes, self.notes = self.notes, []
         said = _together([*notes, _content(message)]) if notes else None
-        self._turn = message if said is None else json_body.edit(message, {"content": said})
+        self._turn = message if said is None else json_members.edit(message, {"content": said})
 
     def other(self, message: bytes, *, is_result: bool) -> None:
         self._close()
@@ -187,7 +188,7 @@ class _Turns:
     def _close(self) -> None:
         if self._turn is not None:
             said = _together([_content(self._turn), *self._more]) if self._more else None
-            self.out.append(self._turn if said is None else json_body.edit(self._turn, {"content": said}))
+            self.out.append(self._turn if said is None else json_members.edit(self._turn, {"content": said}))
         self._turn, self._more, self._joins = None, [], False
 
     def _flush(self) -> None:
@@ -198,7 +199,7 @@ class _Turns:
 
 def _as_system(message: bytes) -> bytes:
     """A developer's message under the name that every template knows."""
-    return json_body.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
+    return json_members.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
 
 
 def _content(message: bytes) -> _Piece:

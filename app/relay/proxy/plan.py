@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from app.dialects import engine_options as extras
+from app.dialects import json_members
 from app.dialects.parameters import adjust, answer_limit, judge
 from app.dialects.parameters.adjust import LOCAL, UNCHANGED, Asked, Changes, Engine
 from app.dialects.parameters.answer_limit import Fit
@@ -186,8 +187,8 @@ class Plan(msgspec.Struct, frozen=True):
         if as_stream:
             fields["stream"] = b"true"
         if asks_usage:
-            fields["stream_options"] = json_body.stream_options(self.body)
-        return json_body.edit(self.body, fields) if fields else self.body
+            fields["stream_options"] = json_members.stream_options(self.body)
+        return json_members.edit(self.body, fields) if fields else self.body
 
     def gathers(self, endpoint: Endpoint) -> bool:
         """Whether the whole answer that the client wants is to be asked for as a stream."""
@@ -238,7 +239,7 @@ def plan(
         resolved=found,
         is_stream=bool(head.stream) and operation.name in WRITING,
         wants_usage=bool(head.stream_options and head.stream_options.include_usage),
-        body=body if head.model else json_body.edit(body, {"model": msgspec.json.encode(name)}),
+        body=body if head.model else json_members.edit(body, {"model": msgspec.json.encode(name)}),
         key=key,
         choices=adjust.choices(head) * head.prompts,
         asked=head,

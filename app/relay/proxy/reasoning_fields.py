@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.reasoning import NAMES
-from app.relay.http import json_body
 
 _MARK = b'"reasoning'  # both names begin so
 
@@ -42,7 +42,9 @@ def with_both_names(body: bytes) -> bytes:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return body
     return (
-        json_body.edit(body, {"messages": b"[" + b",".join(map(memoryview, messages)) + b"]"}) if is_changed else body
+        json_members.edit(body, {"messages": b"[" + b",".join(map(memoryview, messages)) + b"]"})
+        if is_changed
+        else body
     )
 
 
@@ -55,4 +57,4 @@ def _with_both(message: bytes) -> bytes | None:
     value = first or second
     if found.role != "assistant" or not isinstance(value, str) or not value or (first and second):
         return None
-    return json_body.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})
+    return json_members.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})

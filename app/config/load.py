@@ -1,0 +1,142 @@
+"""The whole configuration, made of file, environment and flags.
+
+Flag over environment over file over default. Every problem of a file is reported at once (ConfigError.errors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.config import cross_checks
+from app.config.messages import complaints
+from app.config.model import Config, KeyConfig
+from app.config.settings import ServeOptions, Settings
+from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
+from app.keys import digest
+
+
+def load(path: Path, env: Mapping[str, str]) -> Config:
+    """The configuration in a file, with `${NAME}` filled in from `env`; ConfigError with every problem of it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror or exc}"]) from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError([f"{path}: is not UTF-8 text (byte {exc.start})"]) from exc
+    return loads(text, env, source=str(path))
+
+
+def loads(text: str, env: Mapping[str, str], *, source: str, is_lenient: bool = False) -> Config:
+    """As `load`, for text; `source` is what errors call it. `is_lenient`: unset variables are no errors."""
+    try:
+        document = parse(text, env, is_lenient=is_lenient)
+    except ConfigError as exc:
+        raise ConfigError([f"{source}: {error}" for error in exc.errors]) from exc
+    config, problems = _check(document)
+    if problems:
+        raise ConfigError([": ".join(filter(None, (source, dotted(place), text))) for place, text in problems])
+    return config
+
+
+def _check(document: Document) -> tuple[Config, list[tuple[Place, str]]]:
+    """The configuration of what is right in the document, and everything that is wrong with it."""
+    tree = {key: value for key, value in document.tree.items() if value is not None or key == "default_model"}
+    problems = list(document.problems)
+    refused: set[Place] = set()
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as exc:
+        refused = {place[:2] for place, _ in complaints(Config, exc, document.hidden)}
+        problems += [found for found in complaints(Config, exc, document.hidden) if found[0] not in document.unusable]
+        config = Config.model_validate(_without(tree, refused))
+    if not tree.get("models"):
+        problems.append((("models",), "is missing: nothing would be served"))
+    problems += cross_checks.problems(config, _names(tree, "backends"), _names(tree, "models"))
+    return config, problems
+
+
+def _without(tree: Mapping[str, Any], refused: set[Place]) -> dict[str, Any]:
+    """The tree less the entries that were refused (`backends.gpu`, `keys[0]`, `server.port`, `default_model`)."""
+    rest: dict[str, Any] = {}
+    for section, value in tree.items():
+        if (section,) in refused:
+            continue
+        if isinstance(value, dict):
+            rest[section] = {key: item for key, item in value.items() if (section, key) not in refused}
+        elif isinstance(value, list):
+            rest[section] = [item for index, item in enumerate(value) if (section, index) not in refused]
+        else:
+            rest[section] = value
+    return rest
+
+
+def _names(tree: Mapping[str, Any], section: str) -> list[str]:
+    value = tree.get(section)
+    return list(value) if isinstance(value, dict) else []
+
+
+def load_all(options: ServeOptions, bound: str | None = None) -> Config:
+    """File, environment and flags as one configuration: what a start and every reload go by.
+
+    `bound`: the address that a running gateway has, and keeps until it is started anew, whatever the file says now.
+    """
+    settings = Settings.from_env(options.env)
+    path = options.config_path
+    config = load(path, options.env) if path is not None else Config.implicit(settings)
+    chosen = {
+        "host": options.host if options.host is not None else settings.api_host,
+        "port": options.port if options.port is not None else settings.api_port,
+        "relays": options.relays if options.relays is not None else settings.modelport_relays,
+        "root_path": settings.fastapi_root_path,
+    }
+    server = config.server.model_copy(update={name: value for name, value in chosen.items() if value is not None})
+    config = config.model_copy(update={"server": server, "keys": config.keys + _given_keys(settings)})
+    config = _named(config, settings.api_model_name)
+    if not config.keys and not options.insecure_no_key and not cross_checks.is_loopback(server.host):
+        where = (
+            "--host"
+            if options.host is not None
+            else "environment: API_HOST"
+            if settings.api_host
+            else f"{path}: server.host"
+        )
+        raise ConfigError(
+            [
+                f"{where}: '{server.host}' is reachable from other machines and there is no key: set API_KEY, add one "
+                "with `modelport keys new`, or pass --insecure-no-key"
+            ]
+        )
+    if not config.keys and not options.insecure_no_key and bound is not None and not cross_checks.is_loopback(bound):
+        raise ConfigError(
+            [
+                f"{path or 'environment'}: keys: there is none any more, and until it is restarted the gateway listens "
+                f"on '{bound}', where other machines reach it: keep a key, or restart it"
+            ]
+        )
+    return config
+
+
+def _given_keys(settings: Settings) -> tuple[KeyConfig, ...]:
+    """The keys in API_KEY, as keys of role admin named API_KEY, or API_KEY-1, API_KEY-2 … when there are several."""
+    keys = settings.keys()
+    names = ["API_KEY"] if len(keys) == 1 else [f"API_KEY-{index}" for index in range(1, len(keys) + 1)]
+    return tuple(KeyConfig(name=name, sha256=digest(key), role="admin") for name, key in zip(names, keys, strict=True))
+
+
+def _named(config: Config, alias: str | None) -> Config:
+    """With API_MODEL_NAME as one more alias of the default model, else of the only one."""
+    models = config.models
+    if alias is None or alias in models or any(alias in model.aliases for model in models.values()):
+        return config
+    plain = [name for name in models if not name.endswith("*")]
+    default = cross_checks.canonical(config, config.default_model) if config.default_model else None
+    name = default or (plain[0] if len(plain) == 1 else None)
+    if name is None:
+        problem = f"'{alias}' could mean any of {len(plain)} models: set default_model in the file"
+        raise ConfigError([f"environment: API_MODEL_NAME: {problem}"])
+    model = models[name].model_copy(update={"aliases": (*models[name].aliases, alias)})
+    return config.model_copy(update={"models": {**models, name: model}})

@@ -1,0 +1,39 @@
+"""The members of a JSON object as they stand there, read and changed without decoding the rest. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.errors import bad_request
+
+MAX_OPTIONS_BYTES = 4096
+
+
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
+    """The object with these members set to these JSON values, or without them (None); every other member's bytes and
+    their order stay.
+    """
+    members = _objects.decode(body)
+    for name, value in fields.items():
+        if value is None:
+            members.pop(name, None)
+        else:
+            members[name] = msgspec.Raw(value)
+    # Views, not copies: a large member is copied once, by the join.
+    pairs = [(msgspec.json.encode(name), b":", memoryview(value), b",") for name, value in members.items()]
+    pieces = [piece for pair in pairs for piece in pair]
+    return b"".join((b"{", *pieces[:-1], b"}"))
+
+
+def stream_options(body: bytes) -> bytes:
+    """The client's `stream_options` with `include_usage` on; Problem (400) when they are absurdly large."""
+    found = _objects.decode(body).get("stream_options")
+    if found is not None and len(memoryview(found)) > MAX_OPTIONS_BYTES:
+        raise bad_request("'stream_options' is too large.", param="stream_options", code="invalid_type")
+    inner = bytes(found).strip() if found is not None else b"null"
+    return b'{"include_usage":true}' if inner == b"null" else edit(inner, {"include_usage": b"true"})
