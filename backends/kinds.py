@@ -1,6 +1,6 @@
 """Every kind of engine there is: its configuration and how it is run. A new kind is one more line here.
 
-Not in `backends/__init__`: the data path imports `backends.base`, and must not load what runs processes.
+Not in `backends/__init__`: the data path imports `backends.endpoint`, and must not load what runs processes.
 """
 
 from __future__ import annotations

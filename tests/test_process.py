@@ -70,7 +70,7 @@ time.sleep(600)
 """
 SUPERVISOR = f"""
 import asyncio, sys
-from backends.base import Launch
+from backends.engine import Launch
 from backends.process import spawn
 
 async def main():

@@ -27,8 +27,8 @@ async def engine() -> AsyncIterator[FakeEngine]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds takes none."""
-    monkeypatch.setattr("app.relay.dispatch.NOTICED_S", 0.05)
-    monkeypatch.setattr("backends.exchange.DOUBTED_S", 0.05)
+    monkeypatch.setattr("app.relay.proxy.dispatch.NOTICED_S", 0.05)
+    monkeypatch.setattr("backends.http.exchange.DOUBTED_S", 0.05)
 
 
 def gone() -> object:

@@ -26,7 +26,7 @@ while True:
     connection.sendall(f"{os.getpid()} {sys.argv[2]}".encode())
     order = connection.recv(10)
     if order == b"count":
-        from app.ledger import Ledger
+        from app.shared_counters import Ledger
         ledger = Ledger(int(sys.argv[3]))
         ledger.value("gauge", "doing", "doing", [], [], "d", "livesum").set(1)
         ledger.value("counter", "done", "done_total", [], [], "d").set(1)

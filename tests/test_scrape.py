@@ -18,7 +18,7 @@ from backends.endpoint import State
 RELAY = """
 import os, sys
 import prometheus_client.values
-from app.ledger import Ledger
+from app.shared_counters import Ledger
 prometheus_client.values.ValueClass = Ledger(int(sys.argv[1])).value
 from prometheus_client import Counter, Gauge, Histogram
 Counter("requests", "r", ["model"]).labels("m").inc(int(sys.argv[2]))

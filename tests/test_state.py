@@ -18,7 +18,7 @@ from app.supervisor.state_folder import StateError, StateFolder, bind_private
 HOLDER = """
 import signal, sys
 from pathlib import Path
-from app.supervisor.state import StateFolder
+from app.supervisor.state_folder import StateFolder
 with StateFolder(Path(sys.argv[1])):
     print("held", flush=True)
     signal.pause()
