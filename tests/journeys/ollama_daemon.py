@@ -16,7 +16,8 @@ from pathlib import Path
 
 import httpx
 
-ROOT = Path(__file__).parents[2]
+from tests import ROOT
+
 PATIENCE_S = 60.0
 WANTED = "MODELPORT_TEST_OLLAMA"  # set by the make target: without it nobody's daemon is touched
 
@@ -46,7 +47,7 @@ def running(which: str, folder: Path) -> Iterator[str]:
     if which.startswith("http"):
         yield which
         return
-    command = [sys.executable, "-m", "tests.fake_ollama"] if which == "double" else [which]
+    command = [sys.executable, "-m", "tests.fakes.ollama"] if which == "double" else [which]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

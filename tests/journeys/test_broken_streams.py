@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.fake_shapes import SHAPES
+from tests.fakes.shapes import SHAPES
 from tests.journeys.gateway import Gateway
 from tests.journeys.javascript import HERE, NODE, printed
 

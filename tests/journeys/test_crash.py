@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 
 from backends.process.guard import descendants
 from tests.journeys.gateway import ENDLESS, Gateway, until
-from tests.serving import alive
+from tests.rigs.serving import alive
 
 STREAMS = 8
 GONE_S = 5.0

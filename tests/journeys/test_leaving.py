@@ -15,7 +15,7 @@ import pytest
 
 from backends.llama_cpp.child import KEY_VARIABLE
 from tests.journeys.gateway import ENDLESS, QUESTION, Gateway
-from tests.raw_client import Client, request
+from tests.rigs.raw_client import Client, request
 
 CLIENTS = 60
 TOKENS = 1000

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.journeys.gateway import MODEL, ROOT, Gateway
+from tests import ROOT
+from tests.journeys.gateway import MODEL, Gateway
 
 # As Easy Dataset asks, with its own defaults.
 ASKED: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.journeys.gateway import Gateway
 from tests.journeys.javascript import NODE, printed
-from tests.pages import page
+from tests.rigs.pages import page
 
 README = page("README.md")
 

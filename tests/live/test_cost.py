@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.journeys.gateway import ROOT
+from tests import ROOT
 from tests.live.engines import Live, Record
 
 

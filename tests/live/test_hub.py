@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fake_hub import FakeHub
+from tests.fakes.hub import FakeHub
 from tests.journeys.gateway import until
 from tests.live.engines import MODELS, Live, backend, config
 

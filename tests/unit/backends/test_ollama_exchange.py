@@ -1,0 +1,108 @@
+"""An answer of the daemon's as if an OpenAI engine sent it: through our own hop, from the double."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from backends.endpoint import Dialect, Endpoint
+from backends.errors import Disconnected, EngineFailed
+from backends.http.exchange import Exchange
+from backends.http.pool import Call, Upstream
+from backends.ollama.exchange import OllamaExchange
+from backends.ollama.request import Translated
+from backends.ollama.response import Head
+from tests.fakes.ollama import FakeOllama, Fault
+
+STREAM = b'{"model":"smollm2:135m","messages":[{"role":"user","content":"count"}]}'
+WHOLE = STREAM[:-1] + b',"stream":false}'
+LIMIT = 1 << 20
+
+
+class Kept:
+    """A sink that keeps what comes; `most`: pieces after which it has enough."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.pieces: list[bytes] = []
+        self._most = most
+
+    def __call__(self, events: bytes) -> bool:
+        self.pieces.append(events)
+        return len(self.pieces) >= self._most
+
+    @property
+    def events(self) -> bytes:
+        return b"".join(self.pieces)
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[FakeOllama]:
+    async with FakeOllama() as running:
+        yield running
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    hop = Upstream()
+    yield hop
+    await hop.aclose()
+
+
+async def opened(daemon: FakeOllama, upstream: Upstream, body: bytes) -> tuple[Exchange, OllamaExchange]:
+    endpoint = Endpoint("ollama", 1, daemon.url, dialect=Dialect.OLLAMA)
+    inner = await upstream.open(endpoint, Call("POST", "/api/chat", body))
+    asked = Translated("chat", "/api/chat", body, "mine", is_stream=body is STREAM)
+    return inner, OllamaExchange(inner, Head("ollama", asked, "id-1", 1), LIMIT)
+
+
+async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: Upstream) -> None:
+    inner, answer = await opened(daemon, upstream, STREAM)
+    came = Kept()
+
+    await answer.pump(came)
+    answer.linger()
+
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert inner.headers["content-type"] == "application/x-ndjson"
+    assert came.events.endswith(b"data: [DONE]\n\n")
+    assert answer.timings.generate_s == pytest.approx(0.04)
+    assert answer.endpoint.engine == "ollama"
+
+
+async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream: Upstream) -> None:
+    daemon.script(Fault("line", after=2))
+    inner, answer = await opened(daemon, upstream, STREAM)
+    came = Kept(most=1)
+
+    await answer.pump(came)
+    inner.close()
+
+    assert len(came.pieces) == 1
+
+
+@pytest.mark.parametrize(("how", "kind"), [("line", EngineFailed), ("fin", Disconnected), ("reset", Disconnected)])
+async def test_a_stream_that_goes_wrong_raises_behind_its_events(
+    daemon: FakeOllama, upstream: Upstream, how: str, kind: type[Exception]
+) -> None:
+    daemon.script(Fault(how, after=2))
+    inner, answer = await opened(daemon, upstream, STREAM)
+    came = Kept()
+
+    with pytest.raises(kind):
+        await answer.pump(came)
+    inner.close()
+
+    assert came.events.count(b"data:") == 2
+
+
+async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, upstream: Upstream) -> None:
+    inner, answer = await opened(daemon, upstream, WHOLE)
+
+    body = await answer.read(LIMIT)
+    inner.close()
+
+    assert b'"object":"chat.completion"' in body
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.notes["x-modelport-prompt-ms"] == "7.0"
+    assert upstream.idle == 1

@@ -1,0 +1,227 @@
+"""What a configuration names and this machine has not, or has broken, as `modelport check` and `plan` say it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from app.config.model import AnyBackend
+from backends.config.base import BackendConfig
+from backends.inventory import lacks
+from tests.rigs.cli import run
+
+
+def safetensors(path: Path, promised: int = 8) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, promised]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A model, an adapter and a vLLM, all sound."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    safetensors(tmp_path / "model/model.safetensors")
+    (tmp_path / "law").mkdir()
+    (tmp_path / "law/adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "org/base"}')
+    safetensors(tmp_path / "law/adapter_model.safetensors")
+    parsers = tmp_path / "env/lib/python3.12/site-packages/vllm/tool_parsers"
+    parsers.mkdir(parents=True)
+    (parsers / "__init__.py").write_text('_TOOL_PARSERS_TO_REGISTER = {"brandnew": ("file", "Class")}\n')
+    (tmp_path / "env/bin").mkdir()
+    (tmp_path / "env/bin/vllm").touch(mode=0o755)
+    return tmp_path
+
+
+def vllm(here: Path, **settings: object) -> BackendConfig:
+    sound = {"kind": "vllm", "model": f"{here}/model", "command": f"{here}/env/bin/vllm"}
+    return read({**sound, **settings})
+
+
+def read(section: dict[str, object]) -> BackendConfig:
+    adapter: TypeAdapter[BackendConfig] = TypeAdapter(AnyBackend)
+    return adapter.validate_python(section)
+
+
+def test_of_what_is_sound_nothing_is_said(here: Path) -> None:
+    sound = vllm(here, adapters={"law": f"{here}/law"}, tool_call_parser="brandnew", reasoning_parser="qwen3")
+
+    assert list(lacks(sound)) == []
+    assert list(lacks(vllm(here, model="org/model", adapters={"law": "org/law"}))) == []
+    assert list(lacks(vllm(here, model="s3://bucket/model"))) == []
+    assert list(lacks(vllm(here, chat_template="{{ messages }}"))) == []
+
+
+MISSING: dict[str, tuple[dict[str, object], str, str]] = {
+    "command": ({"command": "HERE/none/vllm"}, "command", "'HERE/none/vllm' is not there: install vLLM"),
+    "command on the path": ({"command": "no-such-vllm"}, "command", "'no-such-vllm' is not there"),
+    "command that cannot be run": (
+        {"command": "HERE/law/adapter_config.json"},
+        "command",
+        "'HERE/law/adapter_config.json' is not a program that can be run",
+    ),
+    "model": ({"model": "HERE/none"}, "model", "'HERE/none' is not a folder here"),
+    "relative model": ({"model": "./none"}, "model", "'./none' is not a folder here"),
+    "model that cannot be on the hub": (
+        {"model": "models/llama/7b"},
+        "model",
+        "'models/llama/7b' is not a folder here, nor a name on the hub",
+    ),
+    "model of nothing": ({"model": "HERE/env"}, "model", "'HERE/env' holds no model: it has no config.json"),
+    "file as model": (
+        {"model": "HERE/model/config.json"},
+        "model",
+        "'HERE/model/config.json' is a file: name the folder",
+    ),
+    "adapter as model": (
+        {"model": "HERE/law"},
+        "model",
+        "'HERE/law' is an adapter (LoRA), and no model: set `model` to its base ('org/base')",
+    ),
+    "adapter": ({"adapters": {"law": "HERE/none"}}, "adapters.law", "'HERE/none' is not a folder here"),
+    "model as adapter": (
+        {"adapters": {"law": "HERE/model"}},
+        "adapters.law",
+        "'HERE/model' is a model, and no adapter (LoRA): it has no adapter_config.json",
+    ),
+    "template": ({"chat_template": "HERE/none.jinja"}, "chat_template", "'HERE/none.jinja' is not a file here"),
+    "tool parser": (
+        {"tool_call_parser": "brandnow"},
+        "tool_call_parser",
+        "the vLLM of `command` has no parser 'brandnow' (near it: brandnew)",
+    ),
+    "reasoning parser": (
+        {"reasoning_parser": "qwen-3"},
+        "reasoning_parser",
+        "vLLM 0.32 has no parser 'qwen-3' (near it: qwen3",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_what_is_not_here_is_named(here: Path, case: str) -> None:
+    settings, key, said = MISSING[case]
+    filled = json.loads(json.dumps(settings).replace("HERE", str(here)))
+
+    found = list(lacks(vllm(here, **filled)))
+
+    assert [each for each, _ in found] == [key]
+    assert found[0][1].startswith(said.replace("HERE", str(here)))
+
+
+def test_a_parser_of_a_plugin_is_not_looked_for(here: Path) -> None:
+    config = vllm(here, tool_call_parser="mine", args=["--tool-parser-plugin=/p.py"])
+
+    assert list(lacks(config)) == []
+
+
+@pytest.mark.parametrize("folder", ["model", "law"])
+@pytest.mark.parametrize("name", ["cut", "empty", "other"])
+def test_broken_weights_are_named(here: Path, folder: str, name: str) -> None:
+    [file] = (here / folder).glob("*.safetensors")
+    if name == "cut":
+        safetensors(file, promised=1000)
+    else:
+        file.write_bytes(b"" if name == "empty" else b"<html>not found</html>")
+    said = {"cut": "is cut short: it has", "empty": "is empty", "other": "is no safetensors file, or cut short"}[name]
+
+    [(_, told)] = lacks(vllm(here, adapters={"law": f"{here}/law"}))
+
+    assert f"{file.name} {said}" in told
+
+
+BROKEN = {
+    '{"r": 8': "its adapter_config.json is not JSON",
+    "[]": "its adapter_config.json is not JSON",
+    '{"lora_alpha": 1}': "its adapter_config.json names no rank (`r`)",
+}
+
+
+@pytest.mark.parametrize("written", BROKEN)
+def test_a_broken_adapter_is_named(here: Path, written: str) -> None:
+    (here / "law/adapter_config.json").write_text(written)
+
+    [(key, told)] = lacks(vllm(here, adapters={"law": f"{here}/law"}))
+
+    assert (key, told) == ("adapters.law", f"'{here}/law' is broken: {BROKEN[written]}")
+
+
+def test_an_adapter_or_a_model_without_weights_is_named(here: Path) -> None:
+    (here / "law/adapter_model.safetensors").unlink()
+    (here / "model/model.safetensors").unlink()
+
+    found = dict(lacks(vllm(here, adapters={"law": f"{here}/law"})))
+
+    assert found == {
+        "model": f"'{here}/model' holds no weights (*.safetensors)",
+        "adapters.law": f"'{here}/law' is broken: it has no adapter_model.safetensors",
+    }
+
+
+def test_a_model_that_came_in_part_is_named(here: Path) -> None:
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (here / "model/model.safetensors.index.json").write_text(json.dumps(index))
+
+    [(key, told)] = lacks(vllm(here))
+
+    assert key == "model"
+    assert "has not 'model-00002-of-00002.safetensors'" in told
+
+
+OTHERS: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {
+    "a file": ({"kind": "llama_cpp", "model": "/none.gguf"}, [("model", "'/none.gguf' is not a file here")]),
+    "a package": ({"kind": "llama_cpp", "model": "package:none"}, [("model", "the package 'none' is not installed")]),
+    "a daemon": (
+        {"kind": "ollama", "managed": True, "command": "/none/ollama", "models_folder": "/none"},
+        [
+            ("command", "'/none/ollama' is not there: install Ollama, or name its program"),
+            ("models_folder", "'/none' is not a folder here"),
+        ],
+    ),
+    "somebody else's daemon": ({"kind": "ollama"}, []),
+    "somebody else's engine": ({"kind": "remote", "url": "http://127.0.0.1:9/v1"}, []),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_kinds_are_looked_at_too(case: str) -> None:
+    section, found = OTHERS[case]
+
+    assert list(lacks(read(section))) == found
+
+
+def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.gguf").write_bytes(b"<html>")
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 5))
+
+    said = {
+        name: [told for _, told in lacks(read({"kind": "llama_cpp", "model": str(tmp_path / name)}))]
+        for name in ("page.gguf", "cut.gguf")
+    }
+
+    assert said == {
+        "page.gguf": ["'page.gguf' is not a GGUF file"],
+        "cut.gguf": [f"'{tmp_path}/cut.gguf' is broken or cut short (it ends too early): bring it here again"],
+    }
+
+
+def test_check_and_plan_say_it(here: Path) -> None:
+    shutil.rmtree(here / "law")
+    (here / "modelport.yaml").write_text(
+        f"backends:\n  gpu: {{kind: vllm, model: {here}/none, command: {here}/none/vllm, "
+        f"adapters: {{law: {here}/law}}, tool_call_parser: x}}\nmodels: {{m: {{backend: gpu}}}}\n"
+    )
+
+    check, plan = run(here, "check"), run(here, "plan")
+    listed = json.loads(run(here, "plan", "--json").out)["seats"][0]["lacks"]
+
+    assert check.code == 0
+    for setting in ("command", "model", "adapters.law", "tool_call_parser"):
+        assert f"modelport.yaml: backends.gpu.{setting}: " in check.err
+        assert f"gpu: {setting}: " in plan.err
+        assert any(each.startswith(f"{setting}: ") for each in listed)

@@ -1,0 +1,175 @@
+"""An answer in one piece: sound or not, its cost, and the client's name in it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from app.dialects.openai.response import settle
+from app.dialects.usage import Settlement
+from backends.errors import Broken, EngineFailed
+from tests.fakes import wire
+from tests.rigs.read_answer import terms
+
+CHAT, COMPLETION = wire.Ask("chat", "fake"), wire.Ask("completions", "fake")
+EMBEDDING = wire.Ask("embeddings", "fake", inputs=("a", "b"))
+ANSWERS = {
+    "chat": (CHAT, Settlement(12, 12, "stop")),
+    "text_completion": (COMPLETION, Settlement(12, 12, "stop")),
+    "embeddings": (EMBEDDING, Settlement(8, 0, None)),
+}
+
+
+@pytest.mark.parametrize(("operation", "ask", "cost"), [(k, *v) for k, v in ANSWERS.items()], ids=ANSWERS)
+def test_a_sound_answer_passes_byte_for_byte_and_is_counted(operation: str, ask: wire.Ask, cost: Settlement) -> None:
+    body = wire.dumps(wire.answer(ask))
+
+    assert settle(terms("fake", operation=operation), body) == (body, cost)
+
+
+@pytest.mark.parametrize("operation", ANSWERS)
+@pytest.mark.parametrize("public", ["mine", "ollama/x", 'a "b"', "模型"])
+@pytest.mark.parametrize("engine", ["fake", "/srv/model", "zwölf"])
+def test_only_the_models_name_is_changed(operation: str, public: str, engine: str) -> None:
+    value = wire.answer(wire.Ask(ANSWERS[operation][0].route, engine, inputs=("a",)))
+
+    for body in (json.dumps(value), json.dumps(value, indent=2), json.dumps(value).replace("/", "\\/")):
+        answer, _ = settle(terms(public, operation=operation), body.encode())
+
+        assert json.loads(answer) == value | {"model": public}
+        assert abs(len(answer) - len(body.encode())) < 80
+
+
+BROKEN = {
+    "empty": (b"", "an empty body"),
+    "blank": (b" \n", "an empty body"),
+    "half": (b'{"choices":[', "not a JSON answer"),
+    "html": (b"<html></html>", "not a JSON answer"),
+    "bad comma": (b'{"choices":[,]}', "not a JSON answer"),
+    "list": (b"[]", "not a JSON answer"),
+    "string": (b'"hello"', "not a JSON answer"),
+    "wrong type": (b'{"choices":"x"}', "choices that are none|not an answer to this request"),
+    "other object": (b'{"hello":1}', "not an answer to this request"),
+    "null": (b'{"choices":null}', "not an answer to this request"),
+    "too deep": (b'{"choices":' + b"[" * 100_000, "not a JSON answer"),
+}
+
+
+@pytest.mark.parametrize("operation", ANSWERS)
+@pytest.mark.parametrize(("body", "said"), BROKEN.values(), ids=BROKEN)
+def test_what_is_no_answer_is_broken(operation: str, body: bytes, said: str) -> None:
+    with pytest.raises(Broken, match=said):
+        settle(terms("fake", operation=operation), body)
+
+
+def test_an_answer_of_another_operation_is_broken() -> None:
+    with pytest.raises(Broken):
+        settle(terms("fake", operation="embeddings"), wire.dumps(wire.answer(CHAT)))
+    with pytest.raises(Broken):
+        settle(terms("fake", operation="chat"), wire.dumps(wire.answer(EMBEDDING)))
+
+
+@pytest.mark.parametrize("error", ["boom", {"message": "boom"}, [{"msg": "boom"}]])
+def test_an_error_under_status_200_is_a_failure_of_the_engine(error: object) -> None:
+    with pytest.raises(EngineFailed, match="boom"):
+        settle(terms("fake", operation="chat"), wire.dumps({"error": error}))
+
+
+COSTS = {
+    '{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}': Settlement(3, 4),
+    '{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":3}}': Settlement(3, 0),
+    '{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":null}}': Settlement(0, 0),
+    '{"choices":[],"usage":null,"error":null}': Settlement(is_counted=True),
+    '{"choices":[],"timings":{"prompt_n":3,"cache_n":2,"predicted_n":4}}': Settlement(5, 4),
+    '{"choices":[{"message":{},"finish_reason":"length"}]}': Settlement(0, 0, "length", is_counted=True),
+}
+
+
+@pytest.mark.parametrize(("body", "cost"), COSTS.items())
+def test_the_cost_is_what_the_engine_says(body: str, cost: Settlement) -> None:
+    assert settle(terms("fake", operation="chat"), body.encode())[1] == cost
+
+
+# -- put right
+
+HEAD = {"id": "chatcmpl-t0ken", "object": "chat.completion", "created": 1_700_000_000, "model": "mine"}
+
+
+def told(choice: object, **more: Any) -> Any:
+    """The one choice of an answer as the client gets it."""
+    answer = json.loads(settle(terms(**more), json.dumps({"choices": [choice]}).encode())[0])
+    return answer["choices"][0]
+
+
+def test_an_answer_has_all_that_clients_rely_on() -> None:
+    answer, cost = settle(terms(), b'{"choices":[{"message":{"content":"Hi"}}]}')
+
+    message = {"role": "assistant", "content": "Hi"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    assert json.loads(answer) == {**HEAD, "choices": [choice]}
+    assert cost.finish_reason == "stop"
+
+
+MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no content": ({"message": {"role": "assistant"}}, {"role": "assistant", "content": ""}),
+    "parts": ({"message": {"content": [{"type": "text", "text": "Hi"}]}}, {"content": "Hi"}),
+    "a delta": ({"delta": {"content": "Hi"}}, {"role": "assistant", "content": "Hi"}),
+    "a text": ({"text": "Hi"}, {"role": "assistant", "content": "Hi"}),
+    "thinking": ({"message": {"content": "Hi", "reasoning": "a"}}, {"reasoning": "a", "reasoning_content": "a"}),
+    "tags": ({"message": {"content": "<think>a</think>Hi"}}, {"content": "<think>a</think>Hi"}),
+}
+
+
+@pytest.mark.parametrize(("given", "wanted"), MESSAGES.values(), ids=MESSAGES)
+def test_a_message_is_put_right(given: dict[str, Any], wanted: dict[str, Any]) -> None:
+    message = told(given)["message"]
+
+    assert {name: message[name] for name in wanted} == wanted
+
+
+def test_calls_have_ids_types_and_text_for_arguments() -> None:
+    calls = [{"function": {"name": "f", "arguments": {"a": 1}}}, {"id": "x", "function": {"name": "g"}}]
+    choice = told({"message": {"tool_calls": calls}})
+
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert choice["message"]["tool_calls"] == [
+        {"id": "call_t0ken00", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+        {"id": "x", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+
+
+def test_thinking_in_the_text_is_split_where_that_is_wanted() -> None:
+    content = "<think>\n7 + 5\n</think>\n\nTwelve."
+    message = told({"message": {"content": content}}, reasoning="split")["message"]
+
+    assert message == {
+        "role": "assistant",
+        "content": "Twelve.",
+        "reasoning": "7 + 5",
+        "reasoning_content": "7 + 5",
+    }
+    assert told({"message": {"content": "Twelve."}}, reasoning="split")["message"]["content"] == "Twelve."
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"message": 7},
+        {"message": {"content": 7}},
+        {"message": {"tool_calls": [{}]}},
+        {"text": "a", "finish_reason": 7},
+    ],
+)
+def test_a_choice_without_a_message_is_broken(choice: object) -> None:
+    with pytest.raises(Broken):
+        told(choice)
+
+
+@pytest.mark.parametrize("choice", [{"message": {}, "finish_reason": "error"}, {"error": {"message": "boom"}}])
+def test_a_choice_that_failed_is_a_failure(choice: object) -> None:
+    with pytest.raises(EngineFailed):
+        told(choice)

@@ -1,0 +1,124 @@
+"""The environments that the Makefile makes: what others release later changes none of them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from tests import ROOT
+from tests.unit.house.test_architecture import FILES, imports
+from tests.unit.house.test_packaging import canonical, pins
+
+OURS = {"app", "backends"}
+
+
+def wheel(folder: Path, name: str, version: str, needs: Sequence[str] = (), extras: Sequence[str] = ()) -> str:
+    """Write a package that holds nothing; its sha256."""
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    described = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    described += [f"Provides-Extra: {extra}" for extra in extras] + [f"Requires-Dist: {need}" for need in needs]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.py", "")
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", "\n".join(described) + "\n")
+        archive.writestr(
+            f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{name}-{version}.dist-info/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with the Makefile and lock files of two small packages, and an index that has released more since.
+
+    The first asks for an extra of the second in a version that the lock file has no hash for, and for a third that it
+    does not name at all: what a complete lock file looks like to pip after others have gone on.
+    """
+    index = tmp_path / "index"
+    index.mkdir()
+    first = wheel(index, "first", "1.0", ["second[more]>=2", "third"])
+    second = wheel(index, "second", "1.0", extras=["more"])
+    wheel(index, "first", "2.0")
+    wheel(index, "second", "2.0", extras=["more"])
+    wheel(index, "third", "1.0")
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    lock = f"first==1.0 \\\n    --hash=sha256:{first}\nsecond==1.0 \\\n    --hash=sha256:{second}\n"
+    for name in ("", "-dev", "-demo", "-clients"):
+        (tmp_path / f"requirements{name}.lock").write_text(lock)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("target", "python"), [("dev", ".venv"), ("demo", ".venv"), ("clients", "build/clients")])
+def test_a_lock_file_is_installed_as_it_is_whatever_has_been_released_since(
+    clone: Path, target: str, python: str
+) -> None:
+    done = f"{clone}/build/clients/.done" if target == "clients" else f".venv/.done/{target}"
+    only = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(clone / "index")}
+    quiet = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
+
+    made = subprocess.run(
+        ["make", done, f"PYTHON={sys.executable}"], cwd=clone, env=quiet | only, capture_output=True, text=True
+    )
+
+    assert made.returncode == 0, made.stdout + made.stderr
+    packages = next((clone / python).glob("lib/python3*/site-packages"))
+    found = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
+    assert {name for name in found if not name.startswith(("pip-", "setuptools-"))} == {"first-1.0", "second-1.0"}
+
+
+def test_what_the_locked_packages_ask_for_is_locked() -> None:
+    """Nothing looks at it while they are installed."""
+    locked = pins("requirements-dev.lock")
+    asked = {
+        (name, needed.name, str(needed.specifier))
+        for name in locked.keys() & {canonical(found.name) for found in importlib.metadata.distributions()}
+        for needed in map(Requirement, importlib.metadata.requires(name) or ())
+        if needed.marker is None or needed.marker.evaluate({"extra": ""})
+    }
+
+    assert len(asked) > 50
+    missing = [each for each in asked if not is_met(locked, *each[1:])]
+    assert missing == []
+
+
+def is_met(locked: Mapping[str, str], name: str, specifier: str) -> bool:
+    version = locked.get(canonical(name), "").partition(" ")[0]
+    return version != "" and SpecifierSet(specifier).contains(version, prereleases=True)
+
+
+@pytest.mark.parametrize("name", ["Makefile", "docker/Dockerfile", "tests/live/install.py"])
+def test_nothing_resolves_a_lock_file_anew(name: str) -> None:
+    written = re.sub(r"\\\n\s*", "", (ROOT / name).read_text())
+    lines = [line for line in re.split(r"\n|&&", written) if "--require-hashes" in line]
+
+    assert lines
+    assert [line for line in lines if "--no-deps" not in line] == []
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    """A package that comes along with another one today may not come tomorrow."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonical(requirement) for requirement in project["dependencies"]}
+    homes = importlib.metadata.packages_distributions()
+    used = {module.partition(".")[0] for path in FILES for module in imports(path)}
+    foreign = used - OURS - set(sys.stdlib_module_names)
+
+    assert {"httpx2", "fastapi"} <= foreign
+    assert sorted(name for name in foreign if not declared & {canonical(home) for home in homes.get(name, ())}) == []
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "tests").rglob("package-lock.json")), ids=lambda path: path.parent.name)
+def test_a_lock_file_of_npm_holds_no_address(lock: Path) -> None:
+    assert "://" not in re.sub(r'"(url|funding)": "[^"]*"', "", lock.read_text())

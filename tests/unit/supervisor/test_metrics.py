@@ -1,0 +1,187 @@
+"""`/metrics` over real processes that count."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.shared_counters import FIRST_BYTES, Ledger
+from app.supervisor.admin.metrics import Counters, Life, Scrape
+from backends.endpoint import State
+from tests import ROOT
+
+RELAY = """
+import os, sys
+import prometheus_client.values
+from app.shared_counters import Ledger
+prometheus_client.values.ValueClass = Ledger(int(sys.argv[1])).value
+from prometheus_client import Counter, Gauge, Histogram
+Counter("requests", "r", ["model"]).labels("m").inc(int(sys.argv[2]))
+Gauge("in_flight", "g", multiprocess_mode="livesum").inc(int(sys.argv[2]))
+Histogram("took_seconds", "h", buckets=[1, 2]).observe(1.5)
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+class Relay:
+    """A process that has counted `count` and lives until it is ended."""
+
+    def __init__(self, counters: Counters, count: int) -> None:
+        self._counters = counters
+        self._ledger = counters.open()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", RELAY, str(self._ledger), str(count)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._ledger],
+        )
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+
+    def end(self) -> None:
+        """Kill it and bury what it counted."""
+        self._process.kill()
+        self._process.communicate()
+        self._counters.bury(self._ledger)
+
+
+def _values(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+
+
+def _scrape(*lives: Life) -> Scrape:
+    return Scrape(Counters(), lambda: lives, "1.2.3")
+
+
+async def test_the_relays_are_added_up_also_the_dead_ones() -> None:
+    counters = Counters()
+    scrape = Scrape(counters, list, "1.2.3")
+    relays = [Relay(counters, count) for count in (3, 4)]
+    try:
+        before = _values(await scrape.render())
+        relays[0].end()
+        after = _values(await scrape.render())
+    finally:
+        for relay in relays:
+            relay.end()
+
+    assert before[("requests_total", (("model", "m"),))] == 7
+    assert before[("in_flight", ())] == 7
+    assert after[("requests_total", (("model", "m"),))] == 7
+    assert after[("in_flight", ())] == 4
+    assert after[("took_seconds_count", ())] == 2
+    assert after[("took_seconds_bucket", (("le", "2.0"),))] == 2
+    assert after[("took_seconds_bucket", (("le", "1.0"),))] == 0
+    assert after[("took_seconds_bucket", (("le", "+Inf"),))] == 2
+    assert after[("took_seconds_sum", ())] == 3
+
+
+async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
+    counters = Counters()
+    for _ in range(3):
+        Relay(counters, 2).end()
+
+    page = _values(await Scrape(counters, list, "1.2.3").render())
+
+    assert page[("requests_total", (("model", "m"),))] == 6
+    assert repr(counters) == "<Counters relays=0 buried=5>"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 8, b"\0" * 65_536, b"\xff" * 64, b"\x40" + b"\0" * 30, b"\x08" + b"\0" * 7 + b"\x09" + b"\0" * 7],
+    ids=["empty", "header only", "fresh", "negative", "cut", "entry beyond the end"],
+)
+async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> None:
+    counters = Counters()
+    ledger = counters.open()
+    os.pwrite(ledger, content, 0)
+
+    page = await Scrape(counters, list, "1.2.3").render()
+    counters.bury(ledger)
+
+    assert b"modelport_build_info" in page
+    assert repr(counters) == "<Counters relays=0 buried=0>"
+
+
+def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
+    """A mapped file with holes in it ends the process by SIGBUS when the disk is full."""
+    counters = Counters()
+    descriptor = counters.open()
+    ledger = Ledger(descriptor)
+    for number in range(2_000):
+        ledger.value("counter", "many", "many_total", ["n"], [str(number)], "m").inc(number)
+
+    found = os.fstat(descriptor)
+    page = {sample.labels["n"]: sample.value for metric in counters.read() for sample in metric.samples}
+    counters.bury(descriptor)
+
+    assert found.st_size > FIRST_BYTES
+    assert found.st_blocks * 512 >= found.st_size
+    assert page == {str(number): number for number in range(2_000)}
+
+
+def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
+    counters = Counters()
+    descriptor = counters.open()
+    ledger = Ledger(descriptor)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        value = ledger.value("counter", "done", "done_total", [], [], "d")
+        value.inc(2)
+        without = counters.read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    value.inc(3)
+    (metric,) = counters.read()
+    counters.bury(descriptor)
+
+    assert without == []
+    assert [sample.value for sample in metric.samples] == [5]
+
+
+async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
+    troubles = [None, "No space left on device"]
+    scrape = Scrape(Counters(), list, "1.2.3", trouble=lambda: troubles.pop())
+
+    full, well = _values(await scrape.render()), _values(await scrape.render())
+
+    assert full[("modelport_state_folder_full", ())] == 1
+    assert well[("modelport_state_folder_full", ())] == 0
+
+
+async def test_every_gpu_is_in_quarantine_or_not() -> None:
+    scrape = Scrape(Counters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
+
+    page = _values(await scrape.render())
+
+    assert page[("modelport_gpu_quarantined", (("device", "GPU-a"),))] == 1
+    assert page[("modelport_gpu_quarantined", (("device", "GPU-b"),))] == 0
+
+
+async def test_every_backend_is_in_exactly_one_state() -> None:
+    scrape = _scrape(Life("gpu", State.READY, 2), Life("demo", State.STARTING, 0))
+
+    page = _values(await scrape.render())
+
+    ones = {labels for (name, labels), value in page.items() if name == "modelport_backend_state" and value == 1}
+    assert ones == {
+        (("modelport_backend", "gpu"), ("state", "ready")),
+        (("modelport_backend", "demo"), ("state", "starting")),
+    }
+    assert sum(name == "modelport_backend_state" for name, _ in page) == 2 * len(State)
+    assert page[("modelport_backend_restarts_total", (("modelport_backend", "gpu"),))] == 2
+    assert page[("modelport_backend_swaps_total", (("modelport_backend", "gpu"),))] == 0
+    assert page[("modelport_build_info", (("version", "1.2.3"),))] == 1
