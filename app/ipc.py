@@ -48,7 +48,7 @@ class Applied(msgspec.Struct, tag="applied", frozen=True):
     version: int
 
 
-class Wanted(msgspec.Struct, tag="wanted", frozen=True):
+class EngineWanted(msgspec.Struct, tag="wanted", frozen=True):
     """relay → supervisor: a request needs this backend; answer when it serves and may have it, or when it is known
     that it won't."""
 
@@ -75,8 +75,8 @@ class Publish(msgspec.Struct, tag="publish", frozen=True):
     table: Table
 
 
-class Answer(msgspec.Struct, tag="answer", frozen=True):
-    """supervisor → relay: the end of a `Wanted`. When it is ready, the table that says so was published before.
+class WantedReply(msgspec.Struct, tag="answer", frozen=True):
+    """supervisor → relay: the end of a `EngineWanted`. When it is ready, the table that says so was published before.
 
     `is_admitted`: the request counts against the engine's limit until `Unwanted`. `is_full`: it serves, and has no
     place for the request.
@@ -90,14 +90,14 @@ class Answer(msgspec.Struct, tag="answer", frozen=True):
     retry_after_s: float = 5.0
 
 
-class Drain(msgspec.Struct, tag="drain", frozen=True):
+class DrainRelay(msgspec.Struct, tag="drain", frozen=True):
     """supervisor → relay: take no new connection, finish what runs within this many seconds, then exit 0."""
 
     seconds: float
 
 
-FromRelay = Hello | InFlight | Applied | Wanted | Unwanted | Failing
-FromSupervisor = Publish | Answer | Drain
+FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing
+FromSupervisor = Publish | WantedReply | DrainRelay
 
 _encoder = msgspec.msgpack.Encoder()
 from_relay: msgspec.msgpack.Decoder[FromRelay] = msgspec.msgpack.Decoder(FromRelay)

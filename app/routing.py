@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from app.table import Backend, Key, Model, Table, Target, Wildcard
+from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
 from backends.ollama.names import full_name
 
@@ -19,7 +19,7 @@ class Resolved(msgspec.Struct, frozen=True):
 
     name: str
     label: str
-    model: Model
+    model: PublicModel
 
 
 def resolve(table: Table, name: str) -> Resolved | None:
@@ -39,7 +39,7 @@ def _named(table: Table, name: str) -> Resolved | None:
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            found = Model(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
+            found = PublicModel(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
             return Resolved(name, f"{wildcard.prefix}*", found)
     return None
 
@@ -64,7 +64,7 @@ def _has(backend: Backend | None, name: str) -> bool:
 
 
 def order(
-    table: Table, model: Model, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None = None
+    table: Table, model: PublicModel, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None = None
 ) -> Iterator[Target]:
     """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn, less
     those that this key may not use.
@@ -80,7 +80,7 @@ def order(
                 yield target
 
 
-def _with_fallbacks(table: Table, model: Model, key: Key | None) -> Iterator[Model]:
+def _with_fallbacks(table: Table, model: PublicModel, key: Key | None) -> Iterator[PublicModel]:
     """The model, then each of its fallbacks with that one's own behind it; none twice, so a cycle ends.
 
     One that the key may not use is passed over, and those behind it are tried; another road may still lead to it.

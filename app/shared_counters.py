@@ -52,7 +52,7 @@ def _filled(length: int) -> int:
     return -length % _WORD + length
 
 
-class Ledger:
+class SharedCounters:
     """The relay's side: the one writer, in one thread."""
 
     def __init__(self, descriptor: int) -> None:
@@ -74,10 +74,10 @@ class Ledger:
         help_text: str,
         multiprocess_mode: str = "",
         **_: Any,
-    ) -> Value:
+    ) -> SharedValue:
         """What prometheus_client asks for wherever it keeps a number (`prometheus_client.values.ValueClass`)."""
         told = [kind, multiprocess_mode, family, name, dict(zip(labels, values, strict=True)), help_text]
-        return Value(self, json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
+        return SharedValue(self, json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
 
     def place(self, key: bytes, number: float) -> int | None:
         """Where this number is from now on; None while there is no memory for it."""
@@ -106,10 +106,10 @@ class Ledger:
         self._map = mmap.mmap(self._descriptor, size)
 
 
-class Value:
+class SharedValue:
     """One number, as prometheus_client uses it."""
 
-    def __init__(self, ledger: Ledger, key: bytes) -> None:
+    def __init__(self, ledger: SharedCounters, key: bytes) -> None:
         self._ledger = ledger
         self._key = key
         self._number = 0.0

@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True):
     media_domains: tuple[str, ...] = ()
 
 
-class Model(msgspec.Struct, frozen=True):
+class PublicModel(msgspec.Struct, frozen=True):
     """A public name. `fallbacks` are public names, tried in order when no target takes the request; a key that may not
     use one of them passes over it, unless that is among `fallbacks_for_all`.
 
@@ -155,7 +155,7 @@ class Table(msgspec.Struct, frozen=True):
     """One version of the whole."""
 
     version: int
-    models: dict[str, Model]
+    models: dict[str, PublicModel]
     aliases: dict[str, str]
     wildcards: tuple[Wildcard, ...]
     backends: dict[str, Backend]

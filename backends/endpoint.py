@@ -18,7 +18,7 @@ class State(enum.StrEnum):
     FAILED = "failed"
 
 
-class Usage(enum.StrEnum):
+class UsageMode(enum.StrEnum):
     """How token usage is had from a stream whose client did not ask for it (docs/wire.md)."""
 
     ASK = "ask"  # splice stream_options.include_usage in; take the extra event out again
@@ -99,7 +99,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     headers: dict[str, str] = {}
     timeouts: Timeouts = Timeouts()
     is_ours: bool = False
-    usage: Usage = Usage.TRY
+    usage: UsageMode = UsageMode.TRY
     gathers: bool = False
     once: bool = False
     dial: str | None = None

@@ -53,7 +53,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class BenchTarget:
     """Where a turn goes to."""
 
     port: int
@@ -126,7 +126,7 @@ class Reader:
         return int(said[1])
 
 
-def targets(url: str, name: str) -> tuple[Target, Target]:
+def targets(url: str, name: str) -> tuple[BenchTarget, BenchTarget]:
     """The model through the gateway, and its engine itself; Unfit when it does not serve."""
     backends = httpx.get(f"{url}/admin/status", trust_env=False).raise_for_status().json()["health"]["backends"]
     engine = next((each["pid"] for each in backends if each["name"] == name and each["state"] == "ready"), None)
@@ -138,8 +138,8 @@ def targets(url: str, name: str) -> tuple[Target, Target]:
     )
     supervisor = _parent(_parent(engine))  # its guard is between
     relays = tuple(pid for pid in machine.children(supervisor) if "app.relay" in machine.argv(pid))
-    direct = Target(int(port), name, environment["VLLM_API_KEY"])
-    return Target(httpx.URL(url).port or 80, name, "none", relays), direct
+    direct = BenchTarget(int(port), name, environment["VLLM_API_KEY"])
+    return BenchTarget(httpx.URL(url).port or 80, name, "none", relays), direct
 
 
 def _parent(pid: int) -> int:
@@ -180,7 +180,7 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure and print."""
     through, direct = targets(options.url.rstrip("/"), options.model)
-    turns: dict[Target, list[Turn]] = {through: [], direct: []}
+    turns: dict[BenchTarget, list[Turn]] = {through: [], direct: []}
     for target in turns:
         target.turn(options.streams, options.length // 8)  # warm up
     for number in range(options.rounds):

@@ -15,7 +15,7 @@ from app.cli.options import config_errors_reported, fail
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundModel:
     """What there is to serve. `ollama_models` is None when no daemon answers."""
 
     has_demo: bool = False
@@ -63,7 +63,7 @@ def init(
     typer.echo(f"Wrote {config}. Next: `modelport check --config {config}`, then `modelport serve --config {config}`.")
 
 
-def look(ggufs: tuple[Path, ...]) -> Found:
+def look(ggufs: tuple[Path, ...]) -> FoundModel:
     """Ask this machine what it has; a daemon has one second to answer."""
     import httpx
 
@@ -77,7 +77,7 @@ def look(ggufs: tuple[Path, ...]) -> Found:
         models = tuple(str(model["name"]) for model in answer["models"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         models = None
-    return Found(
+    return FoundModel(
         has_demo=importlib.util.find_spec(DEMO_PACKAGE.replace("-", "_")) is not None,
         ollama_url=url,
         ollama_models=models,
@@ -86,7 +86,7 @@ def look(ggufs: tuple[Path, ...]) -> Found:
     )
 
 
-def text(found: Found) -> str:
+def text(found: FoundModel) -> str:
     """The file. Pure."""
     from app.cli.yaml_edit import scalar
     from app.config.model import DEMO_MODEL, DEMO_PACKAGE

@@ -41,7 +41,7 @@ def _of_file(config: Path | None, state: Path | None) -> Any:
     from app.config.load import load_all
     from app.config.settings import resolve
     from app.supervisor.capacity import devices
-    from app.supervisor.capacity.measurements import Measures
+    from app.supervisor.capacity.measurements import MeasurementStore
     from app.supervisor.capacity.report import plan as plan_of
     from app.supervisor.state_folder import MEASURES
 
@@ -50,7 +50,7 @@ def _of_file(config: Path | None, state: Path | None) -> Any:
         options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
         found = load_all(options)
     machine = devices.machine(found.server.memory_gb, os.environ)
-    return plan_of(found, machine, Measures(options.state / MEASURES)).model_dump(mode="json")
+    return plan_of(found, machine, MeasurementStore(options.state / MEASURES)).model_dump(mode="json")
 
 
 def _print(answer: Any) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from app.config.messages import nearest
-from app.config.yaml_document import Place
+from app.config.yaml_document import KeyPath
 from backends.config.checks import contradictions
 from backends.remote.config import RemoteConfig
 
 if TYPE_CHECKING:
     from app.config.model import Config, ModelConfig
 
-Problem = tuple[Place, str]
+Problem = tuple[KeyPath, str]
 MOST_ADDRESSES = 64  # of one name
 
 
@@ -60,7 +60,7 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
 
 
 def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
-    place: Place = ("models", name)
+    place: KeyPath = ("models", name)
     if not name.isprintable() or name != name.strip():
         yield place, "a public name has no blanks around it and no invisible characters"
     if "*" in name:
@@ -78,7 +78,7 @@ def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequen
             yield (*place, "fallbacks", index), f"'{other.model}' is not a model here {nearest(other.model, known)}"
 
 
-def _wildcard(place: Place, name: str, model: ModelConfig) -> Iterator[Problem]:
+def _wildcard(place: KeyPath, name: str, model: ModelConfig) -> Iterator[Problem]:
     if name.index("*") != len(name) - 1:
         yield place, "a `*` may only be the last character of a name"
     for key in ("model", "targets", "aliases", "fallbacks"):
@@ -90,7 +90,7 @@ def _aliases(config: Config, models: Sequence[str]) -> Iterator[Problem]:
     owners: dict[str, str] = {}
     for name, model in config.models.items():
         for index, alias in enumerate(model.aliases):
-            place: Place = ("models", name, "aliases", index)
+            place: KeyPath = ("models", name, "aliases", index)
             if alias in models:
                 yield place, f"'{alias}' is already a model's own name"
             elif alias in owners:
@@ -123,7 +123,7 @@ def _adapters(config: Config, models: Sequence[str], aliases: Collection[str]) -
     owners: dict[str, str] = {}
     for backend, entry in config.backends.items():
         for name in getattr(entry, "adapters", {}):
-            place: Place = ("backends", backend, "adapters", name)
+            place: KeyPath = ("backends", backend, "adapters", name)
             if name in models or name in aliases:
                 yield place, f"'{name}' is already the name or an alias of a model"
             elif name in owners:
@@ -135,7 +135,7 @@ def _remotes(config: Config) -> Iterator[Problem]:
     for name, backend in config.backends.items():
         if not isinstance(backend, RemoteConfig):
             continue
-        place: Place = ("backends", name)
+        place: KeyPath = ("backends", name)
         if (backend.url is None) is (not backend.urls):
             yield place, "needs either `url` or `urls`" + (", not both" if backend.urls else "")
         elif backend.addresses is not None and backend.url is None:
@@ -161,7 +161,7 @@ def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterat
     names: set[str] = set()
     digests: set[str] = set()
     for index, key in enumerate(config.keys):
-        place: Place = ("keys", index)
+        place: KeyPath = ("keys", index)
         if key.name in names:
             yield (*place, "name"), f"'{key.name}' is already another key's name"
         if key.sha256 in digests:

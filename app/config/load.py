@@ -15,7 +15,7 @@ from app.config import cross_checks
 from app.config.messages import complaints
 from app.config.model import Config, KeyConfig
 from app.config.settings import ServeOptions, Settings
-from app.config.yaml_document import ConfigError, Document, Place, dotted, parse
+from app.config.yaml_document import ConfigError, Document, KeyPath, dotted, parse
 from app.keys import digest
 
 
@@ -42,11 +42,11 @@ def loads(text: str, env: Mapping[str, str], *, source: str, is_lenient: bool = 
     return config
 
 
-def _check(document: Document) -> tuple[Config, list[tuple[Place, str]]]:
+def _check(document: Document) -> tuple[Config, list[tuple[KeyPath, str]]]:
     """The configuration of what is right in the document, and everything that is wrong with it."""
     tree = {key: value for key, value in document.tree.items() if value is not None or key == "default_model"}
     problems = list(document.problems)
-    refused: set[Place] = set()
+    refused: set[KeyPath] = set()
     try:
         config = Config.model_validate(tree)
     except ValidationError as exc:
@@ -59,7 +59,7 @@ def _check(document: Document) -> tuple[Config, list[tuple[Place, str]]]:
     return config, problems
 
 
-def _without(tree: Mapping[str, Any], refused: set[Place]) -> dict[str, Any]:
+def _without(tree: Mapping[str, Any], refused: set[KeyPath]) -> dict[str, Any]:
     """The tree less the entries that were refused (`backends.gpu`, `keys[0]`, `server.port`, `default_model`)."""
     rest: dict[str, Any] = {}
     for section, value in tree.items():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from app.config.yaml_document import Place
+from app.config.yaml_document import KeyPath
 
 # Their values are never shown, whatever is wrong with them.
 _SECRET_NAMES = frozenset({"api_key", "env", "headers", "sha256"})
@@ -74,7 +74,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"(nearest: {close[0]}; known: {listed})" if close and len(known) > 1 else f"(known: {listed or 'none'})"
 
 
-def complaints(model: type[BaseModel], exc: ValidationError, hidden: set[Place]) -> list[tuple[Place, str]]:
+def complaints(model: type[BaseModel], exc: ValidationError, hidden: set[KeyPath]) -> list[tuple[KeyPath, str]]:
     """Every error as its place in the file and a sentence. Values at `hidden` places are not shown."""
     errors = exc.errors(include_url=False)
     found = []
@@ -90,8 +90,8 @@ def complaints(model: type[BaseModel], exc: ValidationError, hidden: set[Place])
 
 
 def _sentence(
-    error: ErrorDetails, place: Place, annotation: Any, owner: type[BaseModel] | None, shown: str
-) -> tuple[Place, str]:
+    error: ErrorDetails, place: KeyPath, annotation: Any, owner: type[BaseModel] | None, shown: str
+) -> tuple[KeyPath, str]:
     kind, context, name = error["type"], error.get("ctx", {}), _name(place)
     match kind:
         case "extra_forbidden":
@@ -135,7 +135,7 @@ def _field(owner: type[BaseModel], name: str) -> FieldInfo | None:
     return known.get(name)
 
 
-def _name(place: Place) -> str:
+def _name(place: KeyPath) -> str:
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
@@ -164,7 +164,7 @@ def kinds(annotation: Any) -> list[str]:
     return [str(get_args(model.model_fields["kind"].annotation)[0]) for model in _models(annotation)]
 
 
-def _locate(model: type[BaseModel], loc: Place) -> tuple[Place, Any, type[BaseModel] | None]:
+def _locate(model: type[BaseModel], loc: KeyPath) -> tuple[KeyPath, Any, type[BaseModel] | None]:
     """The place as the file has it (pydantic adds a union's tag), its type, and the model that owns the key."""
     place: list[str | int] = []
     annotation: Any = model

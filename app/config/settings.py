@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config.messages import complaints
-from app.config.yaml_document import ConfigError, Place
+from app.config.yaml_document import ConfigError, KeyPath
 
 CONFIG_NAME = "modelport.yaml"
 CONTROL_SOCKET = "control.sock"
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
         return tuple(keys)
 
 
-def _variable(place: Place) -> str:
+def _variable(place: KeyPath) -> str:
     return ".".join(str(part) for part in place).upper()
 
 

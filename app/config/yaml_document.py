@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-Place = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 # `$${` is a plain `${`. A default follows `:-`, as in a shell.
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
@@ -35,12 +35,12 @@ class Document:
     is_lenient: bool = False
     size: int = 0
     tree: dict[str, Any] = field(default_factory=dict)
-    problems: list[tuple[Place, str]] = field(default_factory=list)
-    unusable: set[Place] = field(default_factory=set)
-    hidden: set[Place] = field(default_factory=set)
+    problems: list[tuple[KeyPath, str]] = field(default_factory=list)
+    unusable: set[KeyPath] = field(default_factory=set)
+    hidden: set[KeyPath] = field(default_factory=set)
 
 
-def dotted(place: Place) -> str:
+def dotted(place: KeyPath) -> str:
     """`('models', 'a', 'targets', 0)` as `models.a.targets[0]`; a name with dots or blanks is quoted."""
     text = ""
     for part in place:
@@ -89,7 +89,7 @@ _ENDLESS = "refers to itself"
 _MOST_VALUES = 100_000
 
 
-def _inspect(node: Node, place: Place, above: tuple[int, ...], document: Document) -> None:
+def _inspect(node: Node, place: KeyPath, above: tuple[int, ...], document: Document) -> None:
     """Note duplicate keys and references of a node to itself; the loader would stop at the first or never."""
     document.size += 1
     if document.size > _MOST_VALUES:
@@ -113,7 +113,7 @@ def _inspect(node: Node, place: Place, above: tuple[int, ...], document: Documen
             _inspect(item, (*place, index), above, document)
 
 
-def _fill(value: Any, place: Place, env: Mapping[str, str], document: Document) -> Any:
+def _fill(value: Any, place: KeyPath, env: Mapping[str, str], document: Document) -> Any:
     """The value with variables filled in, dates as text, and only text as keys."""
     if isinstance(value, dict):
         filled = {}
@@ -132,7 +132,7 @@ def _fill(value: Any, place: Place, env: Mapping[str, str], document: Document) 
     return value
 
 
-def _expand(text: str, place: Place, env: Mapping[str, str], document: Document) -> str:
+def _expand(text: str, place: KeyPath, env: Mapping[str, str], document: Document) -> str:
     def replace(match: re.Match[str]) -> str:
         if match[0] == "$${":
             return "${"

@@ -10,46 +10,46 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.delta import Call, Piece
+from app.dialects.delta import CallDelta, Delta
 
 # How often the arguments of one call are decoded to see whether they are whole; after that the others wait for the end.
 MAX_LOOKS = 16
 
 
-class Part(msgspec.Struct, frozen=True):
+class OrderedPart(msgspec.Struct, frozen=True):
     """Thinking, text (with its log probabilities), or a part of a call: one of them."""
 
     thinking: str = ""
     text: str = ""
     logprobs: list[dict[str, Any]] | None = None
-    call: Call | None = None
+    call: CallDelta | None = None
 
 
-class Turns:
+class CallOrderer:
     """One answer."""
 
     def __init__(self) -> None:
         self._open: int | None = None  # the call that is being told; None: text, or nothing yet
         self._told: list[str] = []  # its arguments until now
         self._looks = 0
-        self._waiting: dict[int | None, list[Part]] = {}  # by call, in the order in which they began; None: text
+        self._waiting: dict[int | None, list[OrderedPart]] = {}  # by call, in the order in which they began; None: text
 
-    def next(self, piece: Piece) -> list[Part]:
+    def next(self, piece: Delta) -> list[OrderedPart]:
         """What can be told now."""
-        out: list[Part] = []
+        out: list[OrderedPart] = []
         if piece.thinking:
-            self._add(Part(thinking=piece.thinking), out)
+            self._add(OrderedPart(thinking=piece.thinking), out)
         if piece.text or piece.logprobs:
-            self._add(Part(text=piece.text, logprobs=piece.logprobs), out)
+            self._add(OrderedPart(text=piece.text, logprobs=piece.logprobs), out)
         for call in piece.calls:
-            self._add(Part(call=call), out)
+            self._add(OrderedPart(call=call), out)
         return out
 
-    def rest(self) -> list[Part]:
+    def rest(self) -> list[OrderedPart]:
         """The answer is over: all that has waited."""
         return [part for parts in self._waiting.values() for part in parts]
 
-    def _add(self, part: Part, out: list[Part]) -> None:
+    def _add(self, part: OrderedPart, out: list[OrderedPart]) -> None:
         at = part.call.at if part.call is not None else None
         if at == self._open:
             self._tell(part, out)
@@ -61,7 +61,7 @@ class Turns:
             for each in self._waiting.pop(self._open):
                 self._tell(each, out)
 
-    def _tell(self, part: Part, out: list[Part]) -> None:
+    def _tell(self, part: OrderedPart, out: list[OrderedPart]) -> None:
         out.append(part)
         if part.call is not None and part.call.arguments:
             self._told.append(part.call.arguments)

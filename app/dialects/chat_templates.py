@@ -20,7 +20,7 @@ _SEVERAL: Final = ("system", "system", "user")
 _FIRST: Final = ("system", "user")
 
 
-class Takes(NamedTuple):
+class TemplateSupport(NamedTuple):
     """Of system messages: one at the beginning, several there, later ones."""
 
     first: bool = True
@@ -28,9 +28,9 @@ class Takes(NamedTuple):
     late: bool = True
 
 
-ALL: Final = Takes()
+ALL: Final = TemplateSupport()
 # Conversations go out; what comes back is a rendering, or None for one that was refused.
-Asking = Generator[list[dict[str, str]], str | None, Takes | None]
+Asking = Generator[list[dict[str, str]], str | None, TemplateSupport | None]
 
 
 class _Prompt(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ def asking(token: str) -> Asking:
         late = late and (yield from _shows(token, roles))
     several = yield from _shows(token, _SEVERAL)
     first = late or several or (yield from _shows(token, _FIRST))
-    return Takes(first=first, several=several, late=late and first)
+    return TemplateSupport(first=first, several=several, late=late and first)
 
 
 def _shows(token: str, roles: Sequence[str]) -> Generator[list[dict[str, str]], str | None, bool]:

@@ -1,7 +1,7 @@
 """The seam between the data path and a client's own dialect.
 
 Behind it everything is OpenAI's: one plan, one dispatch, one way of an answer. A front makes an `Ask` of a request, and
-the ask's `Tongue` says what comes back. A client that speaks OpenAI has no tongue: its bytes pass as they are.
+the ask's `ResponseEncoder` says what comes back. A client that speaks OpenAI has no tongue: its bytes pass as they are.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from app.errors import Problem, bad_request
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Tongue(Protocol):
+class ResponseEncoder(Protocol):
     """One request's answer in its client's dialect. What a method returns is written as it is.
 
     `events`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
@@ -50,16 +50,16 @@ class Tongue(Protocol):
         """Whole events of OpenAI's stream, as they come."""
         ...
 
-    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The end of a stream whose answer is complete."""
         ...
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """An answer that came in one piece."""
         ...
 
 
-class Ask(msgspec.Struct, frozen=True):
+class TranslatedRequest(msgspec.Struct, frozen=True):
     """A request as OpenAI's: the route, the model's name as the client spells it, and the body's other fields.
 
     `extras` are parameters that OpenAI does not have; the engine decides which of them it gets (extras.py). `dropped`
@@ -70,20 +70,20 @@ class Ask(msgspec.Struct, frozen=True):
     path: str
     model: str | None
     fields: Mapping[str, Any]
-    tongue: Tongue
+    tongue: ResponseEncoder
     extras: Mapping[str, Any] = {}
     dropped: tuple[str, ...] = ()
     loads: bytes | None = None
 
 
-class Front(Protocol):
+class ClientApi(Protocol):
     """One route of another dialect."""
 
-    def tongue(self, token: str) -> Tongue:
+    def tongue(self, token: str) -> ResponseEncoder:
         """For refusals before anything is known of the request. `token` is random, and what ids are made of."""
         ...
 
-    def ask(self, body: bytes, token: str) -> Ask:
+    def ask(self, body: bytes, token: str) -> TranslatedRequest:
         """What a sound JSON body asks for; Problem for what cannot be."""
         ...
 

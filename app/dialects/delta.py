@@ -8,10 +8,10 @@ import msgspec
 
 from app.dialects import sse
 from backends.finish_reasons import LENGTH, finish
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 
 
-class Call(msgspec.Struct, frozen=True):
+class CallDelta(msgspec.Struct, frozen=True):
     """A tool call or a part of one. `at` counts an answer's calls from 0; id and name come with the first part."""
 
     at: int
@@ -21,18 +21,18 @@ class Call(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class Piece(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True):
     """What one event, or a whole answer, says. `stop` is the client's own stop sequence that ended it, where told."""
 
     thinking: str = ""
     text: str = ""
-    calls: list[Call] = []
+    calls: list[CallDelta] = []
     finish: str | None = None
     stop: str | None = None
     logprobs: list[dict[str, Any]] | None = None
 
 
-class Details(msgspec.Struct):
+class EngineStats(msgspec.Struct):
     """What an engine tells of its work besides the counts: milliseconds, and tokens cached or thought."""
 
     prompt_ms: float | None = None
@@ -81,15 +81,15 @@ _chunks = msgspec.json.Decoder(_Chunk)
 _NOTHING = _Said()
 
 
-class Answer:
+class DeltaReader:
     """One answer, event by event or whole; ValueError for what is not OpenAI's."""
 
     def __init__(self, token: str) -> None:
-        self.details = Details()
+        self.details = EngineStats()
         self._token = token
         self._calls: dict[int, int] = {}  # the engine's index → ours
 
-    def events(self, events: bytes) -> list[Piece]:
+    def events(self, events: bytes) -> list[Delta]:
         """What whole events say, in their order."""
         pieces = []
         for event in sse.split(events):
@@ -98,7 +98,7 @@ class Answer:
                 pieces.append(self.read(data))
         return pieces
 
-    def read(self, data: bytes) -> Piece:
+    def read(self, data: bytes) -> Delta:
         """One event's data, or a whole answer."""
         try:
             chunk = _chunks.decode(data)
@@ -107,9 +107,9 @@ class Answer:
         self._note(chunk.usage, chunk.timings)
         choice = next((each for each in chunk.choices or () if each.index == 0), None)
         if choice is None:
-            return Piece()
+            return Delta()
         said = choice.message or choice.delta or _NOTHING
-        return Piece(
+        return Delta(
             thinking=said.reasoning_content or said.reasoning or "",
             text=said.content or said.refusal or choice.text or "",
             calls=[self._call(call) for call in said.tool_calls or ()],
@@ -118,12 +118,12 @@ class Answer:
             logprobs=_logprobs(choice.logprobs),
         )
 
-    def note(self, timings: Timings | None) -> None:
+    def note(self, timings: ResponseTimings | None) -> None:
         """What the engine told of its time otherwise than in OpenAI's words."""
         for phase, seconds in (timings.phases() if timings is not None else {}).items():
             setattr(self.details, {"load": "load_ms", "prompt": "prompt_ms"}.get(phase, "predicted_ms"), seconds * 1e3)
 
-    def _call(self, call: _Call) -> Call:
+    def _call(self, call: _Call) -> CallDelta:
         # Some engines number no call; a new one then shows by its id.
         last = max(self._calls, default=-1)
         index = call.index if call.index is not None else (last + 1 if call.id or last < 0 else last)
@@ -132,7 +132,7 @@ class Answer:
         arguments = call.function.arguments
         if not isinstance(arguments, str | None):
             arguments = msgspec.json.encode(arguments).decode()
-        return Call(at, is_new, call.id or f"call_{self._token}{at}", call.function.name or "", arguments or "")
+        return CallDelta(at, is_new, call.id or f"call_{self._token}{at}", call.function.name or "", arguments or "")
 
     def _note(self, usage: Any, timings: Any) -> None:
         for name in ("prompt_ms", "predicted_ms", "load_ms"):

@@ -13,7 +13,7 @@ _TRACE = re.compile(r'Traceback \(most recent call last\)|\bFile "[^"]*", line \
 _UNSAID = "it failed and gave no reason that can be shown"
 
 
-class Reason(msgspec.Struct, frozen=True):
+class ErrorText(msgspec.Struct, frozen=True):
     """OpenAI's four members, read from any engine's error body."""
 
     message: str
@@ -52,17 +52,17 @@ def _clean(text: str, depth: int) -> str:
     return text or _UNSAID
 
 
-def read(body: bytes) -> Reason:
+def read(body: bytes) -> ErrorText:
     """An engine's error body: vLLM's integers, `{"error": "…"}`, `{"detail": …}`, plain text, HTML or nothing."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body[:4096].decode("utf-8", "replace")
-        return Reason(_UNSAID if "<" in text[:200] else one_line(text))
+        return ErrorText(_UNSAID if "<" in text[:200] else one_line(text))
     error = value.get("error") if isinstance(value, dict) else None
     if isinstance(error, dict):
-        return Reason(one_line(error), _text(error.get("type")), _text(error.get("param")), _text(error.get("code")))
-    return Reason(one_line(value))
+        return ErrorText(one_line(error), _text(error.get("type")), _text(error.get("param")), _text(error.get("code")))
+    return ErrorText(one_line(value))
 
 
 def _text(value: Any) -> str | None:

@@ -7,22 +7,22 @@ from typing import Any
 import msgspec
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenCounts(msgspec.Struct, frozen=True):
     """OpenAI's `usage`, what we read of it."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-def tokens(usage: Any) -> Tokens | None:
+def tokens(usage: Any) -> TokenCounts | None:
     """A `usage` of any shape; it is for counting only, so one that cannot be read counts as none."""
     if not isinstance(usage, dict):
         return None
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
-    return Tokens(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
+    return TokenCounts(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
 
 
-class Timings(msgspec.Struct, frozen=True):
+class LlamaTimings(msgspec.Struct, frozen=True):
     """llama.cpp's own count in its last chunk."""
 
     prompt_n: int = 0
@@ -30,15 +30,15 @@ class Timings(msgspec.Struct, frozen=True):
     predicted_n: int = 0
 
 
-def timings(value: Any) -> Timings | None:
+def timings(value: Any) -> LlamaTimings | None:
     """`timings` of any shape, for counting only as well."""
     try:
-        return msgspec.convert(value, Timings) if value else None
+        return msgspec.convert(value, LlamaTimings) if value else None
     except msgspec.ValidationError:
         return None
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True):
     """What an answer cost. `is_counted`: the engine gave no usage, output tokens are counted events."""
 
     input_tokens: int = 0

@@ -15,7 +15,7 @@ import prometheus_client.values
 import uvloop
 
 from app.log import LogFormat, set_up
-from app.shared_counters import Ledger
+from app.shared_counters import SharedCounters
 
 _PR_SET_PDEATHSIG = 1
 GARBAGE = 10_000
@@ -42,7 +42,7 @@ def main() -> int:
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
     if options.counters is not None:
-        prometheus_client.values.ValueClass = Ledger(options.counters).value
+        prometheus_client.values.ValueClass = SharedCounters(options.counters).value
     from app.relay.server import relay  # after the log and the metrics are in place
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

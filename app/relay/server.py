@@ -15,13 +15,13 @@ import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics
-from app.relay.http.body_intake import Intake
-from app.relay.http.protocol import Wire
+from app.relay.http.body_intake import BodyIntake
+from app.relay.http.protocol import ServerProtocol
 from app.relay.proxy.dispatch import Dispatcher
 from app.relay.routes.routes import Routes
-from app.relay.supervisor_client import Link
+from app.relay.supervisor_client import SupervisorClient
 from app.table import Limits
-from backends.http.pool import Upstream
+from backends.http.pool import ConnectionPool
 
 log = structlog.get_logger()
 
@@ -36,13 +36,13 @@ class _Server(uvicorn.Server):
 
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
     """Serve until the supervisor says Drain or is gone; the process's exit code."""
-    link, upstream = Link(), Upstream()
+    link, upstream = SupervisorClient(), ConnectionPool()
     # What others run has no process whose end would end its connections.
     link.on_table = lambda table: upstream.doubt(
         {row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged}
     )
     await link.connect(state / "relay.sock")
-    intake = Intake()
+    intake = BodyIntake()
     dispatcher = Dispatcher(link, upstream, Metrics(registry), intake)
     routes = Routes(link, upstream, dispatcher, intake, state / "control.sock")
 
@@ -51,7 +51,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
 
     config = uvicorn.Config(
         cast("Any", routes),
-        http=cast("Any", partial(Wire, limits)),
+        http=cast("Any", partial(ServerProtocol, limits)),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -75,7 +75,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     return 1 if link.lost.is_set() else 0
 
 
-async def _until_told(link: Link, server: _Server, config: uvicorn.Config) -> None:
+async def _until_told(link: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
     lost = asyncio.create_task(link.lost.wait())
     try:
         said: set[asyncio.Future[Any]] = {lost, link.drain_s}

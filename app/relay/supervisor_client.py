@@ -12,16 +12,16 @@ from pathlib import Path
 
 from app.ipc import (
     ADAPTER,
-    Answer,
     Applied,
-    Drain,
+    DrainRelay,
+    EngineWanted,
     Failing,
     FromRelay,
     Hello,
     InFlight,
     Publish,
     Unwanted,
-    Wanted,
+    WantedReply,
     adapter_key,
     frame,
     from_supervisor,
@@ -39,7 +39,7 @@ FLUSH_S = 0.05
 class Lease:
     """One request's hold on one backend, from before it waits until its exchange is closed."""
 
-    def __init__(self, link: Link, backend: str, generation: int, adapter: str | None) -> None:
+    def __init__(self, link: SupervisorClient, backend: str, generation: int, adapter: str | None) -> None:
         self._link = link
         self._adapter = adapter_key(backend, adapter) if adapter is not None else None
         self._backend = backend
@@ -57,7 +57,7 @@ class Lease:
             self._generation = generation
 
     async def admitted(self, wait_s: float) -> None:
-        """Wait until the backend serves and may have the request; raises as `Link.wanted` does."""
+        """Wait until the backend serves and may have the request; raises as `SupervisorClient.wanted` does."""
         self._permit = await self._link.wanted(self._backend, wait_s)
 
     def release(self) -> None:
@@ -72,7 +72,7 @@ class Lease:
             self._generation = None
 
 
-class Link:
+class SupervisorClient:
     """Holds the current table; one per relay."""
 
     table: Table
@@ -87,7 +87,7 @@ class Link:
         self._changed: set[tuple[str, int]] = set()
         self._returned: set[tuple[str, int]] = set()
         self._flush: asyncio.TimerHandle | None = None
-        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._waiting: dict[int, asyncio.Future[WantedReply]] = {}
         self._seq = 0
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -136,7 +136,7 @@ class Link:
         self._seq += 1
         seq, future = self._seq, asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
-        self._send(Wanted(seq=seq, backend=backend))
+        self._send(EngineWanted(seq=seq, backend=backend))
         try:
             async with asyncio.timeout(wait_s):
                 answer = await future
@@ -228,11 +228,11 @@ class Link:
                         self._report()
                         self._send(Applied(version=table.version))
                         first.set()
-                    case Answer(seq=seq) as answer:
+                    case WantedReply(seq=seq) as answer:
                         future = self._waiting.get(seq)
                         if future is not None and not future.done():
                             future.set_result(answer)
-                    case Drain(seconds=seconds):
+                    case DrainRelay(seconds=seconds):
                         if not self.drain_s.done():
                             self.drain_s.set_result(seconds)
         except (asyncio.IncompleteReadError, OSError):

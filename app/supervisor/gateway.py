@@ -23,8 +23,8 @@ from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
 from app.supervisor.admin import schemas as admin_schemas
 from app.supervisor.admin import views
-from app.supervisor.admin.capabilities import Proofs
-from app.supervisor.admin.metrics import Counters, Life, Scrape
+from app.supervisor.admin.capabilities import CapabilityStore
+from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
@@ -42,16 +42,16 @@ from app.supervisor.admin.schemas import (
 )
 from app.supervisor.capacity import devices
 from app.supervisor.capacity import report as capacity_report
-from app.supervisor.capacity.gpu_quarantine import Reclaim
-from app.supervisor.capacity.measurements import Measures
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
+from app.supervisor.capacity.measurements import MeasurementStore
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import BackendStatus, Fleet
 from app.supervisor.relays import build_table
 from app.supervisor.relays import processes as relays_processes
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.processes import Relays
-from app.supervisor.relays.server import Hub
+from app.supervisor.relays.server import RelayServer
 from app.supervisor.replicas import replicas
 from app.supervisor.replicas.discovery import Discovery
 from app.supervisor.state_folder import StateFolder
@@ -94,7 +94,7 @@ class Gateway:
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.leases = Leases()
-        counters = Counters()
+        counters = RelayCounters()
         self.relays = Relays(
             public.fileno(),
             counters,
@@ -102,10 +102,10 @@ class Gateway:
             lambda index, counters: relays_processes.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
-        self.hub = Hub(self.leases, self.relays)
-        self._measures = Measures(state.measures)
+        self.hub = RelayServer(self.leases, self.relays)
+        self._measures = MeasurementStore(state.measures)
         self._sizes = Sizes(self._measures)
-        self._proofs = Proofs(state.proofs)
+        self._proofs = CapabilityStore(state.proofs)
         self.storage = Storage(state.path, (self._measures.file, self._proofs.file))
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
@@ -120,7 +120,7 @@ class Gateway:
             bounds=self._bounds(config),
             wait_s=config.server.wait_s,
             sizes=self._sizes,
-            reclaim=Reclaim(devices.nvml),
+            reclaim=GpuQuarantine(devices.nvml),
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
@@ -130,14 +130,14 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
 
-    def _bounds(self, config: Config) -> Bounds:
+    def _bounds(self, config: Config) -> Capacity:
         """What there is to share, as it is now; and from now on these engines are known by their sizes."""
         server = config.server
         found = devices.machine(server.memory_gb, self._options.env)
         self._sizes.look(replicas.expand(config.backends), found)
         self._proofs.look(config.backends)
         self._devices = [gpu.uuid for gpu in found.gpus]
-        return Bounds(found, server.start_parallel, server.swap_after_s)
+        return Capacity(found, server.start_parallel, server.swap_after_s)
 
     # -- the table
 

@@ -23,7 +23,7 @@ ENOUGH_BYTES: Final = 4 * 1024 * 1024
 TRIAL_BYTES: Final = 64 * 1024
 
 
-class Kept:
+class JsonStore:
     """One file, as its owner last wanted it. `path` None: no file. Its methods block and may be called in threads."""
 
     def __init__(self, path: Path | None) -> None:
@@ -56,7 +56,7 @@ class Kept:
 class Storage:
     """Looks at the state folder again and again. `trouble`: why it cannot be written; None while it can."""
 
-    def __init__(self, folder: Path, files: Sequence[Kept]) -> None:
+    def __init__(self, folder: Path, files: Sequence[JsonStore]) -> None:
         self._folder = folder
         self._files = files
         self.trouble: str | None = None

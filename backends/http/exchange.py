@@ -20,7 +20,7 @@ _LINGER_S = 1.0
 DOUBTED_S = 20.0
 
 
-class Timings(msgspec.Struct, frozen=True):
+class ResponseTimings(msgspec.Struct, frozen=True):
     """Where an engine says the time went, in seconds; None for what it did not say."""
 
     load_s: float | None = None
@@ -37,7 +37,7 @@ class Timings(msgspec.Struct, frozen=True):
         return {f"x-modelport-{name}-ms": f"{seconds * 1000:.1f}" for name, seconds in self.phases().items()}
 
 
-class Answer(Protocol):
+class EngineResponse(Protocol):
     """An answer in OpenAI's words, from whatever engine; the members are those of Exchange.
 
     `notes` are headers that the client's answer is to carry, `timings` what the engine said of its time: both are
@@ -51,7 +51,7 @@ class Answer(Protocol):
     @property
     def notes(self) -> Mapping[str, str]: ...
     @property
-    def timings(self) -> Timings | None: ...
+    def timings(self) -> ResponseTimings | None: ...
     async def read(self, limit_bytes: int) -> bytes: ...
     async def pump(self, sink: Callable[[bytes], bool]) -> None: ...
     def pause(self) -> None: ...
@@ -69,7 +69,7 @@ class Exchange:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.notes: Mapping[str, str] = {}
-        self.timings: Timings | None = None
+        self.timings: ResponseTimings | None = None
         self._connection = connection
         self._done = done
         self._address = address

@@ -1,6 +1,6 @@
 """Requests to engines: connections kept for a moment, one exchange on each, and errors in our own words.
 
-`Upstream.open` sends a request once and returns when the answer's head has come. What it raises says whether the
+`ConnectionPool.open` sends a request once and returns when the answer's head has come. What it raises says whether the
 engine can have taken the request (backends/errors.py).
 """
 
@@ -27,7 +27,7 @@ _JOIN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class UpstreamRequest:
     """One request: `path` is appended to the endpoint's address; `headers` are name and value, already safe."""
 
     method: str
@@ -85,7 +85,7 @@ def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> byte
     return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1")
 
 
-class Upstream:
+class ConnectionPool:
     """Owns every connection to every engine of one relay."""
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class Upstream:
         """How many of them wait for another request."""
         return sum(map(len, self._idle.values()))
 
-    async def open(self, endpoint: Endpoint, call: Call) -> Exchange:
+    async def open(self, endpoint: Endpoint, call: UpstreamRequest) -> Exchange:
         """Send `call` once and wait for the head of its answer, at most `timeouts.first_byte_s`.
 
         Raises NotTaken (Unreachable) or Taken (Disconnected, TimedOut, Broken). Cancelling it closes the connection.

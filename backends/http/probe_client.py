@@ -36,7 +36,7 @@ class Reply:
             return None
 
 
-class Control:
+class ProbeClient:
     """Asks one engine. Every call is its own connection: questions are seldom, and engines close idle ones."""
 
     def __init__(self, engine: str) -> None:

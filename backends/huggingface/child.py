@@ -64,7 +64,7 @@ class Want:
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedModel:
     """A repository at one commit, less what is not needed of it."""
 
     want: Want
@@ -109,7 +109,7 @@ class Download:
             files = {file.path: (folder / "snapshots" / each.commit / file.path).stat().st_size for file in each.files}
             _note(Pin(each.want.model, each.want.revision, each.commit, files), Path(each.want.pin))
 
-    def _look_up(self, want: Want) -> Found:
+    def _look_up(self, want: Want) -> ResolvedModel:
         from huggingface_hub import HfApi
 
         try:
@@ -140,9 +140,9 @@ class Download:
                 raise Failed(
                     f"the hub names {file.path!r} as a file of '{want.model}', which is no name within a model"
                 )
-        return Found(want, info.sha, found)
+        return ResolvedModel(want, info.sha, found)
 
-    def _lock(self, stack: contextlib.ExitStack, model: str, found: Sequence[Found]) -> None:
+    def _lock(self, stack: contextlib.ExitStack, model: str, found: Sequence[ResolvedModel]) -> None:
         """Only one process at a time brings a model; others watch it."""
         path = self._cache / ".locks" / folder_of(self._cache, model).name / "modelport.lock"
         try:
@@ -155,7 +155,7 @@ class Download:
             if exc.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
 
-    def _check_disk(self, found: Sequence[Found]) -> None:
+    def _check_disk(self, found: Sequence[ResolvedModel]) -> None:
         missing = sum(file.size_bytes for each in found for file in each.files) - self._here(found)
         free = shutil.disk_usage(self._cache).free
         if missing > free:
@@ -165,14 +165,14 @@ class Download:
                 "`env: {HF_HOME: …}` of the backend"
             )
 
-    def _here(self, found: Sequence[Found]) -> int:
+    def _here(self, found: Sequence[ResolvedModel]) -> int:
         return sum(
             have_bytes(folder_of(self._cache, each.want.model), each.commit, file, self._since)
             for each in found
             for file in each.files
         )
 
-    def _tell(self, found: Sequence[Found]) -> None:
+    def _tell(self, found: Sequence[ResolvedModel]) -> None:
         total = sum(file.size_bytes for each in found for file in each.files)
         here = self._here(found)
         checked = sum(list(self._checked.values()))
@@ -181,7 +181,7 @@ class Download:
             self._told = (*percents, time.monotonic())
             print(f"downloaded {here} of {total} bytes" + (f", checked {checked}" if checked else ""), flush=True)
 
-    def _bring(self, found: Found, file: File) -> None:
+    def _bring(self, found: ResolvedModel, file: File) -> None:
         from huggingface_hub import hf_hub_download
 
         folder = folder_of(self._cache, found.want.model)
@@ -196,7 +196,7 @@ class Download:
             hf_hub_download(found.want.model, file.path, revision=found.commit, cache_dir=self._cache)
 
 
-def _fetch(found: Found, file: File, blob: Path, checked: dict[Path, int]) -> None:
+def _fetch(found: ResolvedModel, file: File, blob: Path, checked: dict[Path, int]) -> None:
     """The file under its name among the blobs, from where an earlier process ended. `checked`: how far that is."""
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -252,7 +252,7 @@ def _is_locked(file: IO[str]) -> bool:
     return True
 
 
-def _as_it_lies(cache: Path, want: Want) -> Found | None:
+def _as_it_lies(cache: Path, want: Want) -> ResolvedModel | None:
     """What the cache has of it, when that looks whole: for a machine without a network."""
     folder = folder_of(cache, want.model)
     commit = want.commit or want.revision or "main"
@@ -264,7 +264,7 @@ def _as_it_lies(cache: Path, want: Want) -> Found | None:
     snapshot = folder / "snapshots" / commit
     sizes = {str(path.relative_to(snapshot)): path for path in snapshot.rglob("*") if path.is_file()}
     files = tuple(File(name, sizes[name].stat().st_size, sizes[name].resolve().name, None) for name in needed([*sizes]))
-    return Found(want, commit, files) if is_whole(snapshot, [file.path for file in files]) else None
+    return ResolvedModel(want, commit, files) if is_whole(snapshot, [file.path for file in files]) else None
 
 
 @contextlib.contextmanager

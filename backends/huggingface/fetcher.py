@@ -26,7 +26,7 @@ _SHORTEST_SECRET: Final = 6  # anything shorter would be found in every second l
 _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy", "requests_ca_bundle", "hf_endpoint"})
 
 
-class Hub:
+class HubFetcher:
     """The models of one engine. `pins`: the folder where is remembered which commits they are."""
 
     def __init__(self, pins: Path, env: Mapping[str, str], models: Callable[[], Mapping[str, str | None]]) -> None:

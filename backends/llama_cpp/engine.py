@@ -18,11 +18,11 @@ from typing import Final
 
 import msgspec
 
-from backends.endpoint import Endpoint, ModelFacts, Usage
+from backends.endpoint import Endpoint, ModelFacts, UsageMode
 from backends.engine import Launch, Probe
 from backends.errors import BackendError, EngineFailed, Refused, TimedOut
 from backends.http.openai_models import model_ids
-from backends.http.probe_client import Control
+from backends.http.probe_client import ProbeClient
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import of_llama_cpp
@@ -100,7 +100,7 @@ class LlamaCpp:
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
         self._config = config
-        self._control = Control(name)
+        self._control = ProbeClient(name)
         self._facts: tuple[int, ModelFacts] | None = None  # of the start of that generation
         self._work = _Work(0)
 
@@ -131,7 +131,7 @@ class LlamaCpp:
             {"authorization": f"Bearer {key}"},
             self._config.timeouts.values(),
             is_ours=True,
-            usage=Usage.TIMINGS,
+            usage=UsageMode.TIMINGS,
             gathers=True,
             once=True,
         )

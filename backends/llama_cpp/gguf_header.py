@@ -29,7 +29,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class ModelShape:
     """What decides how large the KV cache is, and the family of the model. `kv_width`: numbers for one token, over all
     layers."""
 
@@ -38,7 +38,7 @@ class Shape:
     architecture: str | None = None
 
 
-def shape(path: Path) -> Shape:
+def shape(path: Path) -> ModelShape:
     """Of a model whose layers attend; Unreadable or OSError otherwise. Blocks: it reads the file's beginning."""
     found: dict[str, Value] = {}
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def shape(path: Path) -> Shape:
     # One number for all layers, or a list with one for each.
     kv_heads = sum(map(int, shared)) if isinstance(shared, tuple) else layers * shared
     told = family[:64] if isinstance(family, str) and family else None
-    return Shape(number("context_length", 0), kv_heads * per_head, told)
+    return ModelShape(number("context_length", 0), kv_heads * per_head, told)
 
 
 # Kinds of tokenizers that change nothing of a text before they cut it: llama's own, and byte pairs, which write each

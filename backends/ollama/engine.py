@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
-from backends.endpoint import Dialect, Endpoint, ModelFacts, Usage
+from backends.endpoint import Dialect, Endpoint, ModelFacts, UsageMode
 from backends.engine import Launch, Probe
 from backends.errors import BackendError, Refused
-from backends.http.probe_client import Control
+from backends.http.probe_client import ProbeClient
 from backends.ollama.config import OllamaConfig
-from backends.ollama.facts import Loaded, Tag, loaded, shown, tags, warning, weights
+from backends.ollama.facts import LoadedModel, Tag, loaded, shown, tags, warning, weights
 from backends.ollama.names import full_name
 from backends.process.exit_reasons import why
 from backends.process.process import inherited
@@ -47,7 +47,7 @@ class Ollama:
     def __init__(self, name: str, config: OllamaConfig) -> None:
         self.name = name
         self._config = config
-        self._control = Control(name)
+        self._control = ProbeClient(name)
         self._facts: dict[tuple[str, str], ModelFacts] = {}  # by name and digest: a pulled model is looked at anew
         self._weights: dict[tuple[str, str], str | None] = {}  # the digests of their weights
 
@@ -76,7 +76,7 @@ class Ollama:
             {},
             self._config.timeouts.values(),
             is_ours=is_ours,
-            usage=Usage.ASK,
+            usage=UsageMode.ASK,
             dialect=Dialect.OLLAMA,
         )
 
@@ -126,7 +126,7 @@ class Ollama:
 
         await asyncio.gather(*(look(*key) for key in keys if key not in self._facts))
 
-    def _known(self, names: Mapping[str, Tag], in_memory: Mapping[str, Loaded]) -> dict[str, ModelFacts]:
+    def _known(self, names: Mapping[str, Tag], in_memory: Mapping[str, LoadedModel]) -> dict[str, ModelFacts]:
         """Names with the same weights are one process of the daemon's: one is loaded when any of them is."""
         keys = {(name, tag.digest): tag for name, tag in names.items()}
         shared = {
@@ -137,7 +137,7 @@ class Ollama:
             name, facts, digest = full_name(key[0]), self._facts.get(key), self._weights.get(key)
             if facts is not None:
                 is_in = in_memory.get(name) or (shared.get(digest) if digest is not None else None)
-                there = is_in or Loaded()
+                there = is_in or LoadedModel()
                 found[name] = msgspec.structs.replace(
                     facts,
                     is_loaded=is_in is not None,

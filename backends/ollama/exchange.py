@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.endpoint import Endpoint
-from backends.http.exchange import Exchange, Timings
-from backends.ollama.response import Head, whole
-from backends.ollama.stream import Stream
+from backends.http.exchange import Exchange, ResponseTimings
+from backends.ollama.response import ResponseHead, whole
+from backends.ollama.stream import OllamaStreamReader
 
 
 class OllamaExchange:
     """Wraps an exchange whose status is good. It owns nothing: close the exchange within, as always."""
 
-    def __init__(self, inner: Exchange, head: Head, max_line_bytes: int) -> None:
+    def __init__(self, inner: Exchange, head: ResponseHead, max_line_bytes: int) -> None:
         self._inner = inner
         self._head = head
-        self._stream = Stream(head, max_line_bytes) if head.asked.is_stream else None
-        self._timings = Timings()
+        self._stream = OllamaStreamReader(head, max_line_bytes) if head.asked.is_stream else None
+        self._timings = ResponseTimings()
         self.notes: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -35,7 +35,7 @@ class OllamaExchange:
         return {**self._inner.headers, "content-type": "text/event-stream"} if is_lines else self._inner.headers
 
     @property
-    def timings(self) -> Timings:
+    def timings(self) -> ResponseTimings:
         return self._stream.timings if self._stream is not None else self._timings
 
     async def read(self, limit_bytes: int) -> bytes:

@@ -54,7 +54,7 @@ class Tag(NamedTuple):
     size_bytes: int = 0
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
     """A model in memory: the bytes that it takes, and until when it is kept, in the daemon's words."""
 
     memory_bytes: int = 0
@@ -120,15 +120,15 @@ def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | 
     return min(own, config.max_num_ctx)
 
 
-def loaded(running: Any) -> dict[str, Loaded]:
+def loaded(running: Any) -> dict[str, LoadedModel]:
     """The models in memory by their full names, from `/api/ps`."""
-    found: dict[str, Loaded] = {}
+    found: dict[str, LoadedModel] = {}
     entries = running.get("models") if isinstance(running, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
             until = entry.get("expires_at")
             told = until[:40] if isinstance(until, str) and until else None
-            found[full_name(entry["name"])] = Loaded(_count(entry.get("size")), told)
+            found[full_name(entry["name"])] = LoadedModel(_count(entry.get("size")), told)
     return found
 
 

@@ -14,7 +14,7 @@ from backends.texts import joined
 _IMAGE: Final = re.compile(r"data:image/(?:jpeg|jpg|png|webp|gif);base64,", re.IGNORECASE)
 
 
-class Refuse(Protocol):
+class RefuseField(Protocol):
     """A 400 for what is malformed."""
 
     def __call__(self, message: str, param: str | None, code: str = ...) -> Rejected: ...
@@ -46,7 +46,7 @@ class _Message(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(list[_Message])
 
 
-def messages(raw: msgspec.Raw, refuse: Refuse, cannot: Cannot) -> list[dict[str, Any]]:
+def messages(raw: msgspec.Raw, refuse: RefuseField, cannot: Cannot) -> list[dict[str, Any]]:
     """The conversation; raises what `refuse` and `cannot` make."""
     try:
         given = _decoder.decode(raw)
@@ -63,7 +63,7 @@ def _where(text: str) -> str:
     return text.replace("$[...]", "a message").replace("`", "'")
 
 
-def _message(one: _Message, index: int, tools: dict[str, str], refuse: Refuse, cannot: Cannot) -> dict[str, Any]:
+def _message(one: _Message, index: int, tools: dict[str, str], refuse: RefuseField, cannot: Cannot) -> dict[str, Any]:
     made: dict[str, Any] = {"role": "system" if one.role == "developer" else one.role}
     place = f"messages[{index}]"
     start = bytes(memoryview(one.content)[:1])
@@ -93,7 +93,7 @@ def _message(one: _Message, index: int, tools: dict[str, str], refuse: Refuse, c
     return made
 
 
-def _call(call: _Call, number: int, place: str, tools: dict[str, str], refuse: Refuse) -> dict[str, Any]:
+def _call(call: _Call, number: int, place: str, tools: dict[str, str], refuse: RefuseField) -> dict[str, Any]:
     arguments = call.function.arguments
     if isinstance(arguments, str):
         try:
@@ -111,7 +111,7 @@ def _call(call: _Call, number: int, place: str, tools: dict[str, str], refuse: R
     return made
 
 
-def _parts(parts: list[Any], place: str, refuse: Refuse, cannot: Cannot) -> dict[str, Any]:
+def _parts(parts: list[Any], place: str, refuse: RefuseField, cannot: Cannot) -> dict[str, Any]:
     """The texts, a line each, and the images: a message of the daemon's has both."""
     texts: list[str] = []
     images: list[str] = []
@@ -136,7 +136,7 @@ def _parts(parts: list[Any], place: str, refuse: Refuse, cannot: Cannot) -> dict
     return made
 
 
-def _image(url: str, refuse: Refuse, cannot: Cannot) -> str:
+def _image(url: str, refuse: RefuseField, cannot: Cannot) -> str:
     match = _IMAGE.match(url)
     if match is None:
         raise cannot("Ollama takes images as data URLs (data:image/png;base64,…), and fetches none.", "messages")

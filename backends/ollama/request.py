@@ -14,7 +14,7 @@ import msgspec
 
 from backends.endpoint import ModelFacts
 from backends.errors import Rejected, Unsupported
-from backends.ollama.messages import Refuse, messages
+from backends.ollama.messages import RefuseField, messages
 from backends.texts import encoded
 
 PATHS: Final = MappingProxyType({"chat": "/api/chat", "text_completion": "/api/generate", "embeddings": "/api/embed"})
@@ -59,7 +59,7 @@ _EFFORTS: Final = MappingProxyType(
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Translated(msgspec.Struct, frozen=True):
+class OllamaRequest(msgspec.Struct, frozen=True):
     """What the daemon is sent, and what must be known to read its answer.
 
     `path` is below the daemon's root. `dropped`: the client's parameters that have no effect.
@@ -78,7 +78,7 @@ class Translated(msgspec.Struct, frozen=True):
 
 def translate(
     operation: str, body: bytes, *, engine: str, name: str, model: str, facts: ModelFacts | None
-) -> Translated:
+) -> OllamaRequest:
     """The request for the daemon's `model`; `body` is one sound JSON object. Raises Rejected for what is malformed and
     Unsupported for what this daemon cannot do.
     """
@@ -101,7 +101,7 @@ def translate(
     if facts.keep_alive_s is not None:
         made["keep_alive"] = facts.keep_alive_s
     options = asked.value("stream_options")
-    return Translated(
+    return OllamaRequest(
         operation=operation,
         path=PATHS[operation],
         body=encoded(made),
@@ -174,7 +174,7 @@ def _says_nothing(name: str, raw: msgspec.Raw) -> bool:
 
 
 def _chat(asked: _Asked, made: dict[str, Any]) -> None:
-    refuse: Refuse = asked.refuse
+    refuse: RefuseField = asked.refuse
     raw = asked.members.get("messages")
     made["messages"] = messages(raw if raw is not None else msgspec.Raw(b"[]"), refuse, asked.cannot)
     if asked.facts.abilities and not asked.can("vision") and any("images" in one for one in made["messages"]):

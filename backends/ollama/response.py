@@ -11,18 +11,18 @@ import msgspec
 
 from backends.errors import Broken
 from backends.finish_reasons import STOP, finish
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 from backends.ollama.failures import in_stream
-from backends.ollama.request import Translated
+from backends.ollama.request import OllamaRequest
 
 _NS: Final = 1e-9
 
 
-class Head(msgspec.Struct, frozen=True):
+class ResponseHead(msgspec.Struct, frozen=True):
     """What is the same in everything that is said to one request. `created` is Unix seconds."""
 
     engine: str
-    asked: Translated
+    asked: OllamaRequest
     id: str
     created: int
 
@@ -31,7 +31,7 @@ class Head(msgspec.Struct, frozen=True):
         return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.name}
 
 
-class Line(msgspec.Struct, frozen=True):
+class StreamLine(msgspec.Struct, frozen=True):
     """One object of the daemon's: a whole answer, or a line of a stream. Zero values are left out by it."""
 
     message: dict[str, Any] | None = None
@@ -53,10 +53,10 @@ class Line(msgspec.Struct, frozen=True):
         prompt, output = self.prompt_eval_count, self.eval_count
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
-    def timings(self) -> Timings:
+    def timings(self) -> ResponseTimings:
         """As far as it said."""
         took = (self.load_duration, self.prompt_eval_duration, self.eval_duration)
-        return Timings(*(ns * _NS if ns else None for ns in took))
+        return ResponseTimings(*(ns * _NS if ns else None for ns in took))
 
     def finish(self, has_calls: bool) -> str:
         """Why it ended, in OpenAI's words."""
@@ -67,10 +67,10 @@ class Line(msgspec.Struct, frozen=True):
         return "tool_calls" if has_calls and said == STOP else said
 
 
-_lines = msgspec.json.Decoder(Line)
+_lines = msgspec.json.Decoder(StreamLine)
 
 
-def line(engine: str, data: bytes, num_ctx: int | None) -> Line:
+def line(engine: str, data: bytes, num_ctx: int | None) -> StreamLine:
     """One object; the daemon's error is raised, and Broken for what is none of its answers."""
     try:
         found = _lines.decode(data)
@@ -93,7 +93,7 @@ def both(thinking: str) -> dict[str, str]:
     return {"reasoning": thinking, "reasoning_content": thinking} if thinking else {}
 
 
-def tool_calls(message: dict[str, Any], head: Head, first: int) -> list[dict[str, Any]]:
+def tool_calls(message: dict[str, Any], head: ResponseHead, first: int) -> list[dict[str, Any]]:
     """Its calls as OpenAI's: numbered from `first`, with an id each, and arguments as text."""
     found = message.get("tool_calls")
     calls: list[dict[str, Any]] = []
@@ -133,7 +133,7 @@ def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool, begin: int = 0) -> 
     }
 
 
-def whole(head: Head, body: bytes) -> tuple[bytes, Timings]:
+def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
     """A complete answer. Raises what the daemon says under a good status, and Broken for what is no answer."""
     found = line(head.engine, body, head.asked.num_ctx)
     if head.asked.operation == "embeddings":
@@ -161,7 +161,7 @@ def whole(head: Head, body: bytes) -> tuple[bytes, Timings]:
     return msgspec.json.encode(answer), found.timings()
 
 
-def _embeddings(head: Head, found: Line) -> bytes:
+def _embeddings(head: ResponseHead, found: StreamLine) -> bytes:
     if found.embeddings is None:
         raise Broken(head.engine, "it sent an answer without embeddings")
     vectors = [_packed(each) if head.asked.is_base64 else each for each in found.embeddings]

@@ -7,19 +7,19 @@ from typing import Any, Final
 import msgspec
 
 from backends.errors import Broken, Disconnected, Taken
-from backends.http.exchange import Timings
-from backends.ollama.response import Head, Line, both, line, logprobs, text_of, tool_calls
+from backends.http.exchange import ResponseTimings
+from backends.ollama.response import ResponseHead, StreamLine, both, line, logprobs, text_of, tool_calls
 
 DONE: Final = b"data: [DONE]\n\n"
 
 
-class Stream:
+class OllamaStreamReader:
     """One stream. `feed` takes bytes as they come and gives whole events; afterwards `error` says what ended it."""
 
-    def __init__(self, head: Head, max_line_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(self, head: ResponseHead, max_line_bytes: int = 16 * 1024 * 1024) -> None:
         self.is_done = False
         self.error: Taken | None = None
-        self.timings = Timings()
+        self.timings = ResponseTimings()
         self._head = head
         self._is_chat = head.asked.operation == "chat"
         self._kind = "chat.completion.chunk" if self._is_chat else "text_completion"
@@ -81,7 +81,7 @@ class Stream:
         self.timings = found.timings()
         return events + self._last(found) + DONE
 
-    def _delta(self, found: Line) -> dict[str, Any] | None:
+    def _delta(self, found: StreamLine) -> dict[str, Any] | None:
         """What one line adds to a chat; None for nothing."""
         message = found.message or {}
         text, thinking = text_of(message, "content"), text_of(message, "thinking")
@@ -98,7 +98,7 @@ class Stream:
         self._is_begun = True
         return {"delta": delta}
 
-    def _text(self, found: Line) -> dict[str, Any] | None:
+    def _text(self, found: StreamLine) -> dict[str, Any] | None:
         return {"text": found.response} if found.response else None
 
     def _event(self, members: dict[str, Any], tokens: list[dict[str, Any]] | None, finish: str | None = None) -> bytes:
@@ -109,7 +109,7 @@ class Stream:
             self._length += sum(len(text_of(token, "token")) for token in tokens)
         return self._sse([choice])
 
-    def _last(self, found: Line) -> bytes:
+    def _last(self, found: StreamLine) -> bytes:
         events = self._event({}, None, found.finish(self._calls > 0))
         return events + self._sse([], usage=found.usage()) if self._head.asked.wants_usage else events
 

@@ -15,17 +15,17 @@ from backends.engine import Probe
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """The signs of life seen last, and since when they are the same. `signs` None: there was nothing to watch."""
 
     signs: Hashable
     since: float
 
 
-def felt(before: Pulse | None, signs: Hashable, now: float) -> Pulse:
+def advance(before: Heartbeat | None, signs: Hashable, now: float) -> Heartbeat:
     """What is known after these signs; None as a sign means that nothing has to move now."""
     if before is None or signs is None or signs != before.signs:
-        return Pulse(signs, now)
+        return Heartbeat(signs, now)
     return before
 
 

@@ -12,7 +12,7 @@ TAIL_BYTES: Final = 64 * 1024
 _LINE_BYTES: Final = 4096
 
 
-class Tail:
+class LogTail:
     """The last lines of an engine's output: at most TAIL_LINES and TAIL_BYTES, secrets replaced."""
 
     def __init__(self, secrets: Sequence[str] = (), now: Callable[[], float] = time.monotonic) -> None:

@@ -21,7 +21,7 @@ MARK_VARIABLE: Final = "MODELPORT_MARK"
 _BURIAL_S: Final = 5.0
 
 
-def bury(mark: str, pid: int | None = None) -> int:
+def kill_tagged(mark: str, pid: int | None = None) -> int:
     """KILL every process whose mark begins so, and `pid`'s group; reap those that are our children. Blocks.
 
     A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
@@ -30,7 +30,7 @@ def bury(mark: str, pid: int | None = None) -> int:
     seen = set() if pid is None else {pid}
     tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
     while (now := time.monotonic()) < end:
-        alive = [*marked(mark), *(() if pid is None else _group(pid))]
+        alive = [*tagged(mark), *(() if pid is None else _group(pid))]
         seen.update(alive)
         others = [one for one in alive if not guard.is_tracker(one)]
         if others:
@@ -75,7 +75,7 @@ def _reap(pids: Iterable[int]) -> bool:
     return is_any_running
 
 
-def marked(mark: str) -> list[int]:
+def tagged(mark: str) -> list[int]:
     """Every process but this one whose mark begins so. Empty where there is no /proc."""
     wanted = b"\0" + f"{MARK_VARIABLE}={mark}".encode()
     found = []

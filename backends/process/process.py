@@ -19,8 +19,8 @@ from backends.engine import Launch
 from backends.process import guard, heartbeat, temp_folder, vital_signs
 from backends.process.exit_reasons import RECENT_S
 from backends.process.footprint import Footprint, measured
-from backends.process.log_tail import Tail
-from backends.process.ownership import MARK_VARIABLE, bury, marked
+from backends.process.log_tail import LogTail
+from backends.process.ownership import MARK_VARIABLE, kill_tagged, tagged
 
 _INHERITED: Final = frozenset(
     {
@@ -36,7 +36,7 @@ _HELD_BACK: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Process:
     """One start of one engine. Made by `spawn`; `gone()` must be awaited by whoever holds it."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: Tail, folder: str, launch: Launch) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes], mark: str, tail: LogTail, folder: str, launch: Launch) -> None:
         self.pid: int | None = None
         self.guard_pid = popen.pid
         self.mark = mark
@@ -130,7 +130,7 @@ class Process:
 
     def _bury(self) -> None:
         """What the guard would have done."""
-        bury(f"{self.mark}\0", self.pid)
+        kill_tagged(f"{self.mark}\0", self.pid)
         guard.remove_unused(self.shared)
         guard.remove_folder(self._folder)
 
@@ -179,7 +179,7 @@ async def spawn(launch: Launch, mark: str, secrets: Sequence[str] = ()) -> Proce
         theirs.close()
         own.close()
         os.close(engine_output)
-    process = Process(popen, mark, Tail(secrets), folder, launch)
+    process = Process(popen, mark, LogTail(secrets), folder, launch)
     await process.attach(ours, output)
     return process
 
@@ -208,13 +208,13 @@ async def sweep(state_id: str) -> int:
 
 
 def _sweep(mark: str) -> int:
-    shared = guard.shared_files(marked(mark))
-    count = bury(mark)
+    shared = guard.shared_files(tagged(mark))
+    count = kill_tagged(mark)
     guard.remove_unused(shared)
     return count
 
 
-async def _listen(output: int, tail: Tail) -> None:
+async def _listen(output: int, tail: LogTail) -> None:
     reader = asyncio.StreamReader()
     pipe = os.fdopen(output, "rb", buffering=0)
     loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ LONGEST_BASE: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Scratch:
+class TempFolder:
     """A folder, and the descriptor that holds its lock: whoever inherits that holds it too."""
 
     folder: str
@@ -44,7 +44,7 @@ def place(mark: str, base: str | None) -> tuple[Path, str]:
     return Path(parent), f"mp-{hashlib.sha256(backend.encode()).hexdigest()[:8]}-"
 
 
-def make(mark: str, base: str | None) -> Scratch:
+def make(mark: str, base: str | None) -> TempFolder:
     """A new one, empty and our own; what nobody uses any more of this backend's earlier ones goes. Blocks."""
     parent, prefix = place(mark, base)
     with contextlib.suppress(OSError):
@@ -55,7 +55,7 @@ def make(mark: str, base: str | None) -> Scratch:
         with contextlib.suppress(FileNotFoundError):  # another start took it for one that is left behind
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if _is_locked(lock) and Path(folder).is_dir():
-                return Scratch(folder, lock)
+                return TempFolder(folder, lock)
             os.close(lock)
 
 

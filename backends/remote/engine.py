@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from backends.endpoint import Endpoint, Usage
+from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Probe
 from backends.errors import BackendError, TimedOut, Unreachable
 from backends.http.openai_models import model_ids
-from backends.http.probe_client import Control, Reply
+from backends.http.probe_client import ProbeClient, Reply
 from backends.process import heartbeat
-from backends.process.heartbeat import Pulse
+from backends.process.heartbeat import Heartbeat
 from backends.remote.config import RemoteConfig
 from backends.remote.facts import of_remote
 from backends.vllm.metrics import figures
@@ -35,9 +35,9 @@ class Remote:
     def __init__(self, name: str, config: RemoteConfig, now: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self._config = config
-        self._control = Control(name)
+        self._control = ProbeClient(name)
         self._now = now
-        self._work: Pulse | None = None
+        self._work: Heartbeat | None = None
 
     def __repr__(self) -> str:
         return f"<Remote {self.name} {self._config.base_url}>"
@@ -61,7 +61,7 @@ class Remote:
             self._config.base_url,
             headers,
             self._config.timeouts.values(),
-            usage=Usage.TRY,
+            usage=UsageMode.TRY,
             dial=addresses[0] if isinstance(addresses, tuple) and addresses else None,
         )
 
@@ -98,7 +98,7 @@ class Remote:
         if seen is None:
             return Probe(True, models=model_ids(listed))
         probe = Probe(True, models=model_ids(listed), in_flight=seen.in_flight, progress=seen.progress)
-        self._work = heartbeat.felt(self._work, heartbeat.work(probe), self._now())
+        self._work = heartbeat.advance(self._work, heartbeat.work(probe), self._now())
         if self._now() - self._work.since >= STALL_S:
             told = f"it has {seen.in_flight} requests and has done nothing for {STALL_S:g} s"
             return Probe(False, told, is_dead=True)

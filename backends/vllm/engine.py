@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from backends.endpoint import Endpoint, Usage
+from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Adapters, Fetcher, Launch, Probe, Sleeper
 from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.http.openai_models import model_ids
-from backends.http.probe_client import Control, Reply
-from backends.huggingface.fetcher import Hub, is_repository, secrets_in
+from backends.http.probe_client import ProbeClient, Reply
+from backends.huggingface.fetcher import HubFetcher, is_repository, secrets_in
 from backends.inventory import no_model
 from backends.process import compile_cache
 from backends.process.process import inherited
@@ -77,10 +77,10 @@ class Vllm:
         self._config = config
         self._drain_s = drain_s
         self._caches = caches
-        self._control = Control(name)
+        self._control = ProbeClient(name)
         self._known: tuple[int, str | None, str | None] | None = None  # generation, version, quantization
         self._counted: int | None = None  # the generation that has compiled what `logprobs` takes
-        self._hub = Hub(pins, config.env, self._from_hub) if pins is not None else None
+        self._hub = HubFetcher(pins, config.env, self._from_hub) if pins is not None else None
         self.fetcher: Fetcher | None = self._hub
         lora = LoraAdapters(name, self._control, self._adapter_folder)
         self.adapters: Adapters | None = lora if config.takes_adapters else None
@@ -173,7 +173,7 @@ class Vllm:
             {"authorization": f"Bearer {key}"},
             self._config.timeouts.values(),
             is_ours=True,
-            usage=Usage.ASK,
+            usage=UsageMode.ASK,
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:
@@ -259,7 +259,7 @@ class Vllm:
 class DevSleeper:
     """Sleep over vLLM's development routes, which it has only when it was started for that."""
 
-    def __init__(self, name: str, control: Control) -> None:
+    def __init__(self, name: str, control: ProbeClient) -> None:
         self._name = name
         self._control = control
 
@@ -288,7 +288,7 @@ class DevSleeper:
 class LoraAdapters:
     """LoRA adapters over vLLM's routes for them."""
 
-    def __init__(self, name: str, control: Control, folder: Callable[[str], str | None]) -> None:
+    def __init__(self, name: str, control: ProbeClient, folder: Callable[[str], str | None]) -> None:
         self._name = name
         self._control = control
         self._folder = folder

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from app.supervisor.capacity.gpu_quarantine import Reclaim
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import BackendStatus, Fleet
 from app.table import Backend
@@ -19,7 +19,7 @@ from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
 from backends.engine import Adapters, Engine, Fetcher, Launch, Probe, Sleeper
 from backends.errors import BackendError, EngineFailed
-from backends.http.probe_client import Control
+from backends.http.probe_client import ProbeClient
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import BadModel
 from backends.process import ownership
@@ -36,7 +36,7 @@ class FakeManaged:
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
         self._config = config
-        self._control = Control(name)
+        self._control = ProbeClient(name)
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         if self._config.model == "missing":
@@ -136,11 +136,11 @@ class Relays:
 @asynccontextmanager
 async def running(
     relays: Relays,
-    bounds: Bounds | None = None,
+    bounds: Capacity | None = None,
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
     unasked: Collection[str] = (),
-    reclaim: Reclaim | None = None,
+    reclaim: GpuQuarantine | None = None,
     sizes: Sizes | None = None,
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
@@ -163,7 +163,7 @@ async def running(
         async with asyncio.timeout(60):
             await fleet.close(0)
             await task
-        assert ownership.marked(f"fleet-{os.getpid()}:") == []
+        assert ownership.tagged(f"fleet-{os.getpid()}:") == []
 
 
 def one(fleet: Fleet, name: str) -> BackendStatus:

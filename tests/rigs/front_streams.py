@@ -5,8 +5,8 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
-from app.dialects.client_api import Tongue
-from app.dialects.openai.stream_reader import DONE, Reader
+from app.dialects.client_api import ResponseEncoder
+from app.dialects.openai.stream_reader import DONE, StreamReader
 from backends.errors import Disconnected
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
@@ -97,9 +97,9 @@ STREAMS: dict[str, bytes] = {
 }
 
 
-def told(tongue: Tongue, pieces: list[bytes]) -> bytes:
+def told(tongue: ResponseEncoder, pieces: list[bytes]) -> bytes:
     """What the client gets of an engine's stream that comes in these pieces."""
-    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     out = b"".join(tongue.events(reader.feed(piece)) for piece in pieces)
     assert reader.error is None
     reader.end()
@@ -126,9 +126,9 @@ def whole(name: str) -> bytes:
     return wire.dumps(answer | {"choices": [choice], "usage": wire.usage(CHAT)})
 
 
-def unfinished(tongue: Tongue) -> bytes:
+def unfinished(tongue: ResponseEncoder) -> bytes:
     """What the client has got of a stream that broke, before it is told so."""
-    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     out = tongue.events(reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3]))))
     try:
         reader.end()
@@ -137,7 +137,7 @@ def unfinished(tongue: Tongue) -> bytes:
     raise AssertionError("it was finished")
 
 
-def copied_by_a_part(tongue: Tongue) -> int:
+def copied_by_a_part(tongue: ResponseEncoder) -> int:
     """Bytes of memory that one small part of a call's arguments takes after a megabyte of them, at most at a time."""
     tongue.events(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
     tongue.events(wire.sse(event(call(0, arguments="y"))))  # what is made once is made

@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from backends.endpoint import Endpoint, Timeouts
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 from tests.fakes import wire
 
 WAITS = Timeouts(connect_s=5, first_byte_s=20, between_events_s=20)
@@ -20,12 +20,14 @@ def endpoint(address: str, *, is_ours: bool = True, timeouts: Timeouts = WAITS, 
     return Endpoint("engine", 1, address, headers, timeouts, is_ours=is_ours)
 
 
-def call(model: str = "fake", *, stream: bool = False, pad: int = 0) -> Call:
+def call(model: str = "fake", *, stream: bool = False, pad: int = 0) -> UpstreamRequest:
     fields = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}], "pad": "x" * pad}
-    return Call("POST", "/chat/completions", json.dumps(fields).encode(), [("content-type", "application/json")])
+    return UpstreamRequest(
+        "POST", "/chat/completions", json.dumps(fields).encode(), [("content-type", "application/json")]
+    )
 
 
-async def read(upstream: Upstream, where: Endpoint, what: Call | None = None) -> bytes:
+async def read(upstream: ConnectionPool, where: Endpoint, what: UpstreamRequest | None = None) -> bytes:
     exchange = await upstream.open(where, what or call())
     try:
         return await exchange.read(1 << 24)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from app.dialects.openai.normalize import Terms
+from app.dialects.openai.normalize import ResponseContext
 from app.dialects.reasoning import Reasoning
 
 TOKEN, CREATED = "t0ken", 1_700_000_000
@@ -12,9 +12,9 @@ TOKEN, CREATED = "t0ken", 1_700_000_000
 
 def terms(
     name: str = "mine", *, engine: str = "engine", operation: str = "chat", reasoning: Reasoning = "keep"
-) -> Terms:
+) -> ResponseContext:
     """Of a request for `name`."""
-    return Terms(engine, name, operation, TOKEN, CREATED, reasoning)
+    return ResponseContext(engine, name, operation, TOKEN, CREATED, reasoning)
 
 
 def pieces(data: bytes, sizes: list[int]) -> list[bytes]:

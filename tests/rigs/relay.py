@@ -15,11 +15,11 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from app.relay.server import relay
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.relays.leases import Leases
-from app.supervisor.relays.server import Hub
-from app.table import Backend, Limits, Model, Table, Target
-from backends.endpoint import Endpoint, State, Timeouts, Usage
+from app.supervisor.relays.server import RelayServer
+from app.table import Backend, Limits, PublicModel, Table, Target
+from backends.endpoint import Endpoint, State, Timeouts, UsageMode
 from tests.rigs.raw_client import Reply, ask
 
 
@@ -27,13 +27,13 @@ from tests.rigs.raw_client import Reply, ask
 class Wishes:
     """The fleet's side of the hub: the test answers what the relay wants."""
 
-    asked: dict[str, asyncio.Future[Outcome]] = field(default_factory=dict)
+    asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failed: list[tuple[str, int]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def wanted(self, backend: str) -> Outcome:
-        wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def wanted(self, backend: str) -> WaitOutcome:
+        wish: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
         self.asked[backend] = wish
         self.leases_changed()
         return await wish
@@ -63,7 +63,7 @@ class Rig:
     """What a test holds: the gateway's address, and its table."""
 
     def __init__(
-        self, url: str, state: Path, hub: Hub, leases: Leases, wishes: Wishes, registry: CollectorRegistry
+        self, url: str, state: Path, hub: RelayServer, leases: Leases, wishes: Wishes, registry: CollectorRegistry
     ) -> None:
         self.url = url
         self.state = state
@@ -108,7 +108,7 @@ def backend(
     generation: int = 1,
     timeouts: Timeouts | None = None,
     is_ours: bool = True,
-    usage: Usage = Usage.ASK,
+    usage: UsageMode = UsageMode.ASK,
     gathers: bool = False,
     headers: dict[str, str] | None = None,
     **fields: object,
@@ -123,19 +123,19 @@ def backend(
     return Backend(name=name, **known)  # type: ignore[arg-type]
 
 
-def models(*names: str, backend: str = "engine", engine_name: str | None = None) -> dict[str, Model]:
+def models(*names: str, backend: str = "engine", engine_name: str | None = None) -> dict[str, PublicModel]:
     """Public names, each served by one backend under the same or another name."""
-    return {name: Model(name, (Target(backend, engine_name or name),)) for name in names}
+    return {name: PublicModel(name, (Target(backend, engine_name or name),)) for name in names}
 
 
 @contextlib.asynccontextmanager
 async def running(
-    backends: Mapping[str, Backend], served: Mapping[str, Model], limits: Limits | None = None
+    backends: Mapping[str, Backend], served: Mapping[str, PublicModel], limits: Limits | None = None
 ) -> AsyncIterator[Rig]:
     """A relay that serves these."""
     state = Path(tempfile.mkdtemp(prefix="mp-"))
     leases, wishes, registry = Leases(), Wishes(), CollectorRegistry()
-    hub = Hub(leases, wishes)
+    hub = RelayServer(leases, wishes)
     await hub.open(state / "relay.sock", wishes)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, hub, leases, wishes, registry)

@@ -12,8 +12,17 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from app.dialects.anthropic.response import Spoken
-from app.dialects.client_api import Ask, decoded, given, left_out, unknown, unknown_inside, with_results, word
+from app.dialects.anthropic.response import AnthropicEncoder
+from app.dialects.client_api import (
+    TranslatedRequest,
+    decoded,
+    given,
+    left_out,
+    unknown,
+    unknown_inside,
+    with_results,
+    word,
+)
 from app.dialects.engine_options import LEVELS
 from app.errors import Problem, bad_request
 from backends.texts import joined
@@ -88,17 +97,17 @@ class _Request(msgspec.Struct, frozen=True):
 _requests = msgspec.json.Decoder(_Request)
 
 
-class Messages:
+class AnthropicMessagesApi:
     """Both routes; one that counts needs no `max_tokens`."""
 
     def __init__(self, *, counts: bool) -> None:
         self._counts = counts
 
-    def tongue(self, token: str) -> Spoken:
+    def tongue(self, token: str) -> AnthropicEncoder:
         """Without a name yet."""
-        return Spoken("", token)
+        return AnthropicEncoder("", token)
 
-    def ask(self, body: bytes, token: str) -> Ask:
+    def ask(self, body: bytes, token: str) -> TranslatedRequest:
         """One chat."""
         asked = decoded(_requests, body)
         if not asked.messages:
@@ -128,8 +137,8 @@ class Messages:
             dropped.append("tool_choice")  # tokens are counted as if the model were free
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             dropped.append("thinking.budget_tokens")
-        tongue = Spoken(asked.model or "", token, asked.stop_sequences or ())
-        return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, tuple(dropped))
+        tongue = AnthropicEncoder(asked.model or "", token, asked.stop_sequences or ())
+        return TranslatedRequest("/v1/chat/completions", asked.model, fields, tongue, extras, tuple(dropped))
 
 
 # -- messages

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.call_order import Part, Turns
-from app.dialects.delta import Answer, Call, Piece
+from app.dialects.call_order import CallOrderer, OrderedPart
+from app.dialects.delta import CallDelta, Delta, DeltaReader
 from app.dialects.openai.stream_reader import CONTENT_TYPE
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from app.errors import JSON, Problem
 from backends.finish_reasons import CUT
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 from backends.prompt_too_long import Length
 
 _TYPES = {
@@ -29,7 +29,7 @@ _TYPES = {
 _REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use", "content_filter": "refusal"}
 
 
-class Spoken:
+class AnthropicEncoder:
     """One message. `stops` are the client's stop sequences: an engine may tell which one ended the answer."""
 
     whole_type = JSON
@@ -40,8 +40,8 @@ class Spoken:
         self._name = name
         self._id = f"msg_{token}"
         self._stops = stops
-        self._answer = Answer(token)
-        self._turns = Turns()
+        self._answer = DeltaReader(token)
+        self._turns = CallOrderer()
         self._is_begun = False
         self._at = -1  # the block that is open, or was the last
         self._open: str | int | None = None  # "text", "thinking", or a call's number
@@ -71,14 +71,14 @@ class Spoken:
             out += self._say(self._turns.next(piece))
         return b"".join(out)
 
-    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The reason and the counts: only now are they known."""
         self._tools()
         ended = {"type": "message_delta", "delta": self._reason(), "usage": self._usage(cost)}
         out = [*self._begin(), *self._say(self._turns.rest()), *self._leave()]
         return b"".join([*out, _event(ended), _event({"type": "message_stop"})])
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The message."""
         piece = self._answer.read(answer)
         self._keep(piece)
@@ -94,7 +94,7 @@ class Spoken:
 
     # -- within
 
-    def _say(self, parts: Sequence[Part]) -> list[bytes]:
+    def _say(self, parts: Sequence[OrderedPart]) -> list[bytes]:
         out: list[bytes] = []
         for part in parts:
             if part.thinking:
@@ -107,7 +107,7 @@ class Spoken:
                 out += self._call(part.call)
         return out
 
-    def _usage(self, cost: Settlement) -> dict[str, Any]:
+    def _usage(self, cost: Usage) -> dict[str, Any]:
         """Anthropic counts what was read from the cache by itself."""
         cached = min(self._answer.details.cached, cost.input_tokens)
         return {
@@ -117,7 +117,7 @@ class Spoken:
             "output_tokens": cost.output_tokens,
         }
 
-    def _keep(self, piece: Piece) -> None:
+    def _keep(self, piece: Delta) -> None:
         self._finish = piece.finish or self._finish
         self._stop = piece.stop if piece.stop in self._stops else self._stop
         for call in piece.calls:
@@ -142,7 +142,7 @@ class Spoken:
         default = "tool_use" if self._arguments else "end_turn"
         return {"stop_reason": _REASONS.get(self._finish or "", default), "stop_sequence": None}
 
-    def _message(self, content: list[dict[str, Any]], cost: Settlement) -> dict[str, Any]:
+    def _message(self, content: list[dict[str, Any]], cost: Usage) -> dict[str, Any]:
         return {
             "id": self._id,
             "type": "message",
@@ -158,7 +158,7 @@ class Spoken:
         if self._is_begun:
             return []
         self._is_begun = True
-        return [_event({"type": "message_start", "message": self._message([], Settlement())})]
+        return [_event({"type": "message_start", "message": self._message([], Usage())})]
 
     def _enter(self, kind: str | int, block: dict[str, Any]) -> list[bytes]:
         """Make this the open block."""
@@ -175,7 +175,7 @@ class Spoken:
         self._open = None
         return [_event({"type": "content_block_stop", "index": self._at})]
 
-    def _call(self, call: Call) -> list[bytes]:
+    def _call(self, call: CallDelta) -> list[bytes]:
         block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         entered = self._enter(call.at, block)
         delta = {"type": "input_json_delta", "partial_json": call.arguments}

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.client_api import Ask, decoded, given, unknown, with_results
+from app.dialects.client_api import TranslatedRequest, decoded, given, unknown, with_results
 from app.dialects.engine_options import LEVELS
-from app.dialects.ollama.response import Embedded, Kind, Written
+from app.dialects.ollama.response import Kind, OllamaChatEncoder, OllamaEmbedEncoder
 from app.errors import Problem, bad_request
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -86,18 +86,18 @@ _generates = msgspec.json.Decoder(_Generate)
 _embeds = msgspec.json.Decoder(_Embed)
 
 
-class Chat:
+class OllamaChatApi:
     """`/api/chat` and `/api/generate`."""
 
     def __init__(self, kind: Kind, clock: Callable[[], float]) -> None:
         self._kind = kind
         self._clock = clock
 
-    def tongue(self, token: str) -> Written:
+    def tongue(self, token: str) -> OllamaChatEncoder:
         """Without a name yet."""
-        return Written(self._kind, "", token, self._clock)
+        return OllamaChatEncoder(self._kind, "", token, self._clock)
 
-    def ask(self, body: bytes, token: str) -> Ask:
+    def ask(self, body: bytes, token: str) -> TranslatedRequest:
         """A chat; also for `/api/generate`, whose prompts go through the model's template unless they are `raw`."""
         if self._kind is Kind.CHAT:
             chat = decoded(_chats, body)
@@ -111,8 +111,10 @@ class Chat:
             path, fields = "/v1/chat/completions", {"messages": _turns(text)}
         return self._ask(text, path, fields, body, token, asks=bool(text.prompt or text.images))
 
-    def _ask(self, head: _Common, path: str, fields: dict[str, Any], body: bytes, token: str, *, asks: bool) -> Ask:
-        tongue = Written(self._kind, head.model or "", token, self._clock)
+    def _ask(
+        self, head: _Common, path: str, fields: dict[str, Any], body: bytes, token: str, *, asks: bool
+    ) -> TranslatedRequest:
+        tongue = OllamaChatEncoder(self._kind, head.model or "", token, self._clock)
         _check_keep_alive(head.keep_alive)
         if not asks and head.keep_alive in (0, "0", "0s"):
             message = (
@@ -131,24 +133,26 @@ class Chat:
             extras |= given(format=form)
             dropped += [name for name in ("think", "logprobs", "top_logprobs") if getattr(head, name)]
         fields |= {"stream": head.stream is not False, **options}
-        return Ask(path, head.model, fields, tongue, extras, tuple(dropped), None if asks else tongue.loaded())
+        return TranslatedRequest(
+            path, head.model, fields, tongue, extras, tuple(dropped), None if asks else tongue.loaded()
+        )
 
 
-class Embed:
+class OllamaEmbedApi:
     """`/api/embed`, and `/api/embeddings` with its one `prompt`."""
 
     def __init__(self, clock: Callable[[], float], *, is_old: bool) -> None:
         self._clock = clock
         self._is_old = is_old
 
-    def tongue(self, token: str) -> Embedded:
+    def tongue(self, token: str) -> OllamaEmbedEncoder:
         """Without a name yet."""
-        return Embedded("", self._clock, is_old=self._is_old)
+        return OllamaEmbedEncoder("", self._clock, is_old=self._is_old)
 
-    def ask(self, body: bytes, token: str) -> Ask:
+    def ask(self, body: bytes, token: str) -> TranslatedRequest:
         """OpenAI's embeddings, as numbers."""
         head = decoded(_embeds, body)
-        tongue = Embedded(head.model or "", self._clock, is_old=self._is_old)
+        tongue = OllamaEmbedEncoder(head.model or "", self._clock, is_old=self._is_old)
         texts = head.prompt if self._is_old else head.input
         _check_keep_alive(head.keep_alive)
         dropped = sorted(name for name in head.options or {} if _NAME.match(name))
@@ -157,7 +161,7 @@ class Embed:
         dropped += ["keep_alive"] if head.keep_alive is not None else []
         fields = {"input": texts or "", "encoding_format": "float", **given(dimensions=head.dimensions)}
         nothing = None if texts else tongue.loaded()
-        return Ask("/v1/embeddings", head.model, fields, tongue, dropped=tuple(dropped), loads=nothing)
+        return TranslatedRequest("/v1/embeddings", head.model, fields, tongue, dropped=tuple(dropped), loads=nothing)
 
 
 # -- messages

@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.delta import Answer, Piece
-from app.dialects.usage import Settlement
+from app.dialects.delta import Delta, DeltaReader
+from app.dialects.usage import Usage
 from app.errors import Problem
 from backends.finish_reasons import CUT
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 
 # What no daemon says passes: it is no "stop", which stands for a complete answer.
 _REASONS = {"tool_calls": "stop", "function_call": "stop"}
@@ -29,7 +29,7 @@ class Kind(enum.Enum):
     GENERATE = "generate"
 
 
-class Refusing:
+class OllamaErrorEncoder:
     """What every route of Ollama's says of a failure; answers are those of its children.
 
     `name` is the client's own for the model.
@@ -65,11 +65,11 @@ class Refusing:
         """Nothing; it does not stream."""
         return b""
 
-    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """Nothing; it does not stream."""
         return b""
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """As it is."""
         return answer
 
@@ -77,13 +77,13 @@ class Refusing:
         return max(0, int((self._clock() - self._began) * 1e9))
 
 
-class Written(Refusing):
+class OllamaChatEncoder(OllamaErrorEncoder):
     """An answer of `/api/chat` or `/api/generate`."""
 
     def __init__(self, kind: Kind, name: str, token: str, clock: Callable[[], float]) -> None:
         super().__init__(name, clock)
         self._kind = kind
-        self._answer = Answer(token)
+        self._answer = DeltaReader(token)
         self._first: float | None = None
         self._finish: str | None = None
         self._calls: dict[int, dict[str, Any]] = {}  # calls are told whole, so they are kept until the end
@@ -106,13 +106,13 @@ class Written(Refusing):
                 lines.append(self._line(piece.text, more))
         return b"".join(lines)
 
-    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The calls, then the line that says what it took."""
         self._answer.note(timings)
         calls = [self._line("", {}, tool_calls=[call]) for call in self._whole_calls()]
         return b"".join([*calls, self._line("", self._end(cost))])
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The one object."""
         piece = self._answer.read(answer)
         self._answer.note(timings)
@@ -126,7 +126,7 @@ class Written(Refusing):
         """The answer to a request that asks for nothing but the model."""
         return self._line("", {"done": True, "done_reason": "load"})[:-1]
 
-    def _keep(self, piece: Piece) -> None:
+    def _keep(self, piece: Delta) -> None:
         self._finish = piece.finish or self._finish
         for call in piece.calls:
             kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": []})
@@ -156,7 +156,7 @@ class Written(Refusing):
             line |= {"response": text, **said}
         return msgspec.json.encode({**line, "done": False, **more}) + b"\n"
 
-    def _end(self, cost: Settlement) -> dict[str, Any]:
+    def _end(self, cost: Usage) -> dict[str, Any]:
         told = self._answer.details
         first_s = None if self._first is None else self._first - self._began
         rest_s = None if self._first is None else self._clock() - self._first
@@ -172,14 +172,14 @@ class Written(Refusing):
         return {"done": True, "done_reason": reason} | {name: n for name, n in numbers.items() if n}
 
 
-class Embedded(Refusing):
+class OllamaEmbedEncoder(OllamaErrorEncoder):
     """An answer of `/api/embed`, or of the older `/api/embeddings`."""
 
     def __init__(self, name: str, clock: Callable[[], float], *, is_old: bool) -> None:
         super().__init__(name, clock)
         self._is_old = is_old
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """Numbers keep their bytes."""
         try:
             data = sorted(_vectors.decode(answer).data, key=lambda each: each.index)

@@ -18,7 +18,7 @@ _OBJECTS: Final = {"chat.completion.chunk": "chat.completion"}
 _ONCE: Final = frozenset({"role", "id", "type", "name", "finish_reason", "object"})
 
 
-class Assembler:
+class Collector:
     """One answer. `add` each event, sound ones only (stream_reader.py sees to it), then take `answer`."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ _NUMBER_BYTES: Final = 4
 _FORMS: Final = {None: b"[", "float": b"[", "base64": b'"'}
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class EmbeddingFormat(msgspec.Struct, frozen=True):
     """What a client wants of its embeddings. `encoding_format` is OpenAI's, or an engine's own word that is left to it.
     `dimensions`: how many numbers each is to have.
     """
@@ -41,7 +41,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _numbers = msgspec.json.Decoder(list[float])
 
 
-def fitted(engine: str, body: bytes, wanted: Wanted) -> bytes:
+def fitted(engine: str, body: bytes, wanted: EmbeddingFormat) -> bytes:
     """The answer with its embeddings in the form that is wanted, the very same where they are.
 
     Unsupported where they have another number of dimensions; an answer that is none stays as it is.

@@ -32,7 +32,7 @@ _chunks = msgspec.json.Decoder(_Chunk)
 _raws = msgspec.json.Decoder(msgspec.Raw)
 
 
-class Stencil:
+class EventTemplate:
     """One event without its text, and what the client gets for it."""
 
     def __init__(self, given: list[bytes], made: list[bytes] | None) -> None:
@@ -67,7 +67,7 @@ class Stencil:
         return text if is_it else None
 
 
-class Probabilities:
+class LogprobsTemplate:
     """One event without its text and without the log probabilities behind it: these are JSON, whatever is in them."""
 
     def __init__(self, given: list[bytes], made: list[bytes] | None) -> None:
@@ -95,7 +95,7 @@ class Probabilities:
         return 1, b"".join((before, whole[len(self._begin) : at], between, raw, after))
 
 
-def cut(event: bytes, made_of: Callable[[bytes], bytes]) -> Stencil | Probabilities | None:
+def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> EventTemplate | LogprobsTemplate | None:
     """The stencil of an event with text; None when it has none, or two that differ.
 
     `made_of`: what the client gets for an event like it.
@@ -118,8 +118,8 @@ def cut(event: bytes, made_of: Callable[[bytes], bytes]) -> Stencil | Probabilit
         if given[1].count(raw) != 1 or pieces[1].count(raw) != 1:
             return None
         given, pieces = [given[0], *given[1].split(raw)], [pieces[0], *pieces[1].split(raw)]
-        return Probabilities(given, None if made == probe else pieces)
-    return Stencil(given, None if made == probe else pieces)
+        return LogprobsTemplate(given, None if made == probe else pieces)
+    return EventTemplate(given, None if made == probe else pieces)
 
 
 def _probabilities(event: bytes) -> bytes:

@@ -12,7 +12,7 @@ import msgspec
 
 from app.dialects.error_text import one_line
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
-from app.dialects.openai.tool_calls import Calls
+from app.dialects.openai.tool_calls import ToolCalls
 from app.dialects.reasoning import Reasoning, Splitter, give_both, splitter
 from backends.errors import Broken, EngineFailed
 from backends.finish_reasons import CUT, is_unset
@@ -28,7 +28,7 @@ _OBJECTS: Final = {
 _WITH_DELTAS: Final = ("chat", "transcription")
 
 
-class Terms(msgspec.Struct, frozen=True):
+class ResponseContext(msgspec.Struct, frozen=True):
     """One request, as far as its answer must fit it. `name` is the client's for the model; `token` and `created` (Unix
     seconds) are what is made an id and a time of where the engine gives none. `reports`: how many answers tell their
     own cost, `copies` of them to each prompt.
@@ -53,7 +53,7 @@ class Terms(msgspec.Struct, frozen=True):
 class _Choice:
     """What has been said of one choice."""
 
-    calls: Calls
+    calls: ToolCalls
     splitter: Splitter | None
     has_role: bool = False
     is_finished: bool = False
@@ -61,13 +61,13 @@ class _Choice:
 
 
 @dataclass(slots=True)
-class Mender:
+class Normalizer:
     """One stream. Whether every choice has ended is told by `finished` and `is_open`.
 
     `is_held`: text of the latest chunk was kept back, as it may be part of a tag.
     """
 
-    terms: Terms
+    terms: ResponseContext
     is_held: bool = False
     _choices: dict[int, _Choice] = field(default_factory=dict)
     _first: dict[str, Any] = field(default_factory=dict)  # id, object and created: the first ones, for the whole stream
@@ -94,7 +94,7 @@ class Mender:
             for choice in self._choices.values()
         )
 
-    def mend(self, chunk: dict[str, Any]) -> bool:
+    def normalize(self, chunk: dict[str, Any]) -> bool:
         """Put one chunk right; whether anything changed. EngineFailed for an error, Broken for what is no chunk."""
         self.is_held = False
         said = failure(chunk)
@@ -141,7 +141,7 @@ class Mender:
             state = self._choices.get(index)
             if state is None:
                 reasoning = self.terms.reasoning if is_chat else "keep"
-                state = self._choices[index] = _Choice(Calls(self.terms.token), splitter(reasoning))
+                state = self._choices[index] = _Choice(ToolCalls(self.terms.token), splitter(reasoning))
             is_said = self._delta(choice, state) if is_chat else _text(choice, state.offsets)
             is_ended = self._finish(choice, state)
             is_changed = is_changed or is_said or is_ended
@@ -173,7 +173,7 @@ class Mender:
             delta["content"] = flat(content)
             is_changed = True
         if delta.get("tool_calls") is not None or delta.get("function_call") is not None:
-            is_changed = state.calls.mend(delta) or is_changed
+            is_changed = state.calls.normalize(delta) or is_changed
         if state.splitter is not None and not state.splitter.is_over:
             has_content = bool(delta.get("content"))
             is_changed = _split(delta, state.splitter) or is_changed

@@ -11,11 +11,11 @@ import msgspec
 
 from app.dialects.error_text import one_line
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
-from app.dialects.openai.normalize import GAVE_UP, Terms, failure, flat, listed, number
+from app.dialects.openai.normalize import GAVE_UP, ResponseContext, failure, flat, listed, number
 from app.dialects.openai.stream_reader import renaming
 from app.dialects.openai.tool_calls import fill_arguments, mend_whole
 from app.dialects.reasoning import give_both, splitter
-from app.dialects.usage import Settlement, timings, tokens
+from app.dialects.usage import Usage, timings, tokens
 from backends.errors import Broken, EngineFailed
 from backends.finish_reasons import CUT
 from backends.finish_reasons import finish as ended
@@ -35,7 +35,7 @@ _vectors = msgspec.json.Decoder(_Vectors)
 _values = msgspec.json.Decoder()
 
 
-def settle(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
+def settle(terms: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
     """The answer with the client's name for the model, and its cost.
 
     Raises Broken for what is not an answer of that operation, EngineFailed for an error under status 200.
@@ -58,28 +58,28 @@ def settle(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
     finish = next((choice["finish_reason"] for choice in value["choices"]), None)
     usage, times = tokens(value.get("usage")), timings(value.get("timings"))
     if usage is not None:
-        cost = Settlement(usage.prompt_tokens, usage.completion_tokens, finish)
+        cost = Usage(usage.prompt_tokens, usage.completion_tokens, finish)
     elif times is not None:
-        cost = Settlement(times.prompt_n + times.cache_n, times.predicted_n, finish)
+        cost = Usage(times.prompt_n + times.cache_n, times.predicted_n, finish)
     else:
-        cost = Settlement(finish_reason=finish, is_counted=True)
+        cost = Usage(finish_reason=finish, is_counted=True)
     if is_mended:
         return msgspec.json.encode(value | {"model": terms.name}), cost
     return _renamed(terms, model, body), cost
 
 
-def _embeddings(terms: Terms, body: bytes) -> tuple[bytes, Settlement]:
+def _embeddings(terms: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
     answer: _Vectors = _decoded(terms, _vectors, body)
     if answer.error is not None:
         raise failed(terms.engine, answer.error, one_line(answer.error))
     if answer.data is None:
         raise Broken(terms.engine, "it sent JSON that is not an answer to this request")
     usage = tokens(answer.usage)
-    cost = Settlement(usage.prompt_tokens, usage.completion_tokens) if usage else Settlement(is_counted=True)
+    cost = Usage(usage.prompt_tokens, usage.completion_tokens) if usage else Usage(is_counted=True)
     return _renamed(terms, answer.model, body), cost
 
 
-def _decoded(terms: Terms, decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+def _decoded(terms: ResponseContext, decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -87,12 +87,12 @@ def _decoded(terms: Terms, decoder: msgspec.json.Decoder[Any], body: bytes) -> A
         raise Broken(terms.engine, f"it sent {what}") from exc
 
 
-def _renamed(terms: Terms, model: Any, body: bytes) -> bytes:
+def _renamed(terms: ResponseContext, model: Any, body: bytes) -> bytes:
     rename = renaming(body, model, terms.name) if isinstance(model, str) else None
     return body.replace(*rename, 1) if rename else body
 
 
-def _mend(terms: Terms, answer: dict[str, Any]) -> bool:
+def _mend(terms: ResponseContext, answer: dict[str, Any]) -> bool:
     """Put an answer right; whether anything changed. ValueError for what is none."""
     kind = "chat.completion" if terms.operation == "chat" else "text_completion"
     is_changed = False
@@ -116,7 +116,7 @@ def _mend(terms: Terms, answer: dict[str, Any]) -> bool:
     return is_changed
 
 
-def _message(terms: Terms, choice: dict[str, Any]) -> bool:
+def _message(terms: ResponseContext, choice: dict[str, Any]) -> bool:
     message, is_changed = choice.get("message"), False
     if not isinstance(message, dict):
         if message is not None:
@@ -157,7 +157,7 @@ def _text(choice: dict[str, Any]) -> bool:
     return True
 
 
-def _finish(terms: Terms, choice: dict[str, Any]) -> bool:
+def _finish(terms: ResponseContext, choice: dict[str, Any]) -> bool:
     """The answer is whole, so each choice has ended somehow."""
     finish = choice.get("finish_reason")
     if finish:

@@ -13,10 +13,10 @@ import msgspec
 
 from app.dialects import sse
 from app.dialects.error_text import one_line
-from app.dialects.openai.fast_path import Probabilities, Stencil, cut
-from app.dialects.openai.normalize import Mender, Terms, failure
+from app.dialects.openai.fast_path import EventTemplate, LogprobsTemplate, compile_template
+from app.dialects.openai.normalize import Normalizer, ResponseContext, failure
 from app.dialects.openai.usage_sum import UsageSum
-from app.dialects.usage import Settlement, Timings, Tokens, timings, tokens
+from app.dialects.usage import LlamaTimings, TokenCounts, Usage, timings, tokens
 from backends.errors import Broken, Disconnected, Taken
 from backends.prompt_too_long import failed
 
@@ -32,18 +32,18 @@ _NO_JSON: Final = object()
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
-class Reader:
+class StreamReader:
     """One stream. `feed` takes bytes as they come and gives whole events."""
 
-    def __init__(self, terms: Terms, *, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
+    def __init__(self, terms: ResponseContext, *, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
         self.has_event = False
         self.has_token = False
         self.is_done = False
         self.error: Taken | None = None
         self.engine = terms.engine
         self._name = terms.name
-        self._mender = Mender(terms)
-        self._stencils: list[Stencil | Probabilities] = []  # the latest first
+        self._mender = Normalizer(terms)
+        self._stencils: list[EventTemplate | LogprobsTemplate] = []  # the latest first
         self._cuts_left = MAX_CUTS
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)
@@ -52,8 +52,8 @@ class Reader:
         self._renamed: str | None = None  # the engine's name that `_rename` is for
         self._finish: str | None = None
         self._choices = choices  # as many as were asked for
-        self._usage: Tokens | None = None
-        self._timings: Timings | None = None
+        self._usage: TokenCounts | None = None
+        self._timings: LlamaTimings | None = None
         self._sum = UsageSum(terms.reports, terms.copies) if terms.reports > 1 else None
         self._copies = terms.copies
         self._events = 0
@@ -101,17 +101,17 @@ class Reader:
         """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
         return self._mender.finished >= self._choices and not self._mender.is_open
 
-    def settle(self) -> Settlement:
+    def settle(self) -> Usage:
         """What has been seen so far; may be asked at any time."""
         usage = self._usage
         if usage is not None and usage.completion_tokens:
-            return Settlement(usage.prompt_tokens, usage.completion_tokens, self._finish)
+            return Usage(usage.prompt_tokens, usage.completion_tokens, self._finish)
         if self._timings is not None:
             t = self._timings
-            return Settlement((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
+            return Usage((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
         # Ollama says zero in every event but the last.
         known = usage.prompt_tokens if usage is not None else 0
-        return Settlement(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
+        return Usage(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
 
     def _each(self, events: list[bytes]) -> bytes:
         kept: list[bytes] = []
@@ -183,7 +183,7 @@ class Reader:
         model = chunk.get("model")
         if model and isinstance(model, str) and model != self._renamed:
             self._renamed, self._rename = model, renaming(event, model, self._name)
-        is_mended = self._mender.mend(chunk)
+        is_mended = self._mender.normalize(chunk)
         self.has_event = True
         choices = chunk["choices"]
         self._timings = self._timed(chunk) or self._timings
@@ -219,13 +219,13 @@ class Reader:
             chunk["usage"] = total.usage
         return True
 
-    def _timed(self, chunk: dict[str, Any]) -> Timings | None:
+    def _timed(self, chunk: dict[str, Any]) -> LlamaTimings | None:
         """llama.cpp's count, of all answers so far."""
         found, before = timings(chunk.get("timings")), self._timings
         if found is None or before is None or self._sum is None:
             return found
         counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(found), strict=True)
-        return Timings(*(one + other for one, other in counts))
+        return LlamaTimings(*(one + other for one, other in counts))
 
     def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
         if is_mended:
@@ -237,13 +237,13 @@ class Reader:
         if self._cuts_left == 0 or not self._mender.is_settled:
             return
         self._cuts_left -= 1
-        stencil = cut(event, self._remade)
+        stencil = compile_template(event, self._remade)
         if stencil is not None:
             self._stencils = [stencil, *self._stencils[: MAX_STENCILS - 1]]
 
     def _remade(self, event: bytes) -> bytes:
         chunk = _decoded(sse.data(event) or b"")
-        return self._written(chunk, sse.plain(event), is_mended=self._mender.mend(chunk))
+        return self._written(chunk, sse.plain(event), is_mended=self._mender.normalize(chunk))
 
     def _no_chunk(self) -> Broken:
         return Broken(self.engine, "it sent an event that is not a chunk of an answer")

@@ -28,7 +28,7 @@ class _Call:
     held: list[str] = field(default_factory=list)  # arguments that came before the name
 
 
-class Calls:
+class ToolCalls:
     """The calls of one choice of a stream. ValueError for what is none."""
 
     def __init__(self, token: str) -> None:
@@ -42,7 +42,7 @@ class Calls:
         """Whether every call that has begun has arguments."""
         return all(call.has_arguments for call in self._calls)
 
-    def mend(self, delta: dict[str, Any]) -> bool:
+    def normalize(self, delta: dict[str, Any]) -> bool:
         """Put the pieces in a delta right; whether anything changed. A call without a name waits for it."""
         found, is_changed = delta.get("tool_calls"), self._former(delta)
         if found is None:

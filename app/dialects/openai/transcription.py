@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.error_text import one_line
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from app.errors import JSON
 from backends.errors import Broken, EngineFailed
 
@@ -23,14 +23,14 @@ class _Answer(msgspec.Struct, frozen=True):
 _answers = msgspec.json.Decoder(_Answer)
 
 
-def settle(engine: str, content_type: str, body: bytes) -> tuple[str, bytes, Settlement]:
+def settle(engine: str, content_type: str, body: bytes) -> tuple[str, bytes, Usage]:
     """The answer with its type: JSON, or plain where `response_format` is text, srt or vtt.
 
     Raises Broken for what is neither, EngineFailed for an error under status 200.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if kind in _TEXTS:
-        return f"{kind}; charset=utf-8", body, Settlement()
+        return f"{kind}; charset=utf-8", body, Usage()
     try:
         answer = _answers.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -42,8 +42,8 @@ def settle(engine: str, content_type: str, body: bytes) -> tuple[str, bytes, Set
     return JSON, body, _cost(answer.usage)
 
 
-def _cost(usage: Any) -> Settlement:
+def _cost(usage: Any) -> Usage:
     """Some count tokens, under names of their own, and some seconds."""
     counts = [usage.get(name, 0) if isinstance(usage, dict) else 0 for name in ("input_tokens", "output_tokens")]
     spoken, written = (count if isinstance(count, int) and 0 <= count < 2**53 else 0 for count in counts)
-    return Settlement(spoken, written)
+    return Usage(spoken, written)

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from app.dialects.openai.embeddings import Wanted
+from app.dialects.openai.embeddings import EmbeddingFormat
 from app.dialects.parameters.answer_limit import Fit
-from app.dialects.parameters.case import Case
+from app.dialects.parameters.case import RequestCase
 from app.dialects.parameters.judge import judge
 from app.dialects.validation.messages import NOTHING
 from app.errors import Problem, bad_request
@@ -38,7 +38,7 @@ _NO_CALL: Final = frozenset({"none", "auto", "null"})
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestParameters(msgspec.Struct, frozen=True):
     """The parameters of a body that something may be done to, as the client wrote them."""
 
     n: msgspec.Raw = NOTHING
@@ -67,7 +67,7 @@ class Asked(msgspec.Struct, frozen=True):
     structural_tag: msgspec.Raw = NOTHING
 
 
-class Engine(NamedTuple):
+class TargetEngine(NamedTuple):
     """What a request goes to, as far as its parameters care."""
 
     operation: str
@@ -75,7 +75,7 @@ class Engine(NamedTuple):
     facts: ModelFacts | None = None
 
 
-class Changes(NamedTuple):
+class ParameterChanges(NamedTuple):
     """Members to set (to this JSON) or to leave out (None), and which of the client's parameters that changes.
 
     `dropped`: those that the engine is not told at all.
@@ -85,17 +85,17 @@ class Changes(NamedTuple):
     names: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
 
-    def judged(self, case: Case) -> Changes:
+    def judged(self, case: RequestCase) -> ParameterChanges:
         """These, and what becomes of everything else that the engine does not know."""
         verdict = judge(case._replace(settled=self.members.keys()))
         if not (verdict.members or verdict.dropped):
             return self
         names = dict.fromkeys((*self.names, *verdict.adjusted))
         dropped = dict.fromkeys((*self.dropped, *verdict.dropped))
-        return Changes({**self.members, **verdict.members}, tuple(names), tuple(dropped))
+        return ParameterChanges({**self.members, **verdict.members}, tuple(names), tuple(dropped))
 
 
-UNCHANGED: Final = Changes(MappingProxyType({}))
+UNCHANGED: Final = ParameterChanges(MappingProxyType({}))
 
 
 def number(raw: msgspec.Raw) -> int | float | None:
@@ -109,21 +109,21 @@ def number(raw: msgspec.Raw) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def choices(asked: Asked) -> int:
+def choices(asked: RequestParameters) -> int:
     """How many answers are wanted."""
     found = number(asked.n)
     return found if isinstance(found, int) and found > 0 else 1
 
 
-def vectors(asked: Asked, kind: str) -> Wanted:
+def vectors(asked: RequestParameters, kind: str) -> EmbeddingFormat:
     """What is wanted of embeddings. A remote engine's dimensions are its own affair."""
     form = asked.encoding_format
     text = bytes(form).decode().strip('"') if form is not NOTHING and _is_given(form) else None
     dimensions = number(asked.dimensions) if kind in LOCAL else None
-    return Wanted(text, dimensions if isinstance(dimensions, int) else None)
+    return EmbeddingFormat(text, dimensions if isinstance(dimensions, int) else None)
 
 
-def check(asked: Asked, rules: Rules, max_choices: int) -> None:
+def check(asked: RequestParameters, rules: Rules, max_choices: int) -> None:
     """Problem (400) for what no engine is to be sent."""
     for name in _REFUSED:
         if getattr(asked, name) is not NOTHING and _is_given(getattr(asked, name)):
@@ -161,17 +161,17 @@ def is_lenient(rules: Rules, kind: str) -> bool:
     return rules.normalize == "lenient" if rules.normalize is not None else kind in LOCAL
 
 
-def ignores_tools(asked: Asked, engine: Engine) -> bool:
+def ignores_tools(asked: RequestParameters, engine: TargetEngine) -> bool:
     """Whether a tool must be called and the engine would answer as if it had been sent none."""
     return asked.tool_choice is not NOTHING and _has_no_place(engine) and _choice(asked) not in _NO_CALL
 
 
-def _has_no_place(engine: Engine) -> bool:
+def _has_no_place(engine: TargetEngine) -> bool:
     """Whether the model's chat template leaves tools out, as llama.cpp says of it."""
     return engine.kind == "llama_cpp" and engine.facts is not None and engine.facts.capabilities.get("tools") == FAILED
 
 
-def _choice(asked: Asked) -> str:
+def _choice(asked: RequestParameters) -> str:
     """The word that it is; "{" where a tool is named."""
     raw = asked.tool_choice
     return (
@@ -181,7 +181,9 @@ def _choice(asked: Asked) -> str:
     )
 
 
-def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, fit: Fit | None = None) -> Changes:
+def changes(
+    asked: RequestParameters, body: bytes, rules: Rules, engine: TargetEngine, fit: Fit | None = None
+) -> ParameterChanges:
     """What this engine is sent otherwise than the client wrote it. `fit`: it has refused the bound on the answer."""
     if engine.operation not in GENERATES:
         return UNCHANGED
@@ -195,10 +197,10 @@ def changes(asked: Asked, body: bytes, rules: Rules, engine: Engine, fit: Fit | 
     if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_place(engine):
         members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
         dropped = ("tools",)
-    return Changes(members, tuple(dict.fromkeys(names)), dropped) if members else UNCHANGED
+    return ParameterChanges(members, tuple(dict.fromkeys(names)), dropped) if members else UNCHANGED
 
 
-def bound(asked: Asked, rules: Rules) -> int | None:
+def bound(asked: RequestParameters, rules: Rules) -> int | None:
     """The most that the answer is to have, as an engine was told it; None where that is no number of 1 or more."""
     raws = (asked.max_completion_tokens, asked.max_tokens)
     told = [*map(number, raws), rules.defaults.get("max_tokens"), rules.overrides.get("max_tokens")]
@@ -225,7 +227,9 @@ def _spellings(name: str) -> tuple[str, ...]:
     return (name, *set(_SPELLED.get(name, {}).values()))
 
 
-def _loosen(asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None) -> None:
+def _loosen(
+    asked: RequestParameters, engine: TargetEngine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
+) -> None:
     if asked.top_p is not NOTHING and "top_p" not in members and number(asked.top_p) == 0:
         members["top_p"] = b"1"  # 0 is a 400 for vLLM; as LLaMA-Factory's API understands it
         names.append("top_p")
@@ -240,7 +244,7 @@ def _loosen(asked: Asked, engine: Engine, members: dict[str, bytes | None], name
 
 
 def _loosen_limits(
-    asked: Asked, engine: Engine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
+    asked: RequestParameters, engine: TargetEngine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
     """A bound that is none is left out."""
     length = engine.facts.context_length if engine.facts is not None else None
@@ -261,7 +265,7 @@ def _loosen_limits(
 
 
 def _loosen_text_limit(
-    asked: Asked, length: int | None, members: dict[str, bytes | None], names: list[str], fit: Fit | None
+    asked: RequestParameters, length: int | None, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
     """Without a bound vLLM writes 16 tokens of text, and beyond its length it takes none. It knows one name only."""
     raw = _now(asked, members, "max_tokens")
@@ -284,7 +288,7 @@ def _loosen_text_limit(
     names.append(name)
 
 
-def _now(asked: Asked, members: Mapping[str, bytes | None], name: str) -> msgspec.Raw:
+def _now(asked: RequestParameters, members: Mapping[str, bytes | None], name: str) -> msgspec.Raw:
     """The value as it stands."""
     if name not in members:
         found: msgspec.Raw = getattr(asked, name)

@@ -12,7 +12,7 @@ from backends.errors import Rejected
 Given = Mapping[str, msgspec.Raw]
 
 
-class Case(NamedTuple):
+class RequestCase(NamedTuple):
     """One request to one engine. `given`: what the client wrote, of the names that are watched. `settled`: names that
     the configuration has set. `kwargs`: what a chat template may be told.
     """

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.parameters import structured_output
-from app.dialects.parameters.case import Case, Given, Verdict
+from app.dialects.parameters.case import Given, RequestCase, Verdict
 from app.dialects.parameters.table import JUDGED, KINDS, SPECIFIED, Act, Fate
 from backends.errors import Unsupported
 
@@ -32,7 +32,7 @@ def given(members: Given) -> Given:
     return {name: raw for name, raw in members.items() if name in WATCHED}
 
 
-def judge(case: Case) -> Verdict:
+def judge(case: RequestCase) -> Verdict:
     """What becomes of what was given; Unsupported for what the engine cannot do and must not leave out."""
     verdict = Verdict({}, [], [])
     fates = _FATES.get((case.operation, case.kind))
@@ -62,7 +62,7 @@ def _asks_nothing(raw: msgspec.Raw, fate: Fate) -> bool:
     return compact == b"null" or (bool(fate.unless) and compact.decode() in fate.unless)
 
 
-def _apply(case: Case, verdict: Verdict, name: str, fate: Fate) -> None:
+def _apply(case: RequestCase, verdict: Verdict, name: str, fate: Fate) -> None:
     rule = _RULES.get((name, case.kind)) or _RULES.get((name, ""))
     if rule is not None:
         rule(case, verdict)
@@ -73,8 +73,8 @@ def _apply(case: Case, verdict: Verdict, name: str, fate: Fate) -> None:
         raise Unsupported(case.engine, f"'{name}' is not supported by this engine: {fate.note}.", param=name)
 
 
-def _renamed(old: str, new: str) -> Callable[[Case, Verdict], None]:
-    def rule(case: Case, verdict: Verdict) -> None:
+def _renamed(old: str, new: str) -> Callable[[RequestCase, Verdict], None]:
+    def rule(case: RequestCase, verdict: Verdict) -> None:
         verdict.members[old] = None
         if new in case.given or new in case.settled:
             verdict.dropped.append(old)
@@ -85,7 +85,7 @@ def _renamed(old: str, new: str) -> Callable[[Case, Verdict], None]:
     return rule
 
 
-def _best_of(case: Case, verdict: Verdict) -> None:
+def _best_of(case: RequestCase, verdict: Verdict) -> None:
     """Where all of them are wanted there is nothing to choose."""
     if case.value("best_of") != (case.value("n") or 1):
         note = SPECIFIED["text_completion"]["best_of"][case.kind].note
@@ -93,7 +93,7 @@ def _best_of(case: Case, verdict: Verdict) -> None:
     verdict.members["best_of"] = None
 
 
-def _tool_choice(case: Case, verdict: Verdict) -> None:
+def _tool_choice(case: RequestCase, verdict: Verdict) -> None:
     """llama.cpp takes an object for `auto`: the tool that must be called is then the only one that it is told of."""
     choice = case.value("tool_choice")
     if not isinstance(choice, dict):
@@ -114,7 +114,7 @@ def _name_of(tool: Any) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _effort(case: Case, verdict: Verdict) -> None:
+def _effort(case: RequestCase, verdict: Verdict) -> None:
     """Chat templates know `enable_thinking` (Qwen, Granite) or `reasoning_effort` (gpt-oss), and ignore the other."""
     verdict.members["reasoning_effort"] = None
     effort, theirs = case.value("reasoning_effort"), case.value("chat_template_kwargs")
@@ -128,7 +128,7 @@ def _effort(case: Case, verdict: Verdict) -> None:
     verdict.adjusted.append("reasoning_effort")
 
 
-def _stop(case: Case, verdict: Verdict) -> None:
+def _stop(case: RequestCase, verdict: Verdict) -> None:
     """An empty text ends llama.cpp's answer before it begins, and is a 400 for vLLM."""
     raw = case.given.get("stop")
     if raw is None or "stop" in case.settled or len(memoryview(raw)) > MAX_STOP_BYTES or b'""' not in bytes(raw):
@@ -141,7 +141,7 @@ def _stop(case: Case, verdict: Verdict) -> None:
     verdict.adjusted.append("stop")
 
 
-def _options(case: Case, verdict: Verdict) -> None:
+def _options(case: RequestCase, verdict: Verdict) -> None:
     """Of `stream_options` engines know whether usage is wanted."""
     options = case.value("stream_options")
     if not isinstance(options, dict):
@@ -152,7 +152,7 @@ def _options(case: Case, verdict: Verdict) -> None:
         verdict.dropped.append("stream_options.continuous_usage_stats")
 
 
-def _no_alternatives(case: Case, verdict: Verdict) -> None:
+def _no_alternatives(case: RequestCase, verdict: Verdict) -> None:
     """0 is no log probabilities at all to llama.cpp, not those of the answer alone."""
     is_here = case.kind == "llama_cpp" and case.operation == "text_completion" and "logprobs" not in case.settled
     if is_here and case.value("logprobs") == 0 and case.value("logprobs") is not False:
@@ -160,7 +160,7 @@ def _no_alternatives(case: Case, verdict: Verdict) -> None:
         verdict.adjusted.append("logprobs")
 
 
-def _nothing(case: Case) -> None:
+def _nothing(case: RequestCase) -> None:
     """OpenAI takes 0 for a text, which makes sense with an echo only; llama.cpp writes one token."""
     if case.kind == "llama_cpp" and case.operation == "text_completion":
         for name in ("max_tokens", "max_completion_tokens"):
@@ -169,12 +169,12 @@ def _nothing(case: Case) -> None:
                 raise Unsupported(case.engine, f"'{name}' must be 1 or more for this engine, and is 0.", param=name)
 
 
-def _later(case: Case, verdict: Verdict) -> None:
+def _later(case: RequestCase, verdict: Verdict) -> None:
     """Constraints are looked at together."""
 
 
 _BY_ANSWER: Final = frozenset({"dimensions"})  # the answer shows whether it was done (vectors.py)
-_RULES: Final[Mapping[tuple[str, str], Callable[[Case, Verdict], None]]] = MappingProxyType(
+_RULES: Final[Mapping[tuple[str, str], Callable[[RequestCase, Verdict], None]]] = MappingProxyType(
     {
         ("best_of", ""): _best_of,
         ("tool_choice", "llama_cpp"): _tool_choice,

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.dialects.parameters.case import Case, Verdict
+from app.dialects.parameters.case import RequestCase, Verdict
 from backends.errors import Unsupported
 
 # llama.cpp takes 2 ms for each alternative of a grammar.
@@ -32,13 +32,13 @@ _FORMS: Final = ("json", "regex", "choice", "grammar", "json_object", "structura
 NAMES: Final = frozenset({*_GUIDED, *_LLAMA_CPP, "structured_outputs", "guided_whitespace_pattern", "response_format"})
 
 
-def constrain(case: Case, verdict: Verdict) -> None:
+def constrain(case: RequestCase, verdict: Verdict) -> None:
     """Say what form the answer must have as this engine understands it."""
     if not NAMES.isdisjoint(case.given):
         {"vllm": _vllm, "llama_cpp": _llama_cpp, "ollama": _ollama}[case.kind](case, verdict)
 
 
-def _vllm(case: Case, verdict: Verdict) -> None:
+def _vllm(case: RequestCase, verdict: Verdict) -> None:
     known = _GUIDED | _LLAMA_CPP | {"guided_whitespace_pattern": "whitespace_pattern"}
     found = {name: member for name, member in known.items() if _is_given(case, name)}
     if not found:
@@ -53,7 +53,7 @@ def _vllm(case: Case, verdict: Verdict) -> None:
     verdict.adjusted.extend(found)
 
 
-def _llama_cpp(case: Case, verdict: Verdict) -> None:
+def _llama_cpp(case: RequestCase, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=())
     _check_one(case, [*names, *(name for name in _LLAMA_CPP if _is_given(case, name)), *_response_format(case)])
     if names:
@@ -73,7 +73,7 @@ def _llama_cpp(case: Case, verdict: Verdict) -> None:
         _text_format(case, verdict)
 
 
-def _ollama(case: Case, verdict: Verdict) -> None:
+def _ollama(case: RequestCase, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=("json_schema",))
     _check_one(case, [*names, *_response_format(case)])
     if names:
@@ -90,18 +90,18 @@ def _ollama(case: Case, verdict: Verdict) -> None:
     _leave_rest(case, verdict)
 
 
-def _check_one(case: Case, names: list[str]) -> None:
+def _check_one(case: RequestCase, names: list[str]) -> None:
     """Of two forms llama.cpp takes either, or answers 500."""
     if len(names) > 1:
         raise _cannot(case, names[0], f"an answer can have one form only, and '{names[1]}' demands one too")
 
 
-def _response_format(case: Case) -> list[str]:
+def _response_format(case: RequestCase) -> list[str]:
     form = case.value("response_format") if _is_given(case, "response_format") else None
     return ["response_format"] if isinstance(form, dict) and form.get("type") != "text" else []
 
 
-def _leave_rest(case: Case, verdict: Verdict) -> None:
+def _leave_rest(case: RequestCase, verdict: Verdict) -> None:
     if "structured_outputs" not in verdict.adjusted and _is_given(case, "structured_outputs"):
         structured = case.value("structured_outputs")
         if not isinstance(structured, dict):
@@ -113,7 +113,7 @@ def _leave_rest(case: Case, verdict: Verdict) -> None:
         verdict.dropped.append("guided_whitespace_pattern")
 
 
-def _demanded(case: Case, own: tuple[str, ...]) -> tuple[list[str], dict[str, tuple[str, Any]]]:
+def _demanded(case: RequestCase, own: tuple[str, ...]) -> tuple[list[str], dict[str, tuple[str, Any]]]:
     """The client's names for what it demands, and each form with its name and value."""
     known = _GUIDED | {name: _LLAMA_CPP[name] for name in own}
     names = [name for name in known if _is_given(case, name)]
@@ -126,14 +126,14 @@ def _demanded(case: Case, own: tuple[str, ...]) -> tuple[list[str], dict[str, tu
     return (names if forms else []), forms
 
 
-def _only(case: Case, names: list[str], forms: Mapping[str, tuple[str, Any]]) -> tuple[str, str, Any]:
+def _only(case: RequestCase, names: list[str], forms: Mapping[str, tuple[str, Any]]) -> tuple[str, str, Any]:
     if len(forms) > 1:
         raise _cannot(case, names[0], "an answer can have one form only")
     form, (name, value) = next(iter(forms.items()))
     return name, form, value
 
 
-def _schema(case: Case, name: str, form: str, value: Any) -> bytes:
+def _schema(case: RequestCase, name: str, form: str, value: Any) -> bytes:
     if form == "json_object":
         return b'{"type":"object"}'
     if isinstance(value, str):
@@ -146,7 +146,7 @@ def _schema(case: Case, name: str, form: str, value: Any) -> bytes:
     return msgspec.json.encode(value)
 
 
-def _labels(case: Case, name: str, value: Any) -> str:
+def _labels(case: RequestCase, name: str, value: Any) -> str:
     """A grammar of one of these texts."""
     if not isinstance(value, list) or not value or not all(isinstance(label, str) and label for label in value):
         raise _cannot(case, name, "labels are a list of texts")
@@ -161,7 +161,7 @@ def _literal(text: str) -> str:
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
 
 
-def _text_format(case: Case, verdict: Verdict) -> None:
+def _text_format(case: RequestCase, verdict: Verdict) -> None:
     """llama.cpp reads `response_format` in chats only."""
     form = case.value("response_format")
     match form:
@@ -178,10 +178,10 @@ def _text_format(case: Case, verdict: Verdict) -> None:
     verdict.adjusted.append("response_format")
 
 
-def _is_given(case: Case, name: str) -> bool:
+def _is_given(case: RequestCase, name: str) -> bool:
     raw = case.given.get(name)
     return raw is not None and name not in case.settled and bytes(memoryview(raw)[:5]).strip() not in (b"null", b'""')
 
 
-def _cannot(case: Case, name: str, why: str) -> Unsupported:
+def _cannot(case: RequestCase, name: str, why: str) -> Unsupported:
     return Unsupported(case.engine, f"'{name}' is not supported by this engine: {why}.", param=name)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.client_api import given, left_out, with_results, word
-from app.dialects.responses.tools import Tool, Tools, arguments
+from app.dialects.responses.tools import ClientTool, ClientTools, arguments
 from app.errors import Problem, bad_request
 from backends.texts import joined
 
@@ -34,7 +34,7 @@ def offered(items: str | Iterable[Item] | None) -> Iterator[Item]:
 
 
 def messages(
-    items: str | Sequence[Item] | None, orders: str | None, tools: Tools
+    items: str | Sequence[Item] | None, orders: str | None, tools: ClientTools
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The conversation, and the names of what is left out of it."""
     chat = _Chat(tools)
@@ -54,7 +54,7 @@ def messages(
 class _Chat:
     """What a turn of the model was is one message in a chat: its thought, its text and its calls together."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: ClientTools) -> None:
         self.messages: list[dict[str, Any]] = []
         self.dropped: list[str] = []
         self._tools = tools
@@ -70,10 +70,10 @@ class _Chat:
             case "reasoning":
                 self._thoughts += [_string(part, "text") for part in _thoughts(item)]
             case "function_call":
-                tool = Tool("function", _string(item, "name"), _namespace(item))
+                tool = ClientTool("function", _string(item, "name"), _namespace(item))
                 self._call(item, self._tools.called(tool), _arguments(item))
             case "custom_tool_call":
-                tool = Tool("custom", _string(item, "name"), _namespace(item))
+                tool = ClientTool("custom", _string(item, "name"), _namespace(item))
                 self._call(item, self._tools.called(tool), arguments(_string(item, "input")))
             case "function_call_output" | "custom_tool_call_output":
                 self._result(_string(item, "call_id"), item.get("output"))

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from app.dialects.client_api import Ask, decoded, given, unknown, unknown_inside
+from app.dialects.client_api import TranslatedRequest, decoded, given, unknown, unknown_inside
 from app.dialects.engine_options import LEVELS
 from app.dialects.responses import items as responses_items
 from app.dialects.responses import tools as responses_tools
 from app.dialects.responses.items import unsupported
-from app.dialects.responses.response import Response
-from app.dialects.responses.tools import Tools
+from app.dialects.responses.response import ResponsesEncoder
+from app.dialects.responses.tools import ClientTools
 from app.errors import bad_request
 
 # What only a server that keeps conversations, or runs tools, can do: the answer would be another one without it.
@@ -89,17 +89,17 @@ class _Request(msgspec.Struct, frozen=True):
 _requests = msgspec.json.Decoder(_Request)
 
 
-class Responses:
+class ResponsesApi:
     """The one route."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def tongue(self, token: str) -> Response:
+    def tongue(self, token: str) -> ResponsesEncoder:
         """Without a name yet."""
-        return Response("", token, self._clock, {})
+        return ResponsesEncoder("", token, self._clock, {})
 
-    def ask(self, body: bytes, token: str) -> Ask:
+    def ask(self, body: bytes, token: str) -> TranslatedRequest:
         """One chat."""
         asked = decoded(_requests, body)
         for name in _KEPT:
@@ -122,10 +122,10 @@ class Responses:
             logprobs=wants_logprobs or None,
             top_logprobs=asked.top_logprobs,
         )
-        tongue = Response(asked.model or "", token, self._clock, _echo(asked), tools)
+        tongue = ResponsesEncoder(asked.model or "", token, self._clock, _echo(asked), tools)
         extras = given(think=_think(asked))
         dropped = (*_dropped(asked), *tools.dropped, *left, *unknown(_Request, body), *unknown_inside(body, _INNER))
-        return Ask("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
+        return TranslatedRequest("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
 
 
 def _dropped(asked: _Request) -> list[str]:
@@ -139,7 +139,7 @@ def _dropped(asked: _Request) -> list[str]:
 # -- parameters
 
 
-def _called(asked: _Request, tools: Tools) -> dict[str, Any]:
+def _called(asked: _Request, tools: ClientTools) -> dict[str, Any]:
     choice, functions = responses_tools.choice(asked.tool_choice, tools)
     if not functions:
         return {}

@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.client_api import given
-from app.dialects.delta import Answer, Call, Piece
+from app.dialects.delta import CallDelta, Delta, DeltaReader
 from app.dialects.openai.stream_reader import CONTENT_TYPE
-from app.dialects.responses.tools import NONE, Tools, free_text
-from app.dialects.usage import Settlement
+from app.dialects.responses.tools import NONE, ClientTools, free_text
+from app.dialects.usage import Usage
 from app.errors import JSON, Problem
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 
 # This dialect's names for what chats call otherwise.
 PARAMS: Final = {
@@ -38,7 +38,7 @@ class _Written:
     logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
-class Response:
+class ResponsesEncoder:
     """One response. `echo` are the members that repeat the request."""
 
     whole_type = JSON
@@ -46,7 +46,7 @@ class Response:
     event_codes = frozenset({"context_length_exceeded"})  # Codex makes room when it reads it; a 400 is the end for it
 
     def __init__(
-        self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any], tools: Tools = NONE
+        self, name: str, token: str, clock: Callable[[], float], echo: Mapping[str, Any], tools: ClientTools = NONE
     ) -> None:
         self._name = name
         self._token = token
@@ -54,7 +54,7 @@ class Response:
         self._created = int(clock())
         self._echo = echo
         self._tools = tools
-        self._answer = Answer(token)
+        self._answer = DeltaReader(token)
         self._sequence = 0
         self._items: list[dict[str, Any]] = []
         self._written: _Written | None = None  # the message or thought that is being written
@@ -93,14 +93,14 @@ class Response:
                 out += self._write_call(call)
         return b"".join(out)
 
-    def end(self, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The whole response once more, with what it cost."""
         out = [*self._begin(), *self._close(is_last=not self._calls), *self._close_calls()]
         response = self._response(cost)
         out.append(self._event(f"response.{response['status']}", response=response))
         return b"".join(out)
 
-    def whole(self, answer: bytes, cost: Settlement, timings: Timings | None = None) -> bytes:
+    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
         """The response."""
         piece = self._answer.read(answer)
         self._finish = piece.finish
@@ -119,7 +119,7 @@ class Response:
 
     # -- the response
 
-    def _response(self, cost: Settlement | None) -> dict[str, Any]:
+    def _response(self, cost: Usage | None) -> dict[str, Any]:
         """Without a cost it is only begun."""
         status, cut = "in_progress", None
         if cost is not None:
@@ -143,7 +143,7 @@ class Response:
             **self._echo,
         }
 
-    def _usage(self, cost: Settlement) -> dict[str, Any]:
+    def _usage(self, cost: Usage) -> dict[str, Any]:
         told = self._answer.details
         return {
             "input_tokens": cost.input_tokens,
@@ -208,7 +208,7 @@ class Response:
             out.append(self._in_part("response.reasoning_text.delta", written, delta=text))
         return out
 
-    def _write_call(self, call: Call) -> list[bytes]:
+    def _write_call(self, call: CallDelta) -> list[bytes]:
         out: list[bytes] = []
         if call.is_new:
             out = [*self._close(), *self._open(self._call(call.name, call.id, "", "in_progress"))]
@@ -288,7 +288,7 @@ def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _logprobs(piece: Piece) -> list[dict[str, Any]]:
+def _logprobs(piece: Delta) -> list[dict[str, Any]]:
     """The members that the SDK's types want, whatever the engine gave."""
 
     def one(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _NOT_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _INPUT: Final = "input"
 
 
-class Tool(NamedTuple):
+class ClientTool(NamedTuple):
     """A tool as the client named it. `kind`: function or custom (free text)."""
 
     kind: str
@@ -29,29 +29,29 @@ class Tool(NamedTuple):
     namespace: str | None = None
 
 
-class Tools(msgspec.Struct, frozen=True):
+class ClientTools(msgspec.Struct, frozen=True):
     """What engines are told, and what is behind the names there. `dropped`: what they are not told."""
 
     functions: Sequence[Mapping[str, Any]] = ()
-    names: Mapping[str, Tool] = {}  # the engine's name → the client's
+    names: Mapping[str, ClientTool] = {}  # the engine's name → the client's
     dropped: tuple[str, ...] = ()
 
-    def called(self, tool: Tool) -> str:
+    def called(self, tool: ClientTool) -> str:
         """The engine's name for a tool of the client's, also for one that is no longer offered."""
         return next((name for name, each in self.names.items() if each == tool), flat(tool))
 
-    def told(self, name: str) -> Tool:
+    def told(self, name: str) -> ClientTool:
         """The client's tool behind an engine's name."""
-        return self.names.get(name) or Tool("function", name)
+        return self.names.get(name) or ClientTool("function", name)
 
 
-NONE: Final = Tools()
+NONE: Final = ClientTools()
 
 
-def read(offered: Iterable[Mapping[str, Any]]) -> Tools:
+def read(offered: Iterable[Mapping[str, Any]]) -> ClientTools:
     """The tools that a request, or an item of its history, offers."""
     functions: dict[str, dict[str, Any]] = {}
-    names: dict[str, Tool] = {}
+    names: dict[str, ClientTool] = {}
     dropped: list[str] = []
     for tool, namespace in _spread(offered):
         kind, name = tool.get("type"), tool.get("name")
@@ -61,7 +61,7 @@ def read(offered: Iterable[Mapping[str, Any]]) -> Tools:
         if not isinstance(name, str) or not name:
             hint = " beside its 'type', not inside 'function' as in chats" if "function" in tool else ""
             raise bad_request(f"tools: a {kind} tool has a 'name'{hint}.", param="tools", code="invalid_type")
-        one = Tool(kind, name, namespace)
+        one = ClientTool(kind, name, namespace)
         if one in names.values():
             continue
         called = _free(flat(one), names)
@@ -69,10 +69,10 @@ def read(offered: Iterable[Mapping[str, Any]]) -> Tools:
         functions[called] = _function(called, tool) if kind == "function" else _free_text(called, tool)
         if kind == "custom" and _type_of(tool.get("format")) not in (None, "text"):
             dropped.append(f"tools.{flat(one)}.format")  # a grammar: what the model writes is not held to it
-    return Tools(tuple(functions.values()), names, tuple(dict.fromkeys(dropped)))
+    return ClientTools(tuple(functions.values()), names, tuple(dict.fromkeys(dropped)))
 
 
-def flat(tool: Tool) -> str:
+def flat(tool: ClientTool) -> str:
     """The name of a tool as a function's: with its namespace before it."""
     name = tool.name if tool.namespace is None else f"{tool.namespace.rstrip('_')}__{tool.name}"
     if tool.kind == "function" and tool.namespace is None:
@@ -83,7 +83,7 @@ def flat(tool: Tool) -> str:
     return f"{name[: MAX_NAME_CHARS - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def choice(asked: str | Mapping[str, Any] | None, tools: Tools) -> tuple[Any, Sequence[Mapping[str, Any]]]:
+def choice(asked: str | Mapping[str, Any] | None, tools: ClientTools) -> tuple[Any, Sequence[Mapping[str, Any]]]:
     """OpenAI's `tool_choice` of chats, and the functions that are left; Problem for what cannot be called."""
     match asked:
         case None | "auto" | "none":
@@ -91,7 +91,7 @@ def choice(asked: str | Mapping[str, Any] | None, tools: Tools) -> tuple[Any, Se
         case "required":
             return _required(tools, tools.functions)
         case {"type": "function" | "custom" as kind, "name": str(name)}:
-            return _named(Tool(kind, name, _namespace(asked)), tools), tools.functions
+            return _named(ClientTool(kind, name, _namespace(asked)), tools), tools.functions
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
             left = [each for each in tools.functions if _is_among(tools.names[each["function"]["name"]], allowed)]
             return _required(tools, left) if mode == "required" else ("auto" if left else None, left)
@@ -137,7 +137,7 @@ def _spread(offered: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str,
             yield tool, None
 
 
-def _free(name: str, taken: Mapping[str, Tool]) -> str:
+def _free(name: str, taken: Mapping[str, ClientTool]) -> str:
     free, number = name, 2
     while free in taken:
         free, number = f"{name[: MAX_NAME_CHARS - 4]}_{number}", number + 1
@@ -162,14 +162,14 @@ def _free_text(name: str, tool: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _required(tools: Tools, left: Sequence[Mapping[str, Any]]) -> tuple[Any, Sequence[Mapping[str, Any]]]:
+def _required(tools: ClientTools, left: Sequence[Mapping[str, Any]]) -> tuple[Any, Sequence[Mapping[str, Any]]]:
     if not left:
         why = "none of the tools sent can be run here" if tools.dropped else "there are no tools"
         raise _cannot(f"a tool must be called, and {why}")
     return "required", left
 
 
-def _named(tool: Tool, tools: Tools) -> dict[str, Any]:
+def _named(tool: ClientTool, tools: ClientTools) -> dict[str, Any]:
     found = [name for name, each in tools.names.items() if each == tool]
     if not found:  # a client may leave out the namespace where the name is the only one
         found = [name for name, each in tools.names.items() if (each.kind, each.name) == tool[:2]]
@@ -180,7 +180,7 @@ def _named(tool: Tool, tools: Tools) -> dict[str, Any]:
     return {"type": "function", "function": {"name": found[0]}}
 
 
-def _is_among(tool: Tool, allowed: Iterable[Any]) -> bool:
+def _is_among(tool: ClientTool, allowed: Iterable[Any]) -> bool:
     for each in allowed:
         if not isinstance(each, dict):
             continue

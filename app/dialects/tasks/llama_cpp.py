@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
-from app.dialects.usage import Settlement, tokens
+from app.dialects.usage import Usage, tokens
 from backends.errors import Broken, Rejected, Unsupported
 
 MAX_PAIRS: Final = 256  # of texts that are scored one by one
@@ -36,7 +36,7 @@ class Done(msgspec.Struct, frozen=True):
     """The client's answer."""
 
     body: bytes
-    cost: Settlement = Settlement()
+    cost: Usage = Usage()
 
 
 Steps = Generator[Step, bytes, Done]
@@ -53,7 +53,7 @@ class _Ranked(msgspec.Struct, frozen=True):
     usage: dict[str, Any] = {}
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenIds(msgspec.Struct, frozen=True):
     """Of `/tokenize`."""
 
     tokens: list[int]
@@ -117,7 +117,7 @@ def ranked(asked: Ranking, engine: str, name: str, stamp: Stamp) -> Steps:
     ]
     used = _used(found)
     answer = {"id": f"rerank-{stamp.token}", "model": name, "usage": used, "results": results}
-    return Done(msgspec.json.encode(answer), Settlement(used["prompt_tokens"]))
+    return Done(msgspec.json.encode(answer), Usage(used["prompt_tokens"]))
 
 
 def scored(asked: Scoring, engine: str, name: str, stamp: Stamp) -> Steps:
@@ -144,7 +144,7 @@ def scored(asked: Scoring, engine: str, name: str, stamp: Stamp) -> Steps:
         "data": data,
         "usage": used,
     }
-    return Done(msgspec.json.encode(answer), Settlement(total))
+    return Done(msgspec.json.encode(answer), Usage(total))
 
 
 def _used(found: _Ranked) -> dict[str, int]:
@@ -166,7 +166,7 @@ def tokenized(task: Task, asked: Tokenizing, engine: str) -> Steps:
         pieces = told(engine, (yield step("/tokenize", {**asks, "with_pieces": True})), _Pieces).tokens
         found, spelled = [piece.id for piece in pieces], [_spelled(piece.piece) for piece in pieces]
     else:
-        found = told(engine, (yield step("/tokenize", asks)), Tokens).tokens
+        found = told(engine, (yield step("/tokenize", asks)), TokenIds).tokens
     longest = told(engine, (yield Step("/props", is_beside=True)), _Props).default_generation_settings.n_ctx
     answer = {"count": len(found), "max_model_len": longest, "tokens": found, "token_strs": spelled}
     return Done(msgspec.json.encode(answer))

@@ -17,7 +17,7 @@ from app.dialects.tasks.llama_cpp import (
     Stamp,
     Step,
     Steps,
-    Tokens,
+    TokenIds,
     no_token,
     ranked,
     scored,
@@ -27,7 +27,7 @@ from app.dialects.tasks.llama_cpp import (
     untokenized,
 )
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
-from app.dialects.usage import Settlement, tokens
+from app.dialects.usage import Usage, tokens
 from backends.errors import BackendError, Broken, Rejected, Unsupported
 from backends.prompt_too_long import failed
 
@@ -114,9 +114,9 @@ def _as_vllm(task: Task, engine: str, model: str, name: str) -> Steps:
     return Done(answer, _cost(members.get("usage")))
 
 
-def _cost(usage: msgspec.Raw | None) -> Settlement:
+def _cost(usage: msgspec.Raw | None) -> Usage:
     found = tokens(msgspec.json.decode(usage)) if usage is not None else None
-    return Settlement(found.prompt_tokens) if found is not None else Settlement()
+    return Usage(found.prompt_tokens) if found is not None else Usage()
 
 
 # -- how long a conversation is
@@ -154,5 +154,5 @@ def count(body: bytes, kind: str, engine: str) -> Steps:
     else:
         prompt = told(engine, (yield step("/apply-template", chat)), Prompt).prompt
         asks = {"content": prompt, "add_special": True, "parse_special": True}
-        number = len(told(engine, (yield step("/tokenize", asks)), Tokens).tokens)
+        number = len(told(engine, (yield step("/tokenize", asks)), TokenIds).tokens)
     return Done(msgspec.json.encode({"input_tokens": number}))

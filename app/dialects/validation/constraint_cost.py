@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.dialects.parameters.adjust import LOCAL, Asked
+from app.dialects.parameters.adjust import LOCAL, RequestParameters
 from app.dialects.validation import constraint_width
 from app.dialects.validation.constraint_width import MAX_DEPTH, Reversed, TooMuch
 from app.dialects.validation.messages import NOTHING
@@ -34,7 +34,7 @@ _NO_SCHEMAS: Final = frozenset({"default", "examples", "example", "required", "e
 _MAPS: Final = ("$defs", "definitions", "patternProperties", "dependentSchemas")
 
 
-def check(asked: Asked, extras: Mapping[str, Any], engine: str, kind: str) -> None:
+def check(asked: RequestParameters, extras: Mapping[str, Any], engine: str, kind: str) -> None:
     """Unsupported for what an engine of that kind would compute at for too long."""
     if kind not in LOCAL:
         return

@@ -66,7 +66,7 @@ class _Address(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
-class Described(msgspec.Struct, frozen=True):
+class FunctionDescription(msgspec.Struct, frozen=True):
     """A function."""
 
     name: str
@@ -79,7 +79,7 @@ class Tool(msgspec.Struct, frozen=True):
     """One that a model may call."""
 
     type: str
-    function: Described | None = None
+    function: FunctionDescription | None = None
 
 
 _messages = msgspec.json.Decoder(list[_Message])

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Raw
 
-from app.dialects.validation.messages import NOTHING, TYPES, Described, Tool, check_each, check_messages
+from app.dialects.validation.messages import NOTHING, TYPES, FunctionDescription, Tool, check_each, check_messages
 from app.dialects.validation.prompts import check_prompt
 from app.errors import Problem, bad_request
 
@@ -71,7 +71,7 @@ class _Chat(_Sampling, frozen=True):
     tools: list[Tool] | None = None
     tool_choice: str | _Choice | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[Described] | None = None
+    functions: list[FunctionDescription] | None = None
     function_call: str | _Named | None = None
     response_format: _Form | None = None
     reasoning_effort: str | None = None

@@ -21,7 +21,7 @@ SMALL_BYTES = 64 * 1024
 INLINE_BYTES = 32 * 1024
 
 
-class Intake:
+class BodyIntake:
     """Owns the count of bytes that are held, and the turn of the large bodies."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import msgspec
 
-from app.dialects.parameters.adjust import Asked
+from app.dialects.parameters.adjust import RequestParameters
 from app.errors import Problem, bad_request
 from app.relay.http import member_names as names
 
@@ -45,7 +45,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool | None = None
 
 
-class Head(Asked, frozen=True):
+class RequestHead(RequestParameters, frozen=True):
     """The fields that decide where a request goes and how its answer is read, and those that may be edited."""
 
     model: str | None = None
@@ -65,15 +65,15 @@ class Head(Asked, frozen=True):
 
 
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
-_heads = msgspec.json.Decoder(Head)
+_heads = msgspec.json.Decoder(RequestHead)
 
 
-def read(body: bytes) -> Head:
+def read(body: bytes) -> RequestHead:
     """As `opened`."""
     return opened(body)[0]
 
 
-def opened(body: bytes) -> tuple[Head, dict[str, msgspec.Raw]]:
+def opened(body: bytes) -> tuple[RequestHead, dict[str, msgspec.Raw]]:
     """The head and the members of a body that passed `walk`; Problem (400) that names the field, never its content."""
     if not body.strip():
         raise bad_request("The request has no body; a JSON object is expected.", code="invalid_json")

@@ -28,7 +28,7 @@ _TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}\Z")
 _UNSAFE: Final = re.compile(r"[^\w .()+-]")
 
 
-class Part(msgspec.Struct, frozen=True):
+class FormPart(msgspec.Struct, frozen=True):
     """One field; of a file also its name and its type."""
 
     name: str
@@ -40,7 +40,7 @@ class Part(msgspec.Struct, frozen=True):
 class Form(msgspec.Struct, frozen=True):
     """All fields in their order."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[FormPart, ...]
 
     @property
     def size(self) -> int:
@@ -102,7 +102,7 @@ def read(body: bytes, boundary: bytes) -> Form:
     if not body.startswith(mark[2:]):
         raise _wrong("does not begin with its boundary")
     view = memoryview(body)
-    parts: list[Part] = []
+    parts: list[FormPart] = []
     at = len(mark) - 2
     while body[at : at + 2] != b"--":
         if body[at : at + 2] != b"\r\n":
@@ -122,7 +122,7 @@ def read(body: bytes, boundary: bytes) -> Form:
     return Form(tuple(parts))
 
 
-def _part(head: bytes, value: memoryview) -> Part:
+def _part(head: bytes, value: memoryview) -> FormPart:
     headers: dict[str, bytes] = {}
     for line in head.split(b"\r\n"):
         field, colon, rest = line.partition(b":")
@@ -140,9 +140,9 @@ def _part(head: bytes, value: memoryview) -> Part:
     if filename is None:
         if len(value) > MAX_TEXT_BYTES:
             raise Problem(413, "request_too_large", f"A field of the form has more than {MAX_TEXT_BYTES} bytes.")
-        return Part(name, value)
+        return FormPart(name, value)
     given = headers.get("content-type", b"").decode("latin-1").lower().partition(";")[0].strip()
-    return Part(name, value, filename, given if _TYPE.match(given) else "application/octet-stream")
+    return FormPart(name, value, filename, given if _TYPE.match(given) else "application/octet-stream")
 
 
 def _filename(parameters: Mapping[str, bytes]) -> str | None:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.errors import JSON, Problem
-from app.relay.http.response import Line
+from app.relay.http.response import ClientResponse
 from app.table import Limits
 
 MAX_HEADER_LINES = 256
@@ -37,7 +37,7 @@ STEP_BYTES = 8 * 1024
 LINGER_S = 2.0
 
 
-class Wire(HttpToolsProtocol):
+class ServerProtocol(HttpToolsProtocol):
     """One client connection."""
 
     def __init__(
@@ -50,7 +50,9 @@ class Wire(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits()
-        self._lines: deque[Line] = deque()  # requests whose answer is not complete; the first one is being answered
+        self._lines: deque[ClientResponse] = (
+            deque()
+        )  # requests whose answer is not complete; the first one is being answered
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
         self._peer: asyncio.TimerHandle | None = None
@@ -175,7 +177,7 @@ class Wire(HttpToolsProtocol):
             return
         self._check_head()
         self._in_head, self._head_bytes = False, 0
-        line = Line(self, time.perf_counter())
+        line = ClientResponse(self, time.perf_counter())
         self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]
         super().on_headers_complete()
         line.cycle = self.cycle
@@ -285,7 +287,7 @@ class Wire(HttpToolsProtocol):
             early, self._early = bytes(self._early), bytearray()
             self.data_received(early)
 
-    def complete(self, line: Line) -> None:
+    def complete(self, line: ClientResponse) -> None:
         """That request is answered."""
         if self._lines and self._lines[0] is line:
             self._lines.popleft()

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.client_api import Tongue
+from app.dialects.client_api import ResponseEncoder
 from app.errors import JSON, Problem, unauthorized
 from app.keys import find
 from app.relay.http.protocol import EXTENSION
-from app.relay.http.response import Line
+from app.relay.http.response import ClientResponse
 from app.table import Key, Table
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,7 +43,9 @@ class Request:
     """Made once per request; header names are lower case."""
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> None:
-        self.line: Line = scope["extensions"].pop(EXTENSION)  # it leads back to the scope: a circle less to collect
+        self.line: ClientResponse = scope["extensions"].pop(
+            EXTENSION
+        )  # it leads back to the scope: a circle less to collect
         self.method: str = scope["method"]
         self.path: str = scope["raw_path"].decode("ascii")
         self.query: str = scope["query_string"].decode("ascii", "replace")
@@ -56,7 +58,7 @@ class Request:
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
         self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
-        self.tongue: Tongue | None = None  # how a client is answered that does not speak OpenAI
+        self.tongue: ResponseEncoder | None = None  # how a client is answered that does not speak OpenAI
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:

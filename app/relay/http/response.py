@@ -15,13 +15,13 @@ from urllib.parse import quote
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 if TYPE_CHECKING:
-    from app.relay.http.protocol import Wire
+    from app.relay.http.protocol import ServerProtocol
 
 
-class Line:
+class ClientResponse:
     """Bound to one request's own cycle, so that a pipelined successor is never touched."""
 
-    def __init__(self, wire: Wire, arrived: float) -> None:
+    def __init__(self, wire: ServerProtocol, arrived: float) -> None:
         self._wire = wire
         # time.perf_counter() at the request's last header byte; uvloop's own clock counts whole milliseconds
         self.arrived = arrived

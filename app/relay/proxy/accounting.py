@@ -7,26 +7,26 @@ from collections.abc import Callable
 
 import structlog
 
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
 from app.relay.http.request import Request
-from app.relay.proxy.client_stream import Stream
-from app.relay.proxy.plan import Plan
+from app.relay.proxy.client_stream import ClientStream
+from app.relay.proxy.plan import RequestPlan
 from app.table import Backend
 from backends.endpoint import State
 from backends.errors import BackendError
-from backends.http.exchange import Timings
+from backends.http.exchange import ResponseTimings
 
 log = structlog.get_logger()
 
 CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
 
 
-class Job:
+class RequestRecord:
     """Its stream, its times, its series. One of `settled`, `fail` and `left` is called, then `close`."""
 
-    def __init__(self, metrics: Metrics, request: Request, plan: Plan) -> None:
+    def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan) -> None:
         self._metrics = metrics
         self._request = request
         self._plan = plan
@@ -36,7 +36,7 @@ class Job:
         self._backend = ""
         self._attempts = 0
         line, limits = request.line, request.table.limits
-        self.stream = Stream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
+        self.stream = ClientStream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
 
     @property
     def has_begun(self) -> bool:
@@ -58,7 +58,7 @@ class Job:
         if self.stream is not None:
             self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
 
-    def took(self, timings: Timings) -> None:
+    def took(self, timings: ResponseTimings) -> None:
         """Where the engine says the time went."""
         if self._series is None:
             return
@@ -76,7 +76,7 @@ class Job:
             self._is_sent = True
             self._series.overhead.observe(self._took_s() - self._waited_s)
 
-    def settled(self, cost: Settlement) -> None:
+    def settled(self, cost: Usage) -> None:
         """The answer is complete."""
         series = self._series
         if series is None:
@@ -102,7 +102,7 @@ class Job:
 
     def _end(self, trouble: Problem, ended: str) -> None:
         """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
-        cost = Settlement()
+        cost = Usage()
         is_begun = self._request.line.is_started
         if self.stream is not None and (is_begun or self.stream.tells(trouble)):
             self.stream.fail(trouble)
@@ -119,7 +119,7 @@ class Job:
 
     def left(self) -> None:
         """The client has gone. Hanging up early is not free."""
-        cost = self.stream.settle() if self.stream is not None else Settlement()
+        cost = self.stream.settle() if self.stream is not None else Usage()
         if self._series is not None:
             self._series.disconnects.inc()
             _count_tokens(self._series, cost)
@@ -135,7 +135,7 @@ class Job:
     def _took_s(self) -> float:
         return time.perf_counter() - self._request.line.arrived
 
-    def _say(self, ended: str, status: int, cost: Settlement) -> None:
+    def _say(self, ended: str, status: int, cost: Usage) -> None:
         """A line for what the gateway or an engine failed at; for every request when the configuration asks for it."""
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
@@ -165,7 +165,7 @@ def situation(backend: Backend, serving: str = "working") -> str:
     return str(backend.state)
 
 
-def _count_tokens(series: Children, cost: Settlement) -> None:
+def _count_tokens(series: Children, cost: Usage) -> None:
     if cost.input_tokens:
         series.input_tokens.observe(cost.input_tokens)
     if cost.output_tokens:

@@ -13,16 +13,16 @@ import msgspec
 import structlog
 
 from app.dialects import chat_templates
-from app.dialects.chat_templates import ALL, Takes
+from app.dialects.chat_templates import ALL, TemplateSupport
 from app.dialects.parameters import adjust
-from app.dialects.parameters.adjust import Changes
-from app.relay.http.body_intake import Intake
+from app.dialects.parameters.adjust import ParameterChanges
+from app.relay.http.body_intake import BodyIntake
 from app.relay.proxy import fold_system_messages
-from app.relay.proxy.plan import COUNT, Plan
+from app.relay.proxy.plan import COUNT, RequestPlan
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint
 from backends.errors import BackendError
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 
 log = structlog.get_logger()
 
@@ -37,19 +37,27 @@ Told = TypeVar("Told")
 More = TypeVarTuple("More")
 
 
-class Templates:
+class ChatTemplates:
     """Of the engines that one relay sends to."""
 
-    def __init__(self, upstream: Upstream, intake: Intake, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, upstream: ConnectionPool, intake: BodyIntake, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._upstream = upstream
         self._intake = intake
         self._clock = clock
-        self._known: dict[_Key, tuple[Takes | None, float]] = {}  # until when
+        self._known: dict[_Key, tuple[TemplateSupport | None, float]] = {}  # until when
         self._asking: dict[_Key, asyncio.Lock] = {}
 
     async def changes(
-        self, plan: Plan, changes: Changes, backend: Backend, endpoint: Endpoint, model: str, form: Takes | None
-    ) -> Changes:
+        self,
+        plan: RequestPlan,
+        changes: ParameterChanges,
+        backend: Backend,
+        endpoint: Endpoint,
+        model: str,
+        form: TemplateSupport | None,
+    ) -> ParameterChanges:
         """With the messages that the model's template takes, where the client's are others. `form`: tried after a
         refusal, instead of what is known."""
         if (plan.operation.name != "chat" and plan.operation is not COUNT) or plan.form is not None:
@@ -75,8 +83,8 @@ class Templates:
         return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
 
     async def again(
-        self, error: BackendError, plan: Plan, endpoint: Endpoint, model: str, form: Takes | None
-    ) -> Takes | None:
+        self, error: BackendError, plan: RequestPlan, endpoint: Endpoint, model: str, form: TemplateSupport | None
+    ) -> TemplateSupport | None:
         """The form to ask in once more after a refusal; None where it is of something else."""
         if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
             return None
@@ -85,7 +93,7 @@ class Templates:
         sent = form or self._remembered(_key(endpoint, model))
         return await self._work(plan, fold_system_messages.next_form, error, sent)
 
-    def remember(self, endpoint: Endpoint, model: str, takes: Takes | None) -> None:
+    def remember(self, endpoint: Endpoint, model: str, takes: TemplateSupport | None) -> None:
         """From now on."""
         key = _key(endpoint, model)
         if len(self._known) >= MOST:
@@ -95,15 +103,15 @@ class Templates:
             told = {name: value for name, value in takes._asdict().items() if not value}
             log.info("template takes fewer system messages", backend=endpoint.engine, model=model, takes_no=list(told))
 
-    async def _work(self, plan: Plan, what: Callable[[bytes, *More], Told], *more: *More) -> Told:
+    async def _work(self, plan: RequestPlan, what: Callable[[bytes, *More], Told], *more: *More) -> Told:
         """With the client's body, in a thread where that is large."""
         return await self._intake.work(len(plan.body), lambda: what(plan.body, *more))
 
-    def _remembered(self, key: _Key) -> Takes | None:
+    def _remembered(self, key: _Key) -> TemplateSupport | None:
         takes, until = self._known.get(key, (None, 0.0))
         return takes if self._clock() < until else None
 
-    async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
+    async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
         """As its own engine renders; None where it cannot be asked: that must not fail the request."""
         key = _key(endpoint, model)
         if backend.kind not in chat_templates.KINDS:
@@ -122,7 +130,7 @@ class Templates:
             self.remember(endpoint, model, takes)
             return takes
 
-    async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> Takes | None:
+    async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
         letters = "".join(string.ascii_lowercase[random.getrandbits(4)] for _ in range(12))
         asking = chat_templates.asking(letters)
         beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
@@ -131,7 +139,7 @@ class Templates:
             messages = next(asking)
             while True:
                 step = chat_templates.request(backend.kind, model, messages, facts)
-                call = Call("POST", step.path, step.body, [("content-type", "application/json")])
+                call = UpstreamRequest("POST", step.path, step.body, [("content-type", "application/json")])
                 exchange = await self._upstream.open(beside if step.is_beside else endpoint, call)
                 try:
                     answer = await exchange.read(MAX_ANSWER_BYTES)
@@ -140,7 +148,7 @@ class Templates:
                 is_good = exchange.status < 300
                 messages = asking.send(chat_templates.rendering(backend.kind, answer) if is_good else None)
         except StopIteration as end:
-            takes: Takes | None = end.value
+            takes: TemplateSupport | None = end.value
             return takes
         finally:
             asking.close()

@@ -7,24 +7,24 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from app.dialects.client_api import Tongue
+from app.dialects.client_api import ResponseEncoder
 from app.dialects.openai import response as openai_response
 from app.dialects.openai import stream_reader
-from app.dialects.openai.normalize import Terms
-from app.dialects.openai.stream_reader import Reader
-from app.dialects.usage import Settlement
+from app.dialects.openai.normalize import ResponseContext
+from app.dialects.openai.stream_reader import StreamReader
+from app.dialects.usage import Usage
 from app.errors import JSON, Problem
 from app.relay.http.request import Request
-from app.relay.http.response import Line
+from app.relay.http.response import ClientResponse
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.http.exchange import Answer, Timings
+from backends.http.exchange import EngineResponse, ResponseTimings
 
 CLOCK_S = 0.002  # the loop counts whole milliseconds
 STREAM_HEADERS = {"content-type": stream_reader.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
-class Stream:
+class ClientStream:
     """The client's side of one streamed answer, whichever engine it comes from in the end.
 
     The status line waits for the engine's first event, so that a failure until then has a proper status. Only after
@@ -34,11 +34,11 @@ class Stream:
 
     def __init__(
         self,
-        line: Line,
+        line: ClientResponse,
         headers: Mapping[str, str],
         limits: Limits,
         choices: int = 1,
-        tongue: Tongue | None = None,
+        tongue: ResponseEncoder | None = None,
     ) -> None:
         self._line = line
         self._choices = choices
@@ -51,17 +51,17 @@ class Stream:
         self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
-        self._reader: Reader | None = None
+        self._reader: StreamReader | None = None
 
-    def settle(self) -> Settlement:
+    def settle(self) -> Usage:
         """What the answer has cost until now, however it ended."""
-        return self._reader.settle() if self._reader is not None else Settlement()
+        return self._reader.settle() if self._reader is not None else Usage()
 
     def waits_for(self, what: Callable[[], str]) -> None:
         """What the comments say while nothing comes, asked anew for each."""
         self._waits_for = what
 
-    async def relay(self, exchange: Answer, terms: Terms, *, hides_usage: bool) -> Settlement:
+    async def relay(self, exchange: EngineResponse, terms: ResponseContext, *, hides_usage: bool) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -69,7 +69,7 @@ class Stream:
             await self._explain(exchange, terms)
             raise Broken(engine, "it did not answer with a stream of events")
         limit = self._limits.max_event_bytes
-        reader = self._reader = Reader(
+        reader = self._reader = StreamReader(
             terms,
             hides_usage=hides_usage and self._tongue is None,
             max_event_bytes=limit,
@@ -121,7 +121,7 @@ class Stream:
         """No more comments."""
         self._hold.cancel()
 
-    def _pass(self, events: bytes, reader: Reader) -> None:
+    def _pass(self, events: bytes, reader: StreamReader) -> None:
         if not self.has_event and reader.has_event:
             self.has_event = True
         if not events or not self.has_event:
@@ -159,7 +159,7 @@ class Stream:
     def _sign(self, what: str) -> bytes:
         return f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what)
 
-    async def _explain(self, exchange: Answer, terms: Terms) -> None:
+    async def _explain(self, exchange: EngineResponse, terms: ResponseContext) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
@@ -175,7 +175,7 @@ def _spoken(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(request: Request, terms: Terms, body: bytes, timings: Timings | None = None) -> Settlement:
+def relay_whole(request: Request, terms: ResponseContext, body: bytes, timings: ResponseTimings | None = None) -> Usage:
     """Check an answer in one piece, and pass it on."""
     tongue, kind = request.tongue, JSON
     answer, cost = openai_response.settle(terms, body)

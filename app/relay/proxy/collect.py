@@ -7,18 +7,18 @@ import asyncio
 import msgspec
 
 from app.dialects import sse
-from app.dialects.openai.collector import Assembler
-from app.dialects.openai.normalize import Terms
-from app.dialects.openai.stream_reader import Reader
+from app.dialects.openai.collector import Collector
+from app.dialects.openai.normalize import ResponseContext
+from app.dialects.openai.stream_reader import StreamReader
 from app.table import Limits
 from backends.errors import Broken, Disconnected
-from backends.http.exchange import Answer
+from backends.http.exchange import EngineResponse
 
 # An answer up to this size is put together without letting other work in between.
 INLINE_BYTES = 256 * 1024
 
 
-async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -> bytes:
+async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int, limits: Limits) -> bytes:
     """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is.
 
     Thinking is not split: that is done to the whole.
@@ -28,8 +28,8 @@ async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -
         return await exchange.read(limits.max_answer_bytes)
     limit = limits.max_event_bytes
     terms = msgspec.structs.replace(terms, reasoning="keep")
-    reader = Reader(terms, hides_usage=False, max_event_bytes=limit, choices=choices)
-    assembler = Assembler()
+    reader = StreamReader(terms, hides_usage=False, max_event_bytes=limit, choices=choices)
+    assembler = Collector()
     size = 0
 
     def sink(data: bytes) -> bool:
@@ -51,7 +51,7 @@ async def gather(exchange: Answer, terms: Terms, choices: int, limits: Limits) -
     return await asyncio.to_thread(assembler.answer) if size > INLINE_BYTES else assembler.answer()
 
 
-def _add(assembler: Assembler, events: bytes, engine: str) -> None:
+def _add(assembler: Collector, events: bytes, engine: str) -> None:
     """Broken for what only looks like a chunk of an answer: not all are decoded before."""
     try:
         for event in sse.split(events):

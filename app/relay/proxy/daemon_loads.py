@@ -21,7 +21,7 @@ WHY: Final = (
 )
 
 
-class Loads:
+class DaemonLoads:
     """By backend and model. `now` in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

@@ -11,33 +11,33 @@ from typing import NamedTuple
 
 import msgspec
 
-from app.dialects.chat_templates import Takes
+from app.dialects.chat_templates import TemplateSupport
 from app.dialects.engine_errors import names_stream_options, refusal
 from app.dialects.engine_options import taken
 from app.dialects.openai import embeddings, transcription
-from app.dialects.openai.normalize import Terms
+from app.dialects.openai.normalize import ResponseContext
 from app.dialects.parameters import adjust
 from app.dialects.parameters.answer_limit import Fit
 from app.dialects.tasks import tasks
 from app.dialects.tasks.llama_cpp import Stamp
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from app.errors import JSON, outcome
 from app.metrics import Metrics
-from app.relay.http.body_intake import Intake
+from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
-from app.relay.proxy.accounting import Job
-from app.relay.proxy.chat_templates import Templates
+from app.relay.proxy.accounting import RequestRecord
+from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
 from app.relay.proxy.collect import INLINE_BYTES, gather
-from app.relay.proxy.daemon_loads import Loads
-from app.relay.proxy.engine_call import Spoken, SpokenTask, loading, translated
-from app.relay.proxy.multi_call import Errand
-from app.relay.proxy.plan import COUNT, Plan
-from app.relay.supervisor_client import Lease, Link
+from app.relay.proxy.daemon_loads import DaemonLoads
+from app.relay.proxy.engine_call import EngineCall, TaskCall, loading, translated
+from app.relay.proxy.multi_call import MultiCall
+from app.relay.proxy.plan import COUNT, RequestPlan
+from app.relay.supervisor_client import Lease, SupervisorClient
 from app.routing import order
 from app.table import Backend, Target
 from backends import redaction
-from backends.endpoint import Dialect, Endpoint, State, Usage
+from backends.endpoint import Dialect, Endpoint, State, UsageMode
 from backends.errors import (
     BackendError,
     Broken,
@@ -51,8 +51,8 @@ from backends.errors import (
     Taken,
     Unreachable,
 )
-from backends.http.exchange import Answer, Exchange
-from backends.http.pool import Call, Upstream
+from backends.http.exchange import EngineResponse, Exchange
+from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.prompt_too_long import TooLong
 
 MAX_ERROR_BYTES = 64 * 1024
@@ -69,7 +69,7 @@ class _Again(NamedTuple):
     """How an engine is asked: what it was found to take, when it refused it otherwise."""
 
     fit: Fit | None = None
-    form: Takes | None = None
+    form: TemplateSupport | None = None
     outcome: str = ""
 
 
@@ -78,10 +78,10 @@ class Dispatcher:
 
     def __init__(
         self,
-        link: Link,
-        upstream: Upstream,
+        link: SupervisorClient,
+        upstream: ConnectionPool,
         metrics: Metrics,
-        intake: Intake,
+        intake: BodyIntake,
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._link = link
@@ -90,12 +90,12 @@ class Dispatcher:
         self._intake = intake
         self._dice = dice
         self._no_usage: set[tuple[str, int]] = set()  # engine starts that refused stream_options once
-        self._templates = Templates(upstream, intake)
-        self._loads = Loads()
+        self._templates = ChatTemplates(upstream, intake)
+        self._loads = DaemonLoads()
 
-    async def serve(self, request: Request, plan: Plan) -> None:
+    async def serve(self, request: Request, plan: RequestPlan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
-        job = Job(self._metrics, request, plan)
+        job = RequestRecord(self._metrics, request, plan)
         try:
             job.settled(await self._try(request, plan, job))
         except BackendError as exc:
@@ -109,7 +109,7 @@ class Dispatcher:
         finally:
             job.close()
 
-    async def _try(self, request: Request, plan: Plan, job: Job) -> Settlement:
+    async def _try(self, request: Request, plan: RequestPlan, job: RequestRecord) -> Usage:
         """Each target in turn until one has taken the request; the last refusal when none did."""
         last: BackendError | None = None
         lost: tuple[Target, Lost] | None = None
@@ -137,7 +137,7 @@ class Dispatcher:
                 return await self._attempt(request, plan, target, job)
         raise last or NotReady(plan.resolved.name, "no engine is configured for it")
 
-    async def _attempt(self, request: Request, plan: Plan, target: Target, job: Job) -> Settlement:
+    async def _attempt(self, request: Request, plan: RequestPlan, target: Target, job: RequestRecord) -> Usage:
         row = self._backend(target)
         ready = None if row.is_limited else row.endpoint
         adapter = target.model if target.model in row.adapters else None
@@ -166,7 +166,7 @@ class Dispatcher:
         self._metrics.attempt(target.backend, "ok").inc()
         return answer
 
-    async def _endpoint(self, plan: Plan, target: Target, lease: Lease, job: Job) -> Endpoint:
+    async def _endpoint(self, plan: RequestPlan, target: Target, lease: Lease, job: RequestRecord) -> Endpoint:
         """Where the target is served now; waits for an engine that can be started, and for a place at a full one. Who
         generates nothing needs none.
         """
@@ -189,9 +189,11 @@ class Dispatcher:
         found = self._link.table.backends.get(target.backend)
         return found or Backend(target.backend, "", State.STOPPED, reason="it is no longer configured")
 
-    async def _exchange(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+    async def _exchange(
+        self, request: Request, plan: RequestPlan, target: Target, endpoint: Endpoint, job: RequestRecord
+    ) -> Usage:
         """Ask, and once more for each thing that the engine refuses and can be asked without."""
-        done: Settlement | _Again = _Again()
+        done: Usage | _Again = _Again()
         while isinstance(done, _Again):
             done = await self._once(request, plan, target, endpoint, job, done)
             if isinstance(done, _Again):
@@ -199,8 +201,8 @@ class Dispatcher:
         return done
 
     async def _once(
-        self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job, asked: _Again
-    ) -> Settlement | _Again:
+        self, request: Request, plan: RequestPlan, target: Target, endpoint: Endpoint, job: RequestRecord, asked: _Again
+    ) -> Usage | _Again:
         """One request and its answer; its connection is free again when this returns."""
         fit, form, _ = asked
         start = (endpoint.engine, endpoint.generation)
@@ -215,7 +217,7 @@ class Dispatcher:
         left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
         told = [*left, *changes.dropped, *spoken.dropped]
         request.drops([*plan.dropped, *plan.called(told)])
-        call = Call("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
+        call = UpstreamRequest("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
         job.waits_for(lambda: self._backend(target), spoken.doing)
         job.sent()
         exchange = await self._open(endpoint, call)
@@ -223,7 +225,7 @@ class Dispatcher:
             if exchange.status >= 300:
                 error = await self._refused(exchange, target, spoken)
                 exchange.close()  # what is asked next needs one
-                if hides and endpoint.usage is Usage.TRY and names_stream_options(error, plan.body):
+                if hides and endpoint.usage is UsageMode.TRY and names_stream_options(error, plan.body):
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
                     return _Again(fit, form, outcome(error))
@@ -250,22 +252,22 @@ class Dispatcher:
     async def _answered(
         self,
         request: Request,
-        plan: Plan,
+        plan: RequestPlan,
         target: Target,
-        job: Job,
+        job: RequestRecord,
         exchange: Exchange,
-        spoken: Spoken,
+        spoken: EngineCall,
         *,
         hides: bool,
         gathers: bool,
-    ) -> Settlement:
+    ) -> Usage:
         """A good answer, to its end."""
         limits = self._link.table.limits
         answer = spoken.answer(exchange, limits.max_event_bytes)
         token, now = f"{random.getrandbits(128):032x}", int(time.time())
         reasoning = plan.resolved.model.reasoning
-        terms = Terms(exchange.endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
-        if plan.choices > 1 and exchange.endpoint.usage is Usage.TIMINGS:
+        terms = ResponseContext(exchange.endpoint.engine, plan.name, plan.operation.name, token, now, reasoning)
+        if plan.choices > 1 and exchange.endpoint.usage is UsageMode.TIMINGS:
             copies = adjust.choices(plan.asked)
             terms = msgspec.structs.replace(terms, reports=plan.choices, copies=copies)
         if job.stream is not None:
@@ -286,7 +288,7 @@ class Dispatcher:
         self._learn(answer, target, job)
         return cost
 
-    async def _in_form(self, plan: Plan, target: Target, answer: bytes) -> bytes:
+    async def _in_form(self, plan: RequestPlan, target: Target, answer: bytes) -> bytes:
         """Embeddings as they were asked for."""
         backend = self._backend(target)
         wanted = adjust.vectors(plan.asked, backend.kind)
@@ -294,12 +296,16 @@ class Dispatcher:
             return await asyncio.to_thread(embeddings.fitted, backend.name, answer, wanted)
         return embeddings.fitted(backend.name, answer, wanted)
 
-    async def _load(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+    async def _load(
+        self, request: Request, plan: RequestPlan, target: Target, endpoint: Endpoint, job: RequestRecord
+    ) -> Usage:
         """An engine that serves has its model; a daemon has many, and this one may still be on its disk."""
         if endpoint.dialect is Dialect.OLLAMA and plan.operation.needs != "input":
             spoken = loading(target.model, self._backend(target))
             job.sent()
-            exchange = await self._open(endpoint, Call("POST", spoken.path, spoken.body, request.engine_headers()))
+            exchange = await self._open(
+                endpoint, UpstreamRequest("POST", spoken.path, spoken.body, request.engine_headers())
+            )
             try:
                 if exchange.status >= 300:
                     raise await self._refused(exchange, target, spoken)
@@ -307,9 +313,9 @@ class Dispatcher:
             finally:
                 exchange.close()
         request.answer(200, plan.loads or b"", request.tongue.whole_type if request.tongue is not None else JSON)
-        return Settlement()
+        return Usage()
 
-    async def _open(self, endpoint: Endpoint, call: Call) -> Exchange:
+    async def _open(self, endpoint: Endpoint, call: UpstreamRequest) -> Exchange:
         try:
             return await self._upstream.open(endpoint, call)
         except Unreachable as exc:
@@ -320,7 +326,9 @@ class Dispatcher:
         self._link.failing(endpoint)
         return Lost(endpoint.engine, exc.message, endpoint.generation) if endpoint.is_ours else exc
 
-    async def _errand(self, request: Request, plan: Plan, target: Target, endpoint: Endpoint, job: Job) -> Settlement:
+    async def _errand(
+        self, request: Request, plan: RequestPlan, target: Target, endpoint: Endpoint, job: RequestRecord
+    ) -> Usage:
         backend, engine = self._backend(target), endpoint.engine
         kind = backend.kind
         if plan.task is None:
@@ -330,11 +338,11 @@ class Dispatcher:
             edit = partial(plan.edited, target.model, asks_usage=False, kind=kind, members=changes.members)
             steps = tasks.count(await self._intake.work(plan.work_bytes, edit), kind, engine)
         else:
-            spoken = SpokenTask(plan, kind)
+            spoken = TaskCall(plan, kind)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
             steps = tasks.steps(plan.task, kind, engine=engine, model=target.model, name=plan.name, stamp=stamp)
             request.drops(plan.task.dropped)
-        errand = Errand(
+        errand = MultiCall(
             self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target, spoken)
         )
         job.sent()
@@ -345,14 +353,14 @@ class Dispatcher:
         request.answer(200, done.body)
         return done.cost
 
-    def _learn(self, answer: Answer, target: Target, job: Job) -> None:
+    def _learn(self, answer: EngineResponse, target: Target, job: RequestRecord) -> None:
         """What an engine says of its time."""
         if answer.timings is None:
             return
         job.took(answer.timings)
         self._loads.note(target.backend, target.model, answer.timings.load_s)
 
-    async def _refused(self, exchange: Exchange, target: Target, spoken: Spoken | None = None) -> BackendError:
+    async def _refused(self, exchange: Exchange, target: Target, spoken: EngineCall | None = None) -> BackendError:
         try:
             body = await exchange.read(MAX_ERROR_BYTES)
         except Broken:
@@ -374,18 +382,18 @@ def _told(last: BackendError | None, now: NotTaken) -> BackendError:
 
 
 def _spoken(
-    plan: Plan,
+    plan: RequestPlan,
     model: str,
     backend: Backend,
     endpoint: Endpoint,
     members: Mapping[str, bytes | None],
     asks_usage: bool,
     as_stream: bool,
-) -> Spoken:
+) -> EngineCall:
     body = plan.edited(model, asks_usage=asks_usage, as_stream=as_stream, kind=backend.kind, members=members)
     return translated(plan, model, backend, endpoint, body)
 
 
-def _check(plan: Plan, backend: Backend) -> None:
+def _check(plan: RequestPlan, backend: Backend) -> None:
     plan.check_shape(backend)
     plan.check_media(backend)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from app.dialects import json_members
-from app.dialects.chat_templates import ALL, Takes
+from app.dialects.chat_templates import ALL, TemplateSupport
 from app.relay.http import json_body
 from backends.errors import BackendError, EngineFailed, Rejected
 from backends.prompt_too_long import TooLong
@@ -30,11 +30,11 @@ _END: Final = b"</system-reminder>"
 _BETWEEN: Final = b"\\n\\n"
 
 
-AT_FRONT: Final = Takes(several=False, late=False)
-NOWHERE: Final = Takes(first=False, several=False, late=False)
+AT_FRONT: Final = TemplateSupport(several=False, late=False)
+NOWHERE: Final = TemplateSupport(first=False, several=False, late=False)
 
 
-class Shape(NamedTuple):
+class TemplateShape(NamedTuple):
     """Which system messages a conversation has."""
 
     has_first: bool = False
@@ -48,7 +48,7 @@ class Shape(NamedTuple):
         return not (self.has_several or self.has_late or self.has_developer)
 
 
-USUAL: Final = Shape(has_first=True)
+USUAL: Final = TemplateShape(has_first=True)
 
 
 class _Role(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ _parts_text = msgspec.json.Decoder(_Part)
 _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def shape(body: bytes) -> Shape | None:
+def shape(body: bytes) -> TemplateShape | None:
     """Of a chat's body; None where it has no such message, or is none that can be read. The usual ones are not
     decoded for it."""
     has_developer = _DEVELOPER in body
@@ -99,7 +99,7 @@ def shape(body: bytes) -> Shape | None:
     if not where:
         return None
     begin = _begin(roles)
-    return Shape(begin > 0, begin > 1, len(where) > begin, "developer" in roles)
+    return TemplateShape(begin > 0, begin > 1, len(where) > begin, "developer" in roles)
 
 
 def _begin(roles: Sequence[Any]) -> int:
@@ -107,7 +107,7 @@ def _begin(roles: Sequence[Any]) -> int:
     return next((at for at, role in enumerate(roles) if role not in _ROLES), len(roles))
 
 
-def fold(body: bytes, takes: Takes) -> bytes | None:
+def fold(body: bytes, takes: TemplateSupport) -> bytes | None:
     """The messages as JSON for a template that takes this; None where nothing changes. Untouched ones keep their bytes.
 
     A message at the beginning becomes the beginning of the first user's turn; a later one the end of the user's turn
@@ -122,7 +122,7 @@ def fold(body: bytes, takes: Takes) -> bytes | None:
     return None if made == given else b"[" + b",".join(made) + b"]"
 
 
-def _folded(given: list[bytes], takes: Takes) -> list[bytes]:
+def _folded(given: list[bytes], takes: TemplateSupport) -> list[bytes]:
     roles = [_messages.decode(message).role for message in given]
     begin = _begin(roles)
     turns = _Turns()
@@ -272,12 +272,12 @@ def is_about_roles(error: BackendError) -> bool:
     return isinstance(error, EngineFailed) and _SURELY.search(error.message) is not None
 
 
-def next_form(body: bytes, error: BackendError, sent: Takes | None) -> Takes | None:
+def next_form(body: bytes, error: BackendError, sent: TemplateSupport | None) -> TemplateSupport | None:
     """What to try after such a refusal of a body that was sent for a template that takes `sent` (None: as it is); None
     where nothing is left to try.
     """
     if _KNOWS_NONE.search(error.message):
-        forms: tuple[Takes, ...] = (NOWHERE,)
+        forms: tuple[TemplateSupport, ...] = (NOWHERE,)
     elif sent is None and _OF_SYSTEM.search(error.message) is None:
         forms = (ALL, AT_FRONT, NOWHERE)  # only the name of the role may be wrong
     else:

@@ -10,17 +10,17 @@ from app.dialects.tasks.llama_cpp import Done, Step, Steps
 from backends.endpoint import Endpoint
 from backends.errors import BackendError
 from backends.http.exchange import Exchange
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
-class Errand:
+class MultiCall:
     """To one engine. Some of its routes for this lie beside `/v1`."""
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: ConnectionPool,
         endpoint: Endpoint,
         headers: list[tuple[str, str]],
         refused: Callable[[Exchange], Awaitable[BackendError]],
@@ -46,7 +46,7 @@ class Errand:
     async def _ask(self, step: Step) -> bytes:
         endpoint = self._beside if step.is_beside else self._endpoint
         exchange = await self._upstream.open(
-            endpoint, Call("POST" if step.body else "GET", step.path, step.body, self._headers)
+            endpoint, UpstreamRequest("POST" if step.body else "GET", step.path, step.body, self._headers)
         )
         try:
             if exchange.status >= 300:

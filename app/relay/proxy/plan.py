@@ -10,9 +10,9 @@ import msgspec
 from app.dialects import engine_options as extras
 from app.dialects import json_members
 from app.dialects.parameters import adjust, answer_limit, judge
-from app.dialects.parameters.adjust import LOCAL, UNCHANGED, Asked, Changes, Engine
+from app.dialects.parameters.adjust import LOCAL, UNCHANGED, ParameterChanges, RequestParameters, TargetEngine
 from app.dialects.parameters.answer_limit import Fit
-from app.dialects.parameters.case import Case, Given
+from app.dialects.parameters.case import Given, RequestCase
 from app.dialects.tasks import requests as tasks_requests
 from app.dialects.tasks.requests import Task
 from app.dialects.validation import constraint_cost, media, openai_request, prompt_length
@@ -23,7 +23,7 @@ from app.relay.http import member_names as names
 from app.relay.http.multipart import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
-from backends.endpoint import FAILED, Endpoint, Usage
+from backends.endpoint import FAILED, Endpoint, UsageMode
 from backends.errors import BackendError, Rejected, Unsupported
 from backends.prompt_too_long import TooLong
 
@@ -61,7 +61,7 @@ COUNT = Operation("", "count_tokens", "messages")
 WRITING = frozenset({"chat", "text_completion"})
 
 
-class Plan(msgspec.Struct, frozen=True):
+class RequestPlan(msgspec.Struct, frozen=True):
     """One request, understood. `name` is the client's own name for the model; answers carry it."""
 
     operation: Operation
@@ -76,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     spelled: Mapping[str, str] = {}  # what a client of another dialect calls OpenAI's parameters
     loads: bytes | None = None  # only that the model be ready is asked; the answer when it is
-    asked: Asked = Asked()
+    asked: RequestParameters = RequestParameters()
     given: Given = {}  # of the parameters that not every engine knows
     task: Task | None = None
     form: Form | None = None  # in place of `body`
@@ -135,23 +135,23 @@ class Plan(msgspec.Struct, frozen=True):
             message = "The model behind this name makes embeddings and writes no text: use one that does"
             raise Unsupported(backend.name, f"{message}.", param="model")
 
-    def changes(self, backend: Backend, model: str, fit: Fit | None = None) -> Changes:
+    def changes(self, backend: Backend, model: str, fit: Fit | None = None) -> ParameterChanges:
         """What of the parameters this engine is sent otherwise; Unsupported for what it cannot be asked.
 
         `fit`: it has refused the bound on the answer.
         """
-        engine = Engine(self.operation.name, backend.kind, backend.fact(model))
+        engine = TargetEngine(self.operation.name, backend.kind, backend.fact(model))
         if adjust.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
         if self.form is not None:
-            return Changes({}, dropped=self.form.unheeded(backend.kind))
+            return ParameterChanges({}, dropped=self.form.unheeded(backend.kind))
         if backend.kind == "llama_cpp":
             prompt_length.check(engine.operation, self.body, backend.name, engine.facts)
         constraint_cost.check(self.asked, self.extras, backend.name, backend.kind)
         rules = self.resolved.model.rules
         found = adjust.changes(self.asked, self.body, rules, engine, fit)
-        case = Case(backend.name, backend.kind, engine.operation, self.given, kwargs=rules.template_kwargs)
+        case = RequestCase(backend.name, backend.kind, engine.operation, self.given, kwargs=rules.template_kwargs)
         return found.judged(case) if self.given else found
 
     def fitting(self, error: BackendError, kind: str) -> Fit | None:
@@ -194,18 +194,18 @@ class Plan(msgspec.Struct, frozen=True):
         """Whether the whole answer that the client wants is to be asked for as a stream."""
         return endpoint.gathers and not self.is_stream and self.operation.name in WRITING
 
-    def hides_usage(self, usage: Usage) -> bool:
+    def hides_usage(self, usage: UsageMode) -> bool:
         """Whether usage must be asked for on the client's behalf, and taken out of the answer again."""
-        return self.is_stream and not self.wants_usage and usage is not Usage.TIMINGS and self.form is None
+        return self.is_stream and not self.wants_usage and usage is not UsageMode.TIMINGS and self.form is None
 
 
-def loading(plan: Plan, answer: bytes) -> Plan:
+def loading(plan: RequestPlan, answer: bytes) -> RequestPlan:
     """The plan of a request that only wants its model ready."""
     operation = msgspec.structs.replace(LOAD, needs=plan.operation.needs)
     return msgspec.structs.replace(plan, operation=operation, is_stream=False, loads=answer)
 
 
-def counting(plan: Plan) -> Plan:
+def counting(plan: RequestPlan) -> RequestPlan:
     """The plan of a request that only wants to know how long it is."""
     return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
 
@@ -218,7 +218,7 @@ def plan(
     *,
     is_translated: bool = False,
     asks: bool = True,
-) -> Plan:
+) -> RequestPlan:
     """What a checked body asks for; Problem for what cannot be, with the field's name and never its content. `asks`
     False: nothing, but that the model be ready."""
     head, members = json_body.opened(body)
@@ -233,7 +233,7 @@ def plan(
     )
     if is_local and asks:
         openai_request.check(operation.name, body, members, is_translated=is_translated)
-    return Plan(
+    return RequestPlan(
         operation=operation,
         name=name,
         resolved=found,
@@ -250,7 +250,7 @@ def plan(
     )
 
 
-def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key: Key | None) -> Plan:
+def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key: Key | None) -> RequestPlan:
     """What a form asks for; Problem for what cannot be."""
     names.check((part.name for part in form.parts), names.KNOWN)
     if form.text(operation.needs) is None:
@@ -259,7 +259,7 @@ def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key
     if is_stream is None:
         raise bad_request("'stream' must be true or false.", param="stream", code="invalid_type")
     name = _named(table, form.text("model"))
-    return Plan(
+    return RequestPlan(
         operation=operation,
         name=name,
         resolved=resolved(table, key, name),

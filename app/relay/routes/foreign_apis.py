@@ -9,18 +9,18 @@ from functools import partial
 
 import msgspec
 
-from app.dialects.anthropic.request import Messages
-from app.dialects.client_api import Ask, Front, decoded
+from app.dialects.anthropic.request import AnthropicMessagesApi
+from app.dialects.client_api import ClientApi, TranslatedRequest, decoded
 from app.dialects.ollama import request as ollama_request
-from app.dialects.ollama.response import Kind, Refusing
-from app.dialects.responses.request import Responses
+from app.dialects.ollama.response import Kind, OllamaErrorEncoder
+from app.dialects.responses.request import ResponsesApi
 from app.dialects.responses.response import PARAMS
 from app.errors import Problem, bad_request
 from app.relay.http import member_names, origin_check
-from app.relay.http.body_intake import Intake
+from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import OPERATIONS, Plan, counting, loading, plan, resolved
+from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, loading, plan, resolved
 from app.relay.routes import ollama_models
 from app.routing import as_ollama, visible
 from app.table import Table
@@ -30,15 +30,18 @@ OLLAMA_PREFIX = "/api/"
 # Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
 _ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
 
-_ollama_fronts: dict[str, Front] = {
-    "/api/chat": ollama_request.Chat(Kind.CHAT, time.time),
-    "/api/generate": ollama_request.Chat(Kind.GENERATE, time.time),
-    "/api/embed": ollama_request.Embed(time.time, is_old=False),
-    "/api/embeddings": ollama_request.Embed(time.time, is_old=True),
+_ollama_fronts: dict[str, ClientApi] = {
+    "/api/chat": ollama_request.OllamaChatApi(Kind.CHAT, time.time),
+    "/api/generate": ollama_request.OllamaChatApi(Kind.GENERATE, time.time),
+    "/api/embed": ollama_request.OllamaEmbedApi(time.time, is_old=False),
+    "/api/embeddings": ollama_request.OllamaEmbedApi(time.time, is_old=True),
 }
 COUNT_PATH = "/v1/messages/count_tokens"
-_anthropic_fronts: dict[str, Front] = {"/v1/messages": Messages(counts=False), COUNT_PATH: Messages(counts=True)}
-FRONTS: dict[str, Front] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": Responses(time.time)}
+_anthropic_fronts: dict[str, ClientApi] = {
+    "/v1/messages": AnthropicMessagesApi(counts=False),
+    COUNT_PATH: AnthropicMessagesApi(counts=True),
+}
+FRONTS: dict[str, ClientApi] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": ResponsesApi(time.time)}
 # What the client of a dialect calls a parameter of OpenAI's that it is told of.
 _OF_OLLAMA = {"max_tokens": "num_predict", "response_format": "format", "reasoning_effort": "think"}
 _OF_ANTHROPIC = {
@@ -52,10 +55,10 @@ _SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/respo
 _POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
 
 
-class Fronts:
+class ForeignApis:
     """What a relay answers in other dialects."""
 
-    def __init__(self, dispatcher: Dispatcher, intake: Intake) -> None:
+    def __init__(self, dispatcher: Dispatcher, intake: BodyIntake) -> None:
         self._dispatcher = dispatcher
         self._intake = intake
         self._reads: dict[str, Callable[[Request], Awaitable[None]]] = {
@@ -74,7 +77,7 @@ class Fronts:
         elif path.startswith("/v1/messages/"):
             request.tongue = _anthropic_fronts["/v1/messages"].tongue("")
         elif path == "/" or path.startswith(OLLAMA_PREFIX):
-            request.tongue = Refusing("", time.time)
+            request.tongue = OllamaErrorEncoder("", time.time)
         else:
             return False
         is_ollama = not path.startswith("/v1/")
@@ -152,7 +155,7 @@ class Fronts:
         name = head.model or head.name
         if not name:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
-        request.tongue = Refusing(name, time.time)
+        request.tongue = OllamaErrorEncoder(name, time.time)
         found = resolved(request.table, key, as_ollama(request.table, name))
         request.answer_json(ollama_models.shown(request.table, found))
 
@@ -165,7 +168,7 @@ class _Show(msgspec.Struct, frozen=True):
 _shows = msgspec.json.Decoder(_Show)
 
 
-def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
+def _translated(path: str, body: bytes, table: Table) -> tuple[TranslatedRequest, bytes]:
     """What is asked, and the body in OpenAI's words."""
     ask = FRONTS[path].ask(body, _token())
     member_names.members(body)
@@ -173,7 +176,7 @@ def _translated(path: str, body: bytes, table: Table) -> tuple[Ask, bytes]:
     return ask, encoded({"model": name, **ask.fields} if name else ask.fields)
 
 
-def _with(found: Plan, ask: Ask, path: str) -> Plan:
+def _with(found: RequestPlan, ask: TranslatedRequest, path: str) -> RequestPlan:
     if ask.loads is not None:
         found = loading(found, ask.loads)
     return msgspec.structs.replace(

@@ -18,19 +18,19 @@ import structlog
 
 from app.errors import JSON, Problem, forbidden, internal_error, method_not_allowed, not_found, problem, shutting_down
 from app.relay.http import json_body, multipart, origin_check
-from app.relay.http.body_intake import Intake
+from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import ClientGone, Receive, Request
 from app.relay.proxy.dispatch import Dispatcher
 from app.relay.proxy.plan import FORMS, OPERATIONS, Operation, plan, plan_form, resolved, unknown_model
 from app.relay.routes import anthropic_models, base_urls
-from app.relay.routes.foreign_apis import FRONTS, Fronts
+from app.relay.routes.foreign_apis import FRONTS, ForeignApis
 from app.relay.routes.openai_models import entry
-from app.relay.supervisor_client import Link
+from app.relay.supervisor_client import SupervisorClient
 from app.routing import visible
 from app.table import Table
 from backends.endpoint import Endpoint, Timeouts
 from backends.errors import BackendError, EngineFailed, NotReady, TimedOut
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 
 log = structlog.get_logger()
 
@@ -55,12 +55,19 @@ Handler = Callable[[Request], Awaitable[None]]
 class Routes:
     """The ASGI application of one relay."""
 
-    def __init__(self, link: Link, upstream: Upstream, dispatcher: Dispatcher, intake: Intake, control: Path) -> None:
+    def __init__(
+        self,
+        link: SupervisorClient,
+        upstream: ConnectionPool,
+        dispatcher: Dispatcher,
+        intake: BodyIntake,
+        control: Path,
+    ) -> None:
         self._link = link
         self._upstream = upstream
         self._dispatcher = dispatcher
         self._intake = intake
-        self._fronts = Fronts(dispatcher, intake)
+        self._fronts = ForeignApis(dispatcher, intake)
         self._control = _supervisor(control, ANSWER_S)
         self._orders = _supervisor(control, ORDER_S)
         self._reads: dict[str, Handler] = {
@@ -220,7 +227,7 @@ class Routes:
         method = "GET" if request.method == "HEAD" else request.method
         supervisor = self._control if method in ("GET", "OPTIONS") else self._orders
         try:
-            exchange = await self._upstream.open(supervisor, Call(method, target, body, headers))
+            exchange = await self._upstream.open(supervisor, UpstreamRequest(method, target, body, headers))
             try:
                 answer = await exchange.read(MAX_CONTROL_BYTES)
             finally:

@@ -55,7 +55,7 @@ _ADAPTER = {
 }
 
 
-class Control(Protocol):
+class AdminApi(Protocol):
     """What an administrator may ask and order. KeyError: no backend of that name."""
 
     def health(self) -> Health: ...
@@ -81,7 +81,7 @@ class Control(Protocol):
         ...
 
 
-def create_admin(control: Control, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
+def create_admin(control: AdminApi, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
     """The application; every answer that is not 2xx is an ErrorAnswer."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
@@ -130,7 +130,7 @@ class AdminServer(uvicorn.Server):
         yield
 
 
-def _reading(app: FastAPI, control: Control, version: str) -> None:
+def _reading(app: FastAPI, control: AdminApi, version: str) -> None:
     @app.get("/health", tags=["gateway"], responses=openapi.health_answers())
     async def health() -> Health:
         """Version, models and backends with their states and reasons; 200 whatever `status` says.
@@ -173,7 +173,7 @@ def _reading(app: FastAPI, control: Control, version: str) -> None:
             return control.logs(name, lines, life)
 
 
-def _ordering(app: FastAPI, control: Control) -> None:
+def _ordering(app: FastAPI, control: AdminApi) -> None:
     @app.post(
         "/admin/reload", tags=["admin"], responses={422: {"model": ErrorAnswer, "description": "The file is bad."}}
     )
@@ -203,7 +203,7 @@ def _ordering(app: FastAPI, control: Control) -> None:
             return await control.restart(name)
 
 
-def _probing(app: FastAPI, control: Control) -> None:
+def _probing(app: FastAPI, control: AdminApi) -> None:
     @app.post("/admin/models/{name:path}/probe", tags=["admin"], responses=_UNKNOWN_MODEL)
     async def probe(
         name: str, capability: Annotated[list[Capability] | None, Query()] = None, again: bool = False
@@ -218,7 +218,7 @@ def _probing(app: FastAPI, control: Control) -> None:
             raise Problem(404, "model_not_found", f"There is no model {name!r}.", param="model") from exc
 
 
-def _adapters(app: FastAPI, control: Control) -> None:
+def _adapters(app: FastAPI, control: AdminApi) -> None:
     @app.get("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_UNKNOWN)
     async def adapters(name: str) -> AdaptersAnswer:
         """The adapters it is to have, and why it has one of them not."""

@@ -19,7 +19,7 @@ import structlog
 
 from app.supervisor.capacity.measurements import fingerprint
 from app.supervisor.replicas import replicas
-from app.supervisor.storage import Kept
+from app.supervisor.storage import JsonStore
 from app.table import Backend
 from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, ModelFacts
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 MOST: Final = 500  # of engines that are gone or newer now: the oldest go first
 
 
-class Proof(msgspec.Struct, frozen=True):
+class CapabilityProof(msgspec.Struct, frozen=True):
     """Of one model at one version of its engine. `capabilities`: VERIFIED or FAILED, of those that were tested."""
 
     engine: str  # its fingerprint
@@ -45,14 +45,14 @@ class Proof(msgspec.Struct, frozen=True):
 
 class _File(msgspec.Struct, frozen=True):
     version: Literal[1]
-    proofs: list[Proof]
+    proofs: list[CapabilityProof]
 
 
-class Proofs:
+class CapabilityStore:
     """All of them. `path` None: only for as long as this object lives. Its methods may be called in threads."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.file = Kept(path)
+        self.file = JsonStore(path)
         self._lock = threading.Lock()
         self._found = _read(path) if path is not None else []
         self._engines: Mapping[str, str] = {}
@@ -71,7 +71,7 @@ class Proofs:
         """What it is remembered by."""
         return self._engines.get(backend, backend)
 
-    def of(self, backend: str, model: str, version: str | None) -> Proof | None:
+    def of(self, backend: str, model: str, version: str | None) -> CapabilityProof | None:
         """The latest at that version of the engine; None for none. `version` None: at any, while it does not say."""
         engine = self.engine(backend)
         for proof in reversed(self._found):
@@ -79,7 +79,7 @@ class Proofs:
                 return proof
         return None
 
-    def put(self, proof: Proof) -> None:
+    def put(self, proof: CapabilityProof) -> None:
         """From now on this. Blocks: it writes the file."""
         with self._lock:
             key = (proof.engine, proof.model, proof.version)
@@ -139,7 +139,7 @@ def _engine(config: BackendConfig) -> str:
     return hashlib.sha256(json.dumps(where, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(path: Path) -> list[Proof]:
+def _read(path: Path) -> list[CapabilityProof]:
     """A file that cannot be read is as none: all in it can be tested again."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File).proofs
@@ -151,6 +151,6 @@ def _read(path: Path) -> list[Proof]:
     return [each for each in found if _is_sane(each)]
 
 
-def _is_sane(proof: Proof) -> bool:
+def _is_sane(proof: CapabilityProof) -> bool:
     is_known = all(name in CAPABILITIES and told in (VERIFIED, FAILED) for name, told in proof.capabilities.items())
     return is_known and (proof.context_length is None or proof.context_length > 0)

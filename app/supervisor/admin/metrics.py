@@ -34,7 +34,7 @@ class Life:
     waiting: int = 0
 
 
-class Counters:
+class RelayCounters:
     """The ledgers of all relays (app/shared_counters.py), and the sum of those whose relay is dead.
 
     Its methods are called in threads; the lock keeps a scrape from seeing a count twice or not at all.
@@ -123,7 +123,7 @@ class Scrape:
 
     def __init__(
         self,
-        counters: Counters,
+        counters: RelayCounters,
         lives: Callable[[], Sequence[Life]],
         version: str,
         quarantines: Callable[[], Mapping[str, bool]] = dict,

@@ -39,7 +39,7 @@ class _Open(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class Usage(_Open):
+class CompletionUsage(_Open):
     """Tokens."""
 
     prompt_tokens: int
@@ -78,7 +78,7 @@ class ChatCompletion(_Open):
     created: int
     model: str
     choices: list[ChatChoice]
-    usage: Usage | None = None
+    usage: CompletionUsage | None = None
 
 
 class CompletionRequest(_Open):
@@ -105,7 +105,7 @@ class Completion(_Open):
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage | None = None
+    usage: CompletionUsage | None = None
 
 
 class EmbeddingsRequest(_Open):
@@ -129,10 +129,10 @@ class Embeddings(_Open):
     object: Literal["list"]
     model: str
     data: list[Embedding]
-    usage: Usage | None = None
+    usage: CompletionUsage | None = None
 
 
-class Model(_Open):
+class ModelEntry(_Open):
     """A public name."""
 
     id: str
@@ -152,7 +152,7 @@ class ModelList(_Open):
     """What this key may use."""
 
     object: Literal["list"]
-    data: list[Model]
+    data: list[ModelEntry]
 
 
 def document(own: Sequence[BaseRoute], version: str, root_path: str) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _relay_routes() -> APIRouter:
         raise NotImplementedError
 
     @router.get("/v1/models/{model}", responses=errors(401, 404), tags=["models"])
-    async def retrieve_model(model: str) -> Model:
+    async def retrieve_model(model: str) -> ModelEntry:
         raise NotImplementedError
 
     @router.get("/livez", tags=["probes"])

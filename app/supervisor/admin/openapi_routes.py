@@ -48,7 +48,7 @@ class TokenRequest(_Open):
     return_token_strs: bool = False
 
 
-class Tokens(BaseModel):
+class TokenList(BaseModel):
     """Of a text."""
 
     count: int
@@ -177,7 +177,7 @@ def _openai(router: APIRouter, refused: Answers) -> None:
         raise NotImplementedError
 
     @router.post("/v1/tokenize", responses=refused, tags=["models"])
-    async def tokenize(body: TokenRequest) -> Tokens:
+    async def tokenize(body: TokenRequest) -> TokenList:
         raise NotImplementedError
 
     @router.post("/v1/detokenize", responses=refused, tags=["models"])

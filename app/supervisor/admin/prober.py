@@ -14,13 +14,13 @@ import msgspec
 
 from app.errors import problem
 from app.routing import resolve
-from app.supervisor.admin.capabilities import Proof, Proofs
+from app.supervisor.admin.capabilities import CapabilityProof, CapabilityStore
 from app.supervisor.admin.schemas import ProbeAnswer, ProbesAnswer
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend, Table, Target
 from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
 from backends.errors import BackendError, EngineFailed
-from backends.http.probe_client import Control, Reply
+from backends.http.probe_client import ProbeClient, Reply
 from backends.ollama import response as ollama_response
 from backends.ollama.request import translate
 
@@ -116,8 +116,8 @@ class Prober:
 
     def __init__(
         self,
-        proofs: Proofs,
-        wanted: Callable[[str], Awaitable[Outcome]],
+        proofs: CapabilityStore,
+        wanted: Callable[[str], Awaitable[WaitOutcome]],
         rows: Callable[[], Mapping[str, Backend]],
         changed: Callable[[], object],
     ) -> None:
@@ -162,7 +162,7 @@ class Prober:
             if outcome.permit is not None:
                 outcome.permit.release()
         length = facts.context_length if facts is not None else None
-        proof = Proof(self._proofs.engine(row.name), row.name, key, row.version, length, known)
+        proof = CapabilityProof(self._proofs.engine(row.name), row.name, key, row.version, length, known)
         await asyncio.to_thread(self._proofs.put, proof)
         self._changed()
         said = facts.capabilities if facts is not None else {}
@@ -173,7 +173,7 @@ async def _test(endpoint: Endpoint, model: str, facts: ModelFacts | None, capabi
     """VERIFIED, FAILED or "open"; BackendError when the engine is too busy, or gone."""
     operation, body = request(capability)
     sent = msgspec.json.encode({"model": model, **body})
-    control = Control(endpoint.engine)
+    control = ProbeClient(endpoint.engine)
     if endpoint.dialect is not Dialect.OLLAMA:
         url = f"{endpoint.address}{_PATHS[operation]}"
         reply = await _ask(control, endpoint, url, sent)
@@ -185,11 +185,11 @@ async def _test(endpoint: Endpoint, model: str, facts: ModelFacts | None, capabi
     reply = await _ask(control, endpoint, f"{endpoint.address}{asked.path}", asked.body)
     if reply.status != 200:
         return FAILED
-    head = ollama_response.Head(endpoint.engine, asked, "probe", int(time.time()))
+    head = ollama_response.ResponseHead(endpoint.engine, asked, "probe", int(time.time()))
     return shown(capability, msgspec.json.decode(ollama_response.whole(head, reply.body)[0]))
 
 
-async def _ask(control: Control, endpoint: Endpoint, url: str, body: bytes) -> Reply:
+async def _ask(control: ProbeClient, endpoint: Endpoint, url: str, body: bytes) -> Reply:
     value = msgspec.json.decode(body)
     reply = await control.ask(url, endpoint.headers, timeout_s=TEST_S, body=value, dial=endpoint.dial)
     if reply.status in (401, 403, 408, 429, 502, 503, 504):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from app.supervisor.admin.schemas import ModelAnswer, ReplacementAnswer, failure, replacement
 from app.supervisor.fleet.fleet import BackendStatus
-from app.table import Backend, Model, Table, Target
+from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import State
 
 # From the state that serves best to the one that serves worst.
@@ -20,7 +20,7 @@ def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelA
     return tuple(_model(table, model, known) for model in table.models.values())
 
 
-def _model(table: Table, model: Model, known: Mapping[str, BackendStatus]) -> ModelAnswer:
+def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus]) -> ModelAnswer:
     state, reason, _ = _best(table, model.targets)
     serving, engines = _serving(table, model)
     # An adapter that its engine has not got is a row of its own, and ends with its engine.
@@ -49,7 +49,7 @@ def _replacement(rows: Sequence[BackendStatus]) -> ReplacementAnswer | None:
     return min(found, key=lambda told: told.state != "failed", default=None)
 
 
-def _serving(table: Table, model: Model) -> tuple[int, int]:
+def _serving(table: Table, model: PublicModel) -> tuple[int, int]:
     """How many of its engines serve it now, and how many there are; of an adapter also those that have it not."""
     targets = {target.backend: target for target in model.targets}
     serving = sum(_situation(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())

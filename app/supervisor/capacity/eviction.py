@@ -11,7 +11,7 @@ LINGER_S: Final = 1.0  # idle for less is the pause between two requests of one 
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class Evictable:
     """An engine that has a place and could make room. `idle_since`: None while it has leases or somebody waits for it.
 
     `serving_since`: when it became ready; None while it sleeps.
@@ -23,7 +23,7 @@ class Loaded:
     is_pinned: bool = False
 
 
-def turn(loaded: Loaded, waiting_since: float, now: float, swap_after_s: float) -> float:
+def turn(loaded: Evictable, waiting_since: float, now: float, swap_after_s: float) -> float:
     """When `loaded` is to make way for another engine that waits since then; may be past, infinite for never.
 
     At once when it sleeps, after a short while without work, and otherwise when it has served `swap_after_s` in the
@@ -40,7 +40,7 @@ def turn(loaded: Loaded, waiting_since: float, now: float, swap_after_s: float) 
     return min(end, max(loaded.idle_since, loaded.serving_since) + LINGER_S)
 
 
-def evict(fits_without: Callable[[Collection[str]], bool], loaded: Sequence[Loaded]) -> list[str] | None:
+def evict(fits_without: Callable[[Collection[str]], bool], loaded: Sequence[Evictable]) -> list[str] | None:
     """The idle engines to end, longest idle first; None when even all of them would not be enough.
 
     Those that leases are held on or somebody waits for, and pinned ones, are not among them. Nobody is ended whose
@@ -52,7 +52,7 @@ def evict(fits_without: Callable[[Collection[str]], bool], loaded: Sequence[Load
 
 def give_way(
     fits_without: Callable[[Collection[str]], bool],
-    loaded: Sequence[Loaded],
+    loaded: Sequence[Evictable],
     waiting_since: float,
     now: float,
     swap_after_s: float,
@@ -72,7 +72,7 @@ def give_way(
     return [], min((at for at in times.values() if at > now), default=math.inf)
 
 
-def _least(fits_without: Callable[[Collection[str]], bool], order: Sequence[Loaded]) -> list[str] | None:
+def _least(fits_without: Callable[[Collection[str]], bool], order: Sequence[Evictable]) -> list[str] | None:
     names: list[str] = []
     for one in order:
         if fits_without(names):
@@ -87,5 +87,5 @@ def _least(fits_without: Callable[[Collection[str]], bool], order: Sequence[Load
     return names
 
 
-def _idle_since(one: Loaded) -> float:
+def _idle_since(one: Evictable) -> float:
     return one.idle_since if one.idle_since is not None else math.inf

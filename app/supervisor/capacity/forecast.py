@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.supervisor.capacity.placement import Machine, NoRoom, Place, gb, place
+from app.supervisor.capacity.placement import Allocation, DoesNotFit, Machine, gb, place
 from app.supervisor.capacity.sizes import Source
 from backends.engine import Need
 
@@ -32,49 +32,55 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class ForecastRow:
     """Where it runs. `place` None: not beside all those before it. `is_possible`: at least alone."""
 
     entry: Entry
-    place: Place | None
+    place: Allocation | None
     is_possible: bool
     notes: tuple[str, ...] = ()
 
 
 def forecast(
     entries: Sequence[Entry], machine: Machine, shm_bytes: int | None, barred: Mapping[str, str] | None = None
-) -> list[Seat]:
+) -> list[ForecastRow]:
     """Each in the order of the configuration, those that start at boot first, beside all before it.
 
     `shm_bytes`: the size of /dev/shm, None where there is none; `barred`: GPUs in quarantine, with the reason.
     """
-    taken: dict[str, Place] = {}
-    seats: dict[str, Seat] = {}
-    closed = [Place(devices=(device,), share=1.0) for device in barred or {}]
+    taken: dict[str, Allocation] = {}
+    seats: dict[str, ForecastRow] = {}
+    closed = [Allocation(devices=(device,), share=1.0) for device in barred or {}]
     for entry in sorted(entries, key=lambda entry: not entry.starts_at_boot):
         found = place(entry.need, machine, [*taken.values(), *closed])
         alone = place(entry.need, machine, ())
         notes = [*_notes(entry, machine, found, alone, taken), *_shared(entry, shm_bytes)]
-        if isinstance(found, NoRoom) and isinstance(place(entry.need, machine, taken.values()), Place):
+        if isinstance(found, DoesNotFit) and isinstance(place(entry.need, machine, taken.values()), Allocation):
             notes = [f"{reason}; `modelport reload` lifts it" for reason in (barred or {}).values()]
         refused = _refused(entry, machine, 0.0)
         beside = refused or _refused(entry, machine, math.fsum(place.memory_gb for place in taken.values()))
-        if isinstance(found, Place) and beside is not None:
-            notes, found = [*notes, beside], NoRoom(beside, is_memory=True)
-        if isinstance(found, Place):
+        if isinstance(found, Allocation) and beside is not None:
+            notes, found = [*notes, beside], DoesNotFit(beside, is_memory=True)
+        if isinstance(found, Allocation):
             taken[entry.name] = found
-        is_possible = isinstance(alone, Place) and not _shared(entry, shm_bytes) and refused is None
-        seats[entry.name] = Seat(entry, found if isinstance(found, Place) else None, is_possible, tuple(notes))
+        is_possible = isinstance(alone, Allocation) and not _shared(entry, shm_bytes) and refused is None
+        seats[entry.name] = ForecastRow(
+            entry, found if isinstance(found, Allocation) else None, is_possible, tuple(notes)
+        )
     return [seats[entry.name] for entry in entries]
 
 
 def _notes(
-    entry: Entry, machine: Machine, found: Place | NoRoom, alone: Place | NoRoom, taken: Mapping[str, Place]
+    entry: Entry,
+    machine: Machine,
+    found: Allocation | DoesNotFit,
+    alone: Allocation | DoesNotFit,
+    taken: Mapping[str, Allocation],
 ) -> list[str]:
-    if isinstance(alone, NoRoom):
+    if isinstance(alone, DoesNotFit):
         return [f"it never fits: {alone.reason}; {_advice(entry, machine, alone)}"]
     notes = []
-    if isinstance(found, NoRoom):
+    if isinstance(found, DoesNotFit):
         others = [name for name, place in taken.items() if place.memory_gb or set(place.devices) & set(alone.devices)]
         beside = f" beside {', '.join(others)}" if others else ""
         notes.append(
@@ -90,7 +96,7 @@ def _notes(
             f"{gb(machine.memory_gb)}; it is tried all the same, alone. Take a smaller model "
             "or a shorter context, or set memory_gb to what it really takes"
         )
-    if not entry.need.memory_gb and not (isinstance(found, Place) and found.devices):
+    if not entry.need.memory_gb and not (isinstance(found, Allocation) and found.devices):
         notes.append("its memory is not counted: set memory_gb")
     return notes
 
@@ -110,7 +116,7 @@ def _refused(entry: Entry, machine: Machine, others_gb: float) -> str | None:
     )
 
 
-def _advice(entry: Entry, machine: Machine, why: NoRoom) -> str:
+def _advice(entry: Entry, machine: Machine, why: DoesNotFit) -> str:
     need, took_gb = entry.need, entry.measured_gb
     if why.is_memory and not need.is_guess and took_gb is not None and took_gb < need.memory_gb:
         return f"lower its memory_gb, of which it took {gb(took_gb)}, or raise server.memory_gb"

@@ -76,7 +76,7 @@ def may_be_used(before: Gpu, now: Gpu, share: float) -> bool:
     return not before.users and not now.users and now.memory_gb - now.used_gb >= share * now.memory_gb
 
 
-class Reclaim:
+class GpuQuarantine:
     """Looks at the GPUs before an engine starts and after it has ended. Owns the quarantine.
 
     `on_lifted` is called when a GPU may be used again, `neighbours` tells which engines have a place on one.

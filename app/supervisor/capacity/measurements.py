@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 import structlog
 
-from app.supervisor.storage import Kept
+from app.supervisor.storage import JsonStore
 from backends.config.base import ManagedConfig
 from backends.memory_estimate import weights_gb
 from backends.process.footprint import Footprint
@@ -50,11 +50,11 @@ def fingerprint(config: ManagedConfig, has_gpus: bool) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-class Measures:
+class MeasurementStore:
     """All of them. `path` None: only for as long as this object lives. Its methods may be called in threads."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.file = Kept(path)
+        self.file = JsonStore(path)
         self._lock = threading.Lock()
         self._found = _read(path) if path is not None else {}
 

@@ -52,7 +52,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Allocation:
     """What one engine has of the machine: host memory, and a share of each of these GPUs (by UUID)."""
 
     memory_gb: float = 0.0
@@ -61,14 +61,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
+class DoesNotFit:
     """Why there is none. `is_memory`: it is the host's memory that is too little."""
 
     reason: str
     is_memory: bool = False
 
 
-def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoom:
+def place(need: Need, machine: Machine, taken: Iterable[Allocation]) -> Allocation | DoesNotFit:
     """Where an engine that needs this may run, beside those that run already."""
     taken = tuple(taken)
     used_gb = math.fsum(place.memory_gb for place in taken)
@@ -77,14 +77,14 @@ def place(need: Need, machine: Machine, taken: Iterable[Place]) -> Place | NoRoo
     if memory_gb and used_gb + memory_gb > machine.memory_gb + _ROUNDING:
         free_gb = max(0.0, machine.memory_gb - used_gb)
         about = "about " if need.is_guess else ""
-        return NoRoom(
+        return DoesNotFit(
             f"it needs {about}{gb(need.memory_gb)} GB of memory, and {gb(free_gb)} of {gb(machine.memory_gb)} are free",
             is_memory=True,
         )
     devices = _named(need, machine, taken) if need.named else _chosen(need, machine, taken)
-    if isinstance(devices, NoRoom):
+    if isinstance(devices, DoesNotFit):
         return devices
-    return Place(memory_gb, devices, need.share if devices else 0.0)
+    return Allocation(memory_gb, devices, need.share if devices else 0.0)
 
 
 def gb(size: float) -> str:
@@ -92,7 +92,7 @@ def gb(size: float) -> str:
     return f"{round(size, 2):.12g}"
 
 
-def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, ...] | NoRoom:
+def _named(need: Need, machine: Machine, taken: Sequence[Allocation]) -> tuple[str, ...] | DoesNotFit:
     found: list[Gpu] = []
     for name in need.named:
         gpu = next((gpu for gpu in machine.gpus if name in (gpu.uuid, str(gpu.index)) and _is_meant(gpu, name)), None)
@@ -100,19 +100,19 @@ def _named(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, .
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
             if machine.has_unknown_gpus:
                 known += "; those that are here do not show themselves to NVML, which knows NVIDIA's"
-            return NoRoom(f"it is to run on device {name}, which is not here (known: {known})")
+            return DoesNotFit(f"it is to run on device {name}, which is not here (known: {known})")
         if gpu in found:
-            return NoRoom(f"device {name} is named twice")
+            return DoesNotFit(f"device {name} is named twice")
         if gpu.is_split:
-            return NoRoom(f"device {name} is cut into MIG devices: name one of these")
+            return DoesNotFit(f"device {name} is cut into MIG devices: name one of these")
         found.append(gpu)
     if len(found) > 1 and any(gpu.is_mig for gpu in found):
-        return NoRoom("a MIG device serves one engine alone, without tensor parallel: name one")
+        return DoesNotFit("a MIG device serves one engine alone, without tensor parallel: name one")
     if need.gpus > len(found):
-        return NoRoom(f"it needs {need.gpus} GPUs and {len(found)} are named: name as many, or write auto")
+        return DoesNotFit(f"it needs {need.gpus} GPUs and {len(found)} are named: name as many, or write auto")
     for gpu in found:
         if _free(gpu, taken) + _ROUNDING < _share(need, gpu):
-            return NoRoom(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
+            return DoesNotFit(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
     return tuple(gpu.uuid for gpu in found)
 
 
@@ -120,21 +120,21 @@ def _is_meant(gpu: Gpu, name: str) -> bool:
     return name == gpu.uuid or not gpu.is_mig  # an index is a whole GPU's
 
 
-def _chosen(need: Need, machine: Machine, taken: Sequence[Place]) -> tuple[str, ...] | NoRoom:
+def _chosen(need: Need, machine: Machine, taken: Sequence[Allocation]) -> tuple[str, ...] | DoesNotFit:
     usable = [gpu for gpu in machine.gpus if not gpu.is_mig and not gpu.is_split]
     if need.gpus == 0 or not machine.gpus:
         return ()
     if need.gpus > len(usable):
         others = "" if len(usable) == len(machine.gpus) else " (MIG devices are used only where `devices` names them)"
-        return NoRoom(f"it needs {need.gpus} GPUs, and there are {len(usable)}{others}")
+        return DoesNotFit(f"it needs {need.gpus} GPUs, and there are {len(usable)}{others}")
     free = [gpu for gpu in usable if _free(gpu, taken) + _ROUNDING >= _share(need, gpu)]
     if len(free) < need.gpus:
-        return NoRoom(f"it needs {need.share:.0%} of {need.gpus} GPUs, and {len(free)} have so much free")
+        return DoesNotFit(f"it needs {need.share:.0%} of {need.gpus} GPUs, and {len(free)} have so much free")
     emptiest = sorted(free, key=lambda gpu: (-_free(gpu, taken), gpu.index))[: need.gpus]
     return tuple(gpu.uuid for gpu in sorted(emptiest, key=lambda gpu: gpu.index))
 
 
-def _free(gpu: Gpu, taken: Sequence[Place]) -> float:
+def _free(gpu: Gpu, taken: Sequence[Allocation]) -> float:
     return 1.0 - math.fsum(place.share for place in taken if gpu.uuid in place.devices)
 
 

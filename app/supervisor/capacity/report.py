@@ -8,8 +8,8 @@ from dataclasses import replace
 from app.config.model import Config
 from app.supervisor.admin.schemas import GpuAnswer, PlanAnswer, SeatAnswer
 from app.supervisor.capacity import devices
-from app.supervisor.capacity.forecast import Entry, Seat, forecast
-from app.supervisor.capacity.measurements import Measures
+from app.supervisor.capacity.forecast import Entry, ForecastRow, forecast
+from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
 from app.supervisor.replicas import replicas
@@ -22,7 +22,7 @@ from backends.process.footprint import Footprint
 def plan(
     config: Config,
     machine: Machine,
-    measures: Measures,
+    measures: MeasurementStore,
     barred: Mapping[str, str] | None = None,
     running: Mapping[str, float] | None = None,
 ) -> PlanAnswer:
@@ -74,7 +74,7 @@ def _gpu(gpu: Gpu, barred: Mapping[str, str]) -> GpuAnswer:
     )
 
 
-def _seat(seat: Seat, size: Size, config: ManagedConfig) -> SeatAnswer:
+def _seat(seat: ForecastRow, size: Size, config: ManagedConfig) -> SeatAnswer:
     footprint = size.footprint or Footprint()
     return SeatAnswer(
         backend=seat.entry.name,

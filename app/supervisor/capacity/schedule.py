@@ -11,13 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from app.supervisor.capacity.eviction import Loaded, give_way
-from app.supervisor.capacity.placement import Machine, NoRoom, Place, place
+from app.supervisor.capacity.eviction import Evictable, give_way
+from app.supervisor.capacity.placement import Allocation, DoesNotFit, Machine, place
 from backends.engine import Need
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class Capacity:
     """What there is, and how it is shared out. `start_parallel`: engines that may be starting at the same time.
 
     `barred`: GPUs that nothing may start on for now, with the reason.
@@ -30,7 +30,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class StartRequest:
     """An engine that is to start, or to wake up, since then. `is_asked`: somebody waits for it.
 
     `is_early`: another one must have started before. `is_spare`: it only helps others out, so it takes what nobody else
@@ -46,31 +46,31 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class Occupant:
     """An engine that has a place. `loaded` is None where it cannot make way: it is starting, or leaving already.
 
     `asleep`: what it would still have if it slept instead of being stopped; None when it cannot, or does already.
     """
 
     name: str
-    place: Place
+    place: Allocation
     is_starting: bool = False
     is_leaving: bool = False
-    loaded: Loaded | None = None
-    asleep: Place | None = None
+    loaded: Evictable | None = None
+    asleep: Allocation | None = None
     is_pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Go:
+class StartNow:
     """It starts here."""
 
     name: str
-    place: Place
+    place: Allocation
 
 
 @dataclass(frozen=True, slots=True)
-class MakeWay:
+class Evict:
     """It ends, or falls asleep, once its leases are returned."""
 
     name: str
@@ -78,7 +78,7 @@ class MakeWay:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class Reject:
     """There is no room for it; `is_final`: nor would there be if it were alone. `is_barred`: but for a quarantine."""
 
     name: str
@@ -87,7 +87,7 @@ class Refuse:
     is_barred: bool = False
 
 
-Order = Go | MakeWay | Refuse
+Order = StartNow | Evict | Reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,68 +99,68 @@ class Queued:
 
 
 def schedule(
-    wishes: Sequence[Wish], holders: Sequence[Holder], bounds: Bounds, now: float
+    wishes: Sequence[StartRequest], holders: Sequence[Occupant], bounds: Capacity, now: float
 ) -> tuple[list[Order], float]:
     """What is to be done now, and when to look again if nothing happens before (infinite: not at all)."""
     plan = planned(wishes, holders, bounds, now)
     return plan.orders, plan.look_at
 
 
-def planned(wishes: Sequence[Wish], holders: Sequence[Holder], bounds: Bounds, now: float) -> Plan:
+def planned(wishes: Sequence[StartRequest], holders: Sequence[Occupant], bounds: Capacity, now: float) -> Schedule:
     """The same, and why the others wait."""
-    plan = Plan(list(holders), bounds, now)
+    plan = Schedule(list(holders), bounds, now)
     for wish in sorted(wishes, key=lambda wish: (wish.is_spare, not wish.is_asked, wish.since)):
         plan.serve(wish)
     return plan
 
 
-class Plan:
+class Schedule:
     """The machine as it will be when the orders until now are done; lives for one `schedule`."""
 
-    def __init__(self, holders: list[Holder], bounds: Bounds, now: float) -> None:
+    def __init__(self, holders: list[Occupant], bounds: Capacity, now: float) -> None:
         self.orders: list[Order] = []
         self.look_at = math.inf
         self.queued: dict[str, Queued] = {}
         self._holders = holders
-        self._reserved: list[Place] = []  # for wishes that wait until somebody has left
-        self._barred = [Place(devices=(device,), share=1.0) for device in bounds.barred]
+        self._reserved: list[Allocation] = []  # for wishes that wait until somebody has left
+        self._barred = [Allocation(devices=(device,), share=1.0) for device in bounds.barred]
         self._bounds = bounds
         self._now = now
 
-    def serve(self, wish: Wish) -> None:
+    def serve(self, wish: StartRequest) -> None:
         machine = self._bounds.machine
-        if isinstance(alone := place(wish.need, machine, ()), NoRoom):
+        if isinstance(alone := place(wish.need, machine, ()), DoesNotFit):
             if not wish.is_spare:
-                self.orders.append(Refuse(wish.name, alone.reason, is_final=True))
+                self.orders.append(Reject(wish.name, alone.reason, is_final=True))
             return
         if wish.is_early:
             self.queued[wish.name] = Queued("replica")
             return
         held = [holder.place for holder in self._holders]
         now = place(wish.need, machine, [*held, *self._reserved, *self._barred])
-        if isinstance(now, Place):
+        if isinstance(now, Allocation):
             self._start(wish, now)
             return
         if wish.is_spare:
             return
         later = place(wish.need, machine, self._taken_without(()))
-        if isinstance(later, Place):
+        if isinstance(later, Allocation):
             self._reserved.append(later)  # somebody is leaving: it is enough to wait
             self.queued[wish.name] = Queued("leaving", tuple(each.name for each in self._holders if each.is_leaving))
             return
         pinned = [holder.place for holder in self._holders if holder.is_pinned]
-        if wish.is_asked and isinstance(place(wish.need, machine, [*pinned, *self._barred]), Place):
+        if wish.is_asked and isinstance(place(wish.need, machine, [*pinned, *self._barred]), Allocation):
             self._make_room(wish)
         else:
             self._refuse(wish, later, pinned)
 
-    def _refuse(self, wish: Wish, found: NoRoom, pinned: Sequence[Place]) -> None:
+    def _refuse(self, wish: StartRequest, found: DoesNotFit, pinned: Sequence[Allocation]) -> None:
         taken = pinned if wish.is_asked else [holder.place for holder in self._holders]
-        is_barred = bool(self._barred) and isinstance(place(wish.need, self._bounds.machine, taken), Place)
+        is_barred = bool(self._barred) and isinstance(place(wish.need, self._bounds.machine, taken), Allocation)
         reason = "; ".join([found.reason, *self._bounds.barred.values()]) if is_barred else found.reason
-        self.orders.append(Refuse(wish.name, reason, is_final=False, is_barred=is_barred))
+        self.orders.append(Reject(wish.name, reason, is_final=False, is_barred=is_barred))
 
-    def _start(self, wish: Wish, found: Place) -> None:
+    def _start(self, wish: StartRequest, found: Allocation) -> None:
         starting = [holder for holder in self._holders if holder.is_starting]
         # An engine measures the free memory of its GPU while it starts: two at once would count it twice.
         is_shared = any(set(found.devices) & set(holder.place.devices) for holder in starting)
@@ -168,12 +168,12 @@ class Plan:
             self._reserved.append(found)
             self.queued[wish.name] = Queued("starting", tuple(holder.name for holder in starting))
             return
-        self.orders.append(Go(wish.name, found))
-        self._holders.append(Holder(wish.name, found, is_starting=True))
+        self.orders.append(StartNow(wish.name, found))
+        self._holders.append(Occupant(wish.name, found, is_starting=True))
 
-    def _make_room(self, wish: Wish) -> None:
+    def _make_room(self, wish: StartRequest) -> None:
         def fits_without(names: Collection[str]) -> bool:
-            return isinstance(place(wish.need, self._bounds.machine, self._taken_without(names)), Place)
+            return isinstance(place(wish.need, self._bounds.machine, self._taken_without(names)), Allocation)
 
         candidates = [holder.loaded for holder in self._holders if holder.loaded is not None]
         names, look_at = give_way(fits_without, candidates, wish.since, self._now, self._bounds.swap_after_s)
@@ -182,7 +182,7 @@ class Plan:
         if names:
             self._end(wish, names)
 
-    def _end(self, wish: Wish, names: Collection[str]) -> None:
+    def _end(self, wish: StartRequest, names: Collection[str]) -> None:
         """These leave; they only fall asleep where that makes room enough."""
         machine = self._bounds.machine
         ended = [holder for holder in self._holders if holder.name in names]
@@ -190,14 +190,14 @@ class Plan:
         self._holders = [gone.get(holder.name, holder) for holder in self._holders]
         for holder in ended:
             rest = [*self._taken_without(()), *([holder.asleep] if holder.asleep is not None else [])]
-            may_sleep = holder.asleep is not None and isinstance(place(wish.need, machine, rest), Place)
+            may_sleep = holder.asleep is not None and isinstance(place(wish.need, machine, rest), Allocation)
             if may_sleep and holder.asleep is not None:
                 self._reserved.append(holder.asleep)
-            self.orders.append(MakeWay(holder.name, may_sleep))
+            self.orders.append(Evict(holder.name, may_sleep))
         found = place(wish.need, machine, self._taken_without(()))
-        if isinstance(found, Place):
+        if isinstance(found, Allocation):
             self._reserved.append(found)
 
-    def _taken_without(self, names: Collection[str]) -> list[Place]:
+    def _taken_without(self, names: Collection[str]) -> list[Allocation]:
         staying = [holder for holder in self._holders if not holder.is_leaving and holder.name not in names]
         return [*(holder.place for holder in staying), *self._reserved, *self._barred]

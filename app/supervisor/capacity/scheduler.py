@@ -13,9 +13,9 @@ from typing import Protocol
 import structlog
 
 from app.supervisor.admin import status_text
-from app.supervisor.capacity.eviction import Loaded
-from app.supervisor.capacity.placement import Place
-from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Refuse, Wish, planned
+from app.supervisor.capacity.eviction import Evictable
+from app.supervisor.capacity.placement import Allocation
+from app.supervisor.capacity.schedule import Capacity, Evict, Occupant, Reject, StartNow, StartRequest, planned
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
 from backends.engine import Need
@@ -25,17 +25,17 @@ from backends.lifecycle.machine import can_start
 log = structlog.get_logger()
 
 
-class Leases(Protocol):
+class LeaseCounts(Protocol):
     """What is held, and was. Generation 0: requests that wait for a start."""
 
     def held(self, backend: str, generation: int) -> int: ...
     def has_returned(self, backend: str, generation: int) -> bool: ...
 
 
-class Rooms:
+class Scheduler:
     """Shares the machine out among the units."""
 
-    def __init__(self, leases: Leases, now: Callable[[], float], bounds: Bounds) -> None:
+    def __init__(self, leases: LeaseCounts, now: Callable[[], float], bounds: Capacity) -> None:
         self.bounds = bounds
         self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
         self.barred: Callable[[], Mapping[str, str]] = dict  # GPUs in quarantine, with the reason
@@ -72,7 +72,7 @@ class Rooms:
         if not wishes:
             return happens
         holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
-        holders += [Holder(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
+        holders += [Occupant(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
         plan = planned(wishes, holders, replace(self.bounds, barred=self.barred()), now)
         self.look_at = min(self.look_at, plan.look_at)
         for key, unit in named.items():
@@ -82,17 +82,17 @@ class Rooms:
         for order in plan.orders:
             unit = named[order.name]
             match order:
-                case Go(place=place):
+                case StartNow(place=place):
                     unit.place = unit.place if unit.life.is_asleep else place
                     unit.is_barred = False
                     self._warn(unit)
                     # A spare one has not been asked yet.
                     happens += [(unit, Placed())] if unit.life.is_waiting else [(unit, Wanted()), (unit, Placed())]
-                case MakeWay(may_sleep=may_sleep):
+                case Evict(may_sleep=may_sleep):
                     log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
                     unit.swaps += 1
                     happens.append((unit, self._rest(unit, may_sleep)))
-                case Refuse(reason=reason, is_final=is_final, is_barred=is_barred):
+                case Reject(reason=reason, is_final=is_final, is_barred=is_barred):
                     log.warning("no room for engine", backend=unit.name, reason=reason)
                     unit.is_barred = is_barred
                     happens.append((unit, NotPlaced(reason, is_final)))
@@ -106,12 +106,12 @@ class Rooms:
                 "engine may not fit; tried alone", backend=unit.name, expected_gb=expected_gb, there_gb=there_gb
             )
 
-    def _spares(self, named: Mapping[str, Unit]) -> list[Wish]:
+    def _spares(self, named: Mapping[str, Unit]) -> list[StartRequest]:
         """Replicas that rest while one of their entry has work: requests go to that one and would not wake them."""
         busy = {self.firsts.get(unit.name, unit.name) for unit in named.values() if self._is_working(unit)}
         entries = {*self.firsts, *self.firsts.values()}
         return [
-            Wish(key, _need(unit), unit.life.since, is_spare=True)
+            StartRequest(key, _need(unit), unit.life.since, is_spare=True)
             for key, unit in named.items()
             if unit.name in entries and self.firsts.get(unit.name, unit.name) in busy and _is_resting(unit)
         ]
@@ -138,20 +138,20 @@ class Rooms:
         generations = {0, unit.life.generation}
         return bool(unit.waiters) or any(self._leases.held(unit.name, generation) for generation in generations)
 
-    def _wish(self, key: str, unit: Unit) -> Wish:
+    def _wish(self, key: str, unit: Unit) -> StartRequest:
         is_asked = bool(unit.waiters) or unit.is_ordered or self._leases.held(unit.name, 0) > 0
-        return Wish(key, _need(unit), unit.life.since, is_asked, unit.is_early)
+        return StartRequest(key, _need(unit), unit.life.since, is_asked, unit.is_early)
 
-    def _holder(self, key: str, unit: Unit, place: Place) -> Holder:
+    def _holder(self, key: str, unit: Unit, place: Allocation) -> Occupant:
         life = unit.life
-        asleep = Place(memory_gb=place.memory_gb)
+        asleep = Allocation(memory_gb=place.memory_gb)
         if life.is_asleep and life.state in (State.SLEEPING, State.STARTING) and not life.is_warming:
-            rests = Loaded(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
-            return Holder(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
+            rests = Evictable(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
+            return Occupant(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
         serves = life.state is State.READY
         is_starting = life.state is State.STARTING and life.has_process and not life.is_ending and not life.is_fetching
-        loaded = Loaded(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
-        return Holder(
+        loaded = Evictable(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
+        return Occupant(
             name=key,
             place=place,
             is_starting=is_starting,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from app.supervisor.capacity.measurements import Measures, fingerprint
+from app.supervisor.capacity.measurements import MeasurementStore, fingerprint
 from app.supervisor.capacity.placement import Machine
 from backends.config.base import BackendConfig, ManagedConfig
 from backends.engine import Need
@@ -57,8 +57,8 @@ class _Known:
 class Sizes:
     """Of every engine that was looked at; of others, what their configuration says."""
 
-    def __init__(self, measures: Measures | None = None) -> None:
-        self._measures = measures or Measures()
+    def __init__(self, measures: MeasurementStore | None = None) -> None:
+        self._measures = measures or MeasurementStore()
         self._known: Mapping[str, _Known] = {}
 
     def __repr__(self) -> str:

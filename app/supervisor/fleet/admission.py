@@ -16,7 +16,7 @@ from typing import Final
 NEWS: Final = 0.2
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """There is no permit and none is to be waited for. `retry_after_s`: when there may be one; None: not known."""
 
     def __init__(self, message: str, retry_after_s: float | None) -> None:
@@ -27,8 +27,8 @@ class Full(Exception):
 class Permit:
     """One request may be at the engine, until `release`."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate: Gate | None = gate
+    def __init__(self, gate: AdmissionGate) -> None:
+        self._gate: AdmissionGate | None = gate
         self._since = gate.now()
 
     def release(self) -> None:
@@ -38,7 +38,7 @@ class Permit:
             self._gate = None
 
 
-class Gate:
+class AdmissionGate:
     """The permits of one backend, over all relays. `limit` may change at any time."""
 
     def __init__(self, limit: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -70,7 +70,7 @@ class Gate:
         if self._held < self._limit and not self._queue:
             return self._permit()
         if len(self._queue) >= max_waiting:
-            raise Full(f"{len(self._queue)} requests wait for it already", self._expected_s())
+            raise QueueFull(f"{len(self._queue)} requests wait for it already", self._expected_s())
         turn: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
@@ -82,7 +82,7 @@ class Gate:
             elif turn in self._queue:
                 self._queue.remove(turn)
             if isinstance(exc, TimeoutError):
-                raise Full(f"it had no place for the request within {wait_s:g} s", self._expected_s()) from exc
+                raise QueueFull(f"it had no place for the request within {wait_s:g} s", self._expected_s()) from exc
             raise
 
     def returned(self, held_s: float) -> None:

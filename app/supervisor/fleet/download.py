@@ -12,7 +12,7 @@ from backends.engine import Fetcher, Launch, Progress
 from backends.lifecycle import events
 from backends.lifecycle.events import Exited, Fetched, Stalled
 from backends.process import heartbeat
-from backends.process.heartbeat import Pulse
+from backends.process.heartbeat import Heartbeat
 from backends.process.process import Process
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LOOK_S: Final = 0.5
 log = structlog.get_logger()
 
 
-class Fetching:
+class ModelDownload:
     """For one unit, again before every start."""
 
     def __init__(self, unit: Unit) -> None:
@@ -65,7 +65,7 @@ class Fetching:
         unit = self._unit
         managed = unit.config.as_managed()
         stall_s = managed.start_stall_s if managed is not None else 0.0
-        felt: Pulse | None = None
+        felt: Heartbeat | None = None
         while not running.exited.done():
             await asyncio.wait({running.exited}, timeout=min(LOOK_S, stall_s / 4))
             now = asyncio.get_running_loop().time()
@@ -74,7 +74,7 @@ class Fetching:
                 self._first = self._first or latest
                 unit.post(events.Fetching(generation, latest.told))
             signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
-            felt = heartbeat.felt(felt, signs, now)
+            felt = heartbeat.advance(felt, signs, now)
             if now - felt.since >= stall_s:
                 far = f" ({latest.told})" if latest is not None else ""
                 reason = f"no byte of its model came for {stall_s:g} s{far}: check the network"

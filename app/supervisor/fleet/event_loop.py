@@ -15,10 +15,10 @@ from typing import Protocol
 
 import structlog
 
-from app.supervisor.capacity.gpu_quarantine import Reclaim
-from app.supervisor.capacity.schedule import Bounds
-from app.supervisor.capacity.scheduler import Rooms
-from app.supervisor.fleet.unit import Refused, Unit
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
+from app.supervisor.capacity.schedule import Capacity
+from app.supervisor.capacity.scheduler import Scheduler
+from app.supervisor.fleet.unit import OrderRefused, Unit
 from app.supervisor.relays.table_rows import row
 from app.supervisor.replicas import rolling_update
 from app.supervisor.replicas.rolling_update import Replacement
@@ -63,7 +63,7 @@ class LeaseView(Protocol):
         ...
 
 
-class Lives:
+class EventLoop:
     """The units by name, in the configuration's order, and of each removed name at least the latest."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Lives:
         publish: Callable[[Mapping[str, Backend]], int],
         leases: LeaseView,
         now: Callable[[], float],
-        bounds: Bounds,
+        bounds: Capacity,
     ) -> None:
         self.units: dict[str, Unit] = {}
         self.heirs: dict[str, Unit] = {}  # each starts beside the unit of its name, to take its place when it serves
@@ -81,7 +81,7 @@ class Lives:
         self.is_ending = False  # what does not serve by now will not be waited for
         self.is_being_told = False  # a new configuration, of which only a part is known here yet
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
-        self.rooms = Rooms(leases, now, bounds)
+        self.rooms = Scheduler(leases, now, bounds)
         self.on_inherited: Callable[[str], None] = lambda _: None  # an heir has this name now
         self._publish = publish
         self._leases = leases
@@ -97,7 +97,7 @@ class Lives:
         """From now on these are replicas: name → the name of the first, which starts alone."""
         self.rooms.firsts = firsts
 
-    def guard(self, reclaim: Reclaim) -> None:
+    def guard(self, reclaim: GpuQuarantine) -> None:
         """Nothing is placed on GPUs that it has in quarantine; what did not start because of that starts afterwards."""
         self.rooms.barred = lambda: {each.device: each.reason for each in reclaim.quarantined.values()}
         reclaim.neighbours = self._neighbours
@@ -173,7 +173,7 @@ class Lives:
                 self.on_inherited(name)
             elif state is State.FAILED:
                 log.error("engine not replaced: the new one does not start", backend=name, reason=heir.life.reason)
-                unit.refused = Refused(heir.config, heir.life.reason or "no reason given")
+                unit.refused = OrderRefused(heir.config, heir.life.reason or "no reason given")
                 del self.heirs[name]
                 self._retire(heir, 0.0)
             elif state is State.STOPPED:  # refused: no room for both

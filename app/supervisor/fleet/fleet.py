@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.supervisor.capacity.gpu_quarantine import Quarantine, Reclaim
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine, Quarantine
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.daemons import Daemon, daemon
-from app.supervisor.fleet.event_loop import LeaseView, Lives
-from app.supervisor.fleet.past_lives import LastFailure, Log, Past
-from app.supervisor.fleet.retry_failed import Mending
+from app.supervisor.fleet.event_loop import EventLoop, LeaseView
+from app.supervisor.fleet.past_lives import LastFailure, Log, PastLives
+from app.supervisor.fleet.retry_failed import RetryFailed
 from app.supervisor.fleet.unit import Unit
-from app.supervisor.fleet.waiters import Outcome, Wishes
+from app.supervisor.fleet.waiters import Waiters, WaitOutcome
 from app.supervisor.replicas import adapter_orders, replicas
 from app.supervisor.replicas.rolling_update import Replacement
 from app.table import Backend
@@ -94,10 +94,10 @@ class Fleet:
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
         unasked: Collection[str] = (),
-        bounds: Bounds | None = None,
+        bounds: Capacity | None = None,
         wait_s: float = WAIT_S,
         sizes: Sizes | None = None,
-        reclaim: Reclaim | None = None,
+        reclaim: GpuQuarantine | None = None,
     ) -> None:
         self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
         self._state_id = state_id
@@ -106,13 +106,13 @@ class Fleet:
         self._random = random
         self._engine = engine
         self._unasked = unasked
-        self._pasts: dict[str, Past] = {}
+        self._pasts: dict[str, PastLives] = {}
         self._sizes = sizes or Sizes()
-        self._reclaim = reclaim or Reclaim(tuple)
-        self._lives = Lives(publish, leases, now, bounds or Bounds())
+        self._reclaim = reclaim or GpuQuarantine(tuple)
+        self._lives = EventLoop(publish, leases, now, bounds or Capacity())
         self._lives.guard(self._reclaim)
-        self._wishes = Wishes(self._lives, now, wait_s)
-        self._mending = Mending(self._lives.everyone, self._lives.turn)
+        self._wishes = Waiters(self._lives, now, wait_s)
+        self._mending = RetryFailed(self._lives.everyone, self._lives.turn)
         self._lives.follow(replicas.firsts(backends))
         for name, config in replicas.expand(backends).items():
             self._lives.units[name] = self._unit(name, config)
@@ -145,7 +145,7 @@ class Fleet:
     def wait_s(self, seconds: float) -> None:
         self._wishes.wait_s = seconds
 
-    async def wanted(self, backend: str) -> Outcome:
+    async def wanted(self, backend: str) -> WaitOutcome:
         """Make it serve, and admit one request to it (app/supervisor/fleet/waiters.py)."""
         return await self._wishes.wanted(backend)
 
@@ -173,7 +173,7 @@ class Fleet:
         """Drain, stop and start it again. Returns at once."""
         self._order(backend, StopAsked(self.drain_s, then_start=True))
 
-    def share(self, bounds: Bounds) -> None:
+    def share(self, bounds: Capacity) -> None:
         """From now on the machine is shared out within these bounds; who has a place keeps it. No quarantine stays."""
         self._lives.rooms.bounds = bounds
         self._reclaim.lift()

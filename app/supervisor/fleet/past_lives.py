@@ -41,7 +41,7 @@ class Log:
     lives: Sequence[PastLife]
 
 
-class Past:
+class PastLives:
     """Of one name, whatever its configuration was meanwhile."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from backends.engine import Probe
 from backends.errors import BackendError
 from backends.lifecycle.events import Probed, Stalled
 from backends.process import heartbeat
-from backends.process.heartbeat import Pulse
+from backends.process.heartbeat import Heartbeat
 from backends.process.process import Process
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class _Watcher:
         self._unit = unit
         self._process = process
         self._config = unit.config.as_managed()
-        self._work: Pulse | None = None
-        self._start: Pulse | None = None
+        self._work: Heartbeat | None = None
+        self._start: Heartbeat | None = None
         self._signs_at = 0.0
         self._failure = ""  # the last one that was told
         self._warning: str | None = None
@@ -120,7 +120,7 @@ class _Watcher:
         if self._process is None or now - self._signs_at < min(SIGNS_S, config.start_stall_s / 4):
             return
         self._signs_at = now
-        self._start = heartbeat.felt(self._start, await asyncio.to_thread(self._process.signs), now)
+        self._start = heartbeat.advance(self._start, await asyncio.to_thread(self._process.signs), now)
         if now - self._start.since >= config.start_stall_s:
             reason = f"its start stood still: no output, no reading and no writing for {config.start_stall_s:g} s"
             self._unit.post(Stalled(self._unit.life.generation, reason))
@@ -135,7 +135,7 @@ class _Watcher:
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
         is_watched = unit.has_served or probe.is_mute
         signs = heartbeat.work(probe, is_used=unit.idle_since is None) if is_watched else None
-        self._work = heartbeat.felt(self._work, signs, now)
+        self._work = heartbeat.advance(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return
         generation = unit.life.generation

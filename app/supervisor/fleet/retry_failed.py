@@ -21,7 +21,7 @@ LOOK_S: Final = 2.0
 log = structlog.get_logger()
 
 
-class Mending:
+class RetryFailed:
     """For all units. What has changed is believed when the next look finds it so too: copies take their time."""
 
     def __init__(self, units: Callable[[], Iterable[Unit]], changed: Callable[[], None]) -> None:

@@ -15,13 +15,13 @@ from typing import Final
 
 import structlog
 
-from app.supervisor.capacity.gpu_quarantine import Reclaim
-from app.supervisor.capacity.placement import Gpu, Place
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
+from app.supervisor.capacity.placement import Allocation, Gpu
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet import warm_up as fleet_warm_up
 from app.supervisor.fleet.adapters import AdapterSet
-from app.supervisor.fleet.download import Fetching
-from app.supervisor.fleet.past_lives import Past
+from app.supervisor.fleet.download import ModelDownload
+from app.supervisor.fleet.past_lives import PastLives
 from app.supervisor.fleet.probe_loop import watch
 from app.supervisor.relays import table_rows
 from backends.config.base import BackendConfig
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class OrderRefused:
     """A configuration that an engine does not start with."""
 
     config: BackendConfig
@@ -61,12 +61,12 @@ class Unit:
         random: Callable[[], float],
         engine: Callable[[str, BackendConfig], Engine],
         sizes: Sizes,
-        reclaim: Reclaim,
+        reclaim: GpuQuarantine,
         generation: int = 0,
     ) -> None:
         self.name = name
         self.life = Lifecycle(generation=generation)
-        self.past = Past()
+        self.past = PastLives()
         self.waiters: set[asyncio.Future[None]] = set()
         self.restarts = 0
         self.load_s: float | None = None
@@ -75,10 +75,10 @@ class Unit:
         self.starts_after = False
         self.entry = name  # of the configuration, which may be several units
         self.parting: StopAsked | None = None  # it is to stop so, when its replicas can spare it
-        self.refused: Refused | None = None  # what it was to become, and does not start
+        self.refused: OrderRefused | None = None  # what it was to become, and does not start
         self.is_leaving = False
         self.is_unasked = False  # nobody configured it
-        self.place: Place | None = None  # what it has of the machine, until nothing of its process is left
+        self.place: Allocation | None = None  # what it has of the machine, until nothing of its process is left
         self.is_early = False  # another replica must have started before
         self.is_ordered = False  # the administrator waits for it
         self.is_barred = False  # it did not start because of a GPU in quarantine
@@ -98,7 +98,7 @@ class Unit:
         self._reclaim = reclaim
         self._found: Sequence[Gpu] = ()  # its GPUs, before this start
         self._process: process.Process | None = None
-        self._fetching = Fetching(self)
+        self._fetching = ModelDownload(self)
         self._live: asyncio.Task[None] | None = None
         self._before: asyncio.Task[None] | None = None  # which `_live` waits for
         self._watching: asyncio.Task[None] | None = None

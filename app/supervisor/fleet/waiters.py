@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from app.supervisor.fleet.admission import Full, Gate, Permit
-from app.supervisor.fleet.event_loop import Lives
+from app.supervisor.fleet.admission import AdmissionGate, Permit, QueueFull
+from app.supervisor.fleet.event_loop import EventLoop
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.relays.table_rows import row
 from backends.endpoint import State
@@ -16,7 +16,7 @@ from backends.lifecycle.events import Wanted
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class WaitOutcome:
     """How a wish for a backend ended."""
 
     is_ready: bool
@@ -31,21 +31,21 @@ def _advice_s(left_s: float | None) -> float:
     return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
 
 
-class Wishes:
+class Waiters:
     """All that wait for a backend: to serve, then for a place at it."""
 
-    def __init__(self, lives: Lives, now: Callable[[], float], wait_s: float) -> None:
+    def __init__(self, lives: EventLoop, now: Callable[[], float], wait_s: float) -> None:
         self.wait_s = wait_s
         self._lives = lives
         self._now = now
-        self._gates: dict[str, Gate] = {}  # by backend, of those that have a limit
+        self._gates: dict[str, AdmissionGate] = {}  # by backend, of those that have a limit
         lives.on_inherited = self._inherited
 
     def waiting(self, backend: str) -> int:
         """Requests that wait for a place at it."""
         return self._gates[backend].waiting if backend in self._gates else 0
 
-    async def wanted(self, backend: str) -> Outcome:
+    async def wanted(self, backend: str) -> WaitOutcome:
         """Make it serve, and admit one request to it; returns when that is so or when it is known that it won't be.
         What is ready was published before.
         """
@@ -54,8 +54,8 @@ class Wishes:
             gate = self._gate(backend, limit)
             try:
                 permit = await gate.enter(unit.config.max_waiting, self._limit_s(unit))
-            except Full as exc:
-                return Outcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
+            except QueueFull as exc:
+                return WaitOutcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
             unit = self._lives.units.get(backend, unit)
             if unit.life.state is State.READY and self._gates.get(backend) is gate:
                 return replace(outcome, permit=permit)
@@ -63,10 +63,10 @@ class Wishes:
             outcome = await self._made_ready(backend)
         return outcome
 
-    def _gate(self, backend: str, limit: int) -> Gate:
+    def _gate(self, backend: str, limit: int) -> AdmissionGate:
         gate = self._gates.get(backend)
         if gate is None:
-            gate = self._gates[backend] = Gate(limit, self._now)
+            gate = self._gates[backend] = AdmissionGate(limit, self._now)
         gate.resize(limit)
         return gate
 
@@ -76,14 +76,14 @@ class Wishes:
         if gate is not None:
             gate.dismiss()
 
-    async def _made_ready(self, backend: str) -> Outcome:
+    async def _made_ready(self, backend: str) -> WaitOutcome:
         unit = self._lives.units.get(backend)
         if unit is None:
-            return Outcome(False, "it is not configured any more")
+            return WaitOutcome(False, "it is not configured any more")
         if unit.life.state is State.READY:
-            return Outcome(True)
+            return WaitOutcome(True)
         if self._is_ending():
-            return Outcome(False, "the gateway is shutting down")
+            return WaitOutcome(False, "the gateway is shutting down")
         refusal = self._refusal(unit)
         if refusal is not None:
             unit.is_ordered = True  # whoever is sent away comes back
@@ -101,7 +101,7 @@ class Wishes:
             self._lives.notice()
         unit = self._lives.units.get(backend, unit)
         if self._is_ending() and unit.life.state is not State.READY:
-            return Outcome(False, "the gateway is shutting down")
+            return WaitOutcome(False, "the gateway is shutting down")
         return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
 
     def _is_ending(self) -> bool:
@@ -111,22 +111,22 @@ class Wishes:
         own = unit.config.max_wait_s
         return self.wait_s if own is None else own
 
-    def _refusal(self, unit: Unit) -> Outcome | None:
+    def _refusal(self, unit: Unit) -> WaitOutcome | None:
         """Why one more request had better not wait for it; None when it may."""
         if unit.life.state is State.READY or unit.config.as_managed() is None:
             return None
         left_s = unit.expected_s(self._now())
         if len(unit.waiters) >= unit.config.max_waiting:
-            return Outcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
+            return WaitOutcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
         if left_s is not None and left_s > self._limit_s(unit):
             now = f" ({unit.life.reason})" if unit.life.is_fetching and unit.life.reason else ""
-            return Outcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))
+            return WaitOutcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))
         return None
 
-    def _outcome(self, unit: Unit) -> Outcome:
+    def _outcome(self, unit: Unit) -> WaitOutcome:
         found = row(unit)
         if found.state is State.READY:
-            return Outcome(True)
+            return WaitOutcome(True)
         starting = found.waits_for or ("it waits for room" if unit.life.is_waiting else "it is still starting")
         reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
-        return Outcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)
+        return WaitOutcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)

@@ -9,7 +9,7 @@ import msgspec
 from app.config import cross_checks
 from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor.replicas import replicas
-from app.table import Backend, Key, Model, Rules, Table, Target, Wildcard
+from app.table import Backend, Key, PublicModel, Rules, Table, Target, Wildcard
 from backends.endpoint import State
 
 
@@ -58,10 +58,10 @@ def build(
     )
 
 
-def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> Model:
+def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> PublicModel:
     found = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
     weights = replicas.weights([(target.weight, len(names)) for target, names in found])
-    return Model(
+    return PublicModel(
         name=name,
         targets=tuple(
             Target(backend, engine_name(name, target, backends.get(backend)), weight)
@@ -80,9 +80,11 @@ def _canonical(config: Config, name: str) -> str:
     return cross_checks.canonical(config, name) or name
 
 
-def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]) -> dict[str, Model]:
+def _adapters(
+    config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]
+) -> dict[str, PublicModel]:
     """Every adapter as a model of its own; one that its engine has not got leads to the reason."""
-    found: dict[str, Model] = {}
+    found: dict[str, PublicModel] = {}
     for entry in config.backends:
         parent = _parent(entry, config)
         parents = config.models.get(parent)
@@ -90,7 +92,7 @@ def _adapters(config: Config, backends: Mapping[str, Backend], missing: Mapping[
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
-            found[name] = Model(
+            found[name] = PublicModel(
                 name,
                 tuple(Target(each, name) for each in targets),
                 parent=parent,

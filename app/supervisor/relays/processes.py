@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 import app
-from app.supervisor.admin.metrics import Counters
+from app.supervisor.admin.metrics import RelayCounters
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Relays:
     def __init__(
         self,
         descriptor: int,
-        counters: Counters,
+        counters: RelayCounters,
         env: Mapping[str, str],
         command: Callable[[int, int], Sequence[str]],
         check: Callable[[], None] = lambda: None,

@@ -11,9 +11,9 @@ import msgspec
 import structlog
 
 from app.ipc import (
-    Answer,
     Applied,
-    Drain,
+    DrainRelay,
+    EngineWanted,
     Failing,
     FromRelay,
     FromSupervisor,
@@ -21,7 +21,7 @@ from app.ipc import (
     InFlight,
     Publish,
     Unwanted,
-    Wanted,
+    WantedReply,
     frame,
     from_relay,
     read_frame,
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 
 
-class Outcome(Protocol):
+class OutcomePort(Protocol):
     """The end of a wish for an engine."""
 
     @property
@@ -47,10 +47,10 @@ class Outcome(Protocol):
     @property
     def is_full(self) -> bool: ...
     @property
-    def permit(self) -> Permit | None: ...
+    def permit(self) -> PermitPort | None: ...
 
 
-class Permit(Protocol):
+class PermitPort(Protocol):
     """The request may be at the engine."""
 
     def release(self) -> None:
@@ -58,10 +58,10 @@ class Permit(Protocol):
         ...
 
 
-class Fleet(Protocol):
+class FleetPort(Protocol):
     """What the relays ask of it."""
 
-    async def wanted(self, backend: str) -> Outcome:
+    async def wanted(self, backend: str) -> OutcomePort:
         """Make it serve, and admit one request; returns when it is so or when it is known that it won't be. Publishes
         before it says yes."""
         ...
@@ -91,7 +91,7 @@ class _Relay:
         self.pid = pid
         self.writer = writer
         self.asked: dict[int, asyncio.Task[None]] = {}
-        self.permits: dict[int, Permit] = {}
+        self.permits: dict[int, PermitPort] = {}
         self.late: asyncio.TimerHandle | None = None
         self.is_at_fault = False
 
@@ -114,7 +114,7 @@ class _Relay:
         self.writer.transport.abort()
 
 
-class Hub:
+class RelayServer:
     """All relays' connections. Owns the table they have been told, and writes `leases`.
 
     A relay that has not applied a table `patience_s` after it was told (half as long again where it was told another
@@ -129,9 +129,9 @@ class Hub:
         self._relays: dict[int, _Relay] = {}
         self._conversations: set[asyncio.Task[None]] = set()
         self._table: Table | None = None
-        self._drain: Drain | None = None
+        self._drain: DrainRelay | None = None
         self._server: asyncio.Server | None = None
-        self._fleet: Fleet | None = None
+        self._fleet: FleetPort | None = None
 
     def __repr__(self) -> str:
         return f"<Hub relays={[relay.pid for relay in self._relays.values()]}>"
@@ -141,7 +141,7 @@ class Hub:
         """The relays that are connected."""
         return tuple(relay.pid for relay in self._relays.values())
 
-    async def open(self, path: Path, fleet: Fleet) -> None:
+    async def open(self, path: Path, fleet: FleetPort) -> None:
         """Listen."""
         self._fleet = fleet
         self._server = await asyncio.start_unix_server(self._accept, sock=bind_private(path))
@@ -164,7 +164,7 @@ class Hub:
 
     def drain(self, seconds: float) -> None:
         """Every relay, and every one that comes later, finishes what it has and ends."""
-        self._drain = Drain(seconds)
+        self._drain = DrainRelay(seconds)
         for relay in list(self._relays.values()):
             relay.send(self._drain)
 
@@ -243,7 +243,7 @@ class Hub:
             case Applied(version):
                 self._leases.applied(relay.number, version)
                 self._of_fleet().leases_changed()
-            case Wanted(seq, backend):
+            case EngineWanted(seq, backend):
                 if seq in relay.asked or seq in relay.permits:
                     raise ValueError(f"Wanted {seq} twice")
                 relay.asked[seq] = asyncio.create_task(self._answer(relay, seq, backend))
@@ -264,7 +264,7 @@ class Hub:
             outcome = await self._of_fleet().wanted(backend)
             if outcome.permit is not None:
                 relay.permits[seq] = outcome.permit
-            answer = Answer(
+            answer = WantedReply(
                 seq,
                 outcome.is_ready,
                 is_admitted=outcome.permit is not None,
@@ -274,7 +274,7 @@ class Hub:
             )
         except Exception:
             log.exception("a wish for a backend failed", backend=backend)
-            answer = Answer(seq, is_ready=False, reason="the supervisor failed; see its log")
+            answer = WantedReply(seq, is_ready=False, reason="the supervisor failed; see its log")
         relay.asked.pop(seq, None)
         relay.send(answer)
 
@@ -292,6 +292,6 @@ class Hub:
         for permit in relay.permits.values():
             permit.release()  # its connections to engines ended with it
 
-    def _of_fleet(self) -> Fleet:
+    def _of_fleet(self) -> FleetPort:
         assert self._fleet is not None
         return self._fleet

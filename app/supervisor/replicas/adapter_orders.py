@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from app.ipc import ADAPTER, adapter_key
-from app.supervisor.fleet.event_loop import LeaseView, Lives
+from app.supervisor.fleet.event_loop import EventLoop, LeaseView
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
 from backends.errors import BackendError, EngineFailed
@@ -18,7 +18,7 @@ LOOK_S: Final = 0.05
 log = structlog.get_logger()
 
 
-async def load(lives: Lives, backend: str, name: str, path: str) -> None:
+async def load(lives: EventLoop, backend: str, name: str, path: str) -> None:
     """Have every replica that serves take it; the others get it when they start. BackendError when one refuses: then
     none has it. KeyError for an unknown backend.
     """
@@ -43,7 +43,7 @@ async def load(lives: Lives, backend: str, name: str, path: str) -> None:
     lives.turn()
 
 
-def _next(lives: Lives, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
+def _next(lives: EventLoop, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
     """One that serves and has not been asked in this start of it; some begin to serve meanwhile."""
     serving = [unit for unit in lives.replicas(backend) if unit.life.state is State.READY]
     return next((unit for unit in serving if (unit, unit.life.generation) not in done), None)
@@ -59,7 +59,7 @@ async def _take_back(done: list[tuple[Unit, int]], name: str, path: str) -> None
                 log.warning("adapter not taken back", backend=unit.name, adapter=name, reason=exc.message)
 
 
-async def unload(lives: Lives, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
+async def unload(lives: EventLoop, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
     """No request gets it any more; those that have it go on for at most `drain_s`, then the engines forget it. KeyError
     for an unknown backend or adapter.
     """

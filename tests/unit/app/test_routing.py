@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from app.routing import may_use, nearest, order, resolve, visible
-from app.table import Backend, Key, Model, Table, Target, Wildcard
+from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import Endpoint, State
 
 
@@ -26,11 +26,11 @@ def table(**fields: Any) -> Table:
     return Table(**{**known, **fields})
 
 
-def model(name: str, *targets: Target | str, fallbacks: tuple[str, ...] = ()) -> Model:
-    return Model(name, tuple(Target(t, name) if isinstance(t, str) else t for t in targets), fallbacks)
+def model(name: str, *targets: Target | str, fallbacks: tuple[str, ...] = ()) -> PublicModel:
+    return PublicModel(name, tuple(Target(t, name) if isinstance(t, str) else t for t in targets), fallbacks)
 
 
-def models(*found: Model) -> dict[str, Model]:
+def models(*found: PublicModel) -> dict[str, PublicModel]:
     return {each.name: each for each in found}
 
 
@@ -156,7 +156,7 @@ def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once
         model("third", Target("a", "y")),
         model("again", "b"),
     ]
-    again = models(*others) | {"again": Model("again", (Target("b", "x"), Target("c", "z")))}
+    again = models(*others) | {"again": PublicModel("again", (Target("b", "x"), Target("c", "z")))}
     one = table(
         models={"main": main, **again},
         aliases={"alias": "third"},
@@ -274,7 +274,7 @@ def test_a_key_may_use_the_names_and_patterns_in_its_list(
 
 def test_the_list_of_models_has_every_model_once_under_its_shortest_name() -> None:
     one = table(
-        models=models(Model("tuned", (Target("daemon", "llama:latest"),)), model("base", "gpu"), model("empty")),
+        models=models(PublicModel("tuned", (Target("daemon", "llama:latest"),)), model("base", "gpu"), model("empty")),
         aliases={"gpt-4": "base"},
         wildcards=(Wildcard("ollama/", "daemon"), Wildcard("o/", "daemon"), Wildcard("gone/", "gone")),
         backends=NAMED.backends,

@@ -18,25 +18,25 @@ from backends.endpoint import Endpoint, State
 from backends.engine import Engine, Launch, Probe
 from backends.errors import EngineFailed
 from backends.llama_cpp.config import LlamaCppConfig
-from backends.process.heartbeat import Pulse, cpu_s, felt, io, work
+from backends.process.heartbeat import Heartbeat, advance, cpu_s, io, work
 from tests.rigs.fleet import FakeManaged, Relays, managed, only, running
 
-PULSES: dict[str, tuple[list[tuple[float, Hashable]], Pulse]] = {
-    "the first sign": ([(1, (5,))], Pulse((5,), 1)),
-    "the same sign": ([(1, (5,)), (9, (5,))], Pulse((5,), 1)),
-    "another sign": ([(1, (5,)), (9, (6,))], Pulse((6,), 9)),
-    "nothing that should move": ([(1, (5,)), (5, None), (9, None)], Pulse(None, 9)),
-    "work that comes after a rest": ([(1, None), (5, (5,)), (9, (5,))], Pulse((5,), 5)),
+PULSES: dict[str, tuple[list[tuple[float, Hashable]], Heartbeat]] = {
+    "the first sign": ([(1, (5,))], Heartbeat((5,), 1)),
+    "the same sign": ([(1, (5,)), (9, (5,))], Heartbeat((5,), 1)),
+    "another sign": ([(1, (5,)), (9, (6,))], Heartbeat((6,), 9)),
+    "nothing that should move": ([(1, (5,)), (5, None), (9, None)], Heartbeat(None, 9)),
+    "work that comes after a rest": ([(1, None), (5, (5,)), (9, (5,))], Heartbeat((5,), 5)),
 }
 
 
 @pytest.mark.parametrize("name", PULSES)
 def test_a_standstill_is_timed_from_its_first_sign(name: str) -> None:
     signs, expected = PULSES[name]
-    pulse: Pulse | None = None
+    pulse: Heartbeat | None = None
 
     for now, sign in signs:
-        pulse = felt(pulse, sign, now)
+        pulse = advance(pulse, sign, now)
 
     assert pulse == expected
 

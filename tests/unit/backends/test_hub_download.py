@@ -16,7 +16,7 @@ import pytest
 
 from backends.engine import Launch
 from backends.huggingface.cache import in_words
-from backends.huggingface.fetcher import Hub, environment, explain, is_repository, progress, secrets_in
+from backends.huggingface.fetcher import HubFetcher, environment, explain, is_repository, progress, secrets_in
 from tests.fakes.hub import FakeHub
 
 COMMIT = "a" * 40
@@ -53,11 +53,11 @@ class Machine:
         self.env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "HF_HUB_ETAG_TIMEOUT": "2"}
         self.started: list[subprocess.Popen[str]] = []
 
-    def hub(self, state: str = "state", models: Mapping[str, str | None] | None = None, **env: str) -> Hub:
+    def hub(self, state: str = "state", models: Mapping[str, str | None] | None = None, **env: str) -> HubFetcher:
         wanted = {"org/tiny": None} if models is None else models
-        return Hub(self.folder / state, {**self.env, **env}, lambda: wanted)
+        return HubFetcher(self.folder / state, {**self.env, **env}, lambda: wanted)
 
-    def start(self, hub: Hub) -> tuple[subprocess.Popen[str], Launch]:
+    def start(self, hub: HubFetcher) -> tuple[subprocess.Popen[str], Launch]:
         launch = hub.missing()
         assert launch is not None
         self.started.append(
@@ -67,7 +67,7 @@ class Machine:
         )
         return self.started[-1], launch
 
-    def bring(self, hub: Hub) -> str:
+    def bring(self, hub: HubFetcher) -> str:
         """Why it failed; empty when it did not."""
         process, launch = self.start(hub)
         printed, errors = process.communicate(timeout=60)

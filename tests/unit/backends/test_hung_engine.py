@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from app.supervisor.fleet.fleet import Fleet
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend
 from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
@@ -61,7 +61,7 @@ async def test_an_engine_that_works_for_ever_at_one_grammar_is_started_again() -
     )
     task = asyncio.create_task(fleet.run())
     try:
-        assert await fleet.wanted("demo") == Outcome(True)
+        assert await fleet.wanted("demo") == WaitOutcome(True)
         demo = test_llama_cpp.Running(fleet, relays)
         hanging = asyncio.create_task(demo.ask("completions", HANGS))
         await relays.ready(2)

@@ -18,15 +18,15 @@ import pytest
 import pytest_asyncio
 
 from app.dialects import sse
-from app.dialects.openai.collector import Assembler
+from app.dialects.openai.collector import Collector
 from app.dialects.openai.response import settle
-from app.dialects.openai.stream_reader import Reader
+from app.dialects.openai.stream_reader import StreamReader
 from app.supervisor.fleet.fleet import Fleet
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend
-from backends.endpoint import Endpoint, State, Usage
+from backends.endpoint import Endpoint, State, UsageMode
 from backends.errors import EngineFailed
-from backends.http.probe_client import Control, Reply
+from backends.http.probe_client import ProbeClient, Reply
 from backends.llama_cpp import engine as llama_cpp_engine
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
@@ -80,7 +80,7 @@ def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
     assert (endpoint.address, endpoint.generation) == ("http://127.0.0.1:4711/v1", 7)
     assert endpoint.headers == {"authorization": "Bearer k"}
     assert endpoint.is_ours
-    assert endpoint.usage is Usage.TIMINGS
+    assert endpoint.usage is UsageMode.TIMINGS
 
 
 NO_MEMORY = "the memory is not enough for the model and its context"
@@ -153,7 +153,7 @@ class Running:
     async def ask(self, path: str, body: object = None, generation: int = 0) -> Reply:
         endpoint = await self.relays.ready(generation)
         url = f"{endpoint.address}/{path}"
-        return await Control("demo").ask(url, endpoint.headers, timeout_s=120, body=body)
+        return await ProbeClient("demo").ask(url, endpoint.headers, timeout_s=120, body=body)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -168,11 +168,11 @@ async def demo() -> AsyncIterator[Running]:
         random=lambda: 0.0,
     )
     task = asyncio.create_task(fleet.run())
-    assert await fleet.wanted("demo") == Outcome(True)
+    assert await fleet.wanted("demo") == WaitOutcome(True)
     yield Running(fleet, relays)
     await fleet.close(0)
     await task
-    assert ownership.marked(f"real-{os.getpid()}:") == []
+    assert ownership.tagged(f"real-{os.getpid()}:") == []
 
 
 on_one_loop = pytest.mark.asyncio(loop_scope="module")
@@ -214,8 +214,8 @@ async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
     operation = "text_completion" if path == "completions" else "chat"
     asked = terms("demo", operation=operation)
     whole = json.loads(settle(asked, said)[0])
-    reader = Reader(asked, hides_usage=False, max_event_bytes=1_000_000)
-    assembler = Assembler()
+    reader = StreamReader(asked, hides_usage=False, max_event_bytes=1_000_000)
+    assembler = Collector()
 
     for event in sse.split(reader.feed(stream.body)):
         assembler.add(event)
@@ -314,7 +314,7 @@ async def test_when_its_guard_is_killed_no_orphan_is_left_and_it_comes_back(demo
     os.kill(guard, signal.SIGKILL)
     await demo.relays.ready(before.generation + 1)
 
-    assert ownership.marked(f"real-{os.getpid()}:demo:{before.generation}\0") == []
+    assert ownership.tagged(f"real-{os.getpid()}:demo:{before.generation}\0") == []
     assert not Path(f"/proc/{old}").exists()  # noqa: ASYNC240
 
 
@@ -343,7 +343,7 @@ async def test_the_same_model_embeds(demo: Running) -> None:
     fleet = Fleet({"demo": embedder}, state_id="embeds", publish=relays.publish, leases=relays)
     task = asyncio.create_task(fleet.run())
 
-    assert await fleet.wanted("demo") == Outcome(True)
+    assert await fleet.wanted("demo") == WaitOutcome(True)
     reply = await Running(fleet, relays).ask("embeddings", {"model": "demo", "input": ["one", "two " * 300]})
 
     assert [len(each["embedding"]) for each in reply.json()["data"]] == [576, 576]
@@ -378,7 +378,7 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         assert supervisor.stdout is not None
         while not (line := supervisor.stdout.readline().strip()).isdigit():
             assert supervisor.poll() is None
-        found = [int(line), *ownership.marked("killed-supervisor:")]
+        found = [int(line), *ownership.tagged("killed-supervisor:")]
         assert len(set(found)) == 2
         ends = [os.pidfd_open(pid) for pid in set(found)]
 
@@ -387,4 +387,4 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         for end in ends:
             assert select.select([end], [], [], 30)[0]
             os.close(end)
-        assert ownership.marked("killed-supervisor:") == []
+        assert ownership.tagged("killed-supervisor:") == []

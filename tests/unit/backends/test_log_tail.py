@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.process.log_tail import TAIL_BYTES, TAIL_LINES, Tail
+from backends.process.log_tail import TAIL_BYTES, TAIL_LINES, LogTail
 
 LINES = ["loading", "the key is s3cret!", "ready: é", ""]
 
@@ -17,7 +17,7 @@ LINES = ["loading", "the key is s3cret!", "ready: é", ""]
 @given(st.lists(st.integers(0, 40), max_size=6))
 def test_output_is_the_same_lines_wherever_it_is_cut(cuts: list[int]) -> None:
     text = "\r\n".join(LINES).encode()
-    tail = Tail(secrets=("s3cret!",))
+    tail = LogTail(secrets=("s3cret!",))
 
     places = [0, *sorted(cuts), len(text)]
     for start, end in itertools.pairwise(places):
@@ -27,7 +27,7 @@ def test_output_is_the_same_lines_wherever_it_is_cut(cuts: list[int]) -> None:
 
 
 def test_half_a_secret_at_the_end_is_not_shown() -> None:
-    tail = Tail(secrets=("s3cret!",))
+    tail = LogTail(secrets=("s3cret!",))
 
     tail.feed(b"the key is s3cre")
 
@@ -35,7 +35,7 @@ def test_half_a_secret_at_the_end_is_not_shown() -> None:
 
 
 def test_an_unfinished_last_line_is_shown() -> None:
-    tail = Tail()
+    tail = LogTail()
 
     tail.feed(b"one\ntw")
 
@@ -44,7 +44,7 @@ def test_an_unfinished_last_line_is_shown() -> None:
 
 @pytest.mark.parametrize("flood", [b"x\n" * 10_000, b"y" * 1_000_000, (b"z" * 5000 + b"\n") * 300], ids=len)
 def test_a_flood_keeps_its_last_lines_only(flood: bytes) -> None:
-    tail = Tail(secrets=("s3cret!",))
+    tail = LogTail(secrets=("s3cret!",))
 
     for start in range(0, len(flood), 65_536):
         tail.feed(flood[start : start + 65_536])
@@ -55,7 +55,7 @@ def test_a_flood_keeps_its_last_lines_only(flood: bytes) -> None:
 
 @pytest.mark.parametrize("before", range(4085, 4100))
 def test_a_secret_where_a_long_line_is_cut_is_not_shown_in_part(before: int) -> None:
-    tail = Tail(secrets=("s3cret!",))
+    tail = LogTail(secrets=("s3cret!",))
 
     tail.feed(b"x" * before + b"s3cret!" + b"y" * 5000 + b"\n")
 
@@ -64,7 +64,7 @@ def test_a_secret_where_a_long_line_is_cut_is_not_shown_in_part(before: int) -> 
 
 def test_what_was_printed_long_before_is_no_last_word() -> None:
     now = 0.0
-    tail = Tail(now=lambda: now)
+    tail = LogTail(now=lambda: now)
 
     tail.feed(b"old\n")
     now = 100.0

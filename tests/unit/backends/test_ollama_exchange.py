@@ -9,10 +9,10 @@ import pytest
 from backends.endpoint import Dialect, Endpoint
 from backends.errors import Disconnected, EngineFailed
 from backends.http.exchange import Exchange
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.ollama.exchange import OllamaExchange
-from backends.ollama.request import Translated
-from backends.ollama.response import Head
+from backends.ollama.request import OllamaRequest
+from backends.ollama.response import ResponseHead
 from tests.fakes.ollama import FakeOllama, Fault
 
 STREAM = b'{"model":"smollm2:135m","messages":[{"role":"user","content":"count"}]}'
@@ -43,20 +43,20 @@ async def daemon() -> AsyncIterator[FakeOllama]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    hop = Upstream()
+async def upstream() -> AsyncIterator[ConnectionPool]:
+    hop = ConnectionPool()
     yield hop
     await hop.aclose()
 
 
-async def opened(daemon: FakeOllama, upstream: Upstream, body: bytes) -> tuple[Exchange, OllamaExchange]:
+async def opened(daemon: FakeOllama, upstream: ConnectionPool, body: bytes) -> tuple[Exchange, OllamaExchange]:
     endpoint = Endpoint("ollama", 1, daemon.url, dialect=Dialect.OLLAMA)
-    inner = await upstream.open(endpoint, Call("POST", "/api/chat", body))
-    asked = Translated("chat", "/api/chat", body, "mine", is_stream=body is STREAM)
-    return inner, OllamaExchange(inner, Head("ollama", asked, "id-1", 1), LIMIT)
+    inner = await upstream.open(endpoint, UpstreamRequest("POST", "/api/chat", body))
+    asked = OllamaRequest("chat", "/api/chat", body, "mine", is_stream=body is STREAM)
+    return inner, OllamaExchange(inner, ResponseHead("ollama", asked, "id-1", 1), LIMIT)
 
 
-async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: Upstream) -> None:
+async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: ConnectionPool) -> None:
     inner, answer = await opened(daemon, upstream, STREAM)
     came = Kept()
 
@@ -70,7 +70,7 @@ async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: 
     assert answer.endpoint.engine == "ollama"
 
 
-async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream: Upstream) -> None:
+async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream: ConnectionPool) -> None:
     daemon.script(Fault("line", after=2))
     inner, answer = await opened(daemon, upstream, STREAM)
     came = Kept(most=1)
@@ -83,7 +83,7 @@ async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream
 
 @pytest.mark.parametrize(("how", "kind"), [("line", EngineFailed), ("fin", Disconnected), ("reset", Disconnected)])
 async def test_a_stream_that_goes_wrong_raises_behind_its_events(
-    daemon: FakeOllama, upstream: Upstream, how: str, kind: type[Exception]
+    daemon: FakeOllama, upstream: ConnectionPool, how: str, kind: type[Exception]
 ) -> None:
     daemon.script(Fault(how, after=2))
     inner, answer = await opened(daemon, upstream, STREAM)
@@ -96,7 +96,7 @@ async def test_a_stream_that_goes_wrong_raises_behind_its_events(
     assert came.events.count(b"data:") == 2
 
 
-async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, upstream: Upstream) -> None:
+async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, upstream: ConnectionPool) -> None:
     inner, answer = await opened(daemon, upstream, WHOLE)
 
     body = await answer.read(LIMIT)

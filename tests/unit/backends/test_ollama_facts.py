@@ -8,7 +8,7 @@ import pytest
 
 from app.relay.routes.ollama_models import OLLAMA_VERSION
 from backends.ollama.config import OllamaConfig
-from backends.ollama.facts import Loaded, Tag, loaded, shown, tags, warning, weights
+from backends.ollama.facts import LoadedModel, Tag, loaded, shown, tags, warning, weights
 from backends.ollama.names import full_name
 from tests.rigs.transcripts import transcripts
 
@@ -47,9 +47,9 @@ def test_abilities_and_the_stay_are_known() -> None:
 
 def test_what_is_in_memory_is_known_by_its_full_name() -> None:
     entry = transcripts()["013_ps_loaded"].objects[0]["models"][0]
-    assert loaded({"models": [entry]}) == {"smollm2:135m": Loaded(209505483, entry["expires_at"])}
+    assert loaded({"models": [entry]}) == {"smollm2:135m": LoadedModel(209505483, entry["expires_at"])}
     assert loaded(transcripts()["006_ps_empty"].objects[0]) == {}
-    assert loaded({"models": [{}, 7, {"name": "m"}]}) == {"m:latest": Loaded()}
+    assert loaded({"models": [{}, 7, {"name": "m"}]}) == {"m:latest": LoadedModel()}
     assert loaded(None) == {}
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from backends.endpoint import ModelFacts
 from backends.errors import BackendError, Rejected, Unsupported
-from backends.ollama.request import Translated, translate
+from backends.ollama.request import OllamaRequest, translate
 
 HI = [{"role": "user", "content": "hi"}]
 CAN_ALL = ModelFacts(abilities=("completion", "embedding", "tools", "thinking", "vision", "insert"))
@@ -20,7 +20,7 @@ PIXEL = "data:image/png;base64,aGVsbG8="
 
 def asked(
     body: dict[str, Any], operation: str = "chat", facts: ModelFacts | None = CAN_ALL, *, model: str = "m:latest"
-) -> Translated:
+) -> OllamaRequest:
     full = {"model": "m", **({"messages": HI} if operation == "chat" else {}), **body}
     data = json.dumps(full).encode()
     return translate(operation, data, engine="ollama", name="m", model=model, facts=facts)

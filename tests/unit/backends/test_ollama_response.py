@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from backends.errors import BackendError, Broken, EngineFailed, Rejected
-from backends.ollama.request import Translated
-from backends.ollama.response import Head, whole
+from backends.ollama.request import OllamaRequest
+from backends.ollama.response import ResponseHead, whole
 from tests.rigs.transcripts import transcripts
 
 
-def head(operation: str = "chat", *, is_base64: bool = False) -> Head:
-    return Head("ollama", Translated(operation, "", b"", "mine", is_base64=is_base64, num_ctx=64), "id-1", 1)
+def head(operation: str = "chat", *, is_base64: bool = False) -> ResponseHead:
+    return ResponseHead("ollama", OllamaRequest(operation, "", b"", "mine", is_base64=is_base64, num_ctx=64), "id-1", 1)
 
 
 def answered(body: bytes, operation: str = "chat") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.relay.proxy.daemon_loads import OFTEN, WITHIN_S, Loads
+from app.relay.proxy.daemon_loads import OFTEN, WITHIN_S, DaemonLoads
 from backends.ollama.config import OllamaConfig
 from backends.ollama.engine import Ollama
 from backends.remote.config import RemoteConfig
@@ -126,7 +126,7 @@ def test_a_remotes_url_is_its_base(written: str, base: str) -> None:
 
 def test_a_model_that_is_loaded_again_and_again_is_said_once() -> None:
     clock = [0.0]
-    loads = Loads(lambda: clock[0])
+    loads = DaemonLoads(lambda: clock[0])
 
     def note(seconds: list[float | None]) -> list[Any]:
         with capture_logs() as said:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai.stream_reader import Reader
+from app.dialects.openai.stream_reader import StreamReader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed
-from backends.ollama.request import Translated
-from backends.ollama.response import Head
-from backends.ollama.stream import Stream
+from backends.ollama.request import OllamaRequest
+from backends.ollama.response import ResponseHead
+from backends.ollama.stream import OllamaStreamReader
 from backends.prompt_too_long import TooLong
 from tests.rigs.read_answer import terms
 from tests.rigs.transcripts import transcripts
@@ -25,13 +25,15 @@ DONE = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"d
 HI = b'{"model":"m","message":{"role":"assistant","content":"hi"},"done":false}\n'
 
 
-def stream(*, operation: str = "chat", wants_usage: bool = True, most: int = 1 << 20, num_ctx: int = 64) -> Stream:
+def stream(
+    *, operation: str = "chat", wants_usage: bool = True, most: int = 1 << 20, num_ctx: int = 64
+) -> OllamaStreamReader:
     path = "/api/chat" if operation == "chat" else "/api/generate"
-    asked = Translated(operation, path, b"", "mine", is_stream=True, wants_usage=wants_usage, num_ctx=num_ctx)
-    return Stream(Head("ollama", asked, "chatcmpl-1", 1795334422), most)
+    asked = OllamaRequest(operation, path, b"", "mine", is_stream=True, wants_usage=wants_usage, num_ctx=num_ctx)
+    return OllamaStreamReader(ResponseHead("ollama", asked, "chatcmpl-1", 1795334422), most)
 
 
-def fed(reader: Stream, *pieces: bytes) -> tuple[bytes, str | None]:
+def fed(reader: OllamaStreamReader, *pieces: bytes) -> tuple[bytes, str | None]:
     """All events, and what ended the stream when that was an error."""
     events = b"".join(reader.feed(piece) for piece in pieces)
     try:
@@ -238,7 +240,7 @@ V1_STREAMS = {
 
 def read(*pieces: bytes) -> tuple[bytes, Any, str | None]:
     """What the relay passes on, what it counts, and what ended it."""
-    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     events = b"".join(reader.feed(piece) for piece in pieces)
     try:
         return events + reader.end(), reader.settle(), None

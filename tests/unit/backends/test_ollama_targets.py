@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.table import Model as PublicModel
+from app.table import PublicModel as PublicModel
 from app.table import Target
 from tests.fakes.engine import FakeEngine
 from tests.fakes.ollama import BUSY, FakeOllama, Fault

@@ -12,15 +12,15 @@ import pytest_asyncio
 
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, NotTaken, TimedOut, Unreachable
-from backends.http.pool import Call, Upstream, header_lines, route
+from backends.http.pool import ConnectionPool, UpstreamRequest, header_lines, route
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
 from tests.rigs.hop import HASTY, OK, Server, call, endpoint, read, take, until
 
 
 @pytest_asyncio.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    owner = Upstream()
+async def upstream() -> AsyncIterator[ConnectionPool]:
+    owner = ConnectionPool()
     yield owner
     await owner.aclose()
     assert owner.connections == 0
@@ -35,7 +35,7 @@ async def engine() -> AsyncIterator[FakeEngine]:
 # -- connections
 
 
-async def test_one_connection_serves_many_requests_in_turn(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_one_connection_serves_many_requests_in_turn(upstream: ConnectionPool, engine: FakeEngine) -> None:
     for _ in range(5):
         assert json.loads(await read(upstream, endpoint(engine.url)))["choices"]
 
@@ -43,13 +43,15 @@ async def test_one_connection_serves_many_requests_in_turn(upstream: Upstream, e
     assert upstream.connections == 1
 
 
-async def test_requests_at_the_same_time_have_connections_of_their_own(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_requests_at_the_same_time_have_connections_of_their_own(
+    upstream: ConnectionPool, engine: FakeEngine
+) -> None:
     await asyncio.gather(*(read(upstream, endpoint(engine.url)) for _ in range(5)))
 
     assert upstream.connections == engine.connections <= 5
 
 
-async def test_an_idle_connection_expires(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_an_idle_connection_expires(upstream: ConnectionPool, engine: FakeEngine) -> None:
     await read(upstream, endpoint(engine.url))
 
     await until(lambda: upstream.connections == 0)
@@ -57,7 +59,7 @@ async def test_an_idle_connection_expires(upstream: Upstream, engine: FakeEngine
     await until(lambda: engine.open_connections == 0)
 
 
-async def test_a_connection_that_the_engine_closed_while_idle_is_not_used(upstream: Upstream) -> None:
+async def test_a_connection_that_the_engine_closed_while_idle_is_not_used(upstream: ConnectionPool) -> None:
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await take(reader)
         writer.write(OK)
@@ -72,7 +74,7 @@ async def test_a_connection_that_the_engine_closed_while_idle_is_not_used(upstre
         assert server.connections == 3
 
 
-async def test_bytes_that_nobody_asked_for_make_an_idle_connection_unfit(upstream: Upstream) -> None:
+async def test_bytes_that_nobody_asked_for_make_an_idle_connection_unfit(upstream: ConnectionPool) -> None:
     async def chatty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await take(reader)
         writer.write(OK)
@@ -90,7 +92,7 @@ async def test_bytes_that_nobody_asked_for_make_an_idle_connection_unfit(upstrea
 
 @pytest.mark.parametrize("head", [b"connection: close\r\n", b""])
 async def test_an_answer_that_ends_with_its_connection_is_whole_but_leaves_nothing(
-    upstream: Upstream, head: bytes
+    upstream: ConnectionPool, head: bytes
 ) -> None:
     async def until_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await take(reader)
@@ -102,7 +104,7 @@ async def test_an_answer_that_ends_with_its_connection_is_whole_but_leaves_nothi
         await until(lambda: upstream.connections == 0)
 
 
-async def test_an_answer_before_the_whole_request_was_read_leaves_no_connection(upstream: Upstream) -> None:
+async def test_an_answer_before_the_whole_request_was_read_leaves_no_connection(upstream: ConnectionPool) -> None:
     async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(wire.whole(413, b"{}"))
@@ -116,7 +118,7 @@ async def test_an_answer_before_the_whole_request_was_read_leaves_no_connection(
 
 
 async def test_closing_leaves_no_connection_open_not_even_under_way(engine: FakeEngine) -> None:
-    owner = Upstream()
+    owner = ConnectionPool()
     await read(owner, endpoint(engine.url))
     opening = asyncio.create_task(owner.open(endpoint(engine.url), call("fault:never_answers")))
     await engine.arrived(2)
@@ -129,7 +131,7 @@ async def test_closing_leaves_no_connection_open_not_even_under_way(engine: Fake
 
 
 async def test_cancelling_closes_the_connection_so_that_the_engine_stops(
-    upstream: Upstream, engine: FakeEngine
+    upstream: ConnectionPool, engine: FakeEngine
 ) -> None:
     opening = asyncio.create_task(upstream.open(endpoint(engine.url), call("fault:never_answers")))
     record = await engine.arrived()
@@ -149,7 +151,7 @@ NOT_TAKEN = {"fin_unread": True, "rst_before_answer": True, "accept_then_fin": F
 @pytest.mark.parametrize("is_ours", [True, False])
 @pytest.mark.parametrize("scenario", NOT_TAKEN)
 async def test_only_a_reset_of_our_own_engine_before_any_answer_says_it_was_not_taken(
-    upstream: Upstream, engine: FakeEngine, scenario: str, is_ours: bool
+    upstream: ConnectionPool, engine: FakeEngine, scenario: str, is_ours: bool
 ) -> None:
     engine.script(scenario)
 
@@ -160,19 +162,19 @@ async def test_only_a_reset_of_our_own_engine_before_any_answer_says_it_was_not_
     assert isinstance(caught.value, Unreachable | Disconnected)
 
 
-async def test_a_refused_connection_is_unreachable(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_a_refused_connection_is_unreachable(upstream: ConnectionPool, engine: FakeEngine) -> None:
     engine.refuse()
 
     with pytest.raises(Unreachable, match="it refuses connections"):
         await upstream.open(endpoint(engine.url), call())
 
 
-async def test_a_name_that_does_not_resolve_is_unreachable(upstream: Upstream) -> None:
+async def test_a_name_that_does_not_resolve_is_unreachable(upstream: ConnectionPool) -> None:
     with pytest.raises(Unreachable, match="cannot be resolved"):
         await upstream.open(endpoint("http://no-such-host.invalid/v1"), call())
 
 
-async def test_a_missing_unix_socket_is_unreachable_and_its_path_is_not_told(upstream: Upstream) -> None:
+async def test_a_missing_unix_socket_is_unreachable_and_its_path_is_not_told(upstream: ConnectionPool) -> None:
     with pytest.raises(Unreachable) as caught:
         await upstream.open(endpoint("unix:/nowhere/engine.sock"), call())
 
@@ -181,7 +183,7 @@ async def test_a_missing_unix_socket_is_unreachable_and_its_path_is_not_told(ups
 
 @pytest.mark.parametrize("scenario", ["never_answers", "headers_then_nothing", "stall_mid_body"])
 async def test_silence_ends_in_time_and_closes_the_connection(
-    upstream: Upstream, engine: FakeEngine, scenario: str
+    upstream: ConnectionPool, engine: FakeEngine, scenario: str
 ) -> None:
     with pytest.raises(TimedOut, match=r"nothing came from it for 0\.2 s"):
         await read(upstream, endpoint(engine.url, timeouts=HASTY), call(f"fault:{scenario}"))
@@ -192,7 +194,7 @@ async def test_silence_ends_in_time_and_closes_the_connection(
 
 @pytest.mark.parametrize("scenario", ["garbage", "bad_header_line", "bad_length", "redirect_307", "gzip_bomb"])
 async def test_what_is_no_answer_in_our_protocol_is_broken(
-    upstream: Upstream, engine: FakeEngine, scenario: str
+    upstream: ConnectionPool, engine: FakeEngine, scenario: str
 ) -> None:
     with pytest.raises(Broken):
         await read(upstream, endpoint(engine.url), call(f"fault:{scenario}"))
@@ -202,7 +204,7 @@ async def test_what_is_no_answer_in_our_protocol_is_broken(
 
 
 async def test_an_answer_larger_than_the_limit_is_broken_and_not_read_on(
-    upstream: Upstream, engine: FakeEngine
+    upstream: ConnectionPool, engine: FakeEngine
 ) -> None:
     exchange = await upstream.open(endpoint(engine.url), call("fault:endless_body"))
 
@@ -218,7 +220,7 @@ async def test_an_answer_larger_than_the_limit_is_broken_and_not_read_on(
 
 
 @pytest.mark.parametrize("scenario", ["continue_first", "early_hints_first"])
-async def test_informational_answers_are_skipped(upstream: Upstream, engine: FakeEngine, scenario: str) -> None:
+async def test_informational_answers_are_skipped(upstream: ConnectionPool, engine: FakeEngine, scenario: str) -> None:
     exchange = await upstream.open(endpoint(engine.url), call(f"fault:{scenario}"))
 
     assert exchange.status == 200
@@ -229,7 +231,7 @@ async def test_informational_answers_are_skipped(upstream: Upstream, engine: Fak
 
 
 @pytest.mark.parametrize("size", [0, 60_000, 70_000, 8 << 20])
-async def test_a_body_of_any_size_arrives_as_it_is(upstream: Upstream, engine: FakeEngine, size: int) -> None:
+async def test_a_body_of_any_size_arrives_as_it_is(upstream: ConnectionPool, engine: FakeEngine, size: int) -> None:
     sent = call(pad=size)
 
     await read(upstream, endpoint(engine.url, authorization="Bearer k"), sent)
@@ -244,11 +246,11 @@ async def test_a_body_of_any_size_arrives_as_it_is(upstream: Upstream, engine: F
 
 @pytest.mark.parametrize("bad", ["a\r\nx: y", "a\nb", "a\rb", "a\0b"])
 async def test_a_header_that_would_break_the_head_is_refused_before_anything_is_sent(
-    upstream: Upstream, engine: FakeEngine, bad: str
+    upstream: ConnectionPool, engine: FakeEngine, bad: str
 ) -> None:
     for headers in ([("x", bad)], [(bad, "x")]):
         with pytest.raises(ValueError, match="line break"):
-            await upstream.open(endpoint(engine.url), Call("POST", "/chat/completions", b"{}", headers))
+            await upstream.open(endpoint(engine.url), UpstreamRequest("POST", "/chat/completions", b"{}", headers))
         with pytest.raises(ValueError, match="line break"):
             header_lines(headers)
         with pytest.raises(ValueError, match="line break"):
@@ -257,7 +259,7 @@ async def test_a_header_that_would_break_the_head_is_refused_before_anything_is_
     assert (engine.connections, upstream.connections) == (0, 0)
 
 
-async def test_a_changed_key_of_the_same_start_is_used_at_once(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_a_changed_key_of_the_same_start_is_used_at_once(upstream: ConnectionPool, engine: FakeEngine) -> None:
     """A server that somebody else runs does not start again when its key in the configuration changes."""
     for key in ("old", "new"):
         await read(upstream, endpoint(engine.url, authorization=key))
@@ -265,7 +267,7 @@ async def test_a_changed_key_of_the_same_start_is_used_at_once(upstream: Upstrea
     assert [post.header("authorization") for post in engine.posts] == ["old", "new"]
 
 
-async def test_a_unix_socket_is_spoken_to_from_the_root(upstream: Upstream, tmp_path: Path) -> None:
+async def test_a_unix_socket_is_spoken_to_from_the_root(upstream: ConnectionPool, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -275,7 +277,7 @@ async def test_a_unix_socket_is_spoken_to_from_the_root(upstream: Upstream, tmp_
         writer.close()
 
     server = await asyncio.start_unix_server(serve, tmp_path / "s")
-    assert await read(upstream, endpoint(f"unix:{tmp_path}/s"), Call("GET", "/health")) == b'{"ok":1}'
+    assert await read(upstream, endpoint(f"unix:{tmp_path}/s"), UpstreamRequest("GET", "/health")) == b'{"ok":1}'
     await upstream.aclose()
     server.close()
 

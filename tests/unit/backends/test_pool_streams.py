@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from backends.errors import Unreachable
 from backends.http.exchange import Exchange
-from backends.http.pool import Upstream
+from backends.http.pool import ConnectionPool
 from tests import RECORDED
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
@@ -21,8 +21,8 @@ from tests.rigs.hop import OK, Server, call, endpoint, take, until
 
 
 @pytest_asyncio.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    owner = Upstream()
+async def upstream() -> AsyncIterator[ConnectionPool]:
+    owner = ConnectionPool()
     yield owner
     await owner.aclose()
     assert owner.connections == 0
@@ -34,11 +34,11 @@ async def engine() -> AsyncIterator[FakeEngine]:
         yield fake
 
 
-async def stream(upstream: Upstream, engine: FakeEngine, scenario: str) -> tuple[Exchange, list[bytes]]:
+async def stream(upstream: ConnectionPool, engine: FakeEngine, scenario: str) -> tuple[Exchange, list[bytes]]:
     return await upstream.open(endpoint(engine.url), call(f"fault:{scenario}", stream=True)), []
 
 
-async def test_a_paused_stream_is_not_read_on_and_loses_nothing(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_a_paused_stream_is_not_read_on_and_loses_nothing(upstream: ConnectionPool, engine: FakeEngine) -> None:
     exchange, seen = await stream(upstream, engine, "endless_stream")
     record = await engine.arrived()
 
@@ -63,7 +63,7 @@ async def test_a_paused_stream_is_not_read_on_and_loses_nothing(upstream: Upstre
     assert b"".join(seen).startswith(b"data: ")
 
 
-async def test_a_pause_from_before_pumping_still_holds(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_a_pause_from_before_pumping_still_holds(upstream: ConnectionPool, engine: FakeEngine) -> None:
     """The client's own connection may be full before the first event comes (a pipelined request)."""
     exchange, seen = await stream(upstream, engine, "endless_stream")
     record = await engine.arrived()
@@ -83,7 +83,7 @@ async def test_a_pause_from_before_pumping_still_holds(upstream: Upstream, engin
     assert size < 1 << 20
 
 
-async def test_what_nobody_pumps_is_bounded(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_what_nobody_pumps_is_bounded(upstream: ConnectionPool, engine: FakeEngine) -> None:
     exchange, seen = await stream(upstream, engine, "endless_stream")
     record = await engine.arrived()
     await asyncio.wait_for(record.blocked.wait(), 20)
@@ -98,7 +98,7 @@ async def test_what_nobody_pumps_is_bounded(upstream: Upstream, engine: FakeEngi
     assert sum(map(len, seen)) > 4 << 20
 
 
-async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream: Upstream) -> None:
+async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream: ConnectionPool) -> None:
     """The piece that fills the client's connection may be the answer's last one; the connection is used again."""
     is_pumped = asyncio.Event()
 
@@ -126,7 +126,7 @@ async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream:
 
 
 async def test_after_the_end_mark_the_last_bytes_are_waited_for_and_the_connection_is_used_again(
-    upstream: Upstream,
+    upstream: ConnectionPool,
 ) -> None:
     ended = asyncio.Event()
 
@@ -151,7 +151,7 @@ async def test_after_the_end_mark_the_last_bytes_are_waited_for_and_the_connecti
         assert server.connections == 1
 
 
-async def test_an_engine_that_does_not_end_its_stream_is_left(upstream: Upstream, engine: FakeEngine) -> None:
+async def test_an_engine_that_does_not_end_its_stream_is_left(upstream: ConnectionPool, engine: FakeEngine) -> None:
     exchange, _ = await stream(upstream, engine, "endless_stream")
     record = await engine.arrived()
     await exchange.pump(lambda _: True)
@@ -164,7 +164,7 @@ async def test_an_engine_that_does_not_end_its_stream_is_left(upstream: Upstream
 # -- TLS
 
 
-async def test_a_certificate_nobody_vouches_for_is_unreachable(upstream: Upstream) -> None:
+async def test_a_certificate_nobody_vouches_for_is_unreachable(upstream: ConnectionPool) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(RECORDED / "self_signed.pem")
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
@@ -177,7 +177,7 @@ async def test_a_certificate_nobody_vouches_for_is_unreachable(upstream: Upstrea
 
 
 async def test_certificates_are_read_once_and_not_on_the_loop(
-    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    upstream: ConnectionPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It took 0.2 s of everybody's time for each engine."""
     threads: list[int] = []
@@ -199,7 +199,7 @@ async def test_certificates_are_read_once_and_not_on_the_loop(
     assert threading.get_ident() not in threads
 
 
-async def test_a_server_that_speaks_no_tls_is_unreachable(upstream: Upstream) -> None:
+async def test_a_server_that_speaks_no_tls_is_unreachable(upstream: ConnectionPool) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
         await reader.read()

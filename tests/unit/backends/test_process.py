@@ -233,7 +233,7 @@ async def test_semaphores_go_with_the_engine_whoever_is_killed(victim: str) -> N
     await running.gone()
 
     assert not is_file(semaphore)
-    assert ownership.marked("semaphore:") == []
+    assert ownership.tagged("semaphore:") == []
 
 
 @pytest.mark.parametrize("victim", ["engine", "guard"])

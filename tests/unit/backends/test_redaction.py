@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from backends.http.probe_client import Control
+from backends.http.probe_client import ProbeClient
 from backends.redaction import MASK, hide
 from tests.fakes.scripted import Json, Scripted, events, whole
 from tests.rigs.raw_client import chat
@@ -118,7 +118,7 @@ async def test_what_an_engine_repeats_reaches_no_client(behave: Callable[[Json],
 
 async def test_what_an_engine_repeats_to_the_supervisor_is_hidden_too() -> None:
     async with Scripted(lambda _path, _body: whole({"error": f"got {HEADERS}"}, 500)) as engine:
-        reply = await Control("engine").ask(f"{engine.url}/chat/completions", HEADERS, timeout_s=20, body={})
+        reply = await ProbeClient("engine").ask(f"{engine.url}/chat/completions", HEADERS, timeout_s=20, body={})
 
     assert reply.status == 500
     assert MASK.encode() in reply.body

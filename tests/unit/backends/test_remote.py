@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from pydantic import SecretStr
 
-from backends.endpoint import Usage
+from backends.endpoint import UsageMode
 from backends.engine import Probe
 from backends.errors import TimedOut
-from backends.http.probe_client import Control
+from backends.http.probe_client import ProbeClient
 from backends.remote.config import RemoteConfig
 from backends.remote.engine import Remote
 from tests.fakes.engine import FakeEngine
@@ -55,7 +55,7 @@ def test_its_endpoint_carries_the_configured_credential_and_headers() -> None:
     assert endpoint.headers == {"x-team": "a", "authorization": "Bearer k"}
     assert endpoint.timeouts.connect_s == 1
     assert not endpoint.is_ours
-    assert endpoint.usage is Usage.TRY
+    assert endpoint.usage is UsageMode.TRY
     assert engine.launch(1, (), "") is None  # type: ignore[func-returns-value]  # as its port says
 
 
@@ -134,7 +134,7 @@ async def test_one_that_says_nothing_is_not_waited_for_long() -> None:
         fake.probes = "never_answers"
 
         with pytest.raises(TimedOut, match=r"within 0\.05 s"):
-            await Control("cloud").ask(f"{fake.url}/models", timeout_s=0.05)
+            await ProbeClient("cloud").ask(f"{fake.url}/models", timeout_s=0.05)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

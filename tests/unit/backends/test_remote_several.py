@@ -13,7 +13,7 @@ from app.config.load import loads
 from app.config.yaml_document import ConfigError
 from app.supervisor.replicas import replicas
 from backends.engine import Probe
-from backends.http.pool import Call, Upstream
+from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.remote.config import RemoteConfig
 from backends.remote.engine import STALL_S, Remote
 from tests import RECORDED
@@ -112,9 +112,9 @@ async def test_the_name_stays_in_the_host_header_and_in_tls(monkeypatch: pytest.
     async with secure(monkeypatch) as (port, hosts, names):
         engine = Remote("c", remote(url=f"https://engines.test:{port}/v1", addresses=["127.0.0.1"]))
         endpoint = engine.endpoint(1, 0, "")
-        upstream = Upstream()
+        upstream = ConnectionPool()
 
-        exchange = await upstream.open(endpoint, Call("GET", "/models"))
+        exchange = await upstream.open(endpoint, UpstreamRequest("GET", "/models"))
         body = await exchange.read(100)
         exchange.close()
         await upstream.aclose()
@@ -127,7 +127,7 @@ async def test_the_name_stays_in_the_host_header_and_in_tls(monkeypatch: pytest.
 
 
 async def test_connections_to_two_addresses_of_one_name_are_kept_apart() -> None:
-    upstream = Upstream()
+    upstream = ConnectionPool()
     seen: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -141,7 +141,7 @@ async def test_connections_to_two_addresses_of_one_name_are_kept_apart() -> None
     async with first, await asyncio.start_server(answer, "127.0.0.2", port):
         for address in ("127.0.0.1", "127.0.0.2", "127.0.0.1"):
             engine = Remote(address, remote(url=f"http://engines.test:{port}/v1", addresses=[address]))
-            exchange = await upstream.open(engine.endpoint(1, 0, ""), Call("GET", "/models"))
+            exchange = await upstream.open(engine.endpoint(1, 0, ""), UpstreamRequest("GET", "/models"))
             await exchange.read(100)
             exchange.close()
         await upstream.aclose()

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
 from backends import kinds
-from backends.endpoint import Endpoint, Usage
+from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Probe
 from backends.errors import EngineFailed
 from backends.remote.config import RemoteConfig
@@ -89,7 +89,7 @@ def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
     assert (endpoint.address, endpoint.generation) == ("http://127.0.0.1:4711/v1", 7)
     assert endpoint.headers == {"authorization": "Bearer k"}
     assert endpoint.is_ours
-    assert endpoint.usage is Usage.ASK
+    assert endpoint.usage is UsageMode.ASK
 
 
 def test_the_kind_is_known_and_drains_as_long_as_the_gateway(folder: Path) -> None:

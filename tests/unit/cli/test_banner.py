@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from app.supervisor.console import Seen, banner, curl, progress
-from app.table import Backend, Key, Model, Table, Target, Wildcard
+from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
 
 URL = "http://127.0.0.1:8000"
@@ -17,7 +17,7 @@ URL = "http://127.0.0.1:8000"
 def _table(*, keys: tuple[Key, ...] = ()) -> Table:
     return Table(
         version=1,
-        models={"security-q4": Model("security-q4", (Target("gpu", "m"),))},
+        models={"security-q4": PublicModel("security-q4", (Target("gpu", "m"),))},
         aliases={},
         wildcards=(Wildcard("ollama/", "daemon"),),
         backends={"gpu": Backend("gpu", "vllm", State.STARTING)},

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.anthropic.request import Messages
-from app.dialects.anthropic.response import Spoken
-from app.dialects.client_api import Ask
-from app.dialects.usage import Settlement
+from app.dialects.anthropic.request import AnthropicMessagesApi
+from app.dialects.anthropic.response import AnthropicEncoder
+from app.dialects.client_api import TranslatedRequest
+from app.dialects.usage import Usage
 from app.errors import Problem, not_found, shutting_down
 from tests.fakes import wire
 from tests.rigs.front_streams import (
@@ -29,7 +29,7 @@ from tests.rigs.front_streams import (
 )
 from tests.rigs.read_answer import pieces
 
-COST = Settlement(12, 4, "length")
+COST = Usage(12, 4, "length")
 USAGE = {
     "input_tokens": 12,
     "cache_creation_input_tokens": 0,
@@ -44,12 +44,12 @@ TOOL = {"name": "add", "description": "Adds.", "input_schema": {"type": "object"
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 
-def asked(*, counts: bool = False, **fields: Any) -> Ask:
+def asked(*, counts: bool = False, **fields: Any) -> TranslatedRequest:
     request = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields}
-    return Messages(counts=counts).ask(json.dumps(request).encode(), "abc")
+    return AnthropicMessagesApi(counts=counts).ask(json.dumps(request).encode(), "abc")
 
 
-def body(ask: Ask) -> Any:
+def body(ask: TranslatedRequest) -> Any:
     return json.loads(msgspec.json.encode(ask.fields))
 
 
@@ -59,8 +59,8 @@ def messages(*said: Any, **fields: Any) -> Any:
     return body(asked(messages=turns, **fields))["messages"]
 
 
-def spoken(*stops: str) -> Spoken:
-    return Spoken("mine", "abc", stops)
+def spoken(*stops: str) -> AnthropicEncoder:
+    return AnthropicEncoder("mine", "abc", stops)
 
 
 def events(out: bytes) -> list[Any]:
@@ -307,7 +307,7 @@ def test_a_schema_is_a_response_format(where: str) -> None:
 
 
 def test_counting_needs_no_bound() -> None:
-    ask = Messages(counts=True).ask(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "abc")
+    ask = AnthropicMessagesApi(counts=True).ask(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "abc")
 
     assert body(ask) == {"messages": [{"role": "user", "content": "hi"}]}
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
-from app.dialects.call_order import MAX_LOOKS, Part, Turns
-from app.dialects.delta import Call, Piece
+from app.dialects.call_order import MAX_LOOKS, CallOrderer, OrderedPart
+from app.dialects.delta import CallDelta, Delta
 
 
-def part(at: int, arguments: str, *, is_new: bool = False) -> Piece:
-    return Piece(calls=[Call(at, is_new, f"c{at}", "f" if is_new else "", arguments)])
+def part(at: int, arguments: str, *, is_new: bool = False) -> Delta:
+    return Delta(calls=[CallDelta(at, is_new, f"c{at}", "f" if is_new else "", arguments)])
 
 
-def said(parts: list[Part]) -> list[tuple[int | None, str]]:
+def said(parts: list[OrderedPart]) -> list[tuple[int | None, str]]:
     return [(p.call.at, p.call.arguments) if p.call is not None else (None, p.text) for p in parts]
 
 
 def test_calls_one_after_the_other_are_told_as_they_come() -> None:
-    turns = Turns()
+    turns = CallOrderer()
 
-    assert said(turns.next(Piece(text="a"))) == [(None, "a")]
+    assert said(turns.next(Delta(text="a"))) == [(None, "a")]
     assert said(turns.next(part(0, '{"a":', is_new=True))) == [(0, '{"a":')]
     assert said(turns.next(part(0, " 1}"))) == [(0, " 1}")]
     assert said(turns.next(part(1, "{}", is_new=True))) == [(1, "{}")]
@@ -28,26 +28,26 @@ def test_calls_one_after_the_other_are_told_as_they_come() -> None:
 
 
 def test_what_comes_while_a_call_is_open_waits_for_it() -> None:
-    turns = Turns()
+    turns = CallOrderer()
     turns.next(part(0, '{"a":', is_new=True))
 
     assert turns.next(part(1, '{"b":', is_new=True)) == []
-    assert turns.next(Piece(text="t")) == []
+    assert turns.next(Delta(text="t")) == []
     assert said(turns.next(part(0, "1}"))) == [(0, "1}"), (1, '{"b":')]
     assert said(turns.next(part(1, "2}"))) == [(1, "2}"), (None, "t")]
 
 
 def test_what_never_becomes_whole_is_told_at_the_end() -> None:
-    turns = Turns()
+    turns = CallOrderer()
     turns.next(part(0, '{"a":', is_new=True))
     turns.next(part(1, "{}", is_new=True))
-    turns.next(Piece(text="t"))
+    turns.next(Delta(text="t"))
 
     assert said(turns.rest()) == [(1, "{}"), (None, "t")]
 
 
 def test_a_call_is_not_decoded_for_ever_to_see_whether_it_is_whole() -> None:
-    turns = Turns()
+    turns = CallOrderer()
     turns.next(part(0, '{"a":[', is_new=True))
     turns.next(part(1, "{}", is_new=True))
 
@@ -63,7 +63,7 @@ def test_every_order_of_the_parts_gives_every_call() -> None:
     arguments = {at: f'{{"number": {at}, "text": "{{}}"}}' for at in range(3)}
     for _ in range(200):
         left = {at: list(text) for at, text in arguments.items()}
-        turns, out, seen = Turns(), [], set()
+        turns, out, seen = CallOrderer(), [], set()
         while any(left.values()):
             at = dice.choice([at for at, letters in left.items() if letters])
             out += turns.next(part(at, left[at].pop(0), is_new=at not in seen))

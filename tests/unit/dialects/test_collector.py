@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.openai.collector import Assembler
+from app.dialects.openai.collector import Collector
 
 HEAD = {"id": "chatcmpl-1", "created": 1, "model": "m", "object": "chat.completion.chunk"}
 
 
 def assembled(*chunks: dict[str, Any]) -> Any:
-    assembler = Assembler()
+    assembler = Collector()
     for chunk in chunks:
         assembler.add(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
     assembler.add(b"data: [DONE]\n\n")

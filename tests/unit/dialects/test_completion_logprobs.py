@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects.openai.response import settle
-from app.dialects.openai.stream_reader import DONE, Reader
+from app.dialects.openai.stream_reader import DONE, StreamReader
 from backends.errors import Broken
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
@@ -44,7 +44,7 @@ def answered(tokens: Any) -> Any:
 
 def streamed(*chunks: dict[str, Any]) -> list[Any]:
     """The log probabilities of each event that the client gets."""
-    reader = Reader(terms(operation="text_completion"), hides_usage=False, max_event_bytes=1 << 20, choices=1)
+    reader = StreamReader(terms(operation="text_completion"), hides_usage=False, max_event_bytes=1 << 20, choices=1)
     data = b"".join(reader.feed(wire.sse(chunk)) for chunk in chunks) + reader.feed(DONE)
     assert reader.error is None
     lines = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai.embeddings import Wanted, fitted
+from app.dialects.openai.embeddings import EmbeddingFormat, fitted
 from app.table import Limits
 from backends.errors import Broken, Unsupported
 from tests.fakes.scripted import Json, Scripted, whole
@@ -25,7 +25,7 @@ def answer(*vectors: Any, **more: Any) -> Json:
 
 
 def made(given: Any, form: str | None = None, dimensions: int | None = None) -> Any:
-    return json.loads(fitted("engine", json.dumps(given).encode(), Wanted(form, dimensions)))
+    return json.loads(fitted("engine", json.dumps(given).encode(), EmbeddingFormat(form, dimensions)))
 
 
 CASES: dict[str, tuple[Json, Any, Any]] = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.dialects.error_text import MAX_CHARS, Reason, one_line, read
+from app.dialects.error_text import MAX_CHARS, ErrorText, one_line, read
 from tests.fakes import wire
 
 UNSAID = "it failed and gave no reason that can be shown"
@@ -42,20 +42,20 @@ def test_an_error_value_becomes_one_line(value: Any, expected: str) -> None:
     assert one_line(value) == expected
 
 
-BODIES: dict[str, Reason] = {
-    "vllm": Reason(wire.REFUSAL, "BadRequestError"),
-    "openai": Reason(wire.REFUSAL, "invalid_request_error", "messages", "engine_code"),
-    "llama_cpp": Reason(wire.REFUSAL, "invalid_request_error"),
-    "string": Reason("Unauthorized"),
-    "detail": Reason(wire.REFUSAL),
-    "detail_list": Reason(wire.REFUSAL),
-    "traceback": Reason(UNSAID),
-    "empty": Reason(UNSAID),
+BODIES: dict[str, ErrorText] = {
+    "vllm": ErrorText(wire.REFUSAL, "BadRequestError"),
+    "openai": ErrorText(wire.REFUSAL, "invalid_request_error", "messages", "engine_code"),
+    "llama_cpp": ErrorText(wire.REFUSAL, "invalid_request_error"),
+    "string": ErrorText("Unauthorized"),
+    "detail": ErrorText(wire.REFUSAL),
+    "detail_list": ErrorText(wire.REFUSAL),
+    "traceback": ErrorText(UNSAID),
+    "empty": ErrorText(UNSAID),
 }
 
 
 @pytest.mark.parametrize(("dialect", "expected"), BODIES.items(), ids=BODIES)
-def test_each_dialect_of_error_body_is_understood(dialect: str, expected: Reason) -> None:
+def test_each_dialect_of_error_body_is_understood(dialect: str, expected: ErrorText) -> None:
     assert read(wire.error_body(dialect, 400)[0]) == expected
 
 

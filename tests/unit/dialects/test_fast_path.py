@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.dialects.openai import stream_reader
-from app.dialects.openai.fast_path import cut
-from app.dialects.openai.stream_reader import Reader
+from app.dialects.openai.fast_path import compile_template
+from app.dialects.openai.stream_reader import StreamReader
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
 
@@ -29,7 +29,7 @@ TEXTS = ["two", "", "a\nb", 'say "no"', "back\\slash", '\\"', "zwölf 🙂", 'x"
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("ensure_ascii", [False, True])
 def test_an_event_with_another_text_is_known(text: str, ensure_ascii: bool) -> None:
-    stencil = cut(EVENT, same)
+    stencil = compile_template(EVENT, same)
     other = EVENT.replace(b'"one"', json.dumps(text, ensure_ascii=ensure_ascii).encode())
 
     assert stencil is not None
@@ -56,7 +56,7 @@ def test_an_event_with_another_text_is_known(text: str, ensure_ascii: bool) -> N
     ],
 )
 def test_anything_else_is_not(other: bytes) -> None:
-    stencil = cut(EVENT, same)
+    stencil = compile_template(EVENT, same)
 
     assert stencil is not None
     assert stencil.fill(other) is None
@@ -64,7 +64,7 @@ def test_anything_else_is_not(other: bytes) -> None:
 
 def test_a_text_that_is_said_twice_is_the_same_twice() -> None:
     event = wire.sse({"choices": [{"delta": {"reasoning": "a", "reasoning_content": "a"}}]})
-    stencil = cut(event, same)
+    stencil = compile_template(event, same)
 
     assert stencil is not None
     assert stencil.fill(event.replace(b'"a"', b'"bc"')) is not None
@@ -74,7 +74,7 @@ def test_a_text_that_is_said_twice_is_the_same_twice() -> None:
 
 @pytest.mark.parametrize("delta", [{}, {"content": ""}, {"content": None}, {"content": "a", "reasoning": "b"}])
 def test_an_event_without_one_text_has_no_stencil(delta: dict[str, Any]) -> None:
-    assert cut(wire.sse({"choices": [{"delta": delta}]}), same) is None
+    assert compile_template(wire.sse({"choices": [{"delta": delta}]}), same) is None
 
 
 def probable(text: str, logprobs: object) -> bytes:
@@ -90,7 +90,7 @@ PROBABLE = probable("one", {"content": [TOKEN]})
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("logprobs", [{"content": [TOKEN | {"token": '"}],'}] * 2}, {}, None])
 def test_log_probabilities_may_differ_as_well(text: str, logprobs: object) -> None:
-    stencil = cut(PROBABLE, same)
+    stencil = compile_template(PROBABLE, same)
     other = probable(text, logprobs)
 
     assert stencil is not None
@@ -98,7 +98,7 @@ def test_log_probabilities_may_differ_as_well(text: str, logprobs: object) -> No
 
 
 def test_log_probabilities_are_passed_on_under_another_name() -> None:
-    stencil = cut(PROBABLE, lambda event: event.replace(b'"fake"', b'"mine"'))
+    stencil = compile_template(PROBABLE, lambda event: event.replace(b'"fake"', b'"mine"'))
     other = probable("two", {"content": [TOKEN | {"logprob": -1.5}]})
 
     assert stencil is not None
@@ -119,7 +119,7 @@ def test_log_probabilities_are_passed_on_under_another_name() -> None:
     ],
 )
 def test_what_is_no_log_probability_is_not_taken_for_one(other: bytes) -> None:
-    stencil = cut(PROBABLE, same)
+    stencil = compile_template(PROBABLE, same)
 
     assert stencil is not None
     assert stencil.fill(other) is None
@@ -140,7 +140,7 @@ def _pieces(text: list[str], name: str, drop: list[str], index: int) -> list[Any
 
 
 def read(data: list[bytes], *, is_learning: bool) -> tuple[list[Any], int]:
-    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     if not is_learning:
         reader._cuts_left = 0
     out = b"".join(map(reader.feed, data)) + reader.end()
@@ -176,7 +176,7 @@ def test_a_stream_reads_the_same_whether_or_not_its_events_are_known(
 def test_a_stream_in_which_no_event_comes_twice_is_not_learnt_from_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
     monkeypatch.setattr(stream_reader, "cut", lambda event, _: seen.append(event))
-    reader = Reader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
 
     for at in range(50):
         reader.feed(wire.sse(wire.piece(CHAT, "a") | {"at": at}))

@@ -11,12 +11,12 @@ import pytest_asyncio
 
 from app.dialects import json_members
 from app.dialects.parameters import judge as parameters_judge
-from app.dialects.parameters.case import Case, Given
+from app.dialects.parameters.case import Given, RequestCase
 from app.dialects.parameters.judge import judge
 from app.dialects.parameters.table import JUDGED, KINDS, OWN, SPECIFIED, Act
 from app.relay.http import json_body
 from app.table import TEMPLATE_KWARGS
-from backends.endpoint import Usage
+from backends.endpoint import UsageMode
 from backends.errors import Unsupported
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events, whole
@@ -58,7 +58,9 @@ async def engine() -> AsyncIterator[Scripted]:
 
 @pytest_asyncio.fixture
 async def rig(engine: Scripted) -> AsyncIterator[Rig]:
-    kinds = {kind: backend(engine.url, kind, kind=kind, usage=Usage.TRY) for kind in ("vllm", "llama_cpp", "remote")}
+    kinds = {
+        kind: backend(engine.url, kind, kind=kind, usage=UsageMode.TRY) for kind in ("vllm", "llama_cpp", "remote")
+    }
     async with running(kinds, {kind: models("m", backend=kind)["m"] for kind in kinds}) as gateway:
         yield gateway
 
@@ -122,7 +124,7 @@ async def test_a_remote_engine_gets_everything_as_it_was_written(
 def found(kind: str, operation: str = "chat", **fields: Any) -> tuple[Json, list[str], list[str]]:
     """What an engine gets beside what every request has, and what is named."""
     body = json.dumps({"model": "m", **fields}).encode()
-    case = Case("engine", kind, operation, given(body), kwargs=TEMPLATE_KWARGS)
+    case = RequestCase("engine", kind, operation, given(body), kwargs=TEMPLATE_KWARGS)
     verdict = judge(case)
     members: Json = json.loads(json_members.edit(body, verdict.members))
     members.pop("model")
@@ -141,7 +143,7 @@ def test_what_asks_for_the_way_it_is_done_anyway_is_not_named(kind: str) -> None
     for (operation, of), fates in JUDGED.items():
         for name, fate in fates if of == kind else ():
             for value in ("null", *fate.unless):
-                case = Case("engine", kind, operation, given(b'{"%s": %s}' % (name.encode(), value.encode())))
+                case = RequestCase("engine", kind, operation, given(b'{"%s": %s}' % (name.encode(), value.encode())))
                 verdict = judge(case)
                 assert (verdict.adjusted, verdict.dropped) == ([], []), name
 
@@ -212,7 +214,9 @@ def test_how_much_to_think_is_told_to_the_chat_template() -> None:
 
 
 def test_a_template_that_may_not_be_told_of_thinking_is_not_told() -> None:
-    verdict = judge(Case("engine", "llama_cpp", "chat", given(b'{"reasoning_effort": "low"}'), kwargs=("other",)))
+    verdict = judge(
+        RequestCase("engine", "llama_cpp", "chat", given(b'{"reasoning_effort": "low"}'), kwargs=("other",))
+    )
 
     assert (verdict.members, verdict.dropped) == ({"reasoning_effort": None}, ["reasoning_effort"])
 
@@ -225,7 +229,9 @@ def test_a_penalty_has_each_engines_own_name() -> None:
 
 
 def test_what_the_configuration_has_set_is_not_the_clients() -> None:
-    verdict = judge(Case("engine", "llama_cpp", "chat", given(b'{"user": "u", "stop": ""}'), settled=("user", "stop")))
+    verdict = judge(
+        RequestCase("engine", "llama_cpp", "chat", given(b'{"user": "u", "stop": ""}'), settled=("user", "stop"))
+    )
 
     assert verdict == ({}, [], [])
 

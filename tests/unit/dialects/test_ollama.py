@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ollama import Options
 
-from app.dialects.client_api import Ask
+from app.dialects.client_api import TranslatedRequest
 from app.dialects.engine_options import taken
-from app.dialects.ollama.request import Chat, Embed, read_options
-from app.dialects.ollama.response import Embedded, Kind, Written
-from app.dialects.usage import Settlement
+from app.dialects.ollama.request import OllamaChatApi, OllamaEmbedApi, read_options
+from app.dialects.ollama.response import Kind, OllamaChatEncoder, OllamaEmbedEncoder
+from app.dialects.usage import Usage
 from app.errors import Problem, not_found
 from tests import RECORDED
 from tests.fakes import wire
@@ -36,29 +36,29 @@ from tests.rigs.steps import steps
 
 NOW = 1795334421.5
 PNG = "iVBORw0KGgoAAAANSUhEUg=="
-COST = Settlement(12, 4, "length")
+COST = Usage(12, 4, "length")
 
 
 def at(now: float = NOW) -> Callable[[], float]:
     return lambda: now
 
 
-def chat(**fields: Any) -> Ask:
+def chat(**fields: Any) -> TranslatedRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
-    return Chat(Kind.CHAT, at()).ask(json.dumps(body).encode(), "abc")
+    return OllamaChatApi(Kind.CHAT, at()).ask(json.dumps(body).encode(), "abc")
 
 
-def generate(**fields: Any) -> Ask:
-    return Chat(Kind.GENERATE, at()).ask(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), "abc")
+def generate(**fields: Any) -> TranslatedRequest:
+    return OllamaChatApi(Kind.GENERATE, at()).ask(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), "abc")
 
 
-def body(ask: Ask) -> Any:
+def body(ask: TranslatedRequest) -> Any:
     """What would be sent, as JSON."""
     return json.loads(msgspec.json.encode(ask.fields))
 
 
-def written(kind: Kind = Kind.CHAT) -> Written:
-    return Written(kind, "Mine:latest", "abc", at())
+def written(kind: Kind = Kind.CHAT) -> OllamaChatEncoder:
+    return OllamaChatEncoder(kind, "Mine:latest", "abc", at())
 
 
 def lines(out: bytes) -> list[Any]:
@@ -134,7 +134,7 @@ def test_results_that_fit_no_call_cost_a_step_each() -> None:
             *[{"role": "tool", "tool_name": "other", "content": "x"}] * count,
         ]
         data = json.dumps({"model": "m", "messages": messages}).encode()
-        return steps(lambda: Chat(Kind.CHAT, at()).ask(data, "abc"))
+        return steps(lambda: OllamaChatApi(Kind.CHAT, at()).ask(data, "abc"))
 
     assert lines_run(200) < 2.2 * lines_run(100)
 
@@ -186,7 +186,7 @@ def test_what_no_engine_can_be_told_is_named() -> None:
 def test_what_ollama_does_not_know_is_named_too() -> None:
     assert chat(max_tokens=5, n=None, tool_choice="auto").dropped == ("max_tokens", "tool_choice")
     assert generate(prompt="hi", messages=[]).dropped == ("messages",)
-    assert Embed(at(), is_old=False).ask(b'{"model":"m","input":"a","user":"u"}', "abc").dropped == ("user",)
+    assert OllamaEmbedApi(at(), is_old=False).ask(b'{"model":"m","input":"a","user":"u"}', "abc").dropped == ("user",)
 
 
 def test_a_raw_prompt_keeps_its_format_in_each_engines_words() -> None:
@@ -278,7 +278,11 @@ def test_an_empty_question_only_loads() -> None:
     ("data", "said"), [(b"", "missing request body"), (b"{", "not valid JSON"), (b"[]", "JSON object")]
 )
 def test_what_is_no_request_is_refused(data: bytes, said: str) -> None:
-    for front in (Chat(Kind.CHAT, at()), Chat(Kind.GENERATE, at()), Embed(at(), is_old=False)):
+    for front in (
+        OllamaChatApi(Kind.CHAT, at()),
+        OllamaChatApi(Kind.GENERATE, at()),
+        OllamaEmbedApi(at(), is_old=False),
+    ):
         with pytest.raises(Problem, match=said):
             front.ask(data, "abc")
 
@@ -292,9 +296,11 @@ def test_each_option_of_the_official_client_is_known() -> None:
 
 
 def test_texts_to_embed_are_openais() -> None:
-    many = Embed(at(), is_old=False).ask(b'{"model":"m","input":["a","b"],"dimensions":4,"truncate":true}', "abc")
-    one = Embed(at(), is_old=True).ask(b'{"model":"m","prompt":"a","options":{"num_ctx":1}}', "abc")
-    none = Embed(at(), is_old=False).ask(b'{"model":"m","input":""}', "abc")
+    many = OllamaEmbedApi(at(), is_old=False).ask(
+        b'{"model":"m","input":["a","b"],"dimensions":4,"truncate":true}', "abc"
+    )
+    one = OllamaEmbedApi(at(), is_old=True).ask(b'{"model":"m","prompt":"a","options":{"num_ctx":1}}', "abc")
+    none = OllamaEmbedApi(at(), is_old=False).ask(b'{"model":"m","input":""}', "abc")
 
     assert (many.path, many.fields) == (
         "/v1/embeddings",
@@ -348,7 +354,7 @@ def test_llama_cpps_own_times_are_told() -> None:
 
 def test_times_that_nobody_told_are_measured() -> None:
     times = iter(range(100))
-    tongue = Written(Kind.CHAT, "m", "abc", lambda: float(next(times)))
+    tongue = OllamaChatEncoder(Kind.CHAT, "m", "abc", lambda: float(next(times)))
 
     last = lines(told(tongue, [STREAMS["vllm"]]))[-1]
 
@@ -412,14 +418,14 @@ def test_what_is_not_an_answer_is_not_told(answer: bytes) -> None:
     with pytest.raises(ValueError, match="not a chunk"):
         written().whole(answer, COST)
     with pytest.raises(ValueError, match="vectors"):
-        Embedded("m", at(), is_old=False).whole(answer, COST)
+        OllamaEmbedEncoder("m", at(), is_old=False).whole(answer, COST)
 
 
 def test_vectors_keep_their_digits_and_get_their_order() -> None:
     answer = b'{"data":[{"index":1,"embedding":[0.10]},{"index":0,"embedding":[1e-3,2]}],"model":"m"}'
 
-    many = Embedded("m", at(), is_old=False).whole(answer, Settlement(7, 0))
-    one = Embedded("m", at(), is_old=True).whole(answer, Settlement(7, 0))
+    many = OllamaEmbedEncoder("m", at(), is_old=False).whole(answer, Usage(7, 0))
+    one = OllamaEmbedEncoder("m", at(), is_old=True).whole(answer, Usage(7, 0))
 
     assert b'"embeddings":[[1e-3,2],[0.10]]' in many
     assert json.loads(many)["prompt_eval_count"] == 7

@@ -13,7 +13,7 @@ from app.errors import Problem
 from app.relay.http import json_body
 from app.relay.proxy.plan import OPERATIONS, plan
 from app.relay.routes.foreign_apis import FRONTS
-from app.table import Backend, Model, Table, Target
+from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import Endpoint, State
 from backends.errors import Rejected
 from tests.rigs.allocations import allocated
@@ -189,7 +189,7 @@ def table(**kinds: str) -> Table:
         name: Backend(name, kind, State.READY, endpoint=Endpoint(name, 1, "http://127.0.0.1:1/v1"))
         for name, kind in kinds.items()
     }
-    served = {name: Model(name, (Target(name, name),)) for name in kinds}
+    served = {name: PublicModel(name, (Target(name, name),)) for name in kinds}
     return Table(1, served, {}, (), backends)
 
 

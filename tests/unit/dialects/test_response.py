@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects.openai.response import settle
-from app.dialects.usage import Settlement
+from app.dialects.usage import Usage
 from backends.errors import Broken, EngineFailed
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
@@ -16,14 +16,14 @@ from tests.rigs.read_answer import terms
 CHAT, COMPLETION = wire.Ask("chat", "fake"), wire.Ask("completions", "fake")
 EMBEDDING = wire.Ask("embeddings", "fake", inputs=("a", "b"))
 ANSWERS = {
-    "chat": (CHAT, Settlement(12, 12, "stop")),
-    "text_completion": (COMPLETION, Settlement(12, 12, "stop")),
-    "embeddings": (EMBEDDING, Settlement(8, 0, None)),
+    "chat": (CHAT, Usage(12, 12, "stop")),
+    "text_completion": (COMPLETION, Usage(12, 12, "stop")),
+    "embeddings": (EMBEDDING, Usage(8, 0, None)),
 }
 
 
 @pytest.mark.parametrize(("operation", "ask", "cost"), [(k, *v) for k, v in ANSWERS.items()], ids=ANSWERS)
-def test_a_sound_answer_passes_byte_for_byte_and_is_counted(operation: str, ask: wire.Ask, cost: Settlement) -> None:
+def test_a_sound_answer_passes_byte_for_byte_and_is_counted(operation: str, ask: wire.Ask, cost: Usage) -> None:
     body = wire.dumps(wire.answer(ask))
 
     assert settle(terms("fake", operation=operation), body) == (body, cost)
@@ -78,17 +78,17 @@ def test_an_error_under_status_200_is_a_failure_of_the_engine(error: object) -> 
 
 
 COSTS = {
-    '{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}': Settlement(3, 4),
-    '{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":3}}': Settlement(3, 0),
-    '{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":null}}': Settlement(0, 0),
-    '{"choices":[],"usage":null,"error":null}': Settlement(is_counted=True),
-    '{"choices":[],"timings":{"prompt_n":3,"cache_n":2,"predicted_n":4}}': Settlement(5, 4),
-    '{"choices":[{"message":{},"finish_reason":"length"}]}': Settlement(0, 0, "length", is_counted=True),
+    '{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}': Usage(3, 4),
+    '{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":3}}': Usage(3, 0),
+    '{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":null}}': Usage(0, 0),
+    '{"choices":[],"usage":null,"error":null}': Usage(is_counted=True),
+    '{"choices":[],"timings":{"prompt_n":3,"cache_n":2,"predicted_n":4}}': Usage(5, 4),
+    '{"choices":[{"message":{},"finish_reason":"length"}]}': Usage(0, 0, "length", is_counted=True),
 }
 
 
 @pytest.mark.parametrize(("body", "cost"), COSTS.items())
-def test_the_cost_is_what_the_engine_says(body: str, cost: Settlement) -> None:
+def test_the_cost_is_what_the_engine_says(body: str, cost: Usage) -> None:
     assert settle(terms("fake", operation="chat"), body.encode())[1] == cost
 
 

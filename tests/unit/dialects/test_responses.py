@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.client_api import Ask
+from app.dialects.client_api import TranslatedRequest
 from app.dialects.openai.stream_reader import DONE
-from app.dialects.responses.request import Responses
-from app.dialects.responses.response import Response
-from app.dialects.usage import Settlement
+from app.dialects.responses.request import ResponsesApi
+from app.dialects.responses.response import ResponsesEncoder
+from app.dialects.usage import Usage
 from app.errors import Problem, not_found
 from tests.fakes import wire
 from tests.rigs.front_streams import (
@@ -32,16 +32,16 @@ from tests.rigs.front_streams import (
 from tests.rigs.read_answer import pieces
 
 NOW = 1795334421.5
-COST = Settlement(12, 4, "length")
+COST = Usage(12, 4, "length")
 TOOL = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": True}
 
 
-def asked(**fields: Any) -> Ask:
+def asked(**fields: Any) -> TranslatedRequest:
     request = {"model": "m", "input": "hi", **fields}
-    return Responses(lambda: NOW).ask(json.dumps(request).encode(), "abc")
+    return ResponsesApi(lambda: NOW).ask(json.dumps(request).encode(), "abc")
 
 
-def body(ask: Ask) -> Any:
+def body(ask: TranslatedRequest) -> Any:
     return json.loads(msgspec.json.encode(ask.fields))
 
 
@@ -49,8 +49,8 @@ def messages(*items: Any, **fields: Any) -> Any:
     return body(asked(input=list(items), **fields))["messages"]
 
 
-def spoken(**echo: Any) -> Response:
-    return Response("mine", "abc", lambda: NOW, echo)
+def spoken(**echo: Any) -> ResponsesEncoder:
+    return ResponsesEncoder("mine", "abc", lambda: NOW, echo)
 
 
 def events(out: bytes) -> list[Any]:

@@ -8,16 +8,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.client_api import Ask
+from app.dialects.client_api import TranslatedRequest
 from app.dialects.openai.stream_reader import DONE
-from app.dialects.responses.request import Responses
-from app.dialects.responses.tools import MAX_NAME_CHARS, Tool, free_text, read
-from app.dialects.usage import Settlement
+from app.dialects.responses.request import ResponsesApi
+from app.dialects.responses.tools import MAX_NAME_CHARS, ClientTool, free_text, read
+from app.dialects.usage import Usage
 from app.errors import Problem
 from tests.fakes import wire
 from tests.rigs.front_streams import call, event, told
 
-COST = Settlement(12, 4, "tool_calls")
+COST = Usage(12, 4, "tool_calls")
 EMPTY = {"type": "object", "properties": {}}
 RUN = {"type": "function", "name": "run_it", "strict": False, "parameters": EMPTY}
 SPACE = {"type": "namespace", "name": "helpers_v1", "description": "several", "tools": [{**RUN, "name": "spawn"}]}
@@ -40,16 +40,16 @@ HOSTED = [
 ]
 
 
-def asked(*items: Any, **fields: Any) -> Ask:
+def asked(*items: Any, **fields: Any) -> TranslatedRequest:
     request = {"model": "m", "input": list(items) or "hi", **fields}
-    return Responses(lambda: 0.0).ask(json.dumps(request).encode(), "abc")
+    return ResponsesApi(lambda: 0.0).ask(json.dumps(request).encode(), "abc")
 
 
-def body(ask: Ask) -> Any:
+def body(ask: TranslatedRequest) -> Any:
     return json.loads(msgspec.json.encode(ask.fields))
 
 
-def names(ask: Ask) -> list[str]:
+def names(ask: TranslatedRequest) -> list[str]:
     return [tool["function"]["name"] for tool in body(ask).get("tools", ())]
 
 
@@ -144,7 +144,7 @@ def test_names_stay_apart_and_are_names_for_engines() -> None:
     assert len(engines) == len(set(engines)) == 6
     assert all(len(name) <= MAX_NAME_CHARS and name.replace("-", "_").isascii() and " " not in name for name in engines)
     assert [tools.called(tools.told(name)) for name in engines] == engines
-    assert tools.told("unheard_of") == Tool("function", "unheard_of")
+    assert tools.told("unheard_of") == ClientTool("function", "unheard_of")
 
 
 def test_free_text_is_a_function_with_one_input_and_comes_back_as_text() -> None:
@@ -197,7 +197,7 @@ def test_a_stream_tells_a_free_text_in_its_own_events() -> None:
     assert (spawn["namespace"], spawn["name"], spawn["arguments"]) == ("helpers_v1", "spawn", "{}")
 
 
-def called(ask: Ask, name: str, arguments: str) -> Any:
+def called(ask: TranslatedRequest, name: str, arguments: str) -> Any:
     """The items of a whole answer that calls this function of the engine's."""
     made = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
     message = {"role": "assistant", "content": None, "tool_calls": [made]}

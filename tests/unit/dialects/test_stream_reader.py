@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.dialects.openai.stream_reader import DONE, Reader
-from app.dialects.usage import Settlement
+from app.dialects.openai.stream_reader import DONE, StreamReader
+from app.dialects.usage import Usage
 from backends.errors import Broken, Disconnected, EngineFailed
 from tests import RECORDED
 from tests.fakes import wire
@@ -53,11 +53,13 @@ STREAMS |= {f"{name} crlf": STREAMS[name].replace(b"\n", b"\r\n") for name in ("
 STREAMS["vllm cr"] = STREAMS["vllm"].replace(b"\n", b"\r")
 
 
-def reader(name: str = "mine", *, hides_usage: bool = True, limit: int = LIMIT, operation: str = "chat") -> Reader:
-    return Reader(terms(name, operation=operation), hides_usage=hides_usage, max_event_bytes=limit)
+def reader(
+    name: str = "mine", *, hides_usage: bool = True, limit: int = LIMIT, operation: str = "chat"
+) -> StreamReader:
+    return StreamReader(terms(name, operation=operation), hides_usage=hides_usage, max_event_bytes=limit)
 
 
-def run(pieces: list[bytes], **options: Any) -> tuple[bytes, str, Settlement, bool]:
+def run(pieces: list[bytes], **options: Any) -> tuple[bytes, str, Usage, bool]:
     """What the client gets, how it ended, what it cost, and whether a token was seen."""
     is_completion = b'"object":"text_completion"' in b"".join(pieces)
     stream = reader(**options, operation="text_completion" if is_completion else "chat")
@@ -138,19 +140,19 @@ def test_usage_beside_choices_is_never_taken_out() -> None:
 
 
 COSTS = {
-    "vllm": Settlement(0, 4, "length", is_counted=True),
-    "vllm with usage": Settlement(12, 4, "length"),
-    "llama.cpp": Settlement(12, 4, "length"),
-    "llama.cpp with usage": Settlement(12, 4, "length"),
-    "ollama_chat": Settlement(12, 4, "length"),
-    "ollama_tools": Settlement(85, 28, "tool_calls"),
-    "text like data lines": Settlement(0, 3, "length", is_counted=True),
-    "unfinished": Settlement(0, 3, None, is_counted=True),
+    "vllm": Usage(0, 4, "length", is_counted=True),
+    "vllm with usage": Usage(12, 4, "length"),
+    "llama.cpp": Usage(12, 4, "length"),
+    "llama.cpp with usage": Usage(12, 4, "length"),
+    "ollama_chat": Usage(12, 4, "length"),
+    "ollama_tools": Usage(85, 28, "tool_calls"),
+    "text like data lines": Usage(0, 3, "length", is_counted=True),
+    "unfinished": Usage(0, 3, None, is_counted=True),
 }
 
 
 @pytest.mark.parametrize(("name", "cost"), COSTS.items(), ids=COSTS)
-def test_what_an_answer_cost_is_what_the_engine_says_or_the_events_with_text(name: str, cost: Settlement) -> None:
+def test_what_an_answer_cost_is_what_the_engine_says_or_the_events_with_text(name: str, cost: Usage) -> None:
     assert run([STREAMS[name]])[2] == cost
 
 
@@ -162,7 +164,7 @@ def test_a_count_of_zero_before_the_end_is_no_count() -> None:
 
     cost = run([data[:cut]])[2]
 
-    assert cost == Settlement(0, 3, None, is_counted=True)
+    assert cost == Usage(0, 3, None, is_counted=True)
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None, "completion_tokens": None}, {"total_tokens": 3}])
@@ -365,7 +367,7 @@ def test_an_event_nested_without_end_is_no_answer() -> None:
 
 @pytest.mark.parametrize(("asked", "ended", "is_finished"), [(1, [0], True), (2, [0], False), (2, [1, 0], True)])
 def test_an_answer_is_finished_when_each_choice_is(asked: int, ended: list[int], is_finished: bool) -> None:
-    stream = Reader(terms("m"), hides_usage=False, max_event_bytes=LIMIT, choices=asked)
+    stream = StreamReader(terms("m"), hides_usage=False, max_event_bytes=LIMIT, choices=asked)
     for index in ended:
         stream.feed(wire.sse({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}))
 

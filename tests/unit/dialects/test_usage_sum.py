@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dialects.openai.stream_reader import DONE, Reader
+from app.dialects.openai.stream_reader import DONE, StreamReader
 from app.dialects.openai.usage_sum import UsageSum
-from app.dialects.usage import Settlement
-from backends.endpoint import Usage
+from app.dialects.usage import Usage
+from backends.endpoint import UsageMode
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events
 from tests.rigs.raw_client import chat
@@ -45,9 +45,9 @@ def told(at: int, prompt: int, output: int) -> list[Json]:
 TWO = [piece(0, "a"), piece(1, "b"), *told(1, 33, 3), piece(0, "c"), *told(0, 33, 5)]
 
 
-def read(chunks: list[Json], reports: int, copies: int) -> tuple[list[Any], Settlement]:
+def read(chunks: list[Json], reports: int, copies: int) -> tuple[list[Any], Usage]:
     asked = msgspec.structs.replace(terms("fake"), reports=reports, copies=copies)
-    reader = Reader(asked, hides_usage=False, max_event_bytes=1 << 20, choices=reports)
+    reader = StreamReader(asked, hides_usage=False, max_event_bytes=1 << 20, choices=reports)
     data = b"".join(reader.feed(wire.sse(chunk)) for chunk in chunks) + reader.feed(DONE)
     return [json.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")], reader.settle()
 
@@ -57,7 +57,7 @@ def test_a_stream_of_two_choices_has_one_usage_with_the_sum_and_the_prompt_once(
 
     assert [each["usage"] for each in got if "usage" in each] == [usage(33, 8, 32)]
     assert got[-1]["choices"] == []
-    assert cost == Settlement(33, 8, "stop")
+    assert cost == Usage(33, 8, "stop")
 
 
 def test_several_prompts_are_added_up_and_usage_beside_an_answers_end_moves_to_the_last() -> None:
@@ -66,13 +66,13 @@ def test_several_prompts_are_added_up_and_usage_beside_an_answers_end_moves_to_t
     got, cost = read([piece(0, "a"), piece(1, "b"), piece(2, "c"), *ends], 3, 1)
 
     assert [each.get("usage") for each in got] == [None] * 5 + [usage(10, 15)]
-    assert cost == Settlement(10, 15, "stop")
+    assert cost == Usage(10, 15, "stop")
 
 
 def test_two_choices_of_two_prompts_count_each_prompt_once() -> None:
     ends = [piece(at, None, "stop", usage=usage(prompt, 2)) for at, prompt in enumerate((4, 4, 1, 1))]
 
-    assert read([*(piece(at, "x") for at in range(4)), *ends], 4, 2)[1] == Settlement(5, 8, "stop")
+    assert read([*(piece(at, "x") for at in range(4)), *ends], 4, 2)[1] == Usage(5, 8, "stop")
 
 
 def test_where_usage_was_not_asked_for_the_engines_own_counts_are_added_up() -> None:
@@ -80,7 +80,7 @@ def test_where_usage_was_not_asked_for_the_engines_own_counts_are_added_up() -> 
 
     got, cost = read([piece(0, "a"), piece(1, "b"), *ends], 2, 2)
 
-    assert cost == Settlement(33, 7, "stop")
+    assert cost == Usage(33, 7, "stop")
     assert [each["timings"]["predicted_n"] for each in got if "timings" in each] == [3, 4]
 
 
@@ -92,7 +92,7 @@ def test_one_answer_is_as_it_was() -> None:
     got, cost = read([piece(0, "a"), *told(0, 33, 3)], 1, 1)
 
     assert got[-1]["usage"] == usage(33, 3, 32)
-    assert cost == Settlement(33, 3, "stop")
+    assert cost == Usage(33, 3, "stop")
 
 
 def test_what_is_no_number_counts_as_none() -> None:
@@ -108,7 +108,7 @@ async def test_the_client_and_the_metrics_are_told_the_sum(stream: bool) -> None
         return events(*TWO)
 
     async with Scripted(two) as engine:
-        ours = backend(engine.url, kind="llama_cpp", usage=Usage.TIMINGS, gathers=True)
+        ours = backend(engine.url, kind="llama_cpp", usage=UsageMode.TIMINGS, gathers=True)
         async with running({"engine": ours}, models("fake")) as rig:
             options: Json = {"stream_options": {"include_usage": True}} if stream else {}
             reply = await rig.ask(body=chat(stream=stream, n=2, **options))

@@ -27,7 +27,7 @@ from app.errors import TABLE
 from app.metrics import Metrics
 from app.relay.routes.routes import OPEN
 from app.supervisor.admin.app import create_admin
-from app.supervisor.admin.metrics import Counters, Life, Scrape
+from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
 from app.supervisor.console import curl
 from backends.config.base import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.endpoint import State
@@ -154,7 +154,7 @@ async def test_each_series_has_its_heading_and_each_heading_its_series(tmp_path:
     registry = CollectorRegistry()
     Metrics(registry)
     lives = [Life("demo", State.READY, 0)]
-    text = generate_latest(registry) + await Scrape(Counters(), lambda: lives, "1").render()
+    text = generate_latest(registry) + await Scrape(RelayCounters(), lambda: lives, "1").render()
 
     series = set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
 

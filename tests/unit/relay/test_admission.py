@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet.admission import Gate
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.fleet.waiters import WaitOutcome
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import chat
 from tests.rigs.relay import Rig, backend, models, running
 
 
-async def wished(rig: Rig) -> asyncio.Future[Outcome]:
+async def wished(rig: Rig) -> asyncio.Future[WaitOutcome]:
     """The relay's wish for the engine."""
     await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
     return rig.wishes.asked["engine"]
@@ -31,12 +31,12 @@ async def test_a_request_is_sent_when_it_is_admitted_and_gives_its_permit_back(
     limited: tuple[Rig, FakeEngine],
 ) -> None:
     rig, engine = limited
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     asking = asyncio.create_task(rig.ask(body=chat()))
     wish = await wished(rig)
     assert engine.posts == []
 
-    wish.set_result(Outcome(is_ready=True, permit=await gate.enter(0, 1.0)))
+    wish.set_result(WaitOutcome(is_ready=True, permit=await gate.enter(0, 1.0)))
     reply = await asking
 
     assert reply.status == 200
@@ -68,7 +68,7 @@ async def test_an_engine_without_a_place_is_429_with_advice(limited: tuple[Rig, 
     rig, engine = limited
     asking = asyncio.create_task(rig.ask(body=chat(stream=True)))
 
-    full = Outcome(is_ready=False, is_full=True, reason="256 requests wait for it already", retry_after_s=7)
+    full = WaitOutcome(is_ready=False, is_full=True, reason="256 requests wait for it already", retry_after_s=7)
     (await wished(rig)).set_result(full)
     reply = await asking
 

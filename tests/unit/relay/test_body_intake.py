@@ -14,7 +14,7 @@ from app.dialects import json_members
 from app.dialects.validation import media
 from app.errors import Problem
 from app.relay.http import json_body
-from app.relay.http.body_intake import INLINE_BYTES, SMALL_BYTES, Intake
+from app.relay.http.body_intake import INLINE_BYTES, SMALL_BYTES, BodyIntake
 from app.relay.proxy.plan import OPERATIONS, plan
 from app.relay.proxy.reasoning_fields import with_both_names
 from app.relay.routes.foreign_apis import FRONTS
@@ -118,7 +118,7 @@ def test_no_step_takes_more_memory_than_a_few_times_the_body(data: bytes, step: 
 
 
 async def test_a_large_body_is_worked_on_in_a_thread_one_after_the_other() -> None:
-    intake, here, busy = Intake(), threading.get_ident(), []
+    intake, here, busy = BodyIntake(), threading.get_ident(), []
 
     def call() -> int:
         busy.append(1)
@@ -155,7 +155,7 @@ async def test_all_bodies_together_are_bounded_and_small_ones_always_taken() -> 
 
 
 async def test_who_leaves_keeps_the_turn_until_the_thread_is_through() -> None:
-    intake, has_begun, may_end = Intake(), threading.Event(), threading.Event()
+    intake, has_begun, may_end = BodyIntake(), threading.Event(), threading.Event()
 
     def slow() -> None:
         has_begun.set()

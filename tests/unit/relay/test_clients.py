@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Limits
 from tests.fakes.engine import FakeEngine
 from tests.fakes.wire import DONE, LAST_CHUNK, SSE_HEAD, Ask, chunk, pieces, sse
@@ -142,7 +142,7 @@ async def test_its_model_may_become_ready_afterwards(rig: Rig, engine: FakeEngin
     before = rig.table.backends
     await rig.published(backends=before | {"sleeper": backend(engine.url, "sleeper")})
     if not rig.wishes.asked["sleeper"].done():
-        rig.wishes.asked["sleeper"].set_result(Outcome(is_ready=True))
+        rig.wishes.asked["sleeper"].set_result(WaitOutcome(is_ready=True))
 
     reply = await rig.ask(body=chat("sleeping"))
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.dialects.chat_templates import ALL, Takes
+from app.dialects.chat_templates import ALL, TemplateSupport
 from app.relay.proxy.fold_system_messages import (
     AT_FRONT,
     MAX_MESSAGES,
     NOWHERE,
     USUAL,
-    Shape,
+    TemplateShape,
     fold,
     is_about_roles,
     next_form,
@@ -38,14 +38,14 @@ def body(messages: list[dict[str, Any]], **more: Any) -> bytes:
     return json.dumps({"model": "m", **more, "messages": messages}).encode()
 
 
-SHAPES: dict[str, tuple[list[dict[str, Any]], Shape | None]] = {
+SHAPES: dict[str, tuple[list[dict[str, Any]], TemplateShape | None]] = {
     "a question": (said("u1"), None),
     "the usual": (said("s0", "u1", "a2", "u3"), USUAL),
-    "several": (said("s0", "s1", "u2"), Shape(True, True, False, False)),
-    "a later one": (said("u1", "s2"), Shape(False, False, True, False)),
-    "one in the middle": (said("s0", "u1", "a2", "s3", "u4"), Shape(True, False, True, False)),
-    "a developer": (said("d0", "u1"), Shape(True, False, False, True)),
-    "both": (said("s0", "d1", "u2", "d3"), Shape(True, True, True, True)),
+    "several": (said("s0", "s1", "u2"), TemplateShape(True, True, False, False)),
+    "a later one": (said("u1", "s2"), TemplateShape(False, False, True, False)),
+    "one in the middle": (said("s0", "u1", "a2", "s3", "u4"), TemplateShape(True, False, True, False)),
+    "a developer": (said("d0", "u1"), TemplateShape(True, False, False, True)),
+    "both": (said("s0", "d1", "u2", "d3"), TemplateShape(True, True, True, True)),
     "nobody else": (said("s0"), USUAL),
     "the word in a text": (said("s0", 'uthe word "system"', 'a"system"'), USUAL),
     "the word in a question": (said('usay "system"'), None),
@@ -54,7 +54,7 @@ SHAPES: dict[str, tuple[list[dict[str, Any]], Shape | None]] = {
 
 @pytest.mark.parametrize(("messages", "expected"), SHAPES.values(), ids=SHAPES)
 def test_only_conversations_with_such_messages_are_looked_at(
-    messages: list[dict[str, Any]], expected: Shape | None
+    messages: list[dict[str, Any]], expected: TemplateShape | None
 ) -> None:
     assert shape(body(messages)) == expected
 
@@ -93,7 +93,7 @@ def test_an_endless_conversation_is_left_as_it_is() -> None:
     assert shape(body(said("u1", *["s2"] * (MAX_MESSAGES + 1)))) is None
 
 
-FOLDED: dict[str, tuple[Takes, list[dict[str, Any]], list[dict[str, Any]]]] = {
+FOLDED: dict[str, tuple[TemplateSupport, list[dict[str, Any]], list[dict[str, Any]]]] = {
     "behind the user": (AT_FRONT, said("s0", "u1", "s2"), said("s0", "u1\n\n" + NOTE.format(2))),
     "before the user": (
         AT_FRONT,
@@ -120,13 +120,13 @@ FOLDED: dict[str, tuple[Takes, list[dict[str, Any]], list[dict[str, Any]]]] = {
         said("u1\n\n<system-reminder>x</system-reminder>"),
     ),
     "several at the beginning": (AT_FRONT, said("s0", "d1", "u2"), said("s0\n\n1", "u2")),
-    "several where they are taken": (Takes(late=False), said("s0", "d1", "u2"), said("s0", "s1", "u2")),
+    "several where they are taken": (TemplateSupport(late=False), said("s0", "d1", "u2"), said("s0", "s1", "u2")),
     "no system at all": (NOWHERE, said("s0", "u1", "a2", "u3"), said("u0\n\n1", "a2", "u3")),
     "no system, several": (NOWHERE, said("s0", "s1", "u2", "s3"), said("u0\n\n1\n\n2\n\n" + NOTE.format(3))),
     "no system, and an answer first": (NOWHERE, said("s0", "a1", "u2"), said("u0", "a1", "u2")),
     "no system, and nobody else": (NOWHERE, said("s0"), said("u0")),
     "a developer": (ALL, said("d0", "u1", "d2"), said("s0", "u1", "s2")),
-    "a developer, and late ones are taken": (Takes(several=False), said("u1", "d2"), said("u1", "s2")),
+    "a developer, and late ones are taken": (TemplateSupport(several=False), said("u1", "d2"), said("u1", "s2")),
     "between a call and its result": (
         AT_FRONT,
         [*said("u1"), CALL, *said("s2"), RESULT, *said("a3")],
@@ -173,7 +173,7 @@ FOLDED: dict[str, tuple[Takes, list[dict[str, Any]], list[dict[str, Any]]]] = {
 
 @pytest.mark.parametrize(("takes", "messages", "expected"), FOLDED.values(), ids=FOLDED)
 def test_each_is_told_where_it_stood(
-    takes: Takes, messages: list[dict[str, Any]], expected: list[dict[str, Any]]
+    takes: TemplateSupport, messages: list[dict[str, Any]], expected: list[dict[str, Any]]
 ) -> None:
     made = fold(body(messages), takes)
 
@@ -182,7 +182,9 @@ def test_each_is_told_where_it_stood(
 
 
 @pytest.mark.parametrize(("takes", "messages", "expected"), FOLDED.values(), ids=FOLDED)
-def test_what_is_folded_stays_so(takes: Takes, messages: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def test_what_is_folded_stays_so(
+    takes: TemplateSupport, messages: list[dict[str, Any]], expected: list[dict[str, Any]]
+) -> None:
     assert fold(body(expected), takes) is None
 
 
@@ -217,7 +219,7 @@ def rejected(message: str, status: int = 400) -> Rejected:
 
 
 LATE = said("s0", "u1", "s2")
-REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], Takes | None, Takes | None]] = {
+REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], TemplateSupport | None, TemplateSupport | None]] = {
     "first only": (rejected("System message must be at the beginning."), LATE, None, AT_FRONT),
     "come first": (rejected("System message must come first."), LATE, None, AT_FRONT),
     "alternate": (rejected("Conversation roles must alternate user/assistant"), LATE, None, AT_FRONT),
@@ -247,7 +249,7 @@ REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], Takes | None, Take
 
 @pytest.mark.parametrize(("error", "messages", "sent", "expected"), REFUSALS.values(), ids=REFUSALS)
 def test_a_refusal_of_roles_is_answered_by_the_next_form(
-    error: BackendError, messages: list[dict[str, Any]], sent: Takes | None, expected: Takes | None
+    error: BackendError, messages: list[dict[str, Any]], sent: TemplateSupport | None, expected: TemplateSupport | None
 ) -> None:
     found = next_form(body(messages), error, sent) if is_about_roles(error) else None
 

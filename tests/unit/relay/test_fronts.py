@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
-from app.supervisor.fleet.waiters import Outcome
-from app.table import Backend, Key, Limits, Model, Target
+from app.supervisor.fleet.waiters import WaitOutcome
+from app.table import Backend, Key, Limits, PublicModel, Target
 from backends.endpoint import State
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, Reply, request
@@ -186,7 +186,7 @@ async def test_while_the_model_starts_a_stream_is_kept_alive_by_empty_pieces(eng
         await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
         start = await client.reader.readuntil(b'"done":false}\n')
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(Outcome(True))
+        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
         rest = await client.reader.readuntil(b'"done":true')
 
     assert b'"content":""' in start
@@ -199,7 +199,7 @@ async def test_an_empty_question_waits_until_the_model_serves(engine: FakeEngine
         client.send(request("POST", "/api/generate", b'{"model":"fake"}'))
         await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(Outcome(True))
+        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
         reply = await client.reply()
 
     assert reply.json["done_reason"] == "load"
@@ -216,7 +216,7 @@ async def test_a_model_that_will_not_serve_is_told_with_when_to_come_back(engine
 
 
 async def test_lists_tell_what_this_key_may_use_and_what_runs(engine: FakeEngine) -> None:
-    known = models("fake", "other") | {"asleep": Model("asleep", (Target("sleeper", "asleep"),), parent="fake")}
+    known = models("fake", "other") | {"asleep": PublicModel("asleep", (Target("sleeper", "asleep"),), parent="fake")}
     backends = {"engine": backend(engine.url), "sleeper": backend(None, "sleeper")}
     async with running(backends, known) as rig:
         listed = (await rig.ask("/api/tags")).json["models"]
@@ -272,7 +272,7 @@ async def test_while_the_model_starts_an_event_stream_is_kept_alive_by_comments(
         await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
         start = await client.reader.readuntil(b"waiting for fake (stopped)\n\n")
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(Outcome(True))
+        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
         rest = await client.reader.readuntil(b"_stop" if path == "/v1/messages" else b"output_text.done")
 
     assert first not in start

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from backends.endpoint import Usage
+from backends.endpoint import UsageMode
 from tests.rigs.raw_client import ask
 from tests.rigs.relay import Rig, backend, models, running
 
@@ -48,7 +48,7 @@ async def pair() -> AsyncIterator[tuple[Rig, Engine]]:
     engine = Engine()
     async with await asyncio.start_server(engine.serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        row = backend(url, usage=Usage.TIMINGS)
+        row = backend(url, usage=UsageMode.TIMINGS)
         assert row.endpoint is not None
         row = msgspec.structs.replace(row, endpoint=msgspec.structs.replace(row.endpoint, gathers=True))
         async with running({"engine": row}, models("m")) as rig:

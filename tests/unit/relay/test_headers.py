@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.errors import Problem
-from app.table import Backend, Limits, Model, Target, Wildcard
+from app.table import Backend, Limits, PublicModel, Target, Wildcard
 from backends.endpoint import State
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, chat, request
@@ -69,7 +69,7 @@ async def test_a_name_of_a_wildcard_cannot_write_headers(engine: FakeEngine) -> 
 
 async def test_each_engine_that_was_asked_is_an_attempt(engine: FakeEngine) -> None:
     engine.script("status_503_vllm")
-    known = {"public": Model("public", (Target("engine", "fake"),), fallbacks=("spare",))}
+    known = {"public": PublicModel("public", (Target("engine", "fake"),), fallbacks=("spare",))}
     known |= models("spare", backend="second", engine_name="fake")
     backends = {"engine": backend(engine.url), "second": backend(engine.url, "second")}
     async with running(backends, known) as rig:

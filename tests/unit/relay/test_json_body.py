@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.dialects import json_members
 from app.errors import Problem
 from app.relay.http import json_body
-from app.relay.http.json_body import MAX_DEPTH, Head
+from app.relay.http.json_body import MAX_DEPTH, RequestHead
 from app.relay.http.member_names import KNOWN, MAX_MEMBERS, folded
 
 # Sizes of the two kinds of step; the small ones cut everywhere.
@@ -96,7 +96,7 @@ def spoiled(draw: st.DrawFn) -> bytes:
     return data
 
 
-def check(data: bytes, steps: tuple[int, int] = (32 * 1024, 512 * 1024)) -> Head:
+def check(data: bytes, steps: tuple[int, int] = (32 * 1024, 512 * 1024)) -> RequestHead:
     """What a route does with a body."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_body, "STEP_BYTES", steps[0])

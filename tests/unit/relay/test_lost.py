@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet.waiters import Outcome
-from app.table import Limits, Model, Target
+from app.supervisor.fleet.waiters import WaitOutcome
+from app.table import Limits, PublicModel, Target
 from backends.endpoint import State
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import chat
@@ -51,7 +51,7 @@ async def test_a_request_that_a_dead_engine_refuses_waits_for_its_next_start(
         rig.publish(backends={"engine": gone()})
         await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
         rig.publish(backends={"engine": backend(second.url, generation=2)})
-        rig.wishes.asked["engine"].set_result(Outcome(is_ready=True))
+        rig.wishes.asked["engine"].set_result(WaitOutcome(is_ready=True))
         reply = await asking
 
         assert reply.status == 200
@@ -95,7 +95,7 @@ async def test_one_that_will_not_start_again_says_why(engine: FakeEngine) -> Non
 
 async def test_another_target_is_tried_before_anybody_waits(engine: FakeEngine) -> None:
     async with FakeEngine() as second:
-        served = {"fake": Model("fake", (Target("engine", "fake"), Target("other", "fake")))}
+        served = {"fake": PublicModel("fake", (Target("engine", "fake"), Target("other", "fake")))}
         rows = {"engine": backend(engine.url), "other": backend(second.url, "other")}
         async with running(rows, served) as rig:
             engine.refuse()

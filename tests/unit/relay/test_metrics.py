@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet.waiters import Outcome
-from app.table import Model, Target, Wildcard
-from backends.endpoint import Timeouts, Usage
+from app.supervisor.fleet.waiters import WaitOutcome
+from app.table import PublicModel, Target, Wildcard
+from backends.endpoint import Timeouts, UsageMode
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, chat, request
@@ -42,7 +42,7 @@ async def engine() -> AsyncIterator[FakeEngine]:
 
 @pytest_asyncio.fixture
 async def rig(engine: FakeEngine) -> AsyncIterator[Rig]:
-    served = {"fake": Model("fake", (Target("engine", "fake"),), ("spare",)), **models("spare", backend="second")}
+    served = {"fake": PublicModel("fake", (Target("engine", "fake"),), ("spare",)), **models("spare", backend="second")}
     backends = {"engine": backend(engine.url), "second": backend(None, "second")}
     async with running(backends, served) as gateway:
         yield gateway
@@ -102,16 +102,16 @@ async def test_a_stream_also_has_its_first_token_and_the_time_between_tokens(rig
 @pytest.mark.parametrize(
     ("scenario", "usage", "expected"),
     [
-        ("ok", Usage.ASK, (12, WORDS)),
-        ("usage_everywhere", Usage.ASK, (12, WORDS)),
-        ("llama_cpp", Usage.TIMINGS, (12, WORDS)),
-        ("usage_never", Usage.ASK, (0, WORDS)),
-        ("error_event", Usage.ASK, (0, 3)),
-        ("fin_mid_stream", Usage.ASK, (0, 3)),
+        ("ok", UsageMode.ASK, (12, WORDS)),
+        ("usage_everywhere", UsageMode.ASK, (12, WORDS)),
+        ("llama_cpp", UsageMode.TIMINGS, (12, WORDS)),
+        ("usage_never", UsageMode.ASK, (0, WORDS)),
+        ("error_event", UsageMode.ASK, (0, 3)),
+        ("fin_mid_stream", UsageMode.ASK, (0, 3)),
     ],
 )
 async def test_a_streams_tokens_are_the_engines_count_or_ours(
-    rig: Rig, engine: FakeEngine, scenario: str, usage: Usage, expected: tuple[float, float]
+    rig: Rig, engine: FakeEngine, scenario: str, usage: UsageMode, expected: tuple[float, float]
 ) -> None:
     await rig.published(backends={"engine": backend(engine.url, usage=usage)})
     engine.script(scenario)
@@ -223,7 +223,7 @@ async def test_waiting_for_an_engine_is_not_the_gateways_own_part(rig: Rig, engi
     asyncio.get_running_loop().call_later(0.1, loading.set_result, None)
     await loading
     rig.publish(backends={"engine": backend(engine.url)})
-    rig.wishes.asked["engine"].set_result(Outcome(is_ready=True))
+    rig.wishes.asked["engine"].set_result(WaitOutcome(is_ready=True))
 
     assert (await asking).status == 200
     await settled(rig)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.errors import Problem
 from app.relay.http import multipart
-from app.relay.http.multipart import Form, Part
+from app.relay.http.multipart import Form, FormPart
 
 NAMES = st.from_regex(r"[A-Za-z0-9_.-]{1,20}(\[\])?", fullmatch=True)
 FILES = st.none() | st.from_regex(r"[A-Za-z0-9 ._()+-]{1,20}", fullmatch=True)
@@ -21,7 +21,7 @@ FRESH = "b0undary0f0urs"
 
 
 def form(parts: list[tuple[str, bytes, str | None]]) -> Form:
-    return Form(tuple(Part(name, memoryview(value), filename) for name, value, filename in parts))
+    return Form(tuple(FormPart(name, memoryview(value), filename) for name, value, filename in parts))
 
 
 def plain(found: Form) -> list[tuple[str, bytes, str | None]]:

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from app import keys
-from app.table import Key, Model, Target, Wildcard
-from backends.endpoint import Usage
+from app.table import Key, PublicModel, Target, Wildcard
+from backends.endpoint import UsageMode
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
 from tests.rigs.hop import OK, Server, take
@@ -232,8 +232,8 @@ def options(engine: FakeEngine) -> list[Any]:
     return [json.loads(post.body).get("stream_options") for post in engine.posts]
 
 
-@pytest.mark.parametrize("usage", [Usage.ASK, Usage.TRY])
-async def test_usage_is_asked_for_and_its_event_taken_out_again(rig: Rig, engine: FakeEngine, usage: Usage) -> None:
+@pytest.mark.parametrize("usage", [UsageMode.ASK, UsageMode.TRY])
+async def test_usage_is_asked_for_and_its_event_taken_out_again(rig: Rig, engine: FakeEngine, usage: UsageMode) -> None:
     await rig.published(backends={"engine": backend(engine.url, usage=usage)})
 
     reply = await rig.ask(body=chat(stream=True))
@@ -254,7 +254,7 @@ async def test_usage_the_client_asked_for_passes(rig: Rig, engine: FakeEngine) -
 
 
 async def test_an_engine_with_timings_is_not_asked(rig: Rig, engine: FakeEngine) -> None:
-    await rig.published(backends={"engine": backend(engine.url, usage=Usage.TIMINGS)})
+    await rig.published(backends={"engine": backend(engine.url, usage=UsageMode.TIMINGS)})
     body = json.dumps(chat(stream=True)).encode()
 
     assert (await rig.ask(body=body)).status == 200
@@ -277,7 +277,7 @@ async def test_a_server_that_refuses_stream_options_is_asked_once_more_without_a
                 writer.write(wire.SSE_HEAD + b"".join(pieces) + wire.chunk(wire.DONE) + wire.LAST_CHUNK)
 
     async with Server(strict) as server:
-        cloud = backend(server.url, usage=Usage.TRY, is_ours=False)
+        cloud = backend(server.url, usage=UsageMode.TRY, is_ours=False)
         async with running({"engine": cloud}, models("fake")) as rig:
             replies = [await rig.ask(body=chat(stream=True)) for _ in range(3)]
             asked = await rig.ask(body=chat(stream=True, stream_options={"include_usage": True}))
@@ -303,7 +303,7 @@ async def test_a_client_cannot_make_an_engine_look_as_if_it_refused_stream_optio
             writer.write(wire.whole(400, wire.dumps(refusal), reason="Bad Request"))
 
     async with Server(echoing) as server:
-        cloud = backend(server.url, usage=Usage.TRY, is_ours=False)
+        cloud = backend(server.url, usage=UsageMode.TRY, is_ours=False)
         async with running({"engine": cloud}, models("fake")) as rig:
             reply = await rig.ask(body=chat(stream=True, text="stream_options"))
 
@@ -385,7 +385,10 @@ async def test_a_key_gets_no_answer_from_a_fallback_that_it_may_not_use(path: st
             "engine": backend(base.url if is_down else None, reason="it is broken"),
             "hidden": backend(hidden.url, "hidden"),
         }
-        served = {"fake": Model("fake", (Target("engine", "fake"),), ("secret",)), **models("secret", backend="hidden")}
+        served = {
+            "fake": PublicModel("fake", (Target("engine", "fake"),), ("secret",)),
+            **models("secret", backend="hidden"),
+        }
         async with running(rows, served) as rig:
             await rig.published(keys=KEYS)
 
@@ -399,7 +402,7 @@ async def test_a_key_gets_no_answer_from_a_fallback_that_it_may_not_use(path: st
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_fallback_for_all_answers_every_key(stream: bool) -> None:
     async with FakeEngine(("secret",)) as spare:
-        open_to_all = Model("fake", (Target("engine", "fake"),), ("secret",), fallbacks_for_all=("secret",))
+        open_to_all = PublicModel("fake", (Target("engine", "fake"),), ("secret",), fallbacks_for_all=("secret",))
         rows = {"engine": backend(None), "hidden": backend(spare.url, "hidden")}
         async with running(rows, {"fake": open_to_all, **models("secret", backend="hidden")}) as rig:
             await rig.published(keys=KEYS)

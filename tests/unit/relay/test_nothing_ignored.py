@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from app.dialects.parameters.table import SPECIFIED
-from backends.endpoint import ModelFacts, Usage
+from backends.endpoint import ModelFacts, UsageMode
 from tests import ROOT
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.ollama_models import Model
@@ -65,7 +65,7 @@ async def ground(kind: str) -> AsyncIterator[Ground]:
                 yield Ground(rig, "able", lambda: [one.body for one in daemon.requests if one.path != "/api/show"])
         return
     async with Scripted(as_engine) as engine:
-        row = backend(engine.url, kind=kind, usage=Usage.TRY)
+        row = backend(engine.url, kind=kind, usage=UsageMode.TRY)
         async with running({"engine": row}, models("m")) as rig:
             yield Ground(rig, "m", lambda: engine.bodies)
 

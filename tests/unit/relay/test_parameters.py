@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from app.table import Limits, Model, Rules, Target, Wildcard
+from app.table import Limits, PublicModel, Rules, Target, Wildcard
 from backends.endpoint import DECLARED, FAILED, ModelFacts
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
@@ -72,7 +72,7 @@ async def test_a_remote_engine_gets_what_the_client_wrote(rig: Rig, engine: Fake
 
 async def test_a_models_own_sampling_is_the_same_on_every_engine(rig: Rig, engine: FakeEngine) -> None:
     rules = Rules(defaults={"temperature": 0.1}, overrides={"seed": 7})
-    both = {name: Model(name, (Target(where, "fake"),), rules=rules) for name, where in OWN.items()}
+    both = {name: PublicModel(name, (Target(where, "fake"),), rules=rules) for name, where in OWN.items()}
     await rig.published(models=both, wildcards=(Wildcard("o/", "engine", rules=rules),))
 
     for name in (*OWN, "o/fake"):
@@ -142,8 +142,8 @@ async def test_a_host_may_be_allowed_for_a_model_or_by_its_engine(rig: Rig, engi
     await rig.published(
         backends={**rig.table.backends, "own": own},
         models={
-            "by-model": Model("by-model", (Target("cloud", "fake"),), rules=rules),
-            "by-engine": Model("by-engine", (Target("own", "fake"),)),
+            "by-model": PublicModel("by-model", (Target("cloud", "fake"),), rules=rules),
+            "by-engine": PublicModel("by-engine", (Target("own", "fake"),)),
         },
     )
 
@@ -188,7 +188,7 @@ async def test_a_tool_that_must_be_called_goes_to_the_target_that_has_tools(engi
     without = backend(engine.url, "without", kind="llama_cpp", facts={"": FACTS})
     able = backend(engine.url, "able", kind="llama_cpp")
     served = models("fake", backend="without") | {
-        "both": Model("both", (Target("without", "fake", 1000), Target("able", "fake")))
+        "both": PublicModel("both", (Target("without", "fake", 1000), Target("able", "fake")))
     }
     asked: dict[str, Any] = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
     async with running({"without": without, "able": able}, served) as rig:
@@ -200,7 +200,7 @@ async def test_a_tool_that_must_be_called_goes_to_the_target_that_has_tools(engi
 
 async def test_the_list_says_of_every_model_what_is_known_and_no_more(rig: Rig) -> None:
     await rig.published(
-        models={**rig.table.models, "law": Model("law", (Target("engine", "law"),), parent="fake")},
+        models={**rig.table.models, "law": PublicModel("law", (Target("engine", "law"),), parent="fake")},
         wildcards=(Wildcard("o/", "daemon"),),
         backends={
             **rig.table.backends,

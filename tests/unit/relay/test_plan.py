@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from app.errors import Problem
-from app.relay.proxy.plan import OPERATIONS, Plan, plan
-from app.table import Backend, Key, Model, Table, Target, Wildcard
-from backends.endpoint import State, Usage
+from app.relay.proxy.plan import OPERATIONS, RequestPlan, plan
+from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
+from backends.endpoint import State, UsageMode
 
 CHAT, COMPLETION, EMBEDDING, *_ = OPERATIONS.values()
 TABLE = Table(
     version=1,
-    models={n: Model(n, (Target("gpu", n),)) for n in ("base", "secret", "modèle")},
+    models={n: PublicModel(n, (Target("gpu", n),)) for n in ("base", "secret", "modèle")},
     aliases={"gpt-4": "base", "s": "secret"},
     wildcards=(Wildcard("ollama/", "daemon"),),
     backends={n: Backend(n, "vllm", State.STOPPED) for n in ("gpu", "daemon")},
@@ -27,7 +27,7 @@ def chat(**fields: Any) -> bytes:
     return json.dumps({"model": "base", "messages": MESSAGES, **fields}, ensure_ascii=False).encode()
 
 
-def planned(body: bytes, table: Table = TABLE, key: Key | None = None) -> Plan:
+def planned(body: bytes, table: Table = TABLE, key: Key | None = None) -> RequestPlan:
     return plan(CHAT, body, table, key)
 
 
@@ -94,15 +94,15 @@ def test_embeddings_are_never_a_stream() -> None:
 @pytest.mark.parametrize(
     ("usage", "fields", "hides"),
     [
-        (Usage.ASK, {"stream": True}, True),
-        (Usage.TRY, {"stream": True}, True),
-        (Usage.TIMINGS, {"stream": True}, False),
-        (Usage.ASK, {}, False),
-        (Usage.ASK, {"stream": True, "stream_options": {"include_usage": True}}, False),
+        (UsageMode.ASK, {"stream": True}, True),
+        (UsageMode.TRY, {"stream": True}, True),
+        (UsageMode.TIMINGS, {"stream": True}, False),
+        (UsageMode.ASK, {}, False),
+        (UsageMode.ASK, {"stream": True, "stream_options": {"include_usage": True}}, False),
     ],
 )
 def test_usage_is_asked_for_on_the_clients_behalf_only_in_its_streams(
-    usage: Usage, fields: dict[str, Any], hides: bool
+    usage: UsageMode, fields: dict[str, Any], hides: bool
 ) -> None:
     assert planned(chat(**fields)).hides_usage(usage) is hides
 

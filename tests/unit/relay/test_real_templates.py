@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from backends.endpoint import Usage
+from backends.endpoint import UsageMode
 from backends.llama_cpp.gguf import model_file
 from tests.rigs.raw_client import chat
 from tests.rigs.relay import backend, models, running
@@ -72,7 +72,7 @@ async def engine(request: pytest.FixtureRequest) -> AsyncIterator[str]:
 
 
 async def test_conversations_that_the_template_would_refuse_or_cut_are_answered(engine: str) -> None:
-    row = backend(engine, kind="llama_cpp", usage=Usage.TIMINGS)
+    row = backend(engine, kind="llama_cpp", usage=UsageMode.TIMINGS)
     async with running({"engine": row}, models("fake")) as rig:
         for name, messages in ASKED.items():
             reply = await rig.ask(body={**chat(max_tokens=1), "messages": messages})

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from app.ipc import ADAPTER, adapter_key
-from app.supervisor.fleet.waiters import Outcome
-from app.table import Limits, Model, Target
+from app.supervisor.fleet.waiters import WaitOutcome
+from app.table import Limits, PublicModel, Target
 from backends.endpoint import ModelFacts, State, Timeouts
 from tests.fakes.answers import RETRY_AFTER_S
 from tests.fakes.engine import FakeEngine
@@ -34,7 +34,7 @@ async def pair(engines: tuple[FakeEngine, FakeEngine]) -> AsyncIterator[Rig]:
     """`fake` on the first engine, falling back to `spare` on the second."""
     first, second = engines
     backends = {"first": backend(first.url, "first"), "second": backend(second.url, "second")}
-    served = {"fake": Model("fake", (Target("first", "fake"),), ("spare",)), "spare": _model("spare", "second")}
+    served = {"fake": PublicModel("fake", (Target("first", "fake"),), ("spare",)), "spare": _model("spare", "second")}
     async with running(backends, served) as rig:
         yield rig
 
@@ -48,8 +48,8 @@ async def waiting() -> AsyncIterator[tuple[Rig, FakeEngine]]:
             yield rig, engine
 
 
-def _model(name: str, of: str) -> Model:
-    return Model(name, (Target(of, "other"),))
+def _model(name: str, of: str) -> PublicModel:
+    return PublicModel(name, (Target(of, "other"),))
 
 
 def _counts(engines: tuple[FakeEngine, FakeEngine]) -> tuple[int, int]:
@@ -115,7 +115,7 @@ async def test_a_reset_of_an_engine_that_is_not_ours_is_not_sent_again(
         "first": backend(engines[0].url, "first", is_ours=False),
         "second": backend(engines[1].url, "second"),
     }
-    served = {"fake": Model("fake", (Target("first", "fake"),), ("spare",)), "spare": _model("spare", "second")}
+    served = {"fake": PublicModel("fake", (Target("first", "fake"),), ("spare",)), "spare": _model("spare", "second")}
     async with running(backends, served) as rig:
         reply = await rig.ask(body=chat())
 
@@ -127,7 +127,7 @@ async def test_a_reset_of_an_engine_that_is_not_ours_is_not_sent_again(
 async def test_targets_in_the_table_that_serve_come_before_those_that_do_not(
     pair: Rig, engines: tuple[FakeEngine, FakeEngine]
 ) -> None:
-    both = Model("fake", (Target("asleep", "fake", 99), Target("first", "fake", 1)))
+    both = PublicModel("fake", (Target("asleep", "fake", 99), Target("first", "fake", 1)))
     backends = {**pair.table.backends, "asleep": backend(None, "asleep", can_start=True)}
     await pair.published(models={"fake": both}, backends=backends)
 
@@ -226,7 +226,7 @@ async def test_embeddings_go_out_twice_at_most_however_many_engines_there_are(
 # -- waiting for an engine
 
 
-async def _wish(rig: Rig) -> asyncio.Future[Outcome]:
+async def _wish(rig: Rig) -> asyncio.Future[WaitOutcome]:
     await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
     return rig.wishes.asked["engine"]
 
@@ -238,7 +238,7 @@ async def test_a_request_waits_for_an_engine_that_can_be_started(waiting: tuple[
     await rig.wishes.until(lambda: rig.leases.held("engine", 0) == 1)
 
     rig.publish(backends={"engine": backend(engine.url, generation=3)})
-    wish.set_result(Outcome(is_ready=True))
+    wish.set_result(WaitOutcome(is_ready=True))
     reply = await asking
 
     assert reply.status == 200
@@ -249,7 +249,7 @@ async def test_an_engine_that_will_not_start_is_told_with_advice(waiting: tuple[
     rig, _ = waiting
     asking = asyncio.create_task(rig.ask(body=chat()))
 
-    (await _wish(rig)).set_result(Outcome(is_ready=False, reason="it does not fit", retry_after_s=30))
+    (await _wish(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit", retry_after_s=30))
     reply = await asking
 
     assert (reply.status, reply.error["code"]) == (503, "engine_not_ready")
@@ -262,7 +262,7 @@ async def test_an_engine_that_stopped_again_meanwhile_is_not_dialled(waiting: tu
     rig, _ = waiting
     asking = asyncio.create_task(rig.ask(body=chat()))
 
-    (await _wish(rig)).set_result(Outcome(is_ready=True))
+    (await _wish(rig)).set_result(WaitOutcome(is_ready=True))
     reply = await asking
 
     assert (reply.status, reply.error["code"]) == (503, "engine_not_ready")
@@ -386,7 +386,7 @@ async def test_a_request_that_waits_for_an_engine_that_then_gives_up_is_told_so(
     wish = await _wish(rig)
 
     rig.publish(backends={"engine": backend(None, state=State.FAILED, reason=GIVEN_UP, is_given_up=True)})
-    wish.set_result(Outcome(is_ready=False, reason="its model is broken", retry_after_s=30))
+    wish.set_result(WaitOutcome(is_ready=False, reason="its model is broken", retry_after_s=30))
     reply = await asking
 
     assert "it has given up until" in reply.error["message"]
@@ -402,8 +402,8 @@ async def test_one_engine_that_has_given_up_does_not_speak_for_another_that_is_b
     backends = {"busy": backend(engines[0].url, "busy"), "down": backend(None, "down", is_given_up=True)}
     order = ("down", "busy") if is_first else ("busy", "down")
     served = {
-        "fake": Model("fake", (Target(order[0], "fake"),), ("spare",)),
-        "spare": Model("spare", (Target(order[1], "fake"),)),
+        "fake": PublicModel("fake", (Target(order[0], "fake"),), ("spare",)),
+        "spare": PublicModel("spare", (Target(order[1], "fake"),)),
     }
     async with running(backends, served) as rig:
         reply = await rig.ask(body=chat())
@@ -464,7 +464,7 @@ async def test_a_stream_that_waits_long_is_opened_with_comments_and_answered_all
     async with asyncio.timeout(20), Client(rig.url) as client:
         reply = await _held(client, BODY)
         rig.publish(backends={"engine": backend(engine.url)})
-        (await _wish(rig)).set_result(Outcome(is_ready=True))
+        (await _wish(rig)).set_result(WaitOutcome(is_ready=True))
         reply = await _rest(client, reply)
 
     assert reply.is_whole
@@ -478,7 +478,7 @@ async def test_a_held_stream_whose_engine_does_not_come_ends_with_one_event_and_
     rig, _ = waiting
     async with asyncio.timeout(20), Client(rig.url) as client:
         reply = await _held(client, BODY)
-        (await _wish(rig)).set_result(Outcome(is_ready=False, reason="it does not fit"))
+        (await _wish(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit"))
         reply = await _rest(client, reply)
 
     assert reply.is_cut

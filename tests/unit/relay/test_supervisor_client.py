@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from app.relay.supervisor_client import Link
+from app.relay.supervisor_client import SupervisorClient
 from app.supervisor.relays.leases import Leases
-from app.supervisor.relays.server import Hub
+from app.supervisor.relays.server import RelayServer
 from app.table import Table
 from tests.rigs.relay import Wishes
 
@@ -16,8 +16,8 @@ async def test_a_request_that_is_over_is_told_though_another_took_its_place_at_o
     """Clients that ask again without a pause, and an engine that hung in their second request: as the number of leases
     had never been seen to fall, nobody knew that it had served, and so nobody suspected it.
     """
-    leases, wishes, link = Leases(), Wishes(), Link()
-    hub = Hub(leases, wishes)
+    leases, wishes, link = Leases(), Wishes(), SupervisorClient()
+    hub = RelayServer(leases, wishes)
     await hub.open(tmp_path / "relay.sock", wishes)
     hub.publish(Table(1, {}, {}, (), {}))
     await link.connect(tmp_path / "relay.sock")

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from app.dialects.parameters.table import SPECIFIED, Act
 from app.keys import digest
-from app.table import Key, Limits, Model, Target
+from app.table import Key, Limits, PublicModel, Target
 from backends.endpoint import Dialect
 from tests.fakes import tasks as fakes_tasks
 from tests.fakes.engine import FakeEngine
@@ -203,10 +203,10 @@ async def test_a_route_that_the_engine_lacks_is_no_missing_model(rig: Rig, engin
 
 async def test_where_the_first_engine_cannot_the_next_one_is_asked(engine: FakeEngine) -> None:
     known = {
-        "public": Model("public", (Target("engine", "fake"),), fallbacks=("spare",)),
+        "public": PublicModel("public", (Target("engine", "fake"),), fallbacks=("spare",)),
         **models("spare", backend="two"),
     }
-    known["spare"] = Model("spare", (Target("two", "fake"),))
+    known["spare"] = PublicModel("spare", (Target("two", "fake"),))
     backends = {"engine": backend(engine.url, kind="ollama"), "two": backend(engine.url, "two")}
     async with running(backends, known) as rig:
         reply = await rig.ask("/v1/score", SCORING)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.table import Model, Rules, Target
+from app.table import PublicModel, Rules, Target
 from tests.fakes.engine import FakeEngine
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.talker import Said, Talker, whole
@@ -286,7 +286,7 @@ async def test_a_role_that_nobody_knows_stays_a_refusal_and_teaches_nothing() ->
 
 async def test_a_lenient_remote_engine_is_told_system_for_developer_at_once() -> None:
     rules = Rules(normalize="lenient")
-    served = {"fake": Model("fake", (Target("engine", "fake"),), rules=rules)}
+    served = {"fake": PublicModel("fake", (Target("engine", "fake"),), rules=rules)}
     async with Talker(vllm(at_front)) as engine, running({"engine": backend(engine.url, kind="remote")}, served) as rig:
         reply = await sent(rig, DEVELOPER, U)
 
@@ -296,7 +296,7 @@ async def test_a_lenient_remote_engine_is_told_system_for_developer_at_once() ->
 
 @pytest.mark.parametrize("kind", ["vllm", "remote"])
 async def test_a_model_that_is_set_to_strict_is_sent_what_the_client_wrote(kind: str) -> None:
-    served = {"fake": Model("fake", (Target("engine", "fake"),), rules=Rules(normalize="strict"))}
+    served = {"fake": PublicModel("fake", (Target("engine", "fake"),), rules=Rules(normalize="strict"))}
     async with Talker(vllm(at_front)) as engine, running({"engine": backend(engine.url, kind=kind)}, served) as rig:
         reply = await sent(rig, DEVELOPER, U, LATE)
 

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
-from app.supervisor.admin.capabilities import Proofs
-from app.table import Backend, Key, Model, Target
+from app.supervisor.admin.capabilities import CapabilityStore
+from app.table import Backend, Key, PublicModel, Target
 from backends.endpoint import DECLARED, FAILED, VERIFIED, ModelFacts, State
 from backends.expected_facts import expected
 from backends.llama_cpp.config import LlamaCppConfig
@@ -44,7 +44,7 @@ def rows() -> dict[str, Backend]:
 
 @pytest_asyncio.fixture
 async def rig() -> AsyncIterator[Rig]:
-    served = {name: Model(name, (Target(name, "m"),)) for name in rows()}
+    served = {name: PublicModel(name, (Target(name, "m"),)) for name in rows()}
     async with running(rows(), served) as gateway:
         yield gateway
 
@@ -220,7 +220,7 @@ def test_of_others_only_a_setting_does() -> None:
 def test_what_an_engine_says_itself_goes_before_what_was_expected() -> None:
     said = ModelFacts(context_length=100, capabilities={"chat": FAILED})
     remote = RemoteConfig.model_validate({"kind": "remote", "url": "http://x/v1", "context_length": 9})
-    proofs = Proofs()
+    proofs = CapabilityStore()
     proofs.look({"a": llama(), "b": llama(), "o": OllamaConfig(kind="ollama", num_ctx=99), "r": remote})
     asleep: dict[str, Any] = {"state": State.STOPPED}
 

@@ -32,7 +32,7 @@ from app.supervisor.admin.schemas import (
 from app.supervisor.admin.views import models, overall
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.state_folder import bind_private
-from app.table import Backend, Model, Table, Target, Wildcard
+from app.table import Backend, PublicModel, Table, Target, Wildcard
 from backends.endpoint import CAPABILITIES, State
 
 VERSION = "9.8.7"
@@ -414,7 +414,7 @@ def _table(*states: State, can_start: bool = False, draining: bool = False) -> T
         f"b{number}": Backend(f"b{number}", "remote", state, reason=f"why {number}", can_start=can_start)
         for number, state in enumerate(states)
     }
-    public = Model("chat", tuple(Target(name, "m") for name in backends))
+    public = PublicModel("chat", tuple(Target(name, "m") for name in backends))
     return Table(
         version=1,
         models={"chat": public},
@@ -450,7 +450,7 @@ def test_a_name_that_its_engine_does_not_list_is_not_served() -> None:
     backend = Backend("b0", "ollama", State.READY, models=("other",), is_strict=True)
     table = Table(
         version=1,
-        models={"chat": Model("chat", (Target("b0", "m"),))},
+        models={"chat": PublicModel("chat", (Target("b0", "m"),))},
         aliases={},
         wildcards=(),
         backends={"b0": backend},

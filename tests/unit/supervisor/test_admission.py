@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.supervisor.fleet.admission import Full, Gate, Permit
+from app.supervisor.fleet.admission import AdmissionGate, Permit, QueueFull
 from tests.rigs.slow_client import until
 
 LONG_S = 600.0
@@ -20,17 +20,17 @@ class Clock:
         return self.seconds
 
 
-async def waiting(gate: Gate, count: int) -> None:
+async def waiting(gate: AdmissionGate, count: int) -> None:
     """Until so many wait."""
     await until(lambda: gate.waiting == count)
 
 
-def entering(gate: Gate, wait_s: float = LONG_S) -> asyncio.Task[Permit]:
+def entering(gate: AdmissionGate, wait_s: float = LONG_S) -> asyncio.Task[Permit]:
     return asyncio.create_task(gate.enter(100, wait_s))
 
 
 async def test_as_many_as_there_are_permits_enter_at_once_and_the_next_one_when_one_leaves() -> None:
-    gate = Gate(2)
+    gate = AdmissionGate(2)
     first, second = await gate.enter(0, LONG_S), await gate.enter(0, LONG_S)
     third = entering(gate)
     await waiting(gate, 1)
@@ -43,7 +43,7 @@ async def test_as_many_as_there_are_permits_enter_at_once_and_the_next_one_when_
 
 
 async def test_they_enter_in_the_order_in_which_they_came() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S)
     order: list[int] = []
 
@@ -63,19 +63,19 @@ async def test_they_enter_in_the_order_in_which_they_came() -> None:
 
 
 async def test_releasing_twice_frees_one_place() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S)
     permit.release()
     permit.release()
 
     await gate.enter(0, LONG_S)
 
-    with pytest.raises(Full, match="0 requests wait"):
+    with pytest.raises(QueueFull, match="0 requests wait"):
         await gate.enter(0, LONG_S)
 
 
 async def test_who_leaves_the_queue_leaves_no_gap_in_it() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S)
     leaver, stayer = entering(gate), entering(gate)
     await waiting(gate, 2)
@@ -89,7 +89,7 @@ async def test_who_leaves_the_queue_leaves_no_gap_in_it() -> None:
 
 
 async def test_who_leaves_in_the_moment_of_its_turn_gives_its_permit_to_the_next() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S)
     leaver, stayer = entering(gate), entering(gate)
     await waiting(gate, 2)
@@ -104,16 +104,16 @@ async def test_who_leaves_in_the_moment_of_its_turn_gives_its_permit_to_the_next
 
 async def test_a_full_queue_and_a_wait_that_is_too_long_are_said_with_what_is_known_of_the_wait() -> None:
     clock = Clock()
-    gate = Gate(2, clock.now)
+    gate = AdmissionGate(2, clock.now)
     first = await gate.enter(0, LONG_S)
     clock.seconds = 8.0
     first.release()
     permits = [await gate.enter(0, LONG_S) for _ in range(2)]
 
-    with pytest.raises(Full, match="0 requests wait for it already") as full:
+    with pytest.raises(QueueFull, match="0 requests wait for it already") as full:
         await gate.enter(0, LONG_S)
     assert full.value.retry_after_s == 4.0  # one before it, two at a time, 8 s each
-    with pytest.raises(Full, match=r"no place for the request within 0.01 s"):
+    with pytest.raises(QueueFull, match=r"no place for the request within 0.01 s"):
         await gate.enter(1, 0.01)
 
     assert gate.waiting == 0
@@ -122,7 +122,7 @@ async def test_a_full_queue_and_a_wait_that_is_too_long_are_said_with_what_is_kn
 
 
 async def test_more_permits_let_the_next_ones_in_and_fewer_take_nobodys_away() -> None:
-    gate = Gate(1)
+    gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S)
     second, third = entering(gate), entering(gate)
     await waiting(gate, 2)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from app.errors import Problem
-from app.supervisor.admin.capabilities import MOST, Proof, Proofs
+from app.supervisor.admin.capabilities import MOST, CapabilityProof, CapabilityStore
 from app.supervisor.admin.prober import Prober, request, shown
-from app.supervisor.fleet.admission import Gate
-from app.supervisor.fleet.waiters import Outcome
-from app.table import Backend, Model, Table, Target
+from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.fleet.waiters import WaitOutcome
+from app.table import Backend, PublicModel, Table, Target
 from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, DECLARED, FAILED, VERIFIED, Dialect, Endpoint, ModelFacts, State
 from backends.llama_cpp.config import LlamaCppConfig
@@ -37,14 +37,16 @@ def row(name: str = "a", **fields: Any) -> Backend:
     return Backend(name, **{"kind": "llama_cpp", "state": State.READY, "version": "1", "facts": {"": SAID}, **fields})
 
 
-def known(configs: Mapping[str, BackendConfig], path: Path | None = None) -> Proofs:
-    proofs = Proofs(path)
+def known(configs: Mapping[str, BackendConfig], path: Path | None = None) -> CapabilityStore:
+    proofs = CapabilityStore(path)
     proofs.look(configs)
     return proofs
 
 
-def proof(proofs: Proofs, backend: str = "a", version: str | None = "1", **capabilities: str) -> Proof:
-    return Proof(proofs.engine(backend), backend, "", version, 512, capabilities)
+def proof(
+    proofs: CapabilityStore, backend: str = "a", version: str | None = "1", **capabilities: str
+) -> CapabilityProof:
+    return CapabilityProof(proofs.engine(backend), backend, "", version, 512, capabilities)
 
 
 # -- what is remembered
@@ -109,22 +111,22 @@ BROKEN = {
 def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "proofs.json").write_bytes(data)
 
-    proofs = Proofs(tmp_path / "proofs.json")
+    proofs = CapabilityStore(tmp_path / "proofs.json")
 
     assert repr(proofs) == f"<Proofs 0 in {tmp_path}/proofs.json>"
     proofs.put(proof(proofs, chat=VERIFIED))
-    assert Proofs(tmp_path / "proofs.json").of("a", "", "1") is not None
+    assert CapabilityStore(tmp_path / "proofs.json").of("a", "", "1") is not None
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
-    proofs = Proofs(tmp_path / "nowhere" / "proofs.json")
+    proofs = CapabilityStore(tmp_path / "nowhere" / "proofs.json")
     proofs.put(proof(proofs, chat=VERIFIED))
 
     assert proofs.of("a", "", None) is not None
 
 
 def test_the_oldest_are_forgotten_first() -> None:
-    proofs = Proofs()
+    proofs = CapabilityStore()
     for number in range(MOST + 1):
         proofs.put(proof(proofs, version=str(number)))
 
@@ -197,14 +199,14 @@ class Engines:
         self.rows = {each.name: each for each in rows}
         self.proofs = known({each.name: llama(slots=number + 1) for number, each in enumerate(rows)})
         self.published = 0
-        self.gate = Gate(1, asyncio.get_running_loop().time)
-        self.outcome = Outcome(True)
+        self.gate = AdmissionGate(1, asyncio.get_running_loop().time)
+        self.outcome = WaitOutcome(True)
         self.prober = Prober(self.proofs, self.wanted, lambda: self.rows, self.changed)
         targets = tuple(Target(each.name, "fake") for each in rows)
-        self.table = Table(1, {"m": Model("m", targets)}, {"alias": "m"}, (), self.rows)
+        self.table = Table(1, {"m": PublicModel("m", targets)}, {"alias": "m"}, (), self.rows)
 
-    async def wanted(self, _backend: str) -> Outcome:
-        return Outcome(True, permit=await self.gate.enter(0, 0.1)) if self.outcome.is_ready else self.outcome
+    async def wanted(self, _backend: str) -> WaitOutcome:
+        return WaitOutcome(True, permit=await self.gate.enter(0, 0.1)) if self.outcome.is_ready else self.outcome
 
     def changed(self) -> None:
         self.published += 1
@@ -260,7 +262,7 @@ async def test_an_engine_that_does_not_serve_is_not_tested() -> None:
     engines = Engines(row())
     with pytest.raises(Problem) as gone:
         await engines.probe()
-    engines.outcome = Outcome(False, "it is stopped")
+    engines.outcome = WaitOutcome(False, "it is stopped")
     with pytest.raises(Problem, match="it is stopped"):
         await engines.probe()
     with pytest.raises(KeyError):
@@ -273,7 +275,7 @@ async def test_a_daemons_models_are_tested_in_its_own_words() -> None:
     async with FakeOllama() as daemon:
         endpoint = Endpoint("a", 1, daemon.url.removesuffix("/v1"), dialect=Dialect.OLLAMA)
         engines = Engines(row(kind="ollama", endpoint=endpoint, facts={"smollm2:135m": ModelFacts(num_ctx=512)}))
-        engines.table = Table(1, {"m": Model("m", (Target("a", "smollm2:135m"),))}, {}, (), engines.rows)
+        engines.table = Table(1, {"m": PublicModel("m", (Target("a", "smollm2:135m"),))}, {}, (), engines.rows)
         told = (await engines.probe("chat", "completion", "vision"))[0]
 
     assert (told["chat"], told["completion"]) == (VERIFIED, VERIFIED)

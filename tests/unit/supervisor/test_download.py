@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.capacity.placement import Machine
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.schedule import Capacity
 from backends.config.base import BackendConfig
 from backends.endpoint import State
 from backends.engine import Engine, Fetcher, Launch, Progress
-from backends.huggingface.fetcher import Hub, explain, progress
+from backends.huggingface.fetcher import HubFetcher, explain, progress
 from backends.llama_cpp.config import LlamaCppConfig
 from tests.fakes.hub import FakeHub
 from tests.rigs.fleet import FakeManaged, Relays, engine, managed, one, only, pid_of, running
@@ -52,7 +52,7 @@ def make(tmp_path: Path, hub: FakeHub) -> Callable[[str, BackendConfig], Engine]
         def __init__(self, name: str, config: LlamaCppConfig) -> None:
             super().__init__(name, config)
             env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DOWNLOAD_TIMEOUT": "600"}
-            self.fetcher: Fetcher | None = Hub(tmp_path / "pins", env, lambda: {config.env["MODEL"]: None})
+            self.fetcher: Fetcher | None = HubFetcher(tmp_path / "pins", env, lambda: {config.env["MODEL"]: None})
 
     def choose(name: str, config: BackendConfig) -> Engine:
         return (
@@ -121,7 +121,7 @@ async def test_a_download_takes_no_room_from_others(
     relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine]
 ) -> None:
     hub.stops_at = 0
-    bounds = Bounds(Machine(memory_gb=1.0), start_parallel=1)
+    bounds = Capacity(Machine(memory_gb=1.0), start_parallel=1)
     async with running(
         relays, bounds, make, large=wanting(memory_gb=1.0), small=managed(memory_gb=1.0, start="demand")
     ) as fleet:
@@ -133,7 +133,7 @@ async def test_a_download_takes_no_room_from_others(
 async def test_an_engine_that_crashed_keeps_no_room_while_its_model_is_brought_again(
     relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine], tmp_path: Path
 ) -> None:
-    bounds = Bounds(Machine(memory_gb=1.0), start_parallel=1, swap_after_s=0.01)
+    bounds = Capacity(Machine(memory_gb=1.0), start_parallel=1, swap_after_s=0.01)
     small = managed(memory_gb=1.0, start="demand", max_wait_s=20)
     async with running(relays, bounds, make, large=wanting(memory_gb=1.0), small=small) as fleet:
         await relays.until_state("large", State.READY)

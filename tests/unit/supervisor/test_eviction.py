@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.supervisor.capacity.eviction import LINGER_S, Loaded, evict, give_way, turn
+from app.supervisor.capacity.eviction import LINGER_S, Evictable, evict, give_way, turn
 
 
-def idle(name: str, since: float = 0.0, **more: bool) -> Loaded:
-    return Loaded(name, since, 0.0, **more)
+def idle(name: str, since: float = 0.0, **more: bool) -> Evictable:
+    return Evictable(name, since, 0.0, **more)
 
 
-def busy(name: str, serving_since: float = 0.0) -> Loaded:
-    return Loaded(name, None, serving_since)
+def busy(name: str, serving_since: float = 0.0) -> Evictable:
+    return Evictable(name, None, serving_since)
 
 
 def freeing(needed: int) -> Callable[[Collection[str]], bool]:
@@ -26,12 +26,12 @@ def freeing(needed: int) -> Callable[[Collection[str]], bool]:
 
 
 TURNS = {
-    "a sleeping one": (Loaded("a", 0.0, None), 100.0),
+    "a sleeping one": (Evictable("a", 0.0, None), 100.0),
     "one that has been idle": (idle("a", 50.0), 51.0),
     "one that has just become idle": (idle("a", 99.9), 100.9),
     "a busy one whose rival came now": (busy("a"), 130.0),
     "a busy one whose rival came before it was ready": (busy("a", 110.0), 140.0),
-    "one that was idle before it was ready anew": (Loaded("a", 1.0, 120.0), 121.0),
+    "one that was idle before it was ready anew": (Evictable("a", 1.0, 120.0), 121.0),
     "a pinned one": (idle("a", 0.0, is_pinned=True), math.inf),
 }
 
@@ -69,7 +69,7 @@ def test_a_busy_one_goes_only_when_its_time_is_up_and_no_idle_one_is_there() -> 
 
 ENGINES = st.lists(
     st.builds(
-        Loaded,
+        Evictable,
         name=st.uuids().map(str),
         idle_since=st.none() | st.floats(0, 100),
         serving_since=st.none() | st.floats(0, 100),
@@ -80,7 +80,7 @@ ENGINES = st.lists(
 
 
 @given(ENGINES, st.integers(1, 4))
-def test_never_one_that_works_or_is_pinned(loaded: list[Loaded], needed: int) -> None:
+def test_never_one_that_works_or_is_pinned(loaded: list[Evictable], needed: int) -> None:
     names = evict(freeing(needed), loaded)
 
     gone = [one for one in loaded if names is not None and one.name in names]
@@ -91,7 +91,7 @@ def test_never_one_that_works_or_is_pinned(loaded: list[Loaded], needed: int) ->
 
 @given(ENGINES, st.floats(0, 200), st.floats(0, 100), st.floats(0.1, 50))
 def test_the_wait_for_an_engine_that_may_go_has_an_end(
-    loaded: list[Loaded], now: float, waiting_since: float, swap_after_s: float
+    loaded: list[Evictable], now: float, waiting_since: float, swap_after_s: float
 ) -> None:
     names, look_at = give_way(freeing(1), loaded, min(waiting_since, now), now, swap_after_s)
 

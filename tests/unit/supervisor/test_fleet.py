@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from app.supervisor.fleet.fleet import Fleet
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend
 from backends.endpoint import State
 from backends.lifecycle.machine import REST_S
@@ -53,9 +53,9 @@ async def test_an_engine_on_demand_starts_when_a_request_wants_it() -> None:
 
         outcome = await fleet.wanted("gpu")
 
-        assert outcome == Outcome(True)
+        assert outcome == WaitOutcome(True)
         assert relays.row("gpu").state is State.READY
-        assert await fleet.wanted("gpu") == Outcome(True)
+        assert await fleet.wanted("gpu") == WaitOutcome(True)
 
 
 async def test_a_request_that_left_before_the_engine_was_ready_changes_nothing() -> None:
@@ -67,7 +67,7 @@ async def test_a_request_that_left_before_the_engine_was_ready_changes_nothing()
         impatient.cancel()
         await asyncio.gather(impatient, return_exceptions=True)
 
-        assert await fleet.wanted("gpu") == Outcome(True)
+        assert await fleet.wanted("gpu") == WaitOutcome(True)
 
 
 async def test_a_crash_withdraws_the_endpoint_and_starts_anew_with_another_key() -> None:
@@ -94,7 +94,7 @@ async def test_a_killed_guard_leaves_nothing_and_the_engine_is_started_anew() ->
         os.kill(parent(pid_of(fleet)), signal.SIGKILL)
         await relays.until_state("gpu", State.READY, generation=2)
 
-        assert ownership.marked(f"fleet-{os.getpid()}:gpu:1\0") == []
+        assert ownership.tagged(f"fleet-{os.getpid()}:gpu:1\0") == []
 
 
 async def test_an_engine_that_never_gets_ready_is_given_up_with_its_reason() -> None:
@@ -276,4 +276,4 @@ async def test_a_table_that_cannot_be_published_ends_the_fleet_and_every_engine(
     async with asyncio.timeout(60):
         await fleet.close(600)
 
-    assert ownership.marked("deaf:") == []
+    assert ownership.tagged("deaf:") == []

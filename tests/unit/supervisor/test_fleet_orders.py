@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from app.supervisor.fleet.fleet import Fleet
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from backends.endpoint import State
 from backends.process import ownership
 from tests.rigs.fleet import Relays, engine, managed, only, parent, pid_of, running
@@ -47,7 +47,7 @@ async def test_what_the_administrator_stopped_only_the_administrator_starts() ->
         assert (await fleet.wanted("gpu")).is_ready is False
         await fleet.start("gpu")
 
-        assert await fleet.wanted("gpu") == Outcome(True)
+        assert await fleet.wanted("gpu") == WaitOutcome(True)
 
 
 async def test_a_restart_is_another_generation() -> None:
@@ -58,7 +58,7 @@ async def test_a_restart_is_another_generation() -> None:
         await fleet.restart("gpu")
         waiting = await fleet.wanted("gpu")
 
-        assert waiting == Outcome(True)
+        assert waiting == WaitOutcome(True)
         assert only(fleet).generation == 2
 
 
@@ -171,7 +171,7 @@ async def test_a_cancelled_fleet_leaves_nothing() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
-    assert ownership.marked("cancelled:") == []
+    assert ownership.tagged("cancelled:") == []
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -188,5 +188,5 @@ async def test_while_the_gateway_ends_nobody_waits_for_an_engine_that_starts(is_
         fleet.hurry()
         outcome = await (fleet.wanted("a") if is_late else waiting)
 
-        assert outcome == Outcome(False, "the gateway is shutting down")
+        assert outcome == WaitOutcome(False, "the gateway is shutting down")
         assert (await fleet.wanted("b")).is_ready, "what serves does so to the end"

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from app.supervisor.capacity.measurements import Measures
+from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.placement import Gpu, Machine
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Size, Sizes, sized
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from backends.config.base import BackendConfig, ManagedConfig
 from backends.endpoint import Endpoint, State
 from backends.engine import Engine, Launch, Need, Sleeper
@@ -22,7 +22,7 @@ from backends.errors import EngineFailed
 from backends.llama_cpp.config import LlamaCppConfig
 from tests.rigs.fleet import FakeManaged, Relays, managed, one, only, pid_of, running
 
-ONE = Bounds(Machine(1.0), swap_after_s=0.05)
+ONE = Capacity(Machine(1.0), swap_after_s=0.05)
 
 
 def gigabyte(**values: object) -> LlamaCppConfig:
@@ -37,7 +37,7 @@ async def test_what_boots_and_finds_no_room_starts_when_it_is_wanted() -> None:
         assert relays.row("b").reason == "it needs 1 GB of memory, and 0 of 1 are free"
         assert relays.row("b").can_start
 
-        assert await fleet.wanted("b") == Outcome(True)
+        assert await fleet.wanted("b") == WaitOutcome(True)
 
         assert relays.row("a").state is State.STOPPED
         assert one(fleet, "a").swaps == 1
@@ -70,7 +70,7 @@ async def test_a_busy_engine_makes_way_only_when_its_last_lease_is_returned_and_
         relays.leases.clear()
         fleet.leases_changed()
 
-        assert await for_b == await again_for_a == Outcome(True)
+        assert await for_b == await again_for_a == WaitOutcome(True)
         assert relays.states("b") == [State.STOPPED, State.STARTING, State.READY, State.STOPPING, State.STOPPED]
         assert relays.states("a")[-1] is State.READY
 
@@ -88,7 +88,9 @@ async def test_a_pinned_engine_stays_and_who_wants_its_room_is_told() -> None:
 
 async def test_what_nobody_waits_for_any_more_does_not_take_the_room_of_another() -> None:
     relays = Relays()
-    async with running(relays, Bounds(Machine(1.0), swap_after_s=600), a=gigabyte(start="boot"), b=gigabyte()) as fleet:
+    async with running(
+        relays, Capacity(Machine(1.0), swap_after_s=600), a=gigabyte(start="boot"), b=gigabyte()
+    ) as fleet:
         await relays.until_state("a", State.READY)
         relays.leases["a", 1] = 1
         fleet.leases_changed()
@@ -133,7 +135,7 @@ class Counted(FakeManaged):
 @pytest.mark.parametrize("most", [1, 2])
 async def test_as_many_start_at_a_time_as_are_allowed_and_the_next_when_one_is_ready(most: int) -> None:
     relays, counting = Relays(), Counting()
-    plain, bounds = managed(), Bounds(start_parallel=most)
+    plain, bounds = managed(), Capacity(start_parallel=most)
     async with running(relays, bounds, counting.engine, a=plain, b=plain, c=plain, d=plain) as fleet:
         for name in "abcd":
             await relays.until_state(name, State.READY)
@@ -149,7 +151,7 @@ async def test_one_starts_at_a_time_on_each_gpu_also_when_more_might() -> None:
 
     relays, counting = Relays(), Counting()
     third = OnGpu(kind="llama_cpp", model="plain")
-    bounds = Bounds(Machine(gpus=(Gpu("GPU-a", 0),)), start_parallel=3)
+    bounds = Capacity(Machine(gpus=(Gpu("GPU-a", 0),)), start_parallel=3)
     async with running(relays, bounds, counting.engine, a=third, b=third, c=third) as fleet:
         for name in "abc":
             await relays.until_state(name, State.READY)
@@ -161,7 +163,7 @@ async def test_one_starts_at_a_time_on_each_gpu_also_when_more_might() -> None:
 class Known(Sizes):
     """As if these estimates had been made of files."""
 
-    def __init__(self, measures: Measures, **sizes_gb: float) -> None:
+    def __init__(self, measures: MeasurementStore, **sizes_gb: float) -> None:
         super().__init__(measures)
         self._sizes_gb = sizes_gb
 
@@ -171,20 +173,20 @@ class Known(Sizes):
 
 async def test_estimates_alone_let_idle_engines_make_way_and_refuse_nobody() -> None:
     relays = Relays()
-    sizes = Known(Measures(), a=0.8, b=5.0)
+    sizes = Known(MeasurementStore(), a=0.8, b=5.0)
     async with running(relays, ONE, sizes=sizes, a=managed(), b=managed(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
 
-        assert await fleet.wanted("b") == Outcome(True), "five times the memory that there is"
+        assert await fleet.wanted("b") == WaitOutcome(True), "five times the memory that there is"
 
         assert relays.row("a").state is State.STOPPED
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
         assert relays.row("b").state is State.STOPPED
 
 
 async def test_what_an_engine_was_measured_to_take_replaces_the_estimate_at_once() -> None:
     relays = Relays()
-    sizes = Known(Measures(), a=0.8, b=0.8)
+    sizes = Known(MeasurementStore(), a=0.8, b=0.8)
     first, second = managed(), managed(start="demand")
     sizes.look({"a": first, "b": second}, ONE.machine)
     async with running(relays, ONE, sizes=sizes, a=first, b=second) as fleet:
@@ -193,7 +195,7 @@ async def test_what_an_engine_was_measured_to_take_replaces_the_estimate_at_once
         assert found.source == "measured"
         assert found.need.memory_gb < 0.2, "a small process"
 
-        assert await fleet.wanted("b") == Outcome(True)
+        assert await fleet.wanted("b") == WaitOutcome(True)
 
         assert relays.row("a").state is State.READY, "there was room for both"
 
@@ -205,7 +207,7 @@ async def test_an_idle_engine_is_stopped_and_the_next_request_starts_it() -> Non
         await relays.until_state("a", State.STOPPED)
         assert relays.row("a").can_start
 
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
         assert only(fleet).generation == 2
 
 
@@ -216,7 +218,7 @@ async def test_an_engine_with_work_is_not_idle() -> None:
         await relays.until_state("a", State.READY)
         relays.leases = {("a", 1): 1}
         fleet.leases_changed()
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
         relays.leases.clear()
         fleet.leases_changed()
@@ -230,7 +232,7 @@ async def test_more_requests_than_may_wait_are_sent_away_with_advice() -> None:
         first = asyncio.create_task(fleet.wanted("a"))
         await relays.until_state("a", State.STARTING)
 
-        assert await fleet.wanted("a") == Outcome(False, "1 requests wait for it already", 5.0)
+        assert await fleet.wanted("a") == WaitOutcome(False, "1 requests wait for it already", 5.0)
 
         await fleet.stop("a")
         assert (await first).is_ready is False
@@ -305,7 +307,7 @@ async def test_an_idle_engine_that_can_sleep_sleeps_and_works_again_after_a_test
         assert row.endpoint is None
         assert row.can_start
 
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
         assert only(fleet).pid == pid
         assert only(fleet).generation == 1
@@ -329,7 +331,7 @@ async def test_no_request_is_in_an_engine_that_is_put_to_sleep() -> None:
         relays.leases.clear()
         fleet.leases_changed()
 
-        assert await waiting == Outcome(True)
+        assert await waiting == WaitOutcome(True)
         assert dreams.told[1:4] == ["sleep 2", "wake up", "warm up"]
 
 
@@ -340,7 +342,7 @@ async def test_an_engine_that_does_not_fall_asleep_is_stopped() -> None:
         await relays.until_state("a", State.STOPPED)
 
         assert State.SLEEPING not in relays.states("a")
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
 
 @pytest.mark.parametrize("order", ["kill", "stop"])
@@ -355,13 +357,15 @@ async def test_an_engine_that_ends_in_its_sleep_is_started_by_the_next_request(o
             await fleet.restart("a")
         await relays.until(lambda: relays.row("a").state is not State.SLEEPING)
 
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
         assert only(fleet).generation == 2
 
 
 async def test_what_waits_for_room_says_for_what_and_behind_whom() -> None:
     relays = Relays()
-    async with running(relays, Bounds(Machine(1.0), swap_after_s=600), a=gigabyte(start="boot"), b=gigabyte()) as fleet:
+    async with running(
+        relays, Capacity(Machine(1.0), swap_after_s=600), a=gigabyte(start="boot"), b=gigabyte()
+    ) as fleet:
         await relays.until_state("a", State.READY)
         relays.leases["a", 1] = 1
         fleet.leases_changed()
@@ -380,7 +384,7 @@ async def test_what_waits_for_room_says_for_what_and_behind_whom() -> None:
 
 async def test_what_waits_for_its_turn_to_start_says_behind_whom() -> None:
     relays = Relays()
-    bounds = Bounds(Machine(9.0), start_parallel=1)
+    bounds = Capacity(Machine(9.0), start_parallel=1)
     async with running(relays, bounds, a=managed("--load-s 600"), b=managed()) as fleet:
         await relays.until(lambda: relays.published != [] and relays.row("b").waits_for is not None)
 

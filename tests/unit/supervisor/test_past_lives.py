@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import signal
 
-from app.supervisor.fleet.past_lives import KEPT, LastFailure, Past
+from app.supervisor.fleet.past_lives import KEPT, LastFailure, PastLives
 from backends.endpoint import State
 from tests.rigs.fleet import Relays, managed, only, pid_of, running
 
 
-def lived(past: Past, number: int, reason: str | None) -> None:
+def lived(past: PastLives, number: int, reason: str | None) -> None:
     past.began(number, lambda: [f"line of {number}"])
     past.ended(number, float(number), reason)
 
 
 def test_the_last_lives_are_kept_with_their_lines_and_ends() -> None:
-    past = Past()
+    past = PastLives()
     for number in range(1, KEPT + 3):
         lived(past, number, "it crashed")
     past.began(KEPT + 3, lambda: ["now"])
@@ -31,7 +31,7 @@ def test_the_last_lives_are_kept_with_their_lines_and_ends() -> None:
 
 
 def test_a_life_is_named_by_its_number_or_counted_back() -> None:
-    past = Past()
+    past = PastLives()
     for number in (3, 4, 7):
         lived(past, number, None)
 
@@ -50,7 +50,7 @@ def test_a_life_is_named_by_its_number_or_counted_back() -> None:
 
 
 def test_the_last_failure_stays_when_an_end_was_asked_for_after_it() -> None:
-    past = Past()
+    past = PastLives()
     assert past.failure(0.0) is None
     lived(past, 1, "it crashed")
     lived(past, 2, None)
@@ -59,7 +59,7 @@ def test_the_last_failure_stays_when_an_end_was_asked_for_after_it() -> None:
 
 
 def test_a_start_of_which_no_process_ever_was_is_a_life_too() -> None:
-    past = Past()
+    past = PastLives()
 
     past.ended(1, 5.0, "its command is not there")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.supervisor.capacity import devices
-from app.supervisor.capacity.placement import Gpu, Machine, NoRoom, Place, environment, place, visible
+from app.supervisor.capacity.placement import Allocation, DoesNotFit, Gpu, Machine, environment, place, visible
 from backends.engine import Need
 
 HOST = Machine(8.0)
@@ -26,49 +26,54 @@ CUT = Machine(
     ),
 )
 
-PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
-    "memory that is free": (HOST, [Place(4)], Need(4), Place(4)),
-    "memory that is not": (HOST, [Place(4)], Need(5), "it needs 5 GB of memory, and 4 of 8 are free"),
+PLACES: dict[str, tuple[Machine, list[Allocation], Need, Allocation | str]] = {
+    "memory that is free": (HOST, [Allocation(4)], Need(4), Allocation(4)),
+    "memory that is not": (HOST, [Allocation(4)], Need(5), "it needs 5 GB of memory, and 4 of 8 are free"),
     "more memory than there is": (HOST, [], Need(9), "it needs 9 GB of memory, and 8 of 8 are free"),
-    "decimal fractions": (Machine(0.3), [Place(0.1), Place(0.1)], Need(0.1), Place(0.1)),
-    "a guess that is free": (HOST, [Place(4)], Need(4, is_guess=True), Place(4)),
+    "decimal fractions": (Machine(0.3), [Allocation(0.1), Allocation(0.1)], Need(0.1), Allocation(0.1)),
+    "a guess that is free": (HOST, [Allocation(4)], Need(4, is_guess=True), Allocation(4)),
     "a guess that is not": (
         HOST,
-        [Place(4)],
+        [Allocation(4)],
         Need(5.125, is_guess=True),
         "it needs about 5.12 GB of memory, and 4 of 8 are free",
     ),
-    "a guess beyond the machine, alone": (HOST, [], Need(9, is_guess=True), Place(8.0)),
-    "a guess beyond the machine, beside others": (HOST, [Place(1)], Need(9, is_guess=True), "it needs about 9 GB"),
+    "a guess beyond the machine, alone": (HOST, [], Need(9, is_guess=True), Allocation(8.0)),
+    "a guess beyond the machine, beside others": (HOST, [Allocation(1)], Need(9, is_guess=True), "it needs about 9 GB"),
     "memory in large numbers": (
         Machine(2048.0),
         [],
         Need(4096),
         "it needs 4096 GB of memory, and 2048 of 2048 are free",
     ),
-    "nothing needed": (Machine(1), [Place(1)], Need(), Place()),
-    "no GPU here, so the CPU": (HOST, [], Need(1, gpus=2), Place(1)),
-    "a free GPU": (TWO, [Place(0, ("GPU-a",), 0.9)], Need(0, gpus=1), Place(0, ("GPU-b",), 1.0)),
-    "the emptiest GPU": (TWO, [Place(0, ("GPU-a",), 0.3)], Need(0, gpus=1, share=0.5), Place(0, ("GPU-b",), 0.5)),
+    "nothing needed": (Machine(1), [Allocation(1)], Need(), Allocation()),
+    "no GPU here, so the CPU": (HOST, [], Need(1, gpus=2), Allocation(1)),
+    "a free GPU": (TWO, [Allocation(0, ("GPU-a",), 0.9)], Need(0, gpus=1), Allocation(0, ("GPU-b",), 1.0)),
+    "the emptiest GPU": (
+        TWO,
+        [Allocation(0, ("GPU-a",), 0.3)],
+        Need(0, gpus=1, share=0.5),
+        Allocation(0, ("GPU-b",), 0.5),
+    ),
     "shares that leave room": (
         Machine(8, (Gpu("GPU-a", 0),)),
-        [Place(0, ("GPU-a",), 0.45)],
+        [Allocation(0, ("GPU-a",), 0.45)],
         Need(0, gpus=1, share=0.55),
-        Place(0, ("GPU-a",), 0.55),
+        Allocation(0, ("GPU-a",), 0.55),
     ),
     "shares that leave none": (
         TWO,
-        [Place(0, ("GPU-a", "GPU-b"), 0.5)],
+        [Allocation(0, ("GPU-a", "GPU-b"), 0.5)],
         Need(0, gpus=1, share=0.6),
         "it needs 60% of 1 GPUs, and 0 have so much free",
     ),
-    "both GPUs, in their order": (TWO, [], Need(0, gpus=2, share=0.9), Place(0, ("GPU-a", "GPU-b"), 0.9)),
+    "both GPUs, in their order": (TWO, [], Need(0, gpus=2, share=0.9), Allocation(0, ("GPU-a", "GPU-b"), 0.9)),
     "more GPUs than there are": (TWO, [], Need(0, gpus=3), "it needs 3 GPUs, and there are 2"),
-    "named by index": (TWO, [], Need(0, gpus=1, named=("1",)), Place(0, ("GPU-b",), 1.0)),
-    "named by identifier": (TWO, [], Need(0, named=("GPU-b", "GPU-a")), Place(0, ("GPU-b", "GPU-a"), 1.0)),
+    "named by index": (TWO, [], Need(0, gpus=1, named=("1",)), Allocation(0, ("GPU-b",), 1.0)),
+    "named by identifier": (TWO, [], Need(0, named=("GPU-b", "GPU-a")), Allocation(0, ("GPU-b", "GPU-a"), 1.0)),
     "named and taken": (
         TWO,
-        [Place(0, ("GPU-b",), 0.9)],
+        [Allocation(0, ("GPU-b",), 0.9)],
         Need(0, named=("1",), share=0.2),
         "device 1 (GPU-b) is taken: 10% of it are free",
     ),
@@ -86,7 +91,12 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
     ),
     "named twice": (TWO, [], Need(0, named=("0", "GPU-a")), "device GPU-a is named twice"),
     "too few named": (TWO, [], Need(0, gpus=2, named=("0",)), "it needs 2 GPUs and 1 are named"),
-    "MIG only when named": (CUT, [Place(0, ("GPU-a",), 1)], Need(0, gpus=1), "100% of 1 GPUs, and 0 have so much free"),
+    "MIG only when named": (
+        CUT,
+        [Allocation(0, ("GPU-a",), 1)],
+        Need(0, gpus=1),
+        "100% of 1 GPUs, and 0 have so much free",
+    ),
     "no GPU that is whole": (
         Machine(8.0, CUT.gpus[1:]),
         [],
@@ -99,10 +109,10 @@ PLACES: dict[str, tuple[Machine, list[Place], Need, Place | str]] = {
         Need(0, gpus=2, named=("MIG-1",)),
         "it needs 2 GPUs and 1 are named",
     ),
-    "a MIG device by name": (CUT, [], Need(0, gpus=1, named=("MIG-2",)), Place(0, ("MIG-2",), 1.0)),
+    "a MIG device by name": (CUT, [], Need(0, gpus=1, named=("MIG-2",)), Allocation(0, ("MIG-2",), 1.0)),
     "a MIG device serves one": (
         CUT,
-        [Place(0, ("MIG-2",), 0.4)],
+        [Allocation(0, ("MIG-2",), 0.4)],
         Need(0, named=("MIG-2",), share=0.4),
         "device 1 (MIG-2) is taken: 60% of it are free",
     ),
@@ -123,11 +133,11 @@ def test_an_engine_is_placed_as_the_table_says(name: str) -> None:
 
     found = place(need, machine, taken)
 
-    if isinstance(expected, Place):
+    if isinstance(expected, Allocation):
         # A MIG device is taken as a whole, whatever the engine's own share of it is.
         assert found == expected
     else:
-        assert isinstance(found, NoRoom)
+        assert isinstance(found, DoesNotFit)
         assert expected in found.reason
 
 
@@ -165,11 +175,11 @@ def test_engines_are_told_identifiers_in_the_order_of_the_bus() -> None:
     )
 )
 def test_whatever_is_placed_nothing_is_given_twice(needs: list[Need]) -> None:
-    taken: list[Place] = []
+    taken: list[Allocation] = []
 
     for need in needs:
         found = place(need, TWO, taken)
-        if isinstance(found, Place):
+        if isinstance(found, Allocation):
             taken.append(found)
 
     assert math.fsum(each.memory_gb for each in taken) <= TWO.memory_gb + 1e-5

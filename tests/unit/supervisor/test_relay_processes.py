@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.admin.metrics import Counters
+from app.supervisor.admin.metrics import RelayCounters
 from app.supervisor.listener import listen
 from app.supervisor.relays.processes import Relays, argv, end_words, environment, pause_s
 from tests import ROOT
@@ -41,7 +41,7 @@ while True:
 
 
 class Stage:
-    def __init__(self, public: socket.socket, relays: Relays, counters: Counters) -> None:
+    def __init__(self, public: socket.socket, relays: Relays, counters: RelayCounters) -> None:
         self.relays = relays
         self._counters = counters
         self._address = public.getsockname()
@@ -76,7 +76,7 @@ async def staged(
     with contextlib.closing(listen("127.0.0.1", 0)) as public:
         # A program that was started before accepts without waiting for others.
         public.setblocking(True)
-        counters = Counters()
+        counters = RelayCounters()
         relays = Relays(
             public.fileno(),
             counters,

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from app.ipc import (
-    Answer,
     Applied,
-    Drain,
+    DrainRelay,
+    EngineWanted,
     Failing,
     FromRelay,
     FromSupervisor,
@@ -22,15 +22,15 @@ from app.ipc import (
     InFlight,
     Publish,
     Unwanted,
-    Wanted,
+    WantedReply,
     frame,
     from_supervisor,
     read_frame,
 )
-from app.supervisor.fleet.admission import Gate
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.relays.leases import Leases
-from app.supervisor.relays.server import Hub
+from app.supervisor.relays.server import RelayServer
 from app.table import Table
 from tests.rigs.slow_client import until
 
@@ -41,13 +41,13 @@ PATIENCE_S = 20.0
 class StubFleet:
     """Answers when it is told to; remembers what it was told."""
 
-    wishes: dict[str, asyncio.Future[Outcome]] = field(default_factory=dict)
+    wishes: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failings: list[tuple[str, int]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def wanted(self, backend: str) -> Outcome:
-        wish: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async def wanted(self, backend: str) -> WaitOutcome:
+        wish: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
         self.wishes[backend] = wish
         self.leases_changed()
         return await wish
@@ -101,7 +101,7 @@ class Relay:
 @dataclass
 class Stage:
     path: Path
-    hub: Hub
+    hub: RelayServer
     leases: Leases
     fleet: StubFleet
     processes: StubProcesses
@@ -123,7 +123,7 @@ class Stage:
 @contextlib.asynccontextmanager
 async def staged(path: Path, patience_s: float = PATIENCE_S) -> AsyncIterator[Stage]:
     leases, processes, fleet = Leases(), StubProcesses(), StubFleet()
-    stage = Stage(path, Hub(leases, processes, patience_s), leases, fleet, processes)
+    stage = Stage(path, RelayServer(leases, processes, patience_s), leases, fleet, processes)
     await stage.hub.open(path, fleet)
     try:
         yield stage
@@ -175,7 +175,7 @@ async def test_counts_arrive_before_the_table_they_go_with(stage: Stage) -> None
 
 async def test_a_relay_that_leaves_holds_nothing_any_more(stage: Stage) -> None:
     relay = await stage.relay()
-    relay.say(InFlight((("gpu", 1, 2),)), Wanted(1, "gpu"))
+    relay.say(InFlight((("gpu", 1, 2),)), EngineWanted(1, "gpu"))
     await stage.fleet.until(lambda: stage.leases.held("gpu", 1) == 2 and "gpu" in stage.fleet.wishes)
 
     relay.writer.close()
@@ -188,29 +188,29 @@ async def test_a_relay_that_leaves_holds_nothing_any_more(stage: Stage) -> None:
 
 async def test_a_wish_is_answered_when_it_is_known_and_after_its_table(stage: Stage) -> None:
     relay = await stage.relay()
-    relay.say(Wanted(5, "gpu"))
+    relay.say(EngineWanted(5, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
 
     stage.hub.publish(table(3))
-    stage.fleet.wishes["gpu"].set_result(Outcome(is_ready=True))
+    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=True))
 
     assert await relay.hear() == Publish(table(3))
-    assert await relay.hear() == Answer(5, is_ready=True)
+    assert await relay.hear() == WantedReply(5, is_ready=True)
 
 
 async def test_a_refusal_says_why_and_until_when(stage: Stage) -> None:
     relay = await stage.relay()
-    relay.say(Wanted(5, "gpu"))
+    relay.say(EngineWanted(5, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
 
-    stage.fleet.wishes["gpu"].set_result(Outcome(is_ready=False, reason="exit code 1", retry_after_s=9.0))
+    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=False, reason="exit code 1", retry_after_s=9.0))
 
-    assert await relay.hear() == Answer(5, is_ready=False, reason="exit code 1", retry_after_s=9.0)
+    assert await relay.hear() == WantedReply(5, is_ready=False, reason="exit code 1", retry_after_s=9.0)
 
 
 async def test_a_wish_nobody_waits_for_is_dropped(stage: Stage) -> None:
     relay = await stage.relay()
-    relay.say(Wanted(5, "gpu"))
+    relay.say(EngineWanted(5, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
 
     relay.say(Unwanted(5), Unwanted(99), Failing("gpu", 2))
@@ -223,12 +223,12 @@ async def test_a_wish_nobody_waits_for_is_dropped(stage: Stage) -> None:
 async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it_is_over_or_dies(
     stage: Stage, how: str
 ) -> None:
-    relay, gate = await stage.relay(), Gate(1)
+    relay, gate = await stage.relay(), AdmissionGate(1)
     permit = await gate.enter(0, 1.0)
-    relay.say(Wanted(5, "gpu"))
+    relay.say(EngineWanted(5, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
-    stage.fleet.wishes["gpu"].set_result(Outcome(is_ready=True, permit=permit))
-    assert await relay.hear() == Answer(5, is_ready=True, is_admitted=True)
+    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=True, permit=permit))
+    assert await relay.hear() == WantedReply(5, is_ready=True, is_admitted=True)
     next_one = asyncio.create_task(gate.enter(1, 600.0))
     await until(lambda: gate.waiting == 1)
 
@@ -245,13 +245,13 @@ async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it
 
 async def test_a_fleet_that_fails_at_one_wish_fails_nothing_else(stage: Stage) -> None:
     relay = await stage.relay()
-    relay.say(Wanted(5, "gpu"))
+    relay.say(EngineWanted(5, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
 
     stage.fleet.wishes["gpu"].set_exception(RuntimeError("a bug"))
 
     answer = await relay.hear()
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, WantedReply)
     assert (answer.seq, answer.is_ready) == (5, False)
     stage.hub.publish(table(1))
     assert await relay.hear() == Publish(table(1))
@@ -263,8 +263,8 @@ async def test_a_relay_is_told_to_drain_also_when_it_comes_late(stage: Stage) ->
     stage.hub.drain(12.0)
     late = await stage.relay(8)
 
-    assert await early.hear() == Drain(12.0)
-    assert await late.hear() == Drain(12.0)
+    assert await early.hear() == DrainRelay(12.0)
+    assert await late.hear() == DrainRelay(12.0)
 
 
 MALFORMED = {
@@ -272,9 +272,9 @@ MALFORMED = {
     "an unknown message": b"\x00\x00\x00\x0e" + msgspec.msgpack.encode({"type": "nonsense"})[:14],
     "too long": b"\xff\xff\xff\xff",
     "Hello twice": frame(Hello(7)),
-    "a wish twice": frame(Wanted(1, "gpu")) * 2,
+    "a wish twice": frame(EngineWanted(1, "gpu")) * 2,
     "a negative count": frame(InFlight((("gpu", 1, -1),))),
-    "our own words": frame(Drain(1.0)),
+    "our own words": frame(DrainRelay(1.0)),
 }
 
 
@@ -341,7 +341,7 @@ async def test_a_relay_that_does_not_read_is_dropped_in_bounded_memory(stage: St
 
 async def test_closing_ends_every_conversation(stage: Stage) -> None:
     relay = await stage.relay(7)
-    relay.say(Wanted(1, "gpu"))
+    relay.say(EngineWanted(1, "gpu"))
     await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
 
     await stage.hub.close()

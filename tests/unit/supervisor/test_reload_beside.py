@@ -8,16 +8,16 @@ import os
 import signal
 
 from app.supervisor.capacity.placement import Machine
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.fleet.unit import Unit
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.fleet.waiters import WaitOutcome
 from backends.endpoint import State
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.process import ownership
 from tests.rigs.fleet import Relays, managed, only, pid_of, running
 from tests.rigs.slow_client import until
 
-TWO = Bounds(Machine(2.0))
+TWO = Capacity(Machine(2.0))
 
 
 def old() -> LlamaCppConfig:
@@ -42,7 +42,7 @@ async def test_the_old_engine_serves_until_the_new_one_does_and_then_until_its_l
         assert relays.states("a") == [State.STOPPED, State.STARTING, State.READY], "it served all the time"
         assert row.endpoint is not None
         assert only(fleet).pid != pid
-        assert ownership.marked(f"fleet-{os.getpid()}:a:1\0") != []
+        assert ownership.tagged(f"fleet-{os.getpid()}:a:1\0") != []
         relays.leases.clear()
         fleet.leases_changed()
         await fleet.reload({"a": new()})
@@ -77,12 +77,12 @@ async def test_what_the_old_engine_still_answers_takes_no_place_at_the_new_one()
 
 async def test_without_room_for_both_the_old_one_ends_first() -> None:
     relays = Relays()
-    async with running(relays, Bounds(Machine(1.5)), a=old()) as fleet:
+    async with running(relays, Capacity(Machine(1.5)), a=old()) as fleet:
         await relays.until_state("a", State.READY)
 
         await fleet.reload({"a": new()})
         await relays.until_state("a", State.STOPPING)
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
         assert relays.row("a").state is State.READY
 
@@ -126,7 +126,7 @@ async def test_a_change_that_is_taken_back_leaves_the_old_engine() -> None:
 
         assert only(fleet).pid == pid
         assert only(fleet).state is State.READY
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
 
 async def test_an_order_meanwhile_goes_to_the_old_one_and_the_new_configuration_comes_with_the_next_start() -> None:
@@ -140,7 +140,7 @@ async def test_an_order_meanwhile_goes_to_the_old_one_and_the_new_configuration_
         await fleet.reload({"a": new()})
         await fleet.start("a")
 
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
 
 
 async def test_a_removal_takes_the_new_one_along() -> None:
@@ -153,7 +153,7 @@ async def test_a_removal_takes_the_new_one_along() -> None:
 
         await relays.until(lambda: relays.published[-1] == {})
         await fleet.close(0)
-        assert ownership.marked(f"fleet-{os.getpid()}:") == []
+        assert ownership.tagged(f"fleet-{os.getpid()}:") == []
 
 
 def _units() -> int:
@@ -170,7 +170,7 @@ async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
             await fleet.reload({"a": new(f"--model fake --model m{generation}")})
             await relays.until_state("a", State.READY, generation=generation)
             mark = f"fleet-{os.getpid()}:a:{generation - 1}\0"
-            await until(lambda mark=mark: not ownership.marked(mark))  # type: ignore[misc]
+            await until(lambda mark=mark: not ownership.tagged(mark))  # type: ignore[misc]
 
         assert _units() - before <= 6  # those that end are among them
         assert only(fleet).generation == 12

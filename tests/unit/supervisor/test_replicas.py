@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from app.config.model import Config
 from app.supervisor.capacity.placement import Machine
-from app.supervisor.capacity.schedule import Bounds
-from app.supervisor.fleet.waiters import Outcome
+from app.supervisor.capacity.schedule import Capacity
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.relays import build_table
 from app.supervisor.replicas import replicas
 from app.table import Target
@@ -83,7 +83,7 @@ async def test_the_first_starts_alone_and_an_order_goes_to_all() -> None:
         assert relays.row("a").can_start
         assert not relays.row("a#2").can_start, "a request would choose it and wait for two starts"
 
-        assert await fleet.wanted("a") == Outcome(True)
+        assert await fleet.wanted("a") == WaitOutcome(True)
         for name in ("a#2", "a#3"):
             await relays.until_state(name, State.READY)
         assert before == {"a": State.STARTING, "a#2": State.READY, "a#3": State.READY}
@@ -123,10 +123,10 @@ async def test_a_replica_that_made_way_comes_back_when_its_entry_has_work_and_th
     """Requests go to the replica that serves, so none would ever ask for the other one."""
     relays = Relays()
     entry, other = managed(replicas=2, memory_gb=1), managed(start="demand", memory_gb=1)
-    async with running(relays, Bounds(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
+    async with running(relays, Capacity(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
         for name in ("a", "a#2"):
             await relays.until_state(name, State.READY)
-        assert await fleet.wanted("b") == Outcome(True)
+        assert await fleet.wanted("b") == WaitOutcome(True)
         away, here = sorted(("a", "a#2"), key=lambda name: relays.row(name).state is State.READY)
         assert relays.row(here).state is State.READY
         await relays.until_state(away, State.STOPPED)
@@ -144,7 +144,7 @@ async def test_a_replica_that_made_way_comes_back_when_its_entry_has_work_and_th
 async def test_a_replica_that_found_no_room_at_the_start_comes_when_there_is_and_the_entry_has_work() -> None:
     relays = Relays()
     entry, other = managed(replicas=2, memory_gb=1), managed(memory_gb=1)
-    async with running(relays, Bounds(Machine(2.0)), b=other, a=entry) as fleet:
+    async with running(relays, Capacity(Machine(2.0)), b=other, a=entry) as fleet:
         for name in ("a", "b"):
             await relays.until_state(name, State.READY)
         await relays.until_state("a#2", State.STOPPED)
@@ -159,10 +159,10 @@ async def test_a_replica_that_found_no_room_at_the_start_comes_when_there_is_and
 async def test_replicas_without_work_and_stopped_ones_stay_as_they_are() -> None:
     relays = Relays()
     entry, other = managed(replicas=2, memory_gb=1), managed(start="demand", memory_gb=1)
-    async with running(relays, Bounds(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
+    async with running(relays, Capacity(Machine(2.0), swap_after_s=0.05), a=entry, b=other) as fleet:
         for name in ("a", "a#2"):
             await relays.until_state(name, State.READY)
-        assert await fleet.wanted("b") == Outcome(True)
+        assert await fleet.wanted("b") == WaitOutcome(True)
         await relays.until(lambda: State.STOPPED in (relays.row("a").state, relays.row("a#2").state))
         await fleet.stop("b")
         await relays.until_state("b", State.STOPPED)

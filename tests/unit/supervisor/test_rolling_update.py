@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.supervisor.capacity.placement import Machine
-from app.supervisor.capacity.schedule import Bounds
+from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.fleet.fleet import Fleet
 from backends.endpoint import State
 from backends.llama_cpp.config import LlamaCppConfig
@@ -36,7 +36,9 @@ def serving(relays: Relays) -> list[int]:
 
 
 @asynccontextmanager
-async def replicas(relays: Relays, count: int, bounds: Bounds | None = None, **values: object) -> AsyncIterator[Fleet]:
+async def replicas(
+    relays: Relays, count: int, bounds: Capacity | None = None, **values: object
+) -> AsyncIterator[Fleet]:
     config = LlamaCppConfig.model_validate({"kind": "llama_cpp", "model": "plain", "replicas": count, **values})
     async with running(relays, bounds, a=config) as fleet:
         for name in names(count):
@@ -48,7 +50,7 @@ async def replicas(relays: Relays, count: int, bounds: Bounds | None = None, **v
 async def test_replicas_are_changed_one_after_the_other(count: int, memory_gb: float | None) -> None:
     """Without `memory_gb`, or without room for both, all used to stop at once."""
     relays = Relays()
-    bounds = Bounds(Machine(float(count))) if memory_gb else None
+    bounds = Capacity(Machine(float(count))) if memory_gb else None
     async with replicas(relays, count, bounds, memory_gb=memory_gb) as fleet:
         await fleet.reload({"a": managed(NEW, replicas=count, memory_gb=memory_gb)})
         assert fleet.pending() == tuple(names(count))
@@ -170,7 +172,7 @@ async def test_requests_wait_for_a_single_engine_that_changes() -> None:
 async def test_a_replacement_that_does_not_start_stands_in_the_status_until_it_is_taken_back() -> None:
     relays = Relays()
     config = {"memory_gb": 1}
-    async with replicas(relays, 1, Bounds(Machine(2.0)), **config) as fleet:
+    async with replicas(relays, 1, Capacity(Machine(2.0)), **config) as fleet:
         await fleet.reload({"a": managed(BROKEN, memory_gb=1)})
         told = one(fleet, "a").replacement
         assert told is not None
@@ -193,7 +195,7 @@ async def test_a_replacement_that_does_not_start_stands_in_the_status_until_it_i
 
 async def test_a_replacement_that_did_not_start_is_tried_again_by_an_order() -> None:
     relays = Relays()
-    async with replicas(relays, 1, Bounds(Machine(2.0)), memory_gb=1) as fleet:
+    async with replicas(relays, 1, Capacity(Machine(2.0)), memory_gb=1) as fleet:
         await fleet.reload({"a": managed("missing", memory_gb=1)})
         await until(lambda: fleet._lives.heirs == {})
 

@@ -11,129 +11,133 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.supervisor.capacity.eviction import Loaded
-from app.supervisor.capacity.placement import Gpu, Machine, Place
-from app.supervisor.capacity.schedule import Bounds, Go, Holder, MakeWay, Order, Refuse, Wish, schedule
+from app.supervisor.capacity.eviction import Evictable
+from app.supervisor.capacity.placement import Allocation, Gpu, Machine
+from app.supervisor.capacity.schedule import Capacity, Evict, Occupant, Order, Reject, StartNow, StartRequest, schedule
 from backends.engine import Need
 
-ONE_GB = Bounds(Machine(1.0), start_parallel=2, swap_after_s=30)
-ONE_GPU = Bounds(Machine(9.0, (Gpu("GPU-a", 0),)))
+ONE_GB = Capacity(Machine(1.0), start_parallel=2, swap_after_s=30)
+ONE_GPU = Capacity(Machine(9.0, (Gpu("GPU-a", 0),)))
 
 
-def wish(name: str, since: float = 0.0, need: Need | None = None, asked: bool = True, early: bool = False) -> Wish:
-    return Wish(name, need or Need(1.0), since, asked, early)
+def wish(
+    name: str, since: float = 0.0, need: Need | None = None, asked: bool = True, early: bool = False
+) -> StartRequest:
+    return StartRequest(name, need or Need(1.0), since, asked, early)
 
 
-def serving(name: str, idle_since: float | None, place: Place | None = None, asleep: Place | None = None) -> Holder:
-    return Holder(name, place or Place(1.0), loaded=Loaded(name, idle_since, 0.0), asleep=asleep)
+def serving(
+    name: str, idle_since: float | None, place: Allocation | None = None, asleep: Allocation | None = None
+) -> Occupant:
+    return Occupant(name, place or Allocation(1.0), loaded=Evictable(name, idle_since, 0.0), asleep=asleep)
 
 
-def spare(name: str, need: Need | None = None) -> Wish:
-    return Wish(name, need or Need(1.0), 0.0, is_spare=True)
+def spare(name: str, need: Need | None = None) -> StartRequest:
+    return StartRequest(name, need or Need(1.0), 0.0, is_spare=True)
 
 
 TWO_GPUS = Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1)))
-BARRED = Bounds(Machine(9.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"})
-ON_GPU = Place(2.0, ("GPU-a",), 0.9)
+BARRED = Capacity(Machine(9.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"})
+ON_GPU = Allocation(2.0, ("GPU-a",), 0.9)
 GPU_NEED = Need(2.0, gpus=1, share=0.9)
 FULL = "it needs 1 GB of memory, and 0 of 1 are free"
 
-SCENES: dict[str, tuple[Bounds, Sequence[Wish], Sequence[Holder], list[Order], float]] = {
-    "room for it": (ONE_GB, [wish("a")], [], [Go("a", Place(1.0))], math.inf),
+SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], list[Order], float]] = {
+    "room for it": (ONE_GB, [wish("a")], [], [StartNow("a", Allocation(1.0))], math.inf),
     "the first that came": (
         ONE_GB,
         [wish("b", 2), wish("a", 1)],
         [],
-        [Go("a", Place(1.0))],
+        [StartNow("a", Allocation(1.0))],
         math.inf,
     ),
     "who is asked for comes before who only starts": (
         ONE_GB,
         [wish("boot", 1, asked=False), wish("asked", 2)],
         [],
-        [Go("asked", Place(1.0)), Refuse("boot", FULL, is_final=False)],
+        [StartNow("asked", Allocation(1.0)), Reject("boot", FULL, is_final=False)],
         math.inf,
     ),
-    "an idle one makes way": (ONE_GB, [wish("b")], [serving("a", 5)], [MakeWay("a")], math.inf),
+    "an idle one makes way": (ONE_GB, [wish("b")], [serving("a", 5)], [Evict("a")], math.inf),
     "a busy one goes on for a while": (ONE_GB, [wish("b", 90)], [serving("a", None)], [], 120),
-    "a busy one whose time is up": (ONE_GB, [wish("b", 60)], [serving("a", None)], [MakeWay("a")], math.inf),
+    "a busy one whose time is up": (ONE_GB, [wish("b", 60)], [serving("a", None)], [Evict("a")], math.inf),
     "nobody goes for what nobody asks for": (
         ONE_GB,
         [wish("b", asked=False)],
         [serving("a", 5)],
-        [Refuse("b", FULL, is_final=False)],
+        [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
     "somebody is leaving already": (
         ONE_GB,
         [wish("b", asked=False)],
-        [Holder("a", Place(1.0), is_leaving=True)],
+        [Occupant("a", Allocation(1.0), is_leaving=True)],
         [],
         math.inf,
     ),
     "only one leaves for one": (
-        Bounds(Machine(2.0)),
+        Capacity(Machine(2.0)),
         [wish("c")],
         [serving("a", 5), serving("b", 6)],
-        [MakeWay("a")],
+        [Evict("a")],
         math.inf,
     ),
     "each of two gets room of its own": (
-        Bounds(Machine(2.0)),
+        Capacity(Machine(2.0)),
         [wish("c", 1), wish("d", 2)],
         [serving("a", 5), serving("b", 6)],
-        [MakeWay("a"), MakeWay("b")],
+        [Evict("a"), Evict("b")],
         math.inf,
     ),
     "never": (
         ONE_GB,
         [wish("a", need=Need(2.0))],
         [],
-        [Refuse("a", "it needs 2 GB of memory, and 1 of 1 are free", is_final=True)],
+        [Reject("a", "it needs 2 GB of memory, and 1 of 1 are free", is_final=True)],
         math.inf,
     ),
     "all that could go is pinned": (
         ONE_GB,
         [wish("b")],
-        [Holder("a", Place(1.0), loaded=Loaded("a", 1.0, 0.0, is_pinned=True), is_pinned=True)],
-        [Refuse("b", FULL, is_final=False)],
+        [Occupant("a", Allocation(1.0), loaded=Evictable("a", 1.0, 0.0, is_pinned=True), is_pinned=True)],
+        [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
     "two start at a time": (
-        Bounds(Machine(9.0), start_parallel=2),
+        Capacity(Machine(9.0), start_parallel=2),
         [wish("a", 1), wish("b", 2), wish("c", 3, asked=False)],
         [],
-        [Go("a", Place(1.0)), Go("b", Place(1.0))],
+        [StartNow("a", Allocation(1.0)), StartNow("b", Allocation(1.0))],
         math.inf,
     ),
     "one at a time on a GPU": (
         ONE_GPU,
         [wish("b", need=Need(1.0, gpus=1, share=0.4))],
-        [Holder("a", Place(1.0, ("GPU-a",), 0.5), is_starting=True)],
+        [Occupant("a", Allocation(1.0, ("GPU-a",), 0.5), is_starting=True)],
         [],
         math.inf,
     ),
     "one start at a time where there is no GPU and one is set": (
-        Bounds(Machine(9.0), start_parallel=1),
+        Capacity(Machine(9.0), start_parallel=1),
         [wish("b")],
-        [Holder("a", Place(1.0), is_starting=True)],
+        [Occupant("a", Allocation(1.0), is_starting=True)],
         [],
         math.inf,
     ),
     "two at a time on two GPUs, and the third waits": (
-        Bounds(Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1), Gpu("GPU-c", 2))), start_parallel=2),
+        Capacity(Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1), Gpu("GPU-c", 2))), start_parallel=2),
         [wish(name, since, Need(gpus=1, share=0.5)) for since, name in enumerate("abc")],
         [],
-        [Go("a", Place(0.0, ("GPU-a",), 0.5)), Go("b", Place(0.0, ("GPU-b",), 0.5))],
+        [StartNow("a", Allocation(0.0, ("GPU-a",), 0.5)), StartNow("b", Allocation(0.0, ("GPU-b",), 0.5))],
         math.inf,
     ),
-    "a spare one takes what is free": (ONE_GB, [spare("m#2")], [], [Go("m#2", Place(1.0))], math.inf),
+    "a spare one takes what is free": (ONE_GB, [spare("m#2")], [], [StartNow("m#2", Allocation(1.0))], math.inf),
     "a spare one takes nothing from anybody": (ONE_GB, [spare("m#2")], [serving("a", 5)], [], math.inf),
     "a spare one comes last": (
         ONE_GB,
         [spare("m#2"), wish("b", 50, asked=False)],
         [],
-        [Go("b", Place(1.0))],
+        [StartNow("b", Allocation(1.0))],
         math.inf,
     ),
     "a spare one that would never fit is no news": (ONE_GB, [spare("m#2", Need(2.0))], [], [], math.inf),
@@ -141,50 +145,50 @@ SCENES: dict[str, tuple[Bounds, Sequence[Wish], Sequence[Holder], list[Order], f
         BARRED,
         [wish("b", need=GPU_NEED)],
         [],
-        [Refuse("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
+        [Reject("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
         math.inf,
     ),
     "nobody makes way on a GPU in quarantine": (
         BARRED,
         [wish("b", need=GPU_NEED)],
-        [serving("a", 5, Place(2.0, ("GPU-a",), 0.4))],
-        [Refuse("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
+        [serving("a", 5, Allocation(2.0, ("GPU-a",), 0.4))],
+        [Reject("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
         math.inf,
     ),
     "one makes way beside a GPU in quarantine": (
-        Bounds(TWO_GPUS, barred={"GPU-a": "GPU-a is ill"}),
+        Capacity(TWO_GPUS, barred={"GPU-a": "GPU-a is ill"}),
         [wish("b", need=GPU_NEED)],
-        [serving("a", 5, Place(2.0, ("GPU-b",), 0.4))],
-        [MakeWay("a")],
+        [serving("a", 5, Allocation(2.0, ("GPU-b",), 0.4))],
+        [Evict("a")],
         math.inf,
     ),
     "a quarantine says nothing of memory": (
-        Bounds(Machine(1.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"}),
+        Capacity(Machine(1.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"}),
         [wish("b", asked=False)],
         [serving("a", 5)],
-        [Refuse("b", FULL, is_final=False)],
+        [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
     "the first replica alone": (ONE_GB, [wish("m#2", early=True)], [], [], math.inf),
     "sleep makes room enough on the GPU": (
         ONE_GPU,
         [wish("b", need=GPU_NEED)],
-        [serving("a", 5, ON_GPU, asleep=Place(2.0))],
-        [MakeWay("a", may_sleep=True)],
+        [serving("a", 5, ON_GPU, asleep=Allocation(2.0))],
+        [Evict("a", may_sleep=True)],
         math.inf,
     ),
     "sleep would not free the memory that is needed": (
-        Bounds(Machine(3.0, ONE_GPU.machine.gpus)),
+        Capacity(Machine(3.0, ONE_GPU.machine.gpus)),
         [wish("b", need=GPU_NEED)],
-        [serving("a", 5, ON_GPU, asleep=Place(2.0))],
-        [MakeWay("a", may_sleep=False)],
+        [serving("a", 5, ON_GPU, asleep=Allocation(2.0))],
+        [Evict("a", may_sleep=False)],
         math.inf,
     ),
     "a sleeping one is ended for its memory": (
         ONE_GB,
         [wish("b")],
-        [Holder("a", Place(1.0), loaded=Loaded("a", 99.5, None))],
-        [MakeWay("a")],
+        [Occupant("a", Allocation(1.0), loaded=Evictable("a", 99.5, None))],
+        [Evict("a")],
         math.inf,
     ),
 }
@@ -209,17 +213,17 @@ class Engine:
     waiting: int = 0
     leases: int = 0
 
-    def holder(self) -> Holder:
-        place = Place(self.need.memory_gb)
+    def holder(self) -> Occupant:
+        place = Allocation(self.need.memory_gb)
         idle = self.since if self.leases == 0 else None
-        loaded = Loaded(self.name, idle, self.ready_at) if self.state == "serving" else None
-        return Holder(self.name, place, self.state == "starting", self.state == "leaving", loaded)
+        loaded = Evictable(self.name, idle, self.ready_at) if self.state == "serving" else None
+        return Occupant(self.name, place, self.state == "starting", self.state == "leaving", loaded)
 
 
 class Fleet:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.engines = {f"e{at}": Engine(f"e{at}", Need(float(size))) for at, size in enumerate(sizes)}
-        self.bounds = Bounds(Machine(4.0), start_parallel=2, swap_after_s=5)
+        self.bounds = Capacity(Machine(4.0), start_parallel=2, swap_after_s=5)
         self.now = 0.0
         self.served = 0
 
@@ -248,18 +252,18 @@ class Fleet:
         assert sum(each.state == "starting" for each in held) <= self.bounds.start_parallel
 
     def _decide(self) -> None:
-        wishes = [Wish(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
+        wishes = [StartRequest(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
         holders = [e.holder() for e in self.engines.values() if e.state in ("starting", "serving", "leaving")]
         for order in schedule(wishes, holders, self.bounds, self.now)[0]:
             engine = self.engines[order.name]
             match order:
-                case Go():
+                case StartNow():
                     assert engine.state == "waiting"
                     engine.state = "starting"
-                case MakeWay():
+                case Evict():
                     assert engine.state == "serving"
                     engine.state = "leaving"  # it is gone when its leases are
-                case Refuse():
+                case Reject():
                     raise AssertionError("everything fits alone")
 
 
