@@ -1,3 +1,7 @@
-"""What a client and an operator see: the command line, the supervisor, the relays and their dialects."""
+"""What a client and an operator see: the command line, the configuration, the supervisor and the relays. The files here
+are what both processes know: the table, errors, keys, routing, metrics, the log.
+
+May import: app.cli, app.dialects, backends.endpoint, backends.errors, backends.ollama.names, backends.prompt_too_long.
+"""
 
 __version__ = "0.1.0"

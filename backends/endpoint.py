@@ -30,7 +30,7 @@ class Dialect(enum.StrEnum):
     """What an engine speaks on the data path."""
 
     OPENAI = "openai"
-    OLLAMA = "ollama"  # the daemon's own API; translated by backends/ollama/request.py, _answer.py and _stream.py
+    OLLAMA = "ollama"  # the daemon's own API; translated in backends/ollama
 
 
 CAPABILITIES = ("chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs")
@@ -84,10 +84,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
     `unix:/path/to.sock` (paths are then taken from the root); where the `dialect` is Ollama's it is the daemon's root.
-    `headers` are added to every request and hold the
-    engine's key: never log them. `is_ours`: we run the process on this machine, so a reset before any answer byte
-    means that the request was not read (docs/decisions.md, "Retries"). `gathers`: it notices that a client has gone
-    only while it streams, so a whole answer is asked for as a stream and put together (dialects/openai/collector.py).
+    `headers` are added to every request and hold the engine's key: never log them. `is_ours`: we run the process on
+    this machine, so a reset before any answer byte means that the request was not read (docs/decisions.md, "Retries").
+    `gathers`: it notices that a client has gone only while it streams, so a whole answer is asked for as a stream and
+    put together (app/dialects/openai/collector.py).
     `once`: each request has a connection of its own, because the engine closes kept ones at any moment.
     `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
     in TLS.

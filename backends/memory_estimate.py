@@ -1,6 +1,7 @@
 """What an engine will take of the host's memory, as far as its files and settings tell. Blocks: it looks at files.
 
-Never more than a guess: it helps to place an engine of which nothing else is known, and refuses none (placement.py).
+Never more than a guess: it helps to place an engine of which nothing else is known, and refuses none
+(app/supervisor/capacity/placement.py).
 """
 
 from __future__ import annotations

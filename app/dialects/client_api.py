@@ -62,9 +62,9 @@ class ResponseEncoder(Protocol):
 class TranslatedRequest(msgspec.Struct, frozen=True):
     """A request as OpenAI's: the route, the model's name as the client spells it, and the body's other fields.
 
-    `extras` are parameters that OpenAI does not have; the engine decides which of them it gets (extras.py). `dropped`
-    are the client's names for what no engine gets. `loads`: nothing is asked but that the model be ready; the bytes are
-    the answer then.
+    `extras` are parameters that OpenAI does not have; the engine decides which of them it gets (engine_options.py).
+    `dropped` are the client's names for what no engine gets. `loads`: nothing is asked but that the model be ready; the
+    bytes are the answer then.
     """
 
     path: str

@@ -1,0 +1,5 @@
+"""The connection to an engine: `pool.py`, `exchange.py` and `connection.py` are our HTTP/1.1 client for requests,
+`probe_client.py` asks short questions beside them.
+
+May import: backends.endpoint, backends.errors, backends.redaction.
+"""

@@ -317,7 +317,7 @@ def _status(exc: BaseException | None) -> int | None:
 
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """`hub_child.py WANT…`; the exit code."""
+    """`child.py WANT…`; the exit code."""
     wants = [Want(**_checked(json.loads(word))) for word in argv]
     try:
         cache = Path(env["HF_HUB_CACHE"])

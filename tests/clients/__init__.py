@@ -1,0 +1,1 @@
+"""Clients that want an environment of their own, at the gateway (`make test-clients`)."""

@@ -7,7 +7,7 @@ does not do: generate (the text is fixed), check a request beyond JSON and the m
 logprobs, adapters, sleep, metrics.
 
 In a test:      async with FakeEngine() as engine: ... engine.url ... engine.script("reset_mid_stream")
-As a process:   python -m tests.fake_engine --port 4711 [--key K] [--load-s 2] ...
+As a process:   python -m tests.fakes.engine --port 4711 [--key K] [--load-s 2] ...
 
 How one request is answered: a model named `fault:NAME[:NUMBER]`, else the next scripted scenario, else the default.
 The names are those of SCENARIOS; NUMBER is seconds where a scenario is slow. Scripts are for POST requests; `probes`
@@ -277,7 +277,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="fake_engine", description="An engine that fails on demand.")
+    parser = argparse.ArgumentParser(prog="tests.fakes.engine", description="An engine that fails on demand.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--key", help="ask for this key; FAKE_ENGINE_KEY in the environment does the same")
     parser.add_argument("--model", action="append", help="a model it lists; may be repeated (default: fake)")

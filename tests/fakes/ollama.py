@@ -7,7 +7,7 @@ It does not: `/v1/responses`, `/v1/messages`, audio, push, templates (lengths of
 `context` arrays, quantising, accounts, HTTP/1.0 keep-alive. A crash is of the request that is told to crash.
 
 In a test:      async with FakeOllama() as daemon: ... daemon.url ... daemon.script(Fault("line", after=3))
-As a process:   python -m tests.fake_ollama serve          (OLLAMA_HOST says where)
+As a process:   python -m tests.fakes.ollama serve          (OLLAMA_HOST says where)
 """
 
 from __future__ import annotations
@@ -354,7 +354,7 @@ async def _run(port: int) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="fake_ollama", description="A daemon that behaves as recorded.")
+    parser = argparse.ArgumentParser(prog="tests.fakes.ollama", description="A daemon that behaves as recorded.")
     parser.add_argument("verb", choices=["serve"])
     parser.parse_args()
     port = int(os.environ.get("OLLAMA_HOST", "127.0.0.1:0").rpartition(":")[2])

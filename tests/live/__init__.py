@@ -1,0 +1,1 @@
+"""The gateway with a real vLLM (`make test-vllm`)."""

@@ -26,7 +26,7 @@ from backends.process import ownership
 
 
 class FakeManaged:
-    """An engine of ours that loads in no time: `config.model` holds the options of tests.fake_engine."""
+    """An engine of ours that loads in no time: `config.model` holds the options of tests.fakes.engine."""
 
     is_strict = False
     fetcher: Fetcher | None = None

@@ -68,5 +68,10 @@ def page(name: str) -> Page:
 
 def pages() -> dict[str, Page]:
     """All of them."""
-    names = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+    names = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    ]
     return {name: page(name) for name in names}

@@ -1,6 +1,6 @@
 """Nothing that a client asks for is ignored without a word: what of it an engine is not told, or told otherwise. Pure.
 
-The table is app/dialects/parameters/table.py; the rules of what is adjusted are here and in constraints.py.
+The table is app/dialects/parameters/table.py; the rules of what is adjusted are here and in structured_output.py.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _later(case: RequestCase, verdict: Verdict) -> None:
     """Constraints are looked at together."""
 
 
-_BY_ANSWER: Final = frozenset({"dimensions"})  # the answer shows whether it was done (vectors.py)
+_BY_ANSWER: Final = frozenset({"dimensions"})  # the response shows whether it was done
 _RULES: Final[Mapping[tuple[str, str], Callable[[RequestCase, Verdict], None]]] = MappingProxyType(
     {
         ("best_of", ""): _best_of,

@@ -1,7 +1,7 @@
 """What one relay takes on of its clients' bodies: so many bytes at once, and one large one at a time.
 
 The interpreter lets other work in between the steps of a thread only. So what takes long is done in one: no call in it
-is longer than one pass over the body, which is bounded in bytes and in items (body.py).
+is longer than one pass over the body, which is bounded in bytes and in items (json_body.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who has work, who is idle, and who gets whose room: the fleet's situation in the words of room.py, and back.
+"""Who has work, who is idle, and who gets whose room: the fleet's situation in the words of schedule.py, and back.
 
 Everything here is read from the units and the leases at one moment; nothing awaits.
 """

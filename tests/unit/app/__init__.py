@@ -1,0 +1,1 @@
+"""What supervisor and relays share: errors, keys, the log, routing."""

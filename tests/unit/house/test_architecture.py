@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from app import __version__
 from tests import ROOT
 
 FILES = sorted(path for package in ("app", "backends") for path in (ROOT / package).rglob("*.py"))
 MAX_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_FILES = 13
 
 DATA_PATH = (
     "app.relay",
@@ -91,6 +94,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 MODULES = {name_of(path): path for path in FILES}
+FOLDERS = {name_of(path): path.parent for path in FILES if path.name == "__init__.py"}
 DATA_MODULES = sorted(name for name in MODULES if is_in(name, DATA_PATH))
 
 
@@ -124,10 +128,64 @@ def test_the_engines_side_knows_nothing_of_clients(name: str) -> None:
     assert [module for module in imports(MODULES[name]) if is_in(module, ("app", "fastapi", "uvicorn"))] == []
 
 
-def test_the_guard_needs_nothing_but_the_standard_library() -> None:
-    found = {module.partition(".")[0] for module in imports(MODULES["backends.process.guard"])}
+def may_import(folder: str) -> tuple[str, ...]:
+    """What the folder's own docstring allows besides the folder's own files: files, and folders with all in them."""
+    docstring = ast.get_docstring(ast.parse((FOLDERS[folder] / "__init__.py").read_text())) or ""
+    _, said, names = docstring.partition("\n\nMay import: ")
+    assert said, f"{folder}: its __init__.py does not say `May import: …`"
+    assert names.endswith("."), folder
+    return tuple(names.removesuffix(".").replace("\n", " ").split(", "))
 
-    assert found <= sys.stdlib_module_names
+
+def own_modules(path: Path) -> set[str]:
+    """The modules of the house that a file imports. A folder itself has nothing to import (a test below)."""
+    named = {name if name in MODULES else name.rpartition(".")[0] for name in imports(path)}
+    return {name for name in named if name in MODULES and name not in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_says_what_lives_there_and_imports_what_it_says(folder: str) -> None:
+    allowed = may_import(folder)
+    imported = {name for path in FOLDERS[folder].glob("*.py") for name in own_modules(path)}
+    own = {name for name in imported if name.rpartition(".")[0] == folder}
+
+    assert {name for name in allowed if name not in MODULES} == set()
+    assert {name for name in imported - own if not is_in(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_itself_loads_nothing(folder: str) -> None:
+    body = ast.parse((FOLDERS[folder] / "__init__.py").read_text()).body
+
+    assert [ast.unparse(statement) for statement in body[1:]] == (
+        [f"__version__ = {__version__!r}"] if folder == "app" else []
+    )
+
+
+@pytest.mark.parametrize("folder", sorted(name for name in FOLDERS if is_in(name, DATA_PATH)))
+def test_no_folder_of_the_data_path_says_that_it_may_import_what_runs_engines(folder: str) -> None:
+    allowed = may_import(folder)
+
+    assert [module for module in MODULES if is_in(module, allowed) and is_in(module, FORBIDDEN)] == []
+
+
+@pytest.mark.parametrize("folder", sorted(set(FOLDERS) - {"app.cli"}))
+def test_a_folder_is_seen_at_a_glance(folder: str) -> None:
+    assert len(list(FOLDERS[folder].glob("*.py"))) <= MAX_FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_that_the_code_speaks_of_is_there(path: Path) -> None:
+    """By its path from the root, or by its name alone where it is in the same folder."""
+    named = re.findall(r"(?<![\w/.-])(\w+\.py|(?:app|backends|bench|tests)/[\w/]+\.py)\b", path.read_text())
+
+    assert [name for name in named if not (ROOT / name).exists() and not (path.parent / name).exists()] == []
+
+
+def test_the_guard_needs_nothing_but_the_standard_library() -> None:
+    imported = {module.partition(".")[0] for module in imports(MODULES["backends.process.guard"])}
+
+    assert imported <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -284,6 +284,28 @@ def test_each_link_leads_somewhere(name: str) -> None:
         assert anchored(where, anchor), f"{path}#{anchor}"
 
 
+@EVERY_PAGE
+def test_each_file_and_folder_of_ours_that_a_page_names_is_there(name: str) -> None:
+    """What begins with one of our folders is a path from the root; a bare `name.py` is somewhere in the tree."""
+    named = re.findall(r"`([^`\s]+)`", PAGES[name].prose)
+    paths = [word for word in named if re.match(r"(app|backends|bench|docker|docs|tests)/(?!KIND)", word)]
+    files = [word for word in named if re.fullmatch(r"\w+\.py", word)]
+    sources = {path.name for folder in ("app", "backends", "bench", "tests") for path in (ROOT / folder).rglob("*.py")}
+
+    assert [path for path in paths if not any(ROOT.glob(path.rstrip("/")))] == []
+    assert [file for file in files if file not in sources] == []
+
+
+def test_the_map_of_the_tree_has_ten_lines_and_leads_to_what_is_there() -> None:
+    """A line begins with one path from the root, and names of others beside it; two spaces end them."""
+    (text,) = re.findall(r"^## Where is what\n\n```\n(.*?)^```$", page("README.md").text, re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  ")[0].split(", ") for line in text.splitlines()]
+    paths = [str(Path(line[0]).parent / name) for line in lines for name in (Path(line[0]).name, *line[1:])]
+
+    assert len(lines) == 10
+    assert [path for path in paths if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
 def test_each_mention_of_a_page_in_the_code_leads_somewhere() -> None:
     sources = [path for folder in ("app", "backends", "bench", "tests") for path in (ROOT / folder).rglob("*.py")]
     for source in sources:

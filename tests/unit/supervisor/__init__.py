@@ -1,0 +1,1 @@
+"""The supervisor: engines, memory, relays, the admin routes."""
