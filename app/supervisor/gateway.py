@@ -117,10 +117,10 @@ class Gateway:
             now=time.monotonic,
             random=random.random,
             unasked=self._unasked,
-            bounds=self._bounds(config),
+            capacity=self._capacity(config),
             wait_s=config.server.wait_s,
             sizes=self._sizes,
-            reclaim=GpuQuarantine(devices.nvml),
+            quarantine=GpuQuarantine(devices.nvml),
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
@@ -130,7 +130,7 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
 
-    def _bounds(self, config: Config) -> Capacity:
+    def _capacity(self, config: Config) -> Capacity:
         """What there is to share, as it is now; and from now on these engines are known by their sizes."""
         server = config.server
         found = devices.machine(server.memory_gb, self._options.env)
@@ -336,10 +336,10 @@ class Gateway:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise
             changed = fixed_settings.needs_restart(self.config, config)
-            bounds = await asyncio.to_thread(self._bounds, config)
+            capacity = await asyncio.to_thread(self._capacity, config)
             before, self.config = self.config, fixed_settings.as_started(self.config, config)
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
-            self.fleet.share(bounds)
+            self.fleet.share(capacity)
             self._discovery.follow(config.backends)
             try:
                 await self.fleet.reload(self._discovery.applied(config.backends))

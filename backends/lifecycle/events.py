@@ -35,13 +35,13 @@ class NotPlaced:
 class StopAsked:
     """End it: leases have `drain_s`, then TERM. `is_held`: until the administrator starts it again.
 
-    `makes_way`: until a request wants it again.
+    `evicted`: until a request wants it again.
     """
 
     drain_s: float
     then_start: bool = False
     is_held: bool = False
-    makes_way: bool = False
+    evicted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

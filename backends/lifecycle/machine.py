@@ -54,12 +54,12 @@ from backends.lifecycle.events import (
 
 SERVED_WELL_S: Final = 60.0  # serving for so long forgives all failures before
 BACKOFF_LIMIT_S: Final = 60.0
-STARTS_IN_A_ROW: Final = 5  # that never became ready, then FAILED
+FAILED_STARTS: Final = 5  # that never became ready, then FAILED
 REST_S: Final = 600.0  # after that a FAILED engine may be started on demand
-SILENCES_IN_A_ROW: Final = 3  # unanswered probes of a serving process of ours, then it counts as dead
+MISSED_PROBES: Final = 3  # unanswered probes of a serving process of ours, then it counts as dead
 DOZE_S: Final = 120.0  # for falling asleep: large weights on their way into host memory
 LAST_S: Final = 5.0  # for one that is dead but for its exit: to tell its clients, and why
-DOUBTS_IN_A_ROW: Final = 2  # the same for somebody else's engine: the second look comes after a second
+ATTACHED_MISSED_PROBES: Final = 2  # the same for somebody else's engine: the second look comes after a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Lifecycle:
     `due`: when the next Tick has something to do (start deadline, next try, end of a grace). `is_ending`: KILL was
     sent and the exit has not been seen. `is_dying`: it served, is dead, and has not exited yet. `is_held`: stopped by
     the administrator, so requests do not start it. `is_waiting`: for room. `is_asleep`: its process is sent nothing.
-    `makes_way`: it stops until it is wanted.
+    `evicted`: it stops until it is wanted.
     """
 
     state: State = State.STOPPED
@@ -98,15 +98,15 @@ class Lifecycle:
     is_waiting: bool = False
     is_dozing: bool = False  # it was told to sleep
     is_asleep: bool = False
-    makes_way: bool = False
+    evicted: bool = False
     is_settled: bool = False  # this start came to an end that another one would only meet again
     is_too_large: bool = False  # it failed because this machine has not what it needs
     then_start: bool = False
     then_sleep: int = 0  # the level, once it is drained
     ready_at: float | None = None  # when this generation became READY
-    fruitless: int = 0  # starts in a row that never became ready
+    failed_starts: int = 0  # starts in a row that never became ready
     failures: int = 0  # failures of every kind since it last served well
-    silences: int = 0  # probes in a row without an answer
+    missed_probes: int = 0  # probes in a row without an answer
 
 
 Step = tuple[Lifecycle, list[Action]]
@@ -127,7 +127,7 @@ def can_start(life: Lifecycle, policy: Policy) -> bool:
         case State.FAILED:
             return not policy.is_attached and life.due is None
         case State.STOPPING:
-            return life.then_start or life.makes_way
+            return life.then_start or life.evicted
 
 
 def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
@@ -144,7 +144,7 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
         case StopAsked():
             return _stop(life, event, now, policy)
         case SleepAsked(level) if life.state is State.READY and not policy.is_attached:
-            draining = replace(_moved(life, State.STOPPING, now, None), is_draining=True, makes_way=True)
+            draining = replace(_moved(life, State.STOPPING, now, None), is_draining=True, evicted=True)
             return replace(draining, then_sleep=level, then_start=False), [Drain(life.generation)]
         case Slept(generation) if generation == life.generation and life.is_dozing:
             return _slept(life, now, policy)
@@ -159,8 +159,8 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
         case Probed(generation) if generation == life.generation:
             return _probed(life, event, now, policy)
         case WarmedUp(generation) if generation == life.generation and life.is_warming:
-            ready = replace(_moved(life, State.READY, now, None), ready_at=now, fruitless=0)
-            return replace(ready, is_asleep=False, makes_way=False), []
+            ready = replace(_moved(life, State.READY, now, None), ready_at=now, failed_starts=0)
+            return replace(ready, is_asleep=False, evicted=False), []
         case WarmUpFailed(generation, reason) if generation == life.generation and life.is_warming:
             if policy.is_attached:
                 return _moved(life, State.FAILED, now, reason), []
@@ -180,7 +180,7 @@ def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
 
 def _moved(life: Lifecycle, state: State, now: float, reason: str | None, due: float | None = None) -> Lifecycle:
     """The same life in another state; what belonged to the state before is off."""
-    moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, silences=0)
+    moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, missed_probes=0)
     moved = replace(moved, is_dying=False, is_too_large=False)
     return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False)
 
@@ -198,7 +198,7 @@ def _can_stall(life: Lifecycle) -> bool:
 def _start(life: Lifecycle, now: float, policy: Policy) -> Step:
     match life.state:
         case State.STOPPED | State.FAILED:
-            fresh = replace(life, fruitless=0, failures=0, is_held=False, then_start=False)
+            fresh = replace(life, failed_starts=0, failures=0, is_held=False, then_start=False)
             if policy.is_attached:
                 watched = [] if life.state is State.FAILED else [Watch()]
                 return _moved(fresh, State.STARTING, now, None), list(watched)
@@ -208,7 +208,7 @@ def _start(life: Lifecycle, now: float, policy: Policy) -> Step:
         case State.STOPPING | State.SLEEPING:
             return replace(life, then_start=True, is_held=False), []
         case State.STARTING if not life.has_process and not life.is_waiting and not policy.is_attached:
-            return _begin(replace(life, fruitless=0, failures=0), now, life.reason, policy)
+            return _begin(replace(life, failed_starts=0, failures=0), now, life.reason, policy)
         case _:
             return life, []
 
@@ -217,7 +217,7 @@ def _begin(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> S
     """Start or wake it, as soon as everything is here and there is room."""
     if policy.is_fetched and not life.is_asleep:
         fetching = replace(_moved(life, State.STARTING, now, reason), is_fetching=True, has_process=True)
-        return replace(fetching, makes_way=False, ready_at=None), [Fetch(life.generation)]
+        return replace(fetching, evicted=False, ready_at=None), [Fetch(life.generation)]
     return _enter(life, now, reason, policy)
 
 
@@ -229,7 +229,7 @@ def _fetched(life: Lifecycle, is_news: bool, now: float, policy: Policy) -> Step
 
 def _enter(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
     if policy.is_placed:
-        return replace(_moved(life, State.STARTING, now, reason), is_waiting=True, makes_way=False), []
+        return replace(_moved(life, State.STARTING, now, reason), is_waiting=True, evicted=False), []
     return _wake(life, now, policy) if life.is_asleep else _spawn(life, now, reason, policy)
 
 
@@ -253,13 +253,13 @@ def _wake(life: Lifecycle, now: float, policy: Policy) -> Step:
 def _spawn(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
     generation = life.generation + 1
     started = _moved(life, State.STARTING, now, reason, due=now + policy.start_timeout_s)
-    fresh = replace(started, generation=generation, has_process=True, ready_at=None, is_asleep=False, makes_way=False)
+    fresh = replace(started, generation=generation, has_process=True, ready_at=None, is_asleep=False, evicted=False)
     fresh = replace(fresh, is_settled=False)
     return fresh, [Spawn(generation)]
 
 
 def _stop(life: Lifecycle, event: StopAsked, now: float, policy: Policy) -> Step:
-    asked = replace(life, then_start=event.then_start, is_held=event.is_held, makes_way=event.makes_way, then_sleep=0)
+    asked = replace(life, then_start=event.then_start, is_held=event.is_held, evicted=event.evicted, then_sleep=0)
     if life.state is State.STOPPING:
         if life.is_dozing:
             return _terminate(asked, now, policy)
@@ -283,7 +283,7 @@ def _stop(life: Lifecycle, event: StopAsked, now: float, policy: Policy) -> Step
 
 def _after_stop(life: Lifecycle, actions: list[Action], now: float, policy: Policy) -> Step:
     stopped = replace(_moved(life, State.STOPPED, now, None), is_ending=False, is_draining=False, is_asleep=False)
-    stopped = replace(stopped, makes_way=False, then_sleep=0)
+    stopped = replace(stopped, evicted=False, then_sleep=0)
     if not life.then_start:
         return stopped, actions
     started, more = _start(stopped, now, policy)
@@ -303,7 +303,7 @@ def _drained(life: Lifecycle, now: float, policy: Policy) -> Step:
 
 
 def _slept(life: Lifecycle, now: float, policy: Policy) -> Step:
-    asleep = replace(_moved(life, State.SLEEPING, now, None), is_asleep=True, makes_way=False)
+    asleep = replace(_moved(life, State.SLEEPING, now, None), is_asleep=True, evicted=False)
     return _begin(replace(asleep, then_start=False), now, None, policy) if life.then_start else (asleep, [])
 
 
@@ -340,14 +340,14 @@ def _probed(life: Lifecycle, event: Probed, now: float, policy: Policy) -> Step:
         case State.STARTING if event.is_up and life.has_process and not life.is_warming and not life.is_asleep:
             return replace(life, is_warming=True), [WarmUp(life.generation)]
         case State.READY | State.SLEEPING if event.is_up:
-            return replace(life, silences=0), []
-        case State.READY | State.SLEEPING if life.silences + 1 < SILENCES_IN_A_ROW:
-            return replace(life, silences=life.silences + 1), []
+            return replace(life, missed_probes=0), []
+        case State.READY | State.SLEEPING if life.missed_probes + 1 < MISSED_PROBES:
+            return replace(life, missed_probes=life.missed_probes + 1), []
         case State.SLEEPING:
-            return replace(life, is_ending=True, silences=0), [Kill()]
+            return replace(life, is_ending=True, missed_probes=0), [Kill()]
         case State.READY:
             reason = event.reason or "no reason given"
-            return _end(life, now, f"it left {SILENCES_IN_A_ROW} probes in a row unanswered ({reason})")
+            return _end(life, now, f"it left {MISSED_PROBES} probes in a row unanswered ({reason})")
         case _:
             return life, []
 
@@ -356,11 +356,11 @@ def _probed_attached(life: Lifecycle, event: Probed, now: float) -> Step:
     match life.state:
         case State.STARTING | State.FAILED if event.is_up and not life.is_warming:
             generation = life.generation + 1
-            return replace(life, generation=generation, is_warming=True, silences=0), [WarmUp(generation)]
+            return replace(life, generation=generation, is_warming=True, missed_probes=0), [WarmUp(generation)]
         case State.READY if event.is_up:
-            return replace(life, silences=0), []
-        case State.READY if life.silences + 1 < DOUBTS_IN_A_ROW:
-            return replace(life, silences=life.silences + 1), []
+            return replace(life, missed_probes=0), []
+        case State.READY if life.missed_probes + 1 < ATTACHED_MISSED_PROBES:
+            return replace(life, missed_probes=life.missed_probes + 1), []
         case State.READY | State.STARTING if not event.is_up:
             return _moved(life, State.FAILED, now, event.reason), []
         case State.FAILED if not event.is_up:
@@ -383,9 +383,9 @@ def _exited(life: Lifecycle, event: Exited, now: float, policy: Policy) -> Step:
     has_served = life.ready_at is not None
     served_s = now - life.ready_at if life.ready_at is not None else 0.0
     failures = 1 if served_s >= SERVED_WELL_S else life.failures + 1
-    fruitless = 0 if has_served else life.fruitless + 1
-    counted = replace(life, failures=failures, fruitless=fruitless, is_ending=False, is_asleep=False)
+    failed_starts = 0 if has_served else life.failed_starts + 1
+    counted = replace(life, failures=failures, failed_starts=failed_starts, is_ending=False, is_asleep=False)
     is_final = (event.is_final and not life.is_ending) or life.is_settled
-    if fruitless >= STARTS_IN_A_ROW or (is_final and not has_served):
+    if failed_starts >= FAILED_STARTS or (is_final and not has_served):
         return _moved(counted, State.FAILED, now, told, due=now + REST_S), []
     return _moved(counted, State.STARTING, now, told, due=now + backoff_s(failures, event.jitter)), []

@@ -136,11 +136,11 @@ class Relays:
 @asynccontextmanager
 async def running(
     relays: Relays,
-    bounds: Capacity | None = None,
+    capacity: Capacity | None = None,
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
     unasked: Collection[str] = (),
-    reclaim: GpuQuarantine | None = None,
+    quarantine: GpuQuarantine | None = None,
     sizes: Sizes | None = None,
     **backends: BackendConfig,
 ) -> AsyncIterator[Fleet]:
@@ -151,9 +151,9 @@ async def running(
         leases=relays,
         random=lambda: 0.0,
         engine=make,
-        bounds=bounds,
+        capacity=capacity,
         unasked=unasked,
-        reclaim=reclaim,
+        quarantine=quarantine,
         sizes=sizes,
     )
     task = asyncio.create_task(fleet.run())

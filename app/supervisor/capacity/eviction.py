@@ -26,9 +26,9 @@ class Evictable:
 def turn(loaded: Evictable, waiting_since: float, now: float, swap_after_s: float) -> float:
     """When `loaded` is to make way for another engine that waits since then; may be past, infinite for never.
 
-    At once when it sleeps, after a short while without work, and otherwise when it has served `swap_after_s` in the
-    face of the other's wish: so two models that are asked for in turn are swapped once in that time and not at every
-    request, and none waits for ever.
+    At once when it sleeps, after a short while without work, and otherwise when it has served for `swap_after_s` while
+    the other waited: so two models that are asked for in turn are swapped once in that time and not at every request,
+    and none waits for ever.
     """
     if loaded.is_pinned:
         return math.inf

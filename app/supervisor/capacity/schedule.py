@@ -1,7 +1,8 @@
 """Which engines start now, which make way for them, and which have to be told that there is no room: pure.
 
-Wishes are served in the order in which they came, those that a request waits for before the others. Only for a request
-or an order of the administrator does another engine make way: what merely starts at boot must find its room free.
+Start requests are served in the order in which they came, those that a client waits for before the others. Only for a
+client, or an order of the administrator, does another engine make way: what merely starts at boot must find its room
+free.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ class Capacity:
 class StartRequest:
     """An engine that is to start, or to wake up, since then. `is_asked`: somebody waits for it.
 
-    `is_early`: another one must have started before. `is_spare`: it only helps others out, so it takes what nobody else
-    wants, and is not told when there is nothing. Of a sleeping one, `need` is what it has not kept.
+    `waits_for_first`: another one must have started before. `is_spare`: it only helps others out, so it takes what
+    nobody else wants, and is not told when there is nothing. Of a sleeping one, `need` is what it has not kept.
     """
 
     name: str
     need: Need
     since: float
     is_asked: bool = False
-    is_early: bool = False
+    waits_for_first: bool = False
     is_spare: bool = False
 
 
@@ -92,112 +93,118 @@ Order = StartNow | Evict | Reject
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """Why a wish waits. `behind`: the holders that have what it needs, or start before it."""
+    """Why a request waits. `behind`: the occupants that have what it needs, or start before it."""
 
     why: Literal["replica", "starting", "leaving", "busy"]
     behind: tuple[str, ...] = ()
 
 
 def schedule(
-    wishes: Sequence[StartRequest], holders: Sequence[Occupant], bounds: Capacity, now: float
+    requests: Sequence[StartRequest], occupants: Sequence[Occupant], capacity: Capacity, now: float
 ) -> tuple[list[Order], float]:
     """What is to be done now, and when to look again if nothing happens before (infinite: not at all)."""
-    plan = planned(wishes, holders, bounds, now)
+    plan = planned(requests, occupants, capacity, now)
     return plan.orders, plan.look_at
 
 
-def planned(wishes: Sequence[StartRequest], holders: Sequence[Occupant], bounds: Capacity, now: float) -> Schedule:
+def planned(
+    requests: Sequence[StartRequest], occupants: Sequence[Occupant], capacity: Capacity, now: float
+) -> Schedule:
     """The same, and why the others wait."""
-    plan = Schedule(list(holders), bounds, now)
-    for wish in sorted(wishes, key=lambda wish: (wish.is_spare, not wish.is_asked, wish.since)):
-        plan.serve(wish)
+    plan = Schedule(list(occupants), capacity, now)
+    for request in sorted(requests, key=lambda request: (request.is_spare, not request.is_asked, request.since)):
+        plan.serve(request)
     return plan
 
 
 class Schedule:
     """The machine as it will be when the orders until now are done; lives for one `schedule`."""
 
-    def __init__(self, holders: list[Occupant], bounds: Capacity, now: float) -> None:
+    def __init__(self, occupants: list[Occupant], capacity: Capacity, now: float) -> None:
         self.orders: list[Order] = []
         self.look_at = math.inf
         self.queued: dict[str, Queued] = {}
-        self._holders = holders
-        self._reserved: list[Allocation] = []  # for wishes that wait until somebody has left
-        self._barred = [Allocation(devices=(device,), share=1.0) for device in bounds.barred]
-        self._bounds = bounds
+        self._occupants = occupants
+        self._reserved: list[Allocation] = []  # for requests that wait until somebody has left
+        self._barred = [Allocation(devices=(device,), share=1.0) for device in capacity.barred]
+        self._capacity = capacity
         self._now = now
 
-    def serve(self, wish: StartRequest) -> None:
-        machine = self._bounds.machine
-        if isinstance(alone := place(wish.need, machine, ()), DoesNotFit):
-            if not wish.is_spare:
-                self.orders.append(Reject(wish.name, alone.reason, is_final=True))
+    def serve(self, request: StartRequest) -> None:
+        machine = self._capacity.machine
+        if isinstance(alone := place(request.need, machine, ()), DoesNotFit):
+            if not request.is_spare:
+                self.orders.append(Reject(request.name, alone.reason, is_final=True))
             return
-        if wish.is_early:
-            self.queued[wish.name] = Queued("replica")
+        if request.waits_for_first:
+            self.queued[request.name] = Queued("replica")
             return
-        held = [holder.place for holder in self._holders]
-        now = place(wish.need, machine, [*held, *self._reserved, *self._barred])
+        held = [occupant.place for occupant in self._occupants]
+        now = place(request.need, machine, [*held, *self._reserved, *self._barred])
         if isinstance(now, Allocation):
-            self._start(wish, now)
+            self._start(request, now)
             return
-        if wish.is_spare:
+        if request.is_spare:
             return
-        later = place(wish.need, machine, self._taken_without(()))
+        later = place(request.need, machine, self._taken_without(()))
         if isinstance(later, Allocation):
             self._reserved.append(later)  # somebody is leaving: it is enough to wait
-            self.queued[wish.name] = Queued("leaving", tuple(each.name for each in self._holders if each.is_leaving))
+            self.queued[request.name] = Queued(
+                "leaving", tuple(each.name for each in self._occupants if each.is_leaving)
+            )
             return
-        pinned = [holder.place for holder in self._holders if holder.is_pinned]
-        if wish.is_asked and isinstance(place(wish.need, machine, [*pinned, *self._barred]), Allocation):
-            self._make_room(wish)
+        pinned = [occupant.place for occupant in self._occupants if occupant.is_pinned]
+        if request.is_asked and isinstance(place(request.need, machine, [*pinned, *self._barred]), Allocation):
+            self._make_room(request)
         else:
-            self._refuse(wish, later, pinned)
+            self._refuse(request, later, pinned)
 
-    def _refuse(self, wish: StartRequest, found: DoesNotFit, pinned: Sequence[Allocation]) -> None:
-        taken = pinned if wish.is_asked else [holder.place for holder in self._holders]
-        is_barred = bool(self._barred) and isinstance(place(wish.need, self._bounds.machine, taken), Allocation)
-        reason = "; ".join([found.reason, *self._bounds.barred.values()]) if is_barred else found.reason
-        self.orders.append(Reject(wish.name, reason, is_final=False, is_barred=is_barred))
+    def _refuse(self, request: StartRequest, found: DoesNotFit, pinned: Sequence[Allocation]) -> None:
+        taken = pinned if request.is_asked else [occupant.place for occupant in self._occupants]
+        is_barred = bool(self._barred) and isinstance(place(request.need, self._capacity.machine, taken), Allocation)
+        reason = "; ".join([found.reason, *self._capacity.barred.values()]) if is_barred else found.reason
+        self.orders.append(Reject(request.name, reason, is_final=False, is_barred=is_barred))
 
-    def _start(self, wish: StartRequest, found: Allocation) -> None:
-        starting = [holder for holder in self._holders if holder.is_starting]
+    def _start(self, request: StartRequest, found: Allocation) -> None:
+        starting = [occupant for occupant in self._occupants if occupant.is_starting]
         # An engine measures the free memory of its GPU while it starts: two at once would count it twice.
-        is_shared = any(set(found.devices) & set(holder.place.devices) for holder in starting)
-        if is_shared or len(starting) >= self._bounds.start_parallel:
+        is_shared = any(set(found.devices) & set(occupant.place.devices) for occupant in starting)
+        if is_shared or len(starting) >= self._capacity.start_parallel:
             self._reserved.append(found)
-            self.queued[wish.name] = Queued("starting", tuple(holder.name for holder in starting))
+            self.queued[request.name] = Queued("starting", tuple(occupant.name for occupant in starting))
             return
-        self.orders.append(StartNow(wish.name, found))
-        self._holders.append(Occupant(wish.name, found, is_starting=True))
+        self.orders.append(StartNow(request.name, found))
+        self._occupants.append(Occupant(request.name, found, is_starting=True))
 
-    def _make_room(self, wish: StartRequest) -> None:
+    def _make_room(self, request: StartRequest) -> None:
         def fits_without(names: Collection[str]) -> bool:
-            return isinstance(place(wish.need, self._bounds.machine, self._taken_without(names)), Allocation)
+            return isinstance(place(request.need, self._capacity.machine, self._taken_without(names)), Allocation)
 
-        candidates = [holder.loaded for holder in self._holders if holder.loaded is not None]
-        names, look_at = give_way(fits_without, candidates, wish.since, self._now, self._bounds.swap_after_s)
+        candidates = [occupant.loaded for occupant in self._occupants if occupant.loaded is not None]
+        names, look_at = give_way(fits_without, candidates, request.since, self._now, self._capacity.swap_after_s)
         self.look_at = min(self.look_at, look_at)
-        self.queued[wish.name] = Queued("busy", tuple(names or (one.name for one in candidates if not one.is_pinned)))
+        self.queued[request.name] = Queued(
+            "busy", tuple(names or (one.name for one in candidates if not one.is_pinned))
+        )
         if names:
-            self._end(wish, names)
+            self._end(request, names)
 
-    def _end(self, wish: StartRequest, names: Collection[str]) -> None:
+    def _end(self, request: StartRequest, names: Collection[str]) -> None:
         """These leave; they only fall asleep where that makes room enough."""
-        machine = self._bounds.machine
-        ended = [holder for holder in self._holders if holder.name in names]
-        gone = {holder.name: replace(holder, is_leaving=True, loaded=None) for holder in ended}
-        self._holders = [gone.get(holder.name, holder) for holder in self._holders]
-        for holder in ended:
-            rest = [*self._taken_without(()), *([holder.asleep] if holder.asleep is not None else [])]
-            may_sleep = holder.asleep is not None and isinstance(place(wish.need, machine, rest), Allocation)
-            if may_sleep and holder.asleep is not None:
-                self._reserved.append(holder.asleep)
-            self.orders.append(Evict(holder.name, may_sleep))
-        found = place(wish.need, machine, self._taken_without(()))
+        machine = self._capacity.machine
+        ended = [occupant for occupant in self._occupants if occupant.name in names]
+        gone = {occupant.name: replace(occupant, is_leaving=True, loaded=None) for occupant in ended}
+        self._occupants = [gone.get(occupant.name, occupant) for occupant in self._occupants]
+        for occupant in ended:
+            rest = [*self._taken_without(()), *([occupant.asleep] if occupant.asleep is not None else [])]
+            may_sleep = occupant.asleep is not None and isinstance(place(request.need, machine, rest), Allocation)
+            if may_sleep and occupant.asleep is not None:
+                self._reserved.append(occupant.asleep)
+            self.orders.append(Evict(occupant.name, may_sleep))
+        found = place(request.need, machine, self._taken_without(()))
         if isinstance(found, Allocation):
             self._reserved.append(found)
 
     def _taken_without(self, names: Collection[str]) -> list[Allocation]:
-        staying = [holder for holder in self._holders if not holder.is_leaving and holder.name not in names]
-        return [*(holder.place for holder in staying), *self._reserved, *self._barred]
+        staying = [occupant for occupant in self._occupants if not occupant.is_leaving and occupant.name not in names]
+        return [*(occupant.place for occupant in staying), *self._reserved, *self._barred]

@@ -35,8 +35,8 @@ class LeaseCounts(Protocol):
 class Scheduler:
     """Shares the machine out among the units."""
 
-    def __init__(self, leases: LeaseCounts, now: Callable[[], float], bounds: Capacity) -> None:
-        self.bounds = bounds
+    def __init__(self, leases: LeaseCounts, now: Callable[[], float], capacity: Capacity) -> None:
+        self.capacity = capacity
         self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
         self.barred: Callable[[], Mapping[str, str]] = dict  # GPUs in quarantine, with the reason
         self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
@@ -51,7 +51,7 @@ class Scheduler:
             if unit.policy.is_attached:
                 continue
             first = named.get(self.firsts.get(unit.name, ""))
-            unit.is_early = first is not None and _is_to_be_first(first)
+            unit.waits_for_first = first is not None and _is_to_be_first(first)
             is_idle = unit.life.state is State.READY and not self._is_needed(unit)
             unit.has_served = unit.has_served or self._leases.has_returned(unit.name, unit.life.generation)
             if is_idle is (unit.idle_since is None):
@@ -59,21 +59,23 @@ class Scheduler:
                 is_news = True
         return is_news
 
-    def decide(self, units: Sequence[Unit], departed: Sequence[Unit]) -> list[tuple[Unit, Event]]:
+    def decide(self, units: Sequence[Unit], ended: Sequence[Unit]) -> list[tuple[Unit, Event]]:
         """What must happen to whom now, so that who is wanted gets room and who is idle for long goes."""
-        for unit in (*units, *departed):
+        for unit in (*units, *ended):
             if unit.place is not None and not unit.keeps_place:
                 unit.place = None
         now = self._now()
         happens, self.look_at = self._unload(units, now)
-        named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its heir have one name
-        wishes = [self._wish(key, unit) for key, unit in named.items() if unit.life.is_waiting and not _is_ending(unit)]
-        wishes += self._spares(named)
-        if not wishes:
+        named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its replacement have one name
+        requests = [
+            self._request(key, unit) for key, unit in named.items() if unit.life.is_waiting and not _is_ending(unit)
+        ]
+        requests += self._spares(named)
+        if not requests:
             return happens
-        holders = [self._holder(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
-        holders += [Occupant(unit.name, unit.place, is_leaving=True) for unit in departed if unit.place is not None]
-        plan = planned(wishes, holders, replace(self.bounds, barred=self.barred()), now)
+        occupants = [self._occupant(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
+        occupants += [Occupant(unit.name, unit.place, is_leaving=True) for unit in ended if unit.place is not None]
+        plan = planned(requests, occupants, replace(self.capacity, barred=self.barred()), now)
         self.look_at = min(self.look_at, plan.look_at)
         for key, unit in named.items():
             queued = plan.queued.get(key)
@@ -99,7 +101,7 @@ class Scheduler:
         return happens
 
     def _warn(self, unit: Unit) -> None:
-        there_gb = self.bounds.machine.memory_gb
+        there_gb = self.capacity.machine.memory_gb
         if unit.need.is_guess and unit.need.memory_gb > there_gb:
             expected_gb = round(unit.need.memory_gb, 2)
             log.warning(
@@ -132,17 +134,17 @@ class Scheduler:
         if may_sleep and unit.sleep_level and unit.life.state is State.READY:
             return SleepAsked(unit.sleep_level)
         # However long its last leases take: room for another is no reason to break an answer.
-        return StopAsked(math.inf, makes_way=True)
+        return StopAsked(math.inf, evicted=True)
 
     def _is_needed(self, unit: Unit) -> bool:
         generations = {0, unit.life.generation}
         return bool(unit.waiters) or any(self._leases.held(unit.name, generation) for generation in generations)
 
-    def _wish(self, key: str, unit: Unit) -> StartRequest:
-        is_asked = bool(unit.waiters) or unit.is_ordered or self._leases.held(unit.name, 0) > 0
-        return StartRequest(key, _need(unit), unit.life.since, is_asked, unit.is_early)
+    def _request(self, key: str, unit: Unit) -> StartRequest:
+        is_asked = bool(unit.waiters) or unit.requested_by_admin or self._leases.held(unit.name, 0) > 0
+        return StartRequest(key, _need(unit), unit.life.since, is_asked, unit.waits_for_first)
 
-    def _holder(self, key: str, unit: Unit, place: Allocation) -> Occupant:
+    def _occupant(self, key: str, unit: Unit, place: Allocation) -> Occupant:
         life = unit.life
         asleep = Allocation(memory_gb=place.memory_gb)
         if life.is_asleep and life.state in (State.SLEEPING, State.STARTING) and not life.is_warming:

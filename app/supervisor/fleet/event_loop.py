@@ -21,7 +21,7 @@ from app.supervisor.capacity.scheduler import Scheduler
 from app.supervisor.fleet.unit import OrderRefused, Unit
 from app.supervisor.relays.table_rows import row
 from app.supervisor.replicas import rolling_update
-from app.supervisor.replicas.rolling_update import Replacement
+from app.supervisor.replicas.rolling_update import UpdateProgress
 from app.table import Backend
 from backends.endpoint import State
 from backends.lifecycle.events import (
@@ -71,18 +71,18 @@ class EventLoop:
         publish: Callable[[Mapping[str, Backend]], int],
         leases: LeaseView,
         now: Callable[[], float],
-        bounds: Capacity,
+        capacity: Capacity,
     ) -> None:
         self.units: dict[str, Unit] = {}
-        self.heirs: dict[str, Unit] = {}  # each starts beside the unit of its name, to take its place when it serves
+        self.replacements: dict[str, Unit] = {}  # each starts beside the unit of its name, and takes its place then
         self.retiring: list[Unit] = []  # out of their names and not at rest yet
-        self.departed: list[Unit] = []
+        self.ended: list[Unit] = []
         self.is_closing = False
         self.is_ending = False  # what does not serve by now will not be waited for
-        self.is_being_told = False  # a new configuration, of which only a part is known here yet
+        self.is_reloading = False  # a new configuration, of which only a part is known here yet
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
-        self.rooms = Scheduler(leases, now, bounds)
-        self.on_inherited: Callable[[str], None] = lambda _: None  # an heir has this name now
+        self.scheduler = Scheduler(leases, now, capacity)
+        self.on_promoted: Callable[[str], None] = lambda _: None  # a replacement has this name now
         self._publish = publish
         self._leases = leases
         self._now = now
@@ -90,21 +90,21 @@ class EventLoop:
         self._rows: Mapping[str, Backend] = {}
         self._version = 0
         self._is_in_turn = False
-        self._drains_s: dict[str, float] = {}  # of what an heir is to replace
+        self._drains_s: dict[str, float] = {}  # of what a replacement is to replace
         self._changed = asyncio.Event()
 
     def follow(self, firsts: Mapping[str, str]) -> None:
         """From now on these are replicas: name → the name of the first, which starts alone."""
-        self.rooms.firsts = firsts
+        self.scheduler.firsts = firsts
 
-    def guard(self, reclaim: GpuQuarantine) -> None:
+    def guard(self, quarantine: GpuQuarantine) -> None:
         """Nothing is placed on GPUs that it has in quarantine; what did not start because of that starts afterwards."""
-        self.rooms.barred = lambda: {each.device: each.reason for each in reclaim.quarantined.values()}
-        reclaim.neighbours = self._neighbours
-        reclaim.on_lifted = self._lifted
+        self.scheduler.barred = lambda: {each.device: each.reason for each in quarantine.quarantined.values()}
+        quarantine.neighbours = self._neighbours
+        quarantine.on_lifted = self._lifted
 
     def _neighbours(self, device: str) -> list[str]:
-        units = [*self.everyone(), *self.departed]
+        units = [*self.everyone(), *self.ended]
         return [unit.name for unit in units if unit.place is not None and device in unit.place.devices]
 
     def _lifted(self) -> None:
@@ -118,24 +118,24 @@ class EventLoop:
 
     def everyone(self) -> list[Unit]:
         """All that may have a process."""
-        return [*self.units.values(), *self.heirs.values(), *self.retiring]
+        return [*self.units.values(), *self.replacements.values(), *self.retiring]
 
-    def bequeath(self, unit: Unit, heir: Unit, drain_s: float) -> None:
-        """Let the heir start while the unit serves; then it has the name, and the unit drains and ends.
+    def replace_beside(self, unit: Unit, replacement: Unit, drain_s: float) -> None:
+        """Let the replacement start while the unit serves; then it has the name, and the unit drains and ends.
 
         Where there is no room for both, the unit ends first.
         """
-        heir.restarts, heir.swaps, heir.load_s = unit.restarts, unit.swaps, unit.load_s
-        self.heirs[unit.name], self._drains_s[unit.name] = heir, drain_s
-        self.post(heir, Start())
+        replacement.restarts, replacement.swaps, replacement.load_s = unit.restarts, unit.swaps, unit.load_s
+        self.replacements[unit.name], self._drains_s[unit.name] = replacement, drain_s
+        self.post(replacement, Start())
 
-    def disinherit(self, name: str) -> Unit | None:
-        """There is to be no heir of that name any more; who it was."""
-        heir = self.heirs.pop(name, None)
-        if heir is not None:
-            self._retire(heir, 0.0)
+    def cancel_replacement(self, name: str) -> Unit | None:
+        """There is to be no replacement of that name any more; who it was."""
+        replacement = self.replacements.pop(name, None)
+        if replacement is not None:
+            self._retire(replacement, 0.0)
             self.turn()
-        return heir
+        return replacement
 
     def part(self, unit: Unit, drain_s: float) -> None:
         """It is to stop as soon as its replicas can spare it: for what it is to become, or because it leaves."""
@@ -146,40 +146,42 @@ class EventLoop:
             self._inbox.append((unit, event))
 
     def _part(self) -> None:
-        if not self.is_being_told and not self.is_closing:
-            for unit in list(rolling_update.free(self.units.values(), self.heirs)):
+        if not self.is_reloading and not self.is_closing:
+            for unit in list(rolling_update.free(self.units.values(), self.replacements)):
                 if unit.parting is not None:
                     self._inbox.append((unit, unit.parting))
                     unit.parting = None
 
-    def replacement(self, unit: Unit) -> Replacement | None:
+    def update_progress(self, unit: Unit) -> UpdateProgress | None:
         """How far it is with its new configuration; None when it has it."""
-        return rolling_update.replacement(unit, self.units.values(), self.heirs)
+        return rolling_update.progress(unit, self.units.values(), self.replacements)
 
     def _retire(self, unit: Unit, drain_s: float) -> None:
         self.retiring.append(unit)
         unit.successor = unit.parting = None
         self._inbox.append((unit, StopAsked(drain_s, is_held=True)))
 
-    def _inherit(self) -> None:
-        """Heirs that serve take over; those that cannot leave the unit as it is, or make it end first."""
-        for name, heir in list(self.heirs.items()):
-            unit, state = self.units[name], heir.life.state
+    def _promote(self) -> None:
+        """Replacements that serve take over; those that cannot leave the unit as it is, or make it end first."""
+        for name, replacement in list(self.replacements.items()):
+            unit, state = self.units[name], replacement.life.state
             if state is State.READY or unit.life.state is not State.READY:
-                del self.heirs[name]
-                self.units[name] = heir
-                heir.waiters, unit.waiters = unit.waiters, heir.waiters
+                del self.replacements[name]
+                self.units[name] = replacement
+                replacement.waiters, unit.waiters = unit.waiters, replacement.waiters
                 self._retire(unit, self._drains_s[name])
-                self.on_inherited(name)
+                self.on_promoted(name)
             elif state is State.FAILED:
-                log.error("engine not replaced: the new one does not start", backend=name, reason=heir.life.reason)
-                unit.refused = OrderRefused(heir.config, heir.life.reason or "no reason given")
-                del self.heirs[name]
-                self._retire(heir, 0.0)
+                log.error(
+                    "engine not replaced: the new one does not start", backend=name, reason=replacement.life.reason
+                )
+                unit.refused = OrderRefused(replacement.config, replacement.life.reason or "no reason given")
+                del self.replacements[name]
+                self._retire(replacement, 0.0)
             elif state is State.STOPPED:  # refused: no room for both
-                del self.heirs[name]
-                self._retire(heir, 0.0)
-                unit.successor, unit.starts_after = heir.config, True
+                del self.replacements[name]
+                self._retire(replacement, 0.0)
+                unit.successor, unit.starts_after = replacement.config, True
                 self.part(unit, self._drains_s[name])
 
     @property
@@ -189,7 +191,7 @@ class EventLoop:
 
     def replicas(self, name: str) -> list[Unit]:
         """The unit of that name and, where it is the first of several, the others; KeyError for an unknown name."""
-        others = [other for other, first in self.rooms.firsts.items() if first == name and other in self.units]
+        others = [other for other, first in self.scheduler.firsts.items() if first == name and other in self.units]
         return [self.units[one] for one in (name, *others)]
 
     def post(self, unit: Unit, event: Event) -> None:
@@ -209,7 +211,7 @@ class EventLoop:
                     self._apply(*self._inbox.popleft())
                 while self._share_out():
                     pass
-                self._inherit()
+                self._promote()
                 self._part()
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
@@ -233,7 +235,7 @@ class EventLoop:
 
     def notice(self) -> None:
         """What is held, applied or waited for is different now."""
-        is_news = self.rooms.observe(self.units.values())
+        is_news = self.scheduler.observe(self.units.values())
         if is_news or any(unit.life.is_draining or unit.life.is_waiting for unit in self.everyone()):
             self.turn()
 
@@ -241,9 +243,9 @@ class EventLoop:
         """Give room to who is wanted, and send away who is idle; whether that was anything."""
         if self.is_closing:
             return False
-        self.rooms.observe(self.units.values())
-        starting = [*self.units.values(), *self.heirs.values()]
-        happens = self.rooms.decide(starting, [*self.retiring, *self.departed])
+        self.scheduler.observe(self.units.values())
+        starting = [*self.units.values(), *self.replacements.values()]
+        happens = self.scheduler.decide(starting, [*self.retiring, *self.ended])
         self._inbox.extend(happens)
         while self._inbox:
             self._apply(*self._inbox.popleft())
@@ -259,7 +261,7 @@ class EventLoop:
         begins = unit.life.is_waiting or unit.life.is_fetching
         unit.restarts += isinstance(event, Tick) and begins and not (before.is_waiting or before.is_fetching)
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
-            unit.is_ordered = False
+            unit.requested_by_admin = False
         if isinstance(event, StopAsked) and event.is_held:
             unit.parting = None
         for action in actions:
@@ -315,12 +317,12 @@ class EventLoop:
 
     def _depart(self, unit: Unit) -> None:
         """It is at rest for good. Kept is what still runs, and of each name the latest: its next one counts on."""
-        self.departed.append(unit)
+        self.ended.append(unit)
         latest: dict[str, int] = {}
-        for one in [*self.everyone(), *self.departed]:
+        for one in [*self.everyone(), *self.ended]:
             latest[one.name] = max(latest.get(one.name, 0), one.life.generation)
-        self.departed = [
-            one for one in self.departed if not one.is_gone or one.life.generation == latest[one.name] or one is unit
+        self.ended = [
+            one for one in self.ended if not one.is_gone or one.life.generation == latest[one.name] or one is unit
         ]
 
     def _hear_drained(self) -> None:
@@ -341,7 +343,7 @@ class EventLoop:
         while self.failure is None and not is_over():
             changed = self._changed
             dues = [unit.life.due for unit in self.everyone() if unit.life.due is not None]
-            due = min([*dues, self.rooms.look_at])
+            due = min([*dues, self.scheduler.look_at])
             wait_s = max(0.0, due - self._now()) if due < math.inf else None
             changing = asyncio.ensure_future(changed.wait())
             try:
@@ -351,7 +353,7 @@ class EventLoop:
             for unit in self.everyone():
                 if unit.life.due is not None and unit.life.due <= self._now():
                     self.post(unit, Tick())
-            if self.rooms.look_at <= self._now():
+            if self.scheduler.look_at <= self._now():
                 self.turn()
 
 

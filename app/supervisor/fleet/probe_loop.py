@@ -189,7 +189,7 @@ class _Watcher:
     def _interval_s(self) -> float:
         unit = self._unit
         is_ready = unit.life.state is State.READY
-        if unit.life.silences:
+        if unit.life.missed_probes:
             return DOUBT_S
         if unit.policy.is_attached:
             return ATTACHED_UP_S if is_ready else ATTACHED_DOWN_S

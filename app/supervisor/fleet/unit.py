@@ -61,7 +61,7 @@ class Unit:
         random: Callable[[], float],
         engine: Callable[[str, BackendConfig], Engine],
         sizes: Sizes,
-        reclaim: GpuQuarantine,
+        quarantine: GpuQuarantine,
         generation: int = 0,
     ) -> None:
         self.name = name
@@ -79,8 +79,8 @@ class Unit:
         self.is_leaving = False
         self.is_unasked = False  # nobody configured it
         self.place: Allocation | None = None  # what it has of the machine, until nothing of its process is left
-        self.is_early = False  # another replica must have started before
-        self.is_ordered = False  # the administrator waits for it
+        self.waits_for_first = False  # another replica must have started before
+        self.requested_by_admin = False  # the administrator waits for it
         self.is_barred = False  # it did not start because of a GPU in quarantine
         self.idle_since: float | None = None  # while it serves and nobody needs it
         self.footprint: Footprint | None = None  # as its last start was measured
@@ -95,7 +95,7 @@ class Unit:
         self._random = random
         self._engine = engine
         self._sizes = sizes
-        self._reclaim = reclaim
+        self._quarantine = quarantine
         self._found: Sequence[Gpu] = ()  # its GPUs, before this start
         self._process: process.Process | None = None
         self._fetching = ModelDownload(self)
@@ -318,11 +318,11 @@ class Unit:
 
     async def _run(self, generation: int) -> None:
         launch, key = await self._prepare(generation)
-        self._found = await self._reclaim.look(self.place.devices if self.place is not None else ())
+        self._found = await self._quarantine.look(self.place.devices if self.place is not None else ())
         running = await self.spawned(str(generation), launch, key)
         await self._attend(generation, running)
         share = self.place.share if self.place is not None else 1.0
-        await self._reclaim.back(self.name, self._found, share)
+        await self._quarantine.back(self.name, self._found, share)
 
     async def spawned(self, what: str, launch: Launch, *secrets: str) -> process.Process:
         """The process of this launch, known by `what` among the backend's; it obeys `terminate` and `kill`."""
@@ -389,7 +389,7 @@ class Unit:
         if running is None:
             return
         found = await asyncio.to_thread(running.footprint)
-        self.footprint = replace(found, device_gb=await self._reclaim.taken_gb(self._found))
+        self.footprint = replace(found, device_gb=await self._quarantine.taken_gb(self._found))
         managed = self.config.as_managed()
         if managed is not None:
             await self._sizes.measured(self.name, managed, self.footprint)

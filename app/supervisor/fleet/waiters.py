@@ -34,12 +34,12 @@ def _advice_s(left_s: float | None) -> float:
 class Waiters:
     """All that wait for a backend: to serve, then for a place at it."""
 
-    def __init__(self, lives: EventLoop, now: Callable[[], float], wait_s: float) -> None:
+    def __init__(self, event_loop: EventLoop, now: Callable[[], float], wait_s: float) -> None:
         self.wait_s = wait_s
-        self._lives = lives
+        self._event_loop = event_loop
         self._now = now
         self._gates: dict[str, AdmissionGate] = {}  # by backend, of those that have a limit
-        lives.on_inherited = self._inherited
+        event_loop.on_promoted = self._promoted
 
     def waiting(self, backend: str) -> int:
         """Requests that wait for a place at it."""
@@ -50,16 +50,16 @@ class Waiters:
         What is ready was published before.
         """
         outcome = await self._made_ready(backend)
-        while outcome.is_ready and (limit := (unit := self._lives.units[backend]).config.limit()) is not None:
+        while outcome.is_ready and (limit := (unit := self._event_loop.units[backend]).config.limit()) is not None:
             gate = self._gate(backend, limit)
             try:
                 permit = await gate.enter(unit.config.max_waiting, self._limit_s(unit))
             except QueueFull as exc:
                 return WaitOutcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
-            unit = self._lives.units.get(backend, unit)
+            unit = self._event_loop.units.get(backend, unit)
             if unit.life.state is State.READY and self._gates.get(backend) is gate:
                 return replace(outcome, permit=permit)
-            permit.release()  # it ended while the request waited, or an heir has its name
+            permit.release()  # it ended while the request waited, or a replacement has its name
             outcome = await self._made_ready(backend)
         return outcome
 
@@ -70,14 +70,14 @@ class Waiters:
         gate.resize(limit)
         return gate
 
-    def _inherited(self, backend: str) -> None:
-        """What the engine before still answers takes no place at its heir; who waits goes on to the heir's gate."""
+    def _promoted(self, backend: str) -> None:
+        """What the engine before still answers takes no place at the new one; who waits goes on to the new gate."""
         gate = self._gates.pop(backend, None)
         if gate is not None:
             gate.dismiss()
 
     async def _made_ready(self, backend: str) -> WaitOutcome:
-        unit = self._lives.units.get(backend)
+        unit = self._event_loop.units.get(backend)
         if unit is None:
             return WaitOutcome(False, "it is not configured any more")
         if unit.life.state is State.READY:
@@ -86,26 +86,26 @@ class Waiters:
             return WaitOutcome(False, "the gateway is shutting down")
         refusal = self._refusal(unit)
         if refusal is not None:
-            unit.is_ordered = True  # whoever is sent away comes back
+            unit.requested_by_admin = True  # whoever is sent away comes back
         waiter = asyncio.get_running_loop().create_future()
-        waiters = unit.waiters  # these go over to an heir
+        waiters = unit.waiters  # these go over to a replacement
         if refusal is None:
             waiters.add(waiter)
         try:
-            for one in self._lives.replicas(unit.name):
-                self._lives.post(one, Wanted())
+            for one in self._event_loop.replicas(unit.name):
+                self._event_loop.post(one, Wanted())
             if refusal is None and unit.is_pending and not self._is_ending():
                 await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
             waiters.discard(waiter)
-            self._lives.notice()
-        unit = self._lives.units.get(backend, unit)
+            self._event_loop.notice()
+        unit = self._event_loop.units.get(backend, unit)
         if self._is_ending() and unit.life.state is not State.READY:
             return WaitOutcome(False, "the gateway is shutting down")
         return self._outcome(unit) if refusal is None or not unit.is_pending else refusal
 
     def _is_ending(self) -> bool:
-        return self._lives.is_ending or self._lives.is_closing
+        return self._event_loop.is_ending or self._event_loop.is_closing
 
     def _limit_s(self, unit: Unit) -> float:
         own = unit.config.max_wait_s

@@ -23,7 +23,7 @@ def row(unit: Unit) -> Backend:
         state=life.state,
         reason=told(unit, life.reason),
         endpoint=unit.endpoint if life.state is State.READY else None,
-        can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.is_early,
+        can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.waits_for_first,
         models=unit.probe.models,
         is_strict=unit.engine.is_strict,
         retry_after_s=_retry_after_s(unit),

@@ -18,20 +18,20 @@ LOOK_S: Final = 0.05
 log = structlog.get_logger()
 
 
-async def load(lives: EventLoop, backend: str, name: str, path: str) -> None:
+async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> None:
     """Have every replica that serves take it; the others get it when they start. BackendError when one refuses: then
     none has it. KeyError for an unknown backend.
     """
-    for unit in lives.replicas(backend):
+    for unit in event_loop.replicas(backend):
         if not unit.adapters.is_possible:
             raise EngineFailed(unit.name, "its engine takes no adapters")
     done: list[tuple[Unit, int]] = []
     try:
-        while (found := _next(lives, backend, done)) is not None:
+        while (found := _next(event_loop, backend, done)) is not None:
             unit = found
             done.append((unit, unit.life.generation))
             await unit.adapters.load(unit.endpoint, name, path)
-        units = lives.replicas(backend)
+        units = event_loop.replicas(backend)
     except BaseException as exc:
         await _take_back(done, name, path)
         if isinstance(exc, KeyError) and done:
@@ -40,12 +40,12 @@ async def load(lives: EventLoop, backend: str, name: str, path: str) -> None:
     for unit in units:
         unit.adapters.keep(name, path)
         unit.enlist(name)
-    lives.turn()
+    event_loop.turn()
 
 
-def _next(lives: EventLoop, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
+def _next(event_loop: EventLoop, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
     """One that serves and has not been asked in this start of it; some begin to serve meanwhile."""
-    serving = [unit for unit in lives.replicas(backend) if unit.life.state is State.READY]
+    serving = [unit for unit in event_loop.replicas(backend) if unit.life.state is State.READY]
     return next((unit for unit in serving if (unit, unit.life.generation) not in done), None)
 
 
@@ -59,18 +59,18 @@ async def _take_back(done: list[tuple[Unit, int]], name: str, path: str) -> None
                 log.warning("adapter not taken back", backend=unit.name, adapter=name, reason=exc.message)
 
 
-async def unload(lives: EventLoop, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
+async def unload(event_loop: EventLoop, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
     """No request gets it any more; those that have it go on for at most `drain_s`, then the engines forget it. KeyError
     for an unknown backend or adapter.
     """
-    units = lives.replicas(backend)
+    units = event_loop.replicas(backend)
     if all(name not in unit.adapters.paths for unit in units):
         raise KeyError(name)
     for unit in units:
         unit.adapters.drop(name)
         unit.unlist(name)
-    lives.turn()
-    version = lives.version
+    event_loop.turn()
+    version = event_loop.version
     end = asyncio.get_running_loop().time() + drain_s
     while asyncio.get_running_loop().time() < end:
         is_used = any(leases.held(adapter_key(unit.name, name), ADAPTER) for unit in units)

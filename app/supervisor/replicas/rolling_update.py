@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement:
+class UpdateProgress:
     """How far an engine is with its new configuration, while it has the one before. `reason`: what it waits for, or why
     it stays as it is.
     """
@@ -24,8 +24,8 @@ class Replacement:
     reason: str
 
 
-def free(units: Iterable[Unit], heirs: Collection[str]) -> Iterator[Unit]:
-    """Those that may stop now, of these that are to; `heirs`: names whose next engine starts beside them."""
+def free(units: Iterable[Unit], replacements: Collection[str]) -> Iterator[Unit]:
+    """Those that may stop now, of these that are to; `replacements`: names whose next engine starts beside them."""
     groups: dict[str, list[Unit]] = {}
     for unit in units:
         groups.setdefault(unit.entry, []).append(unit)
@@ -36,18 +36,18 @@ def free(units: Iterable[Unit], heirs: Collection[str]) -> Iterator[Unit]:
             continue
         if not staying:
             yield from parting  # the whole entry goes
-        elif _obstacle(staying, heirs) is None:
+        elif _obstacle(staying, replacements) is None:
             # Those that do not serve go first: nobody misses them.
             yield min(parting, key=lambda unit: (unit.is_leaving, unit.life.state is State.READY))
 
 
-def _obstacle(staying: Iterable[Unit], heirs: Collection[str]) -> Unit | None:
+def _obstacle(staying: Iterable[Unit], replacements: Collection[str]) -> Unit | None:
     """One that has what is new and does not serve yet, or cannot."""
     return next(
         (
             unit
             for unit in staying
-            if unit.name in heirs or (unit.parting is None and (unit.is_pending or _has_failed(unit)))
+            if unit.name in replacements or (unit.parting is None and (unit.is_pending or _has_failed(unit)))
         ),
         None,
     )
@@ -57,25 +57,27 @@ def _has_failed(unit: Unit) -> bool:
     return unit.refused is not None or (unit.life.state is State.FAILED and unit.is_managed)
 
 
-def replacement(unit: Unit, units: Iterable[Unit], heirs: dict[str, Unit]) -> Replacement | None:
+def progress(unit: Unit, units: Iterable[Unit], replacements: dict[str, Unit]) -> UpdateProgress | None:
     """How far this one is; None when it has what the configuration says."""
-    heir = heirs.get(unit.name)
-    if heir is not None:
-        told = f": {heir.reason}" if heir.reason else ""
-        return Replacement("pending", f"it serves until its new configuration does, which starts beside it{told}")
+    replacement = replacements.get(unit.name)
+    if replacement is not None:
+        told = f": {replacement.reason}" if replacement.reason else ""
+        return UpdateProgress("pending", f"it serves until its new configuration does, which starts beside it{told}")
     if unit.refused is not None:
-        return Replacement(
+        return UpdateProgress(
             "failed",
             f"its new configuration does not start: {unit.refused.reason}; it serves with the one before until "
             "`modelport reload`",
         )
     if unit.parting is not None and not unit.is_leaving:
-        other = _obstacle((each for each in units if each.entry == unit.entry and not each.is_leaving), heirs)
+        other = _obstacle((each for each in units if each.entry == unit.entry and not each.is_leaving), replacements)
         if other is not None and _has_failed(other):
             why = other.refused.reason if other.refused is not None else other.reason
             told = f"its new configuration does not start, says {other.name}: {why}; it serves with the one before"
-            return Replacement("failed", told)
-        return Replacement("pending", f"its new configuration comes when {other.name if other else 'another'} serves")
+            return UpdateProgress("failed", told)
+        return UpdateProgress(
+            "pending", f"its new configuration comes when {other.name if other else 'another'} serves"
+        )
     if unit.is_to_follow:
-        return Replacement("pending", "it stops for its new configuration")
+        return UpdateProgress("pending", "it stops for its new configuration")
     return None

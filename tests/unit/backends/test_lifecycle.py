@@ -443,7 +443,7 @@ def test_whatever_happens_a_life_stays_sound(moments: list[tuple[float, Event]],
         if life.state in (STOPPED, FAILED):
             assert not life.has_process
         if life.state is FAILED and not is_attached and before.state is not FAILED:
-            assert life.fruitless == 5
+            assert life.failed_starts == 5
         if life.state is STOPPING or (life.state is STARTING and not is_attached):
             assert life.has_process or life.due is not None, "nothing would ever happen again"
         if life.is_held:

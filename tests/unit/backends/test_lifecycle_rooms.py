@@ -49,7 +49,7 @@ STOPPED, STARTING, READY, SLEEPING, STOPPING, FAILED = (
 )
 Moment = tuple[float, Event, State, Sequence[Action]]
 POLICY = Policy(is_placed=True, start_timeout_s=100, stop_grace_s=10)
-MAKE_WAY = StopAsked(math.inf, makes_way=True)
+EVICTED = StopAsked(math.inf, evicted=True)
 
 
 def up(generation: int = 1) -> Probed:
@@ -105,7 +105,7 @@ HISTORIES: dict[str, list[Moment]] = {
     "stopped while it waits": [(0, Start(), STARTING, []), (1, StopAsked(30, is_held=True), STOPPED, [])],
     "makes way when its last lease is returned": [
         *BOOT,
-        (10, MAKE_WAY, STOPPING, [Drain(1)]),
+        (10, EVICTED, STOPPING, [Drain(1)]),
         (9999, Tick(), STOPPING, []),
         (9999, Drained(1), STOPPING, [Terminate()]),
         (9999, Exited(1, "exit 0"), STOPPED, []),
@@ -113,7 +113,7 @@ HISTORIES: dict[str, list[Moment]] = {
     ],
     "wanted again while it makes way": [
         *BOOT,
-        (10, MAKE_WAY, STOPPING, [Drain(1)]),
+        (10, EVICTED, STOPPING, [Drain(1)]),
         (11, Wanted(), STOPPING, []),
         (12, Drained(1), STOPPING, [Terminate()]),
         (13, Exited(1, "exit 0"), STARTING, []),
@@ -121,7 +121,7 @@ HISTORIES: dict[str, list[Moment]] = {
     ],
     "stopped by hand while it makes way": [
         *BOOT,
-        (10, MAKE_WAY, STOPPING, [Drain(1)]),
+        (10, EVICTED, STOPPING, [Drain(1)]),
         (11, StopAsked(30, is_held=True), STOPPING, []),
         (12, Wanted(), STOPPING, []),
         (41, Tick(), STOPPING, [Terminate()]),
@@ -185,7 +185,7 @@ HISTORIES: dict[str, list[Moment]] = {
     ],
     "is stopped in its sleep": [
         *ASLEEP,
-        (20, MAKE_WAY, STOPPING, [Terminate()]),
+        (20, EVICTED, STOPPING, [Terminate()]),
         (21, Exited(1, "exit 0"), STOPPED, []),
         (22, Wanted(), STARTING, []),
         (23, Placed(), STARTING, [Spawn(2)]),
@@ -254,7 +254,7 @@ EVENTS = st.one_of(
         drain_s=st.floats(0, 60) | st.just(math.inf),
         then_start=st.booleans(),
         is_held=st.booleans(),
-        makes_way=st.booleans(),
+        evicted=st.booleans(),
     ),
     st.builds(SleepAsked, level=st.sampled_from([1, 2])),
     st.builds(Slept, generation=st.integers(0, 2)),

@@ -121,9 +121,9 @@ async def test_a_download_takes_no_room_from_others(
     relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine]
 ) -> None:
     hub.stops_at = 0
-    bounds = Capacity(Machine(memory_gb=1.0), start_parallel=1)
+    capacity = Capacity(Machine(memory_gb=1.0), start_parallel=1)
     async with running(
-        relays, bounds, make, large=wanting(memory_gb=1.0), small=managed(memory_gb=1.0, start="demand")
+        relays, capacity, make, large=wanting(memory_gb=1.0), small=managed(memory_gb=1.0, start="demand")
     ) as fleet:
         await relays.until_state("large", State.STARTING)
 
@@ -133,9 +133,9 @@ async def test_a_download_takes_no_room_from_others(
 async def test_an_engine_that_crashed_keeps_no_room_while_its_model_is_brought_again(
     relays: Relays, hub: FakeHub, repository: Path, make: Callable[[str, BackendConfig], Engine], tmp_path: Path
 ) -> None:
-    bounds = Capacity(Machine(memory_gb=1.0), start_parallel=1, swap_after_s=0.01)
+    capacity = Capacity(Machine(memory_gb=1.0), start_parallel=1, swap_after_s=0.01)
     small = managed(memory_gb=1.0, start="demand", max_wait_s=20)
-    async with running(relays, bounds, make, large=wanting(memory_gb=1.0), small=small) as fleet:
+    async with running(relays, capacity, make, large=wanting(memory_gb=1.0), small=small) as fleet:
         await relays.until_state("large", State.READY)
         lose(tmp_path)
         hub.served, hub.stops_at = 0, 8_000_000

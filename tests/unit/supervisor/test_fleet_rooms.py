@@ -135,8 +135,8 @@ class Counted(FakeManaged):
 @pytest.mark.parametrize("most", [1, 2])
 async def test_as_many_start_at_a_time_as_are_allowed_and_the_next_when_one_is_ready(most: int) -> None:
     relays, counting = Relays(), Counting()
-    plain, bounds = managed(), Capacity(start_parallel=most)
-    async with running(relays, bounds, counting.engine, a=plain, b=plain, c=plain, d=plain) as fleet:
+    plain, capacity = managed(), Capacity(start_parallel=most)
+    async with running(relays, capacity, counting.engine, a=plain, b=plain, c=plain, d=plain) as fleet:
         for name in "abcd":
             await relays.until_state(name, State.READY)
 
@@ -151,8 +151,8 @@ async def test_one_starts_at_a_time_on_each_gpu_also_when_more_might() -> None:
 
     relays, counting = Relays(), Counting()
     third = OnGpu(kind="llama_cpp", model="plain")
-    bounds = Capacity(Machine(gpus=(Gpu("GPU-a", 0),)), start_parallel=3)
-    async with running(relays, bounds, counting.engine, a=third, b=third, c=third) as fleet:
+    capacity = Capacity(Machine(gpus=(Gpu("GPU-a", 0),)), start_parallel=3)
+    async with running(relays, capacity, counting.engine, a=third, b=third, c=third) as fleet:
         for name in "abc":
             await relays.until_state(name, State.READY)
 
@@ -384,8 +384,8 @@ async def test_what_waits_for_room_says_for_what_and_behind_whom() -> None:
 
 async def test_what_waits_for_its_turn_to_start_says_behind_whom() -> None:
     relays = Relays()
-    bounds = Capacity(Machine(9.0), start_parallel=1)
-    async with running(relays, bounds, a=managed("--load-s 600"), b=managed()) as fleet:
+    capacity = Capacity(Machine(9.0), start_parallel=1)
+    async with running(relays, capacity, a=managed("--load-s 600"), b=managed()) as fleet:
         await relays.until(lambda: relays.published != [] and relays.row("b").waits_for is not None)
 
         assert one(fleet, "b").reason == "it waits for its turn to start, behind a (`server.start_parallel`)"

@@ -68,7 +68,7 @@ class Port:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def reclaim(port: Port, within_s: float = 600.0) -> GpuQuarantine:
+def quarantine(port: Port, within_s: float = 600.0) -> GpuQuarantine:
     return GpuQuarantine(port, within_s=within_s, poll_s=0.001, recheck_s=0.001)
 
 
@@ -80,7 +80,7 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 async def test_memory_that_comes_late_is_waited_for() -> None:
     port = Port([[used(31), B], [used(31), B], [], [used(1), B]])
-    found = reclaim(port)
+    found = quarantine(port)
 
     await found.back("gpu", [A])
 
@@ -90,7 +90,7 @@ async def test_memory_that_comes_late_is_waited_for() -> None:
 
 async def test_memory_that_does_not_come_puts_its_gpu_in_quarantine_until_it_does() -> None:
     port = Port([[used(31), B]])
-    found, lifted = reclaim(port, within_s=0), asyncio.Event()
+    found, lifted = quarantine(port, within_s=0), asyncio.Event()
     found.on_lifted = lifted.set
 
     await found.back("gpu", [A, B])
@@ -108,7 +108,7 @@ async def test_memory_that_does_not_come_puts_its_gpu_in_quarantine_until_it_doe
 
 
 async def test_a_gpu_that_cannot_be_read_any_more_is_in_quarantine() -> None:
-    found = reclaim(Port([[B]]), within_s=0)
+    found = quarantine(Port([[B]]), within_s=0)
 
     await found.back("gpu", [A])
 
@@ -119,7 +119,7 @@ async def test_a_gpu_that_cannot_be_read_any_more_is_in_quarantine() -> None:
 
 async def test_where_no_process_is_shown_a_gpu_with_room_for_the_share_is_used_again() -> None:
     port = Port([[used(4)]])
-    found, lifted = reclaim(port, within_s=0), asyncio.Event()
+    found, lifted = quarantine(port, within_s=0), asyncio.Event()
     found.on_lifted = lifted.set
 
     await found.back("gpu", [A], 0.9)
@@ -168,7 +168,7 @@ async def test_a_driver_that_never_answers_holds_nobody_up() -> None:
 
 async def test_the_administrator_ends_a_quarantine_whatever_the_gpu_looks_like() -> None:
     port = Port([[used(31)]])
-    found, lifted = reclaim(port, within_s=0), asyncio.Event()
+    found, lifted = quarantine(port, within_s=0), asyncio.Event()
     found.on_lifted = lifted.set
     await found.back("gpu", [A])
 
@@ -182,7 +182,7 @@ async def test_the_administrator_ends_a_quarantine_whatever_the_gpu_looks_like()
 
 async def test_nobody_waits_for_memory_when_the_gateway_ends() -> None:
     port = Port([[used(31)]])
-    found = reclaim(port)
+    found = quarantine(port)
     waiting = asyncio.create_task(found.back("gpu", [A]))
     await until(lambda: port.asked > 2)
 
@@ -194,18 +194,18 @@ async def test_nobody_waits_for_memory_when_the_gateway_ends() -> None:
 
 
 async def test_a_process_that_lives_is_somebody_elses_and_one_that_does_not_is_ours() -> None:
-    found = reclaim(Port([[used(31, (US, 30.0))]]), within_s=0)
+    found = quarantine(Port([[used(31, (US, 30.0))]]), within_s=0)
     await found.back("gpu", [A])
     assert found.quarantined == {}
 
-    found = reclaim(Port([[used(31, (GONE, 30.0))]]), within_s=0)
+    found = quarantine(Port([[used(31, (GONE, 30.0))]]), within_s=0)
     await found.back("gpu", [A])
     assert list(found.quarantined) == ["GPU-a"]
     await found.close()
 
 
 async def test_what_an_engine_took_of_its_gpus_is_the_difference() -> None:
-    found = reclaim(Port([[used(41), replace(B, used_gb=31.5)]]))
+    found = quarantine(Port([[used(41), replace(B, used_gb=31.5)]]))
 
     assert await found.taken_gb([A, B]) == 70.5
     assert await found.taken_gb([]) is None
@@ -316,8 +316,8 @@ def on_gpu(**values: object) -> OnGpu:
 async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_back() -> None:
     relays, port = Relays(), Port([[used(1)]])
     bounds = Capacity(Machine(gpus=(A,)), swap_after_s=0.01)
-    waits = reclaim(port)
-    async with running(relays, bounds, reclaim=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
+    waits = quarantine(port)
+    async with running(relays, bounds, quarantine=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
         assert one(fleet, "a").devices == ("GPU-a",)
         port.answers = [[used(31)]]
@@ -337,8 +337,8 @@ async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_b
 async def test_a_gpu_in_quarantine_is_said_avoided_and_used_again_when_its_memory_is_back() -> None:
     relays, port = Relays(), Port([[used(1), B]])
     bounds = Capacity(Machine(gpus=(A, B)))
-    waits = reclaim(port, within_s=0)
-    async with running(relays, bounds, reclaim=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
+    waits = quarantine(port, within_s=0)
+    async with running(relays, bounds, quarantine=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
         assert one(fleet, "a").devices == ("GPU-a",)
         port.answers = [[used(31), B]]
@@ -364,7 +364,7 @@ async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itsel
     relays, port = Relays(), Port([[used(1)]])
     bounds = Capacity(Machine(gpus=(A,)))
     waits = GpuQuarantine(port, within_s=0, poll_s=0.001, recheck_s=600)
-    async with running(relays, bounds, reclaim=waits, a=on_gpu()) as fleet:
+    async with running(relays, bounds, quarantine=waits, a=on_gpu()) as fleet:
         await relays.until_state("a", State.READY)
         port.answers = [[used(31)]]
 
@@ -384,7 +384,7 @@ async def test_what_has_no_gpu_but_one_in_quarantine_says_so_and_starts_by_itsel
 async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_that_moment() -> None:
     relays, port = Relays(), Port([[used(1)]])
     waits = GpuQuarantine(port, within_s=0, poll_s=0.001, recheck_s=600)
-    async with running(relays, Capacity(Machine(gpus=(A,))), reclaim=waits, a=on_gpu()) as fleet:
+    async with running(relays, Capacity(Machine(gpus=(A,))), quarantine=waits, a=on_gpu()) as fleet:
         await relays.until_state("a", State.READY)
         port.answers = [[used(31)]]
         await fleet.restart("a")
@@ -398,7 +398,7 @@ async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_th
 
 async def test_an_engine_without_a_gpu_never_waits_for_one() -> None:
     relays, port = Relays(), Port([[used(31)]])
-    async with running(relays, reclaim=reclaim(port), a=managed()) as fleet:
+    async with running(relays, quarantine=quarantine(port), a=managed()) as fleet:
         await relays.until_state("a", State.READY)
         await fleet.restart("a")
         await relays.until_state("a", State.READY, generation=2)

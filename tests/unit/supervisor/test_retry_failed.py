@@ -104,8 +104,8 @@ async def test_a_failed_engine_whose_files_stay_as_they_are_is_left_alone(tmp_pa
     async with running(relays, None, from_file, a=managed(str(tmp_path / "no.gguf"))) as fleet:
         await relays.until_state("a", State.FAILED)
         unchanged = len(relays.published)
-        looks = retry_failed.RetryFailed(fleet._lives.everyone, fleet._lives.turn)
-        for unit in fleet._lives.everyone():
+        looks = retry_failed.RetryFailed(fleet._event_loop.everyone, fleet._event_loop.turn)
+        for unit in fleet._event_loop.everyone():
             for _ in range(5):
                 await looks._look(unit)
 

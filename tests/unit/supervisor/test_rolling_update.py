@@ -37,10 +37,10 @@ def serving(relays: Relays) -> list[int]:
 
 @asynccontextmanager
 async def replicas(
-    relays: Relays, count: int, bounds: Capacity | None = None, **values: object
+    relays: Relays, count: int, capacity: Capacity | None = None, **values: object
 ) -> AsyncIterator[Fleet]:
     config = LlamaCppConfig.model_validate({"kind": "llama_cpp", "model": "plain", "replicas": count, **values})
-    async with running(relays, bounds, a=config) as fleet:
+    async with running(relays, capacity, a=config) as fleet:
         for name in names(count):
             await relays.until_state(name, State.READY)
         yield fleet
@@ -50,8 +50,8 @@ async def replicas(
 async def test_replicas_are_changed_one_after_the_other(count: int, memory_gb: float | None) -> None:
     """Without `memory_gb`, or without room for both, all used to stop at once."""
     relays = Relays()
-    bounds = Capacity(Machine(float(count))) if memory_gb else None
-    async with replicas(relays, count, bounds, memory_gb=memory_gb) as fleet:
+    capacity = Capacity(Machine(float(count))) if memory_gb else None
+    async with replicas(relays, count, capacity, memory_gb=memory_gb) as fleet:
         await fleet.reload({"a": managed(NEW, replicas=count, memory_gb=memory_gb)})
         assert fleet.pending() == tuple(names(count))
         for name in names(count):
@@ -177,7 +177,7 @@ async def test_a_replacement_that_does_not_start_stands_in_the_status_until_it_i
         told = one(fleet, "a").replacement
         assert told is not None
         assert told.state == "pending"
-        await until(lambda: fleet._lives.heirs == {})
+        await until(lambda: fleet._event_loop.replacements == {})
 
         status = one(fleet, "a")
         assert status.state is State.READY
@@ -185,7 +185,7 @@ async def test_a_replacement_that_does_not_start_stands_in_the_status_until_it_i
         assert status.replacement.state == "failed"
         assert "it exited with code 3" in status.replacement.reason
         await fleet.reload({"a": managed(BROKEN, memory_gb=1)}, is_wished=False)
-        assert fleet._lives.heirs == {}, "a change of somebody's address is no reason to try it again"
+        assert fleet._event_loop.replacements == {}, "a change of somebody's address is no reason to try it again"
 
         await fleet.reload({"a": managed(memory_gb=1)})
 
@@ -197,9 +197,9 @@ async def test_a_replacement_that_did_not_start_is_tried_again_by_an_order() -> 
     relays = Relays()
     async with replicas(relays, 1, Capacity(Machine(2.0)), memory_gb=1) as fleet:
         await fleet.reload({"a": managed("missing", memory_gb=1)})
-        await until(lambda: fleet._lives.heirs == {})
+        await until(lambda: fleet._event_loop.replacements == {})
 
         await fleet.start("a")
 
-        assert [heir.config for heir in fleet._lives.heirs.values()] == [managed("missing", memory_gb=1)]
+        assert [each.config for each in fleet._event_loop.replacements.values()] == [managed("missing", memory_gb=1)]
         assert one(fleet, "a").state is State.READY

@@ -20,7 +20,7 @@ ONE_GB = Capacity(Machine(1.0), start_parallel=2, swap_after_s=30)
 ONE_GPU = Capacity(Machine(9.0, (Gpu("GPU-a", 0),)))
 
 
-def wish(
+def request(
     name: str, since: float = 0.0, need: Need | None = None, asked: bool = True, early: bool = False
 ) -> StartRequest:
     return StartRequest(name, need or Need(1.0), since, asked, early)
@@ -43,90 +43,90 @@ GPU_NEED = Need(2.0, gpus=1, share=0.9)
 FULL = "it needs 1 GB of memory, and 0 of 1 are free"
 
 SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], list[Order], float]] = {
-    "room for it": (ONE_GB, [wish("a")], [], [StartNow("a", Allocation(1.0))], math.inf),
+    "room for it": (ONE_GB, [request("a")], [], [StartNow("a", Allocation(1.0))], math.inf),
     "the first that came": (
         ONE_GB,
-        [wish("b", 2), wish("a", 1)],
+        [request("b", 2), request("a", 1)],
         [],
         [StartNow("a", Allocation(1.0))],
         math.inf,
     ),
     "who is asked for comes before who only starts": (
         ONE_GB,
-        [wish("boot", 1, asked=False), wish("asked", 2)],
+        [request("boot", 1, asked=False), request("asked", 2)],
         [],
         [StartNow("asked", Allocation(1.0)), Reject("boot", FULL, is_final=False)],
         math.inf,
     ),
-    "an idle one makes way": (ONE_GB, [wish("b")], [serving("a", 5)], [Evict("a")], math.inf),
-    "a busy one goes on for a while": (ONE_GB, [wish("b", 90)], [serving("a", None)], [], 120),
-    "a busy one whose time is up": (ONE_GB, [wish("b", 60)], [serving("a", None)], [Evict("a")], math.inf),
+    "an idle one makes way": (ONE_GB, [request("b")], [serving("a", 5)], [Evict("a")], math.inf),
+    "a busy one goes on for a while": (ONE_GB, [request("b", 90)], [serving("a", None)], [], 120),
+    "a busy one whose time is up": (ONE_GB, [request("b", 60)], [serving("a", None)], [Evict("a")], math.inf),
     "nobody goes for what nobody asks for": (
         ONE_GB,
-        [wish("b", asked=False)],
+        [request("b", asked=False)],
         [serving("a", 5)],
         [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
     "somebody is leaving already": (
         ONE_GB,
-        [wish("b", asked=False)],
+        [request("b", asked=False)],
         [Occupant("a", Allocation(1.0), is_leaving=True)],
         [],
         math.inf,
     ),
     "only one leaves for one": (
         Capacity(Machine(2.0)),
-        [wish("c")],
+        [request("c")],
         [serving("a", 5), serving("b", 6)],
         [Evict("a")],
         math.inf,
     ),
     "each of two gets room of its own": (
         Capacity(Machine(2.0)),
-        [wish("c", 1), wish("d", 2)],
+        [request("c", 1), request("d", 2)],
         [serving("a", 5), serving("b", 6)],
         [Evict("a"), Evict("b")],
         math.inf,
     ),
     "never": (
         ONE_GB,
-        [wish("a", need=Need(2.0))],
+        [request("a", need=Need(2.0))],
         [],
         [Reject("a", "it needs 2 GB of memory, and 1 of 1 are free", is_final=True)],
         math.inf,
     ),
     "all that could go is pinned": (
         ONE_GB,
-        [wish("b")],
+        [request("b")],
         [Occupant("a", Allocation(1.0), loaded=Evictable("a", 1.0, 0.0, is_pinned=True), is_pinned=True)],
         [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
     "two start at a time": (
         Capacity(Machine(9.0), start_parallel=2),
-        [wish("a", 1), wish("b", 2), wish("c", 3, asked=False)],
+        [request("a", 1), request("b", 2), request("c", 3, asked=False)],
         [],
         [StartNow("a", Allocation(1.0)), StartNow("b", Allocation(1.0))],
         math.inf,
     ),
     "one at a time on a GPU": (
         ONE_GPU,
-        [wish("b", need=Need(1.0, gpus=1, share=0.4))],
+        [request("b", need=Need(1.0, gpus=1, share=0.4))],
         [Occupant("a", Allocation(1.0, ("GPU-a",), 0.5), is_starting=True)],
         [],
         math.inf,
     ),
     "one start at a time where there is no GPU and one is set": (
         Capacity(Machine(9.0), start_parallel=1),
-        [wish("b")],
+        [request("b")],
         [Occupant("a", Allocation(1.0), is_starting=True)],
         [],
         math.inf,
     ),
     "two at a time on two GPUs, and the third waits": (
         Capacity(Machine(9.0, (Gpu("GPU-a", 0), Gpu("GPU-b", 1), Gpu("GPU-c", 2))), start_parallel=2),
-        [wish(name, since, Need(gpus=1, share=0.5)) for since, name in enumerate("abc")],
+        [request(name, since, Need(gpus=1, share=0.5)) for since, name in enumerate("abc")],
         [],
         [StartNow("a", Allocation(0.0, ("GPU-a",), 0.5)), StartNow("b", Allocation(0.0, ("GPU-b",), 0.5))],
         math.inf,
@@ -135,7 +135,7 @@ SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], li
     "a spare one takes nothing from anybody": (ONE_GB, [spare("m#2")], [serving("a", 5)], [], math.inf),
     "a spare one comes last": (
         ONE_GB,
-        [spare("m#2"), wish("b", 50, asked=False)],
+        [spare("m#2"), request("b", 50, asked=False)],
         [],
         [StartNow("b", Allocation(1.0))],
         math.inf,
@@ -143,50 +143,50 @@ SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], li
     "a spare one that would never fit is no news": (ONE_GB, [spare("m#2", Need(2.0))], [], [], math.inf),
     "a GPU in quarantine": (
         BARRED,
-        [wish("b", need=GPU_NEED)],
+        [request("b", need=GPU_NEED)],
         [],
         [Reject("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
         math.inf,
     ),
     "nobody makes way on a GPU in quarantine": (
         BARRED,
-        [wish("b", need=GPU_NEED)],
+        [request("b", need=GPU_NEED)],
         [serving("a", 5, Allocation(2.0, ("GPU-a",), 0.4))],
         [Reject("b", "it needs 90% of 1 GPUs, and 0 have so much free; GPU-a is ill", is_final=False, is_barred=True)],
         math.inf,
     ),
     "one makes way beside a GPU in quarantine": (
         Capacity(TWO_GPUS, barred={"GPU-a": "GPU-a is ill"}),
-        [wish("b", need=GPU_NEED)],
+        [request("b", need=GPU_NEED)],
         [serving("a", 5, Allocation(2.0, ("GPU-b",), 0.4))],
         [Evict("a")],
         math.inf,
     ),
     "a quarantine says nothing of memory": (
         Capacity(Machine(1.0, (Gpu("GPU-a", 0),)), barred={"GPU-a": "GPU-a is ill"}),
-        [wish("b", asked=False)],
+        [request("b", asked=False)],
         [serving("a", 5)],
         [Reject("b", FULL, is_final=False)],
         math.inf,
     ),
-    "the first replica alone": (ONE_GB, [wish("m#2", early=True)], [], [], math.inf),
+    "the first replica alone": (ONE_GB, [request("m#2", early=True)], [], [], math.inf),
     "sleep makes room enough on the GPU": (
         ONE_GPU,
-        [wish("b", need=GPU_NEED)],
+        [request("b", need=GPU_NEED)],
         [serving("a", 5, ON_GPU, asleep=Allocation(2.0))],
         [Evict("a", may_sleep=True)],
         math.inf,
     ),
     "sleep would not free the memory that is needed": (
         Capacity(Machine(3.0, ONE_GPU.machine.gpus)),
-        [wish("b", need=GPU_NEED)],
+        [request("b", need=GPU_NEED)],
         [serving("a", 5, ON_GPU, asleep=Allocation(2.0))],
         [Evict("a", may_sleep=False)],
         math.inf,
     ),
     "a sleeping one is ended for its memory": (
         ONE_GB,
-        [wish("b")],
+        [request("b")],
         [Occupant("a", Allocation(1.0), loaded=Evictable("a", 99.5, None))],
         [Evict("a")],
         math.inf,
@@ -196,9 +196,9 @@ SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], li
 
 @pytest.mark.parametrize("name", SCENES)
 def test_room_is_given_as_the_scene_says(name: str) -> None:
-    bounds, wishes, holders, orders, look_at = SCENES[name]
+    capacity, requests, occupants, orders, look_at = SCENES[name]
 
-    assert schedule(wishes, holders, bounds, now=100.0) == (orders, look_at)
+    assert schedule(requests, occupants, capacity, now=100.0) == (orders, look_at)
 
 
 @dataclass
@@ -213,7 +213,7 @@ class Engine:
     waiting: int = 0
     leases: int = 0
 
-    def holder(self) -> Occupant:
+    def occupant(self) -> Occupant:
         place = Allocation(self.need.memory_gb)
         idle = self.since if self.leases == 0 else None
         loaded = Evictable(self.name, idle, self.ready_at) if self.state == "serving" else None
@@ -223,7 +223,7 @@ class Engine:
 class Fleet:
     def __init__(self, sizes: Sequence[int]) -> None:
         self.engines = {f"e{at}": Engine(f"e{at}", Need(float(size))) for at, size in enumerate(sizes)}
-        self.bounds = Capacity(Machine(4.0), start_parallel=2, swap_after_s=5)
+        self.capacity = Capacity(Machine(4.0), start_parallel=2, swap_after_s=5)
         self.now = 0.0
         self.served = 0
 
@@ -248,13 +248,13 @@ class Fleet:
                 engine.state, engine.since = ("waiting" if engine.waiting else "out"), self.now
         self._decide()
         held = [each for each in self.engines.values() if each.state in ("starting", "serving", "leaving")]
-        assert sum(each.need.memory_gb for each in held) <= self.bounds.machine.memory_gb
-        assert sum(each.state == "starting" for each in held) <= self.bounds.start_parallel
+        assert sum(each.need.memory_gb for each in held) <= self.capacity.machine.memory_gb
+        assert sum(each.state == "starting" for each in held) <= self.capacity.start_parallel
 
     def _decide(self) -> None:
-        wishes = [StartRequest(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
-        holders = [e.holder() for e in self.engines.values() if e.state in ("starting", "serving", "leaving")]
-        for order in schedule(wishes, holders, self.bounds, self.now)[0]:
+        requests = [StartRequest(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
+        occupants = [e.occupant() for e in self.engines.values() if e.state in ("starting", "serving", "leaving")]
+        for order in schedule(requests, occupants, self.capacity, self.now)[0]:
             engine = self.engines[order.name]
             match order:
                 case StartNow():
@@ -300,5 +300,5 @@ def test_two_engines_in_constant_demand_take_turns_of_the_length_that_is_set() -
             swaps.append((serving_now[0], second))
 
     lengths = [later - earlier for (_, earlier), (_, later) in itertools.pairwise(swaps)]
-    assert min(lengths) >= fleet.bounds.swap_after_s
-    assert max(lengths) <= fleet.bounds.swap_after_s + 5
+    assert min(lengths) >= fleet.capacity.swap_after_s
+    assert max(lengths) <= fleet.capacity.swap_after_s + 5
