@@ -17,7 +17,7 @@ JSON = "application/json"
 
 
 class Problem(Exception):
-    """What a client is told: an HTTP status and the four members of OpenAI's error object."""
+    """An error as the client gets it: an HTTP status and the four members of OpenAI's error object."""
 
     def __init__(
         self,
@@ -36,13 +36,13 @@ class Problem(Exception):
         self.message = message
         self.type = type_ or ("invalid_request_error" if status < 500 else "server_error")
         self.param = param
-        self.length = length  # of a request that is too long: some dialects say it in words of their own
+        self.length = length  # of a request that is too long: some dialects have a sentence of their own for it
         # No 429 or 503 leaves without saying when to come again.
         advice = retry_after(DEFAULT_RETRY_AFTER_S) if status in (429, 503) else {}
         self.headers = {**advice, **(headers or {})}
 
     def body(self) -> bytes:
-        """The JSON document, also the data of an error event."""
+        """The JSON document `{"error": {…}}`, which is also the data of an error event."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
         return msgspec.json.encode({"error": error})
 
@@ -65,7 +65,7 @@ DEFAULT_RETRY_AFTER_S = 5.0
 
 
 def problem(error: backend.BackendError) -> Problem:
-    """The one translation of an engine's failure."""
+    """What a client is told of an engine's failure; the only place where that is decided."""
     if isinstance(error, backend.Rejected):
         length = error.length if isinstance(error, TooLong) else None
         return Problem(error.status, error.code, error.message, type_=error.type, param=error.param, length=length)
@@ -77,68 +77,68 @@ def problem(error: backend.BackendError) -> Problem:
         seconds = getattr(error, "retry_after_s", None)
         headers |= retry_after(DEFAULT_RETRY_AFTER_S if seconds is None else seconds)
     type_ = "rate_limit_error" if status == 429 else "server_error"
-    found = Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
+    failure = Problem(status, code, f"{error.engine}: {error.message}", type_=type_, headers=headers)
     if isinstance(error, backend.GivenUp):
-        found.headers = _given_up(error.retry_after_s)
-    return found
+        failure.headers = _given_up(error.retry_after_s)
+    return failure
 
 
 def _given_up(seconds: float | None) -> dict[str, str]:
-    """The truth, however far off: nobody is to wait for that. Nothing, where nobody knows when."""
+    """The true `Retry-After` in seconds, however long; none where nobody knows when. Clients must not retry."""
     advice = {} if seconds is None else {"retry-after": str(max(1, math.ceil(seconds)))}
     return {**advice, "x-should-retry": "false"}
 
 
 def outcome(error: backend.BackendError) -> str:
-    """The failure as a metric's label: one of a fixed set, so never the code that an engine made up."""
+    """The failure as a label of a metric: one of a fixed set, never a code that an engine made up."""
     is_refusal = isinstance(error, backend.Rejected | backend.Unsupported)
     return "engine_rejected" if is_refusal else _row(error)[1]
 
 
 def _row(error: backend.BackendError) -> tuple[int, str, bool]:
-    """A kind of engine may refine a failure (backends/llama_cpp/gguf.py): the nearest known one counts."""
+    """The row of its class or of the nearest above: kinds of engines refine failures (backends/llama_cpp/gguf.py)."""
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 
 def retry_after(seconds: float) -> dict[str, str]:
-    """The two headers that SDKs read, from 1 s to RETRY_AFTER_MAX_S."""
+    """The two headers that SDKs read: the seconds, held between 1 and RETRY_AFTER_MAX_S."""
     seconds = min(max(seconds, 1.0), RETRY_AFTER_MAX_S)
     return {"retry-after": str(int(-(-seconds // 1))), "retry-after-ms": str(int(seconds * 1000))}
 
 
 def bad_request(message: str, *, param: str | None = None, code: str = "invalid_request") -> Problem:
-    """A 400."""
+    """Status 400: the request is not valid. `param`: the field that is wrong."""
     return Problem(400, code, message, param=param)
 
 
 def not_found(advice: str = "") -> Problem:
-    """No such route. The path is not echoed. `advice`: a further sentence, with a space before it."""
+    """Status 404 for a route. The path is not echoed. `advice`: a further sentence, with a space before it."""
     return Problem(404, "route_not_found", f"There is no such route here; see /openapi.json for the list.{advice}")
 
 
 def method_not_allowed(allowed: str) -> Problem:
-    """The route exists, the method does not."""
+    """Status 405: the route exists and takes other methods. `allowed`: as `Allow` lists them."""
     message = f"This route takes {allowed}."
     return Problem(405, "method_not_allowed", message, headers={"allow": allowed})
 
 
 def unauthorized(message: str) -> Problem:
-    """No key, a wrong one, or more than one."""
+    """Status 401: no key, a wrong one, or more than one."""
     return Problem(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
 def forbidden(message: str) -> Problem:
-    """A key that may not do this."""
+    """Status 403: the key may not do this."""
     return Problem(403, "not_allowed", message)
 
 
 def internal_error() -> Problem:
-    """Our own mistake. An engine may have had the request, so an SDK must not send it again by itself."""
+    """Status 500, our own mistake. An engine may have had the request, so SDKs are told not to send it again."""
     message = "The gateway made a mistake; it is in its log."
     return Problem(500, "internal_error", message, headers={"x-should-retry": "false"})
 
 
 def shutting_down(*, may_retry: bool) -> Problem:
-    """The gateway ends and this request could not be finished."""
+    """Status 503: the gateway ends and this request could not be finished."""
     headers = {"x-should-retry": "true" if may_retry else "false"}
     return Problem(503, "shutting_down", "The gateway is shutting down.", headers=headers)

@@ -22,13 +22,13 @@ def find(presented: bytes | str, keys: Sequence[Key], now: float) -> Key | None:
     Every entry is compared, in constant time, whether or not an earlier one matched.
     """
     wanted = digest(presented)
-    found: Key | None = None
+    matching: Key | None = None
     for key in keys:
         if hmac.compare_digest(wanted.encode(), key.sha256.encode()):
-            found = key
-    if found is not None and found.expires is not None and found.expires <= now:
+            matching = key
+    if matching is not None and matching.expires is not None and matching.expires <= now:
         return None
-    return found
+    return matching
 
 
 def new(name: str) -> tuple[str, str]:

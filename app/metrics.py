@@ -106,9 +106,9 @@ class Metrics:
     def of(self, operation: str, model: str, backend: str) -> Children:
         """The bound series of one operation, model label and backend."""
         labels = (operation, model, backend)
-        found = self._bound.get(labels)
-        if found is None:
-            found = self._bound[labels] = Children(
+        children = self._bound.get(labels)
+        if children is None:
+            children = self._bound[labels] = Children(
                 duration=self._duration.labels(*labels, ""),
                 first_token=self._first_token.labels(*labels),
                 per_token=self._per_token.labels(*labels),
@@ -119,14 +119,14 @@ class Metrics:
                 disconnects=self._disconnects.labels(*labels),
                 stream_errors=self._stream_errors.labels(*labels),
             )
-        return found
+        return children
 
     def failed(self, operation: str, model: str, backend: str, error_type: str) -> Histogram:
         """The duration series of requests that ended with that error code."""
         return _child(self._errors, self._duration, (operation, model, backend, error_type))
 
     def phase(self, operation: str, model: str, backend: str, phase: str) -> Histogram:
-        """The series of one phase."""
+        """The seconds that engines say they spent in one phase: load, prompt or generate."""
         return _child(self._spent, self._phases, (operation, model, backend, phase))
 
     def attempt(self, backend: str, outcome: str) -> Counter:
@@ -136,10 +136,10 @@ class Metrics:
 
 def _child(bound: dict[Labels, Series], parent: Series, labels: Labels) -> Series:
     """The series of these labels, looked up in prometheus_client once."""
-    found = bound.get(labels)
-    if found is None:
-        found = bound[labels] = parent.labels(*labels)
-    return found
+    child = bound.get(labels)
+    if child is None:
+        child = bound[labels] = parent.labels(*labels)
+    return child
 
 
 def _phases(registry: CollectorRegistry) -> Histogram:

@@ -15,7 +15,7 @@ NEAREST = 5
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """A name found: `label` is how the configuration spells it (for metrics), `targets` in the order to try."""
+    """A model by the name that a client gave. `label`: how the configuration spells it, for metrics (`prefix*`)."""
 
     name: str
     label: str
@@ -23,11 +23,11 @@ class Resolved(msgspec.Struct, frozen=True):
 
 
 def resolve(table: Table, name: str) -> Resolved | None:
-    """The model behind a name: exact, then alias, the longest wildcard, `default_model`; None when unknown."""
-    found = _named(table, name)
-    if found is None and table.default_model is not None:
+    """The model behind a name: itself or an alias, the longest wildcard, `default_model`; None when unknown."""
+    resolved = _named(table, name)
+    if resolved is None and table.default_model is not None:
         return _named(table, table.default_model)
-    return found
+    return resolved
 
 
 def _named(table: Table, name: str) -> Resolved | None:
@@ -39,8 +39,8 @@ def _named(table: Table, name: str) -> Resolved | None:
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            found = PublicModel(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
-            return Resolved(name, f"{wildcard.prefix}*", found)
+            behind = PublicModel(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
+            return Resolved(name, f"{wildcard.prefix}*", behind)
     return None
 
 
@@ -165,8 +165,8 @@ def _leads_there(table: Table, name: str, wildcard: Wildcard) -> bool:
     longer = [w for w in table.wildcards if len(w.prefix) > len(wildcard.prefix) and name.startswith(w.prefix)]
     if name not in table.aliases and not longer:
         return True
-    found = _named(table, name)
-    return found is not None and found.label == f"{wildcard.prefix}*"
+    resolved = _named(table, name)
+    return resolved is not None and resolved.label == f"{wildcard.prefix}*"
 
 
 def _listed(backends: Mapping[str, Backend], wildcard: Wildcard) -> tuple[str, ...]:

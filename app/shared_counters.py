@@ -24,7 +24,7 @@ _number: Final = struct.Struct("<d")
 
 
 def create() -> int:
-    """A descriptor of an empty ledger, for a relay to inherit. OSError when there is no memory or descriptor left."""
+    """A file descriptor of empty counters for a relay to inherit. OSError when no memory or descriptor is left."""
     in_memory: Callable[[str], int] | None = getattr(os, "memfd_create", None)  # Linux
     if in_memory is not None:
         return in_memory("modelport-counters")
@@ -33,7 +33,7 @@ def create() -> int:
 
 
 def entries(descriptor: int) -> Iterator[tuple[str, float]]:
-    """What it holds at this moment, as (key, number). ValueError when it is no ledger."""
+    """What is counted at this moment, as (key, number). ValueError when the bytes are not such counters."""
     head = os.pread(descriptor, _WORD, 0)
     size, there = _length.unpack(head)[0] if len(head) == _WORD else 0, os.fstat(descriptor).st_size
     if not 0 <= size <= max(0, there - _WORD):
@@ -62,7 +62,7 @@ class SharedCounters:
         self._map: mmap.mmap
 
     def __repr__(self) -> str:
-        return f"<Ledger {self._used} of {self._size} bytes>"
+        return f"<SharedCounters {self._used} of {self._size} bytes>"
 
     def value(
         self,
@@ -75,12 +75,12 @@ class SharedCounters:
         multiprocess_mode: str = "",
         **_: Any,
     ) -> SharedValue:
-        """What prometheus_client asks for wherever it keeps a number (`prometheus_client.values.ValueClass`)."""
-        told = [kind, multiprocess_mode, family, name, dict(zip(labels, values, strict=True)), help_text]
-        return SharedValue(self, json.dumps(told, sort_keys=True, ensure_ascii=False).encode())
+        """A number of one series: prometheus_client asks for it wherever it keeps one (`values.ValueClass`)."""
+        series = [kind, multiprocess_mode, family, name, dict(zip(labels, values, strict=True)), help_text]
+        return SharedValue(self, json.dumps(series, sort_keys=True, ensure_ascii=False).encode())
 
     def place(self, key: bytes, number: float) -> int | None:
-        """Where this number is from now on; None while there is no memory for it."""
+        """The offset in bytes at which this number is from now on; None while there is no memory for it."""
         entry = _length.pack(len(key)) + key.ljust(_filled(len(key)), b"\0") + _number.pack(number)
         end = self._used + len(entry)
         try:
@@ -94,7 +94,7 @@ class SharedCounters:
         return end - _WORD
 
     def write(self, at: int, number: float) -> None:
-        """It is this now: in one piece, so that nobody reads half of it."""
+        """Set the number at this offset, in one piece, so that nobody reads half of it."""
         self._map[at : at + _WORD] = _number.pack(number)
 
     def _grow(self, least: int) -> None:
@@ -109,30 +109,30 @@ class SharedCounters:
 class SharedValue:
     """One number, as prometheus_client uses it."""
 
-    def __init__(self, ledger: SharedCounters, key: bytes) -> None:
-        self._ledger = ledger
+    def __init__(self, counters: SharedCounters, key: bytes) -> None:
+        self._counters = counters
         self._key = key
         self._number = 0.0
-        self._at = ledger.place(key, 0.0)
+        self._at = counters.place(key, 0.0)
 
     def inc(self, amount: float) -> None:
-        """Add to it."""
+        """Add to the number."""
         self.set(self._number + amount)
 
     def set(self, value: float, timestamp: float | None = None) -> None:
-        """It is this now."""
+        """Set the number; where there was no memory for it before, try again."""
         self._number = value
         if self._at is None:
-            self._at = self._ledger.place(self._key, value)
+            self._at = self._counters.place(self._key, value)
         else:
-            self._ledger.write(self._at, value)
+            self._counters.write(self._at, value)
 
     def get(self) -> float:
-        """What it is."""
+        """The number as it is now."""
         return self._number
 
     def set_exemplar(self, exemplar: object) -> None:
-        """Not kept."""
+        """Exemplars are not kept."""
 
     def get_exemplar(self) -> None:
-        """There is none."""
+        """Exemplars are not kept: always None."""

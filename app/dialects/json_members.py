@@ -1,4 +1,4 @@
-"""The members of a JSON object as they stand there, read and changed without decoding the rest. Pure."""
+"""The members of a JSON object as bytes: read and changed without decoding their values. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import msgspec
 from app.errors import bad_request
 
 MAX_OPTIONS_BYTES = 4096
-
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -31,9 +30,12 @@ def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
 
 
 def stream_options(body: bytes) -> bytes:
-    """The client's `stream_options` with `include_usage` on; Problem (400) when they are absurdly large."""
-    found = _objects.decode(body).get("stream_options")
-    if found is not None and len(memoryview(found)) > MAX_OPTIONS_BYTES:
+    """The body's `stream_options` as JSON, with `include_usage` on: how an engine is asked for the usage of a stream.
+
+    Problem (400) when they are larger than MAX_OPTIONS_BYTES.
+    """
+    options = _objects.decode(body).get("stream_options")
+    if options is not None and len(memoryview(options)) > MAX_OPTIONS_BYTES:
         raise bad_request("'stream_options' is too large.", param="stream_options", code="invalid_type")
-    inner = bytes(found).strip() if found is not None else b"null"
+    inner = bytes(options).strip() if options is not None else b"null"
     return b'{"include_usage":true}' if inner == b"null" else edit(inner, {"include_usage": b"true"})

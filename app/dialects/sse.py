@@ -35,7 +35,7 @@ class Framer:
         return whole
 
     def rest(self) -> bytes:
-        """What has begun and is not whole."""
+        """The bytes of an event that has begun and is not whole yet."""
         return b"".join(self._pieces)
 
     def _keep(self, chunk: bytes) -> None:
@@ -81,7 +81,7 @@ def data_lines(event: bytes) -> list[bytes]:
 
 
 def name(event: bytes) -> bytes:
-    """What the event is called; empty where nothing is said."""
+    """The event's name, from its `event:` line; empty where there is none."""
     if b"event:" not in event:
         return b""
     names = [line[6:].strip() for line in _LINE_END.split(event) if line.startswith(b"event:")]

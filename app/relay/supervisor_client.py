@@ -1,4 +1,4 @@
-"""The relay's one line to its supervisor: the table comes in, leases and wishes go out."""
+"""The relay's connection to its supervisor: the table comes in; leases and requests for engines go out."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ FLUSH_S = 0.05
 class Lease:
     """One request's hold on one backend, from before it waits until its exchange is closed."""
 
-    def __init__(self, link: SupervisorClient, backend: str, generation: int, adapter: str | None) -> None:
-        self._link = link
+    def __init__(self, supervisor: SupervisorClient, backend: str, generation: int, adapter: str | None) -> None:
+        self._supervisor = supervisor
         self._adapter = adapter_key(backend, adapter) if adapter is not None else None
         self._backend = backend
         self._generation: int | None = generation
         self._permit: int | None = None
-        link.count(backend, generation, 1)
+        supervisor.count(backend, generation, 1)
         if self._adapter is not None:
-            link.count(self._adapter, ADAPTER, 1)
+            supervisor.count(self._adapter, ADAPTER, 1)
 
     def bind(self, generation: int) -> None:
-        """The start of the engine that it uses."""
+        """From now on it is held on this start of the engine."""
         if self._generation is not None and self._generation != generation:
-            self._link.count(self._backend, self._generation, -1)
-            self._link.count(self._backend, generation, 1)
+            self._supervisor.count(self._backend, self._generation, -1)
+            self._supervisor.count(self._backend, generation, 1)
             self._generation = generation
 
     async def admitted(self, wait_s: float) -> None:
         """Wait until the backend serves and may have the request; raises as `SupervisorClient.wanted` does."""
-        self._permit = await self._link.wanted(self._backend, wait_s)
+        self._permit = await self._supervisor.wanted(self._backend, wait_s)
 
     def release(self) -> None:
-        """Over; may be repeated."""
+        """The request is over: gives back lease and permit. May be called again."""
         if self._permit is not None:
-            self._link.unwanted(self._permit)
+            self._supervisor.unwanted(self._permit)
             self._permit = None
         if self._generation is not None:
-            self._link.count(self._backend, self._generation, -1)
+            self._supervisor.count(self._backend, self._generation, -1)
             if self._adapter is not None:
-                self._link.count(self._adapter, ADAPTER, -1)
+                self._supervisor.count(self._adapter, ADAPTER, -1)
             self._generation = None
 
 
@@ -107,7 +107,7 @@ class SupervisorClient:
             raise ConnectionError("the supervisor closed relay.sock before it published a table")
 
     async def aclose(self) -> None:
-        """Close the line."""
+        """Close the connection."""
         if self._flush is not None:
             self._flush.cancel()
         if self._reading is not None:
@@ -119,8 +119,9 @@ class SupervisorClient:
     # -- for requests
 
     def hold(self, backend: str, generation: int = 0, adapter: str | None = None) -> Lease:
-        """A lease, to be bound to a generation and released; 0: it waits until it is known to which. `adapter`: of the
-        backend, which is not taken from it meanwhile either.
+        """A lease on one start of the backend, to be released. Generation 0: on none yet, until `bind` says which.
+
+        `adapter`: the request uses it, so it is not unloaded meanwhile.
         """
         return Lease(self, backend, generation, adapter)
 
@@ -129,9 +130,10 @@ class SupervisorClient:
         return self._of_backend[backend]
 
     async def wanted(self, backend: str, wait_s: float) -> int | None:
-        """Return when the backend serves (the table says so then) and may have one more request; NotReady when it
-        won't, or not within `wait_s`; Saturated when it has no place. What is returned is for `unwanted`, when the
-        request is over; None: nobody counts them.
+        """Wait until the backend serves (the table says so then) and may have one more request.
+
+        Returns the permit's number, for `unwanted` when the request is over; None where the backend has no limit.
+        NotReady when it will not serve, or not within `wait_s`; Saturated when it has no place for the request.
         """
         self._seq += 1
         seq, future = self._seq, asyncio.get_running_loop().create_future()
@@ -153,12 +155,12 @@ class SupervisorClient:
         if answer.is_full:
             raise Saturated(backend, answer.reason or "it has no place for the request", answer.retry_after_s)
         if not answer.is_ready:
-            found = self.table.backends.get(backend) or Backend(backend, "", State.STOPPED)
-            raise found.not_ready(time.time(), answer.reason or "it is not running", answer.retry_after_s)
+            row = self.table.backends.get(backend) or Backend(backend, "", State.STOPPED)
+            raise row.not_ready(time.time(), answer.reason or "it is not running", answer.retry_after_s)
         return seq if answer.is_admitted else None
 
     async def is_over(self, backend: str, generation: int, wait_s: float) -> bool:
-        """Whether it becomes known within that time that this start of the backend serves no more."""
+        """Whether it becomes known within `wait_s` that this start of the backend does not serve any more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while self._serves(backend, generation):
@@ -170,7 +172,7 @@ class SupervisorClient:
         return row is not None and row.endpoint is not None and row.endpoint.generation == generation
 
     def unwanted(self, seq: int) -> None:
-        """Nobody waits for that wish any more, or its request is over."""
+        """Nobody waits for that number any more, or its request is over."""
         self._send(Unwanted(seq=seq))
 
     def failing(self, endpoint: Endpoint) -> None:
@@ -191,13 +193,13 @@ class SupervisorClient:
     # -- within
 
     def _advice(self, backend: str) -> float | None:
-        found = self.table.backends.get(backend)
-        return found.retry_after_s if found is not None else None
+        row = self.table.backends.get(backend)
+        return row.retry_after_s if row is not None else None
 
     def _why(self, backend: str) -> str:
-        found = self.table.backends.get(backend)
-        told = found.reason or found.waits_for if found is not None else None
-        return f" ({told})" if told else ""
+        row = self.table.backends.get(backend)
+        reason = row.reason or row.waits_for if row is not None else None
+        return f" ({reason})" if reason else ""
 
     def _report(self) -> None:
         if self._flush is not None:

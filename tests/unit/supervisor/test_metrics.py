@@ -18,8 +18,8 @@ from tests import ROOT
 RELAY = """
 import os, sys
 import prometheus_client.values
-from app.shared_counters import Ledger
-prometheus_client.values.ValueClass = Ledger(int(sys.argv[1])).value
+from app.shared_counters import SharedCounters
+prometheus_client.values.ValueClass = SharedCounters(int(sys.argv[1])).value
 from prometheus_client import Counter, Gauge, Histogram
 Counter("requests", "r", ["model"]).labels("m").inc(int(sys.argv[2]))
 Gauge("in_flight", "g", multiprocess_mode="livesum").inc(int(sys.argv[2]))

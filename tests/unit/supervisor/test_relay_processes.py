@@ -27,8 +27,8 @@ while True:
     connection.sendall(f"{os.getpid()} {sys.argv[2]}".encode())
     order = connection.recv(10)
     if order == b"count":
-        from app.shared_counters import Ledger
-        ledger = Ledger(int(sys.argv[3]))
+        from app.shared_counters import SharedCounters
+        ledger = SharedCounters(int(sys.argv[3]))
         ledger.value("gauge", "doing", "doing", [], [], "d", "livesum").set(1)
         ledger.value("counter", "done", "done_total", [], [], "d").set(1)
     if order == b"spoil":
