@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from backends.endpoint import Endpoint, ModelFacts
 from backends.process.exit_reasons import exit_in_words
+from backends.process.footprint import Footprint, nothing_reported
 
 
 class Explain(Protocol):
@@ -24,7 +25,8 @@ class Launch:
     """One process to start: its argument list and its whole environment.
 
     `explain` says why it ended. `secrets` are values that its log must not show. `vital`: how the titles of those of
-    its processes begin without which it cannot go on, with what their end means.
+    its processes begin without which it cannot go on, with what their end means. `reported` reads what it printed of
+    its memory from the lines that it printed while it started.
     """
 
     argv: tuple[str, ...]
@@ -32,6 +34,7 @@ class Launch:
     explain: Explain = exit_in_words
     secrets: tuple[str, ...] = ()
     vital: Mapping[str, str] = field(default_factory=dict)
+    reported: Callable[[Sequence[str]], Footprint] = nothing_reported
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,32 +8,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from backends.config.base import BackendConfig
 from backends.engine import Engine
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp
+from backends.llama_cpp.preflight import LlamaCppPreflight
 from backends.ollama.config import OllamaConfig
 from backends.ollama.engine import Ollama
+from backends.ollama.preflight import OllamaPreflight
+from backends.preflight import Preflight
 from backends.remote.config import RemoteConfig
 from backends.remote.engine import Remote
+from backends.remote.preflight import RemotePreflight
 from backends.vllm.config import VllmConfig
 from backends.vllm.engine import Vllm
+from backends.vllm.preflight import VllmPreflight
 
-KINDS: Final = MappingProxyType[str, tuple[type[BackendConfig], Callable[[str, Any], Engine]]](
+
+class Kind(NamedTuple):
+    """What is written for it, how it is run, and what its files tell before."""
+
+    config: type[BackendConfig]
+    engine: Callable[[str, Any], Engine]
+    preflight: Callable[[Any], Preflight]
+
+
+KINDS: Final = MappingProxyType[str, Kind](
     {
-        "llama_cpp": (LlamaCppConfig, LlamaCpp),
-        "ollama": (OllamaConfig, Ollama),
-        "remote": (RemoteConfig, Remote),
-        "vllm": (VllmConfig, Vllm),
+        "llama_cpp": Kind(LlamaCppConfig, LlamaCpp, LlamaCppPreflight),
+        "ollama": Kind(OllamaConfig, Ollama, OllamaPreflight),
+        "remote": Kind(RemoteConfig, Remote, RemotePreflight),
+        "vllm": Kind(VllmConfig, Vllm, VllmPreflight),
     }
 )
 
 
 def kind_of(config: BackendConfig) -> str:
     """The word an operator writes for it."""
-    return next(kind for kind, (config_class, _) in KINDS.items() if isinstance(config, config_class))
+    return next(name for name, kind in KINDS.items() if isinstance(config, kind.config))
 
 
 def engine(
@@ -45,9 +59,14 @@ def engine(
 ) -> Engine:
     """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM.
 
-    `pins`: where is remembered which commits of models on the hub it has; without it, it fetches them by itself.
-    `caches`: where what it compiles is kept for its next start.
+    `pins`: the folder that remembers which commits of models on the hub it has; without it, it fetches them by itself.
+    `caches`: the folder that keeps what it compiles for its next start.
     """
     if isinstance(config, VllmConfig):
         return Vllm(name, config, drain_s, pins, caches)
-    return KINDS[kind_of(config)][1](name, config)
+    return KINDS[kind_of(config)].engine(name, config)
+
+
+def preflight(config: BackendConfig) -> Preflight:
+    """What this backend's settings and files tell before it is started."""
+    return KINDS[kind_of(config)].preflight(config)

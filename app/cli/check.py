@@ -46,10 +46,10 @@ def check(
 
 def warnings(config: Config) -> list[str]:
     """What is legal and probably not meant: what is not on this machine, or broken; a backend that no model uses."""
-    from backends.inventory import lacks
+    from backends.kinds import preflight
 
     used = {target.backend for model in config.models.values() for target in model.all_targets()}
     notes = [f"backends.{name}: no model uses it" for name in config.backends if name not in used]
     for name, backend in config.backends.items():
-        notes += [f"backends.{name}.{key}: {told}" for key, told in lacks(backend)]
+        notes += [f"backends.{name}.{key}: {told}" for key, told in preflight(backend).missing()]
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,10 @@ class BackendConfig(BaseModel):
         """The same, where it is about a process that we run."""
         return None
 
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Settings of the kind's own that cannot be meant together: each as the key to change and a sentence."""
+        yield from ()
+
 
 class ManagedConfig(BackendConfig):
     """What every kind has whose process we run."""
@@ -115,6 +119,20 @@ class ManagedConfig(BackendConfig):
         """What one start takes of the machine."""
         named = self.named_devices
         return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
+
+    def gpus_in_words(self) -> str:
+        """How many GPUs one engine uses and by which settings, for a message."""
+        return "it runs on 1"
+
+    def setting_for_gpus(self, count: int) -> str | None:
+        """The setting with which one engine would use `count` GPUs, for a message; None where there is no such one."""
+        return None
+
+    def setting_for_share(self, share: float) -> str | None:
+        """The setting with which one engine would take this share of each of its GPUs, or less; None where there is no
+        such one.
+        """
+        return None
 
     def workers(self) -> int:
         """Processes of one start that exchange data through shared memory; 1: none."""

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection to an engine, driven by httptools: bytes out, whole callbacks in, nothing retried.
+"""One HTTP/1.1 connection to an engine, parsed by httptools: bytes out, callbacks in, nothing retried.
 
 Callbacks instead of awaits per piece: a task switch per streamed event costs more than parsing it (docs/decisions.md).
 """
@@ -16,7 +16,12 @@ MAX_HEADER_LINES = 256
 
 
 class Listener(Protocol):
-    """Who waits for the answer on a connection; every method is called from the event loop and must not block."""
+    """What the response on a connection is delivered to; its methods are called from the event loop and must not block.
+
+    First `on_head`, with the headers' names in lower case; then `on_data` for each piece of the body; then `on_end`.
+    At any point `on_lost` instead, where the response will not be completed: `answered` says whether a byte of it came,
+    `malformed` why it is not valid HTTP (None where it is).
+    """
 
     def on_head(self, status: int, headers: dict[str, str]) -> None: ...
     def on_data(self, data: bytes) -> None: ...
@@ -25,7 +30,7 @@ class Listener(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Carries one exchange at a time; `is_reusable` once an answer ended cleanly and both sides keep it open."""
+    """Carries one exchange at a time; `is_reusable` once a response ended cleanly and both sides keep it open."""
 
     transport: asyncio.Transport
 
@@ -37,9 +42,9 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._head_bytes = 0
         self._header_lines = 0
-        self._answered = False  # a byte of the answer has come
+        self._answered = False  # a byte of the response has come
         self._in_body = False
-        self._until_close = False  # neither length nor chunks: the end of the connection is the end of the answer
+        self._until_close = False  # neither length nor chunks: the end of the connection is the end of the response
         self._ended = False
         self._keeps_alive = False
         self.is_reusable = False
@@ -48,13 +53,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def listener(self) -> Listener | None:
-        """Who waits for its answer."""
+        """What the response is delivered to; None while the connection is idle."""
         return self._listener
 
     # -- what the exchange does
 
     def send(self, listener: Listener, *pieces: bytes) -> None:
-        """Write one request; its answer goes to `listener`."""
+        """Write one request; its response goes to `listener`."""
         self._listener = listener
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._in_body = self._until_close = self._ended = self.is_reusable = False
@@ -64,11 +69,11 @@ class Connection(asyncio.Protocol):
             self.transport.write(piece)
 
     def release(self) -> None:
-        """Forget the listener; bytes that come from now on make the connection unfit."""
+        """Forget the listener. If bytes come from now on, the connection is closed: nobody asked for them."""
         self._listener = None
 
     def abort(self) -> None:
-        """Close at once, without flushing: this is how an engine learns that nobody waits any more."""
+        """Close at once, without flushing: this is how an engine learns that nobody waits for its response any more."""
         self.is_reusable = False
         self._listener = None
         self.transport.abort()
@@ -76,7 +81,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one, but does not derive from it
 
     def data_received(self, data: bytes) -> None:
         if self._listener is None or self._ended:
@@ -158,4 +163,4 @@ class Connection(asyncio.Protocol):
             self._ended = True
             self._keeps_alive = self._parser.should_keep_alive()  # llhttp forgets it with the next message
         else:
-            self._start_head()  # an informational answer (100 Continue): the real one follows
+            self._start_head()  # an informational response (100 Continue): the real one follows

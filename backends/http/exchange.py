@@ -1,4 +1,4 @@
-"""One request and its answer on one connection: what arrives, in which order, until when, and how it can fail."""
+"""One request and its response on one connection: what arrives, in which order, until when, and how it can fail."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreachable
 from backends.http.connection import Connection
 
-# What may wait here while nobody pumps; beyond it the engine's stream is paused.
+# What may wait here before `pump` is called; beyond it the engine's stream is paused.
 _BUFFER_BYTES = 256 * 1024
 # After its end mark a stream's last chunk is given this long to arrive, so that the connection can be used again.
 _LINGER_S = 1.0
-# Silence of an engine that is known not to work: who waits for it is told so.
+# How long an engine that is known not to work may be silent before its requests fail.
 DOUBTED_S = 20.0
 
 
 class ResponseTimings(msgspec.Struct, frozen=True):
-    """Where an engine says the time went, in seconds; None for what it did not say."""
+    """How the engine spent its time on a request, in seconds, as it reports it; None for what it does not report."""
 
     load_s: float | None = None
     prompt_s: float | None = None
     generate_s: float | None = None
 
     def phases(self) -> dict[str, float]:
-        """Those that are known."""
-        found = {"load": self.load_s, "prompt": self.prompt_s, "generate": self.generate_s}
-        return {name: seconds for name, seconds in found.items() if seconds is not None}
+        """Seconds by phase (`load`, `prompt`, `generate`), of the phases that are known."""
+        phases = {"load": self.load_s, "prompt": self.prompt_s, "generate": self.generate_s}
+        return {name: seconds for name, seconds in phases.items() if seconds is not None}
 
     def headers(self) -> dict[str, str]:
-        """For the client of a whole answer, in milliseconds."""
+        """The headers for a client that does not stream, in milliseconds: `x-modelport-load-ms` and so on."""
         return {f"x-modelport-{name}-ms": f"{seconds * 1000:.1f}" for name, seconds in self.phases().items()}
 
 
 class EngineResponse(Protocol):
-    """An answer in OpenAI's words, from whatever engine; the members are those of Exchange.
+    """A response in OpenAI's format, from whatever engine; the members are those of Exchange.
 
-    `notes` are headers that the client's answer is to carry, `timings` what the engine said of its time: both are
-    complete once the answer is.
+    `notes` are headers that the client's response is to carry, `timings` what the engine reported of its time: both are
+    complete once the response is.
     """
 
     @property
@@ -60,7 +60,7 @@ class EngineResponse(Protocol):
 
 
 class Exchange:
-    """An answer that is on its way. Close it in every case; closing is synchronous and may be repeated."""
+    """A response that is on its way. Close it in every case; closing is synchronous and may be repeated."""
 
     def __init__(
         self, endpoint: Endpoint, connection: Connection, done: Callable[[Connection, str], None], address: str
@@ -81,9 +81,9 @@ class Exchange:
         self._error: BaseException | None = None
         self._is_ended = False
         self._is_closed = False
-        self._is_paused = False  # by who pumps
-        self._is_full = False  # by us, because nobody pumps yet
-        self._is_held = False  # what the transport was told
+        self._is_paused = False  # by the caller of `pump`
+        self._is_full = False  # paused by us, because `pump` was not called yet
+        self._is_held = False  # whether the transport is paused now
         self._is_lingering = False
         self._last = self._loop.time()
         self._doubt: str | None = None  # why it is known not to work
@@ -96,12 +96,12 @@ class Exchange:
     # -- what the relay does
 
     async def head(self) -> None:
-        """Wait for status and headers; raises the failure when there will be none."""
+        """Wait for status and headers. Raises BackendError when there will be none, or the response cannot be used."""
         if not self.status:
             await self._wait()
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
-            raise Broken(self.endpoint.engine, "it compressed its answer although it was asked not to")
+            raise Broken(self.endpoint.engine, "it compressed its response although it was asked not to")
         if 300 <= self.status < 400:
             raise Broken(self.endpoint.engine, f"it answered with a redirect ({self.status}), which is never followed")
 
@@ -114,7 +114,7 @@ class Exchange:
             nonlocal size
             size += len(data)
             if size > limit_bytes:
-                raise Broken(self.endpoint.engine, f"its answer is larger than {limit_bytes} bytes")
+                raise Broken(self.endpoint.engine, f"its response is larger than {limit_bytes} bytes")
             pieces.append(data)
             return False
 
@@ -122,9 +122,9 @@ class Exchange:
         return b"".join(pieces)
 
     async def pump(self, sink: Callable[[bytes], bool]) -> None:
-        """Hand each piece to `sink` as it comes, until the end or until `sink` says True: it has enough.
+        """Hand each piece to `sink` as it comes, until the end or until `sink` returns True: it has enough.
 
-        A BackendError that `sink` raises ends the exchange and is raised here.
+        Raises BackendError when the response fails. One that `sink` raises ends the exchange and is raised here.
         """
         self._sink = sink
         buffered, self._buffer, self._buffered = self._buffer, [], 0
@@ -138,7 +138,7 @@ class Exchange:
             await self._wait()
 
     def pause(self) -> None:
-        """Stop reading from the engine; its timeouts stand still."""
+        """Stop reading from the engine; meanwhile no timeout runs."""
         if not self._is_ended and not self._is_closed:
             self._is_paused = True
             self._flow()
@@ -149,16 +149,15 @@ class Exchange:
         self._flow()
 
     def doubt(self, reason: str | None) -> None:
-        """Its engine is known not to work: from now on it may be silent for DOUBTED_S only. None: it works again."""
+        """Why its engine is known not to work: it may be silent for DOUBTED_S only, from now on. None: it works."""
         if reason == self._doubt or self._is_ended or self._is_closed or self._error is not None or self._is_lingering:
             return
         self._doubt = reason
         self._check()
 
     def close(self) -> None:
-        """Over: the connection is kept when the answer ended cleanly, and closed, which cancels the work, otherwise.
-
-        After `linger` it closes itself.
+        """End the exchange. The connection is kept when the response ended cleanly, else closed, which cancels the
+        engine's work. After `linger` the exchange closes itself, and this does nothing.
         """
         if not self._is_lingering:
             self._close()
@@ -176,7 +175,7 @@ class Exchange:
         self._done(self._connection, self._address)
 
     def linger(self) -> None:
-        """Close, but let an answer that is complete in meaning reach its last bytes first, in the background."""
+        """Close, but first receive, in the background, the last bytes of a response that is complete in meaning."""
         if self._is_ended or self._is_closed or self._error is not None:
             self.close()
             return
@@ -186,7 +185,7 @@ class Exchange:
         self._timer.cancel()
         self._timer = self._loop.call_later(_LINGER_S, self._close)
 
-    # -- what the connection tells
+    # -- what the connection delivers
 
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.status, self.headers = status, headers
@@ -224,23 +223,23 @@ class Exchange:
         was_reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
         error: BackendError
         if malformed is not None:
-            error = Broken(engine, f"its answer is not valid HTTP ({malformed})")
+            error = Broken(engine, f"its response is not valid HTTP ({malformed})")
         elif answered:
-            error = Disconnected(engine, "its connection ended in the middle of the answer")
+            error = Disconnected(engine, "its connection ended in the middle of the response")
         elif was_reset and self.endpoint.is_ours:
-            error = Unreachable(engine, "it went away before it read the request")
+            error = Unreachable(engine, "it ended before it read the request")
         else:
-            error = Disconnected(engine, "it closed the connection without an answer")
+            error = Disconnected(engine, "it closed the connection without a response")
         error.__cause__ = exc
         if self._is_lingering:
             self._close()
         else:
             self._fail(error)
 
-    # -- within
+    # -- inside
 
     def _flow(self) -> None:
-        """Read from the engine unless somebody wants it to wait. Also after the end: the connection is used again."""
+        """Pause or resume the transport as needed. Also after the end: the connection is used again."""
         is_held = self._is_paused or self._is_full
         if is_held is self._is_held:
             return
@@ -293,5 +292,5 @@ class Exchange:
 
 
 def _ignore(_: bytes) -> bool:
-    """The sink of an exchange whose answer is complete in meaning."""
+    """The sink of an exchange whose response is complete in meaning."""
     return False

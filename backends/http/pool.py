@@ -1,7 +1,7 @@
 """Requests to engines: connections kept for a moment, one exchange on each, and errors in our own words.
 
-`ConnectionPool.open` sends a request once and returns when the answer's head has come. What it raises says whether the
-engine can have taken the request (backends/errors.py).
+`ConnectionPool.open` sends a request once and returns when the response's head has come. What it raises says whether
+the engine can have taken the request (backends/errors.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _JOIN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One request: `path` is appended to the endpoint's address; `headers` are name and value, already safe."""
+    """One request: `path` is appended to the endpoint's address; `headers` are pairs of name and value, which must not
+    hold a line break or NUL.
+    """
 
     method: str
     path: str
@@ -38,22 +40,22 @@ class UpstreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """Where and how an endpoint's address is dialled, and the header lines that every request to it has."""
+    """Where and how to connect to an endpoint's address, and the header lines that every request to it has."""
 
     address: str
     host: str
     port: int
     unix: str | None
     is_tls: bool
-    name: str | None  # in its certificate, when it is not the host
+    name: str | None  # in its certificate, where that is not `host`
     prefix: bytes
     lines: bytes
 
 
-def route(endpoint: Endpoint) -> _Route:
-    """Take an endpoint's address apart; ValueError for a header that would break the request head."""
+def route_to(endpoint: Endpoint) -> _Route:
+    """Take an endpoint's address apart. ValueError for a header that would break the head of the request."""
     lines = header_lines(endpoint.headers)
-    # An engine that compresses would hand us what we cannot read; one that answers compressed all the same is refused.
+    # Compressed responses cannot be read here; one that comes all the same is refused.
     lines += b"accept-encoding: identity\r\n"
     if endpoint.once:
         lines += b"connection: close\r\n"
@@ -77,7 +79,7 @@ def route(endpoint: Endpoint) -> _Route:
 
 
 def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> bytes:
-    """Header lines as they go on the wire; ValueError when a line break or NUL is in one."""
+    """Header lines as they are sent; ValueError when a line break or NUL is in one."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     text = "".join(f"{name}\0{value}\0" for name, value in pairs)
     if "\r" in text or "\n" in text or text.count("\0") != 2 * len(pairs):
@@ -86,7 +88,7 @@ def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> byte
 
 
 class ConnectionPool:
-    """Owns every connection to every engine of one relay."""
+    """Owns every connection of one relay to engines."""
 
     def __init__(self) -> None:
         self._routes: dict[str, tuple[Endpoint, _Route]] = {}
@@ -99,38 +101,38 @@ class ConnectionPool:
 
     @property
     def connections(self) -> int:
-        """How many are open now, idle ones included."""
+        """How many connections are open now, idle ones included."""
         return len(self._open)
 
     @property
     def idle(self) -> int:
-        """How many of them wait for another request."""
+        """How many of the open connections are idle."""
         return sum(map(len, self._idle.values()))
 
-    async def open(self, endpoint: Endpoint, call: UpstreamRequest) -> Exchange:
-        """Send `call` once and wait for the head of its answer, at most `timeouts.first_byte_s`.
+    async def open(self, endpoint: Endpoint, request: UpstreamRequest) -> Exchange:
+        """Send the request once and wait for the head of its response, for `timeouts.first_byte_s` at most.
 
         Raises NotTaken (Unreachable) or Taken (Disconnected, TimedOut, Broken). Cancelling it closes the connection.
         """
-        where = self._route(endpoint)
+        route, body = self._route(endpoint), request.body
         head = b"".join(
             (
-                call.method.encode("ascii"),
+                request.method.encode("ascii"),
                 b" ",
-                where.prefix,
-                call.path.encode("ascii"),
+                route.prefix,
+                request.path.encode("ascii"),
                 b" HTTP/1.1\r\n",
-                where.lines,
-                header_lines(call.headers) if call.headers else b"",
-                b"content-length: %d\r\n\r\n" % len(call.body) if call.body or call.method == "POST" else b"\r\n",
+                route.lines,
+                header_lines(request.headers) if request.headers else b"",
+                b"content-length: %d\r\n\r\n" % len(body) if body or request.method == "POST" else b"\r\n",
             )
         )
-        connection = self._pick(where) or await self._connect(endpoint, where)
-        exchange = Exchange(endpoint, connection, self._done, where.address)
-        if len(call.body) <= _JOIN_BYTES:
-            connection.send(exchange, head + call.body)
+        connection = self._pick(route) or await self._connect(endpoint, route)
+        exchange = Exchange(endpoint, connection, self._done, route.address)
+        if len(body) <= _JOIN_BYTES:
+            connection.send(exchange, head + body)
         else:
-            connection.send(exchange, head, call.body)
+            connection.send(exchange, head, body)
         exchange.doubt(self._doubts.get(endpoint.engine))
         try:
             await exchange.head()
@@ -140,7 +142,9 @@ class ConnectionPool:
         return exchange
 
     def doubt(self, reasons: Mapping[str, str]) -> None:
-        """These engines are known not to work, for these reasons, and all others are not: their answers under way."""
+        """The engines that are known not to work now, with the reasons; their responses under way are given less time
+        (Exchange.doubt).
+        """
         if reasons == self._doubts:
             return
         self._doubts = reasons
@@ -167,15 +171,16 @@ class ConnectionPool:
             self._emptied.set()
 
     def _route(self, endpoint: Endpoint) -> _Route:
-        known, where = self._routes.get(endpoint.engine, (None, None))
+        known, route = self._routes.get(endpoint.engine, (None, None))
         # A new configuration may change an endpoint's key or address without a new start of the engine.
-        if where is None or (known is not endpoint and known != endpoint):
-            where = route(endpoint)
-            self._routes[endpoint.engine] = endpoint, where
-        return where
+        if route is None or (known is not endpoint and known != endpoint):
+            route = route_to(endpoint)
+            self._routes[endpoint.engine] = endpoint, route
+        return route
 
-    def _pick(self, where: _Route) -> Connection | None:
-        idle = self._idle.get(where.address)
+    def _pick(self, route: _Route) -> Connection | None:
+        """An idle connection there that can be used; None where there is none."""
+        idle = self._idle.get(route.address)
         oldest = asyncio.get_running_loop().time() - IDLE_S
         while idle:
             connection = idle.pop()
@@ -184,7 +189,7 @@ class ConnectionPool:
             connection.abort()
         return None
 
-    async def _connect(self, endpoint: Endpoint, where: _Route) -> Connection:
+    async def _connect(self, endpoint: Endpoint, route: _Route) -> Connection:
         loop = asyncio.get_running_loop()
 
         def make() -> Connection:
@@ -192,12 +197,12 @@ class ConnectionPool:
 
         try:
             async with asyncio.timeout(endpoint.timeouts.connect_s):
-                if where.unix is not None:
-                    _, connection = await loop.create_unix_connection(make, where.unix)
+                if route.unix is not None:
+                    _, connection = await loop.create_unix_connection(make, route.unix)
                 else:
-                    tls = await self._context() if where.is_tls else None
+                    tls = await self._context() if route.is_tls else None
                     _, connection = await loop.create_connection(
-                        make, where.host, where.port, ssl=tls, server_hostname=where.name
+                        make, route.host, route.port, ssl=tls, server_hostname=route.name
                     )
         except TimeoutError as exc:
             message = f"no connection to it within {endpoint.timeouts.connect_s:g} s"
@@ -210,7 +215,7 @@ class ConnectionPool:
         return connection
 
     async def _context(self) -> ssl.SSLContext:
-        """For all engines the same, made once and beside the loop: reading the system's certificates takes 0.2 s."""
+        """The same for all engines, made once and in a thread: reading the system's certificates takes 0.2 s."""
         if self._tls is None or (self._tls.done() and (self._tls.cancelled() or self._tls.exception() is not None)):
             self._tls = asyncio.create_task(asyncio.to_thread(ssl.create_default_context), name="certificates")
         return await asyncio.shield(self._tls)
@@ -218,7 +223,7 @@ class ConnectionPool:
     def _done(self, connection: Connection, address: str) -> None:
         """An exchange is over: keep its connection for a moment, or close it."""
         idle = self._idle.setdefault(address, [])
-        # An engine that answered before it read the whole request will not read the next one from where it starts.
+        # An engine that responded before it read the whole request would take the rest of it for the next one.
         is_unsent = not connection.is_closed and connection.transport.get_write_buffer_size() > 0
         if not connection.is_reusable or connection.is_closed or is_unsent or len(idle) >= MAX_IDLE_PER_ADDRESS:
             if not connection.is_closed:

@@ -1,6 +1,6 @@
-"""Short questions to an engine: bounded in time and size, never redirected, failures in words.
+"""The HTTP client for probes and warm-ups: bounded in time and size, follows no redirect, raises only BackendError.
 
-For probes and warm-ups. Clients' requests go through backends/http/pool.py.
+Clients' requests go through backends/http/pool.py.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LIMIT_BYTES: Final = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer."""
+    """A whole response."""
 
     status: int
     body: bytes
 
     def json(self) -> Any:
-        """Its body; None when that is not JSON."""
+        """Its body, decoded; None when that is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -37,7 +37,7 @@ class Reply:
 
 
 class ProbeClient:
-    """Asks one engine. Every call is its own connection: questions are seldom, and engines close idle ones."""
+    """Asks one engine. Every request has a connection of its own: they are rare, and engines close idle ones."""
 
     def __init__(self, engine: str) -> None:
         self._engine = engine
@@ -52,12 +52,15 @@ class ProbeClient:
         body: object = None,
         dial: str | None = None,
     ) -> Reply:
-        """GET, or POST when there is a body. BackendError when no whole answer came. `dial`: as of an Endpoint."""
+        """GET `url`, or POST `body` as JSON where there is one; returns the response, whatever its status.
+
+        BackendError when no whole response came within `timeout_s`. `dial`: as in Endpoint.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._ask(url, headers, timeout_s, body, dial)
         except (TimeoutError, httpx.TimeoutException) as exc:
-            raise TimedOut(self._engine, f"it did not answer within {timeout_s:g} s") from exc
+            raise TimedOut(self._engine, f"it did not respond within {timeout_s:g} s") from exc
         except httpx.ConnectError as exc:
             kind = Refused if _is_refused(exc) else Unreachable
             raise kind(self._engine, f"no connection to it ({_cause(exc)})") from exc
@@ -77,37 +80,38 @@ class ProbeClient:
         if dial is not None:
             sent["host"] = named.netloc.decode("ascii")
             where, tls = named.copy_with(host=dial), {"sni_hostname": named.raw_host.decode("ascii")}
+        method = "GET" if body is None else "POST"
         # No proxy from the environment: the data path takes none either.
         async with (
             httpx.AsyncClient(verify=self._context or False, trust_env=False, timeout=timeout_s) as client,
-            client.stream("GET" if body is None else "POST", where, headers=sent, json=body, extensions=tls) as answer,
+            client.stream(method, where, headers=sent, json=body, extensions=tls) as response,
         ):
             pieces = bytearray()
-            async for piece in answer.aiter_raw():
+            async for piece in response.aiter_raw():
                 pieces += piece
                 if len(pieces) > LIMIT_BYTES:
-                    raise Broken(self._engine, f"its answer is longer than {LIMIT_BYTES} bytes")
+                    raise Broken(self._engine, f"its response is longer than {LIMIT_BYTES} bytes")
             body = bytes(pieces)
-            # Words of failures reach administrators, and clients as the reason why a model is not there.
-            return Reply(answer.status_code, in_bytes(body, url, headers) if answer.status_code >= 400 else body)
+            # Texts of failures reach administrators, and clients as the reason why a model does not serve.
+            return Reply(response.status_code, in_bytes(body, url, headers) if response.status_code >= 400 else body)
 
 
 def _cause(exc: BaseException) -> str:
-    """The system's own words at the root of it, as far as they are fit for a client (no address)."""
-    below: BaseException | None = exc
-    while below is not None:
-        if isinstance(below, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {below.verify_message}"
-        if isinstance(below, ConnectionRefusedError):
+    """The system's own words for what caused it, as far as they are fit for a client (no address)."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {cause.verify_message}"
+        if isinstance(cause, ConnectionRefusedError):
             return "connection refused"
-        if isinstance(below, OSError) and below.strerror and "connect call" not in below.strerror.lower():
-            return below.strerror.lower()
-        below = below.__cause__ or below.__context__
+        if isinstance(cause, OSError) and cause.strerror and "connect call" not in cause.strerror.lower():
+            return cause.strerror.lower()
+        cause = cause.__cause__ or cause.__context__
     return "refused or unreachable"
 
 
 def _is_refused(exc: BaseException) -> bool:
-    below: BaseException | None = exc
-    while below is not None and not isinstance(below, ConnectionRefusedError):
-        below = below.__cause__ or below.__context__
-    return below is not None
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, ConnectionRefusedError):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None

@@ -1,8 +1,8 @@
-"""Why a process of ours ended, in one sentence: what it was sent comes first, then what it printed last. Pure.
+"""Why a process of ours ended, in one sentence: by the signal that ended it, else by what it printed last. Pure.
 
-A log tells of everything that ever went wrong in a life, an adapter that was refused an hour ago among it. So a signal
-is believed before any line; and of an engine that has served, only what was printed shortly before counts, and only
-what can end one that serves.
+A log holds everything that ever went wrong since the start, such as an adapter that was refused an hour ago. So a
+signal counts before any line; and of an engine that has served, only the lines printed shortly before its end count,
+and of their meanings only those that can end an engine that serves.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-Meanings = Sequence[tuple[str, str]]  # a pattern and its sentence, which may have the groups as {0}, {1} …
+Meanings = Sequence[tuple[str, str]]  # a pattern, and its sentence, in which {0}, {1} … stand for the pattern's groups
 
 RECENT_S: Final = 30.0  # a worker that dies is silent for up to 10 s, and its server goes on for 5 more
 KILLED: Final = "it was killed from outside; the system does that when the memory runs out"
-# What a process does to itself: its last lines say more.
+# Signals that a process brings upon itself: its last lines say more.
 _CRASHES: Final = frozenset(
     getattr(signal, name)
     for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP")
@@ -26,8 +26,8 @@ _SHELL: Final = 128  # what a shell adds to the signal that ended its command
 
 
 class Settled(str):
-    """Why a start ended, where another one would end in the same way until something is changed: the configuration, a
-    file, what is installed.
+    """Why a start ended, where another start would end in the same way until something is changed: the configuration,
+    a file, or what is installed.
     """
 
     __slots__ = ()
@@ -42,10 +42,12 @@ def why(
     has_served: bool,
     passing: Meanings | None = None,
 ) -> str:
-    """The sentence for this exit; without any, the exit code. `tail`: for one that has served, its last words.
+    """The sentence for this exit: the first of the meanings whose pattern is found in `tail`, the lines that it printed
+    last; where there is none, the exit code or signal.
 
-    `passing`: of those for a start, what may be otherwise the next time, as memory that others hold; the rest is
-    Settled. None: everything may.
+    `starting` are the meanings for a process that has not served yet, `serving` those for one that has. `passing`:
+    those of `starting` that may be different at the next start, such as memory that others hold; every other one
+    comes as Settled. None: all of them may.
     """
     number = signal_of(code)
     if number == signal.SIGKILL:
@@ -53,20 +55,20 @@ def why(
     if number is None or number in _CRASHES:
         text = "\n".join(tail)
         for pattern, meaning in serving if has_served else starting:
-            if found := re.search(pattern, text):
-                told = meaning.format(*(group.strip("'\",;: ") for group in found.groups() if group is not None))
+            if match := re.search(pattern, text):
+                sentence = meaning.format(*(group.strip("'\",;: ") for group in match.groups() if group is not None))
                 is_passing = has_served or passing is None or (pattern, meaning) in passing
-                return told if is_passing else Settled(told)
+                return sentence if is_passing else Settled(sentence)
     return exit_in_words(code, tail)
 
 
 def signal_of(code: int) -> int | None:
-    """The signal that ended it, also where a shell stands between."""
+    """The signal that ended it, also where a shell in between made an exit code of it; None for any other exit."""
     number = -code if code < 0 else code - _SHELL
     return number if number in set(signal.Signals) else None
 
 
 def exit_in_words(code: int, tail: Sequence[str], has_served: bool = False) -> str:
-    """What is known of any process that ended."""
+    """The sentence that fits any process: its signal or its exit code."""
     number = signal_of(code)
     return f"it was ended by signal {number}" if number is not None else f"it exited with code {code}"

@@ -1,11 +1,13 @@
 """The process between the supervisor and one engine: nothing of the engine outlives it, and it outlives nobody.
 
 Started by path with `python -I -S`, so it needs the standard library only. Its first argument is the descriptor of a
-socket to the supervisor, and behind a comma those that it only keeps open as long as it lives (the lock of the folder);
-its second the engine's folder for temporary files (`-`: none). The supervisor writes lines:
-`term`, `kill`. The guard writes lines: `started PID`, `holds PATH` (a file of shared memory), `exited STATUS`
-(negative: the signal). End of file means that the supervisor is dead, even by SIGKILL: TERM, a short grace, KILL. The
-guard exits when it has no descendant left, and has removed their temporary files and their shared memory.
+socket to the supervisor, followed by those that it only keeps open as long as it lives (the lock of the folder), with
+commas between; its second is the engine's folder for temporary files (`-`: none).
+
+The supervisor writes the lines `term` and `kill`. The guard writes the lines `started PID`, `holds PATH` (a file of
+shared memory) and `exited STATUS` (negative: the signal). End of file means that the supervisor is dead, even by
+SIGKILL: TERM, a short grace, KILL. The guard exits when it has no descendant left, and has removed their temporary
+files and their shared memory.
 
 Linux: it is the subreaper of everything below it, so a process that made its own session still counts as a
 descendant; and the engine dies with it (PDEATHSIG). Elsewhere there is the engine's process group only.
@@ -23,7 +25,7 @@ import sys
 import time
 
 ORPHAN_GRACE_S = 2.0  # for an engine whose supervisor died; everything is to be gone within 5 s
-TIDY_S = 2.0  # for Python's resource tracker to remove what its dead have left, from the last death on: none else can
+TIDY_S = 2.0  # from the last death on: for Python's resource tracker to remove what only it can
 LOOK_S = 5.0  # between looks at what shared memory the engine has; what it has at its end is seen then
 SHARED = "/dev/shm/"  # noqa: S108 - where the system has shared memory, not a place for temporary files
 _PR_SET_PDEATHSIG = 1
@@ -45,13 +47,13 @@ def descendants(root: int) -> list[int]:
         for entry in os.listdir("/proc"):  # noqa: PTH208 - pathlib is a slow import for this process
             if entry.isdigit():
                 children.setdefault(_parent(entry), []).append(int(entry))
-    found: list[int] = []
+    everybody: list[int] = []
     todo = [root]
     while todo:
         below = children.get(todo.pop(), [])
-        found += below
+        everybody += below
         todo += below
-    return found
+    return everybody
 
 
 def _parent(pid: str) -> int:
@@ -74,19 +76,19 @@ def is_tracker(pid: int) -> bool:
 
 def shared_files(pids: list[int]) -> set[str]:
     """The files of shared memory that these processes have mapped or open. Empty where there is no /proc."""
-    found: set[str] = set()
+    paths: set[str] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as maps:  # noqa: PTH123
-            found.update(os.fsdecode(line[line.index(b"/") : -1]) for line in maps if b" /dev/shm/" in line)
+            paths.update(os.fsdecode(line[line.index(b"/") : -1]) for line in maps if b" /dev/shm/" in line)
         with contextlib.suppress(OSError):
             for entry in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
                 with contextlib.suppress(OSError):
-                    found.add(os.readlink(f"/proc/{pid}/fd/{entry}"))  # noqa: PTH115
-    return {path for path in found if path.startswith(SHARED) and not path.endswith(" (deleted)")}
+                    paths.add(os.readlink(f"/proc/{pid}/fd/{entry}"))  # noqa: PTH115
+    return {path for path in paths if path.startswith(SHARED) and not path.endswith(" (deleted)")}
 
 
 def remove_unused(files: set[str]) -> None:
-    """Remove these files of shared memory, less those that somebody else has too."""
+    """Remove those of these files of shared memory that no process has open or mapped any more."""
     left = {path for path in files if os.path.exists(path)}  # noqa: PTH110
     if left:
         everybody = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208
@@ -104,7 +106,7 @@ def remove_folder(folder: str) -> None:
 
 
 def _engine(argv: list[str], guard: int) -> None:
-    """In the forked child: become the engine, with a clean slate of signals and no descriptor but 0, 1 and 2."""
+    """In the forked child: become the engine, with every signal's default and no descriptor but 0, 1 and 2."""
     try:
         if IS_LINUX:
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -139,12 +141,12 @@ def _environment() -> dict[bytes, bytes]:
 class Guard:
     """One engine's guard; `run` returns when nothing of the engine is left."""
 
-    def __init__(self, line: socket.socket, folder: str, argv: list[str]) -> None:
-        self._line = line
+    def __init__(self, supervisor: socket.socket, folder: str, argv: list[str]) -> None:
+        self._supervisor = supervisor
         self._folder = folder
         self._argv = argv
         self._held: set[str] = set()
-        self._others: set[str] = set()  # what was there before
+        self._others: set[str] = set()  # what shared memory was there before the engine
         with contextlib.suppress(OSError):
             self._others = {SHARED + name for name in os.listdir(SHARED)}  # noqa: PTH208
         self._engine = 0
@@ -152,6 +154,7 @@ class Guard:
         self._kill_at: float | None = None
 
     def run(self) -> None:
+        """Start the engine, obey the supervisor, and clean up after the engine's end. Called once."""
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
@@ -162,8 +165,8 @@ class Guard:
         if self._engine == 0:
             _engine(self._argv, guard)
         self._is_engine_alive = True
-        self._say(f"started {self._engine}")
-        sources = [self._line.fileno(), wake_read]
+        self._report(f"started {self._engine}")
+        sources = [self._supervisor.fileno(), wake_read]
         look_at = time.monotonic() + LOOK_S
         while self._is_engine_alive:
             wait_s = (look_at if self._kill_at is None else min(look_at, self._kill_at)) - time.monotonic()
@@ -175,8 +178,8 @@ class Guard:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_read, 4096)
                 self._reap()
-            if self._line.fileno() in ready and not self._hear():
-                sources.remove(self._line.fileno())
+            if self._supervisor.fileno() in ready and not self._obey():
+                sources.remove(self._supervisor.fileno())
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 break
         self._look()
@@ -185,25 +188,25 @@ class Guard:
         remove_folder(self._folder)
 
     def _look(self) -> None:
-        """Note what shared memory the engine has; nobody could tell once it is dead."""
+        """Note and report what shared memory the engine has: once it is dead, nobody can find that out."""
         new = shared_files(descendants(os.getpid())) - self._held - self._others
         self._held |= new
         for path in new:
-            self._say(f"holds {path}")
+            self._report(f"holds {path}")
 
-    def _hear(self) -> bool:
-        """Do what the supervisor says; False when it is dead."""
+    def _obey(self) -> bool:
+        """Do what the supervisor orders; False when it is dead."""
         try:
-            words = self._line.recv(4096).split()
+            orders = self._supervisor.recv(4096).split()
         except OSError:
-            words = []
-        if not words:
+            orders = []
+        if not orders:
             self._signal(signal.SIGTERM)
             self._kill_at = time.monotonic() + ORPHAN_GRACE_S
             return False
-        if b"kill" in words:
+        if b"kill" in orders:
             self._kill_at = time.monotonic()
-        elif b"term" in words:
+        elif b"term" in orders:
             self._signal(signal.SIGTERM)
         return True
 
@@ -213,7 +216,7 @@ class Guard:
             os.killpg(self._engine, number)
 
     def _reap(self) -> bool:
-        """Take the exit of every child that has ended; False when there is no child at all."""
+        """Reap every child that has ended; False when there is no child at all."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -223,7 +226,7 @@ class Guard:
                 return True
             if pid == self._engine:
                 self._is_engine_alive = False
-                self._say(f"exited {os.waitstatus_to_exitcode(status)}")
+                self._report(f"exited {os.waitstatus_to_exitcode(status)}")
 
     def _kill_all(self) -> None:
         """KILL until there is no child; trackers, which end by themselves once they are alone, only after a while."""
@@ -244,13 +247,13 @@ class Guard:
             time.sleep(pause_s)
             pause_s = min(0.2, pause_s * 1.5)  # a process inside a driver may take long to die
 
-    def _say(self, words: str) -> None:
-        with contextlib.suppress(OSError):  # the supervisor died; the lifeline says so too
-            self._line.sendall(f"{words}\n".encode())
+    def _report(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # the supervisor died; its socket says so too
+            self._supervisor.sendall(f"{line}\n".encode())
 
 
 def main(argv: list[str]) -> None:
-    """`guard.py SOCKET_FD[,KEPT_FD…] FOLDER ENGINE_ARGV…`"""
+    """Run one engine: `guard.py SOCKET_FD[,KEPT_FD…] FOLDER ENGINE_ARGV…`."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     # The supervisor blocked them around our start, so that none came before the lines above.

@@ -1,4 +1,4 @@
-"""Whether something that should move stands still: pure. For a start: output and I/O; for a serving engine: its work.
+"""Whether an engine that should make progress stands still: by output and I/O while it starts, by its counters later.
 
 "Healthy" says little: an engine whose scheduler or worker hangs goes on answering its health check.
 """
@@ -16,24 +16,27 @@ from backends.engine import Probe
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The signs of life seen last, and since when they are the same. `signs` None: there was nothing to watch."""
+    """The signs of life seen last, and since when they have been the same, in seconds of a monotonic clock. `signs`
+    None: there was nothing to watch.
+    """
 
     signs: Hashable
     since: float
 
 
 def advance(before: Heartbeat | None, signs: Hashable, now: float) -> Heartbeat:
-    """What is known after these signs; None as a sign means that nothing has to move now."""
+    """What is known once `signs` were seen at `now`. Pure. `signs` None: nothing has to move now."""
     if before is None or signs is None or signs != before.signs:
         return Heartbeat(signs, now)
     return before
 
 
 def work(probe: Probe, is_used: bool = False) -> Hashable:
-    """The signs of a serving engine: its counters while requests run; None while none does or it does not count.
+    """The signs of life of a serving engine: its counters while requests run; None while none runs, or where it has no
+    counters. Pure.
 
-    `is_used`: requests of ours are with it. vLLM's server counts a request only once its core has made a step with it.
-    One that is mute works at something.
+    `is_used`: it has requests of ours. vLLM's server counts a request only once its core has made a step with it. An
+    engine that does not give its counters in time (`is_mute`) is working at something.
     """
     if probe.is_up and probe.is_mute:
         return ("mute", probe.progress)
@@ -41,16 +44,18 @@ def work(probe: Probe, is_used: bool = False) -> Hashable:
 
 
 def io(pids: Iterable[int], proc: Path = Path("/proc")) -> Hashable:
-    """The signs of a starting one: its processes and what each has read and written. None where there is no telling."""
-    found: list[tuple[int, bytes]] = []
+    """The signs of life of a starting engine: its processes, and what each has read and written. None where the system
+    does not tell.
+    """
+    counters: list[tuple[int, bytes]] = []
     for pid in pids:
         with contextlib.suppress(OSError):
-            found.append((pid, (proc / str(pid) / "io").read_bytes()))
-    return tuple(sorted(found)) or None
+            counters.append((pid, (proc / str(pid) / "io").read_bytes()))
+    return tuple(sorted(counters)) or None
 
 
 def cpu_s(pids: Iterable[int], proc: Path = Path("/proc")) -> float:
-    """The processor time that these processes have used, in seconds; 0 where there is no telling."""
+    """The processor time that these processes have used, in seconds; 0 where the system does not tell."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError, ValueError, IndexError):

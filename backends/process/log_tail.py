@@ -1,4 +1,4 @@
-"""The last of what an engine printed: bounded, and without secrets."""
+"""The last lines that an engine printed: bounded in size, and without secrets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _LINE_BYTES: Final = 4096
 
 
 class LogTail:
-    """The last lines of an engine's output: at most TAIL_LINES and TAIL_BYTES, secrets replaced."""
+    """The last lines of an engine's output: at most TAIL_LINES and TAIL_BYTES. `secrets` are replaced by `***`."""
 
     def __init__(self, secrets: Sequence[str] = (), now: Callable[[], float] = time.monotonic) -> None:
         self._secrets = tuple(secrets)
         self._longest = max((len(secret) for secret in secrets), default=0)
         self._now = now
-        self._lines: collections.deque[tuple[float, str]] = collections.deque()  # with when they came
+        self._lines: collections.deque[tuple[float, str]] = collections.deque()  # each with the time when it came
         self._size_bytes = 0
         self._partial = b""
         self.seen_bytes = 0  # of output altogether
 
     def feed(self, data: bytes) -> None:
-        """More output, cut anywhere."""
+        """Take more output; it may end anywhere in a line."""
         self.seen_bytes += len(data)
         *whole, rest = (self._partial + data).split(b"\n")
         for line in whole:
@@ -34,9 +34,9 @@ class LogTail:
         self._partial = rest[: _LINE_BYTES + self._longest]
 
     def lines(self, within_s: float | None = None) -> list[str]:
-        """Oldest first; the last one may be unfinished. `within_s`: only what came no longer ago."""
+        """The lines, oldest first; the last one may be unfinished. `within_s`: only those of so many last seconds."""
         since = self._now() - within_s if within_s is not None else 0.0
-        whole = [text for came, text in self._lines if came >= since]
+        whole = [text for came_at, text in self._lines if came_at >= since]
         if not self._partial:
             return whole
         unfinished = self._readable(self._partial)

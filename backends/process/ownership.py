@@ -1,7 +1,7 @@
-"""The mark that every process of an engine carries in its environment: STATE:BACKEND:GENERATION (of what
-only brings a model here: STATE:BACKEND:fetch-….)
+"""The tag that every process of an engine carries in its environment: `STATE:BACKEND:GENERATION`, or
+`STATE:BACKEND:fetch-…` for the process that downloads a model.
 
-By it, whatever escaped a killed guard or an earlier supervisor is found and ended (Linux; elsewhere there is no way
+By it, whatever outlived a killed guard or an earlier supervisor is found and ended (Linux; elsewhere there is no way
 to look into another process's environment).
 """
 
@@ -17,20 +17,20 @@ from typing import Final
 
 from backends.process import guard
 
-MARK_VARIABLE: Final = "MODELPORT_MARK"
-_BURIAL_S: Final = 5.0
+TAG_VARIABLE: Final = "MODELPORT_MARK"  # under this name also in the processes of earlier releases
+_KILL_S: Final = 5.0
 
 
-def kill_tagged(mark: str, pid: int | None = None) -> int:
-    """KILL every process whose mark begins so, and `pid`'s group; reap those that are our children. Blocks.
+def kill_tagged(tag: str, pid: int | None = None) -> int:
+    """KILL every process whose tag begins with `tag`, and `pid`'s process group; reap those that are our children.
 
-    A mark ends with NUL in the environment, so `mark + NUL` means exactly this one. Returns how many there were.
-    Gives up after 5 s on one that does not die.
+    A tag ends with NUL in the environment, so `tag + NUL` means exactly this one. Returns how many processes there
+    were. Blocks, for 5 s at most: then it gives up on those that do not die.
     """
     seen = set() if pid is None else {pid}
-    tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _BURIAL_S
+    tidy_at, end = time.monotonic() + guard.TIDY_S, time.monotonic() + _KILL_S
     while (now := time.monotonic()) < end:
-        alive = [*tagged(mark), *(() if pid is None else _group(pid))]
+        alive = [*tagged(tag), *(() if pid is None else _group(pid))]
         seen.update(alive)
         others = [one for one in alive if not guard.is_tracker(one)]
         if others:
@@ -51,20 +51,20 @@ def kill_tagged(mark: str, pid: int | None = None) -> int:
 
 
 def _group(leader: int) -> list[int]:
-    """The living processes of this group: some write a title over their environment, and so over their mark."""
-    found = []
+    """The living processes of this group: some write a title over their environment, and so over their tag."""
+    members = []
     with contextlib.suppress(OSError):
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
                     state, _, group = (entry / "stat").read_bytes().rpartition(b")")[2].split()[:3]
                     if int(group) == leader and state not in (b"Z", b"X"):
-                        found.append(int(entry.name))
-    return found
+                        members.append(int(entry.name))
+    return members
 
 
 def _reap(pids: Iterable[int]) -> bool:
-    """Take the exits of our children among these (negative: of a group); whether one of them is still running."""
+    """Take the exits of our children among these (negative: of that group); whether one of them still runs."""
     is_any_running = False
     for pid in pids:
         with contextlib.suppress(OSError):  # not our child, or taken before
@@ -75,14 +75,14 @@ def _reap(pids: Iterable[int]) -> bool:
     return is_any_running
 
 
-def tagged(mark: str) -> list[int]:
-    """Every process but this one whose mark begins so. Empty where there is no /proc."""
-    wanted = b"\0" + f"{MARK_VARIABLE}={mark}".encode()
-    found = []
+def tagged(tag: str) -> list[int]:
+    """Every process but this one whose tag begins with `tag`, by its id. Empty where there is no /proc."""
+    wanted = b"\0" + f"{TAG_VARIABLE}={tag}".encode()
+    pids = []
     with contextlib.suppress(OSError):
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 with contextlib.suppress(OSError):
                     if wanted in b"\0" + (entry / "environ").read_bytes():
-                        found.append(int(entry.name))
-    return found
+                        pids.append(int(entry.name))
+    return pids

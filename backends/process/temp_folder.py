@@ -1,8 +1,8 @@
-"""A folder for the temporary files of one engine's start, gone with it.
+"""A folder for the temporary files of one engine's start, removed with it.
 
 Its path is short, because engines put Unix sockets into it (about 100 bytes are possible). Every start has its own: the
-engine before may still be serving. Who holds the folder's lock uses it; the others of the same backend are what a
-killed supervisor and a killed guard left behind, and the next start removes them.
+engine of the start before may still be serving. Whoever holds the folder's lock uses it; a folder of the same backend
+whose lock nobody holds was left behind by a killed supervisor and a killed guard, and the next start removes it.
 """
 
 from __future__ import annotations
@@ -23,36 +23,38 @@ LONGEST_BASE: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class TempFolder:
-    """A folder, and the descriptor that holds its lock: whoever inherits that holds it too."""
+    """A folder, and the descriptor that holds its lock: whoever inherits the descriptor holds the lock too."""
 
     folder: str
     lock: int
 
     def close(self) -> None:
-        """Leave the lock to those who inherited it."""
+        """Leave the lock to the processes that inherited it."""
         os.close(self.lock)
 
 
-def place(mark: str, base: str | None) -> tuple[Path, str]:
-    """Where the folders of an engine with this mark are: below `base`, or the system's when that is too long; and how
-    their names begin.
+def location(tag: str, base: str | None) -> tuple[Path, str]:
+    """Where the folders of a process with this tag are (below `base`, or the system's folder when that is too long or
+    cannot be written), and the prefix of their names, which all starts of one backend share.
     """
     parent = base if base is not None and len(base) <= LONGEST_BASE else "/tmp"  # noqa: S108
     if not os.access(parent, os.W_OK):
         parent = tempfile.gettempdir()
-    backend, _, _ = mark.rpartition(":")
+    backend, _, _ = tag.rpartition(":")
     return Path(parent), f"mp-{hashlib.sha256(backend.encode()).hexdigest()[:8]}-"
 
 
-def make(mark: str, base: str | None) -> TempFolder:
-    """A new one, empty and our own; what nobody uses any more of this backend's earlier ones goes. Blocks."""
-    parent, prefix = place(mark, base)
+def make(tag: str, base: str | None) -> TempFolder:
+    """A new one, empty and readable by us only, with its lock held; earlier ones of this backend that nobody uses any
+    more are removed. Blocks.
+    """
+    parent, prefix = location(tag, base)
     with contextlib.suppress(OSError):
-        for left in parent.glob(f"{prefix}*"):
-            _remove_unused(left)
+        for earlier in parent.glob(f"{prefix}*"):
+            _remove_unused(earlier)
     while True:
         folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
-        with contextlib.suppress(FileNotFoundError):  # another start took it for one that is left behind
+        with contextlib.suppress(FileNotFoundError):  # another start took it for one that was left behind
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             if _is_locked(lock) and Path(folder).is_dir():
                 return TempFolder(folder, lock)
@@ -60,7 +62,7 @@ def make(mark: str, base: str | None) -> TempFolder:
 
 
 def _is_locked(lock: int) -> bool:
-    """Take the lock. Where the file system knows none, nothing there is ever taken for left behind."""
+    """Take the lock, shared. Where the file system has no locks it counts as taken, and nothing there is removed."""
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,8 +74,8 @@ def _is_locked(lock: int) -> bool:
 
 def _remove_unused(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             return
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

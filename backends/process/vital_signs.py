@@ -1,6 +1,7 @@
 """Notices at once that an engine has lost a process without which it cannot go on.
 
-A server may answer for seconds after that, its health check included. Linux only (pidfd); elsewhere the probes find it.
+Its server may answer for seconds after that, its health check included. Linux only (pidfd); elsewhere the probes find
+it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from backends.process.guard import descendants
 
 
 async def loss(root: int, titles: Mapping[str, str]) -> str:
-    """Wait for the end of a process below `root` whose title begins as one of these, of those that it has now; what
-    that means. For ever where there is none, or no telling.
+    """Wait until one of the processes that are below `root` now, and whose title begins with one of `titles`, ends;
+    returns what `titles` says that this means. Waits for ever where there is no such process, or no pidfd.
     """
     loop = asyncio.get_running_loop()
     lost: asyncio.Future[str] = loop.create_future()
@@ -26,11 +27,11 @@ async def loss(root: int, titles: Mapping[str, str]) -> str:
             try:
                 watched.append(os.pidfd_open(pid))
             except ProcessLookupError:
-                _tell(lost, meaning)
+                _report(lost, meaning)
             except (AttributeError, OSError):
                 continue
             else:
-                loop.add_reader(watched[-1], _tell, lost, meaning)
+                loop.add_reader(watched[-1], _report, lost, meaning)
         return await lost
     finally:
         for descriptor in watched:
@@ -38,17 +39,18 @@ async def loss(root: int, titles: Mapping[str, str]) -> str:
             os.close(descriptor)
 
 
-def _tell(lost: asyncio.Future[str], meaning: str) -> None:
+def _report(lost: asyncio.Future[str], meaning: str) -> None:
     if not lost.done():
         lost.set_result(meaning)
 
 
 def _titled(root: int, titles: Mapping[str, str]) -> dict[int, str]:
-    found = {}
+    """The processes with one of these titles, with what the end of each means."""
+    meanings = {}
     for pid in descendants(root) if titles else ():
         with contextlib.suppress(OSError):
             title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-            meaning = next((told for name, told in titles.items() if title.startswith(name)), None)
+            meaning = next((text for begin, text in titles.items() if title.startswith(begin)), None)
             if meaning is not None:
-                found[pid] = meaning
-    return found
+                meanings[pid] = meaning
+    return meanings

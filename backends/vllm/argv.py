@@ -125,7 +125,7 @@ def environment(
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_PORT": str(first_port),
-        "SPT_NOENV": "1",  # its processes' titles would be written over their environment, and so over our mark
+        "SPT_NOENV": "1",  # its processes' titles would be written over their environment, and so over our tag
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",  # a crash inside a kernel says at least that much
     }

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
 from backends.config.base import AdaptableConfig
 from backends.config.fields import Words
 from backends.engine import Need
+
+_PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+# Flags that say which GPUs are used: an engine that is placed without knowing them meets others there.
+_SETTINGS: Final = {
+    "--tensor-parallel-size": "tensor_parallel_size",
+    "--pipeline-parallel-size": "pipeline_parallel_size",
+    "--data-parallel-size": "data_parallel_size",
+    "--gpu-memory-utilization": "gpu_memory_utilization",
+    "-tp": "tensor_parallel_size",
+    "-pp": "pipeline_parallel_size",
+    "-dp": "data_parallel_size",
+}
+# Chosen anew for every start, or what its engine is reached by.
+_OURS: Final = {
+    "--host": "it listens on this machine only",
+    "--port": "each start has a port of its own",
+    "--uds": "it is reached by a port",
+    "--api-key": "each start has a key of its own",
+    "--served-model-name": "its model has the backend's name there, and what clients call it stands under `models`",
+    "--headless": "the setting `node_rank` says which machine answers",
+    "--ssl-keyfile": "it is reached from this machine only, without TLS",
+    "--ssl-certfile": "it is reached from this machine only, without TLS",
+}
+_SHORTEST: Final = len("--ho")  # an abbreviation of one of them
 
 
 class VllmConfig(AdaptableConfig):
@@ -104,3 +129,38 @@ class VllmConfig(AdaptableConfig):
     def need(self) -> Need:
         """Whole GPUs, unless their share is given."""
         return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
+
+    def gpus_in_words(self) -> str:
+        """How many GPUs one engine uses and by which settings, for a message."""
+        sizes = [f"{name} {size}" for name in _PARALLEL if (size := getattr(self, name)) > 1]
+        return f"{' × '.join(sizes)} needs {self.gpus_each()} on this machine" if sizes else "it runs on 1"
+
+    def setting_for_gpus(self, count: int) -> str | None:
+        """Tensor parallelism, where nothing else spreads the model."""
+        is_simple = all(getattr(self, name) == 1 for name in (*_PARALLEL[1:], "nnodes"))
+        return f"tensor_parallel_size to {count}" if is_simple else None
+
+    def setting_for_share(self, share: float) -> str:
+        """The part of each GPU's memory."""
+        return f"gpu_memory_utilization to {share:.2g} or less"
+
+    def contradictions(self) -> Iterator[tuple[str, str]]:
+        """Sizes that do not divide, and arguments that are the gateway's own or have a setting."""
+        workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+        if workers % self.nnodes and self.distributed_executor_backend != "ray":
+            yield "nnodes", f"{workers} workers cannot be spread evenly over {self.nnodes} machines"
+        for key, words in (("args", self.args), ("command", self.command[1:])):
+            for word in words:
+                flag = word.partition("=")[0]
+                if (name := _full_flag(flag, _OURS)) is not None:
+                    yield key, f"{flag} is the gateway's own: {_OURS[name]}. Leave it out"
+                elif (name := _full_flag(flag, _SETTINGS)) is not None:
+                    setting = _SETTINGS[name]
+                    yield key, f"{flag} is the setting `{setting}`: write it there, so that the engine gets its GPUs"
+
+
+def _full_flag(flag: str, known: Iterable[str]) -> str | None:
+    """Which of these flags a word is for vLLM, which takes `_` for `-` and any beginning that is clear."""
+    spelled = flag.replace("_", "-")
+    is_short = len(spelled) < _SHORTEST or not spelled.startswith("--")
+    return next((name for name in known if name == spelled or (not is_short and name.startswith(spelled))), None)

@@ -6,7 +6,6 @@ What it is called with is in backends/vllm/argv.py, why it failed in backends/vl
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import socket
@@ -20,14 +19,15 @@ from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient, Reply
 from backends.huggingface.fetcher import HubFetcher, is_repository, secrets_in
-from backends.inventory import no_model
 from backends.process import compile_cache
 from backends.process.process import inherited
 from backends.vllm.argv import argv, environment, first_port
 from backends.vllm.config import VllmConfig
 from backends.vllm.facts import of_vllm, quantization_in
 from backends.vllm.failures import explain
+from backends.vllm.memory import reported
 from backends.vllm.metrics import figures
+from backends.vllm.model_folder import adapter_rank, config_of, not_a_model
 
 PROBE_S: Final = 10.0
 WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
@@ -123,7 +123,7 @@ class Vllm:
             # Behind the others: PyTorch sets one again, and a process whose first variable was set anew has no title.
             kept = compile_cache.variables(self._caches, Path(program))
             env |= {name: value for name, value in kept.items() if name not in env}
-        return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL)
+        return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL, reported)
 
     def _from_hub(self) -> Mapping[str, str | None]:
         """What of the hub it needs, with the revision: the model, and adapters that are no folders."""
@@ -154,7 +154,7 @@ class Vllm:
         if not path.exists():
             raise CannotStart(self.name, f"the model's folder {path.name!r} is not there: check `model`")
         if path.is_dir() and not any((path / each).exists() for each in ("config.json", "params.json")):
-            raise CannotStart(self.name, f"the folder {path.name!r} {no_model(path)}")
+            raise CannotStart(self.name, f"the folder {path.name!r} {not_a_model(path)}")
         return True
 
     def inputs(self) -> Sequence[Path]:
@@ -209,11 +209,7 @@ class Vllm:
 
     def _quantization(self) -> str | None:
         """How a model in a folder here says that its weights are packed."""
-        try:
-            told: Any = json.loads((Path(self._config.model).expanduser() / "config.json").read_bytes())
-        except (OSError, ValueError):
-            return None
-        return quantization_in(told)
+        return quantization_in(config_of(self._config.model))
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """One token, one embedding or one class: `/health` alone is no proof that it works."""
@@ -339,11 +335,9 @@ def _told(reply: Reply) -> str:
 def _ranks(folders: Iterable[str | None]) -> Iterator[int]:
     """The ranks of the adapters in these folders, where they tell."""
     for folder in folders:
-        try:
-            told = json.loads((Path(folder or "") / "adapter_config.json").read_bytes())
-            yield int(told["r"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # loading it will say what is wrong
+        # Of the others loading will say what is wrong.
+        if folder is not None and (rank := adapter_rank(Path(folder))) is not None:
+            yield rank
 
 
 def _is_free(port: int) -> bool:

@@ -153,7 +153,7 @@ def test_it_listens_on_this_machine_only(live: Live) -> None:
     assert live.group("tiny").listeners() == {"127.0.0.1"}
 
 
-def test_every_process_of_it_carries_our_mark(live: Live) -> None:
+def test_every_process_of_it_carries_our_tag(live: Live) -> None:
     group = live.group("tiny")
 
     unmarked = [pid for pid in group.pids if b"MODELPORT_MARK=" not in Path(f"/proc/{pid}/environ").read_bytes()]

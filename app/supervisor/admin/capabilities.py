@@ -23,7 +23,7 @@ from app.supervisor.storage import JsonStore
 from app.table import Backend
 from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, ModelFacts
-from backends.expected_facts import expected
+from backends.kinds import preflight
 from backends.ollama.config import OllamaConfig
 from backends.remote.config import RemoteConfig
 
@@ -65,7 +65,8 @@ class CapabilityStore:
         """These are the engines from now on. Blocks: it looks at files."""
         configs = replicas.expand(backends)
         self._engines = {name: _engine(config) for name, config in configs.items()}
-        self._expected = {name: facts for name, each in configs.items() if (facts := expected(each)) is not None}
+        expected = {name: preflight(config).expected_facts() for name, config in configs.items()}
+        self._expected = {name: facts for name, facts in expected.items() if facts is not None}
 
     def engine(self, backend: str) -> str:
         """What it is remembered by."""

@@ -17,7 +17,7 @@ import structlog
 
 from app.supervisor.storage import JsonStore
 from backends.config.base import ManagedConfig
-from backends.memory_estimate import weights_gb
+from backends.kinds import preflight
 from backends.process.footprint import Footprint
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class _File(msgspec.Struct, frozen=True):
 def fingerprint(config: ManagedConfig, has_gpus: bool) -> str:
     """The same for engines that take the same. A digest: `env` may hold secrets. Blocks: it looks at files."""
     settings = config.model_dump(mode="json", exclude=set(_BESIDE), fallback=str)
-    told = json.dumps([settings, weights_gb(config), has_gpus], sort_keys=True)
+    told = json.dumps([settings, preflight(config).weights_gb(), has_gpus], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

@@ -14,8 +14,7 @@ from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
 from app.supervisor.replicas import replicas
 from backends.config.base import ManagedConfig
-from backends.inventory import lacks
-from backends.memory_estimate import demanded_gb, weights_gb
+from backends.kinds import preflight
 from backends.process.footprint import Footprint
 
 
@@ -51,16 +50,17 @@ def plan(
 
 
 def _entry(name: str, config: ManagedConfig, size: Size, machine: Machine, has_started: bool) -> Entry:
+    files = preflight(config)
     is_asked = not has_started and machine.host_gb is not None and is_on_cpu(config, machine)
     return Entry(
         name=name,
         need=size.need,
         starts_at_boot=config.start == "boot",
         workers=config.workers(),
-        weights_gb=weights_gb(config),
+        weights_gb=files.weights_gb(),
         measured_gb=size.footprint.resident_gb if size.footprint is not None else None,
         source=size.source,
-        demanded_gb=demanded_gb(config, machine.host_gb) if is_asked and machine.host_gb is not None else None,
+        demanded_gb=files.demanded_gb(machine.host_gb) if is_asked and machine.host_gb is not None else None,
     )
 
 
@@ -92,7 +92,7 @@ def _seat(seat: ForecastRow, size: Size, config: ManagedConfig) -> SeatAnswer:
         kv_gb=footprint.kv_gb,
         kv_tokens=footprint.kv_tokens,
         notes=seat.notes,
-        lacks=tuple(f"{key}: {told}" for key, told in lacks(config)),
+        lacks=tuple(f"{key}: {told}" for key, told in preflight(config).missing()),
     )
 
 

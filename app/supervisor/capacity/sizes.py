@@ -11,8 +11,8 @@ from app.supervisor.capacity.measurements import MeasurementStore, fingerprint
 from app.supervisor.capacity.placement import Machine
 from backends.config.base import BackendConfig, ManagedConfig
 from backends.engine import Need
+from backends.kinds import preflight
 from backends.llama_cpp.config import LlamaCppConfig
-from backends.memory_estimate import estimated_gb
 from backends.process.footprint import Footprint
 
 Source = Literal["given", "measured", "estimated"]
@@ -47,6 +47,11 @@ def is_on_cpu(config: ManagedConfig, machine: Machine) -> bool:
     return True
 
 
+def _estimated_gb(config: ManagedConfig, machine: Machine) -> float | None:
+    host_gb = machine.host_gb or machine.memory_gb
+    return preflight(config).estimated_gb(host_gb) if is_on_cpu(config, machine) else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     config: ManagedConfig
@@ -70,7 +75,7 @@ class Sizes:
             name: _Known(
                 config,
                 fingerprint(config, bool(machine.gpus)),
-                estimated_gb(config, machine.host_gb or machine.memory_gb) if is_on_cpu(config, machine) else None,
+                _estimated_gb(config, machine),
             )
             for name, backend in backends.items()
             if (config := backend.as_managed()) is not None

@@ -328,8 +328,8 @@ class Unit:
         """The process of this launch, known by `what` among the backend's; it obeys `terminate` and `kill`."""
         if self._order:
             raise InterruptedError("stopped before it started")
-        mark = f"{self._state_id}:{self.name}:{what}"
-        running = await process.spawn(launch, mark, (*secrets, *launch.secrets))
+        tag = f"{self._state_id}:{self.name}:{what}"
+        running = await process.spawn(launch, tag, (*secrets, *launch.secrets))
         self._process = running
         self._obey()
         return running

@@ -353,8 +353,8 @@ async def test_the_same_model_embeds(demo: Running) -> None:
 
 SUPERVISOR = f"""
 import asyncio
-from app.supervisor.fleet import Fleet
-from backends.config import LlamaCppConfig
+from app.supervisor.fleet.fleet import Fleet
+from backends.llama_cpp.config import LlamaCppConfig
 
 class Relays:
     def held(self, backend, generation): return 0

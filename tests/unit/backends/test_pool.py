@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, NotTaken, TimedOut, Unreachable
-from backends.http.pool import ConnectionPool, UpstreamRequest, header_lines, route
+from backends.http.pool import ConnectionPool, UpstreamRequest, header_lines, route_to
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
 from tests.rigs.hop import HASTY, OK, Server, call, endpoint, read, take, until
@@ -254,7 +254,7 @@ async def test_a_header_that_would_break_the_head_is_refused_before_anything_is_
         with pytest.raises(ValueError, match="line break"):
             header_lines(headers)
         with pytest.raises(ValueError, match="line break"):
-            route(Endpoint("engine", 1, engine.url, dict(headers)))
+            route_to(Endpoint("engine", 1, engine.url, dict(headers)))
 
     assert (engine.connections, upstream.connections) == (0, 0)
 

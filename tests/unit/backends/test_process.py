@@ -18,7 +18,7 @@ import pytest
 
 from backends.engine import Launch
 from backends.process import ownership, process, temp_folder
-from backends.process.ownership import MARK_VARIABLE
+from backends.process.ownership import TAG_VARIABLE
 from backends.process.process import Process, spawn
 
 DEAF = """
@@ -47,7 +47,7 @@ if os.fork() == 0:
     os._exit(0)
 time.sleep(600)
 """
-# Holds a semaphore together with a child that has no mark.
+# Holds a semaphore together with a child that has no tag.
 UNMARKED = """
 import multiprocessing, os, subprocess, sys, time
 lock = multiprocessing.get_context("spawn").Lock()
@@ -71,7 +71,7 @@ time.sleep(600)
 SUPERVISOR = f"""
 import asyncio, sys
 from backends.engine import Launch
-from backends.process import spawn
+from backends.process.process import spawn
 
 async def main():
     engine = await spawn(Launch((sys.executable, "-S", "-c", {WITH_ESCAPED!r}), {{}}), "orphan:gpu:1")
@@ -112,15 +112,15 @@ async def test_its_pid_exit_code_and_output_are_known() -> None:
     assert not is_there(running.guard_pid)
 
 
-async def test_it_has_the_environment_it_was_given_and_its_mark() -> None:
+async def test_it_has_the_environment_it_was_given_and_its_tag() -> None:
     program = "print(open('/proc/self/environ').read().split('\\0')[:-1])"
     running = await spawn(python(program, ONLY="this"), "t:a:2")
 
     await running.gone()
 
     told = [line.partition("=")[2] for line in ast.literal_eval(running.tail()[0]) if line.startswith("TMPDIR=")]
-    parent, prefix = temp_folder.place("t:a:2", None)
-    assert running.tail() == [str(["ONLY=this", f"TMPDIR={told[0]}", f"{MARK_VARIABLE}=t:a:2"])]
+    parent, prefix = temp_folder.location("t:a:2", None)
+    assert running.tail() == [str(["ONLY=this", f"TMPDIR={told[0]}", f"{TAG_VARIABLE}=t:a:2"])]
     assert Path(told[0]).parent == parent
     assert Path(told[0]).name.startswith(prefix)
 
@@ -190,9 +190,9 @@ def test_when_the_supervisor_is_killed_nothing_of_the_engine_is_left() -> None:
 
 
 async def test_a_sweep_ends_what_an_earlier_life_left_and_nothing_else() -> None:
-    def start(mark: str) -> subprocess.Popen[bytes]:
+    def start(tag: str) -> subprocess.Popen[bytes]:
         program = "import time; print(1, flush=True); time.sleep(600)"
-        env = {MARK_VARIABLE: mark}
+        env = {TAG_VARIABLE: tag}
         return subprocess.Popen([sys.executable, "-S", "-c", program], env=env, stdout=subprocess.PIPE)
 
     with start("mine:gpu:3") as ours, start("mine-too:gpu:3") as theirs:
@@ -335,7 +335,7 @@ def test_a_temporary_folder_is_never_somebody_elses_link() -> None:
     base = Path(tempfile.mkdtemp(prefix="mp-t-", dir="/tmp"))
     (base / "theirs").mkdir()
     (base / "theirs" / "kept").touch()
-    _, prefix = temp_folder.place("s:gpu:1", str(base))
+    _, prefix = temp_folder.location("s:gpu:1", str(base))
     (base / f"{prefix}link").symlink_to(base / "theirs")
 
     made = temp_folder.make("s:gpu:1", str(base))

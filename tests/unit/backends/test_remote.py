@@ -108,7 +108,7 @@ ANSWERS: dict[str, tuple[bytes, Probe]] = {
         Probe(False, "it broke the connection off (RemoteProtocolError)"),
     ),
     "garbage": (b"hello\r\n\r\n", Probe(False, "it broke the connection off (RemoteProtocolError)")),
-    "too much": (whole("200 OK", b"x" * 9_000_000), Probe(False, "its answer is longer than 8388608 bytes")),
+    "too much": (whole("200 OK", b"x" * 9_000_000), Probe(False, "its response is longer than 8388608 bytes")),
 }
 
 

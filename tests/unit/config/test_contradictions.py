@@ -77,7 +77,7 @@ REFUSED: dict[str, tuple[BackendConfig, str, str]] = {
     "replicas on one MIG device": (
         config(replicas=2, devices=["MIG-a"], gpu_memory_utilization=0.4),
         "devices",
-        "names 1 GPU, where 2 replicas have no room together: name 2",
+        "names 1 GPU, where 2 replicas do not fit together: name 2",
     ),
     "replicas with too few": (
         config(replicas=3, devices=[0, 1]),
@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[BackendConfig, str, str]] = {
     "replicas on one whole GPU": (
         config(replicas=2, devices=[0], gpu_memory_utilization=0.6),
         "devices",
-        "names 1 GPU, where 2 replicas have no room together: name 2, or set gpu_memory_utilization to 0.5 or less",
+        "names 1 GPU, where 2 replicas do not fit together: name 2, or set gpu_memory_utilization to 0.5 or less",
     ),
     "llama.cpp on one GPU for two": (
         config("llama_cpp", replicas=2, devices=[0]),

@@ -57,7 +57,7 @@ def settings() -> dict[str, FieldInfo]:
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(BackendConfig).items()}
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
     found |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
-    for kind, (config, _) in KINDS.items():
+    for kind, (config, _, _) in KINDS.items():
         adaptable = own_fields(AdaptableConfig) if issubclass(config, AdaptableConfig) else {}
         for name, field in {**own_fields(config), **adaptable}.items():
             found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field

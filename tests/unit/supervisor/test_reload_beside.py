@@ -169,8 +169,8 @@ async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
         for generation in range(2, 13):
             await fleet.reload({"a": new(f"--model fake --model m{generation}")})
             await relays.until_state("a", State.READY, generation=generation)
-            mark = f"fleet-{os.getpid()}:a:{generation - 1}\0"
-            await until(lambda mark=mark: not ownership.tagged(mark))  # type: ignore[misc]
+            tag = f"fleet-{os.getpid()}:a:{generation - 1}\0"
+            await until(lambda tag=tag: not ownership.tagged(tag))  # type: ignore[misc]
 
         assert _units() - before <= 6  # those that end are among them
         assert only(fleet).generation == 12

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from app.config.model import AnyBackend
 from backends.config.base import BackendConfig
-from backends.inventory import lacks
+from backends.kinds import preflight
 from tests.rigs.cli import run
 
 
@@ -51,10 +51,10 @@ def read(section: dict[str, object]) -> BackendConfig:
 def test_of_what_is_sound_nothing_is_said(here: Path) -> None:
     sound = vllm(here, adapters={"law": f"{here}/law"}, tool_call_parser="brandnew", reasoning_parser="qwen3")
 
-    assert list(lacks(sound)) == []
-    assert list(lacks(vllm(here, model="org/model", adapters={"law": "org/law"}))) == []
-    assert list(lacks(vllm(here, model="s3://bucket/model"))) == []
-    assert list(lacks(vllm(here, chat_template="{{ messages }}"))) == []
+    assert list(preflight(sound).missing()) == []
+    assert list(preflight(vllm(here, model="org/model", adapters={"law": "org/law"})).missing()) == []
+    assert list(preflight(vllm(here, model="s3://bucket/model")).missing()) == []
+    assert list(preflight(vllm(here, chat_template="{{ messages }}")).missing()) == []
 
 
 MISSING: dict[str, tuple[dict[str, object], str, str]] = {
@@ -81,24 +81,24 @@ MISSING: dict[str, tuple[dict[str, object], str, str]] = {
     "adapter as model": (
         {"model": "HERE/law"},
         "model",
-        "'HERE/law' is an adapter (LoRA), and no model: set `model` to its base ('org/base')",
+        "'HERE/law' is an adapter (LoRA), not a model: set `model` to its base ('org/base')",
     ),
     "adapter": ({"adapters": {"law": "HERE/none"}}, "adapters.law", "'HERE/none' is not a folder here"),
     "model as adapter": (
         {"adapters": {"law": "HERE/model"}},
         "adapters.law",
-        "'HERE/model' is a model, and no adapter (LoRA): it has no adapter_config.json",
+        "'HERE/model' is a model, not an adapter (LoRA): it has no adapter_config.json",
     ),
     "template": ({"chat_template": "HERE/none.jinja"}, "chat_template", "'HERE/none.jinja' is not a file here"),
     "tool parser": (
         {"tool_call_parser": "brandnow"},
         "tool_call_parser",
-        "the vLLM of `command` has no parser 'brandnow' (near it: brandnew)",
+        "the vLLM of `command` has no parser 'brandnow' (similar: brandnew)",
     ),
     "reasoning parser": (
         {"reasoning_parser": "qwen-3"},
         "reasoning_parser",
-        "vLLM 0.32 has no parser 'qwen-3' (near it: qwen3",
+        "vLLM 0.32 has no parser 'qwen-3' (similar: qwen3",
     ),
 }
 
@@ -108,7 +108,7 @@ def test_what_is_not_here_is_named(here: Path, case: str) -> None:
     settings, key, said = MISSING[case]
     filled = json.loads(json.dumps(settings).replace("HERE", str(here)))
 
-    found = list(lacks(vllm(here, **filled)))
+    found = list(preflight(vllm(here, **filled)).missing())
 
     assert [each for each, _ in found] == [key]
     assert found[0][1].startswith(said.replace("HERE", str(here)))
@@ -117,7 +117,7 @@ def test_what_is_not_here_is_named(here: Path, case: str) -> None:
 def test_a_parser_of_a_plugin_is_not_looked_for(here: Path) -> None:
     config = vllm(here, tool_call_parser="mine", args=["--tool-parser-plugin=/p.py"])
 
-    assert list(lacks(config)) == []
+    assert list(preflight(config).missing()) == []
 
 
 @pytest.mark.parametrize("folder", ["model", "law"])
@@ -128,11 +128,11 @@ def test_broken_weights_are_named(here: Path, folder: str, name: str) -> None:
         safetensors(file, promised=1000)
     else:
         file.write_bytes(b"" if name == "empty" else b"<html>not found</html>")
-    said = {"cut": "is cut short: it has", "empty": "is empty", "other": "is no safetensors file, or cut short"}[name]
+    flaws = {"cut": "is cut short: it has", "empty": "is empty", "other": "is not a safetensors file, or is cut short"}
 
-    [(_, told)] = lacks(vllm(here, adapters={"law": f"{here}/law"}))
+    [(_, told)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
 
-    assert f"{file.name} {said}" in told
+    assert f"{file.name} {flaws[name]}" in told
 
 
 BROKEN = {
@@ -146,7 +146,7 @@ BROKEN = {
 def test_a_broken_adapter_is_named(here: Path, written: str) -> None:
     (here / "law/adapter_config.json").write_text(written)
 
-    [(key, told)] = lacks(vllm(here, adapters={"law": f"{here}/law"}))
+    [(key, told)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
 
     assert (key, told) == ("adapters.law", f"'{here}/law' is broken: {BROKEN[written]}")
 
@@ -155,7 +155,7 @@ def test_an_adapter_or_a_model_without_weights_is_named(here: Path) -> None:
     (here / "law/adapter_model.safetensors").unlink()
     (here / "model/model.safetensors").unlink()
 
-    found = dict(lacks(vllm(here, adapters={"law": f"{here}/law"})))
+    found = dict(preflight(vllm(here, adapters={"law": f"{here}/law"})).missing())
 
     assert found == {
         "model": f"'{here}/model' holds no weights (*.safetensors)",
@@ -167,10 +167,10 @@ def test_a_model_that_came_in_part_is_named(here: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (here / "model/model.safetensors.index.json").write_text(json.dumps(index))
 
-    [(key, told)] = lacks(vllm(here))
+    [(key, told)] = preflight(vllm(here)).missing()
 
     assert key == "model"
-    assert "has not 'model-00002-of-00002.safetensors'" in told
+    assert "does not have 'model-00002-of-00002.safetensors'" in told
 
 
 OTHERS: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {
@@ -192,7 +192,7 @@ OTHERS: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {
 def test_other_kinds_are_looked_at_too(case: str) -> None:
     section, found = OTHERS[case]
 
-    assert list(lacks(read(section))) == found
+    assert list(preflight(read(section)).missing()) == found
 
 
 def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 5))
 
     said = {
-        name: [told for _, told in lacks(read({"kind": "llama_cpp", "model": str(tmp_path / name)}))]
+        name: [told for _, told in preflight(read({"kind": "llama_cpp", "model": str(tmp_path / name)})).missing()]
         for name in ("page.gguf", "cut.gguf")
     }
 

@@ -1,0 +1,31 @@
+"""What is known of an Ollama daemon before it is asked or started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backends.endpoint import ModelFacts
+from backends.ollama.config import OllamaConfig
+from backends.preflight import Missing, Preflight, missing_program, program_path
+
+
+class OllamaPreflight(Preflight):
+    """Its models are the daemon's affair; the program and the folder of one that we run are looked at."""
+
+    def __init__(self, config: OllamaConfig) -> None:
+        self._config = config
+
+    def missing(self) -> Missing:
+        """Of a managed daemon: its program, and its folder of models."""
+        config = self._config
+        if not config.managed:
+            return
+        if program_path(config.command[0], config.env) is None:
+            yield from missing_program(config.command[0], "install Ollama, or name its program")
+        if config.models_folder is not None and not Path(config.models_folder).expanduser().is_dir():
+            yield "models_folder", f"'{config.models_folder}' is not a folder here"
+
+    def expected_facts(self) -> ModelFacts | None:
+        """The context length, where one is configured for all models."""
+        length = self._config.num_ctx
+        return ModelFacts(context_length=length) if length is not None else None

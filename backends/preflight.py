@@ -1,0 +1,62 @@
+"""What a backend's settings and files tell before it is started: what is missing, what it will take, what it can do.
+
+Each kind's folder has its own (`preflight.py`); `backends.kinds.preflight` picks it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from backends.endpoint import ModelFacts
+
+Missing = Iterator[tuple[str, str]]
+
+
+class Preflight:
+    """Of one backend; nothing is started. The answers here are those of a kind of which nothing is known beforehand.
+
+    Every method blocks: it reads files. None of them raises for what is missing or broken.
+    """
+
+    def missing(self) -> Missing:
+        """What the configuration names and this machine does not have, or has broken: each as the setting and a
+        sentence about its value. None of it is a mistake of the configuration file: it may be for another machine, and
+        what is missing may come before the start.
+        """
+        yield from ()
+
+    def expected_facts(self) -> ModelFacts | None:
+        """What the engine will report of each of its models; None where nothing is known before it runs."""
+        return None
+
+    def weights_gb(self) -> float | None:
+        """The size of the model's weights on disk, in GB; None where they are not here or not known."""
+        return None
+
+    def estimated_gb(self, host_gb: float) -> float | None:
+        """The host memory that the engine will take when it runs on the CPU of a machine with `host_gb`, in GB; None
+        where the files are not here or say too little.
+
+        Only a guess: it helps to place an engine of which nothing else is known, and is no reason to refuse one.
+        """
+        return None
+
+    def demanded_gb(self, host_gb: float) -> float | None:
+        """The host memory that must be free when the engine starts on the CPU, however little it will take, in GB; None
+        where it makes no such demand.
+        """
+        return None
+
+
+def program_path(command: str, env: Mapping[str, str]) -> str | None:
+    """The program that a backend's `command` calls with its `env`; None where there is none that can be run."""
+    return shutil.which(str(Path(command).expanduser()), path=env.get("PATH", os.environ.get("PATH", os.defpath)))
+
+
+def missing_program(command: str, advice: str) -> Missing:
+    """The sentence for a `command` that `program_path` does not find. `advice`: what to do about it."""
+    problem = "is not a program that can be run" if Path(command).expanduser().is_file() else "is not there"
+    yield "command", f"'{command}' {problem}: {advice}"

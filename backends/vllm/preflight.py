@@ -1,0 +1,81 @@
+"""What vLLM's settings, its environment and its model's folder tell before it is started."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from backends.endpoint import ModelFacts
+from backends.preflight import Missing, Preflight, missing_program, program_path
+from backends.vllm import memory
+from backends.vllm.config import VllmConfig
+from backends.vllm.facts import capabilities_of, length_in, quantization_in
+from backends.vllm.model_folder import adapter_flaw, config_of, model_flaw
+from backends.vllm.parsers import known
+
+# With one of these among `args` a parser's name may be somebody's own.
+_PLUGINS: Final = {"tool_call_parser": "--tool-parser-plugin", "reasoning_parser": "--reasoning-parser-plugin"}
+
+
+class VllmPreflight(Preflight):
+    """A model or an adapter that is on the hub and not here is nothing that is missing: it is downloaded."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._config = config
+
+    def missing(self) -> Missing:
+        """Its program, the model's and the adapters' folders, the chat template, and parsers by name."""
+        config = self._config
+        program = program_path(config.command[0], config.env)
+        if program is None:
+            yield from missing_program(config.command[0], "install vLLM in an environment of its own, and name it")
+        if (flaw := model_flaw(config.model)) is not None:
+            yield "model", flaw
+        for name, path in config.adapters.items():
+            if (flaw := adapter_flaw(path)) is not None:
+                yield f"adapters.{name}", flaw
+        template = config.chat_template
+        if template is not None and "{" not in template and not Path(template).expanduser().is_file():
+            yield "chat_template", f"'{template}' is not a file here"
+        yield from self._parsers(Path(program) if program is not None else None)
+
+    def expected_facts(self) -> ModelFacts:
+        """Length, architecture and quantization from the model's folder, capabilities from the settings."""
+        model = config_of(self._config.model)
+        architecture = model.get("model_type") if model is not None else None
+        return ModelFacts(
+            context_length=self._config.max_model_len or length_in(model),
+            capabilities=capabilities_of(self._config),
+            quantization=self._config.quantization or quantization_in(model),
+            architecture=architecture[:64] if isinstance(architecture, str) and architecture else None,
+        )
+
+    def weights_gb(self) -> float | None:
+        """The files of weights in the model's folder."""
+        return memory.weights_gb(self._config)
+
+    def estimated_gb(self, host_gb: float) -> float | None:
+        """Weights, KV cache and processes, or the share of the host's memory that it takes for all of them."""
+        return memory.estimated_gb(self._config, host_gb)
+
+    def demanded_gb(self, host_gb: float) -> float | None:
+        """What its start checks: the size of the KV cache, or its share of the host's memory."""
+        return memory.demanded_gb(self._config, host_gb)
+
+    def _parsers(self, program: Path | None) -> Missing:
+        given = {word.partition("=")[0].replace("_", "-") for word in self._config.args}
+        for setting, plugin in _PLUGINS.items():
+            name = getattr(self._config, setting)
+            if name is None or plugin in given:
+                continue
+            names, is_installed = known(setting, program)
+            if name not in names:
+                whose = "the vLLM of `command`" if is_installed else "vLLM 0.32"
+                yield setting, f"{whose} has no parser '{name}' {_similar(name, names)}"
+
+
+def _similar(name: str, names: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
+    return f"(similar: {', '.join(similar)})" if similar else f"(it has: {', '.join(sorted(names))})"
