@@ -27,20 +27,20 @@ from backends.vllm.engine import Vllm
 from backends.vllm.preflight import VllmPreflight
 
 
-class Kind(NamedTuple):
-    """What is written for it, how it is run, and what its files tell before."""
+class EngineKind(NamedTuple):
+    """The class of its configuration, how its engine is made, and what its files tell before a start."""
 
     config: type[BackendConfig]
     engine: Callable[[str, Any], Engine]
     preflight: Callable[[Any], Preflight]
 
 
-KINDS: Final = MappingProxyType[str, Kind](
+KINDS: Final = MappingProxyType[str, EngineKind](
     {
-        "llama_cpp": Kind(LlamaCppConfig, LlamaCpp, LlamaCppPreflight),
-        "ollama": Kind(OllamaConfig, Ollama, OllamaPreflight),
-        "remote": Kind(RemoteConfig, Remote, RemotePreflight),
-        "vllm": Kind(VllmConfig, Vllm, VllmPreflight),
+        "llama_cpp": EngineKind(LlamaCppConfig, LlamaCpp, LlamaCppPreflight),
+        "ollama": EngineKind(OllamaConfig, Ollama, OllamaPreflight),
+        "remote": EngineKind(RemoteConfig, Remote, RemotePreflight),
+        "vllm": EngineKind(VllmConfig, Vllm, VllmPreflight),
     }
 )
 

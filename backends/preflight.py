@@ -10,16 +10,20 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from backends.config.base import BackendConfig
 from backends.endpoint import ModelFacts
 
 Missing = Iterator[tuple[str, str]]
 
 
 class Preflight:
-    """Of one backend; nothing is started. The answers here are those of a kind of which nothing is known beforehand.
+    """Of one backend; nothing is started. As it is here, it is for a kind of which nothing is known beforehand.
 
     Every method blocks: it reads files. None of them raises for what is missing or broken.
     """
+
+    def __init__(self, config: BackendConfig) -> None:
+        """Each kind has its own class of configuration."""
 
     def missing(self) -> Missing:
         """What the configuration names and this machine does not have, or has broken: each as the setting and a
