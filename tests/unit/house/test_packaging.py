@@ -218,6 +218,20 @@ def test_the_makefile_has_every_target_and_help_tells_of_it(target: str) -> None
     assert re.search(rf"(?m)^make {target} ", said)
 
 
+def test_what_the_makefile_and_the_container_run_is_there() -> None:
+    written = "".join((ROOT / name).read_text() for name in ("Makefile", "docker/Dockerfile", "docker-compose.yml"))
+    paths = re.findall(r"(?<![\w/])(?:tests|bench|docker)/[\w./-]+", written)
+    modules = re.findall(r"-m ((?:app|backends|bench|tests)\b[\w.]*)|from (backends[\w.]+) import", written)
+    named = [Path(*(run or imported).split(".")) for run, imported in modules]
+
+    assert len(paths) >= 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert len(named) >= 4
+    assert [
+        path for path in named if not (ROOT / path).with_suffix(".py").exists() and not (ROOT / path).is_dir()
+    ] == []
+
+
 def test_an_old_python_is_refused_with_a_sentence(tmp_path: Path) -> None:
     for name in ("Makefile", *LOCKS):
         (tmp_path / name).write_text((ROOT / name).read_text())
