@@ -1,4 +1,4 @@
-"""The command line: `modelport VERB` and `python -m app VERB`. Every verb loads what it needs when it is called."""
+"""The command line: `modelport VERB` and `python -m app VERB`. A verb imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from app.cli import (
 
 
 def cli() -> typer.Typer:
-    """All verbs. Exit codes: 0 done; 1 refused or failed; 2 bad configuration or usage; 3 no gateway is running."""
+    """The command line with all its verbs.
+
+    Exit codes: 0 done; 1 refused or failed; 2 bad configuration or usage; 3 no gateway is running.
+    """
     app = typer.Typer(
         name="modelport",
         help="One OpenAI endpoint for the models you fine-tuned.",

@@ -6,11 +6,12 @@ import contextlib
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import structlog
 
-LogFormat = Literal["console", "json"]
+from app.log_format import LogFormat
+
 # A field of one of these names is starred, whoever logs it: the second line of defence behind "do not log it".
 SECRET_FIELDS = frozenset(
     {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Literal, get_args
 
 import msgspec
 
@@ -33,7 +34,8 @@ class Dialect(enum.StrEnum):
     OLLAMA = "ollama"  # the daemon's own API; translated in backends/ollama
 
 
-CAPABILITIES = ("chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs")
+Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]
+CAPABILITIES: tuple[str, ...] = get_args(Capability)
 # What is known of a capability: the engine or the configuration says so, a real request showed it, or it is not there.
 DECLARED, VERIFIED, FAILED = "declared", "verified", "failed"
 

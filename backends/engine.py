@@ -112,10 +112,6 @@ class Sleeper(Protocol):
         """As before; returns when the weights are back. Whether it still works, `warm_up` tells."""
         ...
 
-    async def is_sleeping(self, endpoint: Endpoint) -> bool:
-        """Whether it sleeps now."""
-        ...
-
 
 class Adapters(Protocol):
     """An engine that takes LoRA adapters while it runs; a restart forgets them. All raise BackendError."""

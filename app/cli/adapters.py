@@ -18,7 +18,7 @@ FolderArgument = Annotated[Path, typer.Argument(help="Its folder, with adapter_c
 
 
 def verbs() -> typer.Typer:
-    """`adapters` and what comes after it."""
+    """The commands under `modelport adapters`."""
     app = typer.Typer(help="List, load and unload adapters (LoRA).", no_args_is_help=True)
     app.command("list")(list_)
     app.command()(load)
@@ -46,7 +46,7 @@ def load(
 def unload(
     backend: BackendArgument, name: NameArgument, state: StateOption = None, as_json: JsonOption = False
 ) -> None:
-    """Serve an adapter no longer."""
+    """Stop serving an adapter."""
     _show(call("POST", f"{_path(backend)}/unload", state, params={"adapter": name}), as_json)
 
 
@@ -54,9 +54,9 @@ def _path(backend: str) -> str:
     return f"/admin/backends/{quote(backend, safe='')}/adapters"
 
 
-def _show(answer: Any, as_json: bool) -> None:
+def _show(response: Any, as_json: bool) -> None:
     if as_json:
-        print_json(answer)
+        print_json(response)
     else:
-        rows = [(each["name"], each["path"], each["reason"] or "") for each in answer["adapters"]]
+        rows = [(each["name"], each["path"], each["reason"] or "") for each in response["adapters"]]
         show(("adapter", "folder", "note"), rows)

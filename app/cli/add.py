@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,14 +17,14 @@ from app.cli.options import ConfigOption, config_errors_reported, fail, warn
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What is to be written: a backend, new unless one like it is there, and the public name on it.
+    """A backend and the model on it. `model`: the backend's own name for it, None for the public name.
 
-    `same` are the keys by which a backend is recognised as the one that is wanted.
+    A backend that is in the file already is used instead when it has the same values under `identifying_keys`.
     """
 
     backend_name: str
     backend: Mapping[str, Any]
-    same: tuple[str, ...]
+    identifying_keys: tuple[str, ...]
     model: str | None = None
 
 
@@ -38,7 +39,8 @@ def add(
         str | None, typer.Option(help="A model of the Ollama daemon, by its name there.", show_default=False)
     ] = None,
     vllm: Annotated[
-        str | None, typer.Option(help="A model folder or a repository on the hub, for vLLM.", show_default=False)
+        str | None,
+        typer.Option(help="A model folder or a repository on the Hugging Face hub, for vLLM.", show_default=False),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="With --url: the server's own name for the model.", show_default=False)
@@ -68,13 +70,15 @@ def add(
 
 
 def _gguf(name: str, file: Path) -> Addition:
+    from backends.llama_cpp.gguf_header import MAGIC
+
     path = file.expanduser().absolute()
     if not path.is_file():
         fail(f"'{file}' is not a file.")
     with path.open("rb") as opened:
-        if opened.read(4) != b"GGUF":
+        if opened.read(len(MAGIC)) != MAGIC:
             fail(f"'{file}' is not a GGUF file: it does not begin with the letters GGUF.")
-    return Addition(_label(name), {"kind": "llama_cpp", "model": str(path)}, ("kind", "model"))
+    return Addition(_backend_name(name), {"kind": "llama_cpp", "model": str(path)}, ("kind", "model"))
 
 
 def _url(name: str, url: str, model: str | None, variable: str | None) -> Addition:
@@ -85,7 +89,7 @@ def _url(name: str, url: str, model: str | None, variable: str | None) -> Additi
         if not os.environ.get(variable):
             warn(f"{variable} is not set here: it must be where the gateway runs.")
         backend["api_key"] = f"${{{variable}}}"
-    return Addition(_label(name), backend, ("kind", "url", "api_key"), model)
+    return Addition(_backend_name(name), backend, ("kind", "url", "api_key"), model)
 
 
 def _vllm(name: str, model: str) -> Addition:
@@ -97,16 +101,11 @@ def _vllm(name: str, model: str) -> Addition:
     if shutil.which("vllm") is None:
         warn("There is no `vllm` on the PATH: set `command` to the bin/vllm of vLLM's own environment.")
     where = str(folder.absolute()) if folder.is_dir() else model
-    return Addition(_label(name), {"kind": "vllm", "model": where}, ("kind", "model"), _label(name))
+    return Addition(_backend_name(name), {"kind": "vllm", "model": where}, ("kind", "model"), _backend_name(name))
 
 
-def _label(name: str) -> str:
-    return (
-        "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_") else "-" for letter in name).strip(
-            "-"
-        )
-        or "engine"
-    )
+def _backend_name(public_name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "-", public_name).strip("-") or "engine"
 
 
 def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, str]:
@@ -119,7 +118,7 @@ def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, st
     text = read(path)
     try:
         if name in (parse(text, {}, is_lenient=True).tree.get("models") or {}):
-            raise ConfigError([f"models.{name}: is there already"])
+            raise ConfigError([f"models.{name}: exists already"])
         after, backend = added(text, name, addition)
     except ConfigError as exc:
         raise ConfigError([f"{path}: {error}" for error in exc.errors]) from exc
@@ -129,21 +128,21 @@ def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, st
 
 
 def added(text: str, name: str, addition: Addition) -> tuple[str, str]:
-    """The text with the model, and with its backend unless one like it is there; and the backend's name. Pure."""
+    """The configuration's text with the model added, and the name of its backend, which is added if need be. Pure."""
     from app.cli.yaml_edit import add_entry
     from app.config.yaml_document import parse
 
-    # Variables stay as they are written: that is how they are compared.
+    # Parsed leniently, so that `${NAME}` is compared as it is written.
     backends: dict[str, Any] = parse(text, {}, is_lenient=True).tree.get("backends") or {}
-    for known, backend in backends.items():
-        if all(backend.get(key) == addition.backend.get(key) for key in addition.same):
-            label = known
+    for name_there, backend in backends.items():
+        if all(backend.get(key) == addition.backend.get(key) for key in addition.identifying_keys):
+            backend_name = name_there
             break
     else:
-        label = addition.backend_name
+        backend_name = addition.backend_name
         number = 2
-        while label in backends:
-            label, number = f"{addition.backend_name}-{number}", number + 1
-        text = add_entry(text, "backends", label, addition.backend)
-    entry = {"backend": label} if addition.model is None else {"backend": label, "model": addition.model}
-    return add_entry(text, "models", name, entry), label
+        while backend_name in backends:
+            backend_name, number = f"{addition.backend_name}-{number}", number + 1
+        text = add_entry(text, "backends", backend_name, addition.backend)
+    entry = {"backend": backend_name} | ({} if addition.model is None else {"model": addition.model})
+    return add_entry(text, "models", name, entry), backend_name

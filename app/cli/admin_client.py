@@ -1,4 +1,4 @@
-"""A call to the running gateway over its control socket: who may open the socket is its administrator."""
+"""Calls to the running gateway over its control socket. Whoever may open the socket is an administrator."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 from app.cli.options import BAD_CONFIG, NO_GATEWAY, REFUSED, config_errors_reported, fail
 
-# A stop waits for running requests, a reload for the new configuration's processes.
-_TIMEOUT_S = 120.0
+_TIMEOUT_S = 120.0  # a stop waits for running requests, a reload for the new configuration's processes
 
 
 def socket_of(state: Path | None) -> Path:
-    """The control socket in the given state folder, or in the one that the environment names."""
+    """The control socket's path in this state folder; None: the one that the environment names, or the default."""
     from app.config.settings import CONTROL_SOCKET, Settings, state_folder
 
     with config_errors_reported():
@@ -29,7 +28,10 @@ def call(
     body: object | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> Any:
-    """The JSON answer; a clear message and an exit code when there is no good one."""
+    """Send one request and return the JSON of its response.
+
+    Ends the command, with a message and an exit code, when no gateway answers or it refuses.
+    """
     import httpx
 
     socket = socket_of(state)
@@ -37,7 +39,7 @@ def call(
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=timeout_s
         ) as client:
-            answer = client.request(method, path, params=params, json=body)
+            response = client.request(method, path, params=params, json=body)
     except (httpx.ConnectError, FileNotFoundError):
         fail(
             f"No gateway is running with the state folder {socket.parent} (start one with `modelport serve`, or name "
@@ -48,14 +50,14 @@ def call(
         fail(f"The gateway did not answer within {timeout_s:.0f} s.", REFUSED)
     except httpx.TransportError as exc:
         fail(f"The gateway ended the connection: {exc}", REFUSED)
-    if not answer.is_success:
-        lines, code = refusal(answer.status_code, answer.text)
+    if not response.is_success:
+        lines, code = refusal(response.status_code, response.text)
         fail(lines, code)
-    return answer.json()
+    return response.json()
 
 
 def refusal(status: int, body: str) -> tuple[list[str], int]:
-    """What to show for an answer that is not 2xx, and the exit code: a configuration that was refused is 2."""
+    """The lines to show for a response that is not 2xx, and the exit code: 2 for a bad configuration, else 1. Pure."""
     try:
         error = json.loads(body)["error"]
         return str(error["message"]).splitlines(), BAD_CONFIG if error.get("code") == "config_invalid" else REFUSED

@@ -32,24 +32,28 @@ def check(
 
     with config_errors_reported():
         options = resolve(os.environ, config=config, insecure_no_key=insecure_no_key)
-        found = load_all(options)
+        loaded = load_all(options)
     source = str(options.config_path) if options.config_path is not None else None
-    notes = warnings(found)
+    notes = warnings(loaded)
     if as_json:
-        print_json({"file": source, "models": list(found.models), "backends": list(found.backends), "warnings": notes})
+        print_json(
+            {"file": source, "models": list(loaded.models), "backends": list(loaded.backends), "warnings": notes}
+        )
         return
     for note in notes:
         warn(f"{source or 'no file'}: {note}")
-    counts = f"models: {len(found.models)}, backends: {len(found.backends)}, keys: {len(found.keys)}"
+    counts = f"models: {len(loaded.models)}, backends: {len(loaded.backends)}, keys: {len(loaded.keys)}"
     typer.echo(f"{source or 'No file: the defaults'}: all right ({counts})")
 
 
 def warnings(config: Config) -> list[str]:
-    """What is legal and probably not meant: what is not on this machine, or broken; a backend that no model uses."""
+    """What is allowed and probably not intended, as `place: text`: backends that no model uses, files and programs that
+    are missing on this machine or broken. Blocks: it looks for them.
+    """
     from backends.kinds import preflight
 
     used = {target.backend for model in config.models.values() for target in model.all_targets()}
     notes = [f"backends.{name}: no model uses it" for name in config.backends if name not in used]
     for name, backend in config.backends.items():
-        notes += [f"backends.{name}.{key}: {told}" for key, told in preflight(backend).missing()]
+        notes += [f"backends.{name}.{key}: {problem}" for key, problem in preflight(backend).missing()]
     return notes

@@ -15,8 +15,11 @@ from app.cli.options import config_errors_reported, fail
 
 
 @dataclass(frozen=True, slots=True)
-class FoundModel:
-    """What there is to serve. `ollama_models` is None when no daemon answers."""
+class LocalEngines:
+    """What this machine has to serve models with.
+
+    `ollama_models`: None when no daemon answers; `vllm`: the path of the command, None when it is not installed.
+    """
 
     has_demo: bool = False
     ollama_url: str = "http://127.0.0.1:11434"
@@ -40,21 +43,21 @@ def init(
         if not file.is_file():
             fail(f"'{file}' is not a file.")
     with config_errors_reported():
-        found = look(tuple(file.absolute() for file in gguf or ()))
-        if not (found.has_demo or found.ollama_models is not None or found.ggufs):
+        engines = detect(tuple(file.absolute() for file in gguf or ()))
+        if not (engines.has_demo or engines.ollama_models is not None or engines.ggufs):
             fail(
                 "Nothing to serve was found: no Ollama daemon answers and the demo model is not installed. Name a file "
                 "with --gguf, or a running server with `modelport add NAME --url URL`."
             )
-        written = text(found)
-        loads(written, os.environ, source=str(config))
+        text = config_text(engines)
+        loads(text, os.environ, source=str(config))
     try:
         with config.open("x", encoding="utf-8") as opened:
             try:
-                opened.write(written)
+                opened.write(text)
                 opened.flush()
             except OSError:
-                config.unlink()  # a piece of it would be in the way of the next try
+                config.unlink()  # a half-written file would be in the way of the next try
                 raise
     except FileExistsError:
         fail(f"{config} exists and is left as it is (`modelport add` puts a model into it).")
@@ -63,8 +66,8 @@ def init(
     typer.echo(f"Wrote {config}. Next: `modelport check --config {config}`, then `modelport serve --config {config}`.")
 
 
-def look(ggufs: tuple[Path, ...]) -> FoundModel:
-    """Ask this machine what it has; a daemon has one second to answer."""
+def detect(ggufs: tuple[Path, ...]) -> LocalEngines:
+    """Look for engines on this machine; an Ollama daemon has one second to answer. Blocks."""
     import httpx
 
     from app.config.model import DEMO_PACKAGE, ollama_url
@@ -73,11 +76,11 @@ def look(ggufs: tuple[Path, ...]) -> FoundModel:
     url = ollama_url(Settings.from_env(os.environ).ollama_host)
     models: tuple[str, ...] | None
     try:
-        answer = httpx.get(f"{url}/api/tags", timeout=1.0, trust_env=False).raise_for_status().json()
-        models = tuple(str(model["name"]) for model in answer["models"])
+        listed = httpx.get(f"{url}/api/tags", timeout=1.0, trust_env=False).raise_for_status().json()
+        models = tuple(str(model["name"]) for model in listed["models"])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         models = None
-    return FoundModel(
+    return LocalEngines(
         has_demo=importlib.util.find_spec(DEMO_PACKAGE.replace("-", "_")) is not None,
         ollama_url=url,
         ollama_models=models,
@@ -86,52 +89,50 @@ def look(ggufs: tuple[Path, ...]) -> FoundModel:
     )
 
 
-def text(found: FoundModel) -> str:
-    """The file. Pure."""
+def config_text(engines: LocalEngines) -> str:
+    """The text of a commented modelport.yaml for these engines. Pure."""
     from app.cli.yaml_edit import scalar
     from app.config.model import DEMO_MODEL, DEMO_PACKAGE
 
     backends, models = [], []
-    if found.has_demo:
+    if engines.has_demo:
         backends += [
             "  demo:  # the small model that comes with Modelport",
             "    kind: llama_cpp",
             f"    model: package:{DEMO_PACKAGE}",
         ]
         models += [f"  {DEMO_MODEL}: {{backend: demo}}"]
-    for file, label in zip(found.ggufs, labels(found.ggufs), strict=True):
-        backends += [f"  {scalar(label)}:", "    kind: llama_cpp", f"    model: {scalar(str(file))}"]
-        models += [f"  {scalar(label)}: {{backend: {scalar(label)}}}"]
-    if found.ollama_models is not None:
+    for file, name in zip(engines.ggufs, names_of(engines.ggufs), strict=True):
+        backends += [f"  {scalar(name)}:", "    kind: llama_cpp", f"    model: {scalar(str(file))}"]
+        models += [f"  {scalar(name)}: {{backend: {scalar(name)}}}"]
+    if engines.ollama_models is not None:
         backends += [
             "  ollama:  # the daemon that answered when this file was written",
             "    kind: ollama",
-            f"    url: {scalar(found.ollama_url)}",
+            f"    url: {scalar(engines.ollama_url)}",
         ]
         models += ['  "*": {backend: ollama}  # every model of the daemon, under its own name']
         models += ['  "ollama/*": {backend: ollama}  # the same, where a name is taken']
         models += [
             f"  # my-{scalar(name.partition(':')[0].replace('/', '-'))}: {{backend: ollama, model: {scalar(name)}}}"
-            for name in found.ollama_models
+            for name in engines.ollama_models
         ]
-    if found.vllm is not None:
+    if engines.vllm is not None:
         backends += [*_VLLM]
         models += ["  # tuned: {backend: gpu}"]
     return "\n".join([*_HEAD, "backends:", *backends, "", *_MODELS, "models:", *models, "", *_FOOT, ""])
 
 
-def labels(files: tuple[Path, ...]) -> list[str]:
-    """A name for each file: its own without the ending, numbered where that is taken. Pure."""
+def names_of(files: tuple[Path, ...]) -> list[str]:
+    """A backend name for each file: its own in lower case without the ending, numbered where it is taken. Pure."""
     taken: list[str] = []
     for file in files:
-        stem = (
-            "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in file.stem).strip("-.")
-            or "model"
-        )
-        label, number = stem.lower(), 2
-        while label in taken or label == "demo" or label == "ollama":
-            label, number = f"{stem.lower()}-{number}", number + 1
-        taken.append(label)
+        cleaned = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in file.stem)
+        stem = cleaned.strip("-.") or "model"
+        name, number = stem.lower(), 2
+        while name in (*taken, "demo", "ollama"):
+            name, number = f"{stem.lower()}-{number}", number + 1
+        taken.append(name)
     return taken
 
 
@@ -147,7 +148,7 @@ _HEAD = (
 )
 _MODELS = ("# What clients write as `model`, and which engine serves it.",)
 _VLLM = (
-    "  # vLLM is installed here. Name a model's folder or its repository on the hub, and take away the `#`:",
+    "  # vLLM is installed here. Name a model's folder or a repository on the Hugging Face hub and remove the `#`:",
     "  # gpu:",
     "  #   kind: vllm",
     "  #   model: /models/tuned",

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import datetime
-import enum
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from app.cli.options import JsonOption, config_errors_reported, print_json
 
 
-class Role(enum.StrEnum):
-    """What a key may do."""
-
-    USER = "user"
-    ADMIN = "admin"
-
-
 def verbs() -> typer.Typer:
-    """The verbs under `keys`."""
+    """The commands under `modelport keys`."""
     app = typer.Typer(help="Make keys for clients.", no_args_is_help=True)
-    # With a callback a single command stays a word of its own: `keys new`.
+    # Without a callback Typer would fold its only command into `keys` itself.
     app.callback()(lambda: None)
     app.command("new")(new_key)
     return app
@@ -34,7 +26,9 @@ def new_key(
     models: Annotated[
         str | None, typer.Option(help="The models it opens, comma separated. Else all.", show_default=False)
     ] = None,
-    role: Annotated[Role, typer.Option(help="`admin` may also see and steer the gateway.")] = Role.USER,
+    role: Annotated[
+        Literal["user", "admin"], typer.Option(help="`admin` may also see and steer the gateway.")
+    ] = "user",
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Days until it ends. Else never.", show_default=False)
     ] = None,
@@ -50,7 +44,7 @@ def new_key(
 
     secret, sha256 = new(name)
     now = datetime.datetime.now(datetime.UTC)
-    made = entry(name, sha256, models, role.value, days, now)
+    made = entry(name, sha256, models, role, days, now)
     with config_errors_reported():
         if config is not None:
             text = add_entry(read(config), "keys", None, made)
@@ -69,7 +63,7 @@ def new_key(
 def entry(
     name: str, sha256: str, models: str | None, role: str, days: int | None, now: datetime.datetime
 ) -> dict[str, Any]:
-    """What stands under `keys:`; defaults are left out. Pure."""
+    """The entry for the list `keys:` of the configuration; `models`: comma separated. Defaults are left out. Pure."""
     made: dict[str, Any] = {"name": name, "sha256": sha256}
     listed = [model.strip() for model in (models or "").split(",") if model.strip()]
     if listed:

@@ -23,27 +23,26 @@ def logs(
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the last lines that a backend's process wrote, now or in one of its last lives."""
+    """Print the last lines that a backend's process wrote, since its last start or in an earlier one."""
     asked = {"lines": str(lines)} | ({} if life is None else {"life": str(life)})
-    answer = call("GET", f"/admin/backends/{quote(backend, safe='')}/logs", state, asked)
+    response = call("GET", f"/admin/backends/{quote(backend, safe='')}/logs", state, asked)
     if as_json:
-        print_json(answer)
+        print_json(response)
         return
-    for line in answer["lines"]:
+    for line in response["lines"]:
         typer.echo(line)
-    for each in answer["lives"]:
+    for each in response["lives"]:
         if each["ended_ago_s"] is not None:
-            told = each["reason"] or "it was stopped"
-            warn(f"start {each['life']} ended {duration(each['ended_ago_s'])} ago: {told} (--life {each['life']})")
-    if not answer["lines"] and life is not None:
-        warn(f"{backend}: start {answer['life']} wrote nothing.")
-    elif not answer["lines"]:
-        warn(_silence(backend, call("GET", "/admin/status", state)["health"]["backends"]))
+            reason = each["reason"] or "it was stopped"
+            warn(f"start {each['life']} ended {duration(each['ended_ago_s'])} ago: {reason} (--life {each['life']})")
+    if not response["lines"] and life is not None:
+        warn(f"{backend}: start {response['life']} wrote nothing.")
+    elif not response["lines"]:
+        warn(_why_no_lines(backend, call("GET", "/admin/status", state)["health"]["backends"]))
 
 
-def _silence(name: str, backends: Sequence[Mapping[str, Any]]) -> str:
-    """Why there are no lines."""
-    found = next((backend for backend in backends if backend["name"] == name), None)
-    if found is not None and found["is_managed"]:
+def _why_no_lines(name: str, backends: Sequence[Mapping[str, Any]]) -> str:
+    backend = next((each for each in backends if each["name"] == name), None)
+    if backend is not None and backend["is_managed"]:
         return f"{name}: it has written nothing yet."
-    return f"{name}: somebody else runs it, and has its log."
+    return f"{name}: the gateway does not run it, so its log is elsewhere."

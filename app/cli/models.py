@@ -10,9 +10,9 @@ from app.cli.tables import show
 
 def models(state: StateOption = None, as_json: JsonOption = False) -> None:
     """List the models that the running gateway serves: names, backends, states."""
-    answer = call("GET", "/admin/models", state)
+    response = call("GET", "/admin/models", state)
     if as_json:
-        print_json(answer)
+        print_json(response)
         return
     rows = [
         (
@@ -26,7 +26,7 @@ def models(state: StateOption = None, as_json: JsonOption = False) -> None:
             ", ".join(model["fallbacks"]),
             note(model["reason"], model["last_failure"], model["replacement"]),
         )
-        for model in answer["models"]
+        for model in response["models"]
     ]
-    rows += [(wildcard, "", "", "", "", "", "", "", "every model of its backend") for wildcard in answer["wildcards"]]
+    rows += [(wildcard, "", "", "", "", "", "", "", "every model of its backend") for wildcard in response["wildcards"]]
     show(("model", "state", "serving", "restarts", "backends", "context", "aliases", "fallbacks", "note"), rows)

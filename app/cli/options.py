@@ -1,4 +1,4 @@
-"""What the verbs share: their common options, and how they say that something is wrong."""
+"""What the verbs share: common options, exit codes, and how they report that something is wrong."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 
 def fail(lines: Sequence[str] | str, code: int = REFUSED) -> NoReturn:
-    """Say what is wrong on standard error and end with this exit code."""
+    """Print the lines on standard error and end the command with this exit code."""
     for line in [lines] if isinstance(lines, str) else lines:
         typer.secho(line, err=True, fg="red")
     raise typer.Exit(code)
 
 
 def warn(line: str) -> None:
-    """Say on standard error what should be known, and go on."""
+    """Print the line on standard error and go on."""
     typer.secho(line, err=True, fg="yellow")
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print the value as one JSON document on standard output."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextlib.contextmanager
 def config_errors_reported() -> Iterator[None]:
-    """Turn a ConfigError into its lines on standard error and exit code 2."""
+    """On a ConfigError inside: print its lines on standard error and end the command with exit code 2."""
     from app.config.yaml_document import ConfigError
 
     try:

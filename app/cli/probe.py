@@ -1,7 +1,8 @@
-"""`modelport probe`: what the models of the running gateway can do, shown by tiny real requests."""
+"""`modelport probe`: test with tiny real requests what the models of the running gateway can do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -13,39 +14,39 @@ from app.cli.tables import show
 
 # An engine may have to be started first, and a model be downloaded for it.
 _TIMEOUT_S = 900.0
-_CAPABILITIES = ("chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs")
 
 
 def probe(
     model: Annotated[
         str | None, typer.Argument(help="A public name; default: all of them.", show_default=False)
     ] = None,
-    again: Annotated[bool, typer.Option("--again", help="Also what was tested before.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Test again what was tested before.")] = False,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test with tiny real requests what models can do, once per model and engine version."""
+    from backends.endpoint import CAPABILITIES
+
     served = [each["name"] for each in call("GET", "/admin/models", state)["models"]]
     names = [model] if model is not None else served
-    answers = [_probed(name, again, state) for name in names]
+    responses = [_probe(name, CAPABILITIES, again, state) for name in names]
     if as_json:
-        print_json(answers)
+        print_json(responses)
         return
-    rows = [_row(answer["model"], each) for answer in answers for each in answer["probes"]]
-    show(("model", "backend", "version", "context", *_CAPABILITIES), rows)
+    rows = [_row(response["model"], each, CAPABILITIES) for response in responses for each in response["probes"]]
+    show(("model", "backend", "version", "context", *CAPABILITIES), rows)
 
 
-def _probed(name: str, again: bool, state: StateOption) -> Any:
-    """One capability after the other, so that it can be seen how far it is."""
-    path, answer = f"/admin/models/{quote(name, safe='')}/probe", None
-    for capability in _CAPABILITIES:
+def _probe(name: str, capabilities: Sequence[str], again: bool, state: StateOption) -> Any:
+    """One request per capability, so that the progress can be shown; the last response has all results."""
+    path, response = f"/admin/models/{quote(name, safe='')}/probe", None
+    for capability in capabilities:
         typer.echo(f"{name}: {capability} …", err=True)
-        asked = {"capability": capability, "again": "true" if again else "false"}
-        answer = call("POST", path, state, asked, timeout_s=_TIMEOUT_S)
-    return answer
+        params = {"capability": capability, "again": "true" if again else "false"}
+        response = call("POST", path, state, params, timeout_s=_TIMEOUT_S)
+    return response
 
 
-def _row(name: str, told: Any) -> tuple[str, ...]:
-    length, known = told["context_length"], told["capabilities"]
-    found = (known.get(capability, "") for capability in _CAPABILITIES)
-    return (name, told["backend"], told["version"] or "", str(length or ""), *found)
+def _row(name: str, result: Any, capabilities: Sequence[str]) -> tuple[str, ...]:
+    outcomes = (result["capabilities"].get(capability, "") for capability in capabilities)
+    return (name, result["backend"], result["version"] or "", str(result["context_length"] or ""), *outcomes)

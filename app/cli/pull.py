@@ -1,4 +1,4 @@
-"""`modelport pull`: a daemon fetches a model, and shows how far it is."""
+"""`modelport pull`: make an Ollama daemon download a model, and show the progress."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def pull(
     ] = None,
     state: StateOption = None,
 ) -> None:
-    """Make an Ollama daemon of the running gateway fetch a model."""
+    """Make an Ollama daemon of the running gateway download a model."""
     daemon = _daemon(call("GET", "/admin/status", state)["health"]["backends"], backend)
     import httpx
     import ollama
 
-    # No time limit: a line comes now and then while gigabytes do, and none while the daemon checks them.
+    # No time limit: lines come at long intervals during a download, and none while the daemon verifies it.
     try:
         with ollama.Client(host=str(daemon["url"]), timeout=None, trust_env=False) as client:
             _show(name, client.pull(name, stream=True))
     except ollama.ResponseError as exc:
         fail(f"{name}: {exc.error}")
     except (ConnectionError, httpx.HTTPError) as exc:
-        fail(f"{name}: the daemon cannot be reached or broke off ({type(exc).__name__}).")
-    # One that runs is only looked at by that: the model is in the list at once.
+        fail(f"{name}: the daemon cannot be reached or ended the connection ({type(exc).__name__}).")
+    # It runs already, so this only makes the gateway ask it for its models at once.
     call("POST", f"/admin/backends/{quote(str(daemon['name']), safe='')}/start", state)
 
 
 def _daemon(backends: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
-    """The one that is meant, while it serves."""
+    """The Ollama backend of this name, or the only one (None); it must be serving. Ends the command otherwise."""
     daemons = {str(each["name"]): each for each in backends if each["kind"] == "ollama"}
     if wanted is not None and wanted not in daemons:
         fail(f"'{wanted}' is not an Ollama backend here (known: {', '.join(daemons) or 'none'}).")
     if not daemons:
         fail("The gateway has no Ollama backend.")
     if wanted is None and len(daemons) > 1:
-        fail(f"Several backends are Ollama's: say which with --backend ({', '.join(daemons)}).")
+        fail(f"There are several Ollama backends: name one with --backend ({', '.join(daemons)}).")
     chosen = daemons[wanted if wanted is not None else next(iter(daemons))]
     if chosen["state"] != "ready":
         fail(f"{chosen['name']}: {chosen['state']}: {chosen['reason'] or 'start it with `modelport start`'}")
@@ -55,14 +55,14 @@ def _daemon(backends: Sequence[Mapping[str, Any]], wanted: str | None) -> Mappin
 
 
 def _show(name: str, lines: Iterator[ProgressResponse]) -> None:
-    """A bar for each part of the model; the daemon's own words for everything else."""
+    """Draw a bar for each part of the model, and print the daemon's own words for everything else."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     parts: dict[str, TaskID] = {}
-    said = ""
+    last = ""
     with Progress(*columns, console=console) as progress:
         for line in lines:
             if line.digest and line.total:
@@ -70,8 +70,8 @@ def _show(name: str, lines: Iterator[ProgressResponse]) -> None:
                 if part is None:
                     part = parts[line.digest] = progress.add_task(line.status or line.digest, total=line.total)
                 progress.update(part, completed=line.completed or 0)
-            elif line.status and line.status != said:
-                said = line.status
-                progress.console.print(said, markup=False, highlight=False)
-    if said != "success":
-        fail(f"{name}: the daemon stopped without saying that it is done.")
+            elif line.status and line.status != last:
+                last = line.status
+                progress.console.print(last, markup=False, highlight=False)
+    if last != "success":
+        fail(f"{name}: the daemon ended the download without reporting success.")

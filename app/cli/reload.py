@@ -11,7 +11,7 @@ import typer
 from app.cli.admin_client import call
 from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, warn
 
-LOOK_S: Final = 0.5
+POLL_S: Final = 0.5
 
 WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait until every backend is as the file has it; exit code 1 when one fails.")
@@ -19,24 +19,24 @@ WaitOption = Annotated[
 
 
 def reload(state: StateOption = None, wait: WaitOption = False, as_json: JsonOption = False) -> None:
-    """Make the running gateway read its configuration again. A bad file changes nothing; exit code 2 then."""
-    answer = call("POST", "/admin/reload", state)
-    pending: list[str] = answer["pending"]
+    """Make the running gateway read its configuration again. A bad file changes nothing and ends with exit code 2."""
+    response = call("POST", "/admin/reload", state)
+    pending: list[str] = response["pending"]
     failed: list[str] = []
     while wait and pending and not failed:
         backends = call("GET", "/admin/status", state)["health"]["backends"]
-        pending, failed = judged(backends, answer["pending"])
-        time.sleep(LOOK_S if pending and not failed else 0.0)
+        pending, failed = progress_of(backends, response["pending"])
+        time.sleep(POLL_S if pending and not failed else 0.0)
     if as_json:
-        print_json({**answer, "pending": pending, "failed": failed} if wait else answer)
+        print_json({**response, "pending": pending, "failed": failed} if wait else response)
     else:
-        _tell(answer, pending, is_failed=bool(failed))
+        _report(response, pending, is_failed=bool(failed))
     if failed:
         fail(failed, REFUSED)
 
 
-def _tell(answer: Mapping[str, Any], pending: Collection[str], *, is_failed: bool) -> None:
-    table = answer["table_version"]
+def _report(response: Mapping[str, Any], pending: Collection[str], *, is_failed: bool) -> None:
+    table = response["table_version"]
     if not pending and not is_failed:
         typer.echo(f"The new configuration is in force (table {table}).")
     else:
@@ -44,12 +44,12 @@ def _tell(answer: Mapping[str, Any], pending: Collection[str], *, is_failed: boo
     if pending:
         names = ", ".join(pending)
         typer.echo(f"Not in force yet: {names}. `modelport status` says why, `modelport reload --wait` waits for it.")
-    if answer["needs_restart"]:
-        warn(f"Only a restart changes these: {', '.join(answer['needs_restart'])}")
+    if response["needs_restart"]:
+        warn(f"Only a restart changes these: {', '.join(response['needs_restart'])}")
 
 
-def judged(backends: Iterable[Mapping[str, Any]], asked: Collection[str]) -> tuple[list[str], list[str]]:
-    """Of the backends that were asked for: which are still on their way, and what is wrong with others. Pure."""
+def progress_of(backends: Iterable[Mapping[str, Any]], asked: Collection[str]) -> tuple[list[str], list[str]]:
+    """The names among `asked` that are not yet as configured, and a line `NAME: REASON` for each that failed. Pure."""
     pending: list[str] = []
     failed: list[str] = []
     for backend in backends:

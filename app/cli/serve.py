@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import sys
 from typing import Annotated
@@ -10,13 +9,7 @@ from typing import Annotated
 import typer
 
 from app.cli.options import ConfigOption, StateOption, config_errors_reported
-
-
-class LogFormat(enum.StrEnum):
-    """How log lines are written."""
-
-    CONSOLE = "console"
-    JSON = "json"
+from app.log_format import LogFormat
 
 
 def serve(
@@ -40,7 +33,7 @@ def serve(
         typer.Option(min=1, max=64, help="Relay processes. Else MODELPORT_RELAYS, the file's, 1.", show_default=False),
     ] = None,
     insecure_no_key: Annotated[
-        bool, typer.Option("--insecure-no-key", help="Allow other machines to use it although there is no key.")
+        bool, typer.Option("--insecure-no-key", help="Let other machines use it without a key.")
     ] = False,
     log_format: Annotated[
         LogFormat | None,
@@ -49,10 +42,10 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Run the gateway until it is told to stop (Ctrl-C, SIGTERM).
+    """Run the gateway until it is stopped (Ctrl-C, SIGTERM).
 
     Without a configuration file it serves the demo model, when its package is installed, and every model of the
-    Ollama daemon on this machine. It listens on 127.0.0.1:8000; beyond this machine it needs a key.
+    Ollama daemon on this machine. It listens on 127.0.0.1:8000; other addresses need a key.
     """
     with config_errors_reported():
         from app.config.settings import resolve
@@ -65,10 +58,10 @@ def serve(
             port=port,
             relays=relays,
             insecure_no_key=insecure_no_key,
-            log_format=log_format.value if log_format is not None else None,
+            log_format=log_format,
             is_terminal=sys.stderr.isatty(),
         )
-        from app.supervisor.main import serve as run
+        from app.supervisor import main
 
-        code = run(options)
+        code = main.serve(options)
     raise typer.Exit(code)

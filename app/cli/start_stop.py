@@ -14,23 +14,23 @@ BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `mod
 
 
 def start(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Start a backend; its earlier failures are forgotten."""
-    _order(backend, "start", state, as_json)
+    """Start a backend, also one that was given up after failures."""
+    _send(backend, "start", state, as_json)
 
 
 def stop(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Stop a backend once its running requests are done, until it is started again."""
-    _order(backend, "stop", state, as_json)
+    """Stop a backend once its running requests are done. It stays stopped until it is started again."""
+    _send(backend, "stop", state, as_json)
 
 
 def restart(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Stop a backend and start it again."""
-    _order(backend, "restart", state, as_json)
+    _send(backend, "restart", state, as_json)
 
 
-def _order(backend: str, verb: str, state: StateOption, as_json: bool) -> None:
-    answer = call("POST", f"/admin/backends/{quote(backend, safe='')}/{verb}", state)
+def _send(backend: str, verb: str, state: StateOption, as_json: bool) -> None:
+    response = call("POST", f"/admin/backends/{quote(backend, safe='')}/{verb}", state)
     if as_json:
-        print_json(answer)
+        print_json(response)
     else:
-        typer.echo(f"{answer['name']}: {answer['state']}{': ' + answer['reason'] if answer['reason'] else ''}")
+        typer.echo(f"{response['name']}: {response['state']}{': ' + response['reason'] if response['reason'] else ''}")

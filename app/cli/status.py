@@ -1,4 +1,4 @@
-"""`modelport status`: the running gateway at a glance."""
+"""`modelport status`: an overview of the running gateway."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from app.cli.tables import show
 
 
 def status(state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Show how the running gateway is: its address, its processes and its backends."""
-    answer = call("GET", "/admin/status", state)
+    """Show the running gateway: its address, its processes and its backends with their states."""
+    response = call("GET", "/admin/status", state)
     if as_json:
-        print_json(answer)
+        print_json(response)
         return
-    health, relays = answer["health"], answer["relays"]
+    health, relays = response["health"], response["relays"]
     pids = ", ".join(str(pid) for pid in relays["pids"])
-    typer.echo(
-        f"modelport {health['version']}: {health['status']}, at {answer['address']}, up {duration(health['uptime_s'])}"
-    )
-    typer.echo(f"supervisor {answer['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
-    typer.echo(f"configuration {answer['config'] or 'none: the defaults'}, state folder {answer['state_folder']}")
-    typer.echo(f"requests in flight {answer['leases']}, {len(health['models'])} models\n")
+    uptime = duration(health["uptime_s"])
+    typer.echo(f"modelport {health['version']}: {health['status']}, at {response['address']}, up {uptime}")
+    typer.echo(f"supervisor {response['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
+    typer.echo(f"configuration {response['config'] or 'none: the defaults'}, state folder {response['state_folder']}")
+    typer.echo(f"requests in flight {response['leases']}, {len(health['models'])} models\n")
     for each in health["quarantined"]:
         warn(each["reason"])
     show(
@@ -50,7 +49,10 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
 def note(
     reason: str | None, last_failure: Mapping[str, Any] | None, replacement: Mapping[str, Any] | None = None
 ) -> str:
-    """Why it does not serve; else why it is not as it is configured; else why it last ended by itself."""
+    """The note of a backend or model in a table, "" for none.
+
+    The first of these: why it does not serve; why it is not yet as it is configured; why it last ended by itself.
+    """
     if reason or replacement is not None:
         return reason or str(replacement["reason"] if replacement is not None else "")
     if last_failure is None:
@@ -59,7 +61,7 @@ def note(
 
 
 def duration(seconds: float) -> str:
-    """`75` as `1m 15s`: the two largest units."""
+    """Seconds as people read them, in the two largest units: 75 as `1m 15s`."""
     rest = int(seconds)
     parts: list[str] = []
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s")):

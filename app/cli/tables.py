@@ -1,4 +1,4 @@
-"""Tables for people: coloured on a terminal; in a pipe one plain line a row, with nothing cut."""
+"""Tables for people: coloured on a terminal; in a pipe one plain line per row, with nothing cut off."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _COLOURS = {
 
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print the rows under their column names; columns that are empty throughout are left out."""
-    listed = [tuple(row) for row in rows]
-    used = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in listed)]
-    cells = [[row[index] for index in used] for row in (columns, *listed)]
+    """Print the rows under their column names. Columns without any content are left out, except for the first."""
+    all_rows = [tuple(row) for row in rows]
+    used = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in all_rows)]
+    cells = [[row[index] for index in used] for row in (columns, *all_rows)]
     if sys.stdout.isatty():
         _draw(cells)
     else:
@@ -26,7 +26,7 @@ def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def plain(cells: Sequence[Sequence[str]]) -> str:
-    """The cells in columns as wide as their widest cell. Pure."""
+    """The rows of cells as lines, each column as wide as its widest cell. Pure."""
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
 

@@ -1,4 +1,4 @@
-"""`modelport version`."""
+"""`modelport version`: which version is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from app.cli.options import JsonOption, print_json
 
 
 def version(as_json: JsonOption = False) -> None:
-    """Print the version."""
+    """Print the version of this installation."""
     if as_json:
         print_json({"version": __version__})
     else:

@@ -1,4 +1,4 @@
-"""One entry put into a configuration file's text, every other byte kept. Pure, but for `read` and `write`."""
+"""Adds one entry to the text of a configuration file and keeps every other byte. Pure, except `read` and `write`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from app.config.yaml_document import ConfigError, parse
 
 _Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_YAML_KEYWORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 
 
 def scalar(value: object) -> str:
-    """A value as YAML on one line, in quotes unless it is plainly a word."""
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
+    """The value as YAML on one line: text in quotes unless it is a plain word."""
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _YAML_KEYWORDS:
         return value
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{scalar(key)}: {scalar(item)}" for key, item in value.items()) + "}"
@@ -34,12 +34,12 @@ def scalar(value: object) -> str:
 
 
 def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any]) -> str:
-    """The text with `name: entry` at the end of a section (`- entry` where `name` is None), nothing else changed.
+    """The text with `name: entry` added at the end of a section (`- entry` where `name` is None).
 
-    ConfigError, with the lines to write by hand, where the file is written in a way that this cannot edit.
+    ConfigError, with the line to write by hand, when the file is written in a way that this cannot edit.
     """
     line = f"- {scalar(entry)}" if name is None else f"{scalar(name)}: {scalar(entry)}"
-    before = _plain(text)
+    before = _parsed(text)
     added = json.loads(json.dumps(entry))
     if name is None:
         wanted = {**before, section: [*_items(before.get(section), list), added]}
@@ -47,12 +47,14 @@ def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any
         wanted = {**before, section: {**_items(before.get(section), dict), name: added}}
     after = _insert(text, section, line)
     with contextlib.suppress(ConfigError):
-        if _plain(after) == wanted:
+        if _parsed(after) == wanted:
             return after
-    raise ConfigError([f"{section}: cannot be edited here; write under it yourself:  {line}"])
+    raise ConfigError(
+        [f"{section}: this file cannot be edited automatically; add this line under {section} yourself:  {line}"]
+    )
 
 
-def _plain(text: str) -> dict[str, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     return parse(text, {}, is_lenient=True).tree
 
 
@@ -66,13 +68,14 @@ def _insert(text: str, section: str, line: str) -> str:
         text += newline
     root = YAML(typ="safe", pure=True).compose(io.StringIO(text))
     if root is not None and (not isinstance(root, MappingNode) or root.flow_style):
-        raise ConfigError([f"the file is not a mapping in block style; add under {section} yourself:  {line}"])
-    found = (
-        next(((key, value) for key, value in root.value if key.value == section), None) if root is not None else None
-    )
-    if found is None:
+        raise ConfigError(
+            [f"the file is not a mapping in block style; add this line under {section} yourself:  {line}"]
+        )
+    pairs = root.value if root is not None else []
+    pair = next(((key, value) for key, value in pairs if key.value == section), None)
+    if pair is None:
         return f"{text}{section}:{newline}  {line}{newline}"
-    key, value = found
+    key, value = pair
     if isinstance(value, CollectionNode) and value.flow_style:
         end = value.end_mark.index - 1
         before = text[:end].rstrip() if value.value else text[:end]
@@ -84,24 +87,24 @@ def _insert(text: str, section: str, line: str) -> str:
 
 
 def _end(text: str, node: Node) -> int:
-    """Where the last thing in a node ends; a block's own end mark is behind the comments after it."""
+    """The index where the last value in a node ends. A block's own end mark is behind the comments that follow it."""
     while isinstance(node, CollectionNode) and node.value and not node.flow_style:
         last = node.value[-1]
         key, node = last if isinstance(last, tuple) else (None, last)
         if key is not None and node.start_mark.index == node.end_mark.index:
-            return int(key.end_mark.index)  # no value at all: its mark is wherever the next thing stands
+            return int(key.end_mark.index)  # an empty value: its mark is where the next node begins
     end = int(node.end_mark.index)
     return len(text[:end].rstrip()) if isinstance(node, ScalarNode) and node.style in ("|", ">") else end
 
 
 def _after(text: str, index: int, line: str) -> str:
-    """The text with a line behind the one that holds this character."""
+    """The text with a line inserted after the one that holds this index."""
     end = text.find("\n", index) + 1
     return text[:end] + line + text[end:]
 
 
 def read(path: Path) -> str:
-    """The file's text, empty when there is no file; ConfigError when it cannot be read."""
+    """The file's text, "" when there is no file. ConfigError when it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -113,9 +116,9 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace the file in one step: at any moment it holds the old text or the new, with the old permissions.
+    """Replace the file in one step: it holds either the old text or the new one, with the old permissions.
 
-    ConfigError when it cannot be written; the old text stays then.
+    ConfigError when it cannot be written; the old text stays.
     """
     target = path.resolve()
     try:

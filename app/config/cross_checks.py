@@ -1,4 +1,4 @@
-"""Whether the names in a configuration fit together: every problem with its place. Pure."""
+"""Whether the names in a configuration fit together. Every problem is reported with its place in the file. Pure."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from app.config.model import Config, ModelConfig
 
 Problem = tuple[KeyPath, str]
-MOST_ADDRESSES = 64  # of one name
+MOST_ADDRESSES = 64  # that one host name is followed to
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`."""
+    """Whether only this machine can reach a server that listens on `host`, a name or an address."""
     try:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:
@@ -27,36 +27,36 @@ def is_loopback(host: str) -> bool:
 
 
 def canonical(config: Config, name: str) -> str | None:
-    """The public name that `name` is or is an alias of; None for neither."""
+    """The public name for a name or an alias; None when it is neither."""
     if name in config.models:
         return name
     return next((public for public, model in config.models.items() if name in model.aliases), None)
 
 
 def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> list[Problem]:
-    """What is wrong with the references in `config`.
+    """What is wrong with the references in `config`, each as (place in the file, sentence).
 
-    `backends` and `models` are all names in the file, also of entries that are themselves wrong: a reference to one of
-    these is no second error.
+    `backends` and `models` are all names in the file, also those of invalid entries: a reference to one of these is not
+    a second error.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     aliases = {alias for model in config.models.values() for alias in model.aliases}
     adapters = [name for entry in config.backends.values() for name in getattr(entry, "adapters", {})]
     known = list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases), *adapters]))
     for name, model in config.models.items():
-        found += _model(name, model, backends, known)
-    found += _aliases(config, models)
-    found += _cycles(config)
-    found += _keys(config, models, known)
-    found += _remotes(config)
-    found += _replicas(config, backends)
+        problems += _model(name, model, backends, known)
+    problems += _aliases(config, models)
+    problems += _cycles(config)
+    problems += _keys(config, models, known)
+    problems += _remotes(config)
+    problems += _replicas(config, backends)
     for name, backend in config.backends.items():
-        found += [(("backends", name, key), text) for key, text in contradictions(backend)]
-    found += _adapters(config, models, aliases)
+        problems += [(("backends", name, key), text) for key, text in contradictions(backend)]
+    problems += _adapters(config, models, aliases)
     default = config.default_model
     if default is not None and default not in known:
-        found.append((("default_model",), f"'{default}' is not a model here {nearest(default, known)}"))
-    return found
+        problems.append((("default_model",), f"'{default}' is not a model here {nearest(default, known)}"))
+    return problems
 
 
 def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
@@ -101,18 +101,18 @@ def _aliases(config: Config, models: Sequence[str]) -> Iterator[Problem]:
 
 
 def _cycles(config: Config) -> Iterator[Problem]:
-    """Each fallback that leads back to a model before it."""
+    """Every fallback that leads back to a model it came from."""
     finished: set[str] = set()
 
-    def walk(road: tuple[str, ...]) -> Iterator[Problem]:
-        for index, fallback in enumerate(config.models[road[-1]].fallbacks):
+    def walk(path: tuple[str, ...]) -> Iterator[Problem]:
+        for index, fallback in enumerate(config.models[path[-1]].fallbacks):
             name = canonical(config, fallback.model)
-            if name in road:
-                circle = " → ".join((*road[road.index(name) :], name))
-                yield ("models", road[-1], "fallbacks", index), f"'{fallback.model}' closes a circle: {circle}"
+            if name in path:
+                circle = " → ".join((*path[path.index(name) :], name))
+                yield ("models", path[-1], "fallbacks", index), f"'{fallback.model}' closes a circle: {circle}"
             elif name is not None and name not in finished:
-                yield from walk((*road, name))
-        finished.add(road[-1])
+                yield from walk((*path, name))
+        finished.add(path[-1])
 
     for name in config.models:
         if name not in finished:
@@ -141,9 +141,9 @@ def _remotes(config: Config) -> Iterator[Problem]:
         elif backend.addresses is not None and backend.url is None:
             yield (*place, "addresses"), "are those of one `url`"
         for key in ("urls", "addresses"):
-            found = getattr(backend, key)
-            for index, each in enumerate(found if isinstance(found, tuple) else ()):
-                if each in found[:index]:
+            addresses = getattr(backend, key)
+            for index, each in enumerate(addresses if isinstance(addresses, tuple) else ()):
+                if each in addresses[:index]:
                     yield (*place, key, index), f"'{each}' is there twice"
 
 

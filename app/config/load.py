@@ -1,6 +1,7 @@
-"""The whole configuration, made of file, environment and flags.
+"""Loads the whole configuration from the file, the environment and the command line.
 
-Flag over environment over file over default. Every problem of a file is reported at once (ConfigError.errors).
+A flag goes before the environment, that before the file, that before the default. All problems of a file are reported
+at once (ConfigError.errors).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.config import cross_checks
-from app.config.messages import complaints
+from app.config.messages import problems_of
 from app.config.model import Config, KeyConfig
 from app.config.settings import ServeOptions, Settings
 from app.config.yaml_document import ConfigError, Document, KeyPath, dotted, parse
@@ -20,7 +21,7 @@ from app.keys import digest
 
 
 def load(path: Path, env: Mapping[str, str]) -> Config:
-    """The configuration in a file, with `${NAME}` filled in from `env`; ConfigError with every problem of it."""
+    """The configuration in a file, with `${NAME}` filled in from `env`. ConfigError lists all its problems."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as exc:
@@ -31,7 +32,7 @@ def load(path: Path, env: Mapping[str, str]) -> Config:
 
 
 def loads(text: str, env: Mapping[str, str], *, source: str, is_lenient: bool = False) -> Config:
-    """As `load`, for text; `source` is what errors call it. `is_lenient`: unset variables are no errors."""
+    """As `load`, for text. `source`: what errors call it; `is_lenient`: a variable that is not set is not an error."""
     try:
         document = parse(text, env, is_lenient=is_lenient)
     except ConfigError as exc:
@@ -43,32 +44,31 @@ def loads(text: str, env: Mapping[str, str], *, source: str, is_lenient: bool = 
 
 
 def _check(document: Document) -> tuple[Config, list[tuple[KeyPath, str]]]:
-    """The configuration of what is right in the document, and everything that is wrong with it."""
+    """The configuration without the invalid entries of the document, and every problem."""
     tree = {key: value for key, value in document.tree.items() if value is not None or key == "default_model"}
     problems = list(document.problems)
-    refused: set[KeyPath] = set()
     try:
         config = Config.model_validate(tree)
     except ValidationError as exc:
-        refused = {place[:2] for place, _ in complaints(Config, exc, document.hidden)}
-        problems += [found for found in complaints(Config, exc, document.hidden) if found[0] not in document.unusable]
-        config = Config.model_validate(_without(tree, refused))
+        invalid = problems_of(Config, exc, document.hidden)
+        problems += [(place, text) for place, text in invalid if place not in document.unusable]
+        config = Config.model_validate(_without(tree, {place[:2] for place, _ in invalid}))
     if not tree.get("models"):
         problems.append((("models",), "is missing: nothing would be served"))
     problems += cross_checks.problems(config, _names(tree, "backends"), _names(tree, "models"))
     return config, problems
 
 
-def _without(tree: Mapping[str, Any], refused: set[KeyPath]) -> dict[str, Any]:
-    """The tree less the entries that were refused (`backends.gpu`, `keys[0]`, `server.port`, `default_model`)."""
+def _without(tree: Mapping[str, Any], invalid: set[KeyPath]) -> dict[str, Any]:
+    """The tree without the invalid entries (`backends.gpu`, `keys[0]`, `server.port`, `default_model`)."""
     rest: dict[str, Any] = {}
     for section, value in tree.items():
-        if (section,) in refused:
+        if (section,) in invalid:
             continue
         if isinstance(value, dict):
-            rest[section] = {key: item for key, item in value.items() if (section, key) not in refused}
+            rest[section] = {key: item for key, item in value.items() if (section, key) not in invalid}
         elif isinstance(value, list):
-            rest[section] = [item for index, item in enumerate(value) if (section, index) not in refused]
+            rest[section] = [item for index, item in enumerate(value) if (section, index) not in invalid]
         else:
             rest[section] = value
     return rest
@@ -80,22 +80,22 @@ def _names(tree: Mapping[str, Any], section: str) -> list[str]:
 
 
 def load_all(options: ServeOptions, bound: str | None = None) -> Config:
-    """File, environment and flags as one configuration: what a start and every reload go by.
+    """File, environment and flags as one configuration, for a start and for every reload. ConfigError as `load`.
 
-    `bound`: the address that a running gateway has, and keeps until it is started anew, whatever the file says now.
+    `bound`: the address that a running gateway listens on, which it keeps until it is restarted.
     """
     settings = Settings.from_env(options.env)
     path = options.config_path
     config = load(path, options.env) if path is not None else Config.implicit(settings)
-    chosen = {
+    given = {
         "host": options.host if options.host is not None else settings.api_host,
         "port": options.port if options.port is not None else settings.api_port,
         "relays": options.relays if options.relays is not None else settings.modelport_relays,
         "root_path": settings.fastapi_root_path,
     }
-    server = config.server.model_copy(update={name: value for name, value in chosen.items() if value is not None})
-    config = config.model_copy(update={"server": server, "keys": config.keys + _given_keys(settings)})
-    config = _named(config, settings.api_model_name)
+    server = config.server.model_copy(update={name: value for name, value in given.items() if value is not None})
+    config = config.model_copy(update={"server": server, "keys": config.keys + _environment_keys(settings)})
+    config = _with_alias(config, settings.api_model_name)
     if not config.keys and not options.insecure_no_key and not cross_checks.is_loopback(server.host):
         where = (
             "--host"
@@ -113,22 +113,22 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
     if not config.keys and not options.insecure_no_key and bound is not None and not cross_checks.is_loopback(bound):
         raise ConfigError(
             [
-                f"{path or 'environment'}: keys: there is none any more, and until it is restarted the gateway listens "
-                f"on '{bound}', where other machines reach it: keep a key, or restart it"
+                f"{path or 'environment'}: keys: there is no key any more, but until it is restarted the gateway "
+                f"listens on '{bound}', which other machines can reach: keep a key, or restart it"
             ]
         )
     return config
 
 
-def _given_keys(settings: Settings) -> tuple[KeyConfig, ...]:
+def _environment_keys(settings: Settings) -> tuple[KeyConfig, ...]:
     """The keys in API_KEY, as keys of role admin named API_KEY, or API_KEY-1, API_KEY-2 … when there are several."""
     keys = settings.keys()
     names = ["API_KEY"] if len(keys) == 1 else [f"API_KEY-{index}" for index in range(1, len(keys) + 1)]
     return tuple(KeyConfig(name=name, sha256=digest(key), role="admin") for name, key in zip(names, keys, strict=True))
 
 
-def _named(config: Config, alias: str | None) -> Config:
-    """With API_MODEL_NAME as one more alias of the default model, else of the only one."""
+def _with_alias(config: Config, alias: str | None) -> Config:
+    """The configuration with API_MODEL_NAME as one more alias of the default model, else of the only model."""
     models = config.models
     if alias is None or alias in models or any(alias in model.aliases for model in models.values()):
         return config

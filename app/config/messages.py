@@ -1,4 +1,4 @@
-"""What a pydantic model refuses, as sentences for the person who wrote the value. Pure."""
+"""Turns pydantic's validation errors into sentences for the person who wrote the value. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from app.config.yaml_document import KeyPath
 
-# Their values are never shown, whatever is wrong with them.
+# The values of these keys are never shown.
 _SECRET_NAMES = frozenset({"api_key", "env", "headers", "sha256"})
 
 _EXPECTED = {
@@ -49,8 +49,8 @@ _PATTERNS = {
 }
 
 
-def quoted(value: object, *, is_secret: bool = False) -> str:
-    """The value as a message may show it: short, never a mapping's or list's content, never a secret."""
+def shown(value: object, *, is_secret: bool = False) -> str:
+    """The value as a message may show it: at most 60 letters, no content of mappings and lists, never a secret."""
     if is_secret:
         return "the value (not shown)"
     if value is None:
@@ -68,29 +68,29 @@ def quoted(value: object, *, is_secret: bool = False) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """`(nearest: x; known: x, y)` for a name that is not among `known`."""
+    """The hint `(nearest: x; known: x, y)` for a name that is not among `known`."""
     listed = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"(nearest: {close[0]}; known: {listed})" if close and len(known) > 1 else f"(known: {listed or 'none'})"
 
 
-def complaints(model: type[BaseModel], exc: ValidationError, hidden: set[KeyPath]) -> list[tuple[KeyPath, str]]:
-    """Every error as its place in the file and a sentence. Values at `hidden` places are not shown."""
+def problems_of(model: type[BaseModel], exc: ValidationError, hidden: set[KeyPath]) -> list[tuple[KeyPath, str]]:
+    """Every error as (place in the file, sentence). Values at `hidden` places are not shown."""
     errors = exc.errors(include_url=False)
-    found = []
+    problems = []
     for error in errors:
-        # A list whose items are all refused is also called too short.
-        inner = any(other["loc"][: len(error["loc"])] == error["loc"] for other in errors if other is not error)
-        if error["type"] == "too_short" and inner:
+        # pydantic also calls a list too short when all its items are invalid.
+        has_inner = any(other["loc"][: len(error["loc"])] == error["loc"] for other in errors if other is not error)
+        if error["type"] == "too_short" and has_inner:
             continue
         place, annotation, owner = _locate(model, error["loc"])
         is_secret = place in hidden or bool(_SECRET_NAMES.intersection(place)) or _mentions(annotation, SecretStr)
-        found.append(_sentence(error, place, annotation, owner, quoted(error["input"], is_secret=is_secret)))
-    return found
+        problems.append(_sentence(error, place, annotation, owner, shown(error["input"], is_secret=is_secret)))
+    return problems
 
 
 def _sentence(
-    error: ErrorDetails, place: KeyPath, annotation: Any, owner: type[BaseModel] | None, shown: str
+    error: ErrorDetails, place: KeyPath, annotation: Any, owner: type[BaseModel] | None, value: str
 ) -> tuple[KeyPath, str]:
     kind, context, name = error["type"], error.get("ctx", {}), _name(place)
     match kind:
@@ -106,22 +106,22 @@ def _sentence(
             tag = str(context.get("tag"))
             return (*place, "kind"), f"'{tag}' is not a kind of backend {nearest(tag, kinds(annotation))}"
         case "literal_error" | "enum":
-            return place, f"{shown} is not allowed here (known: {_choices(annotation)})"
+            return place, f"{value} is not allowed here (known: {_choices(annotation)})"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             words = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
             bounds = [f"{word} {context[key]:.12g}" for key, word in words.items() if key in context]
-            return place, f"{shown} is not a number of {' and '.join(bounds)}"
+            return place, f"{value} is not a number of {' and '.join(bounds)}"
         case "string_too_short" | "too_short":
             return place, "is empty"
         case "string_too_long" | "too_long":
             return place, f"is too long (at most {context.get('max_length')})"
         case "string_pattern_mismatch":
             form = _PATTERNS.get(name.removeprefix("fastapi_")) or _about(owner, name) or "written as it must be"
-            return place, f"{shown} is not {form}"
+            return place, f"{value} is not {form}"
         case "value_error":
-            # A validator does not know whether its value may be shown, so it leaves that to us.
-            return place, str(context.get("error", error["msg"])).replace("{value}", shown)
-    return place, f"{shown} is not {_EXPECTED.get(kind, 'allowed here')}"
+            # A validator does not know whether its value may be shown, so it writes {value} for it.
+            return place, str(context.get("error", error["msg"])).replace("{value}", value)
+    return place, f"{value} is not {_EXPECTED.get(kind, 'allowed here')}"
 
 
 def _about(owner: type[BaseModel] | None, name: str) -> str | None:
@@ -130,7 +130,7 @@ def _about(owner: type[BaseModel] | None, name: str) -> str | None:
 
 
 def _field(owner: type[BaseModel], name: str) -> FieldInfo | None:
-    """By its name in the file: where Python has the word for itself, that is the alias."""
+    """The field with this name in the file; its alias where the name is a keyword of Python."""
     known = {field.alias or key: field for key, field in owner.model_fields.items()}
     return known.get(name)
 
@@ -140,16 +140,16 @@ def _name(place: KeyPath) -> str:
 
 
 def _bare(annotation: Any) -> Any:
-    """Without `Annotated` and `| None`."""
+    """The type without `Annotated` and `| None`."""
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
             annotation = get_args(annotation)[0]
         elif origin in (Union, types.UnionType):
-            some = [part for part in get_args(annotation) if part is not type(None)]
-            if len(some) != 1:
+            others = [part for part in get_args(annotation) if part is not type(None)]
+            if len(others) != 1:
                 return annotation
-            annotation = some[0]
+            annotation = others[0]
         else:
             return annotation
 
@@ -160,12 +160,12 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def kinds(annotation: Any) -> list[str]:
-    """The values of `kind` in a union of models."""
+    """The values that `kind` has in a union of models."""
     return [str(get_args(model.model_fields["kind"].annotation)[0]) for model in _models(annotation)]
 
 
 def _locate(model: type[BaseModel], loc: KeyPath) -> tuple[KeyPath, Any, type[BaseModel] | None]:
-    """The place as the file has it (pydantic adds a union's tag), its type, and the model that owns the key."""
+    """The place as in the file (pydantic adds the tag of a union), its type, and the model that has the key."""
     place: list[str | int] = []
     annotation: Any = model
     owner: type[BaseModel] | None = None

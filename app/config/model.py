@@ -1,4 +1,4 @@
-"""`modelport.yaml`: what an operator may write there."""
+"""The model of `modelport.yaml`: what an operator may write there."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class ServerConfig(_Section):
     )
 
     def limits(self) -> Limits:
-        """The bounds as the relays take them."""
+        """The bounds as the relays get them."""
         return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
 
 
@@ -136,7 +136,7 @@ class Sampling(_Section):
     max_tokens: int | None = Field(None, ge=1, le=1 << 30, description="Tokens of the answer.")
 
     def given(self) -> dict[str, Any]:
-        """Those that are set."""
+        """The parameters that are set, by name."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -173,7 +173,7 @@ class ModelConfig(_Section):
     )
 
     def rules(self) -> Rules:
-        """What is done to the parameters of its requests."""
+        """How the parameters of its requests are changed, as the relays get it."""
         return Rules(
             normalize=self.normalize,
             defaults=self.defaults.given(),
@@ -183,7 +183,7 @@ class ModelConfig(_Section):
         )
 
     def all_targets(self) -> tuple[TargetConfig, ...]:
-        """The targets, in whichever form they were written."""
+        """The targets, whichever form they were written in; empty where there is neither form."""
         if self.targets is not None:
             return self.targets
         return (TargetConfig(backend=self.backend, model=self.model),) if self.backend else ()
@@ -224,7 +224,10 @@ class Config(_Section):
 
     @classmethod
     def implicit(cls, settings: Settings) -> Config:
-        """Without a file: the demo model, when its package is installed, and every model of an Ollama daemon."""
+        """The configuration without a file: the demo model, when it is installed, and every model of an Ollama daemon.
+
+        ConfigError when OLLAMA_HOST is not an address.
+        """
         backends: dict[str, dict[str, Any]] = {"ollama": {"kind": "ollama", "url": ollama_url(settings.ollama_host)}}
         models: dict[str, dict[str, Any]] = {"*": {"backend": "ollama"}, "ollama/*": {"backend": "ollama"}}
         if importlib.util.find_spec(DEMO_PACKAGE.replace("-", "_")) is not None:
@@ -239,7 +242,7 @@ class Config(_Section):
 
 
 def ollama_url(host: str | None) -> str:
-    """The URL to reach the daemon that OLLAMA_HOST names; where it listens everywhere, that is loopback."""
+    """The URL of the daemon for a value of OLLAMA_HOST; loopback for one that listens everywhere. Never raises."""
     text = (host or "").strip().rstrip("/")
     scheme, separator, rest = text.partition("://")
     if not separator:

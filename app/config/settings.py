@@ -1,4 +1,4 @@
-"""What the environment and the command line say, before and beside the file. The environment is always passed in."""
+"""Settings from the environment and the command line. The environment is always passed in, never read here."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.config.messages import complaints
+from app.config.messages import problems_of
 from app.config.yaml_document import ConfigError, KeyPath
+from app.log_format import LogFormat, LogLevel
 
 CONFIG_NAME = "modelport.yaml"
 CONTROL_SOCKET = "control.sock"
-LogFormat = Literal["console", "json"]
-LogLevel = Literal["debug", "info", "warning", "error"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Relays = Annotated[int, Field(ge=1, le=64)]
 
-# sockaddr_un.sun_path without its closing zero byte.
-_SOCKET_NAME_BYTES = 107 if sys.platform == "linux" else 103
-_LONGEST_SOCKET = CONTROL_SOCKET
+# The size of sockaddr_un.sun_path without its closing zero byte.
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+_LONGEST_NAME = CONTROL_SOCKET
 
 
 class Settings(BaseSettings):
@@ -70,23 +69,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing behind the caller's back: the environment comes through `from_env`."""
+        """Only values that are passed in: the environment comes through `from_env`."""
         return (init_settings,)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """The settings in `env`; ConfigError names every variable that is wrong."""
+        """The settings in `env`. ConfigError names every variable that is invalid."""
         source = EnvSettingsSource(cls)
         source.env_vars = {name.lower(): value for name, value in env.items() if value}
         try:
             return cls(**source())
         except ValidationError as exc:
             raise ConfigError(
-                [f"environment: {_variable(place)}: {text}" for place, text in complaints(cls, exc, set())]
+                [f"environment: {_variable(place)}: {text}" for place, text in problems_of(cls, exc, set())]
             ) from exc
 
     def keys(self) -> tuple[str, ...]:
-        """The keys in API_KEY; ConfigError when it is set and holds none, or one that no header can carry."""
+        """The keys in API_KEY. ConfigError when it is set and holds no key, or one that no HTTP header can carry."""
         if self.api_key is None:
             return ()
         keys = [part.strip() for part in self.api_key.get_secret_value().split(",")]
@@ -106,7 +105,7 @@ def _variable(place: KeyPath) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What one start of the gateway was told. `None`: not said on the command line.
+    """What one start of the gateway is called with. `None`: not given on the command line.
 
     `env` is the whole environment: `${NAME}` in the file is filled in from it, again at every reload.
     """
@@ -134,7 +133,10 @@ def resolve(
     log_format: LogFormat | None = None,
     is_terminal: bool = False,
 ) -> ServeOptions:
-    """Flags over environment over defaults, for everything that is not in the file; ConfigError when it cannot be."""
+    """The options of a start: a flag goes before the environment, that before the default.
+
+    ConfigError when the environment is invalid or the state folder's path is too long.
+    """
     settings = Settings.from_env(env)
     return ServeOptions(
         state=state_folder(state or settings.modelport_state),
@@ -150,7 +152,7 @@ def resolve(
 
 
 def config_path(given: Path | None) -> Path | None:
-    """The file to read: the given one, else modelport.yaml in the working folder; None when there is none."""
+    """The configuration file: the given one, else modelport.yaml in the working folder; None when that is missing."""
     if given is not None:
         return given
     here = Path(CONFIG_NAME)
@@ -158,14 +160,14 @@ def config_path(given: Path | None) -> Path | None:
 
 
 def state_folder(given: Path | None) -> Path:
-    """The absolute state folder (not made here); ConfigError when a Unix socket in it would have too long a name."""
+    """The absolute path of the state folder, not created here. ConfigError when it is too long for a Unix socket."""
     folder = (given or Path(platformdirs.user_state_dir("modelport", appauthor=False))).expanduser().absolute()
-    size = len(os.fsencode(folder / _LONGEST_SOCKET))
-    if size > _SOCKET_NAME_BYTES:
+    size = len(os.fsencode(folder / _LONGEST_NAME))
+    if size > _SOCKET_PATH_BYTES:
         raise ConfigError(
             [
-                f"state folder: '{folder}' is too long for a Unix socket: {folder.name}/{_LONGEST_SOCKET} would have "
-                f"{size} bytes with its folders, and {_SOCKET_NAME_BYTES} are possible. Set MODELPORT_STATE or --state "
+                f"state folder: '{folder}' is too long for a Unix socket: {folder.name}/{_LONGEST_NAME} would have "
+                f"{size} bytes with its folders, and {_SOCKET_PATH_BYTES} are possible. Set MODELPORT_STATE or --state "
                 "to a shorter path."
             ]
         )

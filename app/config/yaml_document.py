@@ -1,4 +1,4 @@
-"""A YAML file as plain values: duplicate keys refused, `${NAME}` filled in, and every problem kept with its place."""
+"""Reads YAML into plain values: fills in `${NAME}`, rejects duplicate keys, keeps every problem with its place."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 KeyPath = tuple[str | int, ...]
 
-# `$${` is a plain `${`. A default follows `:-`, as in a shell.
+# `$${` stands for `${`. A default follows `:-`, as in a shell.
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. `errors` holds every problem as one line `where: key: what`, no secrets."""
+    """The configuration is invalid. `errors`: every problem as one line `file: key: sentence`, without secrets."""
 
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("\n".join(errors))
@@ -30,7 +30,11 @@ class ConfigError(Exception):
 
 @dataclass(slots=True)
 class Document:
-    """The values of one file, the problems found while reading it, and which values came from the environment."""
+    """The values of one file (`tree`) and the problems in it.
+
+    `unusable`: places whose variable is not set; `hidden`: places with a value from the environment, never shown;
+    `size`: how many values were counted so far.
+    """
 
     is_lenient: bool = False
     size: int = 0
@@ -41,7 +45,7 @@ class Document:
 
 
 def dotted(place: KeyPath) -> str:
-    """`('models', 'a', 'targets', 0)` as `models.a.targets[0]`; a name with dots or blanks is quoted."""
+    """The place `('models', 'a', 'targets', 0)` as `models.a.targets[0]`; a name with dots or blanks is quoted."""
     text = ""
     for part in place:
         if isinstance(part, int):
@@ -53,9 +57,9 @@ def dotted(place: KeyPath) -> str:
 
 
 def parse(text: str, env: Mapping[str, str], *, is_lenient: bool = False) -> Document:
-    """The document's values with `env` filled in; ConfigError (without a file name) when it is no YAML mapping.
+    """The document's values with `env` filled in. ConfigError, without a file name, when it is not a YAML mapping.
 
-    `is_lenient`: variables that are not set are no problem: their values are `unusable` and stay as they are written.
+    `is_lenient`: a variable that is not set is not a problem; its value is `unusable` and stays as it is written.
     """
     document = Document(is_lenient=is_lenient)
     try:
@@ -65,7 +69,7 @@ def parse(text: str, env: Mapping[str, str], *, is_lenient: bool = False) -> Doc
             if root is None:
                 return document
             _inspect(root, (), (), document)
-            if document.problems and any(message == _ENDLESS for _, message in document.problems):
+            if document.problems and any(message == _CYCLE for _, message in document.problems):
                 return document
             loader = YAML(typ="safe", pure=True)
             loader.allow_duplicate_keys = True
@@ -84,18 +88,18 @@ def parse(text: str, env: Mapping[str, str], *, is_lenient: bool = False) -> Doc
     return document
 
 
-_ENDLESS = "refers to itself"
-# References to references multiply: a file of ten lines can stand for a thousand million values.
+_CYCLE = "refers to itself"
+# Anchors that refer to anchors multiply: a file of ten lines can stand for a billion values.
 _MOST_VALUES = 100_000
 
 
 def _inspect(node: Node, place: KeyPath, above: tuple[int, ...], document: Document) -> None:
-    """Note duplicate keys and references of a node to itself; the loader would stop at the first or never."""
+    """Note duplicate keys, and nodes that refer to themselves, on which the loader would not end."""
     document.size += 1
     if document.size > _MOST_VALUES:
         raise ConfigError([f"it has more than {_MOST_VALUES} values"])
     if id(node) in above:
-        document.problems.append((place, _ENDLESS))
+        document.problems.append((place, _CYCLE))
         return
     above = (*above, id(node))
     if isinstance(node, MappingNode):
@@ -114,7 +118,7 @@ def _inspect(node: Node, place: KeyPath, above: tuple[int, ...], document: Docum
 
 
 def _fill(value: Any, place: KeyPath, env: Mapping[str, str], document: Document) -> Any:
-    """The value with variables filled in, dates as text, and only text as keys."""
+    """The value with variables filled in, dates as text, and only keys that are text."""
     if isinstance(value, dict):
         filled = {}
         for key, item in value.items():
@@ -139,7 +143,7 @@ def _expand(text: str, place: KeyPath, env: Mapping[str, str], document: Documen
         document.hidden.add(place)
         name, default = match["name"], match["default"]
         if name is None:
-            document.problems.append((place, "'${' starts no variable: write ${NAME}, ${NAME:-default} or $${"))
+            document.problems.append((place, "'${' does not begin a variable: write ${NAME}, ${NAME:-default} or $${"))
         elif env.get(name):
             return env[name]
         elif default is not None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import prometheus_client.values
 import uvloop
 
-from app.log import LogFormat, set_up
+from app.log import set_up
+from app.log_format import LogFormat
 from app.shared_counters import SharedCounters
 
 _PR_SET_PDEATHSIG = 1

@@ -1,4 +1,4 @@
-"""What a person reads in the terminal: the banner at the start, and how the engines get on. Pure."""
+"""The text for the terminal: the banner at the start, and lines on how the engines are doing. Pure."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ def banner(
     url: str,
     is_loopback: bool,
     chat_model: str | None,
-    unasked: frozenset[str] = frozenset(),
+    implicit: frozenset[str] = frozenset(),
 ) -> str:
     """The address, the public names with their states, and a `curl` line that works as printed.
 
-    What `unasked` backends would serve is left out: nobody configured them, they are only looked for.
+    Wildcards of `implicit` backends are left out: nobody configured these, they are only looked for. `chat_model`: the
+    model in the `curl` line, None where there is none to chat with.
     """
-    where = "only this machine can reach it" if is_loopback else "other machines can reach it"
-    lines = [f"Modelport {version} listens on {url} ({where})", ""]
+    reach = "only this machine can reach it" if is_loopback else "other machines can reach it"
+    lines = [f"Modelport {version} listens on {url} ({reach})", ""]
     rows = [(model.name, model.state.value, ", ".join(model.backends)) for model in models(table)]
-    asked = [wildcard for wildcard in table.wildcards if wildcard.backend not in unasked]
-    rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in asked]
+    wildcards = [wildcard for wildcard in table.wildcards if wildcard.backend not in implicit]
+    rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in wildcards]
     width = max((len(name) for name, _, _ in rows), default=0)
     lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows]
     lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
@@ -39,24 +40,24 @@ def banner(
 
 
 def curl(url: str, chat_model: str | None, *, has_keys: bool) -> str:
-    """One line for a shell: a chat with that model, or the list of models where there is none to chat with."""
+    """A shell command: a chat with that model, or the list of models when it is None."""
     key = ' -H "Authorization: Bearer $API_KEY"' if has_keys else ""
     if chat_model is None:
         return f"curl {url}/v1/models{key}"
     question = [{"role": "user", "content": "What is 7+5?"}]
-    # The demo model is small: at temperature 0 it gets this right.
+    # The demo model is small, and right only at temperature 0.
     body = json.dumps({"model": chat_model, "messages": question, "temperature": 0})
     return f"curl {url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
 
 
-def _state(table: Table, backend: str) -> str:
-    found = table.backends.get(backend)
-    return found.state.value if found is not None else State.STOPPED.value
+def _state(table: Table, name: str) -> str:
+    backend = table.backends.get(name)
+    return backend.state.value if backend is not None else State.STOPPED.value
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the last line about a backend said, and when it began to start."""
+class ReportedState:
+    """What the last line about a backend said. `began`: when it began to start, in seconds of the caller's clock."""
 
     state: State
     reason: str | None
@@ -64,25 +65,27 @@ class Seen:
 
 
 def progress(
-    seen: Mapping[str, Seen], backends: Mapping[str, Backend], promised: frozenset[str], now: float
-) -> tuple[dict[str, Seen], list[str]]:
-    """What has been seen now, and the lines that tell the news.
+    reported: Mapping[str, ReportedState], backends: Mapping[str, Backend], promised: frozenset[str], now: float
+) -> tuple[dict[str, ReportedState], list[str]]:
+    """What is reported from now on, and the lines that report what has changed.
 
-    Trouble is told of the `promised` ones only, those with a public name of their own: without a file an Ollama
-    daemon is looked for, and most machines have none.
+    Of backends that are not `promised`, that is without a public name of their own, only success is reported: without
+    a file an Ollama daemon is looked for, and most machines have none.
     """
-    after: dict[str, Seen] = {}
+    after: dict[str, ReportedState] = {}
     lines: list[str] = []
     for name, backend in backends.items():
-        before = seen.get(name)
+        before = reported.get(name)
         began = before.began if before is not None and before.state is State.STARTING else now
-        after[name] = Seen(backend.state, backend.reason, began)
+        after[name] = ReportedState(backend.state, backend.reason, began)
         if before is None or (before.state, before.reason) != (backend.state, backend.reason):
             lines += _lines(name, backend, before, now - began, name in promised)
     return after, lines
 
 
-def _lines(name: str, backend: Backend, before: Seen | None, took_s: float, is_promised: bool) -> Iterator[str]:
+def _lines(
+    name: str, backend: Backend, before: ReportedState | None, took_s: float, is_promised: bool
+) -> Iterator[str]:
     match backend.state:
         case State.READY if before is None or before.state is not State.READY:
             yield f"  {name}: ready in {took_s:.1f} s"

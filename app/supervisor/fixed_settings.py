@@ -1,4 +1,4 @@
-"""What a reload cannot change, because it is read at the start only. Pure."""
+"""The settings that a reload cannot change, because they are read only at the start. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from app.config.model import Config
 READ_AT_START: Final = ("host", "port", "relays", "root_path", "docs")
 
 
-def needs_restart(running: Config, wished: Config) -> tuple[str, ...]:
-    """The settings that are not as the file has them now, because they are read at the start only."""
+def needs_restart(running: Config, new: Config) -> tuple[str, ...]:
+    """The settings, as `server.NAME`, that differ from the new configuration and need a restart to change."""
     return tuple(
-        f"server.{name}" for name in READ_AT_START if getattr(running.server, name) != getattr(wished.server, name)
+        f"server.{name}" for name in READ_AT_START if getattr(running.server, name) != getattr(new.server, name)
     )
 
 
-def as_started(running: Config, wished: Config) -> Config:
-    """The wished configuration with what is read at the start only as it was then."""
+def as_started(running: Config, new: Config) -> Config:
+    """The new configuration with the settings of READ_AT_START as they were at the start."""
     kept = {name: getattr(running.server, name) for name in READ_AT_START}
-    return wished.model_copy(update={"server": wished.server.model_copy(update=kept)})
+    return new.model_copy(update={"server": new.server.model_copy(update=kept)})

@@ -54,8 +54,8 @@ from app.supervisor.relays.processes import Relays
 from app.supervisor.relays.server import RelayServer
 from app.supervisor.replicas import replicas
 from app.supervisor.replicas.discovery import Discovery
+from app.supervisor.state_disk import StateDisk
 from app.supervisor.state_folder import StateFolder
-from app.supervisor.storage import Storage
 from app.table import Backend, Table
 from backends import kinds
 from backends.errors import BackendError
@@ -88,7 +88,7 @@ class Gateway:
         self._most_connections = open_files.connections(open_files.limit())
         self._version = 0
         self._backends: Mapping[str, Backend] = {}
-        self._seen: dict[str, console.Seen] | None = None
+        self._seen: dict[str, console.ReportedState] | None = None
         self._reloading = asyncio.Lock()
         self._named: set[str] = set()  # adapters that are being loaded or unloaded
         self._discovery = discovery or Discovery()
@@ -103,10 +103,10 @@ class Gateway:
             state.check,
         )
         self.hub = RelayServer(self.leases, self.relays)
-        self._measures = MeasurementStore(state.measures)
-        self._sizes = Sizes(self._measures)
-        self._proofs = CapabilityStore(state.proofs)
-        self.storage = Storage(state.path, (self._measures.file, self._proofs.file))
+        self._measurements = MeasurementStore(state.measurements)
+        self._sizes = Sizes(self._measurements)
+        self._capabilities = CapabilityStore(state.capabilities)
+        self.disk = StateDisk(state.path, (self._measurements.file, self._capabilities.file))
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
@@ -123,8 +123,8 @@ class Gateway:
             quarantine=GpuQuarantine(devices.nvml),
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
-        self._prober = Prober(self._proofs, self.fleet.wanted, lambda: self._backends, self.publish_again)
-        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines, lambda: self.storage.trouble)
+        self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
+        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines, lambda: self.disk.trouble)
         self._tell_bound()
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ class Gateway:
         server = config.server
         found = devices.machine(server.memory_gb, self._options.env)
         self._sizes.look(replicas.expand(config.backends), found)
-        self._proofs.look(config.backends)
+        self._capabilities.look(config.backends)
         self._devices = [gpu.uuid for gpu in found.gpus]
         return Capacity(found, server.start_parallel, server.swap_after_s)
 
@@ -159,7 +159,7 @@ class Gateway:
     def _table(self) -> Table:
         return build_table.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
-            self._proofs.applied(self._backends),
+            self._capabilities.applied(self._backends),
             self._version,
             self.is_draining,
             self._created,
@@ -177,7 +177,7 @@ class Gateway:
             url=self._url,
             is_loopback=self._is_loopback,
             chat_model=self._chat_model(),
-            unasked=self._unasked,
+            implicit=self._unasked,
         )
         terminal.say(text)
         self._seen, lines = console.progress({}, self._backends, self._promised(), time.monotonic())
@@ -206,7 +206,7 @@ class Gateway:
         """How everything is."""
         table = self._table()
         return Health(
-            status=views.overall(table, self.storage.trouble, self.fleet.status()),
+            status=views.overall(table, self.disk.trouble, self.fleet.status()),
             version=__version__,
             uptime_s=round(time.monotonic() - self._began, 3),
             models=views.models(table, self.fleet.status()),
@@ -215,7 +215,7 @@ class Gateway:
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
                 for each in self.fleet.quarantined
             ),
-            state_folder=self.storage.trouble,
+            state_folder=self.disk.trouble,
         )
 
     def models(self) -> Models:
@@ -251,7 +251,7 @@ class Gateway:
             for status in self.fleet.status()
             if status.pid is not None
         }
-        return await asyncio.to_thread(capacity_report.plan, config, machine, self._measures, barred, running)
+        return await asyncio.to_thread(capacity_report.plan, config, machine, self._measurements, barred, running)
 
     async def metrics(self) -> bytes:
         """Prometheus's page."""

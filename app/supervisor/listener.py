@@ -10,18 +10,21 @@ BACKLOG = 2048
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the message says why and what to do."""
+    """The address cannot be listened on. The message says why and what to do."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host`:`port` (0: a free port), of IPv4 where a name has both."""
+    """A socket that listens on `host`:`port` (0: a free port); IPv4 where a name has both kinds of address.
+
+    ListenError when that is not possible.
+    """
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as exc:
         raise ListenError(
             f"{host!r} is not an address of this machine ({exc.strerror}); choose another: --host"
         ) from exc
-    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, _, _, _, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
     is_dual = family == socket.AF_INET6 and host.strip("[]") == "::" and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server(
@@ -34,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
-    """Where a client on this machine reaches it."""
+    """The URL at which a client on this machine reaches it."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "127.0.0.1"}.get(host, host)  # noqa: S104  # compared, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -97,7 +97,7 @@ async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: so
     gateway.publish_again()
     gateway.relays.start(server.relays)
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
-    tasks["storage"] = asyncio.create_task(gateway.storage.run(), name="storage")
+    tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
     asked = asyncio.create_task(orders.stop.wait(), name="stop")
     try:
@@ -120,7 +120,7 @@ async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: so
     finally:
         admin.should_exit = True
         asked.cancel()
-        for name in ("fleet", "names", "storage", "relays"):
+        for name in ("fleet", "names", "disk", "relays"):
             tasks[name].cancel()
         await asyncio.gather(asked, *tasks.values(), return_exceptions=True)
 

@@ -1,4 +1,4 @@
-"""The state folder: one supervisor at a time, private to its user, and what lies where in it."""
+"""The state folder: private to its user, held by one supervisor at a time; and the paths of the files in it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from typing import Final, Self
 from app.config.settings import CONTROL_SOCKET
 from backends.process import compile_cache
 
-MEASURES: Final = "measures.json"
-PROOFS: Final = "proofs.json"
+MEASUREMENTS: Final = "measures.json"
+CAPABILITIES: Final = "proofs.json"
 
 
 class StateError(Exception):
-    """The folder cannot be used; the message says why and what to do."""
+    """The folder cannot be used. The message says why and what to do."""
 
 
 class StateFolder:
-    """The folder while this process holds its lock. The kernel gives the lock back when the process ends, however."""
+    """The folder, locked by this process inside a `with` block.
+
+    Entering raises StateError when the folder cannot be used. However the process ends, the kernel frees the lock.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -37,37 +40,37 @@ class StateFolder:
 
     @property
     def control_socket(self) -> Path:
-        """Where the admin application listens."""
+        """The socket that the admin application listens on."""
         return self.path / CONTROL_SOCKET
 
     @property
     def relay_socket(self) -> Path:
-        """Where the relays are told what they must know."""
+        """The socket over which the relays talk to the supervisor."""
         return self.path / "relay.sock"
 
     @property
-    def proofs(self) -> Path:
-        """What tests have shown of models."""
-        return self.path / PROOFS
+    def capabilities(self) -> Path:
+        """The file with what tests have shown of models."""
+        return self.path / CAPABILITIES
 
     @property
-    def measures(self) -> Path:
-        """What engines were measured to take."""
-        return self.path / MEASURES
+    def measurements(self) -> Path:
+        """The file with how much memory engines were measured to take."""
+        return self.path / MEASUREMENTS
 
     @property
     def pins(self) -> Path:
-        """Which commits the models from the hub are, one file for each."""
+        """The folder that keeps which commit of each Hugging Face model is used, in one file per model."""
         return self.path / "hub"
 
     @property
     def caches(self) -> Path:
-        """What engines have compiled, by their versions."""
+        """The folder with what engines have compiled, by their versions."""
         return self.path / "compiled"
 
     @property
     def id(self) -> str:
-        """The same for every supervisor on this folder, different for every other: marks our processes."""
+        """16 hex digits that mark our processes: the same for every supervisor on this folder, different for others."""
         return hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:16]
 
     def __enter__(self) -> Self:
@@ -79,17 +82,19 @@ class StateFolder:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            for done in (self.control_socket, self.relay_socket):
-                done.unlink(missing_ok=True)
+            for path in (self.control_socket, self.relay_socket):
+                path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
 
     def sweep(self) -> None:
-        """Remove what an earlier supervisor left: sockets nobody listens on, and counters, which were files once."""
+        """Remove what an earlier supervisor left: sockets without a listener, counter files of old versions, compiled
+        files of old engines. StateError when that is not possible.
+        """
         try:
             for leftover in (self.control_socket, self.relay_socket):
                 leftover.unlink(missing_ok=True)
-            # Only what relays wrote: whatever else lies there is not ours to remove.
+            # Only the files that relays wrote: others are not ours to remove.
             for counter in (self.path / "metrics").glob("*.db"):
                 counter.unlink()
             compile_cache.prune(self.caches)
@@ -97,7 +102,7 @@ class StateFolder:
             raise _unusable(self.path, exc) from exc
 
     def check(self) -> None:
-        """StateError when somebody has removed it: no relay that starts could reach us any more."""
+        """Raise StateError when the folder was removed: a relay that starts could not reach us any more."""
         if not self.relay_socket.exists():
             raise StateError(
                 f"{self.relay_socket} has been removed while the gateway ran, so no relay can be started; keep what "
@@ -106,12 +111,12 @@ class StateFolder:
 
 
 def bind_private(path: Path) -> socket.socket:
-    """A Unix socket at `path` that only this user can open. StateError when there can be none, as on a full disk."""
+    """A Unix socket bound to `path` that only this user can open. StateError when it fails, as on a full disk."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)
         listener.bind(os.fspath(path))
-        # Nobody else gets in before this either: the folder is 0700.
+        # Before this call it is protected by the folder, which is 0700.
         path.chmod(0o600)
     except OSError as exc:
         listener.close()
@@ -124,25 +129,25 @@ def _unusable(path: Path, exc: OSError) -> StateError:
 
 
 def _make_ready(path: Path) -> None:
-    """Make the folder, or see that it is ours and nobody else's: what others may write in is no place for a lock."""
+    """Create the folder, or check that it is ours alone: a lock is worth nothing where others may write."""
     try:
         try:
             path.mkdir(mode=0o700, parents=True)
             return
         except FileExistsError:
-            found = path.stat()
-            content = any(path.iterdir())
-        if found.st_uid != os.getuid():
+            status = path.stat()
+            has_content = any(path.iterdir())
+        if status.st_uid != os.getuid():
             raise StateError(f"the state folder {path} belongs to another user; choose one with --state")
-        if content and not _is_lock(path / "lock"):
+        if has_content and not _is_lock(path / "lock"):
             raise StateError(
-                f"the folder {path} holds other things, so it is no place for the state; choose a new or an empty one "
+                f"the folder {path} holds other files, so it cannot be the state folder; choose a new or an empty one "
                 "with --state"
             )
-        mode = stat.S_IMODE(found.st_mode)
+        mode = stat.S_IMODE(status.st_mode)
         if mode & stat.S_ISVTX:
             raise StateError(f"the folder {path} is shared by several users; choose a folder in it with --state")
-        if mode & 0o077 and content:
+        if mode & 0o077 and has_content:
             raise StateError(
                 f"other users may enter the state folder {path}; close it to them with `chmod 700 "
                 f"{shlex.quote(str(path))}`, or choose another with --state"
@@ -154,7 +159,7 @@ def _make_ready(path: Path) -> None:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether it is the lock of a supervisor that runs or ran: its process id, or nothing yet."""
+    """Whether this is a supervisor's lock file: it holds a process id, or nothing yet."""
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             return False
@@ -165,7 +170,7 @@ def _is_lock(path: Path) -> bool:
 
 
 def _take(lock: Path, folder: Path) -> int:
-    # Opened without truncating: the pid in it is the holder's until the lock is ours.
+    # Opened without truncating: until the lock is ours, the process id in it is the holder's.
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
@@ -181,9 +186,9 @@ def _take(lock: Path, folder: Path) -> int:
         raise StateError(
             f"modelport already runs on the state folder {folder} ({who}); stop it or choose another with --state"
         ) from exc
-    told = f"{os.getpid()}\n".encode()
-    # For people only: what holds the folder is the lock itself, also where the disk has no room for this.
+    content = f"{os.getpid()}\n".encode()
+    # For people only, so a full disk does not matter: what holds the folder is the lock.
     with contextlib.suppress(OSError):
-        os.pwrite(descriptor, told, 0)
-    os.ftruncate(descriptor, len(told) if os.pread(descriptor, len(told), 0) == told else 0)
+        os.pwrite(descriptor, content, 0)
+    os.ftruncate(descriptor, len(content) if os.pread(descriptor, len(content), 0) == content else 0)
     return descriptor

@@ -1,4 +1,4 @@
-"""The terminal that the gateway was started in."""
+"""Prints to the terminal that the gateway was started in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 
 def say(*lines: str) -> None:
-    """Print these lines, if anybody is there to read them."""
+    """Print these lines; a terminal or pipe that was closed is no failure."""
     try:
         for line in lines:
             print(line, flush=True)
     except OSError:
-        # Whoever read it has left; the gateway goes on. What is still buffered would fail again at the exit.
+        # Without this, what is still buffered would fail again at the exit.
         with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

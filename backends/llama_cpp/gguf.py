@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from backends.errors import NotReady
+from backends.llama_cpp.gguf_header import MAGIC
 
-_MAGIC: Final = b"GGUF"
 _PACKAGE: Final = "package:"
 
 
@@ -49,10 +49,10 @@ def model_file(name: str, model: str) -> Path:
     path = meant(name, model)
     try:
         with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
+            magic = file.read(len(MAGIC))
     except OSError as exc:
         raise BadModel(name, f"the model file {path.name!r} cannot be read: {exc.strerror}", path) from exc
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise BadModel(name, f"{path.name!r} is not a GGUF file", path)
     return path
 

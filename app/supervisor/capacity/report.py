@@ -21,7 +21,7 @@ from backends.process.footprint import Footprint
 def plan(
     config: Config,
     machine: Machine,
-    measures: MeasurementStore,
+    measurements: MeasurementStore,
     barred: Mapping[str, str] | None = None,
     running: Mapping[str, float] | None = None,
 ) -> PlanAnswer:
@@ -37,7 +37,7 @@ def plan(
         for name, backend in replicas.expand(config.backends).items()
         if (managed := backend.as_managed()) is not None
     }
-    sizes = Sizes(measures)
+    sizes = Sizes(measurements)
     sizes.look(backends, machine)
     found = {name: sizes.of(name, backend) for name, backend in backends.items()}
     entries = [_entry(name, backend, found[name], machine, name in running) for name, backend in backends.items()]

@@ -62,8 +62,8 @@ class _Known:
 class Sizes:
     """Of every engine that was looked at; of others, what their configuration says."""
 
-    def __init__(self, measures: MeasurementStore | None = None) -> None:
-        self._measures = measures or MeasurementStore()
+    def __init__(self, measurements: MeasurementStore | None = None) -> None:
+        self._measurements = measurements or MeasurementStore()
         self._known: Mapping[str, _Known] = {}
 
     def __repr__(self) -> str:
@@ -86,10 +86,10 @@ class Sizes:
         known = self._known.get(name)
         if known is None or known.config != config:
             return sized(config.need(), None, None)
-        return sized(config.need(), known.estimated_gb, self._measures.get(known.fingerprint))
+        return sized(config.need(), known.estimated_gb, self._measurements.get(known.fingerprint))
 
     async def measured(self, name: str, config: ManagedConfig, footprint: Footprint) -> None:
         """It took this."""
         known = self._known.get(name)
         if known is not None and known.config == config:
-            await asyncio.to_thread(self._measures.put, known.fingerprint, name, footprint)
+            await asyncio.to_thread(self._measurements.put, known.fingerprint, name, footprint)

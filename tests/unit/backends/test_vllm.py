@@ -330,27 +330,23 @@ async def test_it_is_put_to_sleep_and_woken() -> None:
     answers: Answers = {
         "/sleep?level=2": (200, {}),
         "/wake_up": (200, {}),
-        "/is_sleeping": (200, {"is_sleeping": True}),
     }
     assert sleeper is not None
 
     async with told(answers) as (endpoint, asked):
         await sleeper.sleep(endpoint, 2)
-        assert await sleeper.is_sleeping(endpoint)
         await sleeper.wake_up(endpoint)
 
-    assert asked == [("/sleep?level=2", {}), ("/is_sleeping", None), ("/wake_up", {})]
+    assert asked == [("/sleep?level=2", {}), ("/wake_up", {})]
 
 
 async def test_one_that_cannot_sleep_says_so() -> None:
     sleeper = Vllm("gpu", config(sleep=1)).sleeper
     assert sleeper is not None
 
-    async with told({"/is_sleeping": (200, [])}) as (endpoint, _):
+    async with told({}) as (endpoint, _):
         with pytest.raises(EngineFailed, match=r"sleep failed: status 404"):
             await sleeper.sleep(endpoint, 1)
-        with pytest.raises(EngineFailed, match="does not say whether it sleeps"):
-            await sleeper.is_sleeping(endpoint)
 
 
 @pytest.mark.parametrize(("name", "in_place"), [("law", True), ("new", False)])

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from app.cli.admin_client import refusal
-from app.cli.reload import judged
+from app.cli.reload import progress_of
 from app.cli.status import duration
 from app.cli.tables import plain
 from app.config.yaml_document import ConfigError
@@ -184,8 +184,8 @@ def test_what_ended_it_last_stays_beside_the_restarts(
     last = FailureAnswer(life=1, reason="it was ended by signal 11", ago_s=65)
     health = HEALTH.model_copy(update={"backends": (DEMO.model_copy(update={"last_failure": last}),)})
     two = {"serving": 1, "engines": 2, "restarts": 3, "last_failure": last}
-    monkeypatch.setattr("tests.test_cli_control.HEALTH", health)
-    monkeypatch.setattr("tests.test_cli_control.SMALL", SMALL.model_copy(update=two))
+    monkeypatch.setattr("tests.unit.cli.test_admin_client.HEALTH", health)
+    monkeypatch.setattr("tests.unit.cli.test_admin_client.SMALL", SMALL.model_copy(update=two))
 
     status, models = run(folder, "status").out, run(folder, "models").out.splitlines()
 
@@ -256,7 +256,7 @@ def test_why_an_engine_of_somebody_else_shows_no_lines_is_said(folder: Path, con
     ended = run(folder, "logs", "cloud")
 
     assert (ended.code, ended.out) == (0, "")
-    assert ended.err == "cloud: somebody else runs it, and has its log.\n"
+    assert ended.err == "cloud: the gateway does not run it, so its log is elsewhere.\n"
 
 
 def test_an_unknown_backend_is_said_so(folder: Path, control: FakeControl) -> None:
@@ -324,7 +324,7 @@ def test_what_is_on_its_way_and_what_has_failed_are_told_apart() -> None:
         backend("not asked", "failed"),
     ]
 
-    assert judged(backends, list("abcdef")) == (["b", "c"], ["d: no", "e: why"])
+    assert progress_of(backends, list("abcdef")) == (["b", "c"], ["d: no", "e: why"])
 
 
 def test_a_reload_of_a_bad_file_shows_its_errors_and_ends_with_2(folder: Path, control: FakeControl) -> None:

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from app.supervisor.console import Seen, banner, curl, progress
+from app.supervisor.console import ReportedState, banner, curl, progress
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
 
@@ -34,7 +34,7 @@ def test_it_says_where_it_listens_and_what_it_serves() -> None:
 
 
 def test_what_nobody_configured_is_not_listed() -> None:
-    text = banner(_table(), version="1", url=URL, is_loopback=True, chat_model=None, unasked=frozenset({"daemon"}))
+    text = banner(_table(), version="1", url=URL, is_loopback=True, chat_model=None, implicit=frozenset({"daemon"}))
 
     assert "ollama/*" not in text
 
@@ -66,7 +66,7 @@ def test_without_a_model_to_chat_with_it_lists_the_models() -> None:
 
 def _tell(*rows: Backend, promised: bool = True) -> list[str]:
     """The lines that these situations, one after another and 2 s apart, are told in."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, ReportedState] = {}
     told: list[str] = []
     for turn, row in enumerate(rows):
         seen, lines = progress(seen, {row.name: row}, frozenset({row.name} if promised else ()), turn * 2.0)

@@ -66,7 +66,7 @@ def test_what_the_daemon_says_of_a_failure_is_shown(gateway: Gateway, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "Several backends are Ollama's: say which with --backend (first, second)."),
+        ((), "There are several Ollama backends: name one with --backend (first, second)."),
         (("--backend", "third"), "'third' is not an Ollama backend here (known: first, second)."),
         (("--backend", "second"), "second: failed: no connection to it (connection refused)"),
     ],

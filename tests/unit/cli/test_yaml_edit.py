@@ -246,7 +246,7 @@ def test_add_takes_a_folder_or_a_repository_for_vllm(tmp_path: Path) -> None:
 
 
 REFUSALS = {
-    "a name that is there": (("a", "--ollama", "x"), 2, "modelport.yaml: models.a: is there already"),
+    "a name that is there": (("a", "--ollama", "x"), 2, "modelport.yaml: models.a: exists already"),
     "an alias": (("nick", "--ollama", "x"), 2, "'nick' is already a model's own name"),
     "a url that is none": (("b", "--url", "ftp://x"), 2, "backends.b.url: 'ftp://x' is not an address"),
     "nothing to serve it": (("b",), 2, "Give exactly one of --gguf, --url, --ollama and --vllm."),

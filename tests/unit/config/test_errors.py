@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.config.load import loads
-from app.config.messages import quoted
+from app.config.messages import shown
 from app.config.yaml_document import ConfigError
 
 SECRET = "do-not-show-me"
@@ -221,7 +221,7 @@ BAD = {
         "server: {host: '${NOPE}'}",
         "server.host: the environment variable NOPE is not set",
     ),
-    "a variable without a name": ("server: {host: '${}'}", "server.host: '${' starts no variable"),
+    "a variable without a name": ("server: {host: '${}'}", "server.host: '${' does not begin a variable"),
     "no models": ("server: {port: 1}", "models: is missing: nothing would be served"),
     "an empty file": ("", "models: is missing: nothing would be served"),
     "not a mapping": ("- a", "it is not a mapping (key: value)"),
@@ -285,12 +285,12 @@ def test_a_value_from_the_environment_is_not_shown() -> None:
 
 
 def test_shown_values_are_short_and_never_a_containers_content() -> None:
-    assert quoted("x" * 100) == f"'{'x' * 57}…'"
-    assert [quoted(value) for value in (None, True, 1.5, {"a": SECRET}, [SECRET])] == [
+    assert shown("x" * 100) == f"'{'x' * 57}…'"
+    assert [shown(value) for value in (None, True, 1.5, {"a": SECRET}, [SECRET])] == [
         "nothing",
         "true",
         "1.5",
         "a mapping",
         "a list",
     ]
-    assert quoted(object()) == "a object"
+    assert shown(object()) == "a object"

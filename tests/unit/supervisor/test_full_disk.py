@@ -16,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.supervisor.storage import JsonStore, Storage, why_not
+from app.supervisor.json_store import JsonStore
+from app.supervisor.state_disk import StateDisk, why_not_writable
 from backends.huggingface.cache import Pin, remember, remembered
 from tests.rigs.cli import run
 from tests.rigs.serving import Gateway, running, until
@@ -103,37 +104,38 @@ def test_a_gateway_starts_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_written_is_written_once_there_is_room(tmp_path: Path) -> None:
-    file = JsonStore(tmp_path / "later" / "measures.json")
-    storage = Storage(tmp_path, [file])
+    file = JsonStore(tmp_path / "later" / "measures.json", str)
+    disk = StateDisk(tmp_path, [file])
 
-    file.write(b"first")
-    file.write(b"last")
-    storage.hear(storage.look())
-    before = storage.trouble
+    file.write("first")
+    file.write("last")
+    disk.report(disk.check())
+    before = disk.trouble
     (tmp_path / "later").mkdir()
-    storage.hear(storage.look())
+    disk.report(disk.check())
 
     assert before == "No such file or directory"
-    assert storage.trouble is None
-    assert (tmp_path / "later" / "measures.json").read_bytes() == b"last"
+    assert disk.trouble is None
+    assert (tmp_path / "later" / "measures.json").read_bytes() == b'"last"'
+    assert file.read() == "last"
 
 
 def test_an_old_file_outlives_a_write_for_which_there_is_no_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "state") as disk:
-        file = JsonStore(disk.folder / "measures.json")
-        file.write(b"old")
+        file = JsonStore(disk.folder / "measures.json", str)
+        file.write("old")
         disk.fill()
         try:
-            file.write(b"new" * 100_000)
-            trouble = why_not(disk.folder)
+            file.write("new" * 100_000)
+            trouble = why_not_writable(disk.folder)
         finally:
             disk.free()
 
         assert trouble in WORDS
         assert sorted(one.name for one in disk.folder.iterdir()) == ["measures.json"]
-        assert (disk.folder / "measures.json").read_bytes() == b"old"
+        assert (disk.folder / "measures.json").read_bytes() == b'"old"'
         assert file.catch_up() is None
-        assert (disk.folder / "measures.json").read_bytes() == b"new" * 100_000
+        assert file.read() == "new" * 100_000
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,12 @@ def test_where_little_is_left_it_is_tried_whether_something_can_be_written(
     found = os.statvfs(tmp_path)
     told = os.statvfs_result([change.get(name, getattr(found, name)) for name in os.statvfs_result.__match_args__])
 
-    assert why_not(tmp_path, lambda _: told) is None
+    assert why_not_writable(tmp_path, lambda _: told) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_has_gone_cannot_be_written(tmp_path: Path) -> None:
-    assert why_not(tmp_path / "gone") == "No such file or directory"
+    assert why_not_writable(tmp_path / "gone") == "No such file or directory"
 
 
 def test_a_configuration_for_which_there_is_no_room_leaves_no_piece_of_it(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from app.supervisor.open_files import connections
 
 RAISED = """
 import resource
-from app.supervisor import descriptors
+from app.supervisor import open_files
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 hard = min(4096, hard) if hard != resource.RLIM_INFINITY else 4096
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-descriptors.raise_limit()
-print(descriptors.limit() == hard)
+open_files.raise_limit()
+print(open_files.limit() == hard)
 """
 
 

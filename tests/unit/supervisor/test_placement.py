@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.supervisor.capacity import devices
-from app.supervisor.capacity.placement import Allocation, DoesNotFit, Gpu, Machine, environment, place, visible
+from app.supervisor.capacity.placement import Allocation, DoesNotFit, Gpu, Machine, place, visible
 from backends.engine import Need
 
 HOST = Machine(8.0)
@@ -156,11 +156,6 @@ def test_an_engine_is_placed_as_the_table_says(name: str) -> None:
 )
 def test_only_what_the_gateway_may_see_itself_is_given_to_engines(chosen: str | None, uuids: Sequence[str]) -> None:
     assert [gpu.uuid for gpu in visible(CUT.gpus, chosen)] == uuids
-
-
-def test_engines_are_told_identifiers_in_the_order_of_the_bus() -> None:
-    assert environment(["GPU-b"]) == {"CUDA_VISIBLE_DEVICES": "GPU-b", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    assert environment([]) == {}
 
 
 @given(

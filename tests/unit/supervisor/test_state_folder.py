@@ -49,7 +49,7 @@ def test_a_folder_with_other_things_is_left_as_it_is(tmp_path: Path) -> None:
     path.chmod(0o755)
     (path / "lock").write_text("somebody else's")
 
-    with pytest.raises(StateError, match=r"home holds other things, .* choose a new or an empty one with --state"):
+    with pytest.raises(StateError, match=r"home holds other files, .* choose a new or an empty one with --state"):
         StateFolder(path).__enter__()
 
     assert _mode(path) == 0o755
