@@ -27,18 +27,18 @@ from app.table import Limits
 MAX_HEADER_LINES = 256
 MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
-# How often a client is looked for whose connection is not read: it counts as gone within a second.
+# How often we look whether a client is still there whose connection is not read: it counts as gone within a second.
 PEER_S = 0.5
 _ESTABLISHED = 1  # TCP_ESTABLISHED, the first byte of Linux's struct tcp_info
 _RESET = struct.pack("ii", 1, 0)  # linger, for no time
-# What is parsed at once; a request that comes behind another one waits unparsed.
+# How much is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
 # After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
 
 
 class ServerProtocol(HttpToolsProtocol):
-    """One client connection."""
+    """One client connection. tests/unit/house/test_declared_edges.py lists what it uses of uvicorn's class."""
 
     def __init__(
         self,
@@ -50,19 +50,18 @@ class ServerProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits()
-        self._lines: deque[ClientResponse] = (
-            deque()
-        )  # requests whose answer is not complete; the first one is being answered
+        # Of requests whose answer is not complete; the first one is being answered.
+        self._responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
-        self._peer: asyncio.TimerHandle | None = None
+        self._peer_check: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
         self._in_head = True
         self._awaits_body = False
         self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
-        self._is_owed = False  # the next request waits until this client has read its answers
+        self._waits_for_reader = False  # the next request is not begun before this client has read its answers
         self._dropped_bytes = 0
         self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # call_later takes fractions
 
@@ -73,13 +72,13 @@ class ServerProtocol(HttpToolsProtocol):
         if len(self.connections) > self._limits.max_connections:
             self.refuse(Problem(503, "too_many_connections", "This gateway has as many connections as it accepts."))
             return
-        self._await(self._limits.headers_s, self._late_head)
+        self._set_deadline(self._limits.headers_s, self._late_head)
 
-    def _await(self, seconds: float, call: Callable[[], None]) -> None:
-        self._settle_deadline()
+    def _set_deadline(self, seconds: float, call: Callable[[], None]) -> None:
+        self._cancel_deadline()
         self._deadline = self.loop.call_later(seconds, call)
 
-    def _settle_deadline(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -93,7 +92,7 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _late_body(self) -> None:
         if self.flow.read_paused:
-            self._await(self._limits.body_s, self._late_body)
+            self._set_deadline(self._limits.body_s, self._late_body)
             return
         message = f"The request's body was not complete within {self._limits.body_s:g} s."
         self.refuse(Problem(408, "request_timeout", message))
@@ -105,7 +104,7 @@ class ServerProtocol(HttpToolsProtocol):
             if self._is_refused:
                 self._dropped_bytes += len(data) - start
                 return
-            if self._in_head and (self._lines or self._is_owed):
+            if self._in_head and (self._responses or self._waits_for_reader):
                 # Kept, and reading goes on, because a connection that is not read does not say that its client left.
                 self._early += data[start:]
                 if len(self._early) > MAX_HEAD_BYTES:
@@ -116,15 +115,15 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _watch_peer(self) -> None:
         """While we do not read, only the system knows that the client has left."""
-        if self._peer is not None:
-            self._peer.cancel()
-            self._peer = None
+        if self._peer_check is not None:
+            self._peer_check.cancel()
+            self._peer_check = None
         if not self.flow.read_paused or self.transport.is_closing():
             return
         if _has_left(self.transport.get_extra_info("socket")):
             self.transport.abort()
         else:
-            self._peer = self.loop.call_later(PEER_S, self._watch_peer)
+            self._peer_check = self.loop.call_later(PEER_S, self._watch_peer)
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -138,15 +137,15 @@ class ServerProtocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:  # also a trailer or a chunk's extension without end
             self.refuse(_too_large())
         elif self._in_head and self._head_bytes and is_first:
-            self._await(self._limits.headers_s, self._late_head)
+            self._set_deadline(self._limits.headers_s, self._late_head)
         elif not self._in_head and not self._awaits_body and not self._is_refused:
             self._awaits_body = True
-            self._await(self._limits.body_s, self._late_body)
+            self._set_deadline(self._limits.body_s, self._late_body)
 
     def _parse(self, data: bytes) -> None:
-        """Answer what asks for another protocol (Java's client does, with every first request) as if it had not.
+        """Answer a request for another protocol (Java's client sends `upgrade` with its first one) as if it were none.
 
-        The parser skips such a request's body, so a new one reads it again from its headers without the wish.
+        The parser skips such a request's body, so a new parser reads the request again without that header.
         """
         while True:
             try:
@@ -177,11 +176,11 @@ class ServerProtocol(HttpToolsProtocol):
             return
         self._check_head()
         self._in_head, self._head_bytes = False, 0
-        line = ClientResponse(self, time.perf_counter())
-        self.scope["extensions"] = {EXTENSION: line}  # type: ignore[dict-item]
+        response = ClientResponse(self, time.perf_counter())
+        self.scope["extensions"] = {EXTENSION: response}  # type: ignore[dict-item]
         super().on_headers_complete()
-        line.cycle = self.cycle
-        self._lines.append(line)
+        response.cycle = self.cycle
+        self._responses.append(response)
         self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
     def _check_head(self) -> None:
@@ -208,29 +207,33 @@ class ServerProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._settle_deadline()
+        self._cancel_deadline()
         self._in_head, self._head_bytes = True, 0
         super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._settle_deadline()
-        self._settle_stall()
+        self._cancel_deadline()
+        self._cancel_stall()
         self._unset_keepalive_if_required()
-        if self._peer is not None:
-            self._peer.cancel()
+        if self._peer_check is not None:
+            self._peer_check.cancel()
         super().connection_lost(exc)
         self.pipeline.clear()
-        lines, self._lines = self._lines, deque()
-        for line in lines:
-            line.lost()
+        responses, self._responses = self._responses, deque()
+        for response in responses:
+            response.lost()
 
     # -- what goes out
 
     def refuse(self, problem: Problem) -> None:
-        """Answer what cannot be read as a request, and hang up; answers that are under way are finished first."""
-        self._settle_deadline()
+        """Refuse what cannot be read as a request, and hang up; answers that have begun are finished first."""
+        self._cancel_deadline()
         self._is_refused = True
-        under_way = [line.cycle for line in self._lines if line.cycle and (line.is_started or not line.cycle.more_body)]
+        under_way = [
+            response.cycle
+            for response in self._responses
+            if response.cycle and (response.is_started or not response.cycle.more_body)
+        ]
         if under_way:
             under_way[-1].keep_alive = False
         elif not self._is_hanging_up and not self.transport.is_closing():
@@ -240,8 +243,8 @@ class ServerProtocol(HttpToolsProtocol):
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (JSON.encode(), len(body))
             self.transport.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
             self.hang_up()
-            for line in self._lines:
-                line.cut()
+            for response in self._responses:
+                response.cut()
 
     def hang_up(self) -> None:
         """Close after what is written. A client that is still sending gets its answer first: closing under it would
@@ -249,7 +252,7 @@ class ServerProtocol(HttpToolsProtocol):
         if self._is_hanging_up:
             return
         self._is_hanging_up = True
-        self._settle_deadline()
+        self._cancel_deadline()
         is_sending = not self._in_head or self._is_refused or bool(self._early)
         if is_sending and self.transport.can_write_eof() and not self.transport.is_closing():
             self._is_refused = True
@@ -261,7 +264,7 @@ class ServerProtocol(HttpToolsProtocol):
             self._linger(self._limits.stalled_reader_s, None)
 
     def _linger(self, wait_s: float, until: float | None) -> None:
-        self._settle_stall()
+        self._cancel_stall()
         self._stall = self.loop.call_later(wait_s, self._check_linger, wait_s, until, self._movement())
 
     def _check_linger(self, wait_s: float, until: float | None, before: int) -> None:
@@ -279,18 +282,18 @@ class ServerProtocol(HttpToolsProtocol):
         if self._is_hanging_up:
             return
         if self.flow.write_paused:  # else answers to a client that only sends would pile up
-            self._is_owed = True
+            self._waits_for_reader = True
             return
-        self._is_owed = False
+        self._waits_for_reader = False
         super().on_response_complete()
-        if self._early and not self._lines:
+        if self._early and not self._responses:
             early, self._early = bytes(self._early), bytearray()
             self.data_received(early)
 
-    def complete(self, line: ClientResponse) -> None:
+    def complete(self, response: ClientResponse) -> None:
         """That request is answered."""
-        if self._lines and self._lines[0] is line:
-            self._lines.popleft()
+        if self._responses and self._responses[0] is response:
+            self._responses.popleft()
 
     def timeout_keep_alive_handler(self) -> None:
         if not self.transport.is_closing():
@@ -298,18 +301,18 @@ class ServerProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._lines:
-            self._lines[0].full()
+        if self._responses:
+            self._responses[0].full()
         if not self._is_hanging_up:
             self._watch_reader(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self._is_hanging_up:
-            self._settle_stall()
-        if self._lines:
-            self._lines[0].drained()
-        if self._is_owed:
+            self._cancel_stall()
+        if self._responses:
+            self._responses[0].drained()
+        if self._waits_for_reader:
             self.on_response_complete()
 
     def _drop(self) -> None:
@@ -318,7 +321,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
-    def _settle_stall(self) -> None:
+    def _cancel_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
@@ -335,7 +338,7 @@ class ServerProtocol(HttpToolsProtocol):
 
 
 def _has_left(sock: socket.socket) -> bool:
-    """Whether the client has closed its side (Linux; elsewhere nobody can tell before what it sent is read)."""
+    """Whether the client has closed its side (on Linux; elsewhere that shows only once all it sent was read)."""
     if sys.platform != "linux":
         return False
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED

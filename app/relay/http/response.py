@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 
 class ClientResponse:
-    """Bound to one request's own cycle, so that a pipelined successor is never touched."""
+    """What is written belongs to one request's own cycle of uvicorn's: a pipelined successor is never touched.
 
-    def __init__(self, wire: ServerProtocol, arrived: float) -> None:
-        self._wire = wire
-        # time.perf_counter() at the request's last header byte; uvloop's own clock counts whole milliseconds
+    `arrived` is time.perf_counter() at the request's last header byte: uvloop's own clock counts whole milliseconds.
+    """
+
+    def __init__(self, protocol: ServerProtocol, arrived: float) -> None:
+        self._protocol = protocol
         self.arrived = arrived
         self.cycle: RequestResponseCycle | None = None
         self.is_gone = False
         self._is_chunked = False
         self._is_head = False
-        self._marks: bytes | None = None  # header lines of an answer that an engine was asked for
+        self._model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
         self._unsent = b""  # status line and headers, until the first piece of the body goes with them
         self._on_gone: Callable[[], None] | None = None
         self._on_pause: Callable[[], None] | None = None
@@ -43,12 +45,12 @@ class ClientResponse:
     @property
     def is_full(self) -> bool:
         """Whether the client has not read yet what was written."""
-        return self._wire.flow.write_paused
+        return self._protocol.flow.write_paused
 
     # -- the request's side
 
     def when_gone(self, call: Callable[[], None] | None) -> None:
-        """Call this once when the client has left; at once when it has already."""
+        """Call this once when the client has left; at once where it has left already. None: call nothing any more."""
         self._on_gone = call
         if self.is_gone and call is not None:
             self._on_gone = None
@@ -57,18 +59,18 @@ class ClientResponse:
     def when_full(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         """Call these when the client reads slower than we write, and when it has caught up."""
         self._on_pause, self._on_resume = pause, resume
-        if self._wire.flow.write_paused:
+        if self._protocol.flow.write_paused:
             pause()
 
     def body_taken(self) -> None:
         """The whole body was read. Of a large one the connection may have stopped being read meanwhile, and would then
         not say that its client left."""
-        if not self._wire.transport.is_closing():
-            self._wire.flow.resume_reading()
+        if not self._protocol.transport.is_closing():
+            self._protocol.flow.resume_reading()
 
     def served_by(self, model: str, backend: str, attempts: int) -> None:
-        """What the answer's headers will say of who gives it; the last call counts."""
-        self._marks = _marks(model, backend, attempts)
+        """Which model and backend the answer's headers will name, and in which attempt; the last call counts."""
+        self._model_headers = _model_headers(model, backend, attempts)
 
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
         """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
@@ -85,9 +87,9 @@ class ClientResponse:
         lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
-        if self._marks is not None:
+        if self._model_headers is not None:
             took_ms = (time.perf_counter() - self.arrived) * 1000
-            lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._marks, took_ms))
+            lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
         if status == 204:
@@ -127,9 +129,9 @@ class ClientResponse:
             cycle.transport.write(self._unsent + end)
         cycle.response_complete = True
         cycle.message_event.set()
-        self._wire.complete(self)
+        self._protocol.complete(self)
         if not cycle.keep_alive:
-            self._wire.hang_up()
+            self._protocol.hang_up()
         cycle.on_response()
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -149,7 +151,7 @@ class ClientResponse:
                 self.cycle.transport.write(self._unsent)
             self.cycle.disconnected = True  # silences uvicorn's complaint about an incomplete answer
             self.cycle.message_event.set()
-        self._wire.hang_up()
+        self._protocol.hang_up()
 
     # -- the connection's side
 
@@ -174,8 +176,8 @@ class ClientResponse:
 
 
 @lru_cache(maxsize=1024)
-def _marks(model: str, backend: str, attempts: int) -> bytes:
-    """The header lines; the same for nearly every request."""
+def _model_headers(model: str, backend: str, attempts: int) -> bytes:
+    """The header lines, as bytes: the same for nearly every request."""
     model, backend = (name if name.isascii() and name.isprintable() else quote(name) for name in (model, backend))
     lines = (f"x-modelport-model: {model}", f"x-modelport-backend: {backend}", f"x-modelport-attempts: {attempts}", "")
     return "\r\n".join(lines).encode("ascii")
