@@ -18,7 +18,11 @@ from app.metrics import Metrics
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.protocol import ServerProtocol
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.routes.routes import Routes
+from app.relay.routes.application import RelayApplication
+from app.relay.routes.foreign_apis import ForeignApis
+from app.relay.routes.gateway_api import GatewayApi
+from app.relay.routes.openai_api import OpenAIApi
+from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
 from app.table import Limits
 from backends.http.pool import ConnectionPool
@@ -36,21 +40,23 @@ class _Server(uvicorn.Server):
 
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
     """Serve until the supervisor says Drain or is gone; the process's exit code."""
-    link, upstream = SupervisorClient(), ConnectionPool()
+    supervisor, pool = SupervisorClient(), ConnectionPool()
     # What others run has no process whose end would end its connections.
-    link.on_table = lambda table: upstream.doubt(
+    supervisor.on_table = lambda table: pool.doubt(
         {row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged}
     )
-    await link.connect(state / "relay.sock")
+    await supervisor.connect(state / "relay.sock")
     intake = BodyIntake()
-    dispatcher = Dispatcher(link, upstream, Metrics(registry), intake)
-    routes = Routes(link, upstream, dispatcher, intake, state / "control.sock")
+    dispatcher = Dispatcher(supervisor, pool, Metrics(registry), intake)
+    routes = route_table(
+        OpenAIApi(dispatcher, intake), ForeignApis(dispatcher, intake), GatewayApi(pool, state / "control.sock")
+    )
 
     def limits() -> Limits:
-        return link.table.limits
+        return supervisor.table.limits
 
     config = uvicorn.Config(
-        cast("Any", routes),
+        cast("Any", RelayApplication(supervisor, intake, routes)),
         http=cast("Any", partial(ServerProtocol, limits)),
         ws="none",
         lifespan="off",
@@ -63,25 +69,25 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    ending = asyncio.create_task(_until_told(link, server, config))
+    ending = asyncio.create_task(_until_told(supervisor, server, config))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         await serving
     finally:
         ending.cancel()
         await asyncio.gather(ending, return_exceptions=True)
-        await upstream.aclose()
-        await link.aclose()
-    return 1 if link.lost.is_set() else 0
+        await pool.aclose()
+        await supervisor.aclose()
+    return 1 if supervisor.lost.is_set() else 0
 
 
-async def _until_told(link: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
-    lost = asyncio.create_task(link.lost.wait())
+async def _until_told(supervisor: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
+    lost = asyncio.create_task(supervisor.lost.wait())
     try:
-        said: set[asyncio.Future[Any]] = {lost, link.drain_s}
-        await asyncio.wait(said, return_when=asyncio.FIRST_COMPLETED)
-        if link.drain_s.done():
-            config.timeout_graceful_shutdown = max(1, int(link.drain_s.result()))
+        ends: set[asyncio.Future[Any]] = {lost, supervisor.drain_s}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if supervisor.drain_s.done():
+            config.timeout_graceful_shutdown = max(1, int(supervisor.drain_s.result()))
         else:
             server.force_exit = True  # engines end with the supervisor: nothing that runs here can finish
         server.should_exit = True

@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
 import msgspec
 
 from app.dialects.client_api import ResponseEncoder
 from app.errors import JSON, Problem, unauthorized
-from app.keys import find
 from app.relay.http.protocol import EXTENSION
 from app.relay.http.response import ClientResponse
 from app.table import Key, Table
@@ -20,6 +19,7 @@ from app.table import Key, Table
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+_HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 # What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
 FORWARDED = ("traceparent", "tracestate")
@@ -40,14 +40,20 @@ class ClientGone(Exception):
 
 
 class Request:
-    """Made once per request; header names are lower case."""
+    """Made once per request. Header names are lower case.
+
+    `path` is not decoded: an encoded slash is no slash here. A proxy may leave the root path on it, which is taken off.
+    """
+
+    key: Key | None  # who asks; there once the route's access was checked, and None where no key is configured
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> None:
-        self.line: ClientResponse = scope["extensions"].pop(
-            EXTENSION
-        )  # it leads back to the scope: a circle less to collect
+        # Out of the scope, to which it leads back: a circle less to collect.
+        self.response: ClientResponse = scope["extensions"].pop(EXTENSION)
         self.method: str = scope["method"]
-        self.path: str = scope["raw_path"].decode("ascii")
+        path: str = scope["raw_path"].decode("ascii")
+        root = table.root_path
+        self.path = path.removeprefix(root) if root and path.startswith(f"{root}/") else path
         self.query: str = scope["query_string"].decode("ascii", "replace")
         self.table = table
         self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
@@ -58,7 +64,7 @@ class Request:
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
         self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
-        self.tongue: ResponseEncoder | None = None  # how a client is answered that does not speak OpenAI
+        self.encoder: ResponseEncoder | None = None  # how a client is answered that does not speak OpenAI
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:
@@ -96,10 +102,8 @@ class Request:
 
     # -- who asks
 
-    def principal(self, now: float) -> Key | None:
-        """The key that asks; None where no key exists at all. Problem (401) otherwise. `now` is Unix seconds."""
-        if not self.table.keys:
-            return None
+    def presented_key(self) -> bytes:
+        """The one key that it presents; Problem (401) for none, and for more than one."""
         given = [value for name, value in self._pairs if name == b"authorization"]
         if not given:  # Anthropic's clients have a header of their own
             given = [b"Bearer " + value for name, value in self._pairs if name == b"x-api-key"]
@@ -108,10 +112,7 @@ class Request:
         scheme, _, secret = (given[0] if given else b"").partition(b" ")
         if scheme.lower() != b"bearer" or not secret.strip():
             raise unauthorized("An API key is needed: send it as 'Authorization: Bearer KEY'.")
-        key = find(secret.strip(), self.table.keys, now)
-        if key is None:
-            raise unauthorized("This API key is not known here, or it has expired.")
-        return key
+        return secret.strip()
 
     # -- what it brings
 
@@ -151,25 +152,43 @@ class Request:
             pieces.append(piece)
             if not message.get("more_body", False):
                 self.upload_s = time.perf_counter() - began
-                self.line.body_taken()
+                self.response.body_taken()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- the answer
 
     def answer(self, status: int, body: bytes, content_type: str = JSON, **headers: str) -> None:
         """A whole answer."""
-        self.line.answer(status, {"content-type": content_type, **self.base, **headers}, body)
+        self.response.answer(status, {"content-type": content_type, **self.base, **headers}, body)
 
     def answer_json(self, value: Any) -> None:
         """200 with a value as JSON."""
         self.answer(200, msgspec.json.encode(value))
 
+    def answer_options(self, methods: Sequence[str]) -> None:
+        """204 with the methods of the route, and what a page of an allowed origin may send it."""
+        allowed = ", ".join(methods)
+        headers = {"allow": allowed, **self.base}
+        if "access-control-allow-origin" in headers and "access-control-request-method" in self.headers:
+            headers |= {
+                "access-control-allow-methods": allowed,
+                "access-control-allow-headers": _header_names(self.headers.get("access-control-request-headers", "")),
+                "access-control-max-age": "600",
+            }
+        self.response.answer(204, headers, b"")
+
     def refuse(self, problem: Problem) -> None:
         """A failure before the first byte."""
         body, kind = problem.body(), JSON
-        if self.tongue is not None:
-            body, kind = self.tongue.refused(problem), self.tongue.whole_type
-        self.line.answer(problem.status, {"content-type": kind, **self.base, **problem.headers}, body)
+        if self.encoder is not None:
+            body, kind = self.encoder.refused(problem), self.encoder.whole_type
+        self.response.answer(problem.status, {"content-type": kind, **self.base, **problem.headers}, body)
+
+
+def _header_names(names: str) -> str:
+    """The header names that a page asks to send (an SDK has many of its own), without what is not a valid one."""
+    asked = [name.strip().lower() for name in names.split(",")]
+    return ", ".join(name for name in asked if _HEADER_NAME.match(name)) or "authorization, content-type"
 
 
 def _readable(origin: str) -> dict[str, str]:

@@ -35,8 +35,10 @@ class RequestRecord:
         self._series: Children | None = None
         self._backend = ""
         self._attempts = 0
-        line, limits = request.line, request.table.limits
-        self.stream = ClientStream(line, request.base, limits, plan.choices, request.tongue) if plan.is_stream else None
+        response, limits = request.response, request.table.limits
+        self.stream = (
+            ClientStream(response, request.base, limits, plan.choices, request.encoder) if plan.is_stream else None
+        )
 
     @property
     def has_begun(self) -> bool:
@@ -49,7 +51,7 @@ class RequestRecord:
             self._series.in_flight.dec()
         self._backend = backend
         self._attempts += 1
-        self._request.line.served_by(self._plan.resolved.name, backend, self._attempts)
+        self._request.response.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
 
@@ -86,7 +88,7 @@ class RequestRecord:
         _count_tokens(series, cost)
         first = self.stream.first_token_at if self.stream is not None else None
         if first is not None:
-            first_s = first - self._request.line.arrived
+            first_s = first - self._request.response.arrived
             series.first_token.observe(first_s)
             if cost.output_tokens > 1:
                 series.per_token.observe((took_s - first_s) / (cost.output_tokens - 1))
@@ -103,7 +105,7 @@ class RequestRecord:
     def _end(self, trouble: Problem, ended: str) -> None:
         """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
         cost = Usage()
-        is_begun = self._request.line.is_started
+        is_begun = self._request.response.is_started
         if self.stream is not None and (is_begun or self.stream.tells(trouble)):
             self.stream.fail(trouble)
             cost = self.stream.settle()
@@ -133,7 +135,7 @@ class RequestRecord:
             self._series.in_flight.dec()
 
     def _took_s(self) -> float:
-        return time.perf_counter() - self._request.line.arrived
+        return time.perf_counter() - self._request.response.arrived
 
     def _say(self, ended: str, status: int, cost: Usage) -> None:
         """A line for what the gateway or an engine failed at; for every request when the configuration asks for it."""
@@ -149,7 +151,7 @@ class RequestRecord:
             backend=self._backend,
             status=status,
             outcome=ended,
-            streamed=self._request.line.is_started and self.stream is not None,
+            streamed=self._request.response.is_started and self.stream is not None,
             seconds=round(self._took_s(), 4),
             input_tokens=cost.input_tokens,
             output_tokens=cost.output_tokens,

@@ -177,10 +177,10 @@ def _spoken(engine: str) -> Iterator[None]:
 
 def relay_whole(request: Request, terms: ResponseContext, body: bytes, timings: ResponseTimings | None = None) -> Usage:
     """Check an answer in one piece, and pass it on."""
-    tongue, kind = request.tongue, JSON
+    tongue, kind = request.encoder, JSON
     answer, cost = openai_response.settle(terms, body)
     if tongue is not None:
         with _spoken(terms.engine):
             answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type
-    request.line.answer(200, {"content-type": kind, **request.base}, answer)
+    request.response.answer(200, {"content-type": kind, **request.base}, answer)
     return cost

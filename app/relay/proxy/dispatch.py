@@ -101,7 +101,7 @@ class Dispatcher:
         except BackendError as exc:
             job.fail(exc)
         except asyncio.CancelledError:
-            if request.line.is_gone:
+            if request.response.is_gone:
                 job.left()
             else:
                 job.shut_down()
@@ -312,7 +312,7 @@ class Dispatcher:
                 await exchange.read(MAX_ERROR_BYTES)
             finally:
                 exchange.close()
-        request.answer(200, plan.loads or b"", request.tongue.whole_type if request.tongue is not None else JSON)
+        request.answer(200, plan.loads or b"", request.encoder.whole_type if request.encoder is not None else JSON)
         return Usage()
 
     async def _open(self, endpoint: Endpoint, call: UpstreamRequest) -> Exchange:

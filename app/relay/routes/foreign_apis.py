@@ -1,48 +1,45 @@
-"""The routes of other dialects than OpenAI's: put into OpenAI's words, and served like any other request."""
+"""The handlers of other dialects' routes: a request is translated to OpenAI's dialect, and served like any other."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 
 from app.dialects.anthropic.request import AnthropicMessagesApi
-from app.dialects.client_api import ClientApi, TranslatedRequest, decoded
+from app.dialects.client_api import ClientApi, ResponseEncoder, TranslatedRequest, decoded
 from app.dialects.ollama import request as ollama_request
 from app.dialects.ollama.response import Kind, OllamaErrorEncoder
 from app.dialects.responses.request import ResponsesApi
 from app.dialects.responses.response import PARAMS
 from app.errors import Problem, bad_request
-from app.relay.http import member_names, origin_check
+from app.relay.http import member_names
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
 from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, loading, plan, resolved
-from app.relay.routes import ollama_models
+from app.relay.routes import anthropic_models, ollama_models
 from app.routing import as_ollama, visible
 from app.table import Table
 from backends.texts import encoded
 
-OLLAMA_PREFIX = "/api/"
-# Ollama's orders to the daemon. They change what is on its disk, or run what a stranger sends: no client gets them.
-_ORDERS = ("create", "pull", "push", "copy", "delete", "me", "signout", "signin")
-
-_ollama_fronts: dict[str, ClientApi] = {
+_OLLAMA_APIS: dict[str, ClientApi] = {
     "/api/chat": ollama_request.OllamaChatApi(Kind.CHAT, time.time),
     "/api/generate": ollama_request.OllamaChatApi(Kind.GENERATE, time.time),
     "/api/embed": ollama_request.OllamaEmbedApi(time.time, is_old=False),
     "/api/embeddings": ollama_request.OllamaEmbedApi(time.time, is_old=True),
 }
+_MESSAGES = AnthropicMessagesApi(counts=False)
 COUNT_PATH = "/v1/messages/count_tokens"
-_anthropic_fronts: dict[str, ClientApi] = {
-    "/v1/messages": AnthropicMessagesApi(counts=False),
+CLIENT_APIS: dict[str, ClientApi] = {
+    **_OLLAMA_APIS,
+    "/v1/messages": _MESSAGES,
     COUNT_PATH: AnthropicMessagesApi(counts=True),
+    "/v1/responses": ResponsesApi(time.time),
 }
-FRONTS: dict[str, ClientApi] = {**_ollama_fronts, **_anthropic_fronts, "/v1/responses": ResponsesApi(time.time)}
-# What the client of a dialect calls a parameter of OpenAI's that it is told of.
+# What clients of a dialect call OpenAI's parameters, where they are told of one.
 _OF_OLLAMA = {"max_tokens": "num_predict", "response_format": "format", "reasoning_effort": "think"}
 _OF_ANTHROPIC = {
     "stop": "stop_sequences",
@@ -52,112 +49,95 @@ _OF_ANTHROPIC = {
     "think": "thinking",
 }
 _SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/responses": PARAMS}
-_POST, _GET = "POST, OPTIONS", "GET, HEAD, OPTIONS"
+
+
+# -- how answers are encoded, until it is known what the request asks for
+
+
+def translated(request: Request) -> ResponseEncoder:
+    """As the API of the request's path has it."""
+    return CLIENT_APIS[request.path].tongue(_token())
+
+
+def ollama_errors(_request: Request) -> ResponseEncoder:
+    """Refusals as Ollama writes them."""
+    return OllamaErrorEncoder("", time.time)
+
+
+def anthropic_errors(_request: Request) -> ResponseEncoder:
+    """Refusals as Anthropic writes them."""
+    return _MESSAGES.tongue("")
+
+
+def anthropic_for_its_clients(request: Request) -> ResponseEncoder | None:
+    """The same for Anthropic's clients, on a path that they share with OpenAI's; None for the others."""
+    return _MESSAGES.tongue("") if anthropic_models.MARK in request.headers else None
 
 
 class ForeignApis:
-    """What a relay answers in other dialects."""
+    """The handlers of the other dialects' routes."""
 
     def __init__(self, dispatcher: Dispatcher, intake: BodyIntake) -> None:
         self._dispatcher = dispatcher
         self._intake = intake
-        self._reads: dict[str, Callable[[Request], Awaitable[None]]] = {
-            "/": self._root,
-            "/api/version": self._version,
-            "/api/tags": self._tags,
-            "/api/ps": self._running,
-        }
-        self.paths = (*FRONTS, *self._reads, "/api/show")
 
-    def greet(self, request: Request, path: str) -> bool:
-        """Whether the path is one of ours; from here on the client is answered in its own dialect."""
-        front = FRONTS.get(path)
-        if front is not None:
-            request.tongue = front.tongue(_token())
-        elif path.startswith("/v1/messages/"):
-            request.tongue = _anthropic_fronts["/v1/messages"].tongue("")
-        elif path == "/" or path.startswith(OLLAMA_PREFIX):
-            request.tongue = OllamaErrorEncoder("", time.time)
-        else:
-            return False
-        is_ollama = not path.startswith("/v1/")
-        origin_check.check(request.headers, request.table, is_ollama=is_ollama)
-        origin = request.headers.get("origin")
-        if is_ollama and origin is not None and origin_check.is_local_page(origin):
-            request.let_read(origin)
-        return True
-
-    def methods(self, path: str) -> str | None:
-        """What a path takes; None where there is nothing. Problem (501) for Ollama's orders."""
-        if path in FRONTS or path == "/api/show":
-            return _POST
-        if path in self._reads:
-            return _GET
-        order = path.removeprefix(OLLAMA_PREFIX).partition("/")[0]
-        if order in _ORDERS or order == "blobs":
-            message = f"'{order}' is not for clients of this gateway: its models are its administrator's."
-            raise Problem(501, "not_supported", message, type_="invalid_request_error")
-        return None
-
-    async def serve(self, request: Request, path: str) -> None:
-        """Answer a request whose method fits."""
-        if path in self._reads:
-            await self._reads[path](request)
-        elif path == "/api/show":
-            await self._show(request)
-        else:
-            await self._operate(request, path)
-
-    # -- what goes to engines
-
-    async def _operate(self, request: Request, path: str) -> None:
-        key = request.principal(time.time())
-        if path in _ollama_fronts:
+    async def run(self, request: Request) -> None:
+        """Have an engine answer a request, translated to OpenAI's dialect."""
+        path, key = request.path, request.key
+        if path in _OLLAMA_APIS:
             request.check_encoding()  # not the type: Ollama's own examples send JSON as a form's
         else:
             request.check_type()
         body = await self._intake.read(request)
-        ask, words = await self._intake.work(len(body), partial(_translated, path, body, request.table))
-        request.tongue = ask.tongue
+        ask, openai_body = await self._intake.work(len(body), partial(_translate, path, body, request.table))
+        request.encoder = ask.tongue
         request.drops(ask.dropped)
-        make = partial(plan, OPERATIONS[ask.path], words, request.table, key, is_translated=True)
-        found = await self._intake.work(len(words), partial(make, asks=ask.loads is None))
-        found = counting(found) if path == COUNT_PATH else found
-        await self._dispatcher.serve(request, _with(found, ask, path))
+        make = partial(plan, OPERATIONS[ask.path], openai_body, request.table, key, is_translated=True)
+        made = await self._intake.work(len(openai_body), partial(make, asks=ask.loads is None))
+        made = counting(made) if path == COUNT_PATH else made
+        await self._dispatcher.serve(request, _with_dialect(made, ask, path))
 
     # -- Ollama's lists
 
-    async def _root(self, request: Request) -> None:
+    async def welcome(self, request: Request) -> None:
+        """What Ollama answers at its root, by which programs look for it; a page for browsers."""
         if "text/html" in request.headers.get("accept", ""):
             request.answer(200, ollama_models.PAGE, "text/html; charset=utf-8", **ollama_models.PAGE_HEADERS)
         else:
             request.answer(200, b"Ollama is running", "text/plain; charset=utf-8")
 
-    async def _version(self, request: Request) -> None:
+    async def version(self, request: Request) -> None:
+        """The version of Ollama whose API this is."""
         request.answer_json({"version": ollama_models.OLLAMA_VERSION})
 
-    async def _tags(self, request: Request) -> None:
-        key = request.principal(time.time())
-        shown = visible(request.table, key)
-        request.answer_json({"models": [ollama_models.entry(request.table, name) for name in shown]})
-
-    async def _running(self, request: Request) -> None:
-        key = request.principal(time.time())
+    async def list_models(self, request: Request) -> None:
+        """The models that the key may use."""
         table = request.table
-        running = [name for name, backend in visible(table, key).items() if ollama_models.runs(table, name, backend)]
-        request.answer_json({"models": [ollama_models.running(request.table, name) for name in running]})
+        request.answer_json({"models": [ollama_models.entry(table, name) for name in visible(table, request.key)]})
 
-    async def _show(self, request: Request) -> None:
-        key = request.principal(time.time())
+    async def list_running(self, request: Request) -> None:
+        """Those of them that are loaded."""
+        table = request.table
+        running = [name for name, row in visible(table, request.key).items() if ollama_models.runs(table, name, row)]
+        request.answer_json({"models": [ollama_models.running(table, name) for name in running]})
+
+    async def show_model(self, request: Request) -> None:
+        """What is known of one model."""
         body = await self._intake.read(request)
-        head = decoded(_shows, body)
+        asked = decoded(_shows, body)
         member_names.members(body)
-        name = head.model or head.name
+        name = asked.model or asked.name
         if not name:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
-        request.tongue = OllamaErrorEncoder(name, time.time)
-        found = resolved(request.table, key, as_ollama(request.table, name))
-        request.answer_json(ollama_models.shown(request.table, found))
+        request.encoder = OllamaErrorEncoder(name, time.time)
+        model = resolved(request.table, request.key, as_ollama(request.table, name))
+        request.answer_json(ollama_models.shown(request.table, model))
+
+    async def refuse_order(self, request: Request) -> None:
+        """Problem (501) for what would change the daemon's models."""
+        order = request.path.split("/")[2]
+        message = f"'{order}' is not for clients of this gateway: its models are its administrator's."
+        raise Problem(501, "not_supported", message, type_="invalid_request_error")
 
 
 class _Show(msgspec.Struct, frozen=True):
@@ -168,20 +148,18 @@ class _Show(msgspec.Struct, frozen=True):
 _shows = msgspec.json.Decoder(_Show)
 
 
-def _translated(path: str, body: bytes, table: Table) -> tuple[TranslatedRequest, bytes]:
-    """What is asked, and the body in OpenAI's words."""
-    ask = FRONTS[path].ask(body, _token())
+def _translate(path: str, body: bytes, table: Table) -> tuple[TranslatedRequest, bytes]:
+    """What is asked, and the body in OpenAI's dialect."""
+    ask = CLIENT_APIS[path].ask(body, _token())
     member_names.members(body)
-    name = as_ollama(table, ask.model) if path in _ollama_fronts and ask.model else ask.model
+    name = as_ollama(table, ask.model) if path in _OLLAMA_APIS and ask.model else ask.model
     return ask, encoded({"model": name, **ask.fields} if name else ask.fields)
 
 
-def _with(found: RequestPlan, ask: TranslatedRequest, path: str) -> RequestPlan:
+def _with_dialect(made: RequestPlan, ask: TranslatedRequest, path: str) -> RequestPlan:
     if ask.loads is not None:
-        found = loading(found, ask.loads)
-    return msgspec.structs.replace(
-        found, extras=ask.extras, dropped=ask.dropped, spelled=_SPELLED.get(path, _OF_OLLAMA)
-    )
+        made = loading(made, ask.loads)
+    return msgspec.structs.replace(made, extras=ask.extras, dropped=ask.dropped, spelled=_SPELLED.get(path, _OF_OLLAMA))
 
 
 def _token() -> str:

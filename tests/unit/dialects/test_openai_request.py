@@ -12,7 +12,7 @@ from app.dialects.validation import openai_request
 from app.errors import Problem
 from app.relay.http import json_body
 from app.relay.proxy.plan import OPERATIONS, plan
-from app.relay.routes.foreign_apis import FRONTS
+from app.relay.routes.foreign_apis import CLIENT_APIS
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import Endpoint, State
 from backends.errors import Rejected
@@ -240,5 +240,5 @@ def test_other_dialects_have_their_own_ranges(path: str, field: str, value: floa
     body = json.dumps({"model": "m", "input": "a", "messages": [USER], "max_tokens": 1, field: value}).encode()
 
     with pytest.raises(Problem, match=f"'{field}' must be at ") as refusal:
-        FRONTS[path].ask(body, "t")
+        CLIENT_APIS[path].ask(body, "t")
     assert (refusal.value.code, refusal.value.param) == ("invalid_value", field)

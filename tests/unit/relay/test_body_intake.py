@@ -17,7 +17,7 @@ from app.relay.http import json_body
 from app.relay.http.body_intake import INLINE_BYTES, SMALL_BYTES, BodyIntake
 from app.relay.proxy.plan import OPERATIONS, plan
 from app.relay.proxy.reasoning_fields import with_both_names
-from app.relay.routes.foreign_apis import FRONTS
+from app.relay.routes.foreign_apis import CLIENT_APIS
 from app.table import Limits
 from tests.fakes.engine import FakeEngine
 from tests.rigs.allocations import allocated
@@ -105,9 +105,9 @@ STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "pictures inside": (b'{"x_url":[' + b'{"":0},' * 49_000 + b"{}]}", lambda data: media.refused(data, ())),
     "Anthropic's": (
         b'{"model":"m","max_tokens":1,"messages":[' + b",".join([USER] * 49_000) + b"]}",
-        lambda data: FRONTS["/v1/messages"].ask(data, "t"),
+        lambda data: CLIENT_APIS["/v1/messages"].ask(data, "t"),
     ),
-    "Ollama's": (conversation(*[USER] * 49_000), lambda data: FRONTS["/api/chat"].ask(data, "t")),
+    "Ollama's": (conversation(*[USER] * 49_000), lambda data: CLIENT_APIS["/api/chat"].ask(data, "t")),
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.relay.routes import routes
+from app.relay.routes import gateway_api
 from tests.fakes import wire
 from tests.rigs.hop import take
 from tests.rigs.raw_client import Reply
@@ -37,7 +37,7 @@ async def supervisor(folder: Path, heard: list[bytes], answers: asyncio.Event) -
 
 async def test_an_order_waits_longer_than_a_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """A probe that first had to start its model was a 502 after a minute, while the supervisor went on with it."""
-    monkeypatch.setattr(routes, "ANSWER_S", 0.2)
+    monkeypatch.setattr(gateway_api, "ANSWER_S", 0.2)
     heard: list[bytes] = []
     answers = asyncio.Event()
     async with running({}, {}) as rig, supervisor(rig.state, heard, answers):
@@ -52,7 +52,7 @@ async def test_an_order_waits_longer_than_a_question(monkeypatch: pytest.MonkeyP
 
 
 async def test_an_order_that_is_not_done_in_time_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "ORDER_S", 0.2)
+    monkeypatch.setattr(gateway_api, "ORDER_S", 0.2)
     async with running({}, {}) as rig, supervisor(rig.state, [], asyncio.Event()):
         late = await rig.ask(PROBE, b"{}")
 

@@ -1,0 +1,38 @@
+"""Who may use a route: the one place where keys and roles are checked (app/relay/routes/application.py asks it)."""
+
+from __future__ import annotations
+
+import time
+
+from app.errors import forbidden, unauthorized
+from app.keys import find
+from app.relay.http.request import Request
+from app.relay.routes.route import Access
+from app.table import Key
+
+
+def check(request: Request, access: Access) -> None:
+    """Give the request its `key`; where the access is open it gets none, so that no handler can rely on it.
+
+    Problem (401) where keys are configured and it presents no valid one; Problem (403) for a key without that role, and
+    where other machines can reach an administrator's route for which no key is configured.
+    """
+    if access is Access.OPEN:
+        return
+    key = _valid_key(request)
+    if access is Access.ADMIN:
+        if key is not None and key.role != "admin":
+            raise forbidden("This needs a key of role 'admin'.")
+        if key is None and not request.table.is_loopback:
+            raise forbidden("Other machines can reach this gateway, and there is no key that could open this.")
+    request.key = key
+
+
+def _valid_key(request: Request) -> Key | None:
+    keys = request.table.keys
+    if not keys:
+        return None
+    key = find(request.presented_key(), keys, time.time())
+    if key is None:
+        raise unauthorized("This API key is not known here, or it has expired.")
+    return key

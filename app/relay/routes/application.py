@@ -1,0 +1,84 @@
+"""The ASGI application of one relay: from a request to its route, and from a failure to a refusal.
+
+A plain ASGI callable: one dictionary look-up stands between a request and its handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from app.errors import Problem, internal_error, method_not_allowed, problem, shutting_down
+from app.relay.http import origin_check
+from app.relay.http.body_intake import BodyIntake
+from app.relay.http.request import ClientGone, Receive, Request
+from app.relay.routes import access
+from app.relay.routes.route import RouteTable
+from app.relay.supervisor_client import SupervisorClient
+from backends.errors import BackendError
+
+log = structlog.get_logger()
+
+
+class RelayApplication:
+    """Checks what the route table promises (origin, methods, access) before a handler sees a request."""
+
+    def __init__(self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable) -> None:
+        self._supervisor = supervisor
+        self._intake = intake
+        self._routes = routes
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
+        request = Request(scope, receive, self._supervisor.table)
+        task = asyncio.current_task()
+        assert task is not None
+        request.response.when_gone(lambda: _cancel(task))
+        try:
+            await self._route(request)
+        except Problem as exc:
+            request.refuse(exc)
+        except BackendError as exc:
+            request.refuse(problem(exc))
+        except ClientGone:
+            pass
+        except asyncio.CancelledError:
+            # The client left, or the time to drain is over: that ends the work, and is nobody's error.
+            task.uncancel()
+            if not request.response.is_gone and not request.response.is_started:
+                request.refuse(shutting_down(may_retry=True))
+        except Exception:  # the top of a request's task
+            log.error("request broke the relay", request_id=request.id, exc_info=True)
+            if not request.response.is_started:
+                request.refuse(internal_error())
+            else:
+                request.response.cut()
+        finally:
+            request.response.when_gone(None)
+            self._intake.release(request)
+
+    async def _route(self, request: Request) -> None:
+        route = self._routes.find(request.path)
+        if route.encoder is not None:
+            request.encoder = route.encoder(request)
+        origin_check.check(request, route.origin)
+        if route.methods is not None:
+            if request.method not in route.methods:
+                raise method_not_allowed(", ".join(route.methods))
+            if request.method == "OPTIONS":
+                request.answer_options(route.methods)
+                return
+        handler = route.handler
+        try:
+            access.check(request, route.access)
+        except Problem:
+            if route.otherwise is None:
+                raise
+            handler = route.otherwise
+        await handler(request)
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()

@@ -1,0 +1,61 @@
+"""The handlers of OpenAI's routes, and of vLLM's beside them."""
+
+from __future__ import annotations
+
+import random
+from urllib.parse import unquote
+
+from app.relay.http import json_body, multipart
+from app.relay.http.body_intake import BodyIntake
+from app.relay.http.request import Request
+from app.relay.proxy.dispatch import Dispatcher
+from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form, resolved, unknown_model
+from app.relay.routes import anthropic_models
+from app.relay.routes.openai_models import entry
+from app.routing import visible
+
+MODEL_PREFIX = "/v1/models/"
+
+
+class OpenAIApi:
+    """Requests that engines answer, and the list of models."""
+
+    def __init__(self, dispatcher: Dispatcher, intake: BodyIntake) -> None:
+        self._dispatcher = dispatcher
+        self._intake = intake
+
+    async def run(self, request: Request) -> None:
+        """Have an engine answer a JSON body."""
+        operation, key = OPERATIONS[request.path], request.key
+        request.check_type()
+        body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
+        made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
+        await self._dispatcher.serve(request, made)
+
+    async def run_form(self, request: Request) -> None:
+        """Have an engine answer a form with a file in it."""
+        operation, key = FORMS[request.path], request.key
+        request.check_encoding()
+        boundary = multipart.boundary_of(request.headers.get("content-type", ""))
+        body = await request.body(hold=lambda size: self._intake.admit(request, size))
+        form = await self._intake.work(len(body), lambda: multipart.read(body, boundary))
+        fresh = f"{random.getrandbits(128):032x}"
+        await self._dispatcher.serve(request, plan_form(operation, form, fresh, request.table, key))
+
+    async def list_models(self, request: Request) -> None:
+        """The models that the key may use; for Anthropic's clients page by page."""
+        table = request.table
+        entries = [entry(table, name, backend) for name, backend in visible(table, request.key).items()]
+        is_anthropic = anthropic_models.MARK in request.headers
+        request.answer_json(
+            anthropic_models.page(entries, request.query) if is_anthropic else {"object": "list", "data": entries}
+        )
+
+    async def show_model(self, request: Request) -> None:
+        """One of them. Problem (404) for a name that only leads to the default model: that is not in the list."""
+        table, name = request.table, unquote(request.path.removeprefix(MODEL_PREFIX))
+        model = resolved(table, request.key, name)
+        if model.name not in (name, table.aliases.get(name)):
+            raise unknown_model(table, request.key, name)
+        shown = entry(table, model.name, model.model.targets[0].backend)
+        request.answer_json(anthropic_models.as_anthropic(shown) if anthropic_models.MARK in request.headers else shown)
