@@ -8,7 +8,9 @@ import msgspec
 
 from app.dialects.reasoning import Reasoning
 from backends.endpoint import Endpoint, ModelFacts, State
+from backends.engine_profile import EngineProfile
 from backends.errors import GivenUp, NotReady, NotTaken
+from backends.kinds import PROFILES
 from backends.ollama.names import full_name
 
 
@@ -104,6 +106,11 @@ class Backend(msgspec.Struct, frozen=True):
     waits_for: str | None = None
     adapters_due: dict[str, float] = {}
 
+    @property
+    def profile(self) -> EngineProfile:
+        """What is to be known of its kind; of an unknown kind nothing, so it is treated as somebody else's engine."""
+        return PROFILES[self.kind]
+
     def not_ready(self, now: float, reason: str | None = None, retry_after_s: float | None = None) -> NotTaken:
         """Why it does not serve, as a failure of a request; `reason` and `retry_after_s` where more is known."""
         if self.is_given_up:
@@ -121,7 +128,8 @@ class Backend(msgspec.Struct, frozen=True):
         """The name under which facts of this model are kept."""
         if model in self.facts:
             return model
-        return "" if self.kind == "llama_cpp" else full_name(model) if self.kind == "ollama" else model
+        profile = self.profile
+        return "" if profile.ignores_model_name else full_name(model) if profile.has_tags else model
 
 
 class Key(msgspec.Struct, frozen=True):

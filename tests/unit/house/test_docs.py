@@ -30,7 +30,7 @@ from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
 from app.supervisor.console import curl
 from backends.config.base import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.endpoint import State
-from backends.kinds import KINDS
+from backends.kinds import FOLDERS, engine_kind
 from tests import ROOT
 from tests.rigs.pages import Page, page, pages
 from tests.rigs.route_table import rows_only
@@ -57,7 +57,8 @@ def settings() -> dict[str, FieldInfo]:
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(BackendConfig).items()}
     found |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
     found |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
-    for kind, (config, _, _) in KINDS.items():
+    for kind in FOLDERS:
+        config = engine_kind(kind).config
         adaptable = own_fields(AdaptableConfig) if issubclass(config, AdaptableConfig) else {}
         for name, field in {**own_fields(config), **adaptable}.items():
             found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
@@ -104,7 +105,7 @@ def test_each_setting_has_its_heading_and_its_true_default(setting: str) -> None
 def test_every_kind_of_engine_is_named_where_the_kinds_are_told() -> None:
     told = page("docs/configure.md").sections["backends.NAME.kind"]
 
-    assert [kind for kind in KINDS if f"`{kind}`" not in told] == []
+    assert [kind for kind in FOLDERS if f"`{kind}`" not in told] == []
 
 
 def test_no_setting_is_described_that_does_not_exist() -> None:
