@@ -34,3 +34,14 @@ class EngineKind(NamedTuple):
     config: type[BackendConfig]
     engine: Callable[[str, Any, Surroundings], Engine]
     preflight: Callable[[Any], Preflight] = Preflight
+
+    def build(
+        self,
+        name: str,
+        config: BackendConfig,
+        drain_s: float = 30.0,
+        pins: Path | None = None,
+        caches: Path | None = None,
+    ) -> Engine:
+        """The engine of a backend called `name`; the rest is its Surroundings."""
+        return self.engine(name, config, Surroundings(drain_s, pins, caches))

@@ -97,7 +97,7 @@ class TemplateApi(StrEnum):
 
 
 class ModelNames(StrEnum):
-    """What name an engine has for its model where the configuration does not say and it does not list the public one."""
+    """An engine's name for its model, where the configuration does not say and it does not list the public name."""
 
     PUBLIC = "public"  # the public name
     BACKEND = "backend"  # the backend's name: we started it under that
@@ -105,59 +105,77 @@ class ModelNames(StrEnum):
 
 
 class EngineProfile(msgspec.Struct, frozen=True):
-    """One kind of engine.
+    """One kind of engine, as the data path has to know it.
 
-    `kind`: the word that an operator writes. `title`: what error messages call it. `is_local`: it runs on this machine,
-    so its requests are checked for their shape and their cost before they are sent, and adjusted to what it takes.
+    `kind`: the word that an operator writes. `title`: what error messages call it. `abilities`: what it can do, in
+    words for clients. `is_local`: it runs on this machine, so the shape and the cost of its requests are checked before
+    they are sent, and its requests are adjusted to what it takes. `failure_marks`: words of an error response after
+    which it will answer no more.
 
-    Its models: `ignores_model_name`: it has one model, whatever it is called. `has_tags`: `m` means `m:latest`, and
-    names differ by more than case. `is_daemon`: it has many models and loads each when it is asked for. `model_names`:
-    see there. `weights`: the format of its files. `abilities`: what it can do, in words for clients.
+    Of its models:
+    `ignores_model_name`: it has one model, whatever a request calls it.
+    `has_tags`: its name `m` means `m:latest`.
+    `is_daemon`: it has many models and loads each when it is asked for.
+    `model_names`: its own name for its model.
+    `weights`: the format of its models' files.
 
-    Its requests: `parameters`: by operation, what becomes of parameters that it treats otherwise than the table of
-    app/dialects/parameters/table.py says; `passes_parameters`: whatever clients write is passed, and neither the table
-    nor anything else is looked at. `never_null`: parameters that are left out where they are null. `writes_at_least_one`:
-    a completion of 0 tokens has one. `counts_logprobs_from_one`: 0 log probabilities of a completion are none at all.
-    `streams_usage`: it knows `continuous_usage_stats`. `transcribes`: it takes sounds to write down.
-    `configured_names`: its own names for sampling parameters of the configuration; None for what it does not have.
-    `options`: its own names for parameters that only other dialects have. `prefill`: the members that make it go on
-    from an assistant's message; None: it cannot be told to. `takes_format`: it takes a form for a completion.
-    `thinking`, `structured_output`, `tasks`, `templates`: see there; None: it cannot be told.
-    `max_constraint_ways`: how many ways on an answer may have at one place under a schema or grammar.
-    `checks_prompt`: what cannot fit its context is refused before it is sent. `knows_template_tools`: where it says
-    that a model has no tools, the model's chat template leaves them out without a word.
+    Of parameters (the table is app/dialects/parameters/table.py):
+    `passes_parameters`: whatever clients write is passed; no parameter is looked at.
+    `parameters`: operation → name → what becomes of it, where that is not as in the table.
+    `never_null`: names that are left out where they are null.
+    `configured_names`: sampling parameter of the configuration → its own name; None for what it does not have.
+    `streams_usage`: it knows `continuous_usage_stats` of `stream_options`.
+    `writes_at_least_one`: a completion of at most 0 tokens would have one.
+    `counts_logprobs_from_one`: 0 log probabilities of a completion would be none at all.
+    `checks_prompt`: what cannot fit its context is refused before it is sent.
+    `knows_template_tools`: where it says that a model has no tools, the chat template leaves them out without a word.
+    `max_constraint_ways`: the most ways on that an answer may have at one place under a schema or grammar.
+    `structured_output`: how it is told what form an answer must have; None: it cannot be told.
 
-    `failure_marks`: words in an error of its that mean that it will answer nothing more.
+    Of what other dialects have (app/dialects/engine_options.py):
+    `options`: parameter → its own name.
+    `prefill`: the members that make it go on from an assistant's message; None: it cannot be told to.
+    `takes_format`: a completion may have a form.
+    `thinking`: how it is told whether to think.
+
+    Of what it does besides writing:
+    `tasks`: how it is asked for ranks, scores and tokens; None: it has none of it.
+    `templates`: how it shows what its chat template makes of a conversation; None: it does not.
+    `transcribes`: it takes sounds to write down.
     """
 
     kind: str = ""
     title: str = "the engine"
+    abilities: str = "something else"
     is_local: bool = False
+    failure_marks: tuple[str, ...] = ()
+
     ignores_model_name: bool = False
     has_tags: bool = False
     is_daemon: bool = False
     model_names: ModelNames = ModelNames.PUBLIC
     weights: str = ""
-    abilities: str = "something else"
-    parameters: Mapping[str, Mapping[str, Fate]] = {}
+
     passes_parameters: bool = False
+    parameters: Mapping[str, Mapping[str, Fate]] = {}
     never_null: frozenset[str] = frozenset()
+    configured_names: Mapping[str, str | None] = {}
+    streams_usage: bool = False
     writes_at_least_one: bool = False
     counts_logprobs_from_one: bool = False
-    streams_usage: bool = False
-    transcribes: bool = False
-    configured_names: Mapping[str, str | None] = {}
+    checks_prompt: bool = False
+    knows_template_tools: bool = False
+    max_constraint_ways: int = 500
+    structured_output: StructuredOutput | None = None
+
     options: Mapping[str, str] = {}
     prefill: Mapping[str, Any] | None = None
     takes_format: bool = False
     thinking: Thinking = Thinking.LEVEL
-    structured_output: StructuredOutput | None = None
+
     tasks: TaskApi | None = None
     templates: TemplateApi | None = None
-    max_constraint_ways: int = 500
-    checks_prompt: bool = False
-    knows_template_tools: bool = False
-    failure_marks: tuple[str, ...] = ()
+    transcribes: bool = False
 
 
 UNKNOWN = EngineProfile(passes_parameters=True)

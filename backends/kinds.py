@@ -63,9 +63,8 @@ def engine(
     pins: Path | None = None,
     caches: Path | None = None,
 ) -> Engine:
-    """The engine that a configuration describes; the rest is its `Surroundings`."""
-    surroundings = importlib.import_module("backends.engine_kind").Surroundings(drain_s, pins, caches)
-    return engine_kind(kind_of(config)).engine(name, config, surroundings)
+    """The engine that a configuration describes; the rest is as `Surroundings` (backends/engine_kind.py) have it."""
+    return engine_kind(kind_of(config)).build(name, config, drain_s, pins, caches)
 
 
 def preflight(config: BackendConfig) -> Preflight:

@@ -1,6 +1,6 @@
 """What an operator writes: `modelport.yaml`, environment variables and flags, checked as a whole and turned into
 values. Every mistake is reported at once, with its place in the file.
 
-May import: app.dialects.reasoning, app.keys, app.log_format, app.table, backends.config,
+May import: app.dialects.reasoning, app.keys, app.log_format, app.table, backends.config, backends.kinds,
 backends.llama_cpp.config, backends.ollama.config, backends.remote.config, backends.vllm.config.
 """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.util
+import operator
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 

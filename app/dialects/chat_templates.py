@@ -12,9 +12,8 @@ import msgspec
 
 from app.dialects.tasks.llama_cpp import Step, step
 from backends.endpoint import ModelFacts
+from backends.engine_profile import TemplateApi
 
-# Engines that render without writing.
-KINDS: Final = frozenset({"llama_cpp", "vllm", "ollama"})
 _LATE: Final = (("user", "system"), ("system", "user", "assistant", "system", "user"))
 _SEVERAL: Final = ("system", "system", "user")
 _FIRST: Final = ("system", "user")
@@ -69,11 +68,11 @@ def _shows(token: str, roles: Sequence[str]) -> Generator[list[dict[str, str]], 
     return rendering is not None and all(marker in rendering for marker in markers)
 
 
-def request(kind: str, model: str, messages: list[dict[str, str]], facts: ModelFacts | None) -> Step:
-    """How an engine of that kind is asked to render."""
-    if kind == "llama_cpp":
+def request(api: TemplateApi, model: str, messages: list[dict[str, str]], facts: ModelFacts | None) -> Step:
+    """How an engine is asked to show what its template makes of these messages."""
+    if api is TemplateApi.APPLY_TEMPLATE:
         return step("/apply-template", {"messages": messages})
-    if kind == "vllm":
+    if api is TemplateApi.TOKENIZE:
         return step("/tokenize", {"model": model, "messages": messages, "return_token_strs": True})
     facts = facts or ModelFacts()
     # With what every request for the model is sent, or the daemon loads it anew. One that does not know the wish writes
@@ -84,12 +83,12 @@ def request(kind: str, model: str, messages: list[dict[str, str]], facts: ModelF
     return step("/api/chat", {**asked, **stays, "_debug_render_only": True}, is_beside=False)
 
 
-def rendering(kind: str, answer: bytes) -> str | None:
-    """What it says; None for no rendering."""
+def rendering(api: TemplateApi, answer: bytes) -> str | None:
+    """The text that the template made, as the engine's response has it; None where it holds none."""
     try:
-        if kind == "llama_cpp":
+        if api is TemplateApi.APPLY_TEMPLATE:
             return msgspec.json.decode(answer, type=_Prompt).prompt
-        if kind == "vllm":
+        if api is TemplateApi.TOKENIZE:
             return "".join(map(str, msgspec.json.decode(answer, type=_Pieces).token_strs))
         return msgspec.json.decode(answer, type=_Rendered).info.rendered_template
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

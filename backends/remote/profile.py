@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from backends.engine_profile import EngineProfile, ModelNames, TaskApi
+from backends.vllm.profile import CORE_FAILED
 
 PROFILE: Final = EngineProfile(
     kind="remote",
@@ -14,4 +15,5 @@ PROFILE: Final = EngineProfile(
     configured_names={"typical_p": None},
     transcribes=True,
     tasks=TaskApi.SAME_ROUTES,
+    failure_marks=CORE_FAILED,  # it may be a vLLM
 )

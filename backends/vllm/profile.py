@@ -16,6 +16,8 @@ from backends.engine_profile import (
     adjusted,
 )
 
+# Its server answers on for seconds after the process that computes has ended.
+CORE_FAILED: Final = ("EngineCore encountered an issue",)
 _STRUCTURED: Final = adjusted("`structured_outputs`")
 _CHAT: Final[dict[str, Fate]] = {
     **dict.fromkeys(
@@ -58,5 +60,5 @@ PROFILE: Final = EngineProfile(
     tasks=TaskApi.SAME_ROUTES,
     templates=TemplateApi.TOKENIZE,
     max_constraint_ways=2_000,
-    failure_marks=("EngineCore encountered an issue",),
+    failure_marks=CORE_FAILED,
 )

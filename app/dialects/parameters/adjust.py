@@ -19,20 +19,20 @@ from app.dialects.validation.messages import NOTHING
 from app.errors import Problem, bad_request
 from app.table import Rules
 from backends.endpoint import FAILED, ModelFacts
+from backends.engine_profile import EngineProfile
 
 MAX_NUMBER_BYTES = 64
 MAX_KWARGS_BYTES = 64 * 1024
 
-LOCAL: Final = frozenset({"llama_cpp", "vllm", "ollama"})
 GENERATES: Final = frozenset({"chat", "text_completion"})
 # The operator's, not the client's: templates that compute without end, decoders that fill the memory, other hosts.
 _REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
-# Of a parameter with several names: the name in the configuration → kind of engine → what it is called there.
-_SPELLED: Final[dict[str, dict[str, str]]] = {
-    "repetition_penalty": {"llama_cpp": "repeat_penalty", "ollama": "repeat_penalty"}
+# The name of a parameter in the configuration → all names by which clients may send it.
+_SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
+    "max_tokens": _LIMITS,
+    "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
 }
-_LOCAL_ONLY: Final = {"typical_p": frozenset({"llama_cpp", "ollama"})}
 _NO_CALL: Final = frozenset({"none", "auto", "null"})
 
 _objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -71,7 +71,7 @@ class TargetEngine(NamedTuple):
     """What a request goes to, as far as its parameters care."""
 
     operation: str
-    kind: str
+    profile: EngineProfile
     facts: ModelFacts | None = None
 
 
@@ -110,16 +110,16 @@ def number(raw: msgspec.Raw) -> int | float | None:
 
 
 def choices(asked: RequestParameters) -> int:
-    """How many answers are wanted."""
-    found = number(asked.n)
-    return found if isinstance(found, int) and found > 0 else 1
+    """How many answers are wanted (`n`); 1 where that is not a sound number."""
+    wanted = number(asked.n)
+    return wanted if isinstance(wanted, int) and wanted > 0 else 1
 
 
-def vectors(asked: RequestParameters, kind: str) -> EmbeddingFormat:
+def vectors(asked: RequestParameters, profile: EngineProfile) -> EmbeddingFormat:
     """What is wanted of embeddings. A remote engine's dimensions are its own affair."""
     form = asked.encoding_format
     text = bytes(form).decode().strip('"') if form is not NOTHING and _is_given(form) else None
-    dimensions = number(asked.dimensions) if kind in LOCAL else None
+    dimensions = number(asked.dimensions) if profile.is_local else None
     return EmbeddingFormat(text, dimensions if isinstance(dimensions, int) else None)
 
 
@@ -156,9 +156,9 @@ def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:
         raise _refused(field, f"'{field}' has a member that is not taken from clients; taken are: {known}.")
 
 
-def is_lenient(rules: Rules, kind: str) -> bool:
-    """Whether requests to an engine of that kind are adjusted to what it takes."""
-    return rules.normalize == "lenient" if rules.normalize is not None else kind in LOCAL
+def is_lenient(rules: Rules, profile: EngineProfile) -> bool:
+    """Whether requests to such an engine are adjusted to what it takes."""
+    return rules.normalize == "lenient" if rules.normalize is not None else profile.is_local
 
 
 def ignores_tools(asked: RequestParameters, engine: TargetEngine) -> bool:
@@ -167,8 +167,9 @@ def ignores_tools(asked: RequestParameters, engine: TargetEngine) -> bool:
 
 
 def _has_no_place(engine: TargetEngine) -> bool:
-    """Whether the model's chat template leaves tools out, as llama.cpp says of it."""
-    return engine.kind == "llama_cpp" and engine.facts is not None and engine.facts.capabilities.get("tools") == FAILED
+    """Whether the model's chat template leaves tools out, as the engine says of it."""
+    facts = engine.facts
+    return engine.profile.knows_template_tools and facts is not None and facts.capabilities.get("tools") == FAILED
 
 
 def _choice(asked: RequestParameters) -> str:
@@ -190,8 +191,8 @@ def changes(
     members: dict[str, bytes | None] = {}
     names: list[str] = []
     if rules.overrides or rules.defaults:
-        _configure(body, rules, engine.kind, members, names)
-    if is_lenient(rules, engine.kind):
+        _configure(body, rules, engine.profile, members, names)
+    if is_lenient(rules, engine.profile):
         _loosen(asked, engine, members, names, fit)
     dropped: tuple[str, ...] = ()
     if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_place(engine):
@@ -207,24 +208,20 @@ def bound(asked: RequestParameters, rules: Rules) -> int | None:
     return max((value for value in told if isinstance(value, int) and value > 0), default=None)
 
 
-def _configure(body: bytes, rules: Rules, kind: str, members: dict[str, bytes | None], names: list[str]) -> None:
+def _configure(
+    body: bytes, rules: Rules, profile: EngineProfile, members: dict[str, bytes | None], names: list[str]
+) -> None:
     sent = {name for name, raw in _objects.decode(body).items() if _is_given(raw)}
     for configured, is_default in ((rules.overrides, False), (rules.defaults, True)):
         for name, value in configured.items():
-            spellings = _spellings(name)
-            theirs = sent.intersection(spellings)
-            if kind not in _LOCAL_ONLY.get(name, {kind}) or (is_default and (theirs or name in rules.overrides)):
+            theirs = sent.intersection(_SYNONYMS.get(name, (name,)))
+            its_name = profile.configured_names.get(name, name)
+            if its_name is None or (is_default and (theirs or name in rules.overrides)):
                 continue
             for other in theirs:
                 members[other] = None
                 names.append(other)
-            members[_SPELLED.get(name, {}).get(kind, name)] = msgspec.json.encode(value)
-
-
-def _spellings(name: str) -> tuple[str, ...]:
-    if name == "max_tokens":
-        return _LIMITS
-    return (name, *set(_SPELLED.get(name, {}).values()))
+            members[its_name] = msgspec.json.encode(value)
 
 
 def _loosen(
@@ -289,10 +286,10 @@ def _loosen_text_limit(
 
 
 def _now(asked: RequestParameters, members: Mapping[str, bytes | None], name: str) -> msgspec.Raw:
-    """The value as it stands."""
+    """A parameter's value after the changes so far."""
     if name not in members:
-        found: msgspec.Raw = getattr(asked, name)
-        return found
+        written: msgspec.Raw = getattr(asked, name)
+        return written
     value = members[name]
     return NOTHING if value is None else msgspec.Raw(value)
 

@@ -1,6 +1,7 @@
 """Nothing that a client asks for is ignored without a word: what of it an engine is not told, or told otherwise. Pure.
 
-The table is app/dialects/parameters/table.py; the rules of what is adjusted are here and in structured_output.py.
+What becomes of each parameter is in app/dialects/parameters/table.py and the engines' profiles. How one is adjusted is
+here; what is done for answers that must have a form is in structured_output.py.
 """
 
 from __future__ import annotations
@@ -13,36 +14,55 @@ import msgspec
 
 from app.dialects.parameters import structured_output
 from app.dialects.parameters.case import Given, RequestCase, Verdict
-from app.dialects.parameters.table import JUDGED, KINDS, SPECIFIED, Act, Fate
+from app.dialects.parameters.table import SPECIFIED, Fates, fates
+from backends.engine_profile import Act, EngineProfile, Fate, Rule
 from backends.errors import Unsupported
+from backends.kinds import FOLDERS, PROFILES
 
 MAX_NEUTRAL_BYTES: Final = 64
 MAX_STOP_BYTES: Final = 64 * 1024
 _BLANKS: Final = b" \t\r\n"
-# What is looked at besides what the table has fates for.
+# What is looked at besides what the tables have fates for.
 _ALSO: Final = frozenset({"stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"})
-# What llama.cpp refuses as null, which is what is left out everywhere else.
-_NEVER_NULL: Final = frozenset({"encoding_format", "embd_normalize", "reasoning_format"})
-WATCHED: Final = _ALSO | _NEVER_NULL | {name for fates in JUDGED.values() for name, _ in fates}
-_FATES: Final = MappingProxyType({where: dict(fates) for where, fates in JUDGED.items()})
+# By operation and kind of engine, of those that have been asked for.
+_judged: Final[dict[tuple[str, str], Fates]] = {}
+
+
+def judged(operation: str, profile: EngineProfile) -> Fates:
+    """Of the parameters of such a request those that such an engine is not simply told."""
+    key = operation, profile.kind
+    known = _judged.get(key)
+    if known is None:
+        known = {name: fate for name, fate in fates(operation, profile).items() if fate.act is not Act.DONE}
+        _judged[key] = known
+    return known
+
+
+def _watched(profile: EngineProfile) -> set[str]:
+    return {*profile.never_null, *(name for operation in SPECIFIED for name in judged(operation, profile))}
+
+
+# What is looked at for any kind of engine.
+WATCHED: Final = _ALSO.union(*(_watched(PROFILES[kind]) for kind in FOLDERS))
 
 
 def given(members: Given) -> Given:
-    """What of a sound body is looked at."""
+    """The members of a checked body that are looked at."""
     return {name: raw for name, raw in members.items() if name in WATCHED}
 
 
 def judge(case: RequestCase) -> Verdict:
     """What becomes of what was given; Unsupported for what the engine cannot do and must not leave out."""
     verdict = Verdict({}, [], [])
-    fates = _FATES.get((case.operation, case.kind))
-    if fates is None or not case.given:
+    profile = case.profile
+    if profile.passes_parameters or case.operation not in SPECIFIED or not case.given:
         return verdict
+    judgements = _judged.get((case.operation, profile.kind)) or judged(case.operation, profile)
     for name, raw in case.given.items():
-        fate = fates.get(name)
+        fate = judgements.get(name)
         if fate is not None and name not in case.settled and not _asks_nothing(raw, fate):
             _apply(case, verdict, name, fate)
-        elif case.kind == "llama_cpp" and name in _NEVER_NULL and bytes(memoryview(raw)[:4]) == b"null":
+        elif name in profile.never_null and bytes(memoryview(raw)[:4]) == b"null":
             verdict.members[name] = None
     if case.operation in ("chat", "text_completion"):
         _stop(case, verdict)
@@ -54,7 +74,7 @@ def judge(case: RequestCase) -> Verdict:
 
 
 def _asks_nothing(raw: msgspec.Raw, fate: Fate) -> bool:
-    """Null, and what is done anyway."""
+    """Whether a value asks for nothing: it is null, or asks for what is done anyway."""
     text = memoryview(raw)
     if len(text) > MAX_NEUTRAL_BYTES:
         return False
@@ -63,38 +83,37 @@ def _asks_nothing(raw: msgspec.Raw, fate: Fate) -> bool:
 
 
 def _apply(case: RequestCase, verdict: Verdict, name: str, fate: Fate) -> None:
-    rule = _RULES.get((name, case.kind)) or _RULES.get((name, ""))
-    if rule is not None:
-        rule(case, verdict)
+    if name in structured_output.NAMES and case.profile.structured_output is not None:
+        return  # those are looked at together
+    if fate.rule is not None:
+        _RULES[fate.rule](case, verdict, fate)
+    elif fate.renamed:
+        _rename(case, verdict, name, fate.renamed)
     elif fate.act is Act.DROPPED:
         verdict.members[name] = None
         verdict.dropped.append(name)
-    elif fate.act is Act.REFUSED and name not in _BY_ANSWER:
+    elif fate.act is Act.REFUSED:
         raise Unsupported(case.engine, f"'{name}' is not supported by this engine: {fate.note}.", param=name)
 
 
-def _renamed(old: str, new: str) -> Callable[[RequestCase, Verdict], None]:
-    def rule(case: RequestCase, verdict: Verdict) -> None:
-        verdict.members[old] = None
-        if new in case.given or new in case.settled:
-            verdict.dropped.append(old)
-            return
-        verdict.members[new] = bytes(case.given[old])
-        verdict.adjusted.append(old)
-
-    return rule
+def _rename(case: RequestCase, verdict: Verdict, old: str, new: str) -> None:
+    verdict.members[old] = None
+    if new in case.given or new in case.settled:
+        verdict.dropped.append(old)
+        return
+    verdict.members[new] = bytes(case.given[old])
+    verdict.adjusted.append(old)
 
 
-def _best_of(case: RequestCase, verdict: Verdict) -> None:
+def _best_of(case: RequestCase, verdict: Verdict, fate: Fate) -> None:
     """Where all of them are wanted there is nothing to choose."""
     if case.value("best_of") != (case.value("n") or 1):
-        note = SPECIFIED["text_completion"]["best_of"][case.kind].note
-        raise Unsupported(case.engine, f"'best_of' is not supported by this engine: {note}.", param="best_of")
+        raise Unsupported(case.engine, f"'best_of' is not supported by this engine: {fate.note}.", param="best_of")
     verdict.members["best_of"] = None
 
 
-def _tool_choice(case: RequestCase, verdict: Verdict) -> None:
-    """llama.cpp takes an object for `auto`: the tool that must be called is then the only one that it is told of."""
+def _only_named_tool(case: RequestCase, verdict: Verdict, _: Fate) -> None:
+    """For an engine that takes an object for `auto`: the tool that must be called is the only one it is told of."""
     choice = case.value("tool_choice")
     if not isinstance(choice, dict):
         return
@@ -114,7 +133,7 @@ def _name_of(tool: Any) -> Any:
     return function.get("name") if isinstance(function, dict) else None
 
 
-def _effort(case: RequestCase, verdict: Verdict) -> None:
+def _effort_in_template(case: RequestCase, verdict: Verdict, _: Fate) -> None:
     """Chat templates know `enable_thinking` (Qwen, Granite) or `reasoning_effort` (gpt-oss), and ignore the other."""
     verdict.members["reasoning_effort"] = None
     effort, theirs = case.value("reasoning_effort"), case.value("chat_template_kwargs")
@@ -129,7 +148,7 @@ def _effort(case: RequestCase, verdict: Verdict) -> None:
 
 
 def _stop(case: RequestCase, verdict: Verdict) -> None:
-    """An empty text ends llama.cpp's answer before it begins, and is a 400 for vLLM."""
+    """Leaves empty texts out: one ends llama.cpp's answer before it begins, and is a 400 for vLLM."""
     raw = case.given.get("stop")
     if raw is None or "stop" in case.settled or len(memoryview(raw)) > MAX_STOP_BYTES or b'""' not in bytes(raw):
         return
@@ -142,46 +161,47 @@ def _stop(case: RequestCase, verdict: Verdict) -> None:
 
 
 def _options(case: RequestCase, verdict: Verdict) -> None:
-    """Of `stream_options` engines know whether usage is wanted."""
+    """Names the members of `stream_options` that the engine does not know: all know `include_usage`."""
     options = case.value("stream_options")
     if not isinstance(options, dict):
         return
     if options.get("include_obfuscation"):
         verdict.dropped.append("stream_options.include_obfuscation")
-    if options.get("continuous_usage_stats") and case.kind != "vllm":
+    if options.get("continuous_usage_stats") and not case.profile.streams_usage:
         verdict.dropped.append("stream_options.continuous_usage_stats")
 
 
 def _no_alternatives(case: RequestCase, verdict: Verdict) -> None:
-    """0 is no log probabilities at all to llama.cpp, not those of the answer alone."""
-    is_here = case.kind == "llama_cpp" and case.operation == "text_completion" and "logprobs" not in case.settled
-    if is_here and case.value("logprobs") == 0 and case.value("logprobs") is not False:
+    """0 log probabilities are those of the answer's tokens; where the engine takes it for none, 1 is asked for."""
+    is_here = case.profile.counts_logprobs_from_one and case.operation == "text_completion"
+    if (
+        is_here
+        and "logprobs" not in case.settled
+        and case.value("logprobs") == 0
+        and case.value("logprobs") is not False
+    ):
         verdict.members["logprobs"] = b"1"
         verdict.adjusted.append("logprobs")
 
 
 def _nothing(case: RequestCase) -> None:
-    """OpenAI takes 0 for a text, which makes sense with an echo only; llama.cpp writes one token."""
-    if case.kind == "llama_cpp" and case.operation == "text_completion":
+    """Unsupported for a text of 0 tokens where the engine would write one. OpenAI takes 0 for the sake of `echo`."""
+    if case.profile.writes_at_least_one and case.operation == "text_completion":
         for name in ("max_tokens", "max_completion_tokens"):
             bound = case.value(name)
             if bound == 0 and bound is not False:
                 raise Unsupported(case.engine, f"'{name}' must be 1 or more for this engine, and is 0.", param=name)
 
 
-def _later(case: RequestCase, verdict: Verdict) -> None:
-    """Constraints are looked at together."""
+def _leave(case: RequestCase, verdict: Verdict, _: Fate) -> None:
+    """Nothing is done before the answer is there (app/dialects/openai/embeddings.py)."""
 
 
-_BY_ANSWER: Final = frozenset({"dimensions"})  # the response shows whether it was done
-_RULES: Final[Mapping[tuple[str, str], Callable[[RequestCase, Verdict], None]]] = MappingProxyType(
+_RULES: Final[Mapping[Rule, Callable[[RequestCase, Verdict, Fate], None]]] = MappingProxyType(
     {
-        ("best_of", ""): _best_of,
-        ("tool_choice", "llama_cpp"): _tool_choice,
-        ("reasoning_effort", "llama_cpp"): _effort,
-        ("repetition_penalty", "llama_cpp"): _renamed("repetition_penalty", "repeat_penalty"),
-        ("repeat_penalty", "vllm"): _renamed("repeat_penalty", "repetition_penalty"),
-        ("max_completion_tokens", ""): _renamed("max_completion_tokens", "max_tokens"),
-        **{(name, kind): _later for name in structured_output.NAMES for kind in KINDS},
+        Rule.BEST_OF: _best_of,
+        Rule.ONLY_NAMED_TOOL: _only_named_tool,
+        Rule.EFFORT_IN_TEMPLATE: _effort_in_template,
+        Rule.BY_ANSWER: _leave,
     }
 )

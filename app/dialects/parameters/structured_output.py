@@ -1,4 +1,4 @@
-"""Answers that must have a form (a schema, a grammar, one of some labels), in the words of each kind of engine. Pure.
+"""Answers that must have a form (a schema, a grammar, one of some labels), in the words of each engine. Pure.
 
 An answer of another form than was demanded is worse than none: where an engine cannot be made to, it is a 400.
 """
@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.parameters.case import RequestCase, Verdict
+from backends.engine_profile import StructuredOutput
 from backends.errors import Unsupported
 
 # llama.cpp takes 2 ms for each alternative of a grammar.
@@ -27,35 +28,36 @@ _GUIDED: Final = MappingProxyType(
         "structural_tag": "structural_tag",
     }
 )
-_LLAMA_CPP: Final = MappingProxyType({"grammar": "grammar", "json_schema": "json"})
+# llama.cpp's names for two of those.
+_UNGUIDED: Final = MappingProxyType({"grammar": "grammar", "json_schema": "json"})
 _FORMS: Final = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
-NAMES: Final = frozenset({*_GUIDED, *_LLAMA_CPP, "structured_outputs", "guided_whitespace_pattern", "response_format"})
+NAMES: Final = frozenset({*_GUIDED, *_UNGUIDED, "structured_outputs", "guided_whitespace_pattern", "response_format"})
 
 
 def constrain(case: RequestCase, verdict: Verdict) -> None:
-    """Say what form the answer must have as this engine understands it."""
-    if not NAMES.isdisjoint(case.given):
-        {"vllm": _vllm, "llama_cpp": _llama_cpp, "ollama": _ollama}[case.kind](case, verdict)
+    """Add to the verdict how this engine is told what form the answer must have; Unsupported where it cannot be."""
+    if case.profile.structured_output is not None and not NAMES.isdisjoint(case.given):
+        _WAYS[case.profile.structured_output](case, verdict)
 
 
-def _vllm(case: RequestCase, verdict: Verdict) -> None:
-    known = _GUIDED | _LLAMA_CPP | {"guided_whitespace_pattern": "whitespace_pattern"}
-    found = {name: member for name, member in known.items() if _is_given(case, name)}
-    if not found:
+def _by_members(case: RequestCase, verdict: Verdict) -> None:
+    known = _GUIDED | _UNGUIDED | {"guided_whitespace_pattern": "whitespace_pattern"}
+    used = {name: member for name, member in known.items() if _is_given(case, name)}
+    if not used:
         return
     theirs = case.value("structured_outputs")
-    if theirs is None and set(found) == {"guided_whitespace_pattern"}:
+    if theirs is None and set(used) == {"guided_whitespace_pattern"}:
         _leave_rest(case, verdict)
         return
-    members = {member: case.given[name] for name, member in found.items()}
-    verdict.members.update(dict.fromkeys(found))
+    members = {member: case.given[name] for name, member in used.items()}
+    verdict.members.update(dict.fromkeys(used))
     verdict.members["structured_outputs"] = msgspec.json.encode(members | (theirs if isinstance(theirs, dict) else {}))
-    verdict.adjusted.extend(found)
+    verdict.adjusted.extend(used)
 
 
-def _llama_cpp(case: RequestCase, verdict: Verdict) -> None:
+def _by_grammar(case: RequestCase, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=())
-    _check_one(case, [*names, *(name for name in _LLAMA_CPP if _is_given(case, name)), *_response_format(case)])
+    _check_one(case, [*names, *(name for name in _UNGUIDED if _is_given(case, name)), *_response_format(case)])
     if names:
         name, form, value = _only(case, names, forms)
         verdict.members.update(dict.fromkeys(names))
@@ -66,32 +68,41 @@ def _llama_cpp(case: RequestCase, verdict: Verdict) -> None:
         elif form == "grammar":
             verdict.members["grammar"] = msgspec.json.encode(value)
         else:
-            raise _cannot(case, name, f"the embedded engine knows no {form}, only JSON schemas, grammars and labels")
+            raise _cannot(case, name, f"{case.profile.title} knows no {form}, only JSON schemas, grammars and labels")
         verdict.adjusted.extend(names)
     _leave_rest(case, verdict)
     if case.operation == "text_completion" and not names and _is_given(case, "response_format"):
         _text_format(case, verdict)
 
 
-def _ollama(case: RequestCase, verdict: Verdict) -> None:
+def _by_schema(case: RequestCase, verdict: Verdict) -> None:
     names, forms = _demanded(case, own=("json_schema",))
     _check_one(case, [*names, *_response_format(case)])
     if names:
         name, form, value = _only(case, names, forms)
         if form not in ("json", "json_object"):
-            raise _cannot(case, name, "Ollama takes JSON schemas only")
+            raise _cannot(case, name, f"{case.profile.title} takes JSON schemas only")
         schema = msgspec.Raw(_schema(case, name, form, value))
         wanted = {"type": "json_schema", "json_schema": {"name": "format", "schema": schema}}
         verdict.members.update(dict.fromkeys(names))
         verdict.members["response_format"] = msgspec.json.encode(wanted)
         verdict.adjusted.extend(names)
     elif _is_given(case, "grammar"):
-        raise _cannot(case, "grammar", "Ollama takes JSON schemas only")
+        raise _cannot(case, "grammar", f"{case.profile.title} takes JSON schemas only")
     _leave_rest(case, verdict)
 
 
+_WAYS: Final = MappingProxyType(
+    {
+        StructuredOutput.MEMBERS: _by_members,
+        StructuredOutput.GRAMMAR: _by_grammar,
+        StructuredOutput.SCHEMA_ONLY: _by_schema,
+    }
+)
+
+
 def _check_one(case: RequestCase, names: list[str]) -> None:
-    """Of two forms llama.cpp takes either, or answers 500."""
+    """Unsupported for two forms at once: llama.cpp takes either of them, or answers 500."""
     if len(names) > 1:
         raise _cannot(case, names[0], f"an answer can have one form only, and '{names[1]}' demands one too")
 
@@ -115,7 +126,7 @@ def _leave_rest(case: RequestCase, verdict: Verdict) -> None:
 
 def _demanded(case: RequestCase, own: tuple[str, ...]) -> tuple[list[str], dict[str, tuple[str, Any]]]:
     """The client's names for what it demands, and each form with its name and value."""
-    known = _GUIDED | {name: _LLAMA_CPP[name] for name in own}
+    known = _GUIDED | {name: _UNGUIDED[name] for name in own}
     names = [name for name in known if _is_given(case, name)]
     forms = {known[name]: (name, case.value(name)) for name in names}
     structured = case.value("structured_outputs")

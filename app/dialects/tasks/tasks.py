@@ -28,6 +28,7 @@ from app.dialects.tasks.llama_cpp import (
 )
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
 from app.dialects.usage import Usage, tokens
+from backends.engine_profile import EngineProfile, TaskApi, TemplateApi
 from backends.errors import BackendError, Broken, Rejected, Unsupported
 from backends.prompt_too_long import failed
 
@@ -39,13 +40,6 @@ _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
     "detokenize": ("/detokenize", True, ("prompt",)),
 }
 _DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "write down what is spoken"}
-_CAN: Final = {
-    "ollama": "chats, completions and embeddings",
-    "llama_cpp": "tokens, and chats and completions, or embeddings, or ranking, as its `task` says",
-    "vllm": "tokens, and what its model was made for",
-    "remote": "what its own server answers",
-}
-
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -54,12 +48,12 @@ class _Count(msgspec.Struct, frozen=True):
     count: int
 
 
-def steps(task: Task, kind: str, *, engine: str, model: str, name: str, stamp: Stamp) -> Steps:
-    """How an engine of that kind is asked for its `model`; the answer says `name`. Raises BackendError."""
-    if kind in ("vllm", "remote"):
-        return _as_vllm(task, engine, model, name)
-    if kind != "llama_cpp":
-        raise unsupported(engine, task.operation, kind, name)
+def steps(task: Task, profile: EngineProfile, *, engine: str, model: str, name: str, stamp: Stamp) -> Steps:
+    """How such an engine is asked for its `model`; the response says `name`. Unsupported where it cannot be asked."""
+    if profile.tasks is TaskApi.SAME_ROUTES:
+        return _by_same_route(task, engine, model, name)
+    if profile.tasks is not TaskApi.LLAMA_SERVER:
+        raise unsupported(engine, task.operation, profile, name)
     match task.asked:
         case Ranking() as ranking:
             return ranked(ranking, engine, name, stamp)
@@ -71,17 +65,19 @@ def steps(task: Task, kind: str, *, engine: str, model: str, name: str, stamp: S
             return untokenized(detokenizing, engine)
 
 
-def unsupported(engine: str, operation: str, kind: str, name: str) -> Unsupported:
-    """For what the engine behind a name cannot do at all."""
+def unsupported(engine: str, operation: str, profile: EngineProfile, name: str) -> Unsupported:
+    """The error for what the engine behind a name cannot do at all."""
     does = _DOES.get(operation, "tell of tokens")
-    can = _CAN.get(kind, "something else")
-    return Unsupported(engine, f"'{name}' does not {does}. What its engine can do ({kind}): {can}.", param="model")
+    can = f"What its engine can do ({profile.kind}): {profile.abilities}"
+    return Unsupported(engine, f"'{name}' does not {does}. {can}.", param="model")
 
 
-def refused(engine: str, operation: str, kind: str, name: str, status: int, body: bytes) -> BackendError | None:
-    """What an engine's refusal means where it has a meaning of its own."""
+def refused(
+    engine: str, operation: str, profile: EngineProfile, name: str, status: int, body: bytes
+) -> BackendError | None:
+    """The error for an engine's refusal of such a task; None where it means the same as for any other request."""
     if status in (405, 501) or (status == 404 and not _is_of_model(body)):
-        return unsupported(engine, operation, kind, name)
+        return unsupported(engine, operation, profile, name)
     if status == 500 and operation == "detokenize" and b"range_check" in body:
         return no_token(engine)
     return None
@@ -92,10 +88,10 @@ def _is_of_model(body: bytes) -> bool:
     return b"NotFoundError" in body or b"model_not_found" in body
 
 
-# -- vLLM's own
+# -- as vLLM has it
 
 
-def _as_vllm(task: Task, engine: str, model: str, name: str) -> Steps:
+def _by_same_route(task: Task, engine: str, model: str, name: str) -> Steps:
     path, is_beside, needs = _VLLM[task.operation]
     answer = yield Step(path, msgspec.json.encode({"model": model, **task.fields}), is_beside)
     try:
@@ -115,8 +111,8 @@ def _as_vllm(task: Task, engine: str, model: str, name: str) -> Steps:
 
 
 def _cost(usage: msgspec.Raw | None) -> Usage:
-    found = tokens(msgspec.json.decode(usage)) if usage is not None else None
-    return Usage(found.prompt_tokens) if found is not None else Usage()
+    counted = tokens(msgspec.json.decode(usage)) if usage is not None else None
+    return Usage(counted.prompt_tokens) if counted is not None else Usage()
 
 
 # -- how long a conversation is
@@ -139,16 +135,17 @@ def _has_pictures(messages: msgspec.Raw) -> bool:
     return any(isinstance(part, dict) and part.get("type") not in ("text", "refusal") for part in parts)
 
 
-def count(body: bytes, kind: str, engine: str) -> Steps:
-    """Anthropic's count of a chat in OpenAI's words; Rejected (501) for an engine that cannot tell."""
+def count(body: bytes, profile: EngineProfile, engine: str) -> Steps:
+    """How many tokens a chat in OpenAI's words has, as Anthropic's API answers it; Rejected (501) for an engine that
+    cannot tell."""
     fields = _members.decode(body)
-    can = kind in ("vllm", "llama_cpp")
+    can = profile.templates in (TemplateApi.TOKENIZE, TemplateApi.APPLY_TEMPLATE)
     if not can or _has_pictures(fields["messages"]):
         what = "the tokens of pictures" if can else "tokens"
         message = f"The engine behind this name cannot count {what}."
         raise Rejected(engine, message, status=501, type_="invalid_request_error", code="not_supported")
     chat = {name: fields[name] for name in _RELEVANT if name in fields}
-    if kind == "vllm":
+    if profile.templates is TemplateApi.TOKENIZE:
         counted = yield step("/tokenize", {"model": fields["model"], **chat})
         number = told(engine, counted, _Count).count
     else:

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from app.dialects.parameters.adjust import LOCAL, RequestParameters
+from app.dialects.parameters.adjust import RequestParameters
 from app.dialects.validation import constraint_width
 from app.dialects.validation.constraint_width import MAX_DEPTH, Reversed, TooMuch
 from app.dialects.validation.messages import NOTHING
+from backends.engine_profile import EngineProfile
 from backends.errors import Unsupported
 
-MOST: Final = {"llama_cpp": 500, "ollama": 500, "vllm": 2_000}
 MAX_NODES: Final = 10_000  # 30 ms
 MAX_BYTES: Final = 256 * 1024
 # With fewer commas than that and none of the words, there can be no more ways than allowed.
@@ -34,16 +34,16 @@ _NO_SCHEMAS: Final = frozenset({"default", "examples", "example", "required", "e
 _MAPS: Final = ("$defs", "definitions", "patternProperties", "dependentSchemas")
 
 
-def check(asked: RequestParameters, extras: Mapping[str, Any], engine: str, kind: str) -> None:
-    """Unsupported for what an engine of that kind would compute at for too long."""
-    if kind not in LOCAL:
+def check(asked: RequestParameters, extras: Mapping[str, Any], engine: str, profile: EngineProfile) -> None:
+    """Unsupported for a form of the answer that such an engine would compute at for too long."""
+    if not profile.is_local:
         return
     for name in (*_SCHEMAS, *_OTHERS):
         raw = getattr(asked, name)
         if raw is not NOTHING and not _is_harmless(name, raw):
-            _check(name, raw, engine, MOST[kind])
+            _check(name, raw, engine, profile.max_constraint_ways)
     if "format" in extras:
-        _check("format", msgspec.Raw(msgspec.json.encode(extras["format"])), engine, MOST[kind])
+        _check("format", msgspec.Raw(msgspec.json.encode(extras["format"])), engine, profile.max_constraint_ways)
 
 
 def _is_harmless(name: str, raw: msgspec.Raw) -> bool:

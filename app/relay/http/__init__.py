@@ -1,5 +1,5 @@
 """One HTTP request at the data listener: reading its head and body within bounds and deadlines, checking its origin,
 and writing the response straight to the connection.
 
-May import: app.dialects.client_api, app.dialects.parameters, app.errors, app.table.
+May import: app.dialects.client_api, app.dialects.parameters, app.errors, app.table, backends.engine_profile.
 """

@@ -13,8 +13,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from app.dialects.parameters.table import SPECIFIED, Act
+from app.dialects.parameters.judge import judged
 from app.errors import Problem, bad_request
+from backends.engine_profile import Act, EngineProfile
 
 MAX_PARTS: Final = 64
 MAX_HEAD_BYTES: Final = 8 * 1024  # of one part's headers
@@ -59,12 +60,12 @@ class Form(msgspec.Struct, frozen=True):
         except UnicodeDecodeError as exc:
             raise bad_request(f"'{name}' is not valid UTF-8.", param=name, code="invalid_type") from exc
 
-    def unheeded(self, kind: str) -> tuple[str, ...]:
-        """Names of the fields that an engine of that kind does not know."""
+    def unheeded(self, profile: EngineProfile) -> tuple[str, ...]:
+        """Names of the fields that such an engine does not know."""
         names: dict[str, None] = {}
+        known = judged("transcription", profile)
         for part in self.parts:
-            row = SPECIFIED["transcription"].get(part.name.partition("[")[0], {})
-            fate = row.get(kind)
+            fate = known.get(part.name.partition("[")[0])
             if fate is None or fate.act is not Act.DROPPED or len(part.value) == 0:
                 continue
             if f'"{bytes(part.value[:MAX_WORD]).decode("utf-8", "replace")}"' not in fate.unless:

@@ -20,7 +20,8 @@ from app.relay.http.body_intake import BodyIntake
 from app.relay.proxy import fold_system_messages
 from app.relay.proxy.plan import COUNT, RequestPlan
 from app.table import Backend
-from backends.endpoint import Dialect, Endpoint
+from backends.endpoint import Dialect, Endpoint, ModelFacts
+from backends.engine_profile import TemplateApi
 from backends.errors import BackendError
 from backends.http.pool import ConnectionPool, UpstreamRequest
 
@@ -73,7 +74,7 @@ class ChatTemplates:
             takes = await self._takes(backend, endpoint, model)
         if takes is None:
             takes = self._remembered(_key(endpoint, model))
-        if takes is None and found.has_developer and adjust.is_lenient(rules, backend.kind):
+        if takes is None and found.has_developer and adjust.is_lenient(rules, backend.profile):
             takes = ALL
         if takes is None or (found.is_usual and takes.first):
             return changes
@@ -114,14 +115,15 @@ class ChatTemplates:
     async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
         """As its own engine renders; None where it cannot be asked: that must not fail the request."""
         key = _key(endpoint, model)
-        if backend.kind not in chat_templates.KINDS:
+        api = backend.profile.templates
+        if api is None:
             return None
         async with self._asking.setdefault(key, asyncio.Lock()):
             try:
                 if self._clock() < self._known.get(key, (None, 0.0))[1]:
                     return self._known[key][0]
                 async with asyncio.timeout(None if endpoint.dialect is Dialect.OLLAMA else ASK_S):
-                    takes = await self._ask(backend, endpoint, model)
+                    takes = await self._ask(api, backend.fact(model), endpoint, model)
             except (BackendError, TimeoutError):  # the request itself will tell why; the next ones do not wait for it
                 self._known[key] = None, self._clock() + RETRY_S
                 return None
@@ -130,15 +132,16 @@ class ChatTemplates:
             self.remember(endpoint, model, takes)
             return takes
 
-    async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
+    async def _ask(
+        self, api: TemplateApi, facts: ModelFacts | None, endpoint: Endpoint, model: str
+    ) -> TemplateSupport | None:
         letters = "".join(string.ascii_lowercase[random.getrandbits(4)] for _ in range(12))
         asking = chat_templates.asking(letters)
         beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
-        facts = backend.fact(model)
         try:
             messages = next(asking)
             while True:
-                step = chat_templates.request(backend.kind, model, messages, facts)
+                step = chat_templates.request(api, model, messages, facts)
                 call = UpstreamRequest("POST", step.path, step.body, [("content-type", "application/json")])
                 exchange = await self._upstream.open(beside if step.is_beside else endpoint, call)
                 try:
@@ -146,7 +149,7 @@ class ChatTemplates:
                 finally:
                     exchange.close()
                 is_good = exchange.status < 300
-                messages = asking.send(chat_templates.rendering(backend.kind, answer) if is_good else None)
+                messages = asking.send(chat_templates.rendering(api, answer) if is_good else None)
         except StopIteration as end:
             takes: TemplateSupport | None = end.value
             return takes

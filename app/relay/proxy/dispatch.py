@@ -62,7 +62,6 @@ LATE_S = 2.0
 NOTICED_S = 5.0
 # These have no side effects and no half answers: an attempt that failed may be repeated once.
 REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize"})
-_CORE_DIED = "EngineCore encountered an issue"  # vLLM's words
 
 
 class _Again(NamedTuple):
@@ -214,7 +213,7 @@ class Dispatcher:
         speak = partial(_spoken, plan, target.model, backend, endpoint, changes.members, hides or gathers, gathers)
         spoken = await self._intake.work(plan.work_bytes, speak)
         request.adjusts(plan.called(changes.names))
-        left = taken(plan.extras, backend.kind)[1] if plan.extras else ()
+        left = taken(plan.extras, backend.profile)[1] if plan.extras else ()
         told = [*left, *changes.dropped, *spoken.dropped]
         request.drops([*plan.dropped, *plan.called(told)])
         call = UpstreamRequest("POST", spoken.path, spoken.body, request.engine_headers(plan.content_type))
@@ -229,7 +228,7 @@ class Dispatcher:
                     # A complete 400 before any work: it is safe to ask again without, now and from now on.
                     self._no_usage.add(start)
                     return _Again(fit, form, outcome(error))
-                less = None if fit is not None else plan.fitting(error, backend.kind)
+                less = None if fit is not None else plan.fitting(error, backend.profile)
                 if less is not None:
                     return _Again(less, form, outcome(error))
                 other = await self._templates.again(error, plan, endpoint, target.model, form)
@@ -291,7 +290,7 @@ class Dispatcher:
     async def _in_form(self, plan: RequestPlan, target: Target, answer: bytes) -> bytes:
         """Embeddings as they were asked for."""
         backend = self._backend(target)
-        wanted = adjust.vectors(plan.asked, backend.kind)
+        wanted = adjust.vectors(plan.asked, backend.profile)
         if len(answer) > INLINE_BYTES:
             return await asyncio.to_thread(embeddings.fitted, backend.name, answer, wanted)
         return embeddings.fitted(backend.name, answer, wanted)
@@ -330,17 +329,17 @@ class Dispatcher:
         self, request: Request, plan: RequestPlan, target: Target, endpoint: Endpoint, job: RequestRecord
     ) -> Usage:
         backend, engine = self._backend(target), endpoint.engine
-        kind = backend.kind
+        profile = backend.profile
         if plan.task is None:
             spoken = None
             changes = await self._intake.work(plan.work_bytes, partial(plan.changes, backend, target.model))
             changes = await self._templates.changes(plan, changes, backend, endpoint, target.model, None)
-            edit = partial(plan.edited, target.model, asks_usage=False, kind=kind, members=changes.members)
-            steps = tasks.count(await self._intake.work(plan.work_bytes, edit), kind, engine)
+            edit = partial(plan.edited, target.model, asks_usage=False, profile=profile, members=changes.members)
+            steps = tasks.count(await self._intake.work(plan.work_bytes, edit), profile, engine)
         else:
-            spoken = TaskCall(plan, kind)
+            spoken = TaskCall(plan, profile)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
-            steps = tasks.steps(plan.task, kind, engine=engine, model=target.model, name=plan.name, stamp=stamp)
+            steps = tasks.steps(plan.task, profile, engine=engine, model=target.model, name=plan.name, stamp=stamp)
             request.drops(plan.task.dropped)
         errand = MultiCall(
             self._upstream, endpoint, request.engine_headers(), lambda no: self._refused(no, target, spoken)
@@ -370,7 +369,8 @@ class Dispatcher:
         load_s = self._loads.took(target.backend, target.model)
         told = spoken.refusal(exchange, body, load_s) if spoken is not None else None
         error = told or refusal(exchange.endpoint.engine, exchange.status, exchange.headers, body, time.time())
-        if isinstance(error, EngineFailed) and _CORE_DIED in error.message:
+        marks = self._backend(target).profile.failure_marks
+        if isinstance(error, EngineFailed) and any(mark in error.message for mark in marks):
             self._link.failing(exchange.endpoint)  # its server answers on for seconds
         return error
 
@@ -390,7 +390,7 @@ def _spoken(
     asks_usage: bool,
     as_stream: bool,
 ) -> EngineCall:
-    body = plan.edited(model, asks_usage=asks_usage, as_stream=as_stream, kind=backend.kind, members=members)
+    body = plan.edited(model, asks_usage=asks_usage, as_stream=as_stream, profile=backend.profile, members=members)
     return translated(plan, model, backend, endpoint, body)
 
 

@@ -12,6 +12,7 @@ from app.relay.proxy.plan import RequestPlan
 from app.relay.proxy.reasoning_fields import with_both_names
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint, ModelFacts
+from backends.engine_profile import EngineProfile
 from backends.errors import BackendError
 from backends.http.exchange import EngineResponse, Exchange
 from backends.ollama import failures as ollama_failures
@@ -66,14 +67,14 @@ class OllamaCall(EngineCall):
 class TaskCall(EngineCall):
     """What engines do besides writing; `path` and `body` are empty where app/dialects/tasks/tasks.py has the words."""
 
-    def __init__(self, plan: RequestPlan, kind: str, body: bytes = b"") -> None:
+    def __init__(self, plan: RequestPlan, profile: EngineProfile, body: bytes = b"") -> None:
         super().__init__(plan.operation.path, body)
-        self._operation, self._kind, self._name = plan.operation.name, kind, plan.name
+        self._operation, self._profile, self._name = plan.operation.name, profile, plan.name
 
     def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
         """An engine that has no such route."""
         engine = exchange.endpoint.engine
-        return tasks.refused(engine, self._operation, self._kind, self._name, exchange.status, body)
+        return tasks.refused(engine, self._operation, self._profile, self._name, exchange.status, body)
 
 
 def translated(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoint, body: bytes) -> EngineCall:
@@ -82,8 +83,8 @@ def translated(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoi
     """
     if plan.form is not None:
         if endpoint.dialect is not Dialect.OPENAI:
-            raise tasks.unsupported(backend.name, plan.operation.name, backend.kind, plan.name)
-        return TaskCall(plan, backend.kind, body)
+            raise tasks.unsupported(backend.name, plan.operation.name, backend.profile, plan.name)
+        return TaskCall(plan, backend.profile, body)
     if endpoint.dialect is Dialect.OPENAI:
         return EngineCall(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
     facts = backend.fact(model)

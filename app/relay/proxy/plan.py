@@ -10,7 +10,7 @@ import msgspec
 from app.dialects import engine_options as extras
 from app.dialects import json_members
 from app.dialects.parameters import adjust, answer_limit, judge
-from app.dialects.parameters.adjust import LOCAL, UNCHANGED, ParameterChanges, RequestParameters, TargetEngine
+from app.dialects.parameters.adjust import UNCHANGED, ParameterChanges, RequestParameters, TargetEngine
 from app.dialects.parameters.answer_limit import Fit
 from app.dialects.parameters.case import Given, RequestCase
 from app.dialects.tasks import requests as tasks_requests
@@ -24,6 +24,7 @@ from app.relay.http.multipart import Form
 from app.routing import Resolved, may_use, nearest, resolve
 from app.table import Backend, Key, Table
 from backends.endpoint import FAILED, Endpoint, UsageMode
+from backends.engine_profile import UNKNOWN, EngineProfile
 from backends.errors import BackendError, Rejected, Unsupported
 from backends.prompt_too_long import TooLong
 
@@ -100,7 +101,7 @@ class RequestPlan(msgspec.Struct, frozen=True):
 
     def check_shape(self, backend: Backend) -> None:
         """Rejected for what an engine of this machine is not sent; a fallback may be one where the others are not."""
-        if self.is_checked or backend.kind not in LOCAL or self.form is not None:
+        if self.is_checked or not backend.profile.is_local or self.form is not None:
             return
         try:
             _, members = json_body.opened(self.body)
@@ -123,7 +124,7 @@ class RequestPlan(msgspec.Struct, frozen=True):
         """Unsupported for vectors of a model that writes, and the reverse, where an engine says which it is. An Ollama
         daemon's models are looked at where its requests are made.
         """
-        if backend.kind == "ollama" or (self.operation.name != "embeddings" and self.operation.name not in WRITING):
+        if backend.profile.is_daemon or (self.operation.name != "embeddings" and self.operation.name not in WRITING):
             return
         facts = backend.fact(model)
         can = {name for name, said in facts.capabilities.items() if said != FAILED} if facts is not None else set()
@@ -140,25 +141,26 @@ class RequestPlan(msgspec.Struct, frozen=True):
 
         `fit`: it has refused the bound on the answer.
         """
-        engine = TargetEngine(self.operation.name, backend.kind, backend.fact(model))
+        profile = backend.profile
+        engine = TargetEngine(self.operation.name, profile, backend.fact(model))
         if adjust.ignores_tools(self.asked, engine):
             message = "This model's chat template has no place for tools, so none can be required."
             raise Unsupported(backend.name, message, param="tool_choice")
         if self.form is not None:
-            return ParameterChanges({}, dropped=self.form.unheeded(backend.kind))
-        if backend.kind == "llama_cpp":
+            return ParameterChanges({}, dropped=self.form.unheeded(profile))
+        if profile.checks_prompt:
             prompt_length.check(engine.operation, self.body, backend.name, engine.facts)
-        constraint_cost.check(self.asked, self.extras, backend.name, backend.kind)
+        constraint_cost.check(self.asked, self.extras, backend.name, profile)
         rules = self.resolved.model.rules
         found = adjust.changes(self.asked, self.body, rules, engine, fit)
-        case = RequestCase(backend.name, backend.kind, engine.operation, self.given, kwargs=rules.template_kwargs)
+        case = RequestCase(backend.name, profile, engine.operation, self.given, kwargs=rules.template_kwargs)
         return found.judged(case) if self.given else found
 
-    def fitting(self, error: BackendError, kind: str) -> Fit | None:
-        """What an engine of that kind may be asked once more for, where it refused the answer's bound as more than
+    def fitting(self, error: BackendError, profile: EngineProfile) -> Fit | None:
+        """What such an engine may be asked once more for, where it refused the answer's bound as more than
         fits: nothing was generated. None where it refused something else."""
         rules = self.resolved.model.rules
-        if not (isinstance(error, Rejected) and error.status in (400, 422) and adjust.is_lenient(rules, kind)):
+        if not (isinstance(error, Rejected) and error.status in (400, 422) and adjust.is_lenient(rules, profile)):
             return None
         if isinstance(error, TooLong) and error.length.is_of_prompt:
             return None
@@ -171,17 +173,19 @@ class RequestPlan(msgspec.Struct, frozen=True):
         *,
         asks_usage: bool,
         as_stream: bool = False,
-        kind: str = "",
+        profile: EngineProfile = UNKNOWN,
         members: Mapping[str, bytes | None] = UNCHANGED.members,
     ) -> bytes:
-        """The body for an engine of that kind that calls the model `model`: the client's own bytes when nothing has to
+        """The body for such an engine, which calls the model `model`: the client's own bytes when nothing has to
         change. `members`: as of Changes."""
         if self.form is not None:
             stream = {"stream": "true"} if self.is_stream else {}
-            return self.form.written(self.boundary, {"model": model, **stream}, self.form.unheeded(kind))
+            return self.form.written(self.boundary, {"model": model, **stream}, self.form.unheeded(profile))
         fields: dict[str, bytes | None] = dict(members)
         if self.extras:
-            fields |= {name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, kind)[0].items()}
+            fields |= {
+                name: msgspec.json.encode(value) for name, value in extras.taken(self.extras, profile)[0].items()
+            }
         if model != self.name:
             fields["model"] = msgspec.json.encode(model)
         if as_stream:
@@ -228,7 +232,7 @@ def plan(
     found = resolved(table, key, name)
     adjust.check(head, found.model.rules, table.limits.max_choices)
     is_local = any(
-        target.backend in table.backends and table.backends[target.backend].kind in LOCAL
+        target.backend in table.backends and table.backends[target.backend].profile.is_local
         for target in found.model.targets
     )
     if is_local and asks:

@@ -18,7 +18,6 @@ from backends.endpoint import FAILED, ModelFacts, State
 OLLAMA_VERSION = "0.35.0"
 # The context that is told of a model of which nobody knows it; VS Code assumes as much where none is told.
 UNKNOWN_LENGTH = 32768
-_FORMATS = {"llama_cpp": "gguf", "ollama": "gguf", "vllm": "safetensors"}
 # Ollama's words for what a model can do, and ours.
 _ABILITIES = {
     "completion": ("chat", "completion"),
@@ -66,7 +65,7 @@ def runs(table: Table, name: str, backend: str) -> bool:
     """Whether its engine serves now; a daemon's model only while it is loaded."""
     found = table.backends.get(backend)
     facts = _facts(table, name)
-    is_there = facts is None or facts.is_loaded or (found is not None and found.kind != "ollama")
+    is_there = facts is None or facts.is_loaded or (found is not None and not found.profile.is_daemon)
     return found is not None and found.state is State.READY and is_there
 
 
@@ -130,7 +129,7 @@ def _details(table: Table, name: str) -> dict[str, Any]:
     family = facts.architecture if facts is not None else None
     return {
         "parent_model": parent or "",
-        "format": _FORMATS.get(backend.kind, "") if backend is not None else "",
+        "format": backend.profile.weights if backend is not None else "",
         "family": family or "",
         "families": [family] if family else [],
         "parameter_size": "",

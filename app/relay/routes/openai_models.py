@@ -12,7 +12,7 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
     state = found.state if found is not None else State.STOPPED
     model = table.models.get(name)
     facts = found.fact(_engine_name(table, name, backend)) if found is not None else None
-    if found is not None and found.kind == "ollama" and state is State.READY and facts and not facts.is_loaded:
+    if found is not None and found.profile.is_daemon and state is State.READY and facts and not facts.is_loaded:
         state = State.SLEEPING  # its daemon serves it, and loads it first
     length = facts.context_length if facts is not None else None
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}

@@ -119,7 +119,7 @@ def _completed(row: Backend, facts: ModelFacts | None) -> Backend:
     if facts is None:
         return row
     # A daemon's models are known once it has listed them; an entry "" would then stand for names without their tag.
-    others = {} if row.kind == "ollama" and row.facts else {"": facts}
+    others = {} if row.profile.is_daemon and row.facts else {"": facts}
     completed = {name: _with(reported, facts) for name, reported in row.facts.items()}
     return msgspec.structs.replace(row, facts=others | completed)
 

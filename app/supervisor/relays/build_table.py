@@ -11,6 +11,7 @@ from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor.replicas import replicas
 from app.table import Backend, Key, PublicModel, Rules, Table, Target, Wildcard
 from backends.endpoint import State
+from backends.engine_profile import ModelNames
 
 
 def build(
@@ -151,9 +152,13 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
         return public
     if f"{public}:latest" in listed:
         return f"{public}:latest"
-    if backend.kind == "vllm":
-        return backend.name
-    return listed[0] if backend.kind == "remote" and len(listed) == 1 else public
+    match backend.profile.model_names:
+        case ModelNames.BACKEND:
+            return backend.name
+        case ModelNames.ONLY_LISTED if len(listed) == 1:
+            return listed[0]
+        case _:
+            return public
 
 
 def _key(key: KeyConfig, config: Config) -> Key:

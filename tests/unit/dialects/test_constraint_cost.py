@@ -15,6 +15,7 @@ import pytest_asyncio
 from app.dialects.validation import constraint_cost, constraint_width
 from app.relay.http import json_body
 from backends.errors import Unsupported
+from backends.kinds import PROFILES
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import chat
 from tests.rigs.relay import Rig, backend, models, running
@@ -170,7 +171,7 @@ def places(schema: Any) -> dict[str, dict[str, Any]]:
 
 def check(fields: dict[str, Any], kind: str = "llama_cpp", extras: dict[str, Any] | None = None) -> None:
     head = json_body.read(json.dumps({"model": "m", "messages": [], **fields}).encode())
-    constraint_cost.check(head, extras or {}, "demo", kind)
+    constraint_cost.check(head, extras or {}, "demo", PROFILES[kind])
 
 
 @pytest.mark.parametrize("place", places(True))
@@ -191,7 +192,7 @@ def test_what_takes_an_engine_too_long_is_refused_wherever_it_stands(schema: Any
 def test_what_people_ask_for_passes(schema: Any, place: str) -> None:
     check(places(schema)[place])
 
-    assert constraint_cost.MOST["llama_cpp"] == 500
+    assert PROFILES["llama_cpp"].max_constraint_ways == 500
 
 
 @pytest.mark.parametrize(("grammar", "is_refused"), GRAMMARS.values(), ids=GRAMMARS)
@@ -240,14 +241,14 @@ def test_a_number_out_of_range_is_no_error_of_ours() -> None:
     raw = b'{"model": "m", "messages": [], "response_format": {"schema": {"pattern": "a", "maximum": 1e400}}}'
 
     with pytest.raises(Unsupported, match="out of range"):
-        constraint_cost.check(json_body.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(json_body.read(raw), {}, "demo", PROFILES["llama_cpp"])
 
 
 def test_hidden_words_are_seen() -> None:
     raw = b'{"model": "m", "messages": [], "json_schema": {"p\\u0061ttern": "%s"}}' % (b"a?" * 500)
 
     with pytest.raises(Unsupported, match="json_schema"):
-        constraint_cost.check(json_body.read(raw), {}, "demo", "llama_cpp")
+        constraint_cost.check(json_body.read(raw), {}, "demo", PROFILES["llama_cpp"])
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,21 @@ import pytest_asyncio
 from app.dialects import json_members
 from app.dialects.parameters import judge as parameters_judge
 from app.dialects.parameters.case import Given, RequestCase
-from app.dialects.parameters.judge import judge
-from app.dialects.parameters.table import JUDGED, KINDS, OWN, SPECIFIED, Act
+from app.dialects.parameters.judge import judge, judged
+from app.dialects.parameters.table import OWN, SPECIFIED, fates
 from app.relay.http import json_body
 from app.table import TEMPLATE_KWARGS
 from backends.endpoint import UsageMode
+from backends.engine_profile import Act
 from backends.errors import Unsupported
+from backends.kinds import PROFILES
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events, whole
 from tests.rigs.raw_client import Reply
 from tests.rigs.relay import Rig, backend, models, running
 from tests.rigs.specifications import PARAMETERS, VALUES, beside
 
+KINDS = ("vllm", "llama_cpp", "ollama")
 ROUTES = {"/v1/chat/completions": "chat", "/v1/completions": "text_completion", "/v1/embeddings": "embeddings"}
 ADJUSTED, DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
 VECTOR = {"object": "list", "model": "m", "data": [{"index": 0, "embedding": [1.0, 2.0]}], "usage": {}}
@@ -82,7 +85,7 @@ async def test_what_is_in_the_table_is_what_happens(
     rig: Rig, engine: Scripted, kind: str, route: str, name: str
 ) -> None:
     body = {**beside(route, name), "model": kind, name: VALUES[route][name]}
-    fate = SPECIFIED[ROUTES[route]][name][kind]
+    fate = fates(ROUTES[route], PROFILES[kind])[name]
 
     reply = await rig.ask(route, body)
 
@@ -124,7 +127,7 @@ async def test_a_remote_engine_gets_everything_as_it_was_written(
 def found(kind: str, operation: str = "chat", **fields: Any) -> tuple[Json, list[str], list[str]]:
     """What an engine gets beside what every request has, and what is named."""
     body = json.dumps({"model": "m", **fields}).encode()
-    case = RequestCase("engine", kind, operation, given(body), kwargs=TEMPLATE_KWARGS)
+    case = RequestCase("engine", PROFILES[kind], operation, given(body), kwargs=TEMPLATE_KWARGS)
     verdict = judge(case)
     members: Json = json.loads(json_members.edit(body, verdict.members))
     members.pop("model")
@@ -140,22 +143,25 @@ def refused(kind: str, operation: str = "chat", **fields: Any) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_asks_for_the_way_it_is_done_anyway_is_not_named(kind: str) -> None:
-    for (operation, of), fates in JUDGED.items():
-        for name, fate in fates if of == kind else ():
+    for operation in SPECIFIED:
+        for name, fate in judged(operation, PROFILES[kind]).items():
             for value in ("null", *fate.unless):
-                case = RequestCase("engine", kind, operation, given(b'{"%s": %s}' % (name.encode(), value.encode())))
+                case = RequestCase(
+                    "engine", PROFILES[kind], operation, given(b'{"%s": %s}' % (name.encode(), value.encode()))
+                )
                 verdict = judge(case)
                 assert (verdict.adjusted, verdict.dropped) == ([], []), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_own_parameter_that_is_refused_or_dropped_is(kind: str) -> None:
-    for operation, rows in OWN.items():
-        for name, row in rows.items():
+    for operation, names in OWN.items():
+        for name in names:
             asked = {name: {"a": [1] * 3}}
-            if row[kind].act is Act.REFUSED:
+            act = fates(operation, PROFILES[kind])[name].act
+            if act is Act.REFUSED:
                 assert name in refused(kind, operation, **asked)
-            elif row[kind].act is Act.DROPPED:
+            elif act is Act.DROPPED:
                 assert found(kind, operation, **asked) == ({}, [], [name])
 
 
@@ -215,7 +221,7 @@ def test_how_much_to_think_is_told_to_the_chat_template() -> None:
 
 def test_a_template_that_may_not_be_told_of_thinking_is_not_told() -> None:
     verdict = judge(
-        RequestCase("engine", "llama_cpp", "chat", given(b'{"reasoning_effort": "low"}'), kwargs=("other",))
+        RequestCase("engine", PROFILES["llama_cpp"], "chat", given(b'{"reasoning_effort": "low"}'), kwargs=("other",))
     )
 
     assert (verdict.members, verdict.dropped) == ({"reasoning_effort": None}, ["reasoning_effort"])
@@ -230,7 +236,9 @@ def test_a_penalty_has_each_engines_own_name() -> None:
 
 def test_what_the_configuration_has_set_is_not_the_clients() -> None:
     verdict = judge(
-        RequestCase("engine", "llama_cpp", "chat", given(b'{"user": "u", "stop": ""}'), settled=("user", "stop"))
+        RequestCase(
+            "engine", PROFILES["llama_cpp"], "chat", given(b'{"user": "u", "stop": ""}'), settled=("user", "stop")
+        )
     )
 
     assert verdict == ({}, [], [])

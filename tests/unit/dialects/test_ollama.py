@@ -18,6 +18,7 @@ from app.dialects.ollama.request import OllamaChatApi, OllamaEmbedApi, read_opti
 from app.dialects.ollama.response import Kind, OllamaChatEncoder, OllamaEmbedEncoder
 from app.dialects.usage import Usage
 from app.errors import Problem, not_found
+from backends.kinds import PROFILES
 from tests import RECORDED
 from tests.fakes import wire
 from tests.fakes.wire import sse
@@ -194,35 +195,37 @@ def test_a_raw_prompt_keeps_its_format_in_each_engines_words() -> None:
     ask = generate(raw=True, format=schema, think=True, logprobs=True)
 
     def words(kind: str) -> Any:
-        return json.loads(msgspec.json.encode(taken(ask.extras, kind)[0]))
+        return json.loads(msgspec.json.encode(taken(ask.extras, PROFILES[kind])[0]))
 
     assert "response_format" not in ask.fields
     assert ask.dropped == ("think", "logprobs")
     assert words("llama_cpp") == {"json_schema": schema}
     assert words("vllm")["response_format"]["json_schema"]["schema"] == schema
-    assert taken(ask.extras, "remote") == ({}, ["format"])
-    assert taken(generate(raw=True, format="json").extras, "llama_cpp")[0] == {"json_schema": {"type": "object"}}
+    assert taken(ask.extras, PROFILES["remote"]) == ({}, ["format"])
+    assert taken(generate(raw=True, format="json").extras, PROFILES["llama_cpp"])[0] == {
+        "json_schema": {"type": "object"}
+    }
 
 
 def test_extras_go_to_the_engines_that_have_them_under_their_names_there() -> None:
     extras = chat(options={"top_k": 3, "repeat_penalty": 1.1, "typical_p": 0.9}, think=False).extras
 
-    assert taken(extras, "llama_cpp") == (
+    assert taken(extras, PROFILES["llama_cpp"]) == (
         {"top_k": 3, "repeat_penalty": 1.1, "typical_p": 0.9, "chat_template_kwargs": {"enable_thinking": False}},
         [],
     )
-    assert taken(extras, "vllm") == (
+    assert taken(extras, PROFILES["vllm"]) == (
         {"top_k": 3, "repetition_penalty": 1.1, "chat_template_kwargs": {"enable_thinking": False}},
         ["typical_p"],
     )
-    assert taken(extras, "ollama") == (
+    assert taken(extras, PROFILES["ollama"]) == (
         {"top_k": 3, "repeat_penalty": 1.1, "typical_p": 0.9, "reasoning_effort": "none"},
         [],
     )
-    assert taken(extras, "remote") == ({}, ["top_k", "repeat_penalty", "typical_p", "think"])
-    assert taken({"think": "high"}, "remote") == ({"reasoning_effort": "high"}, [])
-    assert taken({"think": "high"}, "vllm")[0]["reasoning_effort"] == "high"
-    assert taken({"think": True}, "ollama")[0] == {"reasoning_effort": "medium"}
+    assert taken(extras, PROFILES["remote"]) == ({}, ["top_k", "repeat_penalty", "typical_p", "think"])
+    assert taken({"think": "high"}, PROFILES["remote"]) == ({"reasoning_effort": "high"}, [])
+    assert taken({"think": "high"}, PROFILES["vllm"])[0]["reasoning_effort"] == "high"
+    assert taken({"think": True}, PROFILES["ollama"])[0] == {"reasoning_effort": "medium"}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from app.errors import Problem
 from app.relay.http import json_body
 from app.table import Rules
 from backends.endpoint import FAILED, ModelFacts
+from backends.kinds import PROFILES
 
 AS_IT_IS = Rules()
 NO_BOUND = Fit(None)
@@ -36,7 +37,7 @@ def sent(
     fit: Fit | None = None,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the engine gets beside the model and the messages, and what the client is told of it."""
-    engine = TargetEngine(operation, kind, facts)
+    engine = TargetEngine(operation, PROFILES[kind], facts)
     found = adjust.changes(json_body.read(body), body, rules, engine, fit)
     members: dict[str, Any] = json.loads(json_members.edit(body, found.members))
     return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
@@ -242,7 +243,7 @@ def test_the_operator_says_what_the_template_may_be_told() -> None:
         adjust.check(asked, Rules(template_kwargs=()), 128)
 
 
-NO_TOOLS = TargetEngine("chat", "llama_cpp", ModelFacts(capabilities={"tools": FAILED}))
+NO_TOOLS = TargetEngine("chat", PROFILES["llama_cpp"], ModelFacts(capabilities={"tools": FAILED}))
 NAMED = {"type": "function", "function": {"name": "a_tool_with_quite_a_long_name_that_goes_on_and_on_for_a_while"}}
 
 
@@ -254,8 +255,8 @@ def test_a_tool_that_must_be_called_is_noticed_where_the_template_has_none(choic
     asked = json_body.read(body_of(tools=[TOOL], tool_choice=choice))
 
     assert adjust.ignores_tools(asked, NO_TOOLS) is is_ignored
-    assert not adjust.ignores_tools(asked, TargetEngine("chat", "llama_cpp"))
-    assert not adjust.ignores_tools(asked, TargetEngine("chat", "vllm", NO_TOOLS.facts))
+    assert not adjust.ignores_tools(asked, TargetEngine("chat", PROFILES["llama_cpp"]))
+    assert not adjust.ignores_tools(asked, TargetEngine("chat", PROFILES["vllm"], NO_TOOLS.facts))
     assert not adjust.ignores_tools(json_body.read(body_of()), NO_TOOLS)
 
 
@@ -266,12 +267,12 @@ def test_tools_that_the_template_has_no_place_for_are_left_out_and_named(choice:
     given = judge.given(json_body.opened(body_of(**fields))[1])
 
     found = adjust.changes(asked, body_of(**fields), Rules(), NO_TOOLS)
-    judged = found.judged(RequestCase("engine", "llama_cpp", "chat", given))
+    judged = found.judged(RequestCase("engine", PROFILES["llama_cpp"], "chat", given))
 
     left_out = {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
     assert (found.members, found.names, found.dropped) == (left_out, (), ("tools",))
     assert judged.dropped == ("tools", "user")
-    assert adjust.changes(asked, body_of(**fields), Rules(), TargetEngine("chat", "llama_cpp")).dropped == ()
+    assert adjust.changes(asked, body_of(**fields), Rules(), TargetEngine("chat", PROFILES["llama_cpp"])).dropped == ()
     assert adjust.changes(json_body.read(body_of(tools=None)), body_of(tools=None), Rules(), NO_TOOLS).dropped == ()
 
 

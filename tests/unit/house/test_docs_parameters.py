@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import pytest
 
-from app.dialects.parameters.table import KINDS, OWN, SPECIFIED, Fate, Row
+from app.dialects.parameters.table import OWN, SPECIFIED, fates
+from backends.engine_profile import Fate
+from backends.kinds import FOLDERS, PROFILES
 from tests import ROOT
 
+KINDS = ("vllm", "llama_cpp", "ollama")
 PAGE = ROOT / "docs" / "parameters.md"
 TITLES = {
     "chat": "Chats",
@@ -25,18 +28,29 @@ def cell(fate: Fate) -> str:
     return f"{said}: {fate.note}" if fate.note else said
 
 
-def lines(rows: Mapping[str, Row]) -> Iterator[str]:
-    """One table."""
+def lines(names: Iterable[str], *operations: str) -> Iterator[str]:
+    """One table, of these parameters in these operations: where several have one, the last counts."""
+    columns: list[dict[str, Fate]] = [
+        {name: fate for operation in operations for name, fate in fates(operation, PROFILES[kind]).items()}
+        for kind in KINDS
+    ]
     yield "| parameter | `vllm` | `llama_cpp` | `ollama` |"
     yield "|---|---|---|---|"
-    for name, row in sorted(rows.items()):
-        yield f"| `{name}` | " + " | ".join(cell(row[kind]) for kind in KINDS) + " |"
+    for name in sorted(names):
+        yield f"| `{name}` | " + " | ".join(cell(column[name]) for column in columns) + " |"
 
 
 def tables() -> dict[str, str]:
     """Heading → its table."""
-    found = {f"## {TITLES[operation]}": "\n".join(lines(rows)) for operation, rows in SPECIFIED.items()}
-    return found | {"## What engines have of their own": "\n".join(lines({**OWN["chat"], **OWN["text_completion"]}))}
+    specified = {
+        f"## {TITLES[operation]}": "\n".join(lines(names, operation)) for operation, names in SPECIFIED.items()
+    }
+    own = lines({**OWN["chat"], **OWN["text_completion"]}, "chat", "text_completion")
+    return specified | {"## What engines have of their own": "\n".join(own)}
+
+
+def test_the_page_has_a_column_for_each_kind_whose_parameters_are_judged() -> None:
+    assert {kind for kind in FOLDERS if not PROFILES[kind].passes_parameters} == set(KINDS)
 
 
 @pytest.mark.parametrize(("heading", "table"), tables().items(), ids=tables())

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app.dialects.parameters.table import SPECIFIED
+from app.dialects.parameters.table import fates
 from backends.endpoint import ModelFacts, UsageMode
+from backends.kinds import PROFILES
 from tests import ROOT
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.ollama_models import Model
@@ -120,8 +121,8 @@ async def test_no_parameter_is_ignored_without_a_word(kind: str, route: str) -> 
     if route not in ROUTES:
         assert {name: row[kind] for name, row in told_of(route).items() if name in found} == found
     elif kind == "ollama":  # the others are looked at more closely in test_judge.py
-        rows = SPECIFIED[ROUTES[route]]
-        assert {name: str(rows[name][kind].act) for name in found} == found
+        rows = fates(ROUTES[route], PROFILES[kind])
+        assert {name: str(rows[name].act) for name in found} == found
 
 
 def told_of(route: str) -> dict[str, dict[str, str]]:

@@ -10,10 +10,12 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.dialects.parameters.table import SPECIFIED, Act
+from app.dialects.parameters.table import SPECIFIED, fates
 from app.keys import digest
 from app.table import Key, Limits, PublicModel, Target
 from backends.endpoint import Dialect
+from backends.engine_profile import Act
+from backends.kinds import PROFILES
 from tests.fakes import tasks as fakes_tasks
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Reply
@@ -255,7 +257,7 @@ async def test_what_of_a_form_an_engine_does_not_know_is_left_out_and_named(rig:
     listed = {"keywords", "known_speaker_names", "known_speaker_references", "languages", "include"}
     for name in sorted(PARAMETERS[route] - {"model", "file", "stream"}):
         field, said = f"{name}[]" if name in listed else name, VALUES[route][name]
-        act = SPECIFIED["transcription"][name]["vllm"].act if said != "auto" else Act.DONE
+        act = fates("transcription", PROFILES["vllm"])[name].act if said != "auto" else Act.DONE
 
         reply = await transcribe(rig, ("model", "public"), (field, said))
 
