@@ -1,4 +1,4 @@
-"""What the supervisor has to know of a kind of engine: each has an `EngineKind`, in the `kind.py` of its folder."""
+"""What the supervisor has to know of a kind of engine: each has an `EngineKind`, in its folder's module `engine`."""
 
 from __future__ import annotations
 

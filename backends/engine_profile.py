@@ -1,6 +1,6 @@
 """What the data path has to know of a kind of engine: data only, and safe for relay processes to import.
 
-Each kind has one `EngineProfile`, in the `profile.py` of its folder. A field says what is promised by engines that have
+Each kind has one `EngineProfile`, in its folder's module `profile`. A field says what is promised by engines that have
 it set; its default is an engine of which nothing is known but that it speaks OpenAI's API. What is done with a field is
 in `app`, which never asks what kind of engine it is.
 """

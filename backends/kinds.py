@@ -3,8 +3,8 @@
 A kind's folder has two modules that are looked up by their names, and loaded when they are first asked for, so that the
 data path can import this one without loading what runs processes:
 
-- `profile.py` with `PROFILE`, an `EngineProfile`: what the data path has to know of it. It imports nothing but values.
-- `kind.py` with `KIND`, an `EngineKind`: how it is configured and run.
+- `profile` with `PROFILE`, an `EngineProfile`: what the data path has to know of it. It imports nothing but values.
+- `engine` with `KIND`, an `EngineKind`: how it is configured and run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PROFILES: Final = _Profiles()
 
 def engine_kind(name: str) -> EngineKind:
     """How that kind is configured and run; KeyError for a kind that does not exist."""
-    kind: EngineKind = _module(name, "kind").KIND
+    kind: EngineKind = _module(name, "engine").KIND
     return kind
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from backends.endpoint import Endpoint, ModelFacts, UsageMode
 from backends.engine import Launch, Probe
+from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, EngineFailed, Refused, TimedOut
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient
@@ -28,6 +29,7 @@ from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import of_llama_cpp
 from backends.llama_cpp.gguf import BadModel, inputs, model_file
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
+from backends.llama_cpp.preflight import LlamaCppPreflight
 from backends.process.exit_reasons import why
 from backends.process.process import inherited
 
@@ -270,3 +272,10 @@ def usable_cores() -> int:
         return max(1, min(cores, round(int(quota) / int(period))))
     except (OSError, ValueError):  # no control groups, or "max"
         return cores
+
+
+def _engine(name: str, config: LlamaCppConfig, _: Surroundings) -> LlamaCpp:
+    return LlamaCpp(name, config)
+
+
+KIND: Final = EngineKind(LlamaCppConfig, _engine, LlamaCppPreflight)

@@ -16,11 +16,13 @@ import msgspec
 
 from backends.endpoint import Dialect, Endpoint, ModelFacts, UsageMode
 from backends.engine import Launch, Probe
+from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, Refused
 from backends.http.probe_client import ProbeClient
 from backends.ollama.config import OllamaConfig
 from backends.ollama.facts import LoadedModel, Tag, loaded, shown, tags, warning, weights
 from backends.ollama.names import full_name
+from backends.ollama.preflight import OllamaPreflight
 from backends.process.exit_reasons import why
 from backends.process.process import inherited
 
@@ -167,3 +169,10 @@ def environment(config: OllamaConfig, port: int, devices: Sequence[str], base: M
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
     """Why it exited, in one sentence."""
     return why(code, tail, _MEANINGS, _SERVING, has_served=has_served)
+
+
+def _engine(name: str, config: OllamaConfig, _: Surroundings) -> Ollama:
+    return Ollama(name, config)
+
+
+KIND: Final = EngineKind(OllamaConfig, _engine, OllamaPreflight)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Probe
+from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, TimedOut, Unreachable
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient, Reply
@@ -18,6 +19,7 @@ from backends.process import heartbeat
 from backends.process.heartbeat import Heartbeat
 from backends.remote.config import RemoteConfig
 from backends.remote.facts import of_remote
+from backends.remote.preflight import RemotePreflight
 from backends.vllm.metrics import figures
 
 PROBE_S: Final = 10.0
@@ -117,3 +119,10 @@ def _is_vllm(listed: Any) -> bool:
         return any(entry.get("owned_by") == "vllm" for entry in listed["data"])
     except (KeyError, TypeError, AttributeError):
         return False
+
+
+def _engine(name: str, config: RemoteConfig, _: Surroundings) -> Remote:
+    return Remote(name, config)
+
+
+KIND: Final = EngineKind(RemoteConfig, _engine, RemotePreflight)

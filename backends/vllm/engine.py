@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Adapters, Fetcher, Launch, Probe, Sleeper
+from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient, Reply
@@ -28,6 +29,7 @@ from backends.vllm.failures import explain
 from backends.vllm.memory import reported
 from backends.vllm.metrics import figures
 from backends.vllm.model_folder import adapter_rank, config_of, not_a_model
+from backends.vllm.preflight import VllmPreflight
 
 PROBE_S: Final = 10.0
 WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
@@ -339,3 +341,10 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _engine(name: str, config: VllmConfig, surroundings: Surroundings) -> Vllm:
+    return Vllm(name, config, surroundings.drain_s, surroundings.pins, surroundings.caches)
+
+
+KIND: Final = EngineKind(VllmConfig, _engine, VllmPreflight)
