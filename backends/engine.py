@@ -79,9 +79,11 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a download is: in words for a client, and in bytes. `checked_bytes`: of what came, by its digest."""
+    """How far a download is: as a text for clients, and in bytes. `checked_bytes`: how much of it was compared with its
+    digest.
+    """
 
-    told: str
+    text: str
     done_bytes: int
     total_bytes: int
     checked_bytes: int = 0

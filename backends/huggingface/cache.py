@@ -1,6 +1,6 @@
-"""A model of the hub in its cache on this machine: which files an engine needs, and how much of them is here.
+"""A model of the Hugging Face hub in the cache on this machine: which files an engine needs, and how many are here.
 
-The cache is huggingface_hub's own, so whatever else uses it finds the model too. Blocks shortly; no network.
+The cache is huggingface_hub's own, so that whatever else uses it finds the model too. Blocks shortly; no network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _FOLDERS: Final = ("original", "onnx", "openvino", "coreml", "gguf", ".git", "ru
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What is remembered of a repository: the commit that its revision was first found to be, and its needed files."""
+    """What is remembered of a repository: the commit that its revision stood for when it was first looked up, and the
+    files that an engine needs, by path with their sizes in bytes.
+    """
 
     model: str
     revision: str | None
@@ -38,7 +40,9 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of a repository. `sha256` is None for those that git itself keeps, which are small."""
+    """One file of a repository. `blob` is its name in the cache's folder of contents; `sha256` is None for files that
+    git itself keeps, which are small.
+    """
 
     path: str
     size_bytes: int
@@ -47,9 +51,9 @@ class File:
 
 
 def is_harmless(file: File) -> bool:
-    """Whether it lies within its repository's folder, and its blob within that of the blobs.
+    """Whether its path stays inside the repository's folder, and its blob's name inside the folder of blobs.
 
-    The names are the hub's, and whoever publishes a model chooses them. Some mirrors do not name small blobs.
+    The hub sends the names, and whoever publishes a model chooses them. Some mirrors do not name small blobs.
     """
     parts = file.path.split("/")
     is_within = not {"", ".", ".."} & set(parts) and "\0" not in file.path
@@ -58,12 +62,14 @@ def is_harmless(file: File) -> bool:
 
 
 def needed(paths: Sequence[str]) -> list[str]:
-    """Of a repository's files those that an engine reads: in each folder weights of one format, nothing for people."""
+    """Of a repository's files those that an engine reads: in each folder weights of one format, and no pictures or
+    documents.
+    """
     kept = [path for path in paths if not _is_left_out(path)]
-    found: dict[str, set[str]] = {}
+    formats: dict[str, set[str]] = {}
     for path in kept:
-        found.setdefault(path.rpartition("/")[0], set()).add(PurePosixPath(path).suffix)
-    best = {folder: next((one for one in _WEIGHTS if one in suffixes), None) for folder, suffixes in found.items()}
+        formats.setdefault(path.rpartition("/")[0], set()).add(PurePosixPath(path).suffix)
+    best = {folder: next((one for one in _WEIGHTS if one in suffixes), None) for folder, suffixes in formats.items()}
     return [path for path in kept if _suffix(path) not in _WEIGHTS or _suffix(path) == best[path.rpartition("/")[0]]]
 
 
@@ -81,12 +87,14 @@ def _is_left_out(path: str) -> bool:
 
 
 def folder_of(cache: Path, model: str) -> Path:
-    """Where the cache has this model."""
+    """The folder of the cache in which this model is, or would be."""
     return cache / f"models--{model.replace('/', '--')}"
 
 
 def have_bytes(folder: Path, commit: str, file: File, since: float) -> int:
-    """How much of it is here: of a file that is being downloaded, by whomever since that moment, that part."""
+    """How many bytes of the file are here. Of one that is being downloaded, by us or by others after the time `since`,
+    the part that has come.
+    """
     with contextlib.suppress(OSError):
         if (folder / "snapshots" / commit / file.path).stat().st_size == file.size_bytes:
             return file.size_bytes
@@ -95,18 +103,18 @@ def have_bytes(folder: Path, commit: str, file: File, since: float) -> int:
         return file.size_bytes if file.blob else 0
     with contextlib.suppress(OSError):
         return min(file.size_bytes, blob.with_name(blob.name + PART).stat().st_size)
-    # What huggingface_hub writes; it leaves the files of killed processes behind, and never goes on with one.
-    found = 0
+    # What huggingface_hub writes; it leaves the files of killed processes behind, and never resumes one.
+    size_bytes = 0
     for part in blob.parent.glob(f"{blob.name}.*.incomplete"):
-        with contextlib.suppress(OSError):  # it has its last name meanwhile
+        with contextlib.suppress(OSError):  # it is complete and has another name meanwhile
             one = part.stat()
             if one.st_mtime >= since:
-                found = max(found, min(one.st_size, one.st_blocks * 512, file.size_bytes))
-    return found
+                size_bytes = max(size_bytes, min(one.st_size, one.st_blocks * 512, file.size_bytes))
+    return size_bytes
 
 
 def in_words(size_bytes: float) -> str:
-    """As people say it."""
+    """A size for people: `4.9 GB`, `12.0 MB`, `0.5 kB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
         if size_bytes >= factor:
             return f"{size_bytes / factor:.1f} {unit}"
@@ -114,7 +122,9 @@ def in_words(size_bytes: float) -> str:
 
 
 def is_whole(snapshot: Path, paths: Sequence[str]) -> bool:
-    """Whether there is a configuration and every file of weights that an index names."""
+    """Whether these files are a whole model or adapter, as far as one can see: a configuration, weights, and every file
+    that an index of weights names.
+    """
     if not {"config.json", "params.json", "adapter_config.json"} & set(paths):
         return False
     for index in (path for path in paths if path.endswith(".index.json")):
@@ -128,12 +138,12 @@ def is_whole(snapshot: Path, paths: Sequence[str]) -> bool:
 
 
 def remember(pin: Pin, path: Path) -> None:
-    """Write it down, in one step."""
+    """Write the pin to this file, whole or not at all. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    told = {"model": pin.model, "revision": pin.revision, "commit": pin.commit, "files": dict(pin.files)}
+    content = {"model": pin.model, "revision": pin.revision, "commit": pin.commit, "files": dict(pin.files)}
     try:
-        new.write_text(json.dumps(told, indent=1))
+        new.write_text(json.dumps(content, indent=1))
         new.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -142,24 +152,24 @@ def remember(pin: Pin, path: Path) -> None:
 
 
 def remembered(path: Path, model: str, revision: str | None) -> Pin | None:
-    """What was written down for this revision of it; None when nothing was, or it cannot be read."""
+    """The pin in this file; None when there is none, it is of another model or revision, or it cannot be read."""
     try:
-        told: Any = json.loads(path.read_text())
-        files = {str(name): int(size) for name, size in told["files"].items()}
-        found = Pin(told["model"], told["revision"], told["commit"], files)
+        content: Any = json.loads(path.read_text())
+        files = {str(name): int(size) for name, size in content["files"].items()}
+        pin = Pin(content["model"], content["revision"], content["commit"], files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    is_it = (found.model, found.revision) == (model, revision) and isinstance(found.commit, str)
-    return found if is_it and IS_COMMIT.fullmatch(found.commit) else None
+    is_it = (pin.model, pin.revision) == (model, revision) and isinstance(pin.commit, str)
+    return pin if is_it and IS_COMMIT.fullmatch(pin.commit) else None
 
 
 def snapshot(cache: Path, pin: Pin) -> Path:
-    """The folder with its files, in Hugging Face layout."""
+    """The folder with the files of a pinned commit, in Hugging Face layout, whether they are here or not."""
     return folder_of(cache, pin.model) / "snapshots" / pin.commit
 
 
 def is_here(cache: Path, pin: Pin) -> bool:
-    """Whether every file of it is in the cache, in its whole length."""
+    """Whether every file of the pin is in the cache, in its whole length."""
     folder = snapshot(cache, pin)
     try:
         return bool(pin.files) and all((folder / name).stat().st_size == size for name, size in pin.files.items())

@@ -1,8 +1,8 @@
-"""The process that brings models from the Hugging Face hub into its cache on this machine, and then ends.
+"""The process that downloads models from the Hugging Face hub into the cache on this machine, and then ends.
 
-Started by path with `python -I`. What to bring comes as JSON, one object per argument (`Want`); a token comes by
-environment, never by argument. It prints lines: `downloaded N of M bytes[, checked K]`, and in the end `complete` or
-`failed: SENTENCE`. What it has found (the commit, the files) is remembered where each `pin` says.
+Started by path with `python -I`. What to download comes as JSON, one object for each argument (`Want`); a token comes
+by environment, never by argument. It prints lines: `downloaded N of M bytes[, checked K]`, and in the end `complete` or
+`failed: SENTENCE`. The commit and the files of each model are written to the file that its `pin` names.
 
 Files of more than a few megabytes are resumed where an earlier process ended: huggingface_hub itself begins each file
 anew. They are put where it looks for them, and it links them into the snapshot.
@@ -43,19 +43,21 @@ from backends.huggingface.cache import (
 )
 
 AT_ONCE = 4  # files
-LOOK_S = 0.5
-TELL_S = 5.0  # between two lines about the same percentage
+LOOK_S = 0.5  # between looks at how much is here
+REPORT_S = 5.0  # between two lines about the same percentage
 PIECE_BYTES = 1024 * 1024
 LARGEST_BYTES = 50 * 1000**3  # what the hub sends in one answer; above it only its own protocol can
 
 
 class Failed(Exception):
-    """What to tell the operator, with the remedy."""
+    """Why the download failed: a sentence for the operator, with the remedy."""
 
 
 @dataclass(frozen=True)
 class Want:
-    """One repository. `commit`: as remembered from before; `pin`: where what was found is written."""
+    """One repository to download. `commit`: the one that it is pinned to, None before it was looked up; `pin`: the file
+    into which commit and files are written.
+    """
 
     model: str
     revision: str | None
@@ -65,7 +67,7 @@ class Want:
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A repository at one commit, less what is not needed of it."""
+    """A repository at one commit, with the files that are needed of it."""
 
     want: Want
     commit: str
@@ -73,41 +75,46 @@ class ResolvedModel:
 
 
 class Download:
-    """Everything that is wanted, until it is here."""
+    """The download of everything that is wanted."""
 
     def __init__(self, wants: Sequence[Want], cache: Path) -> None:
         self._wants = wants
         self._cache = cache
-        self._told = (-1, -1, 0.0)
-        self._checked: dict[Path, int] = {}  # by file: each is one thread's
+        self._reported = (-1, -1, 0.0)  # percent downloaded, percent checked, when
+        self._checked: dict[Path, int] = {}  # bytes by file: each is written by one thread
         self._since = time.time()
 
     def run(self) -> None:
-        """Look up, wait for others who do the same, check the disk, download, write down."""
-        found = [self._look_up(want) for want in self._wants]
+        """Look everything up, wait for processes that download the same, check the disk, download, write the pins.
+
+        Raises Failed.
+        """
+        models = [self._look_up(want) for want in self._wants]
         with contextlib.ExitStack() as stack:
-            for model in sorted({each.want.model for each in found}):
-                self._lock(stack, model, found)
-            self._check_disk(found)
-            missing = [(each, file) for each in found for file in each.files]
+            for name in sorted({model.want.model for model in models}):
+                self._lock(stack, name, models)
+            self._check_disk(models)
+            files = [(model, file) for model in models for file in model.files]
             with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-                doing = {pool.submit(self._bring, each, file) for each, file in missing}
+                doing = {pool.submit(self._download, model, file) for model, file in files}
                 try:
                     while doing:
                         done, doing = concurrent.futures.wait(doing, LOOK_S, concurrent.futures.FIRST_COMPLETED)
                         for one in done:
                             one.result()
-                        self._tell(found)
+                        self._report(models)
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
-        for each in found:
-            folder = folder_of(self._cache, each.want.model)
+        for model in models:
+            folder = folder_of(self._cache, model.want.model)
             with contextlib.suppress(OSError):
-                # A listing of everything that it has: with it huggingface_hub takes what was left out for missing.
-                (folder / "trees" / f"{each.commit}.json").unlink()
-            files = {file.path: (folder / "snapshots" / each.commit / file.path).stat().st_size for file in each.files}
-            _note(Pin(each.want.model, each.want.revision, each.commit, files), Path(each.want.pin))
+                # A list of all files of the repository: with it huggingface_hub takes those that are not needed for
+                # missing.
+                (folder / "trees" / f"{model.commit}.json").unlink()
+            at = folder / "snapshots" / model.commit
+            sizes = {file.path: (at / file.path).stat().st_size for file in model.files}
+            _write_pin(Pin(model.want.model, model.want.revision, model.commit, sizes), Path(model.want.pin))
 
     def _look_up(self, want: Want) -> ResolvedModel:
         from huggingface_hub import HfApi
@@ -118,11 +125,11 @@ class Download:
                     want.model, revision=want.commit or want.revision, files_metadata=True, timeout=30
                 )
         except Failed:
-            here = _as_it_lies(self._cache, want)
-            if here is None:
+            cached = _in_cache(self._cache, want)
+            if cached is None:
                 raise
             print("the hub does not answer as it should; what is here is complete", flush=True)
-            return here
+            return cached
         files = {
             one.rfilename: File(
                 one.rfilename,
@@ -134,75 +141,76 @@ class Download:
         }
         if info.sha is None or not IS_COMMIT.fullmatch(info.sha):
             raise Failed(f"the hub does not say which commit of '{want.model}' it has")
-        found = tuple(files[path] for path in needed(list(files)))
-        for file in found:
+        chosen = tuple(files[path] for path in needed(list(files)))
+        for file in chosen:
             if not is_harmless(file):
                 raise Failed(
-                    f"the hub names {file.path!r} as a file of '{want.model}', which is no name within a model"
+                    f"the hub names {file.path!r} as a file of '{want.model}', which is not a path inside a model"
                 )
-        return ResolvedModel(want, info.sha, found)
+        return ResolvedModel(want, info.sha, chosen)
 
-    def _lock(self, stack: contextlib.ExitStack, model: str, found: Sequence[ResolvedModel]) -> None:
-        """Only one process at a time brings a model; others watch it."""
-        path = self._cache / ".locks" / folder_of(self._cache, model).name / "modelport.lock"
+    def _lock(self, stack: contextlib.ExitStack, name: str, models: Sequence[ResolvedModel]) -> None:
+        """Only one process at a time downloads a model; others wait, and report what it does."""
+        path = self._cache / ".locks" / folder_of(self._cache, name).name / "modelport.lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file: IO[str] = stack.enter_context(path.open("w"))
             while not _is_locked(file):
-                self._tell(found)
+                self._report(models)
                 time.sleep(LOOK_S)
         except OSError as exc:
             if exc.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
 
-    def _check_disk(self, found: Sequence[ResolvedModel]) -> None:
-        missing = sum(file.size_bytes for each in found for file in each.files) - self._here(found)
+    def _check_disk(self, models: Sequence[ResolvedModel]) -> None:
+        missing = sum(file.size_bytes for model in models for file in model.files) - self._here_bytes(models)
         free = shutil.disk_usage(self._cache).free
         if missing > free:
             raise Failed(
-                f"the disk is too full: {found[0].want.model!r} needs {in_words(missing)} more, and {in_words(free)} "
+                f"the disk is too full: {models[0].want.model!r} needs {in_words(missing)} more, and {in_words(free)} "
                 "are free where the hub's cache is: make room, or name a folder on a larger disk with "
                 "`env: {HF_HOME: …}` of the backend"
             )
 
-    def _here(self, found: Sequence[ResolvedModel]) -> int:
+    def _here_bytes(self, models: Sequence[ResolvedModel]) -> int:
         return sum(
-            have_bytes(folder_of(self._cache, each.want.model), each.commit, file, self._since)
-            for each in found
-            for file in each.files
+            have_bytes(folder_of(self._cache, model.want.model), model.commit, file, self._since)
+            for model in models
+            for file in model.files
         )
 
-    def _tell(self, found: Sequence[ResolvedModel]) -> None:
-        total = sum(file.size_bytes for each in found for file in each.files)
-        here = self._here(found)
+    def _report(self, models: Sequence[ResolvedModel]) -> None:
+        """Print how far it is, when that has changed by a percent or not been printed for a while."""
+        total = sum(file.size_bytes for model in models for file in model.files)
+        here = self._here_bytes(models)
         checked = sum(list(self._checked.values()))
         percents = here * 100 // max(total, 1), checked * 100 // max(total, 1)
-        if self._told[:2] != percents or time.monotonic() - self._told[2] >= TELL_S:
-            self._told = (*percents, time.monotonic())
+        if self._reported[:2] != percents or time.monotonic() - self._reported[2] >= REPORT_S:
+            self._reported = (*percents, time.monotonic())
             print(f"downloaded {here} of {total} bytes" + (f", checked {checked}" if checked else ""), flush=True)
 
-    def _bring(self, found: ResolvedModel, file: File) -> None:
+    def _download(self, model: ResolvedModel, file: File) -> None:
         from huggingface_hub import hf_hub_download
 
-        folder = folder_of(self._cache, found.want.model)
-        pointer = folder / "snapshots" / found.commit / file.path
-        with _translated(found.want):
+        folder = folder_of(self._cache, model.want.model)
+        pointer = folder / "snapshots" / model.commit / file.path
+        with _translated(model.want):
             with contextlib.suppress(OSError):
                 if pointer.stat().st_size != file.size_bytes:
                     pointer.unlink()
                     (folder / "blobs" / file.blob).unlink()
             if file.sha256 is not None and not pointer.exists() and 0 < file.size_bytes < LARGEST_BYTES:
-                _fetch(found, file, folder / "blobs" / file.blob, self._checked)
-            hf_hub_download(found.want.model, file.path, revision=found.commit, cache_dir=self._cache)
+                _fetch(model, file, folder / "blobs" / file.blob, self._checked)
+            hf_hub_download(model.want.model, file.path, revision=model.commit, cache_dir=self._cache)
 
 
-def _fetch(found: ResolvedModel, file: File, blob: Path, checked: dict[Path, int]) -> None:
-    """The file under its name among the blobs, from where an earlier process ended. `checked`: how far that is."""
+def _fetch(model: ResolvedModel, file: File, blob: Path, checked: dict[Path, int]) -> None:
+    """Download the file to `blob`, from where an earlier process ended. `checked`: bytes whose digest was computed."""
     from huggingface_hub import hf_hub_url
 
     if blob.exists():
         return
-    url = hf_hub_url(found.want.model, file.path, revision=found.commit)
+    url = hf_hub_url(model.want.model, file.path, revision=model.commit)
     part = blob.with_name(blob.name + PART)
     blob.parent.mkdir(parents=True, exist_ok=True)
     for is_last in (False, True):
@@ -215,7 +223,7 @@ def _fetch(found: ResolvedModel, file: File, blob: Path, checked: dict[Path, int
             break
         part.unlink()
         if is_last:
-            raise Failed(f"the file {file.path!r} of '{found.want.model}' comes broken from the hub: try again later")
+            raise Failed(f"the file {file.path!r} of '{model.want.model}' arrives broken from the hub: try again later")
     part.replace(blob)
 
 
@@ -243,11 +251,11 @@ def _digest(path: Path, checked: dict[Path, int]) -> str:
     return digest.hexdigest()
 
 
-def _note(pin: Pin, path: Path) -> None:
+def _write_pin(pin: Pin, path: Path) -> None:
     try:
         remember(pin, path)
     except OSError as exc:
-        text = f"the model '{pin.model}' is here, but which files it has cannot be noted in the state folder"
+        text = f"the model '{pin.model}' is here, but its list of files cannot be written to the state folder"
         raise Failed(f"{text} {path.parent.parent} ({exc.strerror}): make room there and start it again") from exc
 
 
@@ -259,8 +267,8 @@ def _is_locked(file: IO[str]) -> bool:
     return True
 
 
-def _as_it_lies(cache: Path, want: Want) -> ResolvedModel | None:
-    """What the cache has of it, when that looks whole: for a machine without a network."""
+def _in_cache(cache: Path, want: Want) -> ResolvedModel | None:
+    """The model as the cache has it, when that looks whole: for a machine without a network. None otherwise."""
     folder = folder_of(cache, want.model)
     commit = want.commit or want.revision or "main"
     if not IS_COMMIT.fullmatch(commit):
@@ -276,7 +284,7 @@ def _as_it_lies(cache: Path, want: Want) -> ResolvedModel | None:
 
 @contextlib.contextmanager
 def _translated(want: Want) -> Iterator[None]:
-    """What the library raises in our words; nothing of its own text, which holds addresses."""
+    """Raise Failed, in our words, for what the library raises; its own text holds addresses."""
     import httpx2
     from huggingface_hub import errors
 
@@ -287,34 +295,35 @@ def _translated(want: Want) -> Iterator[None]:
         text = f"the model {name} is gated: ask for access on its page on the hub, and put a token with it into {token}"
         raise Failed(text) from exc
     except errors.RevisionNotFoundError as exc:
-        told = want.commit or want.revision or "main"
-        raise Failed(f"the hub has the model {name}, but not the revision '{told}': check `revision`") from exc
+        revision = want.commit or want.revision or "main"
+        raise Failed(f"the hub has the model {name}, but not the revision '{revision}': check `revision`") from exc
     except errors.RepositoryNotFoundError as exc:
         text = f"the hub has no model {name}, or it is private: check `model`; a private one needs a token in {token}"
         raise Failed(text) from exc
     except errors.HFValidationError as exc:
         raise Failed(f"{name} is neither a folder here nor the name of a model on the hub: check `model`") from exc
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, httpx2.HTTPError) as exc:
-        raise Failed(_http(name, token, exc)) from exc
+        raise Failed(_http_failure(name, token, exc)) from exc
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Failed(f"the disk became full while {name} was downloaded: make room; it goes on from there") from exc
+            text = f"the disk became full while {name} was downloaded: make room, and it continues from there"
+            raise Failed(text) from exc
         if exc.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise Failed(
                 "the folder of the hub's cache cannot be written: see `env: {HF_HOME: …}` of the backend"
             ) from exc
-        raise Failed(f"the download of {name} broke off ({type(exc).__name__}); it goes on from there") from exc
+        raise Failed(f"the download of {name} was interrupted ({type(exc).__name__}); it continues from there") from exc
 
 
-def _http(name: str, token: str, exc: Exception) -> str:
+def _http_failure(name: str, token: str, exc: Exception) -> str:
     status = next((code for one in (exc, exc.__cause__) if (code := _status(one)) is not None), None)
     if status in (401, 403):
         return f"the hub refuses the token for {name} (status {status}): put one that may read it into {token}"
     if status is not None:
         return f"the hub answers with status {status} when asked for {name}: try again later"
     return (
-        f"the model {name} is not on this machine as a whole, and the hub cannot be reached ({type(exc).__name__}): "
-        "check the network, or bring the model here and name its folder as `model`"
+        f"the model {name} is not complete on this machine, and the hub cannot be reached ({type(exc).__name__}): "
+        "check the network, or copy the model here and name its folder as `model`"
     )
 
 
@@ -324,7 +333,7 @@ def _status(exc: BaseException | None) -> int | None:
 
 
 def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """`child.py WANT…`; the exit code."""
+    """Download what the arguments say: `child.py WANT…`. Returns the exit code."""
     wants = [Want(**_checked(json.loads(word))) for word in argv]
     try:
         cache = Path(env["HF_HUB_CACHE"])
@@ -340,8 +349,8 @@ def main(argv: Sequence[str], env: Mapping[str, str]) -> int:
     return 0
 
 
-def _checked(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: told.get(name) for name in ("model", "revision", "commit", "pin")}
+def _checked(want: dict[str, Any]) -> dict[str, Any]:
+    return {name: want.get(name) for name in ("model", "revision", "commit", "pin")}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What an engine has from the Hugging Face hub: brought here by a process of its own before the engine starts.
+"""What an engine needs from the Hugging Face hub: downloaded by a process of its own before the engine starts.
 
-Which commit a branch was is found out once and remembered in the state folder, so that every later start has the same,
-and needs no network when the cache has it (cache.py). The process is child.py.
+Which commit a branch stands for is looked up once and remembered in the state folder (a *pin*), so that every later
+start has the same commit, and needs no network when the cache has it (backends/huggingface/cache.py). The process is
+backends/huggingface/child.py.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ _NETWORK: Final = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy
 
 
 class HubFetcher:
-    """The models of one engine. `pins`: the folder where is remembered which commits they are."""
+    """Fulfils Fetcher for the models of one engine.
+
+    `pins`: the folder that remembers their commits. `env`: the engine's environment variables, which may name the cache
+    and hold a token. `models`: what it needs of the hub now, with the configured revisions.
+    """
 
     def __init__(self, pins: Path, env: Mapping[str, str], models: Callable[[], Mapping[str, str | None]]) -> None:
         self._pins = pins
@@ -35,7 +40,7 @@ class HubFetcher:
         self._models = models
 
     def missing(self) -> Launch | None:
-        """The process that brings what is not here; None when all is."""
+        """The process that downloads what is not here; None when all of it is."""
         env = environment(self._env, os.environ)
         wants = []
         for model, revision in self._models().items():
@@ -50,19 +55,19 @@ class HubFetcher:
         return Launch((sys.executable, "-I", str(child), *wants), env, explain, secrets_in(env))
 
     def progress(self, tail: Sequence[str]) -> Progress | None:
-        """What the process has said last; None before it knows what there is to do."""
+        """What the process reported last; None before it knows how much there is to do."""
         return progress(tail)
 
     def commit(self, model: str, revision: str | None) -> str | None:
-        """The commit that this is, where that is known."""
+        """The commit that this revision of the model is pinned to; None where it was not looked up yet."""
         pin = self._pin(model, revision)
         return pin.commit if pin is not None else None
 
     def folder(self, model: str, revision: str | None) -> Path | None:
-        """Where its files are, once they are."""
+        """The folder with its files; None where they are not here."""
         pin = self._pin(model, revision)
-        found = snapshot(cache(environment(self._env, os.environ)), pin) if pin is not None else None
-        return found if found is not None and found.is_dir() else None
+        path = snapshot(cache(environment(self._env, os.environ)), pin) if pin is not None else None
+        return path if path is not None and path.is_dir() else None
 
     def _pin(self, model: str, revision: str | None) -> Pin | None:
         return remembered(self._path(model, revision), model, revision)
@@ -78,7 +83,9 @@ def is_repository(model: str) -> bool:
 
 
 def environment(configured: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """That of the process: the engine's, and how this machine reaches the network."""
+    """The environment of the process: what the engine has (`configured` over what it inherits from `ours`), and how
+    this machine reaches the network.
+    """
     network = {name: value for name, value in ours.items() if name.lower() in _NETWORK}
     env = {**network, **inherited(ours), **configured}
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_VERBOSITY": "error"}
@@ -86,38 +93,38 @@ def environment(configured: Mapping[str, str], ours: Mapping[str, str]) -> dict[
 
 
 def cache(env: Mapping[str, str]) -> Path:
-    """Where huggingface_hub keeps models for a process with this environment."""
+    """The folder in which huggingface_hub keeps models for a process with this environment."""
     home = env.get("HOME") or str(Path.home())
     named = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE")
     if named is None:
-        above = env.get("HF_HOME") or f"{env.get('XDG_CACHE_HOME') or f'{home}/.cache'}/huggingface"
-        named = f"{above}/hub"
+        hf_home = env.get("HF_HOME") or f"{env.get('XDG_CACHE_HOME') or f'{home}/.cache'}/huggingface"
+        named = f"{hf_home}/hub"
     expanded = re.sub(r"^~(?=/|$)", lambda _: home, named)
     return Path(re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda at: env.get(at[1] or at[2], at[0]), expanded)).absolute()
 
 
 def secrets_in(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The values that nobody is to see in a log, by the names of their variables."""
+    """The values that must not appear in a log: those of variables whose names speak of tokens, keys and passwords."""
     return tuple(value for name, value in env.items() if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET)
 
 
 def progress(tail: Sequence[str]) -> Progress | None:
     """How far a download is, from the lines that its process has printed."""
     for line in reversed(tail):
-        if found := re.fullmatch(r"downloaded (\d+) of (\d+) bytes(?:, checked (\d+))?", line):
-            done, total, checked = int(found[1]), int(found[2]), int(found[3] or 0)
+        if match := re.fullmatch(r"downloaded (\d+) of (\d+) bytes(?:, checked (\d+))?", line):
+            done, total, checked = int(match[1]), int(match[2]), int(match[3] or 0)
             percent = done * 100 // total if total else 100
             return Progress(f"downloading {percent} % of {in_words(total)}", done, total, checked)
     return None
 
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
-    """Why it ended without having brought everything."""
+    """Why the process ended without having downloaded everything, in one sentence fit for a client."""
     if signal_of(code) is not None:
         return f"the download of its model failed: {exit_in_words(code, tail)}"
-    told = next((line for line in reversed(tail) if line.startswith("failed: ")), None)
-    if told is not None:
-        return told.removeprefix("failed: ")
+    failure = next((line for line in reversed(tail) if line.startswith("failed: ")), None)
+    if failure is not None:
+        return failure.removeprefix("failed: ")
     if any("No module named 'huggingface_hub" in line for line in tail):
         return "the package huggingface_hub is not installed beside the gateway"
     return f"the download of its model failed: {exit_in_words(code, tail)}"

@@ -1,4 +1,4 @@
-"""How vLLM's server is called: its argument list and its environment, from the configuration. Pure.
+"""The argument list and the environment of vLLM's server, from the configuration. Pure.
 
 Flags and variables are those of vLLM 0.32 and newer; a live test compares them with `vllm serve --help=all`.
 """
@@ -14,7 +14,7 @@ from typing import Final
 
 from backends.vllm.config import VllmConfig
 
-# Given when the configuration says something else than the default.
+# Settings that become an argument when they differ from their default.
 VALUES: Final = {
     "revision": "--revision",
     "dtype": "--dtype",
@@ -41,15 +41,16 @@ TASKS: Final = {
     "embed": ("--runner=pooling", "--convert=embed"),
     "classify": ("--runner=pooling", "--convert=classify"),
 }
-PINNED: Final = {"--tokenizer-revision": "--tokenizer", "--code-revision": None}  # with what they are somebody else's
-# With one of these it may need another repository of the hub than its model.
+# Flags that get the model's commit too; not where the one beside it is given: that one means another repository.
+PINNED: Final = {"--tokenizer-revision": "--tokenizer", "--code-revision": None}
+# With one of these vLLM may need another repository of the hub than its model's.
 _MORE_FROM_HUB: Final = ("--tokenizer", "--hf-config-path", "--speculative-config", "--lora-modules", "--config")
-LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
+LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank accepts
 DEFAULT_LORA_RANK: Final = 16
 
-PORTS_FROM: Final = 20_000  # below what systems hand out for outgoing connections
+PORTS_FROM: Final = 20_000  # the range is below the ports that systems use for outgoing connections
 PORTS_TO: Final = 32_000
-PORT_STRIDE: Final = 64  # what one engine's processes may need among themselves
+PORT_STRIDE: Final = 64  # the ports that one engine's processes may need among themselves
 
 
 def argv(
@@ -62,13 +63,14 @@ def argv(
     lora_ranks: Iterable[int] = (),
     commit: str | None = None,
 ) -> list[str]:
-    """The argument list; the public name reaches the engine as `name`. `lora_ranks`: of the configured adapters.
+    """The argument list of a server on 127.0.0.1:`port` that serves its model as `name`.
 
-    `commit`: what the revision of a model from the hub is.
+    `drain_s`: how many seconds it goes on with running requests after TERM. `lora_ranks`: the ranks of the configured
+    adapters. `commit`: the commit that the revision of a model from the hub is pinned to.
     """
     if commit is not None:
         config = config.model_copy(update={"revision": commit})
-    line = [*_called(config), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={name}"]
+    line = [*_command(config), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={name}"]
     for field, flag in VALUES.items():
         value = getattr(config, field)
         if value != VllmConfig.model_fields[field].default:
@@ -92,11 +94,11 @@ def argv(
     if config.node_rank > 0:
         line.append("--headless")
     line.append(f"--shutdown-timeout={math.ceil(drain_s)}")
-    # Prompts stay out of its log; and our probes would push its last words out of the tail.
+    # Prompts stay out of its log; and lines about our probes would push what matters out of the log's tail.
     return [*line, "--no-enable-log-requests", "--disable-uvicorn-access-log", *config.args]
 
 
-def _called(config: VllmConfig) -> list[str]:
+def _command(config: VllmConfig) -> list[str]:
     """The command with the model: `vllm serve MODEL`, or `python -m vllm.entrypoints… --model MODEL`."""
     command = list(config.command)
     if PurePath(command[-1]).name == "vllm":
@@ -118,7 +120,12 @@ def environment(
     devices: Sequence[str] = (),
     is_local: bool = False,
 ) -> dict[str, str]:
-    """Its whole environment but TMPDIR, which every engine has for itself. `is_local`: its model is on this machine."""
+    """Its whole environment but TMPDIR, which each start has for itself.
+
+    `inherited`: what it gets of ours. `key`: the API key of this start. `first_port`: where its block of ports begins.
+    `devices`: the GPUs that it may see; empty: no choice is made. `is_local`: its model is on this machine, so the hub
+    is not needed.
+    """
     env = {name: value for name, value in inherited.items() if not name.startswith("VLLM_")}
     env |= {
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600",  # its 5 s would race with our use of idle connections
@@ -148,9 +155,10 @@ def environment(
 
 
 def first_port(name: str, is_free: Callable[[int], bool]) -> int:
-    """Where the ports begin that its processes may use among themselves: a block of PORT_STRIDE per engine.
+    """The first of PORT_STRIDE ports that the engine's processes may use among themselves.
 
-    By its name, so that engines seldom meet; the next block whose first port is free otherwise.
+    The block is chosen by the engine's name, so that engines seldom get the same one; where its first port is taken,
+    the next block whose first port `is_free`.
     """
     count = (PORTS_TO - PORTS_FROM) // PORT_STRIDE
     start = zlib.crc32(name.encode()) % count

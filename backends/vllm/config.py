@@ -100,34 +100,34 @@ class VllmConfig(AdaptableConfig):
     args: Words = Field((), description="More arguments, as they are; the last word is theirs.")
 
     def media_domains(self) -> tuple[str, ...]:
-        """Those of its setting."""
+        """The hosts of `allowed_media_domains`, in lower case."""
         return tuple(host.lower() for host in self.allowed_media_domains)
 
     @property
     def takes_adapters(self) -> bool:
-        """Whether it is started for them."""
+        """Whether it is started so that it can take adapters."""
         return self.enable_lora or bool(self.adapters)
 
     @property
     def is_on_one_machine(self) -> bool:
-        """Whether all its processes are ours."""
+        """Whether all its processes run on this machine, below ours."""
         return self.nnodes == 1 and self.distributed_executor_backend != "ray"
 
     def workers(self) -> int:
-        """Those of tensor and pipeline parallelism on this machine; Ray has its own."""
+        """The workers of tensor and pipeline parallelism on this machine; with Ray 1, as Ray has its own."""
         if self.distributed_executor_backend == "ray":
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
     def gpus_each(self) -> int | None:
-        """One for each worker on this machine; Ray places its own."""
+        """One for each worker on this machine; None with Ray, which places its own."""
         if self.distributed_executor_backend == "ray":
             return None
         workers = self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
         return max(1, workers // self.nnodes)
 
     def need(self) -> Need:
-        """Whole GPUs, unless their share is given."""
+        """Whole GPUs, unless `gpu_memory_utilization` says which share of each."""
         return dataclasses.replace(super().need(), share=self.gpu_memory_utilization or 1.0)
 
     def gpus_in_words(self) -> str:

@@ -1,6 +1,6 @@
 """vLLM: its OpenAI server in a process group of its own, started in vLLM's own environment.
 
-What it is called with is in backends/vllm/argv.py, why it failed in backends/vllm/failures.py.
+Its command line is made in backends/vllm/argv.py; why it failed is read in backends/vllm/failures.py.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the sma
 SLEEP_S: Final = 300.0  # level 1 copies all weights into the host's memory
 ADAPTER_S: Final = 120.0
 CORE_DIED: Final = "its core process died"
-# Its server answers on for seconds after one of these has ended, and with errors only.
+# For seconds after one of these has ended its server still responds, but with errors only.
 _VITAL: Final = {"VLLM::EngineCore": CORE_DIED, "VLLM::Worker": "one of its worker processes died"}
 
 _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
@@ -47,22 +47,22 @@ _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
 
 
 class CannotStart(NotReady):
-    """The configuration cannot be started on this machine, whatever vLLM would say."""
+    """The backend as it is configured cannot be started on this machine, so it is not tried."""
 
     is_final = True
 
 
 class WrongTask(EngineFailed):
-    """It was asked for what its model cannot do."""
+    """Its model cannot do the configured `task`."""
 
     is_final = True
 
 
 class Vllm:
-    """Describes one vLLM server and asks it how it is. `drain_s`: how long it answers on after TERM.
+    """Fulfils Engine for one vLLM server. `drain_s`: how many seconds it goes on with running requests after TERM.
 
-    `pins`: where is remembered which commits its models from the hub are; without it vLLM fetches them itself.
-    `caches`: where is kept what it compiles; without it, it does so anew after every start.
+    `pins`: the folder that remembers the commits of its models from the hub; without it vLLM downloads them itself.
+    `caches`: the folder that keeps its compiled kernels; without it, it compiles them anew at every start.
     """
 
     is_strict = True
@@ -79,20 +79,20 @@ class Vllm:
         self._config = config
         self._drain_s = drain_s
         self._caches = caches
-        self._control = ProbeClient(name)
+        self._client = ProbeClient(name)
         self._known: tuple[int, str | None, str | None] | None = None  # generation, version, quantization
-        self._counted: int | None = None  # the generation that has compiled what `logprobs` takes
+        self._has_logprobs: int | None = None  # the generation that has compiled its code for `logprobs`
         self._hub = HubFetcher(pins, config.env, self._from_hub) if pins is not None else None
         self.fetcher: Fetcher | None = self._hub
-        lora = LoraAdapters(name, self._control, self._adapter_folder)
+        lora = LoraAdapters(name, self._client, self._adapter_folder)
         self.adapters: Adapters | None = lora if config.takes_adapters else None
-        self.sleeper: Sleeper | None = DevSleeper(name, self._control) if config.sleep is not None else None
+        self.sleeper: Sleeper | None = DevSleeper(name, self._client) if config.sleep is not None else None
 
     def __repr__(self) -> str:
         return f"<Vllm {self.name} {self._config.model}>"
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
-        """The server's process; CannotStart when its command or its model's folder is not there."""
+        """The server's process. CannotStart when its command or its model's folder is not there."""
         is_local = self._is_local()
         commit = None
         if not is_local and self._hub is not None:
@@ -122,33 +122,35 @@ class Vllm:
                 "that environment's bin/vllm",
             )
         if self._caches is not None:
-            # Behind the others: PyTorch sets one again, and a process whose first variable was set anew has no title.
-            kept = compile_cache.variables(self._caches, Path(program))
-            env |= {name: value for name, value in kept.items() if name not in env}
+            # After the others: PyTorch sets one again, and a process whose first variable is set again loses its title.
+            cache_env = compile_cache.variables(self._caches, Path(program))
+            env |= {name: value for name, value in cache_env.items() if name not in env}
         return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL, reported)
 
     def _from_hub(self) -> Mapping[str, str | None]:
-        """What of the hub it needs, with the revision: the model, and adapters that are no folders."""
+        """The repositories of the hub that it needs, with their revisions: its model, and adapters that are not folders
+        here.
+        """
         if self._config.env.get("VLLM_USE_MODELSCOPE", "0").lower() in ("1", "true"):
             return {}
         model = self._config.model
-        found: dict[str, str | None] = {}
+        revisions: dict[str, str | None] = {}
         if not self._is_local() and is_repository(model):
-            found[model] = self._config.revision
+            revisions[model] = self._config.revision
         for path in self._config.adapters.values():
             if "/" in path and is_repository(path) and not Path(path).exists():
-                found.setdefault(path, None)
-        return found
+                revisions.setdefault(path, None)
+        return revisions
 
     def _adapter_folder(self, path: str) -> str | None:
-        """The adapter's folder by its whole name, here or in the hub's cache; None when there is no adapter in it."""
+        """The adapter's folder as an absolute path, here or in the hub's cache; None when there is no adapter in it."""
         folder = Path(path).expanduser().resolve()
         if not folder.exists() and self._hub is not None and is_repository(path):
             folder = self._hub.folder(path, None) or folder
         return str(folder) if (folder / "adapter_config.json").exists() else None
 
     def _is_local(self) -> bool:
-        """Whether the model is a folder here, as far as its name tells."""
+        """Whether the model is a folder here. CannotStart when its name can only be a path and nothing is there."""
         model = self._config.model
         path = Path(model).expanduser()
         if not (path.is_absolute() or model.startswith((".", "~")) or path.exists()):
@@ -163,11 +165,11 @@ class Vllm:
         """Its model, its program and its chat template, where they are files here."""
         path = {**inherited(os.environ), **self._config.env}.get("PATH", os.defpath)
         word = self._config.command[0]
-        named = (self._config.model, shutil.which(word, path=path) or word, self._config.chat_template)
-        return [Path(name).expanduser() for name in named if name and "\n" not in name]
+        names = (self._config.model, shutil.which(word, path=path) or word, self._config.chat_template)
+        return [Path(name).expanduser() for name in names if name and "\n" not in name]
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
-        """On this machine, for that start's key only."""
+        """On this machine, with the key of that start."""
         return Endpoint(
             self.name,
             generation,
@@ -179,65 +181,71 @@ class Vllm:
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Up when it answers that it is healthy, and is the one we started."""
+        """Up when its health check succeeds and it is the server that we started. See Probe for what comes with it."""
         if self._config.node_rank > 0:
-            return Probe(True, models=())  # it computes for machine 0, and answers nobody
+            return Probe(True, models=())  # it computes for machine 0 and has no HTTP server
         root = endpoint.address.removesuffix("/v1")
         try:
-            health = await self._control.ask(f"{root}/health", timeout_s=PROBE_S)
+            health = await self._client.ask(f"{root}/health", timeout_s=PROBE_S)
             if health.status != 200:
-                died = health.status == 503
-                told = CORE_DIED if died else f"its health has status {health.status}"
-                return Probe(False, told, is_dead=died)
-            listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
-            page = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
+                has_died = health.status == 503
+                reason = CORE_DIED if has_died else f"its health check ends with status {health.status}"
+                return Probe(False, reason, is_dead=has_died)
+            listed = await self._client.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
+            page = await self._client.ask(f"{root}/metrics", endpoint.headers, timeout_s=PROBE_S)
             if self._known is None or self._known[0] != endpoint.generation:
-                told = (await self._control.ask(f"{root}/version", endpoint.headers, timeout_s=PROBE_S)).json()
-                version = str(told["version"]) if isinstance(told, dict) and "version" in told else None
+                reply = await self._client.ask(f"{root}/version", endpoint.headers, timeout_s=PROBE_S)
+                body = reply.json()
+                version = str(body["version"]) if isinstance(body, dict) and "version" in body else None
                 self._known = (endpoint.generation, version, await asyncio.to_thread(self._quantization))
         except BackendError as exc:
             return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         if listed.status in (401, 403):
             return Probe(False, "another program answers on its port")
-        seen = figures(page.body) if page.status == 200 else None
+        work = figures(page.body) if page.status == 200 else None
         return Probe(
             True,
             models=model_ids(listed.json()),
-            in_flight=seen.in_flight if seen is not None else None,
-            progress=seen.progress if seen is not None else None,
+            in_flight=work.in_flight if work is not None else None,
+            progress=work.progress if work is not None else None,
             facts=of_vllm(self._config, listed.json(), self._known[2]),
             version=self._known[1],
         )
 
     def _quantization(self) -> str | None:
-        """How a model in a folder here says that its weights are packed."""
+        """How the weights of a model in a folder here are quantized."""
         return quantization_in(config_of(self._config.model))
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """One token, one embedding or one class: `/health` alone is no proof that it works."""
+        """Ask for one token, one embedding or one class: `/health` alone does not prove that it works.
+
+        Also for one `logprobs`, unless `warm_up_logprobs` is off. EngineFailed when one of them fails; WrongTask when
+        the model cannot do the configured task.
+        """
         if self._config.node_rank > 0:
             return
         path, body = _FIRST_WORK[self._config.task]
         url = f"{endpoint.address.removesuffix('/v1')}{path}"
-        asked = {"model": self.name, **body}
+        request = {"model": self.name, **body}
         try:
-            reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body=asked)
+            reply = await self._client.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body=request)
         except BackendError as exc:
-            told = f"it is healthy, but its first request got no answer: {exc.message}"
-            raise EngineFailed(self.name, told) from exc
+            message = f"it is healthy, but its first request got no response: {exc.message}"
+            raise EngineFailed(self.name, message) from exc
         if reply.status == 404 and self._config.task == "generate":
             raise WrongTask(self.name, "the model generates no text: set `task` to embed or classify")
         if reply.status != 200:
-            told = "" if b"EngineCore encountered" in reply.body else f": {_told(reply)}"  # its log says which issue
-            raise EngineFailed(self.name, f"it is healthy, but its first request failed{told}")
+            # Its log says more than "EngineCore encountered an issue".
+            cause = "" if b"EngineCore encountered" in reply.body else f": {_error_text(reply)}"
+            raise EngineFailed(self.name, f"it is healthy, but its first request failed{cause}")
         if self._config.warm_up_logprobs and self._config.task == "generate":
-            await self._count_ranks(endpoint)
+            await self._warm_up_logprobs(endpoint)
 
-    async def _count_ranks(self, endpoint: Endpoint) -> None:
-        """Its first request with `logprobs` compiles, and all others stand still meanwhile: once, in each of its cores,
-        before it serves. A refusal (`--max-logprobs 0`) is no failure.
+    async def _warm_up_logprobs(self, endpoint: Endpoint) -> None:
+        """Ask each of its cores for `logprobs` once, before it serves: the first such request compiles, and all others
+        stand still meanwhile. That it refuses them (`--max-logprobs 0`) is not a failure.
         """
-        if self._counted == endpoint.generation:
+        if self._has_logprobs == endpoint.generation:
             return
         url = f"{endpoint.address}/completions"
         body = {"model": self.name, "prompt": [1], "max_tokens": 1, "logprobs": 1}
@@ -245,46 +253,48 @@ class Vllm:
         for rank in range(copies):
             headers = endpoint.headers if copies == 1 else {**endpoint.headers, "x-data-parallel-rank": str(rank)}
             try:
-                reply = await self._control.ask(url, headers, timeout_s=WARM_UP_S, body=body)
+                reply = await self._client.ask(url, headers, timeout_s=WARM_UP_S, body=body)
             except BackendError as exc:
-                told = f"it serves, but its first request with `logprobs` got no answer: {exc.message}"
-                raise EngineFailed(self.name, told) from exc
+                message = f"it serves, but its first request with `logprobs` got no response: {exc.message}"
+                raise EngineFailed(self.name, message) from exc
             if reply.status >= 500:
                 raise EngineFailed(self.name, "it serves, but its first request with `logprobs` failed")
-        self._counted = endpoint.generation
+        self._has_logprobs = endpoint.generation
 
 
 class DevSleeper:
-    """Sleep over vLLM's development routes, which it has only when it was started for that."""
+    """Fulfils Sleeper through vLLM's development routes, which it has only when it was started with a `sleep` level."""
 
-    def __init__(self, name: str, control: ProbeClient) -> None:
+    def __init__(self, name: str, client: ProbeClient) -> None:
         self._name = name
-        self._control = control
+        self._client = client
 
     async def sleep(self, endpoint: Endpoint, level: int) -> None:
-        """Free the memory; returns when it is free."""
-        await self._do(endpoint, f"/sleep?level={level}")
+        """Free its memory; returns when it is free. EngineFailed when that fails."""
+        await self._post(endpoint, f"/sleep?level={level}")
 
     async def wake_up(self, endpoint: Endpoint) -> None:
-        """Take the memory again; returns when the weights are there."""
-        await self._do(endpoint, "/wake_up")
+        """Take the memory again; returns when the weights are back. EngineFailed when that fails."""
+        await self._post(endpoint, "/wake_up")
 
-    async def _do(self, endpoint: Endpoint, path: str) -> None:
-        reply = await self._control.ask(_root(endpoint, path), endpoint.headers, timeout_s=SLEEP_S, body={})
+    async def _post(self, endpoint: Endpoint, path: str) -> None:
+        reply = await self._client.ask(_root(endpoint, path), endpoint.headers, timeout_s=SLEEP_S, body={})
         if reply.status != 200:
-            raise EngineFailed(self._name, f"{path.strip('/').partition('?')[0]} failed: {_told(reply)}")
+            raise EngineFailed(self._name, f"{path.strip('/').partition('?')[0]} failed: {_error_text(reply)}")
 
 
 class LoraAdapters:
-    """LoRA adapters over vLLM's routes for them."""
+    """Fulfils Adapters through vLLM's routes for LoRA. `folder`: finds an adapter's folder by its configured path."""
 
-    def __init__(self, name: str, control: ProbeClient, folder: Callable[[str], str | None]) -> None:
+    def __init__(self, name: str, client: ProbeClient, folder: Callable[[str], str | None]) -> None:
         self._name = name
-        self._control = control
+        self._client = client
         self._folder = folder
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
-        """Serve the adapter in this folder under that name, in place of what had the name before."""
+        """Serve the adapter at this path under that name, in place of what had the name before. EngineFailed when there
+        is no adapter, or vLLM does not load it.
+        """
         folder = await asyncio.to_thread(self._folder, path)
         if folder is None:
             # vLLM would go on trying to load it with every adapter after it.
@@ -292,44 +302,43 @@ class LoraAdapters:
         body = {"lora_name": name, "lora_path": folder, "load_inplace": name in await self.listed(endpoint)}
         reply = await self._ask(endpoint, "load_lora_adapter", body)
         if reply.status != 200:
-            raise EngineFailed(self._name, f"the adapter {name!r} was not loaded: {_told(reply)}")
+            raise EngineFailed(self._name, f"the adapter {name!r} was not loaded: {_error_text(reply)}")
 
     async def unload(self, endpoint: Endpoint, name: str) -> None:
-        """Forget it; nothing when it is not loaded."""
+        """Forget it; does nothing when it is not loaded. EngineFailed when vLLM does not unload it."""
         reply = await self._ask(endpoint, "unload_lora_adapter", {"lora_name": name})
         if reply.status not in (200, 404):
-            raise EngineFailed(self._name, f"the adapter {name!r} was not unloaded: {_told(reply)}")
+            raise EngineFailed(self._name, f"the adapter {name!r} was not unloaded: {_error_text(reply)}")
 
     async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """Those whose parent is a model."""
-        reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
+        """The names of the adapters that are loaded. EngineFailed when vLLM does not list its models."""
+        reply = await self._client.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
         try:
             return tuple(str(each["id"]) for each in reply.json()["data"] if each.get("parent"))
         except (KeyError, TypeError, AttributeError) as exc:
-            raise EngineFailed(self._name, f"it does not list its models: {_told(reply)}") from exc
+            raise EngineFailed(self._name, f"it does not list its models: {_error_text(reply)}") from exc
 
     async def _ask(self, endpoint: Endpoint, route: str, body: object) -> Reply:
         url = f"{endpoint.address}/{route}"
-        return await self._control.ask(url, endpoint.headers, timeout_s=ADAPTER_S, body=body)
+        return await self._client.ask(url, endpoint.headers, timeout_s=ADAPTER_S, body=body)
 
 
 def _root(endpoint: Endpoint, path: str) -> str:
     return f"{endpoint.address.removesuffix('/v1')}{path}"
 
 
-def _told(reply: Reply) -> str:
-    """Its own words for a failure, short, and the status."""
-    told: Any = reply.json()
-    error = told.get("error") if isinstance(told, dict) else None
+def _error_text(reply: Reply) -> str:
+    """Its own error message, shortened, and the status."""
+    body: Any = reply.json()
+    error = body.get("error") if isinstance(body, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
     status = f"status {reply.status}"
     return f"{' '.join(str(message).split())[:200]} ({status})" if message else status
 
 
 def _ranks(folders: Iterable[str | None]) -> Iterator[int]:
-    """The ranks of the adapters in these folders, where they tell."""
+    """The ranks of the adapters in these folders; where one has none, loading it will say what is wrong."""
     for folder in folders:
-        # Of the others loading will say what is wrong.
         if folder is not None and (rank := adapter_rank(Path(folder))) is not None:
             yield rank
 

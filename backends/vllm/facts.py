@@ -1,4 +1,4 @@
-"""What a vLLM server, its configuration and its model's folder say of its models, as facts. Pure."""
+"""Facts of a vLLM's models: from its list of models, its configuration and its model's `config.json`. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from backends.vllm.config import VllmConfig
 
 
 def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[str, ModelFacts]:
-    """From vLLM's list of models, the adapters among them, and its configuration."""
-    found = capabilities_of(config)
+    """The facts of each model in vLLM's list of models (adapters are among them), by name.
+
+    `listed`: the body of `GET /v1/models`, decoded. `quantization`: as the model's folder says it.
+    """
+    capabilities = capabilities_of(config)
     entries = list(entries_of(listed))
     base = next((length for entry in entries if (length := positive(entry.get("max_model_len")))), None)
     return {
         str(entry["id"]): ModelFacts(
             context_length=positive(entry.get("max_model_len")) or base,
-            capabilities=found,
+            capabilities=capabilities,
             quantization=config.quantization or quantization,
         )
         for entry in entries
@@ -25,7 +28,7 @@ def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[s
 
 
 def capabilities_of(config: VllmConfig) -> dict[str, str]:
-    """What a vLLM that is so configured can do."""
+    """What a vLLM with this configuration can do, each as DECLARED, by the names of CAPABILITIES."""
     match config.task:
         case "embed":
             return {"embedding": DECLARED}
@@ -35,13 +38,15 @@ def capabilities_of(config: VllmConfig) -> dict[str, str]:
     return dict.fromkeys((*OF_TEXT, *(name for name, parser in parsers.items() if parser is not None)), DECLARED)
 
 
-def quantization_in(folder: Any) -> str | None:
-    """From a model's `config.json`, decoded."""
-    method = member(folder, "quantization_config", "quant_method")
+def quantization_in(model_config: Any) -> str | None:
+    """How the weights are quantized, from a model's `config.json`, decoded; None where it does not say."""
+    method = member(model_config, "quantization_config", "quant_method")
     return method[:64] if isinstance(method, str) and method else None
 
 
-def length_in(folder: Any) -> int | None:
-    """The longest context that a model was made for, from its `config.json`, decoded."""
-    inner = member(folder, "text_config", "max_position_embeddings")
-    return positive(member(folder, "max_position_embeddings")) or positive(inner)
+def length_in(model_config: Any) -> int | None:
+    """The longest context that a model was made for, in tokens, from its `config.json`, decoded; None where it does not
+    say.
+    """
+    inner = member(model_config, "text_config", "max_position_embeddings")
+    return positive(member(model_config, "max_position_embeddings")) or positive(inner)

@@ -1,4 +1,4 @@
-"""Why vLLM did not start or ended: one sentence with the remedy, from the last lines it wrote. Pure.
+"""Why vLLM did not start, or ended: one sentence with the remedy, from the last lines that it printed. Pure.
 
 The texts are those of vLLM 0.32, transformers 5, huggingface_hub and PyTorch 2.13. The first that matches is the
 sentence, so what says more stands before what says less.
@@ -11,7 +11,7 @@ from typing import Final
 
 from backends.process.exit_reasons import why
 
-# What can end one that serves, too.
+# What can also end one that serves.
 _MEMORY: Final = (
     (
         r"CUDA out of memory|OutOfMemoryError|HIP out of memory|CUDA error: out of memory",
@@ -40,7 +40,7 @@ _WORK: Final = (
     (r"EngineDeadError|EngineCore encountered an issue", "its core process died; see its log"),
 )  # fmt: skip
 _SERVING: Final = (*_MEMORY, *_WORK)
-# What may be otherwise at the next start.
+# What depends on other programs on this machine.
 _OTHERS: Final = (
     (
         r"Free memory on device \S* ?\(([\d.]+)/([\d.]+) GiB\) on startup is less than desired[^\n]*\(([\d.]+),",
@@ -75,7 +75,7 @@ _MACHINE: Final = (
 )
 _PASSING: Final = (*_SERVING, *_OTHERS, *_HUB, *_MACHINE)
 _MEANINGS: Final = (
-    # How it was called.
+    # Its command line and its environment.
     (r"error: unrecognized arguments: (\S+)", "this version of vLLM does not know the argument {0}: see `args`"),
     (r"error: argument ([^:]+): (?:expected|invalid)[^\n]*", "vLLM does not accept the value of {0}: see `args`"),
     (r"invalid tool call parser: (\S+)", "vLLM has no tool call parser {0}: set `tool_call_parser`"),
@@ -83,11 +83,11 @@ _MEANINGS: Final = (
     (r"cannot start [^\n]*: No such file", "its command is not there: set `command` to the vllm of its environment"),
     (r"No module named '?(vllm)\b", "vLLM is not installed where `command` looks for it"),
     (r"No module named '?([\w.]+)", "the Python package {0} is missing in vLLM's environment"),
-    (r"cannot import name '(\w+)' from '([\w.]+)'", "vLLM's environment does not fit together: {1} has no {0}"),
+    (r"cannot import name '(\w+)' from '([\w.]+)'", "the packages in vLLM's environment do not match: {1} has no {0}"),
     (
         r"No working C\+\+ compiler found|InvalidCxxCompiler|Failed to find C compiler",
-        "it compiles what `logprobs` takes, and there is no compiler: install g++, or set `warm_up_logprobs: false` "
-        "and let nobody ask for `logprobs`, which would end it",
+        "it compiles code for `logprobs`, and there is no compiler: install g++, or set `warm_up_logprobs: false` and "
+        "let no client ask for `logprobs`, which would end it",
     ),
     (r"chat template string[^\n]*appears path-like", "the file named by `chat_template` is not there"),
     # Memory.
@@ -127,7 +127,7 @@ _MEANINGS: Final = (
     ),
     (
         r"contains custom code which must be executed|trust_remote_code=True",
-        "the model brings code of its own: read it, then set `trust_remote_code: true`",
+        "the model comes with code of its own: read it, then set `trust_remote_code: true`",
     ),
     (r"Repo id must be in the form", "the model's folder is not there: check `model`"),
     (r"Cannot find any model weights", "the model's folder holds no weights (*.safetensors)"),
@@ -138,7 +138,7 @@ _MEANINGS: Final = (
     (
         r"Invalid repository ID or local directory|no config\.json|does not appear to have a file named config\.json"
         r"|Unrecognized model in",
-        "the model's folder is no model in Hugging Face layout: config.json is missing or says too little",
+        "the model's folder is not in Hugging Face layout: config.json is missing or incomplete",
     ),
     (
         r"Cannot find the config file for (\w+)|Quantization method specified in the model config \((\w+)\)",
@@ -162,10 +162,10 @@ _MEANINGS: Final = (
     (r"(?:platform (\w+)|(Ray)) does not support ray", "vLLM runs with Ray on GPUs only: leave out "
      "`distributed_executor_backend: ray`"),
     *_WORK,
-    (r"\d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses it: {0}"),
+    (r"\d+ validation errors? for \w+\n\s+Value error, ([^\n\[]{1,200})", "vLLM refuses its settings: {0}"),
 )  # fmt: skip
 
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
-    """Why it exited, in one sentence fit for a client."""
+    """Why it exited with this code, in one sentence fit for a client: Explain of backends/engine.py."""
     return why(code, tail, _MEANINGS, _SERVING, has_served=has_served, passing=_PASSING)

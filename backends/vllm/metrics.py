@@ -1,6 +1,6 @@
-"""What a vLLM server's `/metrics` says of its work. Pure.
+"""The figures of a vLLM server's `/metrics` that show its work. Pure.
 
-Every engine of data parallelism has series of its own; the figures are over all of them.
+With data parallelism each of its engines has series of its own; the figures here are the sums over all of them.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Figures:
 
     @property
     def in_flight(self) -> int:
-        """Requests that it has and has not answered."""
+        """Requests that it has and has not finished: running and waiting."""
         return self.running + self.waiting
 
     @property
     def progress(self) -> tuple[float, ...]:
-        """Of these one changes whenever any work is done."""
+        """Numbers of which one changes whenever any work is done."""
         return (self.generation_tokens, self.prompt_tokens, self.iterations, self.kv_usage)
 
 
 def figures(page: bytes) -> Figures | None:
-    """The figures on the page; None when it is not vLLM's."""
+    """The figures on a page of `/metrics`; None when it is not vLLM's."""
     sums = [0.0] * len(_NAMES)
     seen: set[int] = set()
     for name, value in _LINE.findall(page):

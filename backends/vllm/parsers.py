@@ -1,4 +1,4 @@
-"""Which parsers of tool calls and of thinking the vLLM of an environment knows, without starting it."""
+"""Which parsers for tool calls and for reasoning the vLLM of an environment has, found without starting it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ _TABLE: Final = "_PARSERS_TO_REGISTER"
 
 
 def known(setting: str, executable: Path | None) -> tuple[frozenset[str], bool]:
-    """The names for `tool_call_parser` or `reasoning_parser`; whether they are those of this program's vLLM. Blocks."""
-    found = frozenset(_installed(_PACKAGES[setting], executable)) if executable is not None else frozenset()
-    return (found, True) if found else (TOOL if setting == "tool_call_parser" else REASONING, False)
+    """The names that `setting` (`tool_call_parser` or `reasoning_parser`) may have, and whether they are those of the
+    vLLM of this program; else they are those of vLLM 0.32. Blocks: it reads files.
+    """
+    installed = frozenset(_installed(_PACKAGES[setting], executable)) if executable is not None else frozenset()
+    return (installed, True) if installed else (TOOL if setting == "tool_call_parser" else REASONING, False)
 
 
 def _installed(package: str, executable: Path) -> Iterator[str]:

@@ -72,11 +72,11 @@ class ModelDownload:
             self._latest = latest = fetcher.progress(running.tail())
             if latest is not None:
                 self._first = self._first or latest
-                unit.post(events.Fetching(generation, latest.told))
+                unit.post(events.Fetching(generation, latest.text))
             signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
             felt = heartbeat.advance(felt, signs, now)
             if now - felt.since >= stall_s:
-                far = f" ({latest.told})" if latest is not None else ""
+                far = f" ({latest.text})" if latest is not None else ""
                 reason = f"no byte of its model came for {stall_s:g} s{far}: check the network"
                 unit.post(Stalled(generation, reason))  # which ends the process
 

@@ -190,7 +190,7 @@ def test_a_file_that_comes_broken_is_not_taken(machine: Machine, hub: FakeHub, r
     hub.add("org/tiny", repository)
     hub.told["model.safetensors"] = {"lfs": {"sha256": "0" * 64, "size": LARGE_BYTES, "pointerSize": 134}}
 
-    assert "comes broken from the hub" in machine.bring(machine.hub())
+    assert "arrives broken from the hub" in machine.bring(machine.hub())
     assert not (machine.snapshot / "model.safetensors").exists()
 
 
@@ -212,7 +212,7 @@ def test_names_that_lead_out_of_the_cache_are_refused(
     victim.parent.mkdir(parents=True)
     victim.write_text("precious")
 
-    assert "which is no name within a model" in machine.bring(machine.hub())
+    assert "which is not a path inside a model" in machine.bring(machine.hub())
 
     assert victim.read_text() == "precious"
     assert not machine.snapshot.exists()
@@ -245,12 +245,12 @@ def test_progress_is_told_in_percent_and_bytes(machine: Machine, hub: FakeHub, r
 
     last = progress(printed.splitlines())
     assert last is not None
-    assert (last.told, last.done_bytes) == ("downloading 100 % of 12.0 MB", last.total_bytes)
+    assert (last.text, last.done_bytes) == ("downloading 100 % of 12.0 MB", last.total_bytes)
     assert last.checked_bytes == LARGE_BYTES
     assert progress([]) is None
     half = progress(["downloaded 6923000000 of 16100000000 bytes", "something else"])
     assert half is not None
-    assert half.told == "downloading 43 % of 16.1 GB"
+    assert half.text == "downloading 43 % of 16.1 GB"
 
 
 def test_a_disk_that_is_too_full_is_told_with_both_numbers(machine: Machine, hub: FakeHub, repository: Path) -> None:
@@ -325,8 +325,8 @@ def test_without_a_network_and_without_the_model_there_is_no_start(machine: Mach
     told = machine.bring(machine.hub(HF_ENDPOINT="http://127.0.0.1:9"))
 
     assert told == (
-        "the model 'org/tiny' is not on this machine as a whole, and the hub cannot be reached (ConnectError): check "
-        "the network, or bring the model here and name its folder as `model`"
+        "the model 'org/tiny' is not complete on this machine, and the hub cannot be reached (ConnectError): check "
+        "the network, or copy the model here and name its folder as `model`"
     )
 
 
@@ -335,7 +335,7 @@ def test_offline_means_offline(machine: Machine, hub: FakeHub, repository: Path)
 
     told = machine.bring(machine.hub(HF_HUB_OFFLINE="1"))
 
-    assert told.startswith("the model 'org/tiny' is not on this machine as a whole")
+    assert told.startswith("the model 'org/tiny' is not complete on this machine")
     assert hub.asked == []
 
 

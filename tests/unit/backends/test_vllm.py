@@ -166,7 +166,7 @@ async def test_its_version_is_asked_once_for_each_start() -> None:
 
 DOWN: dict[str, tuple[Answers, Probe]] = {
     "dead core": ({"/health": (503, b"")}, Probe(False, "its core process died", is_dead=True)),
-    "odd health": ({"/health": (500, b"")}, Probe(False, "its health has status 500")),
+    "odd health": ({"/health": (500, b"")}, Probe(False, "its health check ends with status 500")),
     "somebody else": ({**UP, "/v1/models": (401, b"")}, Probe(False, "another program answers on its port")),
     "no metrics": ({**UP, "/metrics": (404, b"")}, Probe(True, models=("gpu", "law"), facts=SAID, version="0.32.0")),
     "other metrics": (
@@ -267,7 +267,7 @@ async def test_one_that_may_not_tell_logprobs_serves_all_the_same() -> None:
         await Vllm("gpu", config()).warm_up(endpoint)
 
 
-@pytest.mark.parametrize(("status", "said"), [(500, "with `logprobs` failed"), (0, "with `logprobs` got no answer")])
+@pytest.mark.parametrize(("status", "said"), [(500, "with `logprobs` failed"), (0, "with `logprobs` got no response")])
 async def test_one_that_dies_of_logprobs_does_not_serve(status: int, said: str) -> None:
     async with ranking(status) as endpoint:
         with pytest.raises(EngineFailed, match=said):

@@ -11,7 +11,7 @@ from tests import RECORDED
 RECORDED = RECORDED / "vllm"
 SENTENCES = {
     "cut_weights": "a file with the model's weights is broken or incomplete: download it again",
-    "no_config": "the model's folder is no model in Hugging Face layout: config.json is missing or says too little",
+    "no_config": "the model's folder is not in Hugging Face layout: config.json is missing or incomplete",
     "no_folder": "the model's folder is not there: check `model`",
     "no_ray": "the Python package ray is missing in vLLM's environment",
     "no_weights": "the model's folder holds no weights (*.safetensors)",
@@ -90,7 +90,7 @@ PUBLISHED = {
     "has 2",
     "Value error, Total number of attention heads (14) must be divisible by tensor parallel size (4).": "the "
     "model's 14 attention heads cannot be shared by 4 GPUs",
-    "Please pass the argument `trust_remote_code=True` to allow custom code to be run.": "the model brings code",
+    "Please pass the argument `trust_remote_code=True` to allow custom code to be run.": "the model comes with code",
     "ValueError: The supplied chat template string (/t.jinja) appears path-like, but doesn't exist!": "the file "
     "named by `chat_template` is not there",
     "OSError: [Errno 28] No space left on device: '/psm_1'": "the shared memory is too small",
@@ -101,16 +101,20 @@ PUBLISHED = {
     "Error while finding module specification (ModuleNotFoundError: No module named 'vllm')": "vLLM is not "
     "installed where `command` looks",
     "ModuleNotFoundError: No module named 'bitsandbytes'": "the Python package bitsandbytes is missing",
-    "ImportError: cannot import name 'x' from 'torch' (unknown location)": "vLLM's environment does not fit together",
+    "ImportError: cannot import name 'x' from 'torch' (unknown location)": (
+        "the packages in vLLM's environment do not match: torch has no x"
+    ),
     "vllm: error: argument --dtype: invalid choice: 'x'": "vLLM does not accept the value of --dtype",
     "torch._inductor.exc.InductorError: InvalidCxxCompiler: No working C++ compiler found in "
-    "torch._inductor.config.cpp.cxx: (None, 'g++')": "it compiles what `logprobs` takes, and there is no compiler",
+    "torch._inductor.config.cpp.cxx: (None, 'g++')": "it compiles code for `logprobs`, and there is no compiler",
     "RuntimeError: NCCL error: unhandled system error": "its GPUs cannot talk to each other",
     "ValueError: Loading lora law failed: No adapter found for <path>": "the adapter law cannot be loaded",
     "Fatal Python error: Illegal instruction\n": "a kernel of this build of vLLM does not run on this processor",
     "Fatal Python error: Segmentation fault\n": "one of its processes crashed (Segmentation fault)",
     "Worker proc VllmWorker-0 died unexpectedly (exit code: None)": "one of its worker processes died",
-    "1 validation error for ModelConfig\n  Value error, it is odd [type=value_error": "vLLM refuses it: it is odd",
+    "1 validation error for ModelConfig\n  Value error, it is odd [type=value_error": (
+        "vLLM refuses its settings: it is odd"
+    ),
     "": "it exited with code 1",
 }
 
