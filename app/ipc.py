@@ -1,8 +1,8 @@
-"""What the supervisor and its relays say to each other over `relay.sock`: framed, typed messages.
+"""The messages between the supervisor and its relays over `relay.sock`, and how they are framed.
 
 A frame is a 4-byte big-endian length and one msgpack message. Order matters and is kept: a relay sends `InFlight`
-before it sends `Applied` for a table, so once every relay has applied a table without an endpoint, the counts that
-arrived say all there is to wait for.
+before it sends `Applied` for a table. So once every relay has applied a table without an engine's endpoint, the counts
+that have arrived are of all requests that still use that engine.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import msgspec
 from app.table import Table
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-
-
-ADAPTER = -1  # in place of a generation: the count is of requests that use one adapter of a backend
+# In place of a generation: the count is of requests that use one adapter of a backend.
+ADAPTER = -1
 
 
 def adapter_key(backend: str, adapter: str) -> str:
-    """What is counted for that, in place of a backend's name."""
+    """The name under which requests that use this adapter are counted, in place of the backend's."""
     return f"{backend}/{adapter}"
 
 
@@ -31,11 +30,11 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
 
 
 class InFlight(msgspec.Struct, tag="in_flight", frozen=True):
-    """relay → supervisor: leases held now, as absolute counts; only what changed. Key: (backend, generation).
+    """relay → supervisor: how many leases it holds now, as (backend, generation, count); only what has changed.
 
     A request that waits for an engine to start counts under generation 0. One that uses an adapter counts once more,
-    under `adapter_key` and ADAPTER. `returned` are the starts of which a lease
-    came back since the last report: where one request follows another at once, no count ever falls.
+    under `adapter_key` and ADAPTER. `returned` are the starts, as (backend, generation), of which a lease was given
+    back since the last report: where one request follows another at once, no count ever falls.
     """
 
     counts: tuple[tuple[str, int, int], ...]
@@ -49,15 +48,15 @@ class Applied(msgspec.Struct, tag="applied", frozen=True):
 
 
 class EngineWanted(msgspec.Struct, tag="wanted", frozen=True):
-    """relay → supervisor: a request needs this backend; answer when it serves and may have it, or when it is known
-    that it won't."""
+    """relay → supervisor: a request needs this backend. The reply comes when the backend serves and may have the
+    request, or when it is known that it will not. `seq` is the relay's number for it."""
 
     seq: int
     backend: str
 
 
 class Unwanted(msgspec.Struct, tag="unwanted", frozen=True):
-    """relay → supervisor: nobody waits for that any more; or, after the answer, the request that it was for is over."""
+    """relay → supervisor: nobody waits for that `EngineWanted` any more; or, after the reply, its request is over."""
 
     seq: int
 
@@ -76,10 +75,10 @@ class Publish(msgspec.Struct, tag="publish", frozen=True):
 
 
 class WantedReply(msgspec.Struct, tag="answer", frozen=True):
-    """supervisor → relay: the end of a `EngineWanted`. When it is ready, the table that says so was published before.
+    """supervisor → relay: what became of an `EngineWanted`. When the engine is ready, the table says so already.
 
-    `is_admitted`: the request counts against the engine's limit until `Unwanted`. `is_full`: it serves, and has no
-    place for the request.
+    `is_admitted`: the request counts against the engine's limit until `Unwanted`. `is_full`: the engine serves, and has
+    no place for the request. `reason` and `retry_after_s` are for the client of a request that it does not get.
     """
 
     seq: int
@@ -91,7 +90,7 @@ class WantedReply(msgspec.Struct, tag="answer", frozen=True):
 
 
 class DrainRelay(msgspec.Struct, tag="drain", frozen=True):
-    """supervisor → relay: take no new connection, finish what runs within this many seconds, then exit 0."""
+    """supervisor → relay: take no new connections, finish what runs within this many seconds, then exit with 0."""
 
     seconds: float
 
@@ -105,13 +104,14 @@ from_supervisor: msgspec.msgpack.Decoder[FromSupervisor] = msgspec.msgpack.Decod
 
 
 def frame(message: FromRelay | FromSupervisor) -> bytes:
-    """One message as bytes on the wire."""
+    """One message as it goes over the socket."""
     payload = _encoder.encode(message)
     return len(payload).to_bytes(4, "big") + payload
 
 
 async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """The next payload; asyncio.IncompleteReadError at the end, ValueError for a length beyond the limit."""
+    """The next message, still encoded; asyncio.IncompleteReadError at the end of the connection, ValueError for a
+    frame larger than MAX_FRAME_BYTES."""
     size = int.from_bytes(await reader.readexactly(4), "big")
     if size > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {size} bytes (at most {MAX_FRAME_BYTES})")

@@ -1,7 +1,8 @@
-"""What one relay takes on of its clients' bodies: so many bytes at once, and one large one at a time.
+"""How much one relay takes in of its clients' bodies: so many bytes at once, and one large body at a time.
 
-The interpreter lets other work in between the steps of a thread only. So what takes long is done in one: no call in it
-is longer than one pass over the body, which is bounded in bytes and in items (json_body.py).
+What takes long with a large body is done in a thread, so that other requests go on. The interpreter changes threads
+between two steps only, so no step is longer than one pass over the body, whose bytes and items are bounded
+(json_body.py).
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ from app.relay.http.request import Request
 T = TypeVar("T")
 # Bodies up to this size are always taken: there are no more of them than connections.
 SMALL_BYTES = 64 * 1024
-# Bodies up to this size are read without letting other work in between: of the smallest objects it takes 10 ms.
+# Bodies up to this size are worked on at once, without a thread: with the smallest objects in it, that takes 10 ms.
 INLINE_BYTES = 32 * 1024
 
 
 class BodyIntake:
-    """Owns the count of bytes that are held, and the turn of the large bodies."""
+    """Counts the bytes that are held, and lets large bodies be worked on one after another."""
 
     def __init__(self) -> None:
         self._held_bytes = 0
         self._turn = asyncio.Lock()
 
     def admit(self, request: Request, size: int) -> None:
-        """Hold a piece of a body; Problem (503) where all of them together are too much."""
+        """Count `size` more bytes as held by the request; Problem (503) where that is too much for all together."""
         limits = request.table.limits
         limit = max(limits.max_bodies_bytes, limits.max_body_bytes)
         if request.held_bytes + size > SMALL_BYTES and self._held_bytes + size > limit:
@@ -39,12 +40,12 @@ class BodyIntake:
         request.held_bytes += size
 
     def release(self, request: Request) -> None:
-        """The request is over."""
+        """The request is over and holds no bytes any more."""
         self._held_bytes -= request.held_bytes
         request.held_bytes = 0
 
     async def read(self, request: Request, max_items: int = json_body.MAX_ITEMS) -> bytes:
-        """The whole body, sound as `walk` has it."""
+        """The whole body, checked by `json_body.walk`; its Problem (400), or one for a body that is too large."""
         body = await request.body(hold=lambda size: self.admit(request, size))
         if len(body) <= INLINE_BYTES:
             for _ in json_body.walk(body, max_items):
@@ -56,7 +57,7 @@ class BodyIntake:
         return body
 
     async def work(self, size: int, call: Callable[[], T], inline_bytes: int = INLINE_BYTES) -> T:
-        """What `call` makes of a body of that size."""
+        """What `call` returns, in a thread where a body of that size takes it long."""
         if size <= inline_bytes:
             return call()
         await self._turn.acquire()
@@ -65,7 +66,7 @@ class BodyIntake:
         return await asyncio.shield(work)
 
     def _done(self, work: asyncio.Task[T]) -> None:
-        """A thread goes on when its client leaves, and has its turn until it is through."""
+        """A thread goes on when its client leaves, and keeps its turn until it is through."""
         self._turn.release()
         if not work.cancelled():
-            work.exception()  # of a client that left nobody asks for it
+            work.exception()  # nobody asks for it where the client has left; asyncio would log that

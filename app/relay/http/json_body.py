@@ -1,7 +1,7 @@
 """Whether a request body is one sound JSON object, and the few fields of it that routing reads. Pure; bytes stay bytes.
 
 msgspec alone accepts duplicate keys, any depth, and bad UTF-8 or surrogates in fields it skips; a full parse of 30 MiB
-of small objects takes 2.6 s. So the cheap necessary conditions are counted first, and only where they fail is the
+of small objects takes 2.6 s. So what is cheap to count is counted first, and only where that does not settle it is the
 structure walked, in steps that let other streams go on.
 """
 
@@ -21,7 +21,7 @@ from app.relay.http import member_names as names
 MAX_DEPTH = 64
 # Members and elements of a body: 100,000 that are read whole take about 0.1 s of one core.
 MAX_ITEMS = 100_000
-# The same where a field may be a list of tokens, which is not taken apart. It is passed over in 10 ms.
+# The same where a field may be a list of tokens, which is not decoded. It is passed over in 10 ms.
 MAX_TOKENS = 4_000_000
 # One step of the walk: about 1 ms.
 STEP_BYTES = 32 * 1024
@@ -56,9 +56,9 @@ class RequestHead(RequestParameters, frozen=True):
 
     @property
     def prompts(self) -> int:
-        """How many texts a completion is to go on from: one, or as many as a list has texts or lists of tokens."""
+        """The number of texts that a completion continues: of a list, its texts or its lists of tokens; else one."""
         view = memoryview(self.prompt)
-        # A list of tokens is one, and too long to be taken apart.
+        # A list of tokens is one text, and too long to be decoded.
         if bytes(view[:1]) != b"[" or not _OF_PROMPTS.match(view):
             return 1
         return len(_raws.decode(self.prompt))
@@ -69,12 +69,16 @@ _heads = msgspec.json.Decoder(RequestHead)
 
 
 def read(body: bytes) -> RequestHead:
-    """As `opened`."""
+    """The head alone, otherwise as `opened`."""
     return opened(body)[0]
 
 
 def opened(body: bytes) -> tuple[RequestHead, dict[str, msgspec.Raw]]:
-    """The head and the members of a body that passed `walk`; Problem (400) that names the field, never its content."""
+    """The head and the members (name → raw value) of a body that passed `walk`.
+
+    Problem (400) for a body that is not a JSON object or has a field of a wrong type; it names the field, and never
+    repeats its content.
+    """
     if not body.strip():
         raise bad_request("The request has no body; a JSON object is expected.", code="invalid_json")
     try:
@@ -89,7 +93,7 @@ def opened(body: bytes) -> tuple[RequestHead, dict[str, msgspec.Raw]]:
 
 
 def _wrong_type(text: str) -> Problem:
-    """msgspec says: Expected `str`, got `int` - at `$.model`."""
+    """In our words what msgspec says, such as: Expected `str`, got `int` - at `$.model`."""
     expected = re.search(r"Expected `([^`]*)`", text)
     path = re.search(r"at `\$\.?([a-z_.]*)", text)
     field = path.group(1).split(".")[0].rstrip("[") if path and path.group(1) else None
@@ -101,10 +105,11 @@ def _wrong_type(text: str) -> Problem:
 
 
 def walk(body: bytes, max_items: int = MAX_ITEMS) -> Iterator[None]:
-    """Check what msgspec does not; yields now and then so that a large body can be checked between other work.
+    """Check what msgspec does not: Problem (400) for bad UTF-8, lone surrogates, too deep nesting, too many items.
 
-    Members and elements are bounded, so that no later step takes long or much memory: the smallest are two bytes, and a
-    hundred where they are read. `max_items`: with the numbers in lists, of which MAX_TOKENS may be tokens.
+    It yields about every millisecond, so that a large body is checked between other work. Members and elements are
+    bounded so that no later step takes long or much memory: the smallest take two bytes here, and a hundred once they
+    are decoded. `max_items` counts the numbers in lists too (MAX_TOKENS where they may be tokens).
     """
     if _is_plain(body):
         return
@@ -129,7 +134,7 @@ def walk(body: bytes, max_items: int = MAX_ITEMS) -> Iterator[None]:
 
 
 def _is_plain(body: bytes) -> bool:
-    """Whether a body is so small and plain that nothing in it has to be walked: nearly every request is."""
+    """Whether a body is so small and plain that nothing in it has to be walked: nearly every one is."""
     return (
         len(body) <= STEP_BYTES
         and (body.isascii() or _is_utf8(body))
@@ -167,7 +172,7 @@ def _lone_surrogate() -> Problem:
 
 
 def _check_structure(body: bytes, max_numbers: int) -> Iterator[None]:
-    """At most MAX_DEPTH objects and lists inside each other, and as many items."""
+    """Problem (400) for more than MAX_DEPTH objects and lists inside each other, or more items than may be."""
     depth, items, numbers = 0, 0, 0
     for bare in _without_strings(body):
         digits = bare.translate(_ONES, _BLANKS)

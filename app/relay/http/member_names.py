@@ -20,7 +20,7 @@ from app.errors import Problem, bad_request
 MAX_MEMBERS: Final = 1000
 # Up to this size names are counted in the body, which is faster than to go along its members.
 SHORT_BYTES: Final = 4096
-# Everything that decides here what a request may do, where it goes, or how its answer is read; on some route.
+# On any route: what decides here what a request may do, where it goes, or how its answer is read.
 KNOWN: Final = frozenset(
     {
         *("model", "name", "stream", "stream_options", "messages", "prompt", "input", "n", "best_of", "echo", "suffix"),
@@ -49,66 +49,70 @@ _texts = msgspec.json.Decoder(str)
 
 
 def members(body: bytes) -> dict[str, msgspec.Raw]:
-    """Those of a body that is JSON and an object; Problem (400) where one of them may be read in two ways."""
-    found = _objects.decode(body)
-    if len(found) > MAX_MEMBERS:
+    """The members of a body that is a JSON object; Problem (400) where one of them may be read in two ways."""
+    by_name = _objects.decode(body)
+    if len(by_name) > MAX_MEMBERS:
         raise bad_request(f"The request's body has more than {MAX_MEMBERS} fields.", code="too_many_fields")
-    if not _is_plain(body, found):
-        _go_along(body, found)
-    check(found, KNOWN)
-    options = found.get("stream_options")
+    if not _is_plain(body, by_name):
+        _compare(body, by_name)
+    check(by_name, KNOWN)
+    options = by_name.get("stream_options")
     if options is not None and bytes(memoryview(options)[:1]) == b"{":
         _check_options(bytes(options))
-    return found
+    return by_name
 
 
 def check(names: Iterable[str], known: frozenset[str]) -> None:
-    """Problem (400) for another spelling of a known name."""
+    """Problem (400) for a name that is not a known one, but is to a program that matches without case."""
     for name in names:
         if name not in known and (meant := folded(name)) in known:
-            message = f"A field is spelled like '{meant}' but for its letters, which some engines do not tell apart."
+            message = (
+                f"A field's name differs from '{meant}' in case or look-alike letters only: write it as it is here."
+            )
             raise bad_request(message, param=meant, code="duplicate_field")
 
 
 def folded(name: str) -> str:
-    """What a name is to a program that matches without case, as Unicode has it."""
+    """The name as programs see it that match without case, by Unicode's rules."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
 
 
 def _check_options(options: bytes) -> None:
-    found = _objects.decode(options)
+    by_name = _objects.decode(options)
     try:
-        if not _is_plain(options, found):
-            _go_along(options, found)
-        check(found, _OPTIONS)
+        if not _is_plain(options, by_name):
+            _compare(options, by_name)
+        check(by_name, _OPTIONS)
     except Problem as exc:
         message = exc.message.replace("The request's body holds", "'stream_options' holds")
         raise bad_request(message, param="stream_options", code="duplicate_field") from exc
 
 
-def _is_plain(body: bytes, found: Mapping[str, msgspec.Raw]) -> bool:
-    """Whether every name stands in a short body only once, and as it is: nearly always."""
-    if len(body) == _least_bytes(found):
+def _is_plain(body: bytes, by_name: Mapping[str, msgspec.Raw]) -> bool:
+    """Whether a short body holds every name once and unescaped: nearly always."""
+    if len(body) == _least_bytes(by_name):
         return True
     if len(body) > SHORT_BYTES or b"\\u" in body:
         return False
-    return all(body.count(b'"%b"' % name.encode()) == 1 for name in found)
+    return all(body.count(b'"%b"' % name.encode()) == 1 for name in by_name)
 
 
-def _least_bytes(found: Mapping[str, msgspec.Raw]) -> int:
-    """How long a body with these members is that holds nothing else: no other member, no blank, no escape in a name.
-    Most clients write it so.
+def _least_bytes(by_name: Mapping[str, msgspec.Raw]) -> int:
+    """The length of a body with these members and nothing else: no other member, no blank, no escape in a name. Most
+    clients write it so.
     """
-    names = "".join(found)
+    names = "".join(by_name)
     size = len(names) if names.isascii() else len(names.encode())
-    around = len(found) * len(b'"":,') + len(b"{}") - len(b",")
-    return size + around + sum([len(memoryview(raw)) for raw in found.values()])
+    around = len(by_name) * len(b'"":,') + len(b"{}") - len(b",")
+    return size + around + sum([len(memoryview(raw)) for raw in by_name.values()])
 
 
-def _go_along(body: bytes, found: Mapping[str, msgspec.Raw]) -> None:
-    """Compare the members as they stand in the body with what was decoded, where the last of two counts."""
+def _compare(body: bytes, by_name: Mapping[str, msgspec.Raw]) -> None:
+    """Go along the members as they stand in the body, and compare them with what was decoded, where the last of two
+    with the same name counts. Problem (400) for a name that stands there twice, and for an escaped known one.
+    """
     at = body.index(b"{") + 1
-    for count, (name, raw) in enumerate(found.items()):
+    for count, (name, raw) in enumerate(by_name.items()):
         comma = _COMMA.match(body, at) if count else None
         key = _KEY.match(body, comma.end() if comma else at)
         if key is None or (count and comma is None):
@@ -123,7 +127,7 @@ def _go_along(body: bytes, found: Mapping[str, msgspec.Raw]) -> None:
         # A number may begin like another one; what follows it tells.
         if memoryview(body)[key.end() : at] != memoryview(raw):
             raise _twice()
-    if found and _END.match(body, at) is None:
+    if by_name and _END.match(body, at) is None:
         raise _twice()
 
 

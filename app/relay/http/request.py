@@ -1,4 +1,4 @@
-"""One HTTP request at the data listener: what it says of itself, and the one way to answer it."""
+"""One HTTP request at the data listener: its head, its body, its key, and the one way to answer it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FORWARDED = ("traceparent", "tracestate")
 
 MAX_NAMED = 32
 
-# What a page's script may read of an answer's headers: its SDK retries by them.
-_SHOWN = (
+# The answer's headers that a page's script may read: its SDK retries by them.
+_READABLE_HEADERS = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
     "x-modelport-model, x-modelport-backend, x-modelport-attempts, "
     "x-modelport-dropped-params, x-modelport-adjusted-params, "
@@ -36,7 +36,7 @@ _SHOWN = (
 
 
 class ClientGone(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has left: nobody waits for the answer any more."""
 
 
 class Request:
@@ -64,7 +64,7 @@ class Request:
         self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
         self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
-        self.encoder: ResponseEncoder | None = None  # how a client is answered that does not speak OpenAI
+        self.encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:
@@ -77,15 +77,15 @@ class Request:
         return _readable(origin)
 
     def let_read(self, origin: str) -> None:
-        """A page of that origin may read the answer."""
+        """Allow pages of that origin to read the answer (CORS)."""
         self.base |= _readable(origin)
 
     def drops(self, names: Collection[str]) -> None:
-        """Tell the client which of its parameters nobody heeds; nothing where the answer has begun."""
+        """Name to the client, in a header, its parameters that have no effect. Too late once the answer has begun."""
         self._name("x-modelport-dropped-params", names)
 
     def adjusts(self, names: Collection[str]) -> None:
-        """Tell the client which of its parameters the engine was sent otherwise; as `drops`."""
+        """Name to the client, as `drops` does, its parameters that the engine was sent with another value."""
         self._name("x-modelport-adjusted-params", names)
 
     def _name(self, header: str, names: Collection[str]) -> None:
@@ -96,7 +96,7 @@ class Request:
             self.base[header] = ", ".join((*each[:MAX_NAMED], *more))
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
-        """What goes to the engine with the body."""
+        """The headers that go to the engine with a body of this type, as (name, value)."""
         passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
         return [("content-type", content_type), ("x-request-id", self.id), *passed]
 
@@ -117,7 +117,7 @@ class Request:
     # -- what it brings
 
     def check_type(self) -> None:
-        """Problem (415) unless the body is said to be plain JSON, or nothing is said."""
+        """Problem (415) for a body whose content type is not JSON in UTF-8; one without a type counts as that."""
         self.check_encoding()
         kind, _, rest = self.headers.get("content-type", JSON).lower().partition(";")
         charset = rest.partition("charset=")[2].partition(";")[0].strip(' "')
@@ -130,8 +130,10 @@ class Request:
             raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
 
     async def body(self, limit: int | None = None, hold: Callable[[int], None] | None = None) -> bytes:
-        """The whole body; Problem (413) beyond the limit, by what is announced and by what comes. `hold` is told of
-        every piece, and may refuse it."""
+        """The whole body; Problem (413) beyond `limit` bytes (None: the configured ones), announced or come.
+
+        `hold` is called with the size of every piece, and may refuse it by a Problem. ClientGone once the client left.
+        """
         limit = self.table.limits.max_body_bytes if limit is None else limit
         announced = self.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
@@ -158,11 +160,11 @@ class Request:
     # -- the answer
 
     def answer(self, status: int, body: bytes, content_type: str = JSON, **headers: str) -> None:
-        """A whole answer."""
+        """A whole answer, with the request's own headers besides."""
         self.response.answer(status, {"content-type": content_type, **self.base, **headers}, body)
 
     def answer_json(self, value: Any) -> None:
-        """200 with a value as JSON."""
+        """Status 200 and a value as JSON."""
         self.answer(200, msgspec.json.encode(value))
 
     def answer_options(self, methods: Sequence[str]) -> None:
@@ -178,7 +180,7 @@ class Request:
         self.response.answer(204, headers, b"")
 
     def refuse(self, problem: Problem) -> None:
-        """A failure before the first byte."""
+        """A failure before the first byte, in the client's dialect."""
         body, kind = problem.body(), JSON
         if self.encoder is not None:
             body, kind = self.encoder.refused(problem), self.encoder.whole_type
@@ -192,7 +194,7 @@ def _header_names(names: str) -> str:
 
 
 def _readable(origin: str) -> dict[str, str]:
-    return {"vary": "origin", "access-control-allow-origin": origin, "access-control-expose-headers": _SHOWN}
+    return {"vary": "origin", "access-control-allow-origin": origin, "access-control-expose-headers": _READABLE_HEADERS}
 
 
 def _too_large(limit: int) -> Problem:

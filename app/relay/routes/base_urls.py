@@ -1,4 +1,4 @@
-"""Paths that come of a wrong base URL: a route with too much, too little or the wrong thing around it. Pure."""
+"""What a client with a wrong base URL is told: its paths are a route with too much or too little before it. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_CHARS = 200
 
 
 def meant(path: str, routes: Iterable[str]) -> str | None:
-    """The route that a path ends in once slashes are put right; None where it ends in none. The longest one counts."""
+    """The longest route that a path ends in, doubled slashes and one at its end aside; None where there is none."""
     if len(path) > _MAX_CHARS:
         return None
     tidy = re.sub(r"/+", "/", path).rstrip("/").lower()
@@ -21,7 +21,9 @@ def meant(path: str, routes: Iterable[str]) -> str | None:
 
 
 def advice(path: str, routes: Iterable[str]) -> str:
-    """The sentence for a client whose path there is not; "" where nothing is known of it. The path is not echoed."""
+    """A sentence, with a space before it, for a client whose path is not a route; "" where no route comes near. The
+    path itself is not repeated.
+    """
     if re.sub(r"/+", "/", path).rstrip("/").lower() in ("/v1", "/v1/v1", "/api"):
         return " This is a base URL: clients append the route to it."
     route = meant(path, routes)

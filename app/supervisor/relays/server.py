@@ -1,4 +1,4 @@
-"""The server of `relay.sock`: tells the relays the table, hears their leases, answers what they want."""
+"""The server of `relay.sock`: publishes the table to the relays, takes their reports, makes engines ready for them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 
 
 class OutcomePort(Protocol):
-    """The end of a wish for an engine."""
+    """What became of a request's wait for an engine; the members are those of app/ipc.py's `WantedReply`."""
 
     @property
     def is_ready(self) -> bool: ...
@@ -51,27 +51,27 @@ class OutcomePort(Protocol):
 
 
 class PermitPort(Protocol):
-    """The request may be at the engine."""
+    """One request's place at an engine that takes only so many at a time."""
 
     def release(self) -> None:
-        """It is over."""
+        """The request is over; another may have its place."""
         ...
 
 
 class FleetPort(Protocol):
-    """What the relays ask of it."""
+    """What relays ask of the fleet."""
 
     async def wanted(self, backend: str) -> OutcomePort:
-        """Make it serve, and admit one request; returns when it is so or when it is known that it won't be. Publishes
-        before it says yes."""
+        """Make the backend serve, and admit one request. Returns when that is so, with the table published that says
+        it, or when it is known that it will not be."""
         ...
 
     def failing(self, backend: str, generation: int) -> None:
-        """A relay could not reach this start of it."""
+        """A relay could not connect to this start of the backend."""
         ...
 
     def leases_changed(self) -> None:
-        """What is held or applied is different now."""
+        """Other leases are held now, or another table is applied."""
         ...
 
 
@@ -79,27 +79,27 @@ class Processes(Protocol):
     """The relays as processes."""
 
     def lost(self, pid: int, is_at_fault: bool) -> None:
-        """Its connection is gone: it must end; at once when the connection was ended because of what it did."""
+        """This relay's connection is gone, so it must end; at once where we ended the connection for what it did."""
         ...
 
 
 class _Relay:
-    """One connection. `asked` is every wish it has open, `permits` what its requests hold."""
+    """One connection. `waiting`: by number, its requests that wait for an engine; `permits`: those of its requests."""
 
     def __init__(self, number: int, pid: int, writer: asyncio.StreamWriter) -> None:
         self.number = number
         self.pid = pid
         self.writer = writer
-        self.asked: dict[int, asyncio.Task[None]] = {}
+        self.waiting: dict[int, asyncio.Task[None]] = {}
         self.permits: dict[int, PermitPort] = {}
         self.late: asyncio.TimerHandle | None = None
         self.is_at_fault = False
 
     def __repr__(self) -> str:
-        return f"<_Relay {self.pid} asked={len(self.asked)}>"
+        return f"<_Relay {self.pid} waiting={len(self.waiting)}>"
 
     def send(self, message: FromSupervisor) -> None:
-        """Never waits; a relay that does not read fills a buffer up to the limit and is then cut off."""
+        """Never waits: for a relay that does not read, messages are kept up to a limit, then it is cut off."""
         if self.writer.is_closing():
             return
         self.writer.write(frame(message))
@@ -115,9 +115,9 @@ class _Relay:
 
 
 class RelayServer:
-    """All relays' connections. Owns the table they have been told, and writes `leases`.
+    """All relays' connections. Keeps the table that was published last, and writes `leases`.
 
-    A relay that has not applied a table `patience_s` after it was told (half as long again where it was told another
+    A relay that has not applied a table within `patience_s` (half as long again where another table was published
     shortly before) is cut off: everything that stops or reloads an engine waits for it.
     """
 
@@ -127,22 +127,22 @@ class RelayServer:
         self._patience_s = patience_s
         self._numbers = itertools.count(1)
         self._relays: dict[int, _Relay] = {}
-        self._conversations: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
         self._table: Table | None = None
         self._drain: DrainRelay | None = None
         self._server: asyncio.Server | None = None
         self._fleet: FleetPort | None = None
 
     def __repr__(self) -> str:
-        return f"<Hub relays={[relay.pid for relay in self._relays.values()]}>"
+        return f"<RelayServer relays={[relay.pid for relay in self._relays.values()]}>"
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The relays that are connected."""
+        """The processes of the relays that are connected."""
         return tuple(relay.pid for relay in self._relays.values())
 
     async def open(self, path: Path, fleet: FleetPort) -> None:
-        """Listen."""
+        """Listen on a socket at `path` that only this user may open."""
         self._fleet = fleet
         self._server = await asyncio.start_unix_server(self._accept, sock=bind_private(path))
 
@@ -152,55 +152,55 @@ class RelayServer:
             self._server.close()
         for relay in self._relays.values():
             relay.writer.transport.abort()
-        for task in self._conversations:
+        for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._conversations, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     def publish(self, table: Table) -> None:
-        """Tell every relay, and every one that comes later."""
+        """Send the table to every relay, also to each that connects later."""
         self._table = table
         for relay in list(self._relays.values()):
-            self._tell(relay, table)
+            self._send_table(relay, table)
 
     def drain(self, seconds: float) -> None:
-        """Every relay, and every one that comes later, finishes what it has and ends."""
+        """Have every relay, also each that connects later, finish what it has within so many seconds, and end."""
         self._drain = DrainRelay(seconds)
         for relay in list(self._relays.values()):
             relay.send(self._drain)
 
-    def _tell(self, relay: _Relay, table: Table) -> None:
+    def _send_table(self, relay: _Relay, table: Table) -> None:
         relay.send(Publish(table))
         if relay.late is None:
-            self._expect(relay, table.version, is_last=False)
+            self._expect_applied(relay, table.version, is_last=False)
 
-    def _expect(self, relay: _Relay, version: int, is_last: bool) -> None:
+    def _expect_applied(self, relay: _Relay, version: int, is_last: bool) -> None:
         # Two looks: when this process itself was stopped for a while (Ctrl-Z), the first one comes too late to blame
         # the relay, whose answer lies unread in our socket.
         loop = asyncio.get_running_loop()
-        relay.late = loop.call_later(self._patience_s / 2, self._look, relay, version, is_last)
+        relay.late = loop.call_later(self._patience_s / 2, self._check_applied, relay, version, is_last)
 
-    def _look(self, relay: _Relay, version: int, is_last: bool) -> None:
+    def _check_applied(self, relay: _Relay, version: int, is_last: bool) -> None:
         relay.late = None
-        told = self._table.version if self._table is not None else 0
-        if self._leases.has_applied(relay.number, told):
+        newest = self._table.version if self._table is not None else 0
+        if self._leases.has_applied(relay.number, newest):
             return
         if self._leases.has_applied(relay.number, version):
-            # Newer tables were told meanwhile; they get their own time.
-            self._expect(relay, told, is_last=False)
+            # Newer tables were published meanwhile; they get their own time.
+            self._expect_applied(relay, newest, is_last=False)
         elif not is_last:
-            self._expect(relay, version, is_last=True)
+            self._expect_applied(relay, version, is_last=True)
         else:
             relay.cut(f"it has not applied table {version} for {self._patience_s:g} s")
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._conversations.add(task)
+        self._connections.add(task)
         relay: _Relay | None = None
         try:
-            relay = await self._greet(reader, writer)
+            relay = await self._await_hello(reader, writer)
             while True:
-                self._hear(relay, from_relay.decode(await read_frame(reader)))
+                self._handle(relay, from_relay.decode(await read_frame(reader)))
         except TimeoutError:
             log.error("connection to relay.sock dropped", reason=f"no Hello for {self._patience_s:g} s")
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -211,15 +211,15 @@ class RelayServer:
             else:
                 log.error("connection to relay.sock dropped", reason=f"a malformed message: {exc}")
         except asyncio.CancelledError:
-            # Only close() cancels; asyncio's streams log a cancelled conversation as an error.
+            # Only close() cancels; asyncio's streams log a cancelled connection as an error.
             pass
         finally:
-            self._conversations.discard(task)
+            self._connections.discard(task)
             writer.transport.abort()
             if relay is not None:
                 await self._forget(relay)
 
-    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Relay:
+    async def _await_hello(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Relay:
         async with asyncio.timeout(self._patience_s):
             hello = from_relay.decode(await read_frame(reader))
         if not isinstance(hello, Hello):
@@ -230,12 +230,12 @@ class RelayServer:
         self._of_fleet().leases_changed()
         log.debug("relay connected", pid=relay.pid)
         if self._table is not None:
-            self._tell(relay, self._table)
+            self._send_table(relay, self._table)
         if self._drain is not None:
             relay.send(self._drain)
         return relay
 
-    def _hear(self, relay: _Relay, message: FromRelay) -> None:
+    def _handle(self, relay: _Relay, message: FromRelay) -> None:
         match message:
             case InFlight(counts, returned):
                 self._leases.counted(relay.number, counts, returned)
@@ -244,13 +244,13 @@ class RelayServer:
                 self._leases.applied(relay.number, version)
                 self._of_fleet().leases_changed()
             case EngineWanted(seq, backend):
-                if seq in relay.asked or seq in relay.permits:
+                if seq in relay.waiting or seq in relay.permits:
                     raise ValueError(f"Wanted {seq} twice")
-                relay.asked[seq] = asyncio.create_task(self._answer(relay, seq, backend))
+                relay.waiting[seq] = asyncio.create_task(self._answer(relay, seq, backend))
             case Unwanted(seq):
-                asked = relay.asked.pop(seq, None)
-                if asked is not None:
-                    asked.cancel()
+                wait = relay.waiting.pop(seq, None)
+                if wait is not None:
+                    wait.cancel()
                 permit = relay.permits.pop(seq, None)
                 if permit is not None:
                     permit.release()
@@ -273,9 +273,9 @@ class RelayServer:
                 retry_after_s=outcome.retry_after_s,
             )
         except Exception:
-            log.exception("a wish for a backend failed", backend=backend)
+            log.exception("making a backend ready for a relay failed", backend=backend)
             answer = WantedReply(seq, is_ready=False, reason="the supervisor failed; see its log")
-        relay.asked.pop(seq, None)
+        relay.waiting.pop(seq, None)
         relay.send(answer)
 
     async def _forget(self, relay: _Relay) -> None:
@@ -285,10 +285,10 @@ class RelayServer:
         self._processes.lost(relay.pid, relay.is_at_fault)
         self._leases.left(relay.number)
         self._of_fleet().leases_changed()
-        asked = list(relay.asked.values())
-        for task in asked:
+        waits = list(relay.waiting.values())
+        for task in waits:
             task.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        await asyncio.gather(*waits, return_exceptions=True)
         for permit in relay.permits.values():
             permit.release()  # its connections to engines ended with it
 
