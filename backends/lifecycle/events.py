@@ -1,11 +1,13 @@
 """What happens to an engine, and what is done about it: the words of backends/lifecycle/machine.py.
 
-An event names the start it is about by its generation, so that news of an earlier start is known as such.
+A `Report` names the start it is about by its generation, so that news of an earlier start is known as such.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from backends.lifecycle.phases import Intent, Lifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,10 @@ class NotPlaced:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """End it: leases have `drain_s`, then TERM. `is_held`: until the administrator starts it again.
-
-    `evicted`: until a request wants it again.
-    """
+    """End it: its leases have `drain_s` seconds, then it is sent TERM. `then`: what is to become of it afterwards."""
 
     drain_s: float
-    then_start: bool = False
-    is_held: bool = False
-    evicted: bool = False
+    then: Intent = Intent.STOP
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,97 +49,91 @@ class SleepAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class Slept:
-    """It sleeps."""
+class FilesChanged:
+    """What it is started from has changed since its start failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """News of one start."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class SleepFailed:
-    """It could not be put to sleep."""
+class FetchProgress(Report):
+    """Its files are on their way here. `progress`: how far they are, in words for a client."""
 
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stalled:
-    """It lives and does nothing: a start that stands still, or requests that do."""
-
-    generation: int
-    reason: str
+    progress: str
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """No lease on this generation is held any more, and none can be taken."""
+class Fetched(Report):
+    """Its files are here. `is_news`: some had to be brought."""
 
-    generation: int
+    is_news: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class Probed(Report):
     """It was asked how it is, or seen. `is_dead`: it will never be up again, whatever of it still runs."""
 
-    generation: int
     is_up: bool
     reason: str | None = None
     is_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class WarmedUp:
+class WarmedUp(Report):
     """It did a real piece of its work."""
-
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class WarmUpFailed:
+class WarmUpFailed(Report):
     """It answers, and cannot do its work. `is_final`: as of `Exited`."""
 
-    generation: int
     reason: str
     is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
+class Stalled(Report):
+    """It lives and does nothing: a start without progress, or requests without any."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained(Report):
+    """No lease on this generation is held any more, and none can be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slept(Report):
+    """It sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class SleepFailed(Report):
+    """It could not be put to sleep."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited(Report):
     """Its process is gone, or could not be made. `jitter` is a random number in [0, 1). `is_final`: another start would
     end in the same way, until something is changed.
     """
 
-    generation: int
     reason: str
     jitter: float = 1.0
     is_final: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Mended:
-    """What it is started from has changed since its start failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetching:
-    """What it needs is on its way here."""
-
-    generation: int
-    told: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What it needs is here. `is_news`: something had to be brought."""
-
-    generation: int
-    is_news: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed."""
 
 
 Event = (
@@ -152,18 +143,18 @@ Event = (
     | NotPlaced
     | StopAsked
     | SleepAsked
-    | Slept
-    | SleepFailed
-    | Stalled
-    | Drained
+    | FilesChanged
+    | Tick
+    | FetchProgress
+    | Fetched
     | Probed
     | WarmedUp
     | WarmUpFailed
+    | Stalled
+    | Drained
+    | Slept
+    | SleepFailed
     | Exited
-    | Mended
-    | Fetching
-    | Fetched
-    | Tick
 )
 
 
@@ -176,21 +167,21 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring here what it needs for its next start, and say how that went."""
+    """Bring here the files that its next start needs, and report how that went."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """Make it do a real piece of its work, and say how that went."""
+    """Make it do a real piece of its work, and report how that went."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Put it to sleep, and say how that went."""
+    """Put it to sleep, and report how that went."""
 
     generation: int
     level: int
@@ -198,14 +189,14 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """Wake it, make it do a real piece of its work, and say how that went."""
+    """Wake it, make it do a real piece of its work, and report how that went."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Ask an attached engine again and again how it is."""
+    """Ask an engine that somebody else runs again and again how it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,19 +206,21 @@ class Unwatch:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Say when no lease on this generation is held any more."""
+    """Report when no lease on this generation is held any more."""
 
     generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class Terminate:
-    """TERM to the engine."""
+    """Send TERM to the engine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """KILL to all of it."""
+    """Send KILL to all of its processes."""
 
 
 Action = Fetch | Spawn | WarmUp | Sleep | WakeUp | Watch | Unwatch | Drain | Terminate | Kill
+
+Step = tuple[Lifecycle, list[Action]]  # what became of a life, and what is to be done now, in this order

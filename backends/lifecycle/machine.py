@@ -1,38 +1,65 @@
-"""When an engine is started, waited for, restarted and given up: one pure function.
-
-    STOPPED ──Start/Wanted──▶ STARTING ──warm-up──▶ READY ──StopAsked──▶ STOPPING ──Exited──▶ STOPPED
-                               ▲  │  ▲                │  ▲
-                        backoff└──┘  └──exit, silence─┘  │     STARTING ──5 failed starts in a row──▶ FAILED
-                                                         │
-                    STOPPING ──Slept──▶ SLEEPING ──wake-up, warm-up
+"""When an engine is started, waited for, restarted and given up: one pure function, `step`.
 
 A managed engine is a process of ours: every start has a generation, and there is never a second process before the
-first has exited. What it needs on this machine is fetched first (`Policy.is_fetched`), with neither room nor deadline,
-by a process that still counts as of the generation before. Where it needs room (`Policy.is_placed`) it waits for
-`Placed` before it starts or wakes up. An attached engine is somebody else's process: it is only asked how it is, and
-FAILED means "does not answer now"; asking goes on. Time and chance are arguments.
+first has exited. The files that it needs on this machine are fetched first (`Policy.is_fetched`), with neither room nor
+deadline, by a process that still counts as of the generation before. Where it needs room (`Policy.is_placed`) it waits
+for `Placed` before it starts or wakes up. Time and chance are arguments.
+
+The transition table: phase, what the world is shown of it, and what each event leads to (tests hold it against the
+code). Every other event leaves the phase as it is.
+
+    STOPPED         stopped   Start Wanted StopAsked → begin
+    FETCHING        starting  Fetched → load; Exited → failed; Stalled → FAILING; StopAsked → TERMINATING
+    QUEUED          starting  Placed → LOADING; NotPlaced → STOPPED TOO_LARGE; StopAsked → end
+    LOADING         starting  Probed → WARMING; Exited → failed; Stalled Tick → FAILING; StopAsked → TERMINATING
+    WARMING         starting  WarmedUp → SERVING; WarmUpFailed → FAILING GIVING_UP; Exited → failed;
+                              Stalled Tick → FAILING; StopAsked → TERMINATING
+    SERVING         ready     Probed → DYING FAILING; Exited → BACKING_OFF; Stalled → FAILING;
+                              StopAsked SleepAsked → DRAINING
+    DYING           starting  Exited → BACKING_OFF; Tick → FAILING; StopAsked → TERMINATING
+    FAILING         starting  Exited → failed; Fetched → load; StopAsked → KILLED
+    GIVING_UP       starting  Exited → GIVEN_UP; StopAsked → KILLED
+    BACKING_OFF     starting  Tick Start → begin; StopAsked → end
+    GIVEN_UP        failed    Tick FilesChanged → RETRYABLE; Start → begin; StopAsked → end
+    TOO_LARGE       failed    Tick FilesChanged → RETRYABLE; Start → begin; StopAsked → end
+    RETRYABLE       failed    Start Wanted → begin; StopAsked → end
+    DRAINING        stopping  Drained → FALLING_ASLEEP TERMINATING; Tick → TERMINATING; Exited → end
+    FALLING_ASLEEP  stopping  Slept → ASLEEP wake; SleepFailed Tick StopAsked → TERMINATING; Exited → end
+    TERMINATING     stopping  Exited Fetched → end; Tick → KILLED
+    KILLED          stopping  Exited Fetched → end
+    ASLEEP          sleeping  Start Wanted → wake; Probed → KILLED_ASLEEP; Exited → STOPPED; StopAsked → TERMINATING
+    QUEUED_TO_WAKE  starting  Placed → WAKING; NotPlaced → ASLEEP; Exited → QUEUED; StopAsked → TERMINATING
+    WAKING          starting  WarmedUp → SERVING; WarmUpFailed Tick → FAILING; Exited → BACKING_OFF;
+                              StopAsked → TERMINATING
+    KILLED_ASLEEP   sleeping  Exited → end; StopAsked → KILLED
+
+begin: FETCHING where the policy has files fetched, else load. load: QUEUED where the policy has it wait for room, else
+LOADING. wake: QUEUED_TO_WAKE or WAKING likewise.
+end: STOPPED; with the intent RESTART, which `Start` sets and `Wanted` where it was to rest, begin.
+failed: BACKING_OFF, or GIVEN_UP after the fifth start in a row that never served, or one that another would repeat.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from backends.endpoint import State
+from backends.lifecycle import attached
 from backends.lifecycle.events import (
-    Action,
     Drain,
     Drained,
     Event,
     Exited,
     Fetch,
     Fetched,
-    Fetching,
+    FetchProgress,
+    FilesChanged,
     Kill,
-    Mended,
     NotPlaced,
     Placed,
     Probed,
+    Report,
     Sleep,
     SleepAsked,
     SleepFailed,
@@ -40,76 +67,25 @@ from backends.lifecycle.events import (
     Spawn,
     Stalled,
     Start,
+    Step,
     StopAsked,
     Terminate,
     Tick,
-    Unwatch,
     WakeUp,
     Wanted,
     WarmedUp,
     WarmUp,
     WarmUpFailed,
-    Watch,
 )
+from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
 
 SERVED_WELL_S: Final = 60.0  # serving for so long forgives all failures before
 BACKOFF_LIMIT_S: Final = 60.0
-FAILED_STARTS: Final = 5  # that never became ready, then FAILED
-REST_S: Final = 600.0  # after that a FAILED engine may be started on demand
-MISSED_PROBES: Final = 3  # unanswered probes of a serving process of ours, then it counts as dead
-DOZE_S: Final = 120.0  # for falling asleep: large weights on their way into host memory
-LAST_S: Final = 5.0  # for one that is dead but for its exit: to tell its clients, and why
-ATTACHED_MISSED_PROBES: Final = 2  # the same for somebody else's engine: the second look comes after a second
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How one engine is treated; times in seconds."""
-
-    is_attached: bool = False
-    is_fetched: bool = False  # something may have to be brought here before it starts
-    is_placed: bool = False  # it starts when there is room for it
-    start_timeout_s: float = 600.0
-    stop_grace_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
-    """One engine's life so far.
-
-    `due`: when the next Tick has something to do (start deadline, next try, end of a grace). `is_ending`: KILL was
-    sent and the exit has not been seen. `is_dying`: it served, is dead, and has not exited yet. `is_held`: stopped by
-    the administrator, so requests do not start it. `is_waiting`: for room. `is_asleep`: its process is sent nothing.
-    `evicted`: it stops until it is wanted.
-    """
-
-    state: State = State.STOPPED
-    generation: int = 0
-    reason: str | None = None
-    since: float = 0.0
-    due: float | None = None
-    has_process: bool = False
-    is_warming: bool = False
-    is_ending: bool = False
-    is_dying: bool = False
-    is_draining: bool = False
-    is_held: bool = False
-    is_fetching: bool = False  # `has_process` is then of the process that brings what it needs
-    is_waiting: bool = False
-    is_dozing: bool = False  # it was told to sleep
-    is_asleep: bool = False
-    evicted: bool = False
-    is_settled: bool = False  # this start came to an end that another one would only meet again
-    is_too_large: bool = False  # it failed because this machine has not what it needs
-    then_start: bool = False
-    then_sleep: int = 0  # the level, once it is drained
-    ready_at: float | None = None  # when this generation became READY
-    failed_starts: int = 0  # starts in a row that never became ready
-    failures: int = 0  # failures of every kind since it last served well
-    missed_probes: int = 0  # probes in a row without an answer
-
-
-Step = tuple[Lifecycle, list[Action]]
+FAILED_STARTS: Final = 5  # in a row that never came to serve: then it is given up
+REST_S: Final = 600.0  # after that an engine that was given up may be started on demand
+MISSED_PROBES: Final = 3  # in a row of a serving process of ours: then it counts as dead
+FALLING_ASLEEP_S: Final = 120.0  # large weights on their way into host memory
+DYING_S: Final = 5.0  # for one that is dead and has not exited: to tell its clients, and why
 
 
 def backoff_s(failures: int, jitter: float) -> float:
@@ -118,274 +94,242 @@ def backoff_s(failures: int, jitter: float) -> float:
 
 
 def can_start(life: Lifecycle, policy: Policy) -> bool:
-    """Whether asking for it (`Wanted`, then waiting) may make it serve."""
+    """Whether it serves, or asking for it (`Wanted`, then waiting) may make it serve."""
     match life.state:
         case State.READY | State.STARTING:
             return True
-        case State.STOPPED | State.SLEEPING:
-            return not policy.is_attached and not life.is_held
+        case State.STOPPED:
+            return not policy.is_attached and life.intent is not Intent.HELD
+        case State.SLEEPING:
+            return True
         case State.FAILED:
-            return not policy.is_attached and life.due is None
+            return life.phase is Phase.RETRYABLE
         case State.STOPPING:
-            return life.then_start or life.evicted
+            return life.intent in (Intent.REST, Intent.RESTART)
 
 
 def step(life: Lifecycle, event: Event, now: float, policy: Policy) -> Step:
-    """What becomes of this life when this happens, and what is to be done. An event of an old generation is nothing."""
+    """What becomes of this life when this happens, and what is to be done. News of another generation changes nothing.
+
+    `now`: seconds on any clock that only moves forward.
+    """
+    if isinstance(event, Report) and event.generation != life.generation:
+        return life, []
+    if policy.is_attached:
+        return attached.step(life, event, now)
     match event:
         case Start():
             return _start(life, now, policy)
-        case Wanted() if can_start(life, policy) and life.state is not State.READY and not _is_on_its_way(life):
+        case Wanted() if can_start(life, policy) and life.state not in (State.STARTING, State.READY):
             return _start(life, now, policy)
-        case Placed() if life.is_waiting:
-            return _placed(life, now, policy)
-        case NotPlaced() if life.is_waiting:
+        case Placed() if life.is_queued:
+            return _wake(life, now, policy) if life.is_asleep else _spawn(life, now, life.reason, policy)
+        case NotPlaced() if life.is_queued:
             return _not_placed(life, event, now)
         case StopAsked():
             return _stop(life, event, now, policy)
-        case SleepAsked(level) if life.state is State.READY and not policy.is_attached:
-            draining = replace(_moved(life, State.STOPPING, now, None), is_draining=True, evicted=True)
-            return replace(draining, then_sleep=level, then_start=False), [Drain(life.generation)]
-        case Slept(generation) if generation == life.generation and life.is_dozing:
-            return _slept(life, now, policy)
-        case SleepFailed(generation, _) if generation == life.generation and life.is_dozing:
-            return _terminate(life, now, policy)
+        case SleepAsked(level) if life.phase is Phase.SERVING:
+            draining = replace(life.moved(Phase.DRAINING, now), intent=Intent.REST, sleep_level=level)
+            return draining, [Drain(life.generation)]
+        case FilesChanged() if life.state is State.FAILED:
+            return replace(life, phase=Phase.RETRYABLE, due=None), []
         case Tick() if life.due is not None and now >= life.due:
             return _tick(replace(life, due=None), now, policy)
-        case Drained(generation) if generation == life.generation and life.is_draining:
+        case FetchProgress(_, progress) if life.phase is Phase.FETCHING:
+            return replace(life, reason=progress), []
+        case Fetched():
+            return _fetched(life, event.is_news, now, policy)
+        case Probed():
+            return _probed(life, event, now)
+        case WarmedUp() if life.phase in (Phase.WARMING, Phase.WAKING):
+            return replace(life.moved(Phase.SERVING, now), ready_at=now, failed_starts=0), []
+        case WarmUpFailed(_, reason) if life.phase in (Phase.WARMING, Phase.WAKING):
+            is_hopeless = event.is_final and life.ready_at is None
+            return life.moved(Phase.GIVING_UP if is_hopeless else Phase.FAILING, now, reason), [Kill()]
+        case Stalled(_, reason) if life.phase in (Phase.FETCHING, Phase.LOADING, Phase.WARMING, Phase.SERVING):
+            return _fail(life, now, reason)
+        case Drained() if life.phase is Phase.DRAINING:
             return _drained(life, now, policy)
-        case Stalled(generation, reason) if generation == life.generation and _can_stall(life):
-            return _end(life, now, reason)
-        case Probed(generation) if generation == life.generation:
-            return _probed(life, event, now, policy)
-        case WarmedUp(generation) if generation == life.generation and life.is_warming:
-            ready = replace(_moved(life, State.READY, now, None), ready_at=now, failed_starts=0)
-            return replace(ready, is_asleep=False, evicted=False), []
-        case WarmUpFailed(generation, reason) if generation == life.generation and life.is_warming:
-            if policy.is_attached:
-                return _moved(life, State.FAILED, now, reason), []
-            ending, actions = _end(life, now, reason)
-            return replace(ending, is_settled=event.is_final), actions
-        case Fetching(generation, told) if generation == life.generation and life.is_fetching:
-            return replace(life, reason=told), []
-        case Fetched(generation) if generation == life.generation and life.has_process:
-            return _fetched(replace(life, has_process=False), event.is_news, now, policy)
-        case Exited(generation) if generation == life.generation and life.has_process:
-            return _exited(replace(life, has_process=False), event, now, policy)
-        case Mended() if life.state is State.FAILED and not policy.is_attached:
-            return replace(life, due=None), []
+        case Slept() if life.phase is Phase.FALLING_ASLEEP:
+            asleep = life.moved(Phase.ASLEEP, now)
+            return _begin_waking(asleep, now, policy) if life.intent is Intent.RESTART else (asleep, [])
+        case SleepFailed() if life.phase is Phase.FALLING_ASLEEP:
+            return _terminate(life, now, policy)
+        case Exited():
+            return _exited(life, event, now, policy)
         case _:
             return life, []
 
 
-def _moved(life: Lifecycle, state: State, now: float, reason: str | None, due: float | None = None) -> Lifecycle:
-    """The same life in another state; what belonged to the state before is off."""
-    moved = replace(life, state=state, since=now, reason=reason, due=due, is_warming=False, missed_probes=0)
-    moved = replace(moved, is_dying=False, is_too_large=False)
-    return replace(moved, is_fetching=False, is_waiting=False, is_dozing=False)
-
-
-def _is_on_its_way(life: Lifecycle) -> bool:
-    return life.state is State.STARTING or (life.state is State.STOPPING and life.then_start)
-
-
-def _can_stall(life: Lifecycle) -> bool:
-    if not life.has_process or life.is_ending or life.is_dying or life.is_waiting:
-        return False
-    return life.state is State.READY or (life.state is State.STARTING and not life.is_asleep)
-
-
 def _start(life: Lifecycle, now: float, policy: Policy) -> Step:
-    match life.state:
-        case State.STOPPED | State.FAILED:
-            fresh = replace(life, failed_starts=0, failures=0, is_held=False, then_start=False)
-            if policy.is_attached:
-                watched = [] if life.state is State.FAILED else [Watch()]
-                return _moved(fresh, State.STARTING, now, None), list(watched)
-            return _begin(fresh, now, None, policy)
-        case State.SLEEPING if not life.is_ending:
-            return _begin(replace(life, then_start=False), now, None, policy)
-        case State.STOPPING | State.SLEEPING:
-            return replace(life, then_start=True, is_held=False), []
-        case State.STARTING if not life.has_process and not life.is_waiting and not policy.is_attached:
+    match life.phase:
+        case Phase.STOPPED | Phase.GIVEN_UP | Phase.TOO_LARGE | Phase.RETRYABLE:
+            return _begin(replace(life, failed_starts=0, failures=0), now, None, policy)
+        case Phase.BACKING_OFF:
             return _begin(replace(life, failed_starts=0, failures=0), now, life.reason, policy)
+        case Phase.ASLEEP:
+            return _begin_waking(life, now, policy)
+        case Phase.DRAINING | Phase.FALLING_ASLEEP | Phase.TERMINATING | Phase.KILLED | Phase.KILLED_ASLEEP:
+            return replace(life, intent=Intent.RESTART), []
         case _:
             return life, []
 
 
 def _begin(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
-    """Start or wake it, as soon as everything is here and there is room."""
-    if policy.is_fetched and not life.is_asleep:
-        fetching = replace(_moved(life, State.STARTING, now, reason), is_fetching=True, has_process=True)
-        return replace(fetching, evicted=False, ready_at=None), [Fetch(life.generation)]
-    return _enter(life, now, reason, policy)
+    """Start it, as soon as its files are here and there is room."""
+    running = replace(life, intent=Intent.RUN)
+    if not policy.is_fetched:
+        return _begin_loading(running, now, reason, policy)
+    return replace(running.moved(Phase.FETCHING, now, reason), ready_at=None), [Fetch(life.generation)]
 
 
 def _fetched(life: Lifecycle, is_news: bool, now: float, policy: Policy) -> Step:
-    if life.state is State.STOPPING:
-        return _after_stop(life, [], now, policy)
-    return _enter(replace(life, is_ending=False), now, None if is_news else life.reason, policy)
+    match life.phase:
+        case Phase.FETCHING | Phase.FAILING:
+            return _begin_loading(life, now, None if is_news else life.reason, policy)
+        case Phase.TERMINATING | Phase.KILLED:
+            return _stopped(life, now, policy)
+        case _:
+            return life, []
 
 
-def _enter(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
+def _begin_loading(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
     if policy.is_placed:
-        return replace(_moved(life, State.STARTING, now, reason), is_waiting=True, evicted=False), []
-    return _wake(life, now, policy) if life.is_asleep else _spawn(life, now, reason, policy)
+        return life.moved(Phase.QUEUED, now, reason), []
+    return _spawn(life, now, reason, policy)
 
 
-def _placed(life: Lifecycle, now: float, policy: Policy) -> Step:
-    return _wake(life, now, policy) if life.is_asleep else _spawn(life, now, life.reason, policy)
+def _begin_waking(life: Lifecycle, now: float, policy: Policy) -> Step:
+    running = replace(life, intent=Intent.RUN)
+    if policy.is_placed:
+        return running.moved(Phase.QUEUED_TO_WAKE, now), []
+    return _wake(running, now, policy)
 
 
 def _not_placed(life: Lifecycle, event: NotPlaced, now: float) -> Step:
     if life.is_asleep:
-        return _moved(life, State.SLEEPING, now, event.reason), []
+        return replace(life.moved(Phase.ASLEEP, now, event.reason), intent=Intent.REST), []
     if event.is_final:
-        return replace(_moved(life, State.FAILED, now, event.reason, due=now + REST_S), is_too_large=True), []
-    return _moved(life, State.STOPPED, now, event.reason), []
+        return life.moved(Phase.TOO_LARGE, now, event.reason, due=now + REST_S), []
+    return replace(life.moved(Phase.STOPPED, now, event.reason), intent=Intent.REST), []
 
 
 def _wake(life: Lifecycle, now: float, policy: Policy) -> Step:
-    waking = _moved(life, State.STARTING, now, None, due=now + policy.start_timeout_s)
-    return replace(waking, is_warming=True), [WakeUp(life.generation)]
+    return life.moved(Phase.WAKING, now, due=now + policy.start_timeout_s), [WakeUp(life.generation)]
 
 
 def _spawn(life: Lifecycle, now: float, reason: str | None, policy: Policy) -> Step:
     generation = life.generation + 1
-    started = _moved(life, State.STARTING, now, reason, due=now + policy.start_timeout_s)
-    fresh = replace(started, generation=generation, has_process=True, ready_at=None, is_asleep=False, evicted=False)
-    fresh = replace(fresh, is_settled=False)
-    return fresh, [Spawn(generation)]
+    loading = life.moved(Phase.LOADING, now, reason, due=now + policy.start_timeout_s)
+    return replace(loading, generation=generation, ready_at=None), [Spawn(generation)]
 
 
 def _stop(life: Lifecycle, event: StopAsked, now: float, policy: Policy) -> Step:
-    asked = replace(life, then_start=event.then_start, is_held=event.is_held, evicted=event.evicted, then_sleep=0)
-    if life.state is State.STOPPING:
-        if life.is_dozing:
+    asked = replace(life, intent=event.then, sleep_level=0)
+    match life.phase:
+        case Phase.SERVING:
+            return asked.moved(Phase.DRAINING, now, due=now + event.drain_s), [Drain(life.generation)]
+        case Phase.DRAINING:
+            due = now + event.drain_s
+            return replace(asked, due=due if life.due is None else min(life.due, due)), []
+        case Phase.FALLING_ASLEEP:
             return _terminate(asked, now, policy)
-        if life.is_draining and life.due is None:
-            return replace(asked, due=now + event.drain_s), []
-        if life.is_draining and life.due is not None:
-            return replace(asked, due=min(life.due, now + event.drain_s)), []
-        return asked, []
-    if policy.is_attached:
-        actions: list[Action] = [] if life.state is State.STOPPED else [Unwatch()]
-        return _after_stop(asked, actions, now, policy)
-    if not life.has_process:
-        return _after_stop(asked, [], now, policy)
-    if life.is_ending:
-        return _moved(asked, State.STOPPING, now, None), []
-    if life.state is State.READY:
-        draining = _moved(asked, State.STOPPING, now, None, due=now + event.drain_s)
-        return replace(draining, is_draining=True), [Drain(life.generation)]
-    return _terminate(_moved(asked, State.STOPPING, now, None), now, policy)
+        case Phase.TERMINATING | Phase.KILLED:
+            return asked, []
+        case Phase.FAILING | Phase.GIVING_UP | Phase.KILLED_ASLEEP:
+            return asked.moved(Phase.KILLED, now), []
+        case _ if life.has_process:
+            return _terminate(asked.moved(Phase.TERMINATING, now), now, policy)
+        case _:
+            return _stopped(asked, now, policy)
 
 
-def _after_stop(life: Lifecycle, actions: list[Action], now: float, policy: Policy) -> Step:
-    stopped = replace(_moved(life, State.STOPPED, now, None), is_ending=False, is_draining=False, is_asleep=False)
-    stopped = replace(stopped, evicted=False, then_sleep=0)
-    if not life.then_start:
-        return stopped, actions
-    started, more = _start(stopped, now, policy)
-    return started, [*actions, *more]
+def _stopped(life: Lifecycle, now: float, policy: Policy) -> Step:
+    """Nothing of it is left: what was intended happens."""
+    stopped = replace(life.moved(Phase.STOPPED, now), sleep_level=0)
+    if life.intent is Intent.RESTART:
+        return _start(stopped, now, policy)
+    return replace(stopped, intent=Intent.HELD if life.intent is Intent.HELD else Intent.REST), []
 
 
 def _terminate(life: Lifecycle, now: float, policy: Policy) -> Step:
-    ending = replace(life, is_draining=False, is_dozing=False, then_sleep=0, due=now + policy.stop_grace_s)
-    return ending, [Terminate()]
+    return replace(life, phase=Phase.TERMINATING, sleep_level=0, due=now + policy.stop_grace_s), [Terminate()]
 
 
 def _drained(life: Lifecycle, now: float, policy: Policy) -> Step:
-    if not life.then_sleep:
+    if not life.sleep_level:
         return _terminate(life, now, policy)
-    dozing = replace(life, is_draining=False, is_dozing=True, then_sleep=0, due=now + DOZE_S)
-    return dozing, [Sleep(life.generation, life.then_sleep)]
+    falling = replace(life, phase=Phase.FALLING_ASLEEP, sleep_level=0, due=now + FALLING_ASLEEP_S)
+    return falling, [Sleep(life.generation, life.sleep_level)]
 
 
-def _slept(life: Lifecycle, now: float, policy: Policy) -> Step:
-    asleep = replace(_moved(life, State.SLEEPING, now, None), is_asleep=True, evicted=False)
-    return _begin(replace(asleep, then_start=False), now, None, policy) if life.then_start else (asleep, [])
-
-
-def _end(life: Lifecycle, now: float, reason: str) -> Step:
+def _fail(life: Lifecycle, now: float, reason: str) -> Step:
     """Out of routing at once; the exit that follows counts as the failure."""
-    return replace(_moved(life, State.STARTING, now, reason), is_ending=True), [Kill()]
+    return life.moved(Phase.FAILING, now, reason), [Kill()]
 
 
 def _tick(life: Lifecycle, now: float, policy: Policy) -> Step:
-    match life.state:
-        case State.STARTING if life.is_dying:
-            return _end(life, now, life.reason or "it is dead")
-        case State.STARTING if life.has_process:
-            return _end(life, now, f"it was not ready within {policy.start_timeout_s:g} s")
-        case State.STARTING:
+    match life.phase:
+        case Phase.DYING:
+            return _fail(life, now, life.reason or "it is dead")
+        case Phase.LOADING | Phase.WARMING | Phase.WAKING:
+            return _fail(life, now, f"it was not ready within {policy.start_timeout_s:g} s")
+        case Phase.BACKING_OFF:
             return _begin(life, now, life.reason, policy)
-        case State.STOPPING if life.is_draining or life.is_dozing:
+        case Phase.GIVEN_UP | Phase.TOO_LARGE:
+            return replace(life, phase=Phase.RETRYABLE), []
+        case Phase.DRAINING | Phase.FALLING_ASLEEP:
             return _terminate(life, now, policy)
-        case State.STOPPING:
-            return replace(life, is_ending=True), [Kill()]
+        case Phase.TERMINATING:
+            return replace(life, phase=Phase.KILLED), [Kill()]
         case _:
             return life, []
 
 
-def _probed(life: Lifecycle, event: Probed, now: float, policy: Policy) -> Step:
-    if policy.is_attached:
-        return _probed_attached(life, event, now)
-    if life.is_ending or life.is_dying:
-        return life, []
-    match life.state:
-        case State.READY if event.is_dead:
-            dying = _moved(life, State.STARTING, now, event.reason, due=now + LAST_S)
-            return replace(dying, is_dying=True), []
-        case State.STARTING if event.is_up and life.has_process and not life.is_warming and not life.is_asleep:
-            return replace(life, is_warming=True), [WarmUp(life.generation)]
-        case State.READY | State.SLEEPING if event.is_up:
+def _probed(life: Lifecycle, event: Probed, now: float) -> Step:
+    match life.phase:
+        case Phase.LOADING if event.is_up:
+            return replace(life, phase=Phase.WARMING), [WarmUp(life.generation)]
+        case Phase.SERVING if event.is_dead:
+            return life.moved(Phase.DYING, now, event.reason, due=now + DYING_S), []
+        case Phase.SERVING | Phase.ASLEEP if event.is_up:
             return replace(life, missed_probes=0), []
-        case State.READY | State.SLEEPING if life.missed_probes + 1 < MISSED_PROBES:
+        case Phase.SERVING | Phase.ASLEEP if life.missed_probes + 1 < MISSED_PROBES:
             return replace(life, missed_probes=life.missed_probes + 1), []
-        case State.SLEEPING:
-            return replace(life, is_ending=True, missed_probes=0), [Kill()]
-        case State.READY:
+        case Phase.SERVING:
             reason = event.reason or "no reason given"
-            return _end(life, now, f"it left {MISSED_PROBES} probes in a row unanswered ({reason})")
-        case _:
-            return life, []
-
-
-def _probed_attached(life: Lifecycle, event: Probed, now: float) -> Step:
-    match life.state:
-        case State.STARTING | State.FAILED if event.is_up and not life.is_warming:
-            generation = life.generation + 1
-            return replace(life, generation=generation, is_warming=True, missed_probes=0), [WarmUp(generation)]
-        case State.READY if event.is_up:
-            return replace(life, missed_probes=0), []
-        case State.READY if life.missed_probes + 1 < ATTACHED_MISSED_PROBES:
-            return replace(life, missed_probes=life.missed_probes + 1), []
-        case State.READY | State.STARTING if not event.is_up:
-            return _moved(life, State.FAILED, now, event.reason), []
-        case State.FAILED if not event.is_up:
-            return replace(life, reason=event.reason, is_warming=False), []
+            return _fail(life, now, f"it left {MISSED_PROBES} probes in a row unanswered ({reason})")
+        case Phase.ASLEEP:
+            return replace(life, phase=Phase.KILLED_ASLEEP, missed_probes=0), [Kill()]
         case _:
             return life, []
 
 
 def _exited(life: Lifecycle, event: Exited, now: float, policy: Policy) -> Step:
-    reason = event.reason
-    if life.state is State.STOPPING:
-        return _after_stop(life, [], now, policy)
-    if life.state is State.SLEEPING:
-        stopped, actions = _after_stop(life, [], now, policy)
-        return replace(stopped, reason=f"it ended in its sleep: {reason}"), actions
-    if life.is_waiting:
-        return replace(life, is_asleep=False), []  # its sleep is over; it waits for room as before
+    match life.state:
+        case State.STOPPING:
+            return _stopped(life, now, policy)
+        case State.SLEEPING:
+            stopped, actions = _stopped(life, now, policy)
+            return replace(stopped, reason=f"it ended in its sleep: {event.reason}"), actions
+        case State.STARTING if life.phase is Phase.QUEUED_TO_WAKE:
+            return replace(life, phase=Phase.QUEUED), []  # its sleep is over; it waits for room as before
+        case State.STARTING | State.READY if life.has_process:
+            return _failed(life, event, now), []
+        case _:
+            return life, []
+
+
+def _failed(life: Lifecycle, event: Exited, now: float) -> Lifecycle:
+    was_killed = life.phase in (Phase.FAILING, Phase.GIVING_UP)
     # What we ended ourselves has its reason already; the exit is only its consequence.
-    told = life.reason if life.is_ending and life.reason else reason
+    reason = life.reason if was_killed and life.reason else event.reason
     has_served = life.ready_at is not None
     served_s = now - life.ready_at if life.ready_at is not None else 0.0
     failures = 1 if served_s >= SERVED_WELL_S else life.failures + 1
     failed_starts = 0 if has_served else life.failed_starts + 1
-    counted = replace(life, failures=failures, failed_starts=failed_starts, is_ending=False, is_asleep=False)
-    is_final = (event.is_final and not life.is_ending) or life.is_settled
+    counted = replace(life, failures=failures, failed_starts=failed_starts)
+    is_final = life.phase is Phase.GIVING_UP or (event.is_final and not was_killed)
     if failed_starts >= FAILED_STARTS or (is_final and not has_served):
-        return _moved(counted, State.FAILED, now, told, due=now + REST_S), []
-    return _moved(counted, State.STARTING, now, told, due=now + backoff_s(failures, event.jitter)), []
+        return counted.moved(Phase.GIVEN_UP, now, reason, due=now + REST_S)
+    return counted.moved(Phase.BACKING_OFF, now, reason, due=now + backoff_s(failures, event.jitter))

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from app.supervisor.capacity.schedule import Queued
 from backends.endpoint import State
 from backends.engine import Need
-from backends.lifecycle.machine import Lifecycle
+from backends.lifecycle.phases import Intent, Lifecycle, Phase
 
 _AT_REST = (State.STOPPED, State.STOPPING)
 
 
-def is_given_up(life: Lifecycle, *, is_managed: bool) -> bool:
+def is_given_up(life: Lifecycle) -> bool:
     """Whether it will not serve by itself: it is held, or has failed and rests."""
     if life.state in (State.STOPPED, State.STOPPING):
-        return life.is_held
-    return is_managed and life.state is State.FAILED and life.due is not None
+        return life.intent is Intent.HELD
+    return life.is_given_up
 
 
 def told(
@@ -29,7 +29,6 @@ def told(
     reason: str | None,
     tries_at: float | None,
     *,
-    is_managed: bool,
     is_closing: bool = False,
     is_followed: bool = False,
 ) -> str | None:
@@ -42,17 +41,17 @@ def told(
         return reason or (f"it is {life.state} for its new configuration" if life.state in _AT_REST else None)
     start = f"`modelport start {shlex.quote(name)}`"
     match life.state:
-        case State.STOPPED if life.is_held:
+        case State.STOPPED if life.intent is Intent.HELD:
             return f"it was stopped by hand: {start} starts it"
-        case State.STOPPING if life.is_held:
+        case State.STOPPING if life.intent is Intent.HELD:
             return f"it is being stopped by hand: {start} starts it again"
-        case State.FAILED if is_managed and life.due is not None:
+        case State.FAILED if life.is_given_up:
             why = (reason or "its starts failed").rstrip(".")
             until = f"{why}; it has given up until {clock(tries_at)}, or until its"
-            if life.is_too_large:
+            if life.phase is Phase.TOO_LARGE:
                 return f"{until} configuration changes: `modelport plan` shows what fits"
             return f"{until} files or its configuration change: {start} tries at once"
-        case State.FAILED if is_managed:
+        case State.FAILED if life.phase is Phase.RETRYABLE:
             return f"{(reason or 'its starts failed').rstrip('.')}; the next request tries again"
     return reason
 

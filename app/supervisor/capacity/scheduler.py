@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -21,6 +21,10 @@ from backends.endpoint import State
 from backends.engine import Need
 from backends.lifecycle.events import Event, NotPlaced, Placed, SleepAsked, StopAsked, Wanted
 from backends.lifecycle.machine import can_start
+from backends.lifecycle.phases import Intent, Phase
+
+# On its way to serve with its process; one that is dead and has not exited yet keeps others from starting as well.
+_TAKES_ITS_PLACE: Final = (Phase.LOADING, Phase.WARMING, Phase.WAKING, Phase.DYING)
 
 log = structlog.get_logger()
 
@@ -68,7 +72,7 @@ class Scheduler:
         happens, self.look_at = self._unload(units, now)
         named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its replacement have one name
         requests = [
-            self._request(key, unit) for key, unit in named.items() if unit.life.is_waiting and not _is_ending(unit)
+            self._request(key, unit) for key, unit in named.items() if unit.life.is_queued and not _is_ending(unit)
         ]
         requests += self._spares(named)
         if not requests:
@@ -89,7 +93,7 @@ class Scheduler:
                     unit.is_barred = False
                     self._warn(unit)
                     # A spare one has not been asked yet.
-                    happens += [(unit, Placed())] if unit.life.is_waiting else [(unit, Wanted()), (unit, Placed())]
+                    happens += [(unit, Placed())] if unit.life.is_queued else [(unit, Wanted()), (unit, Placed())]
                 case Evict(may_sleep=may_sleep):
                     log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
                     unit.swaps += 1
@@ -134,7 +138,7 @@ class Scheduler:
         if may_sleep and unit.sleep_level and unit.life.state is State.READY:
             return SleepAsked(unit.sleep_level)
         # However long its last leases take: room for another is no reason to break an answer.
-        return StopAsked(math.inf, evicted=True)
+        return StopAsked(math.inf, Intent.REST)
 
     def _is_needed(self, unit: Unit) -> bool:
         generations = {0, unit.life.generation}
@@ -147,11 +151,11 @@ class Scheduler:
     def _occupant(self, key: str, unit: Unit, place: Allocation) -> Occupant:
         life = unit.life
         asleep = Allocation(memory_gb=place.memory_gb)
-        if life.is_asleep and life.state in (State.SLEEPING, State.STARTING) and not life.is_warming:
+        if life.is_asleep:
             rests = Evictable(key, life.since, None, unit.is_pinned) if life.state is State.SLEEPING else None
             return Occupant(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
         serves = life.state is State.READY
-        is_starting = life.state is State.STARTING and life.has_process and not life.is_ending and not life.is_fetching
+        is_starting = life.phase in _TAKES_ITS_PLACE
         loaded = Evictable(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
         return Occupant(
             name=key,
@@ -175,9 +179,8 @@ def _is_ending(unit: Unit) -> bool:
 
 
 def _is_resting(unit: Unit) -> bool:
-    is_at_rest = unit.life.state in (State.STOPPED, State.SLEEPING) and not _is_ending(unit)
-    is_free = can_start(unit.life, unit.policy) and not unit.life.is_ending
-    return is_at_rest and is_free and not unit.is_leaving and unit.successor is None
+    is_at_rest = unit.life.phase in (Phase.STOPPED, Phase.ASLEEP) and not _is_ending(unit)
+    return is_at_rest and can_start(unit.life, unit.policy) and not unit.is_leaving and unit.successor is None
 
 
 def _need(unit: Unit) -> Need:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from backends.engine import Fetcher, Launch, Progress
-from backends.lifecycle import events
-from backends.lifecycle.events import Exited, Fetched, Stalled
+from backends.lifecycle.events import Exited, Fetched, FetchProgress, Stalled
 from backends.process import heartbeat
 from backends.process.heartbeat import Heartbeat
 from backends.process.process import Process
@@ -72,7 +71,7 @@ class ModelDownload:
             self._latest = latest = fetcher.progress(running.tail())
             if latest is not None:
                 self._first = self._first or latest
-                unit.post(events.Fetching(generation, latest.text))
+                unit.post(FetchProgress(generation, latest.text))
             signs = (latest.done_bytes, latest.checked_bytes) if latest is not None else ()
             felt = heartbeat.advance(felt, signs, now)
             if now - felt.since >= stall_s:

@@ -42,7 +42,8 @@ from backends.lifecycle.events import (
     WarmUp,
     Watch,
 )
-from backends.lifecycle.machine import Lifecycle, step
+from backends.lifecycle.machine import step
+from backends.lifecycle.phases import Intent, Lifecycle, Phase
 
 log = structlog.get_logger()
 
@@ -111,7 +112,12 @@ class EventLoop:
         if self.is_closing:
             return
         for unit in self.units.values():
-            if unit.is_barred and unit.starts_at_boot and unit.life.state is State.STOPPED and not unit.life.is_held:
+            if (
+                unit.is_barred
+                and unit.starts_at_boot
+                and unit.life.state is State.STOPPED
+                and unit.life.intent is not Intent.HELD
+            ):
                 self._inbox.append((unit, Start()))
             unit.is_barred = False
         self.turn()
@@ -159,7 +165,7 @@ class EventLoop:
     def _retire(self, unit: Unit, drain_s: float) -> None:
         self.retiring.append(unit)
         unit.successor = unit.parting = None
-        self._inbox.append((unit, StopAsked(drain_s, is_held=True)))
+        self._inbox.append((unit, StopAsked(drain_s, Intent.HELD)))
 
     def _promote(self) -> None:
         """Replacements that serve take over; those that cannot leave the unit as it is, or make it end first."""
@@ -236,7 +242,7 @@ class EventLoop:
     def notice(self) -> None:
         """What is held, applied or waited for is different now."""
         is_news = self.scheduler.observe(self.units.values())
-        if is_news or any(unit.life.is_draining or unit.life.is_waiting for unit in self.everyone()):
+        if is_news or any(unit.life.phase is Phase.DRAINING or unit.life.is_queued for unit in self.everyone()):
             self.turn()
 
     def _share_out(self) -> bool:
@@ -258,11 +264,10 @@ class EventLoop:
             unit.tries_at = None if unit.life.due is None else time.time() + unit.life.due - self._now()
         _tell(unit, before)
         self._bury(unit, before, event)
-        begins = unit.life.is_waiting or unit.life.is_fetching
-        unit.restarts += isinstance(event, Tick) and begins and not (before.is_waiting or before.is_fetching)
+        unit.restarts += before.phase is Phase.BACKING_OFF is not unit.life.phase and isinstance(event, Tick)
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
             unit.requested_by_admin = False
-        if isinstance(event, StopAsked) and event.is_held:
+        if isinstance(event, StopAsked) and event.then is Intent.HELD:
             unit.parting = None
         for action in actions:
             match action:
@@ -297,7 +302,12 @@ class EventLoop:
         if unit.policy.is_attached:
             if before.state is State.READY and life.state is State.FAILED:
                 unit.past.ended(before.generation, self._now(), life.reason)
-        elif isinstance(event, Exited) and before.has_process and not life.has_process and not before.is_fetching:
+        elif (
+            isinstance(event, Exited)
+            and before.has_process
+            and not life.has_process
+            and before.phase is not Phase.FETCHING
+        ):
             was_asked = before.state is State.STOPPING
             unit.past.ended(before.generation, self._now(), None if was_asked else life.reason or event.reason)
 
@@ -311,7 +321,7 @@ class EventLoop:
             unit.answer()
         elif unit.successor is not None:
             unit.become(unit.successor)
-            if (unit.starts_at_boot or unit.starts_after or unit.waiters) and not unit.life.is_held:
+            if (unit.starts_at_boot or unit.starts_after or unit.waiters) and unit.life.intent is not Intent.HELD:
                 self._inbox.append((unit, Start()))
             unit.starts_after = False
 
@@ -328,10 +338,9 @@ class EventLoop:
     def _hear_drained(self) -> None:
         """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""
         for unit in self.everyone():
-            if unit.life.is_draining:
+            if unit.life.phase is Phase.DRAINING:
                 unit.withdrawn = self._version if unit.withdrawn is None else unit.withdrawn
-                is_free = self._leases.is_applied(unit.withdrawn)
-                if is_free and not self._leases.held(unit.name, unit.life.generation):
+                if self._leases.is_applied(unit.withdrawn) and not self._leases.held(unit.name, unit.life.generation):
                     self._inbox.append((unit, Drained(unit.life.generation)))
 
     def is_at_rest(self) -> bool:
@@ -361,7 +370,7 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
     """A line for every change of state; and how long a start took."""
     life = unit.life
     if life.state is before.state:
-        has_ended = before.has_process and not life.has_process and not life.is_waiting
+        has_ended = before.has_process and not life.has_process and not life.is_queued
         if life.state is State.STARTING and has_ended and life.ready_at is None:
             log.warning("engine not started", backend=unit.name, generation=life.generation, reason=unit.reason)
         return

@@ -29,6 +29,7 @@ from backends.config.base import BackendConfig
 from backends.endpoint import State
 from backends.engine import Engine
 from backends.lifecycle.events import Event, Start, StopAsked
+from backends.lifecycle.phases import Intent
 from backends.process import process
 from backends.process.footprint import Footprint
 
@@ -167,11 +168,11 @@ class Fleet:
 
     async def stop(self, backend: str) -> None:
         """Drain and stop it, until it is started by hand. Returns at once."""
-        self._order(backend, StopAsked(self.drain_s, is_held=True))
+        self._order(backend, StopAsked(self.drain_s, Intent.HELD))
 
     async def restart(self, backend: str) -> None:
         """Drain, stop and start it again. Returns at once."""
-        self._order(backend, StopAsked(self.drain_s, then_start=True))
+        self._order(backend, StopAsked(self.drain_s, Intent.RESTART))
 
     def share(self, capacity: Capacity) -> None:
         """From now on the machine is shared out as this says; who has a place keeps it. No quarantine stays."""
@@ -234,7 +235,7 @@ class Fleet:
         for unit in self._event_loop.everyone():
             unit.successor = unit.parting = None
             unit.is_closing = True
-            self._event_loop.post(unit, StopAsked(drain_s, is_held=True))
+            self._event_loop.post(unit, StopAsked(drain_s, Intent.HELD))
         await self._event_loop.drive(self._event_loop.is_at_rest)
         if self._event_loop.failure is not None:
             await self._abandon()

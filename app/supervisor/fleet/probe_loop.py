@@ -14,6 +14,7 @@ from backends.endpoint import State
 from backends.engine import Probe
 from backends.errors import BackendError
 from backends.lifecycle.events import Probed, Stalled
+from backends.lifecycle.phases import Phase
 from backends.process import heartbeat
 from backends.process.heartbeat import Heartbeat
 from backends.process.process import Process
@@ -109,7 +110,7 @@ class _Watcher:
         if life.state is State.READY:
             self._start = None
             await self._mind_work(config, probe)
-        elif life.state is State.STARTING and not life.is_asleep:
+        elif life.phase in (Phase.LOADING, Phase.WARMING):
             self._work = None
             await self._mind_start(config)
         else:

@@ -14,7 +14,7 @@ import structlog
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
 from backends.file_stamp import stamp
-from backends.lifecycle.events import Mended, Start
+from backends.lifecycle.events import FilesChanged, Start
 
 LOOK_S: Final = 2.0
 
@@ -40,12 +40,12 @@ class RetryFailed:
                     log.exception("files not looked at", backend=unit.name)
 
     async def _look(self, unit: Unit) -> None:
-        if unit.life.state is State.FAILED and unit.is_managed and unit.life.due is not None:
+        if unit.life.is_given_up:
             found = await asyncio.to_thread(lambda: stamp(unit.engine.inputs()))
             unit.stamp = found if unit.stamp is None else unit.stamp  # it did not come as far as its files
             if self._is_mended(unit.name, "", unit.stamp, found) and unit.life.state is State.FAILED:
                 log.info("engine's files have changed", backend=unit.name)
-                unit.post(Mended())
+                unit.post(FilesChanged())
                 if unit.starts_at_boot:
                     unit.post(Start())
         elif unit.life.state is State.READY and unit.adapters.missing:

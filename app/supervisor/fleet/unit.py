@@ -31,7 +31,7 @@ from backends.errors import BackendError
 from backends.file_stamp import stamp
 from backends.kinds import kind_of
 from backends.lifecycle.events import Event, Exited, StopAsked, Tick
-from backends.lifecycle.machine import Lifecycle, Policy
+from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
 from backends.process import process
 from backends.process.exit_reasons import Settled, exit_in_words
 from backends.process.footprint import Footprint
@@ -151,7 +151,7 @@ class Unit:
         """Why it does not serve, for the administrator: with paths of this machine, which clients are not told."""
         is_known = self._in_full is not None and self.life.reason == self._in_full[0]
         told = table_rows.told(self, self._in_full[1] if is_known and self._in_full is not None else self.life.reason)
-        return told or (self.waits_for if self.life.is_waiting else None)
+        return told or (self.waits_for if self.life.is_queued else None)
 
     @property
     def is_managed(self) -> bool:
@@ -162,7 +162,7 @@ class Unit:
     def is_to_follow(self) -> bool:
         """It stops for another configuration of it, which whoever waits gets started."""
         is_asked = self.successor is not None and self.parting is None
-        return is_asked and not self.life.is_held and not self.is_leaving
+        return is_asked and self.life.intent is not Intent.HELD and not self.is_leaving
 
     @property
     def unload_at(self) -> float:
@@ -177,20 +177,22 @@ class Unit:
             return left_s + (self.load_s or 0.0)
         if self.load_s is None:
             return None
-        is_loading = self.life.state is State.STARTING and self.life.has_process and not self.life.is_fetching
+        is_loading = (
+            self.life.state is State.STARTING and self.life.has_process and self.life.phase is not Phase.FETCHING
+        )
         return max(0.0, self.load_s - (now - self.life.since)) if is_loading else self.load_s
 
     @property
     def fetch_left_s(self) -> float | None:
         """How long what it needs is still on its way here, where that is known."""
-        return self._fetching.left_s if self.life.is_fetching else None
+        return self._fetching.left_s if self.life.phase is Phase.FETCHING else None
 
     @property
     def is_pending(self) -> bool:
         """It is on its way to serve."""
         if self.life.state is State.READY:
             return False
-        return self.life.state is State.STARTING or self.life.then_start or self.successor is not None
+        return self.life.state is State.STARTING or self.life.intent is Intent.RESTART or self.successor is not None
 
     def answer(self) -> None:
         """Tell those who wait to look again."""
@@ -214,7 +216,7 @@ class Unit:
     @property
     def keeps_place(self) -> bool:
         """As long as there are remains; what is only brought here needs no place."""
-        if self.life.is_fetching:
+        if self.life.phase is Phase.FETCHING:
             return self._before is not None and not self._before.done()
         return self.has_remains
 
@@ -360,7 +362,7 @@ class Unit:
             code = running.exited.result()
             log.info("engine exited", backend=self.name, generation=generation, pid=running.pid, code=code)
             reason = running.why(code, has_served=self.life.ready_at is not None)
-            if self.life.is_dying and reason == exit_in_words(code, ()):
+            if self.life.phase is Phase.DYING and reason == exit_in_words(code, ()):
                 reason = self.life.reason or reason
             self._post(self, Exited(generation, reason, self._random(), isinstance(reason, Settled)))
         finally:

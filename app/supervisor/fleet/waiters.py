@@ -13,6 +13,7 @@ from app.supervisor.fleet.unit import Unit
 from app.supervisor.relays.table_rows import row
 from backends.endpoint import State
 from backends.lifecycle.events import Wanted
+from backends.lifecycle.phases import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Waiters:
         if len(unit.waiters) >= unit.config.max_waiting:
             return WaitOutcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
         if left_s is not None and left_s > self._limit_s(unit):
-            now = f" ({unit.life.reason})" if unit.life.is_fetching and unit.life.reason else ""
+            now = f" ({unit.life.reason})" if unit.life.phase is Phase.FETCHING and unit.life.reason else ""
             return WaitOutcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))
         return None
 
@@ -127,6 +128,6 @@ class Waiters:
         found = row(unit)
         if found.state is State.READY:
             return WaitOutcome(True)
-        starting = found.waits_for or ("it waits for room" if unit.life.is_waiting else "it is still starting")
+        starting = found.waits_for or ("it waits for room" if unit.life.is_queued else "it is still starting")
         reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
         return WaitOutcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)

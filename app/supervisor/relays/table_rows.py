@@ -35,9 +35,9 @@ def row(unit: Unit) -> Backend:
         media_domains=unit.config.media_domains(),
         version=unit.probe.version,
         is_wedged=life.state is State.FAILED and unit.probe.is_dead,
-        is_given_up=not unit.is_to_follow and status_text.is_given_up(life, is_managed=unit.is_managed),
+        is_given_up=not unit.is_to_follow and status_text.is_given_up(life),
         tries_at=unit.tries_at if life.state is State.FAILED else None,
-        waits_for=unit.waits_for if life.is_waiting else None,
+        waits_for=unit.waits_for if life.is_queued else None,
     )
 
 
@@ -48,7 +48,6 @@ def told(unit: Unit, reason: str | None) -> str | None:
         unit.life,
         reason,
         unit.tries_at,
-        is_managed=unit.is_managed,
         is_closing=unit.is_closing,
         is_followed=unit.is_to_follow,
     )

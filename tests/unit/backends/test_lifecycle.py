@@ -17,8 +17,8 @@ from backends.lifecycle.events import (
     Drained,
     Event,
     Exited,
+    FilesChanged,
     Kill,
-    Mended,
     Probed,
     Spawn,
     Start,
@@ -32,7 +32,8 @@ from backends.lifecycle.events import (
     WarmUpFailed,
     Watch,
 )
-from backends.lifecycle.machine import Lifecycle, Policy, backoff_s, can_start, step
+from backends.lifecycle.machine import backoff_s, can_start, step
+from backends.lifecycle.phases import Intent, Lifecycle, Policy
 
 STOPPED, STARTING, READY, STOPPING, FAILED = (
     State.STOPPED,
@@ -44,6 +45,7 @@ STOPPED, STARTING, READY, STOPPING, FAILED = (
 Moment = tuple[float, Event, State, Sequence[Action]]
 MANAGED = Policy(start_timeout_s=100, stop_grace_s=10)
 ATTACHED = Policy(is_attached=True)
+STOP_INTENTS = (Intent.STOP, Intent.HELD, Intent.RESTART)
 
 
 def up(generation: int = 1) -> Probed:
@@ -154,7 +156,7 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
         MANAGED,
         [
             *BOOT,
-            (5, StopAsked(0, is_held=True), STOPPING, [Drain(1)]),
+            (5, StopAsked(0, Intent.HELD), STOPPING, [Drain(1)]),
             (5, Drained(1), STOPPING, [Terminate()]),
             (6, Exited(1, "exit 0"), STOPPED, []),
             (7, Wanted(), STOPPED, []),
@@ -165,7 +167,7 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
         MANAGED,
         [
             *BOOT,
-            (5, StopAsked(30, then_start=True), STOPPING, [Drain(1)]),
+            (5, StopAsked(30, Intent.RESTART), STOPPING, [Drain(1)]),
             (6, Drained(1), STOPPING, [Terminate()]),
             (7, Exited(1, "exit 0"), STARTING, [Spawn(2)]),
             (8, WarmedUp(1), STARTING, []),
@@ -227,7 +229,7 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
     ),
     "given up it can be wanted once its files have changed": (
         MANAGED,
-        [*GIVEN_UP, (21, Wanted(), FAILED, []), (22, Mended(), FAILED, []), (23, Wanted(), STARTING, [Spawn(6)])],
+        [*GIVEN_UP, (21, Wanted(), FAILED, []), (22, FilesChanged(), FAILED, []), (23, Wanted(), STARTING, [Spawn(6)])],
     ),
     "what another start would only meet again is given up at once": (
         MANAGED,
@@ -353,9 +355,9 @@ HISTORIES: dict[str, tuple[Policy, list[Moment]]] = {
             (33, down(1), FAILED, []),
             (38, up(1), FAILED, [WarmUp(2)]),
             (38, WarmedUp(2), READY, []),
-            (40, StopAsked(30, is_held=True), STOPPED, [Unwatch()]),
+            (40, StopAsked(30, Intent.HELD), STOPPED, [Unwatch()]),
             (41, Wanted(), STOPPED, []),
-            (42, StopAsked(30, then_start=True), STARTING, [Watch()]),
+            (42, StopAsked(30, Intent.RESTART), STARTING, [Watch()]),
             (43, up(2), STARTING, [WarmUp(3)]),
             (43, WarmUpFailed(3, "refused"), FAILED, []),
             (44, Start(), STARTING, []),
@@ -394,7 +396,7 @@ def test_the_wait_doubles_up_to_a_minute_under_full_jitter(failures: int, longes
 EVENTS = st.one_of(
     st.builds(Start),
     st.builds(Wanted),
-    st.builds(StopAsked, drain_s=st.floats(0, 60), then_start=st.booleans(), is_held=st.booleans()),
+    st.builds(StopAsked, drain_s=st.floats(0, 60), then=st.sampled_from(STOP_INTENTS)),
     st.builds(Drained, generation=st.integers(0, 3)),
     st.builds(Probed, generation=st.integers(0, 3), is_up=st.booleans()),
     st.builds(WarmedUp, generation=st.integers(0, 3)),
@@ -446,7 +448,7 @@ def test_whatever_happens_a_life_stays_sound(moments: list[tuple[float, Event]],
             assert life.failed_starts == 5
         if life.state is STOPPING or (life.state is STARTING and not is_attached):
             assert life.has_process or life.due is not None, "nothing would ever happen again"
-        if life.is_held:
+        if life.intent is Intent.HELD:
             assert life.state in (STOPPED, STOPPING)
         if life.state is STOPPED and can_start(life, policy):
             assert step(life, Wanted(), now, policy)[0].state is STARTING

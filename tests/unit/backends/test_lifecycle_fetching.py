@@ -18,7 +18,7 @@ from backends.lifecycle.events import (
     Exited,
     Fetch,
     Fetched,
-    Fetching,
+    FetchProgress,
     Kill,
     Placed,
     Probed,
@@ -32,7 +32,8 @@ from backends.lifecycle.events import (
     WarmedUp,
     WarmUp,
 )
-from backends.lifecycle.machine import Lifecycle, Policy, step
+from backends.lifecycle.machine import step
+from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
 
 STOPPED, STARTING, READY, STOPPING, FAILED = (
     State.STOPPED,
@@ -60,7 +61,7 @@ FAILURE: list[Moment] = [
 HISTORIES: dict[str, list[Moment]] = {
     "takes as long as it likes": [
         (0, Start(), STARTING, [Fetch(0)]),
-        (5, Fetching(0, "downloading 1 % of 16.1 GB"), STARTING, []),
+        (5, FetchProgress(0, "downloading 1 % of 16.1 GB"), STARTING, []),
         (50_000, Tick(), STARTING, []),
         (50_001, Wanted(), STARTING, []),
         (50_002, Fetched(0, is_news=True), STARTING, []),
@@ -71,7 +72,7 @@ HISTORIES: dict[str, list[Moment]] = {
     "is stopped meanwhile": [
         (0, Start(), STARTING, [Fetch(0)]),
         (5, StopAsked(30), STOPPING, [Terminate()]),
-        (6, Fetching(0, "downloading 2 % of 16.1 GB"), STOPPING, []),
+        (6, FetchProgress(0, "downloading 2 % of 16.1 GB"), STOPPING, []),
         (7, Exited(0, "it was ended by signal 15"), STOPPED, []),
     ],
     "is stopped when it was just done": [
@@ -87,7 +88,7 @@ HISTORIES: dict[str, list[Moment]] = {
     ],
     "is restarted meanwhile": [
         (0, Start(), STARTING, [Fetch(0)]),
-        (5, StopAsked(30, then_start=True), STOPPING, [Terminate()]),
+        (5, StopAsked(30, Intent.RESTART), STOPPING, [Terminate()]),
         (6, Exited(0, "it was ended by signal 15"), STARTING, [Fetch(0)]),
         (7, Fetched(0), STARTING, []),
         (8, Placed(), STARTING, [Spawn(1)]),
@@ -130,7 +131,7 @@ def test_a_life_goes_as_its_history_says(name: str) -> None:
 def test_how_far_it_is_is_the_reason_until_it_is_here() -> None:
     life, _ = step(Lifecycle(reason="an old failure"), Start(), 0, POLICY)
 
-    life, _ = step(life, Fetching(0, "downloading 43 % of 16.1 GB"), 1, POLICY)
+    life, _ = step(life, FetchProgress(0, "downloading 43 % of 16.1 GB"), 1, POLICY)
     assert life.reason == "downloading 43 % of 16.1 GB"
     life, _ = step(life, Fetched(0, is_news=True), 2, POLICY)
     assert life.reason is None
@@ -158,9 +159,11 @@ EVENTS = st.one_of(
     st.builds(Start),
     st.builds(Wanted),
     st.builds(Placed),
-    st.builds(StopAsked, drain_s=st.floats(0, 60) | st.just(math.inf), then_start=st.booleans()),
+    st.builds(
+        StopAsked, drain_s=st.floats(0, 60) | st.just(math.inf), then=st.sampled_from([Intent.STOP, Intent.RESTART])
+    ),
     st.builds(Stalled, generation=st.integers(0, 1), reason=st.just("still")),
-    st.builds(Fetching, generation=st.integers(0, 1), told=st.just("downloading")),
+    st.builds(FetchProgress, generation=st.integers(0, 1), progress=st.just("downloading")),
     st.builds(Fetched, generation=st.integers(0, 1), is_news=st.booleans()),
     st.builds(Probed, generation=st.integers(0, 1), is_up=st.booleans()),
     st.builds(WarmedUp, generation=st.integers(0, 1)),
@@ -201,5 +204,5 @@ def test_whatever_happens_there_is_one_process_at_most(moments: list[tuple[float
                 case Drain():
                     assert running == "engine"
         assert life.has_process == (running is not None)
-        assert not life.is_fetching or running == "fetch"
-        assert not life.is_fetching or life.due is None
+        assert life.phase is not Phase.FETCHING or running == "fetch"
+        assert life.phase is not Phase.FETCHING or life.due is None

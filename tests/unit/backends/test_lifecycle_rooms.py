@@ -37,7 +37,8 @@ from backends.lifecycle.events import (
     WarmUp,
     WarmUpFailed,
 )
-from backends.lifecycle.machine import Lifecycle, Policy, can_start, step
+from backends.lifecycle.machine import can_start, step
+from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
 
 STOPPED, STARTING, READY, SLEEPING, STOPPING, FAILED = (
     State.STOPPED,
@@ -49,7 +50,7 @@ STOPPED, STARTING, READY, SLEEPING, STOPPING, FAILED = (
 )
 Moment = tuple[float, Event, State, Sequence[Action]]
 POLICY = Policy(is_placed=True, start_timeout_s=100, stop_grace_s=10)
-EVICTED = StopAsked(math.inf, evicted=True)
+EVICTED = StopAsked(math.inf, Intent.REST)
 
 
 def up(generation: int = 1) -> Probed:
@@ -102,7 +103,7 @@ HISTORIES: dict[str, list[Moment]] = {
         (601, Tick(), FAILED, []),
         (602, Wanted(), STARTING, []),
     ],
-    "stopped while it waits": [(0, Start(), STARTING, []), (1, StopAsked(30, is_held=True), STOPPED, [])],
+    "stopped while it waits": [(0, Start(), STARTING, []), (1, StopAsked(30, Intent.HELD), STOPPED, [])],
     "makes way when its last lease is returned": [
         *BOOT,
         (10, EVICTED, STOPPING, [Drain(1)]),
@@ -122,7 +123,7 @@ HISTORIES: dict[str, list[Moment]] = {
     "stopped by hand while it makes way": [
         *BOOT,
         (10, EVICTED, STOPPING, [Drain(1)]),
-        (11, StopAsked(30, is_held=True), STOPPING, []),
+        (11, StopAsked(30, Intent.HELD), STOPPING, []),
         (12, Wanted(), STOPPING, []),
         (41, Tick(), STOPPING, [Terminate()]),
         (42, Exited(1, "exit 0"), STOPPED, []),
@@ -252,9 +253,7 @@ EVENTS = st.one_of(
     st.builds(
         StopAsked,
         drain_s=st.floats(0, 60) | st.just(math.inf),
-        then_start=st.booleans(),
-        is_held=st.booleans(),
-        evicted=st.booleans(),
+        then=st.sampled_from([Intent.STOP, Intent.REST, Intent.HELD, Intent.RESTART]),
     ),
     st.builds(SleepAsked, level=st.sampled_from([1, 2])),
     st.builds(Slept, generation=st.integers(0, 2)),
@@ -311,11 +310,11 @@ def test_whatever_happens_a_life_that_needs_room_stays_sound(moments: list[tuple
         if life.state is SLEEPING:
             assert life.has_process
             assert is_asleep
-        if life.is_waiting:
+        if life.is_queued:
             assert life.state is STARTING
-        if life.state is STARTING and not life.is_waiting:
+        if life.state is STARTING and not life.is_queued:
             assert life.has_process or life.due is not None, "nothing would ever happen again"
-        if life.is_held:
+        if life.intent is Intent.HELD:
             assert life.state in (STOPPED, STOPPING)
-        if life.state in (STOPPED, SLEEPING) and not life.is_ending and can_start(life, POLICY):
-            assert step(life, Wanted(), now, POLICY)[0].is_waiting
+        if life.state in (STOPPED, SLEEPING) and life.phase is not Phase.KILLED_ASLEEP and can_start(life, POLICY):
+            assert step(life, Wanted(), now, POLICY)[0].is_queued
