@@ -14,7 +14,7 @@ import time
 
 KEY_VARIABLE = "MODELPORT_ENGINE_KEY"
 _HEAD_BYTES = 1024 * 1024
-# As much as it computes in one piece anyway: so its counters move, and others get a token, after each.
+# As much as it computes in one piece anyway: after each piece its counters move, and other requests get a token.
 _BATCH_TOKENS = 512
 _WHOLE_BATCH_TOKENS = 2048
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -37,10 +37,10 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def _obey_the_guard_only() -> None:
-    """End when the guard says TERM, and only then.
+    """End when the guard sends TERM, and only then.
 
-    A service manager sends TERM to every process of the group at once; whoever dies of that breaks the streams that
-    the supervisor is still draining. So the sender is looked at. Where the system does not tell it, any TERM ends us.
+    A service manager sends TERM to every process of the group at once; an engine that ends by that breaks the streams
+    that the supervisor is still draining. So the sender counts. Where the system does not name it, any TERM ends us.
     """
     while True:
         if hasattr(signal, "sigwaitinfo"):
@@ -53,13 +53,15 @@ def _obey_the_guard_only() -> None:
 
 
 def _says_how_to_pool(model: str) -> bool:
-    """Whether the file says how token vectors become one vector; models made for text do not. It does so early on."""
+    """Whether the file says how token vectors become one vector; models that write text do not. It stands in the file's
+    head.
+    """
     with open(model, "rb") as file:  # noqa: PTH123
         return b".pooling_type" in file.read(_HEAD_BYTES)
 
 
 def main(argv: list[str]) -> None:
-    """Load, listen, and stay."""
+    """Load the model, serve it, and run until TERM."""
     arguments = _arguments(argv)
     # Before any other thread exists: they inherit the mask, and the waiting one then gets the signals.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)

@@ -27,10 +27,10 @@ class LlamaCppConfig(ManagedConfig):
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
 
     def limit(self) -> int:
-        """Its slots, unless more are to wait in the engine."""
+        """`max_in_flight`, else its slots."""
         return self.max_in_flight or self.slots
 
     def need(self) -> Need:
-        """Host memory; a GPU where layers are to be on one."""
+        """Host memory; and a GPU where layers are to be on one."""
         need = super().need()
         return need if need.named or not self.gpu_layers else dataclasses.replace(need, gpus=1)

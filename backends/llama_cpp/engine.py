@@ -34,8 +34,8 @@ from backends.process.exit_reasons import why
 from backends.process.process import inherited
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
-COUNT_S: Final = 2.0  # its counters: there at once while it decodes, and only later while a grammar is worked out
-MUTE_S: Final = 10.0  # for one that did not give them: each of its tokens may take some seconds
+COUNT_S: Final = 2.0  # for its counters: they come at once while it decodes, and later while it works out a grammar
+MUTE_S: Final = 10.0  # the same for an engine that did not give them in time: each of its tokens may take seconds
 WARM_UP_S: Final = 120.0  # one token of a large model on a slow disk
 HTTP_THREADS: Final = 128  # each open connection takes one, also those that wait for a slot
 PROMPT_CACHE_MIB: Final = 512  # the build's default of 8 GiB is more than small machines have
@@ -46,15 +46,15 @@ _FIRST_WORK: Final[dict[str, tuple[str, dict[str, object]]]] = {
     "rerank": ("rerank", {"query": "a", "documents": ["a"]}),
 }
 
-# Messages that are found again in what a template makes of them, each behind a mark of the template's own (`<|user|>`).
-_MARKS: Final = ("mpa1", "mpb2", "mpc3", "mpd4", "mpe5")
+# Contents of messages that can be found again in the prompt that a template makes of them.
+_CONTENTS: Final = ("mpa1", "mpb2", "mpc3", "mpd4", "mpe5")
 _MARKUP: Final = re.compile(r"<[^<>]{1,60}>|\[/?INST\]")
 
-# What llama.cpp prints, and what it means; the first that matches is the sentence.
+# What llama.cpp prints, and what that means; the first pattern that matches gives the sentence.
 _SERVING: Final = (
     (
         r"(?i)bad_alloc|out of memory|failed to allocate|unable to allocate|cannot allocate|failed to create.context",
-        "the memory is not enough for the model and its context",
+        "the memory is not enough for the model and its context: lower `context_length` or `slots`",
     ),
 )
 _PASSING: Final = (
@@ -65,7 +65,7 @@ _MEANINGS: Final = (
     *_PASSING,
     (
         r"(?i)unknown model architecture: '?([\w.-]+)",
-        "this build of llama.cpp does not know the architecture of the model",
+        "this build of llama.cpp does not know the architecture of the model ({0}): install a newer xllamacpp",
     ),
     (
         r"(?i)error loading model|failed to load model|invalid magic|gguf_init",
@@ -83,7 +83,7 @@ _COUNTER: Final = re.compile(rb"^llamacpp:(\w+) ([0-9.eE+-]*[0-9])$", re.MULTILI
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What one start has done, as it told last. Its decodes move with every token, and every 512 tokens of a prompt."""
+    """The counters of one start, as it gave them last. They move with every token, and every 512 tokens of a prompt."""
 
     generation: int
     progress: tuple[float, ...] | None = None
@@ -92,9 +92,9 @@ class _Work:
 
 
 class LlamaCpp:
-    """Describes one embedded engine and asks it how it is."""
+    """Fulfils Engine for one embedded engine."""
 
-    is_strict = False  # it takes any name
+    is_strict = False  # it accepts any name
     fetcher: None = None
     sleeper: None = None
     adapters: None = None
@@ -102,15 +102,15 @@ class LlamaCpp:
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
         self._config = config
-        self._control = ProbeClient(name)
-        self._facts: tuple[int, ModelFacts] | None = None  # of the start of that generation
+        self._client = ProbeClient(name)
+        self._facts: tuple[int, ModelFacts] | None = None  # with the generation that they are of
         self._work = _Work(0)
 
     def __repr__(self) -> str:
         return f"<LlamaCpp {self.name} {self._config.model}>"
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
-        """The child process; BadModel when there is nothing that it could load."""
+        """The child process. BadModel when there is no file that it could load."""
         model = model_file(self.name, self._config.model)
         env = inherited(os.environ)
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
@@ -121,11 +121,11 @@ class LlamaCpp:
         return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
 
     def inputs(self) -> Sequence[Path]:
-        """Its model."""
+        """The file of its model."""
         return inputs(self.name, self._config.model)
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
-        """On this machine, for that start's key only."""
+        """On this machine, with the key of that start."""
         return Endpoint(
             self.name,
             generation,
@@ -139,16 +139,17 @@ class LlamaCpp:
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Up when it answers that it is healthy, and is the one we started."""
+        """Up when its health check succeeds and it is the server that we started. See Probe for what comes with it."""
         root = endpoint.address.removesuffix("/v1")
         try:
-            health = await self._control.ask(f"{root}/health", timeout_s=PROBE_S)
+            health = await self._client.ask(f"{root}/health", timeout_s=PROBE_S)
             if health.status != 200:
-                return Probe(False, "it is loading the model" if health.status == 503 else f"status {health.status}")
-            listed = await self._control.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
+                status = f"its health check ends with status {health.status}"
+                return Probe(False, "it is loading the model" if health.status == 503 else status)
+            listed = await self._client.ask(f"{root}/v1/models", endpoint.headers, timeout_s=PROBE_S)
             if listed.status in (401, 403):
                 return Probe(False, "another program answers on its port")
-            await self._look(root, endpoint)
+            await self._read_facts(root, endpoint)
         except BackendError as exc:
             return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         facts = {"": self._facts[1]} if self._facts is not None else {}
@@ -163,26 +164,26 @@ class LlamaCpp:
             version=_version(),
         )
 
-    async def _look(self, root: str, endpoint: Endpoint) -> None:
-        """What it says of its model, once for each start."""
+    async def _read_facts(self, root: str, endpoint: Endpoint) -> None:
+        """Ask what it knows of its model, once for each start."""
         if self._facts is not None and self._facts[0] == endpoint.generation:
             return
-        props = await self._control.ask(f"{root}/props", endpoint.headers, timeout_s=PROBE_S)
-        found = of_llama_cpp(props.json(), embeds=self._config.task == "embed") if props.status == 200 else None
-        if found is not None and self._config.task == "generate":
-            found = msgspec.structs.replace(found, keeps_messages=await self._keeps_messages(root, endpoint))
-        if found is not None:
-            found = msgspec.structs.replace(found, token_bytes=await asyncio.to_thread(self._token_bytes))
-        self._facts = (endpoint.generation, found) if found is not None else None
+        props = await self._client.ask(f"{root}/props", endpoint.headers, timeout_s=PROBE_S)
+        facts = of_llama_cpp(props.json(), embeds=self._config.task == "embed") if props.status == 200 else None
+        if facts is not None and self._config.task == "generate":
+            facts = msgspec.structs.replace(facts, keeps_messages=await self._keeps_messages(root, endpoint))
+        if facts is not None:
+            facts = msgspec.structs.replace(facts, token_bytes=await asyncio.to_thread(self._token_bytes))
+        self._facts = (endpoint.generation, facts) if facts is not None else None
 
     async def _keeps_messages(self, root: str, endpoint: Endpoint) -> bool:
-        """Whether its template writes out every message, as a conversation of marked ones tells."""
+        """Whether its template writes out every message, found out with a conversation that it is given."""
         roles = ("user", "assistant") * 3
-        talk = [{"role": role, "content": mark} for role, mark in zip(roles, _MARKS, strict=False)]
-        body = {"messages": talk}
-        reply = await self._control.ask(f"{root}/apply-template", endpoint.headers, timeout_s=PROBE_S, body=body)
-        told = reply.json()
-        prompt = told.get("prompt") if isinstance(told, dict) and reply.status == 200 else None
+        conversation = [{"role": role, "content": content} for role, content in zip(roles, _CONTENTS, strict=False)]
+        body = {"messages": conversation}
+        reply = await self._client.ask(f"{root}/apply-template", endpoint.headers, timeout_s=PROBE_S, body=body)
+        value = reply.json()
+        prompt = value.get("prompt") if isinstance(value, dict) and reply.status == 200 else None
         return isinstance(prompt, str) and keeps(prompt)
 
     def _token_bytes(self) -> int | None:
@@ -192,45 +193,47 @@ class LlamaCpp:
             return None
 
     async def _count(self, root: str, endpoint: Endpoint) -> _Work:
-        """Its counters; while it gives none, those that it gave last."""
+        """Its counters; while it does not give them in time, those that it gave last."""
         before = self._work if self._work.generation == endpoint.generation else _Work(endpoint.generation)
         timeout_s = MUTE_S if before.is_mute else COUNT_S
         try:
-            reply = await self._control.ask(f"{root}/metrics", endpoint.headers, timeout_s=timeout_s)
+            reply = await self._client.ask(f"{root}/metrics", endpoint.headers, timeout_s=timeout_s)
         except BackendError as exc:
             return replace(before, in_flight=None, is_mute=isinstance(exc, TimedOut))
         return counted(endpoint.generation, reply.body)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """One token, one embedding, or one text ranked."""
+        """Ask for one token, one embedding, or one ranked text; EngineFailed when that fails."""
         path, body = _FIRST_WORK[self._config.task]
         url = f"{endpoint.address}/{path}"
-        reply = await self._control.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body={"model": self.name, **body})
+        reply = await self._client.ask(url, endpoint.headers, timeout_s=WARM_UP_S, body={"model": self.name, **body})
         if reply.status != 200:
             raise EngineFailed(self.name, f"its first {path} request ended with status {reply.status}")
 
 
 def keeps(prompt: str) -> bool:
-    """Whether every marked message is there in its order, with a mark of the template's own before it."""
-    before = 0
-    for mark in _MARKS:
-        at = prompt.find(mark, before)
-        if at < 0 or _MARKUP.search(prompt[before:at]) is None:
+    """Whether a prompt holds the content of every message in its order, each behind markup of the template's own
+    (`<|user|>`).
+    """
+    end = 0
+    for content in _CONTENTS:
+        at = prompt.find(content, end)
+        if at < 0 or _MARKUP.search(prompt[end:at]) is None:
             return False
-        before = at + len(mark)
+        end = at + len(content)
     return True
 
 
 def counted(generation: int, page: bytes) -> _Work:
-    """What its page of metrics says of its work."""
-    found = {name: float(value) for name, value in _COUNTER.findall(page)}
-    requests = [found[name] for name in _REQUESTS if name in found]
-    moved = tuple(found[name] for name in _MOVING if name in found)
-    return _Work(generation, moved or None, int(sum(requests)) if requests else None)
+    """The counters on a page of its `/metrics`."""
+    counters = {name: float(value) for name, value in _COUNTER.findall(page)}
+    requests = [counters[name] for name in _REQUESTS if name in counters]
+    progress = tuple(counters[name] for name in _MOVING if name in counters)
+    return _Work(generation, progress or None, int(sum(requests)) if requests else None)
 
 
 def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int) -> list[str]:
-    """The child's argument list. The context given is per slot, the engine's is over all of them."""
+    """The child's argument list. The configured `context_length` is for one slot, the engine's for all of them."""
     child = Path(__file__).with_name("child.py")
     options: dict[str, object] = {
         "model": model,
@@ -248,13 +251,13 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
 
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:
-    """Why it exited, in one sentence."""
+    """Why it exited with this code, in one sentence: Explain of backends/engine.py."""
     return why(code, tail, _MEANINGS, _SERVING, has_served=has_served, passing=_PASSING)
 
 
 @functools.cache
 def _version() -> str | None:
-    """Of the package that it comes in; its own build number says nothing there."""
+    """The version of the package that holds it; its own build number is not set there."""
     try:
         return importlib.metadata.version("xllamacpp")
     except importlib.metadata.PackageNotFoundError:
@@ -262,7 +265,7 @@ def _version() -> str | None:
 
 
 def usable_cores() -> int:
-    """The cores this process may use: its affinity, and its control group's quota."""
+    """How many cores this process may use, by its affinity and its control group's quota; 1 at least."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS

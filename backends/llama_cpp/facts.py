@@ -1,4 +1,4 @@
-"""What llama.cpp's server reports of its model, as facts. Pure."""
+"""Facts of the embedded engine's model, from what llama.cpp's server reports. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from backends.http.openai_models import OF_TEXT, member, positive
 
 
 def of_llama_cpp(props: Any, *, embeds: bool) -> ModelFacts | None:
-    """From llama.cpp's `/props`; None when that is no such answer."""
+    """The facts in `props`, the body of `GET /props`, decoded; None when it is not an object. `embeds`: the model makes
+    embeddings.
+    """
     if not isinstance(props, dict):
         return None
-    found = dict.fromkeys(("embedding",) if embeds else OF_TEXT, DECLARED)
+    capabilities = dict.fromkeys(("embedding",) if embeds else OF_TEXT, DECLARED)
     has_vision = member(props, "modalities", "vision")
     if isinstance(has_vision, bool):
-        found["vision"] = DECLARED if has_vision else FAILED
+        capabilities["vision"] = DECLARED if has_vision else FAILED
     has_tools = member(props, "chat_template_caps", "supports_tools")
     if isinstance(has_tools, bool) and not embeds:
-        found["tools"] = DECLARED if has_tools else FAILED
+        capabilities["tools"] = DECLARED if has_tools else FAILED
     length = member(props, "default_generation_settings", "n_ctx")
     packed = props.get("model_ftype")
     return ModelFacts(
         context_length=positive(length),
-        capabilities=found,
+        capabilities=capabilities,
         quantization=packed if isinstance(packed, str) and packed else None,
     )

@@ -1,4 +1,4 @@
-"""The model file that a configuration means: a path, or the one inside an installed package."""
+"""The GGUF file that a configured `model` stands for: a path, or the file inside an installed package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGE: Final = "package:"
 
 
 class BadModel(NotReady):
-    """The configured model is not there, or is not a GGUF file. `path`: which, for the administrator only."""
+    """The configured model is not there, or is not a GGUF file. `path`: for the administrator only."""
 
     is_final = True
 
@@ -29,24 +29,28 @@ class BadModel(NotReady):
         return self.message if self._path is None else f"{self.message} ({self._path})"
 
 
-def meant(name: str, model: str) -> Path:
-    """The file that a configuration means, which may not be there; BadModel where a package holds none."""
+def path_of(name: str, model: str) -> Path:
+    """The file that `model` of the backend `name` stands for, which may not be there; BadModel where a package does not
+    hold exactly one.
+    """
     if model.startswith(_PACKAGE):
         return _inside_package(name, model.removeprefix(_PACKAGE))
     return Path(model).expanduser().absolute()
 
 
 def inputs(name: str, model: str) -> tuple[Path, ...]:
-    """Where a change of that file shows: itself, or the folder that packages are installed into."""
+    """What changes when another file becomes the model: the file, or the folder that packages are installed into."""
     try:
-        return (meant(name, model),)
+        return (path_of(name, model),)
     except BadModel:
         return (Path(sysconfig.get_path("purelib")),)
 
 
 def model_file(name: str, model: str) -> Path:
-    """The GGUF file that a configuration means; BadModel says what is wrong with it and what to do."""
-    path = meant(name, model)
+    """The GGUF file that `model` of the backend `name` stands for; BadModel says what is wrong with it and what to do.
+    Blocks: it reads the file's first bytes.
+    """
+    path = path_of(name, model)
     try:
         with path.open("rb") as file:
             magic = file.read(len(MAGIC))

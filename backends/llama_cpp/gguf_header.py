@@ -1,4 +1,4 @@
-"""What the header of a GGUF file says of the model in it, without its weights.
+"""What the header of a GGUF file says of its model; the weights are not read.
 
 Source: the specification of GGUF in the ggml project, versions 2 and 3: everything little endian; magic, version,
 number of tensors, number of pairs; then each pair as key, type and value.
@@ -26,13 +26,16 @@ Value = int | float | bool | str | tuple[int | float | bool, ...] | None
 
 
 class Unreadable(Exception):
-    """It is no GGUF file that we can read."""
+    """It is not a GGUF file that we can read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What decides how large the KV cache is, and the family of the model. `kv_width`: numbers for one token, over all
-    layers."""
+    """What decides how large the KV cache is, and the model's `architecture` ("llama", "qwen3").
+
+    `context_length`: in tokens, 0 where the file does not say. `kv_width`: numbers in the cache for one token, over all
+    layers.
+    """
 
     context_length: int
     kv_width: int
@@ -40,40 +43,41 @@ class ModelShape:
 
 
 def shape(path: Path) -> ModelShape:
-    """Of a model whose layers attend; Unreadable or OSError otherwise. Blocks: it reads the file's beginning."""
-    found: dict[str, Value] = {}
+    """The shape of a model whose layers attend. Raises Unreadable or OSError. Blocks: it reads the file's beginning."""
+    members: dict[str, Value] = {}
     with path.open("rb") as file:
         for key, value in _pairs(file):
             # Writers put the tokenizer's tables, which are megabytes, behind what we want.
-            if key.startswith("tokenizer.") and "general.architecture" in found:
+            if key.startswith("tokenizer.") and "general.architecture" in members:
                 break
-            found[key] = value
-    family = found.get("general.architecture")
+            members[key] = value
+    family = members.get("general.architecture")
 
     def number(key: str, default: int) -> int:
-        value = found.get(f"{family}.{key}", default)
+        value = members.get(f"{family}.{key}", default)
         return value if isinstance(value, int) else default
 
     layers, heads = number("block_count", 0), number("attention.head_count", 0)
     width = number("embedding_length", 0) // heads if heads else 0
     per_head = number("attention.key_length", width) + number("attention.value_length", width)
-    shared = found.get(f"{family}.attention.head_count_kv", heads)
+    shared = members.get(f"{family}.attention.head_count_kv", heads)
     shared = shared if isinstance(shared, int | tuple) else heads
     # One number for all layers, or a list with one for each.
     kv_heads = sum(map(int, shared)) if isinstance(shared, tuple) else layers * shared
-    told = family[:64] if isinstance(family, str) and family else None
-    return ModelShape(number("context_length", 0), kv_heads * per_head, told)
+    architecture = family[:64] if isinstance(family, str) and family else None
+    return ModelShape(number("context_length", 0), kv_heads * per_head, architecture)
 
 
-# Kinds of tokenizers that change nothing of a text before they cut it: llama's own, and byte pairs, which write each
-# byte as a letter up to this one.
+# Tokenizers that change nothing of a text before they split it: llama's own, and byte pairs, which write each byte as a
+# letter up to _LAST_BYTE.
 _FAITHFUL: Final = ("llama", "gpt2")
 _LAST_BYTE: Final = "\u0143"
 
 
 def longest_token(path: Path) -> int | None:
-    """The bytes of the longest token in the vocabulary, which is no less than it stands for; None where that says
-    nothing. Unreadable or OSError otherwise. Blocks: it reads megabytes."""
+    """The size of the longest token in the vocabulary, in bytes: no token stands for more bytes of a text. None where
+    the tokenizer may shorten a text before it splits it. Raises Unreadable or OSError. Blocks: it reads megabytes.
+    """
     kind: Value = None
     sizes: tuple[int | float | bool, ...] | None = None
     with path.open("rb") as file:
@@ -90,8 +94,9 @@ def longest_token(path: Path) -> int | None:
 
 
 def _pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
-    """Keys with values; of the list of texts that is `measured`, the size of the longest in bytes, and
-    as byte pairs are written."""
+    """The header's pairs of key and value. The value of a list of texts is None; of the list `measured` it is the size
+    of its longest text in bytes, once as it is and once where texts are written as byte pairs.
+    """
     magic, version = file.read(len(MAGIC)), _number(file, "I")
     if magic != MAGIC or version not in (2, 3):
         raise Unreadable(f"version {version}")

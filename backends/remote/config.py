@@ -32,11 +32,11 @@ class RemoteConfig(BackendConfig):
 
     @property
     def base_url(self) -> str:
-        """The first of them."""
+        """`url`, or the first of `urls`, without a slash at the end."""
         return (self.url or self.urls[0]).rstrip("/")
 
     def engines(self) -> tuple[RemoteConfig, ...]:
-        """Each engine with a configuration of its own."""
+        """One configuration for each engine that this entry stands for: for each of its `urls` or `addresses`."""
         if self.urls:
             return tuple(self.model_copy(update={"url": url, "urls": ()}) for url in self.urls)
         if isinstance(self.addresses, tuple) and self.addresses:

@@ -1,5 +1,6 @@
-"""An OpenAI-compatible endpoint that somebody else runs: only asked whether it is there and, where it is a vLLM, how
-it gets on."""
+"""An OpenAI-compatible endpoint that somebody else runs: it is only asked whether it is up and, where it is a vLLM,
+whether it makes progress.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ from backends.remote.preflight import RemotePreflight
 from backends.vllm.metrics import figures
 
 PROBE_S: Final = 10.0
-STALL_S: Final = 120.0  # with requests in it and none of its counters moving; nobody here can restart it, only avoid it
+STALL_S: Final = 120.0  # requests run and none of its counters moves; we cannot restart it, only avoid it
 
 
 class Remote:
-    """Describes one remote endpoint and asks it how it is."""
+    """Fulfils Engine for one remote endpoint."""
 
-    is_strict = False  # some list only a part
+    is_strict = False  # some list only a part of their models
     fetcher: None = None
     sleeper: None = None
     adapters: None = None
@@ -37,7 +38,7 @@ class Remote:
     def __init__(self, name: str, config: RemoteConfig, now: Callable[[], float] = time.monotonic) -> None:
         self.name = name
         self._config = config
-        self._control = ProbeClient(name)
+        self._client = ProbeClient(name)
         self._now = now
         self._work: Heartbeat | None = None
 
@@ -45,10 +46,10 @@ class Remote:
         return f"<Remote {self.name} {self._config.base_url}>"
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> None:
-        """Nothing: somebody else runs it."""
+        """None: somebody else runs it."""
 
     def inputs(self) -> Sequence[Path]:
-        """None: somebody else starts it."""
+        """Empty: somebody else starts it."""
         return ()
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
@@ -68,7 +69,9 @@ class Remote:
         )
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Up when its list of models answers, or when it is there and has none, or no time; a vLLM tells its work."""
+        """Up when it lists its models, has no such list, or is too busy for it. A vLLM's health and work are looked at,
+        too.
+        """
         try:
             reply = await self._ask(endpoint, f"{endpoint.address}/models")
         except BackendError as exc:
@@ -79,7 +82,7 @@ class Remote:
                 probe = Probe(True, models=model_ids(listed))
                 probe = await self._vllm(endpoint, listed) if _is_vllm(listed) else probe
                 return dataclasses.replace(probe, facts=of_remote(listed))
-            case 404 | 405 | 429:  # busy is there
+            case 404 | 405 | 429:  # no such list, or busy: it is up all the same
                 return Probe(True)
             case 401 | 403:
                 return Probe(False, f"it refuses the configured credential (status {reply.status})")
@@ -87,34 +90,34 @@ class Remote:
                 return Probe(False, f"it answers with status {status} when asked for its models")
 
     async def _vllm(self, endpoint: Endpoint, listed: Any) -> Probe:
-        """A list of models is no proof that its core lives, and a core that lives is none that it works."""
+        """A vLLM lists its models also when its core is dead, and a core that lives may stand still."""
         root = endpoint.address.removesuffix("/v1")
         try:
             health = await self._ask(endpoint, f"{root}/health")
             page = await self._ask(endpoint, f"{root}/metrics")
         except BackendError:
-            return Probe(True, models=model_ids(listed))  # somebody shows its API only
+            return Probe(True, models=model_ids(listed))  # only its API can be reached
         if health.status == 503:
             return Probe(False, "its core process died", is_dead=True)
-        seen = figures(page.body) if page.status == 200 else None
-        if seen is None:
+        work = figures(page.body) if page.status == 200 else None
+        if work is None:
             return Probe(True, models=model_ids(listed))
-        probe = Probe(True, models=model_ids(listed), in_flight=seen.in_flight, progress=seen.progress)
+        probe = Probe(True, models=model_ids(listed), in_flight=work.in_flight, progress=work.progress)
         self._work = heartbeat.advance(self._work, heartbeat.work(probe), self._now())
         if self._now() - self._work.since >= STALL_S:
-            told = f"it has {seen.in_flight} requests and has done nothing for {STALL_S:g} s"
-            return Probe(False, told, is_dead=True)
+            reason = f"it has {work.in_flight} requests and has done nothing for {STALL_S:g} s"
+            return Probe(False, reason, is_dead=True)
         return probe
 
     async def _ask(self, endpoint: Endpoint, url: str) -> Reply:
-        return await self._control.ask(url, endpoint.headers, timeout_s=PROBE_S, dial=endpoint.dial)
+        return await self._client.ask(url, endpoint.headers, timeout_s=PROBE_S, dial=endpoint.dial)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Nothing: its owner pays for every token."""
 
 
 def _is_vllm(listed: Any) -> bool:
-    """Whether a list of models is from a vLLM, whose `/metrics` tells how it gets on."""
+    """Whether a list of models is a vLLM's, which has `/health` and `/metrics`."""
     try:
         return any(entry.get("owned_by") == "vllm" for entry in listed["data"])
     except (KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""What the list of models of somebody's endpoint says, as facts. Pure."""
+"""Facts of a remote engine's models, from its list of models. Pure."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from backends.http.openai_models import entries_of, positive
 
 
 def of_remote(listed: Any) -> dict[str, ModelFacts]:
-    """From somebody's list of models: vLLM's length, or what another Modelport says."""
-    found = {}
+    """The facts of each model in `listed`, the body of `GET /v1/models`, decoded. vLLM gives the context length,
+    another Modelport also capabilities and quantization. Models of which nothing is known are left out.
+    """
+    facts = {}
     for entry in entries_of(listed):
         length = positive(entry.get("context_length")) or positive(entry.get("max_model_len"))
-        said = entry.get("capabilities")
-        known = said if isinstance(said, dict) else {}
+        reported = entry.get("capabilities")
+        known = reported if isinstance(reported, dict) else {}
         capabilities = {
             name: FAILED if known[name] == FAILED else DECLARED
             for name in CAPABILITIES
@@ -23,7 +25,7 @@ def of_remote(listed: Any) -> dict[str, ModelFacts]:
         packed = entry.get("quantization")
         quantization = packed[:64] if isinstance(packed, str) and packed else None
         if length or capabilities or quantization:
-            found[str(entry["id"])] = ModelFacts(
+            facts[str(entry["id"])] = ModelFacts(
                 context_length=length, capabilities=capabilities, quantization=quantization
             )
-    return found
+    return facts

@@ -83,8 +83,8 @@ def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
     assert endpoint.usage is UsageMode.TIMINGS
 
 
-NO_MEMORY = "the memory is not enough for the model and its context"
-NEW_MODEL = "this build of llama.cpp does not know the architecture of the model"
+NO_MEMORY = "the memory is not enough for the model and its context: lower `context_length` or `slots`"
+NEW_MODEL = "this build of llama.cpp does not know the architecture of the model (new): install a newer xllamacpp"
 EXCUSES = {
     "srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 1": "its port is taken by another program",
     "terminate called after throwing an instance of 'std::bad_alloc'\nfailed to load model": NO_MEMORY,
