@@ -1,7 +1,7 @@
 """A form with a file in it (`multipart/form-data`, RFC 7578): read strictly, and written anew. Pure.
 
-What an engine gets is written from what was read here, behind a boundary of ours, so that it cannot find another model
-or another file in the client's bytes than we did. One search for the boundary is all that a large file costs.
+What an engine gets is written from what was read here, with a boundary of ours, so that it cannot find another model or
+another file in the client's bytes than we did. One search for the boundary is all that a large file costs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from backends.engine_profile import Act, EngineProfile
 
 MAX_PARTS: Final = 64
 MAX_HEAD_BYTES: Final = 8 * 1024  # of one part's headers
-MAX_WORD: Final = 64  # of what asks for the way it is done anyway
-MAX_TEXT_BYTES: Final = 64 * 1024  # of a field that is no file
+MAX_WORD: Final = 64  # bytes of a value that may be one of those that an engine heeds
+MAX_TEXT_BYTES: Final = 64 * 1024  # of a field that is not a file
 _BOUNDARY: Final = re.compile(r'(?i:multipart/form-data)\s*;\s*(?i:boundary)=(?:"([^"\\]{1,70})"|([^\s";]{1,70}))\s*\Z')
 _BOUNDARY_CHARACTERS: Final = re.compile(r"[0-9A-Za-z'()+_,./:=? -]*[0-9A-Za-z'()+_,./:=?-]\Z")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}(?:\[\])?\Z")
@@ -30,7 +30,7 @@ _UNSAFE: Final = re.compile(r"[^\w .()+-]")
 
 
 class FormPart(msgspec.Struct, frozen=True):
-    """One field; of a file also its name and its type."""
+    """One field; where it is a file, with the file's name and content type. `value` is a view on the request's body."""
 
     name: str
     value: memoryview
@@ -39,24 +39,27 @@ class FormPart(msgspec.Struct, frozen=True):
 
 
 class Form(msgspec.Struct, frozen=True):
-    """All fields in their order."""
+    """All fields of a form in their order; a name may occur more than once."""
 
     parts: tuple[FormPart, ...]
 
     @property
     def size(self) -> int:
-        """Of all values, in bytes."""
+        """How many bytes all values have together."""
         return sum(len(part.value) for part in self.parts)
 
     def text(self, name: str) -> str | None:
-        """A field that may stand there once; Problem (400) for what is no text, or stands there twice."""
-        found = [part for part in self.parts if part.name == name]
-        if len(found) > 1:
+        """The text of a field that may occur once: None where there is none, "" for a file.
+
+        Problem (400) for a field that occurs twice or is not UTF-8.
+        """
+        parts = [part for part in self.parts if part.name == name]
+        if len(parts) > 1:
             raise bad_request("The form holds a field twice.", param=name, code="duplicate_field")
-        if not found:
+        if not parts:
             return None
         try:
-            return bytes(found[0].value).decode() if found[0].filename is None else ""
+            return bytes(parts[0].value).decode() if parts[0].filename is None else ""
         except UnicodeDecodeError as exc:
             raise bad_request(f"'{name}' is not valid UTF-8.", param=name, code="invalid_type") from exc
 
@@ -73,7 +76,7 @@ class Form(msgspec.Struct, frozen=True):
         return tuple(names)
 
     def written(self, boundary: str, fields: Mapping[str, str], without: Collection[str] = ()) -> bytes:
-        """The form with these fields set, and without some; `boundary` must be nothing that can stand in it."""
+        """The form's bytes, with `fields` set and the fields of `without` left out. `boundary` must not occur in it."""
         line = f"--{boundary}\r\n".encode()
         pieces: list[bytes | memoryview] = []
         for part in self.parts:
@@ -89,16 +92,16 @@ class Form(msgspec.Struct, frozen=True):
 
 
 def boundary_of(content_type: str) -> bytes:
-    """What separates the parts; Problem (415) for a body that is no form with files."""
+    """What separates the parts; Problem (415) for the content type of anything but a form with a boundary."""
     match = _BOUNDARY.match(content_type.strip())
-    found = (match[1] or match[2]) if match else ""
-    if not found or not _BOUNDARY_CHARACTERS.match(found):
+    boundary = (match[1] or match[2]) if match else ""
+    if not boundary or not _BOUNDARY_CHARACTERS.match(boundary):
         raise Problem(415, "unsupported_media_type", "The request's body must be multipart/form-data with a boundary.")
-    return found.encode("latin-1")
+    return boundary.encode("latin-1")
 
 
 def read(body: bytes, boundary: bytes) -> Form:
-    """The form in a whole body; Problem (400) for what is none. The parts are views on the body."""
+    """The form in a whole body, whose parts are views on it; Problem (400) for a body that is not a valid form."""
     mark = b"\r\n--" + boundary
     if not body.startswith(mark[2:]):
         raise _wrong("does not begin with its boundary")
@@ -107,7 +110,7 @@ def read(body: bytes, boundary: bytes) -> Form:
     at = len(mark) - 2
     while body[at : at + 2] != b"--":
         if body[at : at + 2] != b"\r\n":
-            raise _wrong("holds a boundary that is none")
+            raise _wrong("holds a malformed boundary")
         if len(parts) == MAX_PARTS:
             raise _wrong(f"has more than {MAX_PARTS} parts")
         head_end = body.find(b"\r\n\r\n", at, at + MAX_HEAD_BYTES)
@@ -119,7 +122,7 @@ def read(body: bytes, boundary: bytes) -> Form:
         parts.append(_part(body[at + 2 : head_end], view[head_end + 4 : end]))
         at = end + len(mark)
     if body[at + 2 :].strip(b"\r\n"):
-        raise _wrong("goes on behind its end")
+        raise _wrong("goes on after its end")
     return Form(tuple(parts))
 
 
@@ -136,7 +139,7 @@ def _part(head: bytes, value: memoryview) -> FormPart:
     name = parameters.get("name", b"").decode("latin-1")
     is_plain = headers.get("content-transfer-encoding", b"binary").lower() in (b"binary", b"8bit", b"7bit")
     if kind.strip().lower() != b"form-data" or not _NAME.match(name) or not is_plain:
-        raise _wrong("has a part that is no field of a form")
+        raise _wrong("has a part that is not a valid field")
     filename = _filename(parameters)
     if filename is None:
         if len(value) > MAX_TEXT_BYTES:
@@ -147,7 +150,7 @@ def _part(head: bytes, value: memoryview) -> FormPart:
 
 
 def _filename(parameters: Mapping[str, bytes]) -> str | None:
-    """A file's name as far as it is harmless; None for a field that is no file."""
+    """A file's name with its harmless characters only; None for a field that is not a file."""
     if "filename" in parameters:
         given = parameters["filename"].decode("utf-8", "replace")
     elif "filename*" in parameters:  # RFC 5987: UTF-8''na%C3%AFve.wav
@@ -158,18 +161,18 @@ def _filename(parameters: Mapping[str, bytes]) -> str | None:
 
 
 def _parameters(text: bytes) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    values: dict[str, bytes] = {}
     at = 0
     while at < len(text):
         match = _PARAMETER.match(text, at)
         if match is None:
             raise _wrong("has a part whose headers cannot be read")
         name = match[1].decode("ascii").lower()
-        if name in found or name == "name*":
+        if name in values or name == "name*":
             raise _wrong("has a part with two names")
-        found[name] = match[2] if match[2] is not None else match[3]
+        values[name] = match[2] if match[2] is not None else match[3]
         at = match.end()
-    return found
+    return values
 
 
 def _wrong(what: str) -> Problem:

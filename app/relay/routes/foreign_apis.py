@@ -131,7 +131,7 @@ class ForeignApis:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
         request.encoder = OllamaErrorEncoder(name, time.time)
         model = resolved(request.table, request.key, as_ollama(request.table, name))
-        request.answer_json(ollama_models.shown(request.table, model))
+        request.answer_json(ollama_models.show_response(request.table, model))
 
     async def refuse_order(self, request: Request) -> None:
         """Problem (501) for what would change the daemon's models."""

@@ -1,7 +1,7 @@
-"""What Ollama's clients are told of the models here: lists, details, the daemon itself. Pure.
+"""What Ollama's clients get to know of the models here, and of the daemon that they take us for. Pure.
 
-Most of what Ollama tells of a file is not known here and left empty. Made up is what clients fail without: the digest,
-and a context length where nobody has said one.
+Most of what Ollama says of a model's file is not known here and left empty. Made up is what clients fail without: the
+digest, and a context length where none is known.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from app.routing import Resolved, resolve
 from app.table import Backend, Table
 from backends.endpoint import FAILED, ModelFacts, State
 
-# Whose API this is: clients ask for it before they use what is new, and look up whether it has known holes.
+# The version whose API this is: clients ask for it before they use what is new, or what had security holes once.
 OLLAMA_VERSION = "0.35.0"
-# The context that is told of a model of which nobody knows it; VS Code assumes as much where none is told.
+# The context length that is given where none is known; VS Code assumes as much where none is given.
 UNKNOWN_LENGTH = 32768
-# Ollama's words for what a model can do, and ours.
+# Ollama's word for what a model can do → ours.
 _ABILITIES = {
     "completion": ("chat", "completion"),
     "embedding": ("embedding",),
@@ -26,7 +26,7 @@ _ABILITIES = {
     "vision": ("vision",),
     "thinking": ("reasoning",),
 }
-_FOREVER = "2318-01-01T00:00:00Z"  # what Ollama says of a model that stays
+_FOREVER = "2318-01-01T00:00:00Z"  # Ollama's time for a model that is never unloaded
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "vary": "accept"}
 PAGE = (
     b'<!doctype html><html lang="en"><meta charset="utf-8"><title>Modelport</title>'
@@ -37,7 +37,7 @@ PAGE = (
 
 
 def entry(table: Table, name: str) -> dict[str, Any]:
-    """One of `/api/tags`."""
+    """An entry of `/api/tags`."""
     return {
         "name": name,
         "model": name,
@@ -50,31 +50,30 @@ def entry(table: Table, name: str) -> dict[str, Any]:
 
 
 def running(table: Table, name: str) -> dict[str, Any]:
-    """One of `/api/ps`."""
-    told = entry(table, name)
-    del told["modified_at"], told["capabilities"]
+    """An entry of `/api/ps`."""
+    listed = entry(table, name)
+    del listed["modified_at"], listed["capabilities"]
     facts = _facts(table, name)
-    known = _length(facts)
-    length = {"context_length": known} if known is not None else {}
+    length = {"context_length": tokens} if (tokens := _length(facts)) is not None else {}
     size = facts.memory_bytes if facts is not None else 0
     until = (facts.expires_at if facts is not None else None) or _FOREVER
-    return {**told, "size": size, "expires_at": until, "size_vram": 0, **length}
+    return {**listed, "size": size, "expires_at": until, "size_vram": 0, **length}
 
 
 def runs(table: Table, name: str, backend: str) -> bool:
-    """Whether its engine serves now; a daemon's model only while it is loaded."""
-    found = table.backends.get(backend)
+    """Whether the model's engine serves now; a daemon's model only while it is loaded."""
+    row = table.backends.get(backend)
     facts = _facts(table, name)
-    is_there = facts is None or facts.is_loaded or (found is not None and not found.profile.is_daemon)
-    return found is not None and found.state is State.READY and is_there
+    is_loaded = facts is None or facts.is_loaded or (row is not None and not row.profile.is_daemon)
+    return row is not None and row.state is State.READY and is_loaded
 
 
 def _backend(table: Table, name: str) -> tuple[Backend | None, ModelFacts | None]:
-    """Who serves it first, and what is known of it."""
-    found = resolve(table, name)
-    if found is None or not found.model.targets:
+    """The backend that is asked for the model first, and what it has reported of it."""
+    resolved = resolve(table, name)
+    if resolved is None or not resolved.model.targets:
         return None, None
-    target = found.model.targets[0]
+    target = resolved.model.targets[0]
     backend = table.backends.get(target.backend)
     return backend, backend.fact(target.model) if backend is not None else None
 
@@ -93,32 +92,32 @@ def _length(facts: ModelFacts | None) -> int | None:
 
 
 def _abilities(table: Table, name: str) -> list[str]:
-    """A daemon's own words, or ours in them; a model of which nothing is known writes."""
+    """A daemon's own words, or ours translated to them; `completion` for a model of which nothing is known."""
     facts = _facts(table, name)
     if facts is not None and facts.abilities is not None:
         return list(facts.abilities)
-    known = {each for each, said in facts.capabilities.items() if said != FAILED} if facts is not None else set()
+    known = {each for each, result in facts.capabilities.items() if result != FAILED} if facts is not None else set()
     return [word for word, ours in _ABILITIES.items() if known.intersection(ours)] or ["completion"]
 
 
-def shown(table: Table, found: Resolved) -> dict[str, Any]:
-    """`/api/show`."""
-    facts = _facts(table, found.name)
+def show_response(table: Table, resolved: Resolved) -> dict[str, Any]:
+    """The answer of `/api/show`."""
+    facts = _facts(table, resolved.name)
     family = (facts.architecture if facts is not None else None) or "unknown"
     length = _length(facts) or UNKNOWN_LENGTH
     return {
         "modelfile": "",
         "parameters": "",
         "template": "",
-        "details": _details(table, found.name),
+        "details": _details(table, resolved.name),
         "model_info": {
             "general.architecture": family,
-            "general.basename": found.name,
+            "general.basename": resolved.name,
             "general.context_length": length,
             f"{family}.context_length": length,
         },
         "modified_at": _time(table.created),
-        "capabilities": _abilities(table, found.name),
+        "capabilities": _abilities(table, resolved.name),
     }
 
 

@@ -7,12 +7,12 @@ from backends.endpoint import State
 
 
 def entry(table: Table, name: str, backend: str) -> dict[str, object]:
-    """OpenAI's four members and ours, of a name that this backend serves; what is not known is null, or not there."""
-    found = table.backends.get(backend)
-    state = found.state if found is not None else State.STOPPED
+    """An entry for a name that this backend serves: OpenAI's four members and ours; what is not known is null."""
+    row = table.backends.get(backend)
+    state = row.state if row is not None else State.STOPPED
     model = table.models.get(name)
-    facts = found.fact(_engine_name(table, name, backend)) if found is not None else None
-    if found is not None and found.profile.is_daemon and state is State.READY and facts and not facts.is_loaded:
+    facts = row.fact(_engine_name(table, name, backend)) if row is not None else None
+    if row is not None and row.profile.is_daemon and state is State.READY and facts and not facts.is_loaded:
         state = State.SLEEPING  # its daemon serves it, and loads it first
     length = facts.context_length if facts is not None else None
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
@@ -20,7 +20,7 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
         "id": name,
         "object": "model",
         "created": table.created,
-        "owned_by": found.kind if found is not None else "modelport",
+        "owned_by": row.kind if row is not None else "modelport",
         "state": str(state),
         "backend": backend,
         "context_length": length,

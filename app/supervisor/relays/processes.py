@@ -1,4 +1,4 @@
-"""The relays as processes: as many as configured, on the listening socket they inherit, each replaced when it dies."""
+"""The relays as processes: as many as configured, on a listening socket that they inherit, each replaced at its end."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from app.supervisor.admin.metrics import RelayCounters
 
 log = structlog.get_logger()
 
-# What a relay needs of our environment. Not the rest: it holds keys and passwords of engines.
+# The variables of our environment that a relay needs. Not the others: they hold keys and passwords of engines.
 PASSED_ON = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ"})
 SHORT_LIFE_S = 1.0
 LAST_WORDS_S = 5.0
 
 
 def pause_s(short_lives: int) -> float:
-    """How long to wait before the next start, after this many lives in a row that ended within a second."""
+    """Seconds to wait before the next start, after so many lives in a row that were shorter than SHORT_LIFE_S."""
     return 0.0 if short_lives <= 1 else min(5.0, 0.1 * 2 ** min(short_lives - 2, 10))
 
 
 def argv(descriptor: int, state: Path, index: int, counters: int) -> list[str]:
-    """One relay. `-P`: the folder we were started in must not offer its own `app`."""
+    """The command line of one relay. `-P`: an `app` in the folder where we were started must not be taken for ours."""
     command = [sys.executable, "-P", "-m", "app.relay", "--fd", str(descriptor), "--state", str(state)]
     return [*command, "--index", str(index), "--counters", str(counters)]
 
 
 def environment(ours: Mapping[str, str], log_format: str, log_level: str) -> dict[str, str]:
-    """What a relay finds in its environment: nothing secret."""
+    """A relay's environment: nothing secret."""
     passed_on = {name: value for name, value in ours.items() if name in PASSED_ON or name.startswith("LC_")}
     return {
         **passed_on,
@@ -46,10 +46,10 @@ def environment(ours: Mapping[str, str], log_format: str, log_level: str) -> dic
 
 
 class Relays:
-    """Keeps `count` relays alive until it is closed. Owns their processes.
+    """Keeps relays alive until it is closed. Their processes are its alone.
 
-    `command` of a relay's index and the descriptor of its counters. `check` is asked before one is replaced; what it
-    raises ends the keeping (`failed`).
+    `command` makes a command line of a relay's index and the file descriptor of its counters. `check` is called before
+    a relay is replaced; what it raises ends that (`failed`).
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class Relays:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The processes that run."""
+        """The process numbers of the relays that run."""
         return tuple(sorted(self._alive))
 
     def start(self, count: int) -> None:
-        """Start them; each is started again whenever it ends."""
+        """Start so many relays; each is started again whenever it ends."""
         for index in range(count):
             self._keepers.append(asyncio.create_task(self._keep(index), name=f"relay {index}"))
 
     async def failed(self) -> None:
-        """Returns when one is no longer kept alive: after `close`, or raising what nobody expected."""
+        """Wait until a relay is not kept alive any more: returns after `close`, and raises what stopped it before."""
         done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_COMPLETED)
         for keeper in done:
             keeper.result()
 
     def lost(self, pid: int, is_at_fault: bool) -> None:
-        """Its connection to us is gone: it ends by itself, or is killed; at once when it is at fault."""
+        """This relay's connection to us is gone. It is killed at once where it is at fault, else after LAST_WORDS_S."""
         process = self._alive.get(pid)
         if process is None:
             return
@@ -102,7 +102,7 @@ class Relays:
             asyncio.get_running_loop().call_later(LAST_WORDS_S, _kill, process)
 
     async def close(self, grace_s: float) -> None:
-        """Wait for them to end as they were told, kill those that have not after `grace_s`, start no more."""
+        """Start no more; wait for the relays to end as they were asked to, and kill those that take over `grace_s`."""
         self._closing.set()
         if self._keepers:
             _, late = await asyncio.wait(self._keepers, timeout=grace_s)
