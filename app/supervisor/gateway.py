@@ -1,4 +1,4 @@
-"""The gateway as one object: its parts, the table of this moment, and what an administrator may ask and order."""
+"""The gateway as one object: its parts, the current table, and what an administrator may ask for and order."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
-from app.supervisor.admin import schemas as admin_schemas
 from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import CapabilityStore
-from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
+from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
@@ -40,15 +39,13 @@ from app.supervisor.admin.schemas import (
     Reloaded,
     Status,
 )
-from app.supervisor.capacity import devices
-from app.supervisor.capacity import report as capacity_report
+from app.supervisor.capacity import devices, report
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import BackendStatus, Fleet
-from app.supervisor.relays import build_table
-from app.supervisor.relays import processes as relays_processes
+from app.supervisor.relays import build_table, processes
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.processes import Relays
 from app.supervisor.relays.server import RelayServer
@@ -64,7 +61,10 @@ log = structlog.get_logger()
 
 
 class Gateway:
-    """Owns the configuration in force and the table's version; everything else is owned by the parts."""
+    """Owns the configuration in force and the version of the table; everything else is owned by its parts.
+
+    Its public methods are the AdminApi. `public`: the listening socket, already bound.
+    """
 
     def __init__(
         self,
@@ -81,16 +81,16 @@ class Gateway:
         self._url = listener.url(public)
         self._bound: str = public.getsockname()[0]
         self._is_loopback = cross_checks.is_loopback(self._bound)
-        self._unasked = (
+        self._implicit = (
             frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
         )
-        self._began, self._created = time.monotonic(), int(time.time())
-        self._most_connections = open_files.connections(open_files.limit())
+        self._started_at, self._created = time.monotonic(), int(time.time())
+        self._max_connections = open_files.connections(open_files.limit())
         self._version = 0
         self._backends: Mapping[str, Backend] = {}
-        self._seen: dict[str, console.ReportedState] | None = None
+        self._reported: dict[str, console.ReportedState] | None = None
         self._reloading = asyncio.Lock()
-        self._named: set[str] = set()  # adapters that are being loaded or unloaded
+        self._busy_adapters: set[str] = set()  # public names that are being loaded or unloaded
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.leases = Leases()
@@ -98,11 +98,11 @@ class Gateway:
         self.relays = Relays(
             public.fileno(),
             counters,
-            relays_processes.environment(options.env, options.log_format, options.log_level),
-            lambda index, counters: relays_processes.argv(public.fileno(), state.path, index, counters),
+            processes.environment(options.env, options.log_format, options.log_level),
+            lambda index, counters: processes.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
-        self.hub = RelayServer(self.leases, self.relays)
+        self.relay_server = RelayServer(self.leases, self.relays)
         self._measurements = MeasurementStore(state.measurements)
         self._sizes = Sizes(self._measurements)
         self._capabilities = CapabilityStore(state.capabilities)
@@ -116,7 +116,7 @@ class Gateway:
             drain_s=config.server.drain_s,
             now=time.monotonic,
             random=random.random,
-            unasked=self._unasked,
+            unasked=self._implicit,
             capacity=self._capacity(config),
             wait_s=config.server.wait_s,
             sizes=self._sizes,
@@ -124,35 +124,35 @@ class Gateway:
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
-        self._scrape = Scrape(counters, self._lives, __version__, self._quarantines, lambda: self.disk.trouble)
-        self._tell_bound()
+        self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
+        self._warn_of_few_files()
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
 
     def _capacity(self, config: Config) -> Capacity:
-        """What there is to share, as it is now; and from now on these engines are known by their sizes."""
+        """What engines have to share, as the machine is now. Blocks: it also looks at the files of these engines."""
         server = config.server
-        found = devices.machine(server.memory_gb, self._options.env)
-        self._sizes.look(replicas.expand(config.backends), found)
+        machine = devices.machine(server.memory_gb, self._options.env)
+        self._sizes.look(replicas.expand(config.backends), machine)
         self._capabilities.look(config.backends)
-        self._devices = [gpu.uuid for gpu in found.gpus]
-        return Capacity(found, server.start_parallel, server.swap_after_s)
+        self._devices = [gpu.uuid for gpu in machine.gpus]
+        return Capacity(machine, server.start_parallel, server.swap_after_s)
 
     # -- the table
 
     def publish(self, backends: Mapping[str, Backend]) -> int:
-        """Tell the relays of these situations; the version of the table that says so."""
+        """Send the relays a table with these backends. Returns the version of that table."""
         self._backends = dict(backends)
         return self.publish_again()
 
     def publish_again(self) -> int:
-        """Tell the relays of the configuration as it is now."""
+        """Send the relays a table with the configuration as it is now. Returns the version of that table."""
         self._version += 1
         table = self._table()
-        self.hub.publish(table)
-        if self._seen is not None:
-            self._seen, lines = console.progress(self._seen, self._backends, self._promised(), time.monotonic())
+        self.relay_server.publish(table)
+        if self._reported is not None:
+            self._reported, lines = console.progress(self._reported, self._backends, self._promised(), time.monotonic())
             terminal.say(*lines)
         return self._version
 
@@ -164,23 +164,23 @@ class Gateway:
             self.is_draining,
             self._created,
             is_loopback=self._is_loopback,
-            max_connections=self._most_connections,
+            max_connections=self._max_connections,
         )
 
     # -- the terminal
 
     def announce(self) -> None:
-        """The banner now, and from now on how the engines get on."""
+        """Print the banner, and from now on a line whenever something changes with the engines."""
         text = console.banner(
             self._table(),
             version=__version__,
             url=self._url,
             is_loopback=self._is_loopback,
             chat_model=self._chat_model(),
-            implicit=self._unasked,
+            implicit=self._implicit,
         )
         terminal.say(text)
-        self._seen, lines = console.progress({}, self._backends, self._promised(), time.monotonic())
+        self._reported, lines = console.progress({}, self._backends, self._promised(), time.monotonic())
         terminal.say(*lines)
 
     def _promised(self) -> frozenset[str]:
@@ -200,17 +200,17 @@ class Gateway:
                 return name
         return None
 
-    # -- what an administrator asks (app.supervisor.admin.Control)
+    # -- what an administrator asks for (app.supervisor.admin.app.AdminApi)
 
     def health(self) -> Health:
-        """How everything is."""
+        """Version, models and backends with their states and reasons."""
         table = self._table()
         return Health(
             status=views.overall(table, self.disk.trouble, self.fleet.status()),
             version=__version__,
-            uptime_s=round(time.monotonic() - self._began, 3),
+            uptime_s=round(time.monotonic() - self._started_at, 3),
             models=views.models(table, self.fleet.status()),
-            backends=tuple(BackendAnswer.of(status) for status in self._shown()),
+            backends=tuple(BackendAnswer.of(status) for status in self._visible()),
             quarantined=tuple(
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
                 for each in self.fleet.quarantined
@@ -219,7 +219,7 @@ class Gateway:
         )
 
     def models(self) -> Models:
-        """The public names."""
+        """The public names with their states, and the wildcards."""
         table = self._table()
         return Models(
             models=views.models(table, self.fleet.status()),
@@ -227,7 +227,7 @@ class Gateway:
         )
 
     def status(self) -> Status:
-        """Everything at a glance."""
+        """`health`, with the processes, the address and the state folder."""
         path = self._options.config_path
         return Status(
             health=self.health(),
@@ -238,63 +238,64 @@ class Gateway:
             table_version=self._version,
             leases=self.leases.total(),
             relays=RelayProcesses(
-                pids=self.relays.pids, connected=tuple(sorted(self.hub.pids)), restarts=self.relays.restarts
+                pids=self.relays.pids, connected=tuple(sorted(self.relay_server.pids)), restarts=self.relays.restarts
             ),
         )
 
     async def plan(self) -> PlanAnswer:
-        """Everything configured on this machine, with what was measured."""
-        config, barred = self.config, {each.device: each.reason for each in self.fleet.quarantined}
+        """Where each configured engine would run on this machine, with what was measured."""
+        config, quarantined = self.config, {each.device: each.reason for each in self.fleet.quarantined}
         machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
         running = {
             status.name: status.footprint.resident_gb or 0.0 if status.footprint is not None else 0.0
             for status in self.fleet.status()
             if status.pid is not None
         }
-        return await asyncio.to_thread(capacity_report.plan, config, machine, self._measurements, barred, running)
+        return await asyncio.to_thread(report.plan, config, machine, self._measurements, quarantined, running)
 
     async def metrics(self) -> bytes:
-        """Prometheus's page."""
-        return await self._scrape.render()
+        """The page that Prometheus reads."""
+        return await self._metrics.render()
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
-        """The last lines that a life of its process wrote. KeyError: no such backend."""
-        return admin_schemas.logs(backend, lines, life, self.fleet.log(backend, life), time.monotonic())
+        """The last lines of its process in this life. KeyError: no such backend; Problem (404): no such life."""
+        return views.logs(backend, lines, life, self.fleet.log(backend, life), time.monotonic())
 
     # -- what an administrator orders
 
     async def start(self, backend: str) -> BackendAnswer:
-        """Start it; failures before are forgiven."""
+        """Start it; earlier failures no longer count."""
         self._check_open()
         await self.fleet.start(backend)
-        return self._one(backend)
+        return self._answer(backend)
 
     async def stop(self, backend: str) -> BackendAnswer:
-        """End it once its leases are returned."""
+        """Stop it once its requests are done, until it is started again."""
         self._check_open()
         await self.fleet.stop(backend)
-        return self._one(backend)
+        return self._answer(backend)
 
     async def restart(self, backend: str) -> BackendAnswer:
-        """End it as `stop` does, then start it."""
+        """Stop it as `stop` does, then start it."""
         self._check_open()
         await self.fleet.restart(backend)
-        return self._one(backend)
+        return self._answer(backend)
 
     def adapters(self, backend: str) -> AdaptersAnswer:
-        """Those it is to have."""
-        found = self.fleet.adapters(backend)
-        told = tuple(AdapterAnswer(name=each.name, path=each.path, reason=each.reason) for each in found)
-        return AdaptersAnswer(backend=backend, adapters=told)
+        """The adapters that it is to have, each with the reason where its engine does not have it."""
+        adapters = [
+            AdapterAnswer(name=each.name, path=each.path, reason=each.reason) for each in self.fleet.adapters(backend)
+        ]
+        return AdaptersAnswer(backend=backend, adapters=tuple(adapters))
 
     async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
-        """Serve an adapter under that public name."""
+        """Serve an adapter under that public name. Problem: the name is taken, or the engine refuses it."""
         self._check_open()
-        taken = self._table().models.get(name)
+        is_known = name in self._table().models
         is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
-        if cross_checks.canonical(self.config, name) is not None or (taken is not None and not is_its_own):
+        if cross_checks.canonical(self.config, name) is not None or (is_known and not is_its_own):
             raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
-        with self._naming(name):
+        with self._one_order(name):
             try:
                 await self.fleet.load_adapter(backend, name, path)
             except BackendError as exc:
@@ -302,32 +303,32 @@ class Gateway:
         return self.adapters(backend)
 
     @contextlib.contextmanager
-    def _naming(self, name: str) -> Iterator[None]:
-        """One order at a time for each name, whatever the backend."""
-        if name in self._named:
+    def _one_order(self, name: str) -> Iterator[None]:
+        """Allows one order at a time for each adapter's name, whichever the backend."""
+        if name in self._busy_adapters:
             raise Problem(409, "name_taken", f"{name!r} is being loaded or unloaded just now.", param="name")
-        self._named.add(name)
+        self._busy_adapters.add(name)
         try:
             yield
         finally:
-            self._named.discard(name)
+            self._busy_adapters.discard(name)
 
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
-        """Serve an adapter no longer."""
+        """Stop serving an adapter."""
         self._check_open()
         if all(each.name != name for each in self.fleet.adapters(backend)):
             raise Problem(404, "adapter_not_found", f"{backend!r} has no adapter {name!r}.", param="adapter")
-        with self._naming(name):
+        with self._one_order(name):
             await self.fleet.unload_adapter(backend, name)
         return self.adapters(backend)
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
-        """Test what it can do."""
+        """Test what a model can do. KeyError: no such model; Problem: its engine cannot be asked now."""
         self._check_open()
         return await self._prober.probe(self._table(), model, capabilities, again=again)
 
     async def reload(self) -> Reloaded:
-        """Read the configuration again. ConfigError for a bad one, which changes nothing."""
+        """Read the configuration again and apply it. ConfigError for an invalid one, which changes nothing."""
         async with self._reloading:
             self._check_open()
             try:
@@ -348,13 +349,13 @@ class Gateway:
                 self._discovery.follow(before.backends)
                 raise
             version = self.publish_again()
-            self._tell_bound()
+            self._warn_of_few_files()
             pending = self.fleet.pending()
             log.info("configuration reloaded", table=version, needs_restart=changed, pending=pending)
             return Reloaded(table_version=version, needs_restart=changed, pending=pending)
 
     async def follow_names(self) -> None:
-        """Let the engines be those that their names lead to, until it is cancelled."""
+        """Follow the host names of remote engines to their addresses until cancelled."""
         await self._discovery.run(self._names_changed)
 
     async def _names_changed(self) -> None:
@@ -367,27 +368,30 @@ class Gateway:
         if self.is_draining:
             raise Problem(503, "shutting_down", "The gateway is shutting down and takes no more orders.")
 
-    # -- from the fleet's words to ours
+    # -- from what the fleet reports to what is shown
 
-    def _one(self, backend: str) -> BackendAnswer:
+    def _answer(self, backend: str) -> BackendAnswer:
         return next(BackendAnswer.of(status) for status in self.fleet.status() if status.name == backend)
 
-    def _lives(self) -> list[Life]:
+    def _counts(self) -> list[BackendCounts]:
         return [
-            Life(status.name, status.state, status.restarts, status.swaps, status.waiting) for status in self._shown()
+            BackendCounts(status.name, status.state, status.restarts, status.swaps, status.waiting)
+            for status in self._visible()
         ]
 
     def _quarantines(self) -> dict[str, bool]:
         quarantined = {each.device for each in self.fleet.quarantined}
         return {device: device in quarantined for device in (*self._devices, *sorted(quarantined - {*self._devices}))}
 
-    def _shown(self) -> list[BackendStatus]:
-        """Less what nobody asked for and that has never answered: it is only looked for."""
-        return [status for status in self.fleet.status() if status.generation or status.name not in self._unasked]
+    def _visible(self) -> list[BackendStatus]:
+        """All, except those that nobody configured and that have never answered."""
+        return [status for status in self.fleet.status() if status.generation or status.name not in self._implicit]
 
-    def _tell_bound(self) -> None:
-        wished, possible = self.config.server.max_connections, self._most_connections
-        if possible is not None and possible < wished:
+    def _warn_of_few_files(self) -> None:
+        configured, possible = self.config.server.max_connections, self._max_connections
+        if possible is not None and possible < configured:
             log.warning(
-                "max_connections lowered: more files may not be open (ulimit -n)", configured=wished, now=possible
+                "max_connections lowered: the limit of open files (ulimit -n) allows no more",
+                configured=configured,
+                now=possible,
             )

@@ -1,4 +1,4 @@
-"""`modelport serve`: the process that owns every engine's life, the configuration, the state folder and the sockets."""
+"""`modelport serve`: the supervisor process. It owns the engines, the configuration, the state folder, the sockets."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from backends.process import process
 
 log = structlog.get_logger()
 
-# Between "not ready any more" and the end of listening: a load balancer or a client looks again.
+# Between "not ready any more" and the end of listening, so that load balancers and clients notice.
 LINGER_S = 0.5
-# A process group is told once and hears it several times: from the terminal or the service manager, and from `make`.
-SAME_WISH_S = 1.0
-# What a relay may take beyond the time its requests have.
+# One Ctrl-C may arrive as several signals: from the terminal or the service manager, and from `make`.
+SAME_SIGNAL_S = 1.0
+# How long a relay may take beyond the time that its requests have.
 RELAY_GRACE_S = 3.0
 
 
 def serve(options: ServeOptions) -> int:
-    """Run the gateway until it is told to end; the exit code. Says on standard error why it does not start."""
+    """Run the gateway until a signal ends it. Returns the exit code; prints on standard error why it does not start."""
     app.log.set_up(options.log_format, options.log_level)
     try:
         config = load_all(options)
@@ -56,7 +56,7 @@ def serve(options: ServeOptions) -> int:
     except (StateError, listener.ListenError) as exc:
         print(f"modelport: {exc}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before our own handler was there
+    except KeyboardInterrupt:  # it came before our own handler was installed
         return 1
     except Exception:
         log.exception("the gateway ends")
@@ -64,30 +64,30 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _run(options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> int:
-    orders = Orders(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
+    signals = Signals(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
     process.adopt_orphans()
-    if found := await process.sweep(state.id):
-        log.warning("processes of an earlier life ended", count=found)
+    if count := await process.sweep(state.id):
+        log.warning("processes of an earlier supervisor ended", count=count)
     gateway = Gateway(options, config, state, public)
-    orders.listen(gateway)
+    signals.listen(gateway)
     try:
-        return await _live(gateway, orders, state, public)
+        return await _live(gateway, signals, state, public)
     finally:
-        if orders.at_once.is_set():
+        if signals.at_once.is_set():
             log.warning("ended at once: a second signal came")
-        # Whatever happened above: nothing is left behind.
+        # Whatever happened above, no relay is left behind.
         gateway.relays.kill()
         await gateway.relays.close(0)
-        await gateway.hub.close()
+        await gateway.relay_server.close()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    # None or closed: whoever started us gave us none.
+    # None or closed: we were started without it.
     return stream is not None and not stream.closed and stream.isatty()
 
 
-async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: socket.socket) -> int:
-    await gateway.hub.open(state.relay_socket, gateway.fleet)
+async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: socket.socket) -> int:
+    await gateway.relay_server.open(state.relay_socket, gateway.fleet)
     server = gateway.config.server
     admin = AdminServer(create_admin(gateway, __version__, docs=server.docs, root_path=server.root_path))
     tasks = {
@@ -99,33 +99,33 @@ async def _live(gateway: Gateway, orders: Orders, state: StateFolder, public: so
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
-    asked = asyncio.create_task(orders.stop.wait(), name="stop")
+    stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
-        await asyncio.sleep(0)  # the fleet's first turn: the banner says what starts
+        await asyncio.sleep(0)  # lets the fleet begin, so that the banner shows what starts
         gateway.announce()
-        await asyncio.wait({asked, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
         ended = [task for task in tasks.values() if task.done()]
         if ended:
-            _tell_end(ended[0])
-            await _end(_drain(gateway, public, 0.0), orders)
+            _log_failure(ended[0])
+            await _end(_drain(gateway, public, 0.0), signals)
             return 1
         log.info(
             "draining; a second signal ends it at once",
             seconds=gateway.config.server.drain_s,
             leases=gateway.leases.total(),
         )
-        await _end(_drain(gateway, public, gateway.config.server.drain_s), orders)
-        await _end(gateway.fleet.close(0.0), orders)
-        return int(orders.at_once.is_set())
+        await _end(_drain(gateway, public, gateway.config.server.drain_s), signals)
+        await _end(gateway.fleet.close(0.0), signals)
+        return int(signals.at_once.is_set())
     finally:
         admin.should_exit = True
-        asked.cancel()
+        stopping.cancel()
         for name in ("fleet", "names", "disk", "relays"):
             tasks[name].cancel()
-        await asyncio.gather(asked, *tasks.values(), return_exceptions=True)
+        await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
 
 
-def _tell_end(task: asyncio.Task[None]) -> None:
+def _log_failure(task: asyncio.Task[None]) -> None:
     cause = _cause(task)
     if isinstance(cause, StateError):
         log.critical("the gateway ends", reason=str(cause))
@@ -137,10 +137,10 @@ def _cause(task: asyncio.Task[None]) -> BaseException:
     return (None if task.cancelled() else task.exception()) or RuntimeError(f"{task.get_name()} ended unasked")
 
 
-async def _end(work: Coroutine[None, None, None], orders: Orders) -> None:
-    """Do this last work; a second signal cuts it short."""
+async def _end(work: Coroutine[None, None, None], signals: Signals) -> None:
+    """Do this last work; a second signal cancels it."""
     working = asyncio.create_task(work)
-    at_once = asyncio.create_task(orders.at_once.wait())
+    at_once = asyncio.create_task(signals.at_once.wait())
     try:
         await asyncio.wait({working, at_once}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -152,63 +152,66 @@ async def _end(work: Coroutine[None, None, None], orders: Orders) -> None:
 
 
 async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> None:
-    """In order: not ready, no new connection, requests end, relays end. Engines have nothing to do any more then."""
+    """Stop serving, in this order: not ready, no new connections, requests end, relays end. Engines are idle then."""
     gateway.is_draining = True
     gateway.publish_again()
     gateway.fleet.hurry()
     await asyncio.sleep(min(LINGER_S, drain_s))
-    gateway.hub.drain(drain_s)
+    gateway.relay_server.drain(drain_s)
     public.close()
     await gateway.relays.close(drain_s + RELAY_GRACE_S)
 
 
-class Orders:
-    """What the signals ask for. `is_attended`: a terminal is there, so SIGHUP says that it was closed."""
+class Signals:
+    """What the signals ask for. `is_attended`: there is a terminal, so SIGHUP means that it was closed, not a reload.
+
+    `stop`: end in order; `at_once`: end without waiting, set by a second signal.
+    """
 
     def __init__(self, is_attended: bool) -> None:
         self._is_attended = is_attended
         self._reloads: set[asyncio.Task[None]] = set()
         self.stop = asyncio.Event()
         self.at_once = asyncio.Event()
-        self._since = math.inf
+        self._stopped_at = math.inf
         self._terminal: select.epoll
 
     def listen(self, gateway: Gateway) -> None:
-        """Hear them from now on."""
+        """Install the handlers."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         if not self._is_attended:
             loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
-        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup: it is to outlive its terminal
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else started by nohup, to outlive its terminal
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             self._watch_terminal(loop)
 
     def _watch_terminal(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The terminal's end as seen on itself (Linux): where `make` leads the session it keeps SIGHUP from us."""
+        """Notice the end of the terminal itself (Linux): where `make` leads the session, no SIGHUP reaches us."""
         terminal = next((stream for stream in (sys.stdin, sys.stdout) if _is_terminal(stream)), None)
         if terminal is None or sys.platform != "linux":
             return
-        # An epoll that asks for nothing is told of a hang-up only; a reader of the terminal would wake for every key.
+        # An epoll without events reports hang-ups only; a reader of the terminal would wake for every key.
         self._terminal = select.epoll()
         self._terminal.register(terminal.fileno(), 0)
 
-        def seen() -> None:
+        def on_hang_up() -> None:
             loop.remove_reader(self._terminal.fileno())
             self._hung_up()
 
-        loop.add_reader(self._terminal.fileno(), seen)
+        loop.add_reader(self._terminal.fileno(), on_hang_up)
 
     def _hung_up(self) -> None:
-        if not self.stop.is_set():  # said twice, by the signal and by the terminal: that is not a second wish
+        if not self.stop.is_set():  # the signal and the terminal both report it: not a second request to end
             self._end()
 
     def _end(self) -> None:
         now = asyncio.get_running_loop().time()
         if not self.stop.is_set():
-            self._since = now
+            self._stopped_at = now
             self.stop.set()
-        elif now - self._since >= SAME_WISH_S:
+        elif now - self._stopped_at >= SAME_SIGNAL_S:
             self.at_once.set()
 
     def _reload(self, gateway: Gateway) -> None:
@@ -221,6 +224,6 @@ async def _reload(gateway: Gateway) -> None:
     try:
         await gateway.reload()
     except (ConfigError, Problem):
-        pass  # said in the log, and nothing has changed
+        pass  # logged already, and nothing has changed
     except Exception:
         log.exception("reload failed")

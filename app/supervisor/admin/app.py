@@ -1,7 +1,7 @@
-"""The admin application on `control.sock`. Whoever reaches it is an administrator: the relay checks keys and roles.
+"""The admin application on `api.sock`. Whoever reaches it is an administrator: relays check keys and roles before.
 
 A relay forwards `/health`, `/metrics`, `/version`, `/openapi.json`, `/docs` and `/admin/*` of the public port to here;
-the command line comes directly, by the permissions of the socket.
+the command line connects directly, as the permissions of the socket allow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from app.supervisor.admin.schemas import (
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
-# What the relay answers for us to whoever may not ask, and what we add.
+# What a relay answers in our place to clients without the right key.
 _FOR_ADMINS = openapi.errors(401, 403)
 _UNKNOWN = {**_FOR_ADMINS, **openapi.errors(400), 404: {"model": ErrorAnswer, "description": "No such backend."}}
 _UNKNOWN_MODEL = {
@@ -54,7 +54,7 @@ _ADAPTER = {
 
 
 class AdminApi(Protocol):
-    """What an administrator may ask and order. KeyError: no backend of that name."""
+    """What an administrator may ask for and order. KeyError: there is no backend of that name."""
 
     def health(self) -> Health: ...
     def models(self) -> Models: ...
@@ -71,22 +71,22 @@ class AdminApi(Protocol):
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer: ...
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
-        """KeyError: no model of that name."""
+        """KeyError: there is no model of that name."""
         ...
 
     async def reload(self) -> Reloaded:
-        """ConfigError when the file is bad; nothing has changed then."""
+        """ConfigError when the file is invalid; nothing has changed then."""
         ...
 
 
-def create_admin(control: AdminApi, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
-    """The application; every answer that is not 2xx is an ErrorAnswer."""
+def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: str = "") -> ASGIApp:
+    """The ASGI application. Every response that is not 2xx has the shape of ErrorAnswer."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
-    _reading(app, control, version)
-    _ordering(app, control)
-    _adapters(app, control)
-    _probing(app, control)
+    _queries(app, api, version)
+    _orders(app, api)
+    _adapters(app, api)
+    _probe(app, api)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -99,15 +99,15 @@ def create_admin(control: AdminApi, version: str, *, docs: bool = False, root_pa
         async def page() -> HTMLResponse:
             return HTMLResponse(openapi.page(described))
 
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(Exception, _failed)
-    return _Methods(app)
+    app.add_exception_handler(Exception, _internal_error)
+    return _HeadAndOptions(app)
 
 
 class AdminServer(uvicorn.Server):
-    """Serves the application on its socket until `should_exit`. The signals stay with the supervisor."""
+    """Serves the application on its socket until `should_exit` is set. Signals are left to the supervisor."""
 
     def __init__(self, application: ASGIApp) -> None:
         super().__init__(
@@ -124,18 +124,18 @@ class AdminServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Not here."""
+        """Leave the signals to the supervisor."""
         yield
 
 
-def _reading(app: FastAPI, control: AdminApi, version: str) -> None:
+def _queries(app: FastAPI, api: AdminApi, version: str) -> None:
     @app.get("/health", tags=["gateway"], responses=openapi.health_answers())
     async def health() -> Health:
         """Version, models and backends with their states and reasons; 200 whatever `status` says.
 
-        For others than admins: what `/readyz` answers.
+        Clients without an admin's key get what `/readyz` answers.
         """
-        return control.health()
+        return api.health()
 
     @app.get("/version", tags=["gateway"])
     async def running_version() -> Version:
@@ -144,134 +144,126 @@ def _reading(app: FastAPI, control: AdminApi, version: str) -> None:
 
     @app.get("/metrics", tags=["gateway"], response_class=PlainTextResponse, responses=_FOR_ADMINS)
     async def metrics() -> Response:
-        """Prometheus's text format."""
-        return PlainTextResponse(await control.metrics(), media_type="text/plain; version=0.0.4")
+        """All series, in Prometheus's text format."""
+        return PlainTextResponse(await api.metrics(), media_type="text/plain; version=0.0.4")
 
     @app.get("/admin/models", tags=["admin"], responses=_FOR_ADMINS)
     async def models() -> Models:
-        """The public names and who serves them."""
-        return control.models()
+        """The public names, with the backends that serve them."""
+        return api.models()
 
     @app.get("/admin/status", tags=["admin"], responses=_FOR_ADMINS)
     async def status() -> Status:
-        """Everything at a glance."""
-        return control.status()
+        """`/health`, with the processes, the address and the state folder."""
+        return api.status()
 
     @app.get("/admin/plan", tags=["admin"], responses=_FOR_ADMINS)
     async def plan() -> PlanAnswer:
-        """Who runs where, what each takes, and what to change where it does not fit."""
-        return await control.plan()
+        """Where each engine runs, what it takes, and what to change where it does not fit."""
+        return await api.plan()
 
     @app.get("/admin/backends/{name:path}/logs", tags=["admin"], responses=_UNKNOWN)
     async def logs(
         name: str, lines: Annotated[int, Query(ge=1, le=10_000)] = LOG_LINES, life: int | None = None
     ) -> Logs:
-        """The last lines its process wrote; `life`: in that start of it, or so many before (-1)."""
-        with _Known(name):
-            return control.logs(name, lines, life)
+        """The last lines that its process wrote. `life`: in that start of it; a negative number counts back."""
+        with _known_backend(name):
+            return api.logs(name, lines, life)
 
 
-def _ordering(app: FastAPI, control: AdminApi) -> None:
+def _orders(app: FastAPI, api: AdminApi) -> None:
     @app.post(
         "/admin/reload", tags=["admin"], responses={422: {"model": ErrorAnswer, "description": "The file is bad."}}
     )
     async def reload() -> Reloaded:
         """Read the configuration again. A bad file changes nothing; an unchanged backend is not touched."""
         try:
-            return await control.reload()
+            return await api.reload()
         except ConfigError as exc:
             raise Problem(422, "config_invalid", "\n".join(exc.errors)) from exc
 
     @app.post("/admin/backends/{name:path}/start", tags=["admin"], status_code=202, responses=_UNKNOWN)
     async def start(name: str) -> BackendAnswer:
-        """Start it; failures before are forgiven. Answers at once."""
-        with _Known(name):
-            return await control.start(name)
+        """Start it; earlier failures no longer count. Answers at once."""
+        with _known_backend(name):
+            return await api.start(name)
 
     @app.post("/admin/backends/{name:path}/stop", tags=["admin"], status_code=202, responses=_UNKNOWN)
     async def stop(name: str) -> BackendAnswer:
-        """Let it finish what it has, then end it, until it is started again here. Answers at once."""
-        with _Known(name):
-            return await control.stop(name)
+        """Let it finish its requests, then stop it, until it is started again here. Answers at once."""
+        with _known_backend(name):
+            return await api.stop(name)
 
     @app.post("/admin/backends/{name:path}/restart", tags=["admin"], status_code=202, responses=_UNKNOWN)
     async def restart(name: str) -> BackendAnswer:
         """Stop it, then start it. Answers at once."""
-        with _Known(name):
-            return await control.restart(name)
+        with _known_backend(name):
+            return await api.restart(name)
 
 
-def _probing(app: FastAPI, control: AdminApi) -> None:
+def _probe(app: FastAPI, api: AdminApi) -> None:
     @app.post("/admin/models/{name:path}/probe", tags=["admin"], responses=_UNKNOWN_MODEL)
     async def probe(
         name: str, capability: Annotated[list[Capability] | None, Query()] = None, again: bool = False
     ) -> ProbesAnswer:
-        """Test with tiny real requests what a model can do; starts its engine where it has to.
+        """Test with tiny real requests what a model can do; its engine is started if need be.
 
-        Each capability is tested once per engine version, unless `again`; none named: all of them.
+        Each capability is tested once per engine version, unless `again`. Without `capability`, all are tested.
         """
         try:
-            return await control.probe(name, capability or CAPABILITIES, again=again)
+            return await api.probe(name, capability or CAPABILITIES, again=again)
         except KeyError as exc:
             raise Problem(404, "model_not_found", f"There is no model {name!r}.", param="model") from exc
 
 
-def _adapters(app: FastAPI, control: AdminApi) -> None:
+def _adapters(app: FastAPI, api: AdminApi) -> None:
     @app.get("/admin/backends/{name:path}/adapters", tags=["admin"], responses=_UNKNOWN)
     async def adapters(name: str) -> AdaptersAnswer:
-        """The adapters it is to have, and why it has one of them not."""
-        with _Known(name):
-            return control.adapters(name)
+        """The adapters that it is to have, each with the reason where its engine does not have it."""
+        with _known_backend(name):
+            return api.adapters(name)
 
     @app.post("/admin/backends/{name:path}/adapters/load", tags=["admin"], responses=_ADAPTER)
     async def load(name: str, order: AdapterOrder) -> AdaptersAnswer:
         """Serve an adapter under a public name of its own, until the configuration of the backend changes."""
-        with _Known(name):
-            return await control.load_adapter(name, order.name, order.path)
+        with _known_backend(name):
+            return await api.load_adapter(name, order.name, order.path)
 
     @app.post("/admin/backends/{name:path}/adapters/unload", tags=["admin"], responses=_UNKNOWN)
     async def unload(name: str, adapter: Annotated[str, Query(min_length=1)]) -> AdaptersAnswer:
-        """Serve it no longer."""
-        with _Known(name):
-            return await control.unload_adapter(name, adapter)
+        """Stop serving it."""
+        with _known_backend(name):
+            return await api.unload_adapter(name, adapter)
 
 
-class _Known:
-    """Turns the control's KeyError into a 404."""
-
-    def __init__(self, backend: str) -> None:
-        self._backend = backend
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, _trace: object) -> None:
-        if isinstance(exc, KeyError):
-            raise Problem(404, "backend_not_found", f"There is no backend {self._backend!r}.") from exc
+@contextlib.contextmanager
+def _known_backend(name: str) -> Iterator[None]:
+    """Turns the AdminApi's KeyError into a 404."""
+    try:
+        yield
+    except KeyError as exc:
+        raise Problem(404, "backend_not_found", f"There is no backend {name!r}.") from exc
 
 
-class _Methods:
-    """HEAD is answered wherever GET is, OPTIONS everywhere; the server leaves a HEAD answer's body out."""
+class _HeadAndOptions:
+    """Answers HEAD wherever GET is answered, and OPTIONS everywhere. The server leaves out the body for HEAD."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "OPTIONS":
-            allowed = self._allowed(scope)
-            answer = Response(status_code=204, headers={"allow": allowed}) if allowed else _answer(not_found())
-            await answer(scope, receive, send)
+            allowed = allowed_methods(self._app, scope)
+            response = Response(status_code=204, headers={"allow": allowed}) if allowed else _response(not_found())
+            await response(scope, receive, send)
         elif scope["type"] == "http" and scope["method"] == "HEAD":
             await self._app({**scope, "method": "GET"}, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _allowed(self, scope: Scope) -> str:
-        return allowed_methods(self._app, scope)
-
 
 def allowed_methods(app: FastAPI, scope: Scope) -> str:
-    """What this path takes, as an Allow header says it; empty for an unknown path."""
+    """The value of the Allow header for this path; "" for an unknown path."""
     methods: set[str] = set()
     for route in app.routes:
         if route.matches(scope)[0] is not Match.NONE:
@@ -281,39 +273,39 @@ def allowed_methods(app: FastAPI, scope: Scope) -> str:
     return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _answer(problem: Problem) -> Response:
+def _response(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, problem.headers, JSON)
 
 
 async def _problem(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, Problem)
-    return _answer(exc)
+    return _response(exc)
 
 
-async def _refused(request: Request, exc: Exception) -> Response:
+async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     match exc.status_code:
         case 404:
-            return _answer(not_found())
+            return _response(not_found())
         case 405:
-            return _answer(method_not_allowed(allowed_methods(request.app, request.scope)))
+            return _response(method_not_allowed(allowed_methods(request.app, request.scope)))
         case status:
-            return _answer(Problem(status, "invalid_request", str(exc.detail)))
+            return _response(Problem(status, "invalid_request", str(exc.detail)))
 
 
-async def _invalid(_request: Request, exc: Exception) -> Response:
+async def _invalid_request(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     first = exc.errors()[0]
     if first["type"] == "json_invalid":
-        return _answer(bad_request("The request's body is not valid JSON.", code="invalid_json"))
+        return _response(bad_request("The request's body is not valid JSON.", code="invalid_json"))
     place = ".".join(str(part) for part in first["loc"][1:])
     if not place and first["type"] == "missing":
-        return _answer(bad_request("The request has no body; a JSON object is expected.", code="invalid_json"))
+        return _response(bad_request("The request has no body; a JSON object is expected.", code="invalid_json"))
     if not place:
-        return _answer(bad_request("The request's body must be a JSON object.", code="invalid_json"))
-    return _answer(bad_request(f"{place}: {first['msg']}", param=place))
+        return _response(bad_request("The request's body must be a JSON object.", code="invalid_json"))
+    return _response(bad_request(f"{place}: {first['msg']}", param=place))
 
 
-async def _failed(_request: Request, _exc: Exception) -> Response:
-    # Raised again behind this answer, so uvicorn logs it with its traceback.
-    return _answer(internal_error())
+async def _internal_error(_request: Request, _exc: Exception) -> Response:
+    # Starlette raises it again after this response, so uvicorn logs it with its traceback.
+    return _response(internal_error())

@@ -1,4 +1,4 @@
-"""`/metrics`: what all relays counted, the dead ones too, and the states of the engines."""
+"""`/metrics`: what all relays have counted, also those that ended, and the states of the backends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """One backend as it is counted."""
+class BackendCounts:
+    """The numbers of one backend at one moment. `waiting`: requests that wait for a place at it."""
 
     backend: str
     state: State
@@ -35,42 +35,42 @@ class Life:
 
 
 class RelayCounters:
-    """The ledgers of all relays (app/shared_counters.py), and the sum of those whose relay is dead.
+    """The counters of all running relays (app/shared_counters.py), and the sum of those of relays that ended.
 
-    Its methods are called in threads; the lock keeps a scrape from seeing a count twice or not at all.
+    Its methods are called in threads; the lock keeps a reader from seeing a count twice or not at all.
     """
 
     def __init__(self) -> None:
         self._open: set[int] = set()
-        self._buried: dict[str, float] = {}
+        self._ended: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Counters relays={len(self._open)} buried={len(self._buried)}>"
+        return f"<RelayCounters relays={len(self._open)} ended={len(self._ended)}>"
 
     def open(self) -> int:
-        """The descriptor of a ledger for a relay that is about to start. OSError when there can be none."""
+        """A file descriptor with fresh counters, for a relay that is about to start. OSError without memory for it."""
         with self._lock:
             descriptor = shared_counters.create()
             self._open.add(descriptor)
         return descriptor
 
-    def bury(self, descriptor: int) -> None:
-        """What that relay was doing is over; what it counted stays. Its descriptor is closed."""
+    def close(self, descriptor: int) -> None:
+        """Take over what an ended relay has counted and close its descriptor. Its gauges are dropped."""
         with self._lock:
             if descriptor in self._open:
                 self._open.discard(descriptor)
                 try:
                     for key, number in _counted(descriptor):
                         if json.loads(key)[0] != "gauge":
-                            self._buried[key] = self._buried.get(key, 0.0) + number
+                            self._ended[key] = self._ended.get(key, 0.0) + number
                 finally:
                     os.close(descriptor)
 
     def read(self) -> Sequence[Metric]:
-        """Everything that was counted, over all processes."""
+        """All series, each summed over all relays."""
         with self._lock:
-            total: defaultdict[str, float] = defaultdict(float, self._buried)
+            total: defaultdict[str, float] = defaultdict(float, self._ended)
             for descriptor in self._open:
                 for key, number in _counted(descriptor):
                     total[key] += number
@@ -78,7 +78,7 @@ class RelayCounters:
 
 
 def _counted(descriptor: int) -> list[tuple[str, float]]:
-    """All of a ledger or nothing: half of it would be as wrong, and the others' page must be rendered."""
+    """All of a relay's counters, or none when they are damaged: the page with the others' must still be rendered."""
     try:
         return list(shared_counters.entries(descriptor))
     except (OSError, ValueError) as exc:
@@ -87,7 +87,7 @@ def _counted(descriptor: int) -> list[tuple[str, float]]:
 
 
 def _as_metrics(numbers: Mapping[str, float]) -> list[Metric]:
-    """As Prometheus has them: a histogram's buckets hold what is below them, too."""
+    """The series as Prometheus wants them: a bucket of a histogram includes all below it."""
     families: dict[str, Metric] = {}
     buckets: defaultdict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = defaultdict(list)
     for key, number in numbers.items():
@@ -99,54 +99,52 @@ def _as_metrics(numbers: Mapping[str, float]) -> list[Metric]:
             metric.add_sample(name, labels, number)
         else:
             buckets[family, tuple(sorted(labels.items()))].append((_bound(bound), number))
-    in_words: Callable[[float], str] = floatToGoString
-    for (family, labels), found in buckets.items():
+    as_text: Callable[[float], str] = floatToGoString
+    for (family, labels), counts in buckets.items():
         below = 0.0
-        for bound, number in sorted(found):
+        for bound, number in sorted(counts):
             below += number
-            families[family].add_sample(f"{family}_bucket", {**dict(labels), "le": in_words(bound)}, below)
+            families[family].add_sample(f"{family}_bucket", {**dict(labels), "le": as_text(bound)}, below)
         families[family].add_sample(f"{family}_count", dict(labels), below)
     return list(families.values())
 
 
-def _bound(told: str) -> float:
-    return math.inf if told == "+Inf" else float(told)
+def _bound(label: str) -> float:
+    return math.inf if label == "+Inf" else float(label)
 
 
-class Scrape:
+class MetricsPage:
     """Renders `/metrics` in a thread: with 800 histograms it takes 171 ms (docs/performance.md).
 
-    `quarantines`: every GPU, and whether it is in quarantine. `trouble`: why the state folder cannot be written.
+    `quarantines`: every GPU, and whether it is in quarantine; `trouble`: why the state folder cannot be written.
     """
-
-    content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(
         self,
         counters: RelayCounters,
-        lives: Callable[[], Sequence[Life]],
+        backends: Callable[[], Sequence[BackendCounts]],
         version: str,
         quarantines: Callable[[], Mapping[str, bool]] = dict,
         trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._counters = counters
-        self._lives = lives
+        self._backends = backends
         self._version = version
         self._quarantines = quarantines
         self._trouble = trouble
 
     async def render(self) -> bytes:
-        """The page of this moment."""
-        return await asyncio.to_thread(self._render, self._lives(), self._quarantines())
+        """The page as it is now, in Prometheus's text format."""
+        return await asyncio.to_thread(self._render, self._backends(), self._quarantines())
 
-    def _render(self, lives: Sequence[Life], quarantines: Mapping[str, bool]) -> bytes:
+    def _render(self, backends: Sequence[BackendCounts], quarantines: Mapping[str, bool]) -> bytes:
         registry = CollectorRegistry()
-        own = [*_families(lives, self._version), _quarantine(quarantines), _storage(self._trouble())]
-        registry.register(_Moment([*self._counters.read(), *own]))
+        own = [*_families(backends, self._version), _quarantine(quarantines), _disk(self._trouble())]
+        registry.register(_Snapshot([*self._counters.read(), *own]))
         return generate_latest(registry)
 
 
-class _Moment(Collector):
+class _Snapshot(Collector):
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
 
@@ -154,7 +152,7 @@ class _Moment(Collector):
         return iter(self._metrics)
 
 
-def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
+def _families(backends: Sequence[BackendCounts], version: str) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         "modelport_backend_state",
         "1 for the state a backend is in, 0 for the others.",
@@ -173,32 +171,32 @@ def _families(lives: Sequence[Life], version: str) -> Iterator[Metric]:
         "Requests that wait for a place at a backend, which has as many as it may have.",
         labels=["modelport_backend"],
     )
-    for life in lives:
+    for counts in backends:
         for each in State:
-            state.add_metric([life.backend, each.value], 1.0 if life.state is each else 0.0)
-        restarts.add_metric([life.backend], life.restarts)
-        swaps.add_metric([life.backend], life.swaps)
-        waiting.add_metric([life.backend], life.waiting)
+            state.add_metric([counts.backend, each.value], 1.0 if counts.state is each else 0.0)
+        restarts.add_metric([counts.backend], counts.restarts)
+        swaps.add_metric([counts.backend], counts.swaps)
+        waiting.add_metric([counts.backend], counts.waiting)
     build = GaugeMetricFamily("modelport_build_info", "The version that runs.", labels=["version"])
     build.add_metric([version], 1.0)
     yield from (state, restarts, swaps, waiting, build)
 
 
 def _quarantine(quarantines: Mapping[str, bool]) -> Metric:
-    found = GaugeMetricFamily(
+    gauge = GaugeMetricFamily(
         "modelport_gpu_quarantined",
         "1 for a GPU that nothing is placed on because its memory did not come back.",
         labels=["device"],
     )
     for device, is_quarantined in quarantines.items():
-        found.add_metric([device], float(is_quarantined))
-    return found
+        gauge.add_metric([device], float(is_quarantined))
+    return gauge
 
 
-def _storage(trouble: str | None) -> Metric:
-    found = GaugeMetricFamily(
+def _disk(trouble: str | None) -> Metric:
+    gauge = GaugeMetricFamily(
         "modelport_state_folder_full",
         "1 while nothing can be written into the state folder, because its disk is full, for example.",
     )
-    found.add_metric([], float(trouble is not None))
-    return found
+    gauge.add_metric([], float(trouble is not None))
+    return gauge

@@ -1,4 +1,4 @@
-"""What the admin application answers, as types."""
+"""The responses of the admin application, as types. Their docstrings are what `/openapi.json` says of them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import Problem
 from app.supervisor.fleet.fleet import BackendStatus
-from app.supervisor.fleet.past_lives import Log
 from backends.endpoint import State
 
 
@@ -17,7 +15,7 @@ class _Answer(BaseModel):
 
 
 class ErrorDetail(_Answer):
-    """What was wrong."""
+    """What went wrong: `message` for people, `code` for programs, `param`: the field or parameter that is meant."""
 
     message: str
     type: str
@@ -26,7 +24,7 @@ class ErrorDetail(_Answer):
 
 
 class ErrorAnswer(_Answer):
-    """Every answer that is not 2xx."""
+    """Every response that is not 2xx."""
 
     error: ErrorDetail
 
@@ -40,8 +38,8 @@ class FailureAnswer(_Answer):
 
 
 class ReplacementAnswer(_Answer):
-    """An engine has not yet what its configuration says: `pending`, it will; `failed`, it does not start with it and
-    serves with the one before.
+    """A backend does not run with its new configuration yet: `pending`, it will; `failed`, it does not start with it
+    and goes on with the one before.
     """
 
     state: Literal["pending", "failed"]
@@ -52,9 +50,8 @@ class ModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
     `serving`: how many of its `engines` (backends, replicas) serve it now; `restarts`: of all of them, and
-    `last_failure`: the last end of one of them that nobody asked for, which stays when it serves again. `parent`: of an
-    adapter, the model that it belongs to. `context_length`: tokens of prompt and answer together, as its engine reports
-    it.
+    `last_failure`: the last end of one of them that nobody asked for, kept when it serves again. `parent`: the model
+    that an adapter belongs to. `context_length`: tokens of prompt and response together, as its engine reports it.
     """
 
     name: str
@@ -73,13 +70,14 @@ class ModelAnswer(_Answer):
 
 
 class BackendAnswer(_Answer):
-    """One backend. `generation`: which start this is; `since_s`: how long in its state; `load_s`: what its start took.
+    """One backend. `generation`: the number of this start; `since_s`: for how long it has had this state; `load_s`: how
+    long its start took.
 
-    `in_flight`: our requests that it has or that wait for it; `waiting`: those that wait for a place at it, because it
-    has as many as it may have; `engine_in_flight`: its own count, null when it has none.
-    `swaps`: how often it made way for another; `devices`: the GPUs it runs on. `is_managed`: we run it. `url`: where a
-    daemon with models of its own listens, and `loaded`: those in its memory, with the bytes they take. `last_failure`
-    stays when it serves again.
+    `in_flight`: requests that it has or that wait for it; `waiting`: those of them that wait because it has as many as
+    it may have; `engine_in_flight`: the engine's own count, null when it has none.
+    `swaps`: how often it was stopped to make room for another; `devices`: the GPUs it runs on. `is_managed`: the
+    gateway runs it. `url`: where a daemon with models of its own listens; `loaded`: the models in its memory, with
+    their size in bytes. `last_failure` is kept when it serves again.
     """
 
     name: str
@@ -105,7 +103,7 @@ class BackendAnswer(_Answer):
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendAnswer:
-        """What the fleet says of it."""
+        """The answer for one backend, from what the fleet reports."""
         return cls(
             name=status.name,
             kind=status.kind,
@@ -131,18 +129,19 @@ class BackendAnswer(_Answer):
 
 
 def failure(status: BackendStatus) -> FailureAnswer | None:
+    """The last end of a backend that nobody asked for; None when there was none."""
     last = status.last_failure
     return FailureAnswer(life=last.life, reason=last.reason, ago_s=round(last.ago_s, 3)) if last is not None else None
 
 
 def replacement(status: BackendStatus) -> ReplacementAnswer | None:
-    """How far it is with its new configuration."""
-    found = status.replacement
-    return ReplacementAnswer(state=found.state, reason=found.reason) if found is not None else None
+    """How far a backend is with its new configuration; None when it runs with it."""
+    pending = status.replacement
+    return ReplacementAnswer(state=pending.state, reason=pending.reason) if pending is not None else None
 
 
 class QuarantineAnswer(_Answer):
-    """A GPU that nothing is placed on: its memory did not come back after that backend had ended."""
+    """A GPU on which nothing is started: its memory did not come back after that backend had ended."""
 
     device: str
     backend: str
@@ -150,9 +149,9 @@ class QuarantineAnswer(_Answer):
 
 
 class Health(_Answer):
-    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not, and will not be.
+    """`ok`: every name is served, or its first request starts it. `degraded`: some name is not served and will not be.
 
-    `quarantined`: GPUs that nothing is placed on until their memory is back, or the configuration is reloaded.
+    `quarantined`: GPUs on which nothing is started until their memory is back, or the configuration is reloaded.
     `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`.
     """
 
@@ -166,7 +165,7 @@ class Health(_Answer):
 
 
 class Version(_Answer):
-    """The version that runs."""
+    """The version of the gateway that runs."""
 
     version: str
 
@@ -179,7 +178,7 @@ class Models(_Answer):
 
 
 class RelayProcesses(_Answer):
-    """The data path's processes."""
+    """The processes of the data path. `connected`: the process ids of those that the supervisor talks to."""
 
     pids: tuple[int, ...]
     connected: tuple[int, ...]
@@ -187,7 +186,7 @@ class RelayProcesses(_Answer):
 
 
 class Status(_Answer):
-    """Everything at a glance."""
+    """`/health`, with the processes, the address and the state folder."""
 
     health: Health
     pid: int
@@ -200,8 +199,8 @@ class Status(_Answer):
 
 
 class LifeAnswer(_Answer):
-    """One start of an engine. `reason`: why it ended; null where that was asked for, or while it lives. `ended_ago_s`:
-    null while it lives.
+    """One start of an engine. `reason`: why it ended; null when it was asked to, or while it runs. `ended_ago_s`: null
+    while it runs.
     """
 
     life: int
@@ -210,7 +209,7 @@ class LifeAnswer(_Answer):
 
 
 class Logs(_Answer):
-    """The last lines that one life of a backend's process wrote, oldest first. `lives`: those that can be asked for."""
+    """The last lines that a backend's process wrote in one life, oldest first. `lives`: those that can be asked for."""
 
     backend: str
     life: int | None = None
@@ -219,7 +218,7 @@ class Logs(_Answer):
 
 
 class GpuAnswer(_Answer):
-    """One GPU or MIG device that engines may have. `quarantine`: why nothing is placed there for now."""
+    """One GPU or MIG device that engines may use. `quarantine`: why nothing is started there for now."""
 
     uuid: str
     index: int
@@ -231,10 +230,10 @@ class GpuAnswer(_Answer):
 class SeatAnswer(_Answer):
     """Where one backend runs when everything configured is loaded in turn; sizes in GB.
 
-    `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that it is placed by, and
-    `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` what is made of that,
-    `measured_gb` the host memory and `device_gb` the GPU memory that its last start took, and the rest what the engine
-    itself said then. `lacks`: settings that name what is not on this machine, or broken.
+    `fits`: beside all before it; `is_possible`: at all. `memory_gb` is the host memory that is reserved for it, and
+    `memory_source` how that is known. `weights_gb` is the size of its files, `estimated_gb` the estimate made of that,
+    `measured_gb` the host memory and `device_gb` the GPU memory that its last start took; the rest is what the engine
+    itself reported then. `lacks`: settings that name what is missing on this machine, or broken.
     """
 
     backend: str
@@ -256,7 +255,7 @@ class SeatAnswer(_Answer):
 
 
 class PlanAnswer(_Answer):
-    """What there is for engines, and who gets what of it."""
+    """What engines may use of this machine, and what each gets."""
 
     memory_gb: float
     gpus: tuple[GpuAnswer, ...]
@@ -264,8 +263,8 @@ class PlanAnswer(_Answer):
 
 
 class ProbeAnswer(_Answer):
-    """What is known of a model at one backend. `capabilities`: `verified` or `failed` by a real request, or by what the
-    engine says of itself; `declared`: only said. `version` is the engine's.
+    """What is known of a model at one backend. `capabilities`: `verified` or `failed`, by a real request or by the
+    engine's own report; `declared`: claimed and not tested. `version` is the engine's.
     """
 
     backend: str
@@ -291,7 +290,7 @@ class AdapterOrder(BaseModel):
 
 
 class AdapterAnswer(_Answer):
-    """One adapter of a backend. `reason`: why the engine has it not; null when it has it, or does not run."""
+    """One adapter of a backend. `reason`: why the engine does not have it; null when it has it, or does not run."""
 
     name: str
     path: str
@@ -306,32 +305,10 @@ class AdaptersAnswer(_Answer):
 
 
 class Reloaded(_Answer):
-    """The configuration that is in force now, less what is `pending`: backends that are not yet as it says.
-    `needs_restart`: settings that changed and are read only at a start.
+    """The new configuration is in force, except for the `pending` backends, which do not run with it yet.
+    `needs_restart`: changed settings that are read only at a start.
     """
 
     table_version: int
     needs_restart: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
-
-
-def logs(backend: str, lines: int, life: int | None, found: Log | None, now: float) -> Logs:
-    """At most so many lines of what was found of this life; Problem when nothing was."""
-    if found is None:
-        message = (
-            f"{backend!r} has no start number {life} that is still known: see `lives` in an answer without `life`."
-        )
-        raise Problem(404, "life_not_found", message, param="life")
-    return Logs(
-        backend=backend,
-        life=found.life.number if found.life is not None else None,
-        lines=tuple(found.lines[-lines:]),
-        lives=tuple(
-            LifeAnswer(
-                life=each.number,
-                reason=each.reason,
-                ended_ago_s=round(now - each.ended_at, 3) if each.ended_at is not None else None,
-            )
-            for each in found.lives
-        ),
-    )

@@ -1,21 +1,23 @@
-"""The situation of public names, told from the table and the backends. Pure."""
+"""What is shown of public names, the gateway and logs, made of the table and the fleet's reports. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from app.supervisor.admin.schemas import ModelAnswer, ReplacementAnswer, failure, replacement
+from app.errors import Problem
+from app.supervisor.admin.schemas import LifeAnswer, Logs, ModelAnswer, ReplacementAnswer, failure, replacement
 from app.supervisor.fleet.fleet import BackendStatus
+from app.supervisor.fleet.past_lives import Log
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import State
 
-# From the state that serves best to the one that serves worst.
+# From the best state to the worst.
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
 
 
 def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelAnswer, ...]:
-    """Every public name with its situation, in the configuration's order."""
+    """Every public name with its state, reason and engines, in the order of the configuration."""
     known = {status.name: status for status in backends}
     return tuple(_model(table, model, known) for model in table.models.values())
 
@@ -23,10 +25,10 @@ def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelA
 def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus]) -> ModelAnswer:
     state, reason, _ = _best(table, model.targets)
     serving, engines = _serving(table, model)
-    # An adapter that its engine has not got is a row of its own, and ends with its engine.
-    rows = [known[name] for name in dict.fromkeys(each.backend for each in model.targets) if name in known]
-    failed = [row for row in rows if row.last_failure is not None]
-    last = min(failed, key=lambda row: row.last_failure.ago_s if row.last_failure else 0.0, default=None)
+    # An adapter has the restarts and failures of its engines.
+    statuses = [known[name] for name in dict.fromkeys(each.backend for each in model.targets) if name in known]
+    failed = [status for status in statuses if status.last_failure is not None]
+    last = min(failed, key=lambda status: status.last_failure.ago_s if status.last_failure else 0.0, default=None)
     return ModelAnswer(
         name=model.name,
         state=state,
@@ -38,36 +40,36 @@ def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus])
         fallbacks=model.fallbacks,
         serving=serving,
         engines=engines,
-        restarts=sum(row.restarts for row in rows),
+        restarts=sum(status.restarts for status in statuses),
         last_failure=failure(last) if last is not None else None,
-        replacement=_replacement(rows),
+        replacement=_replacement(statuses),
     )
 
 
-def _replacement(rows: Sequence[BackendStatus]) -> ReplacementAnswer | None:
-    found = [told for row in rows if (told := replacement(row)) is not None]
-    return min(found, key=lambda told: told.state != "failed", default=None)
+def _replacement(statuses: Sequence[BackendStatus]) -> ReplacementAnswer | None:
+    replacements = [each for status in statuses if (each := replacement(status)) is not None]
+    return min(replacements, key=lambda each: each.state != "failed", default=None)
 
 
 def _serving(table: Table, model: PublicModel) -> tuple[int, int]:
-    """How many of its engines serve it now, and how many there are; of an adapter also those that have it not."""
+    """How many of its engines serve it now, and how many there are. Of an adapter, those without it count as well."""
     targets = {target.backend: target for target in model.targets}
-    serving = sum(_situation(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())
+    serving = sum(_state_of(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())
     having = [row for row in table.backends.values() if model.parent is not None and model.name in row.adapters]
     return serving, max(len(targets), len(having))
 
 
 def _context_length(table: Table, targets: Sequence[Target]) -> int | None:
-    found = table.backends.get(targets[0].backend) if targets else None
-    facts = found.fact(targets[0].model) if found is not None else None
+    backend = table.backends.get(targets[0].backend) if targets else None
+    facts = backend.fact(targets[0].model) if backend is not None else None
     return facts.context_length if facts is not None else None
 
 
 def overall(
     table: Table, trouble: str | None = None, backends: Iterable[BackendStatus] = ()
 ) -> Literal["ok", "degraded", "starting", "draining"]:
-    """One word for all public names, for the state folder's trouble, and for engines that do not start as they are
-    configured now.
+    """The gateway's state in one word, made of all public names, of the state folder's trouble, and of engines that do
+    not start with their new configuration.
     """
     if table.draining:
         return "draining"
@@ -83,15 +85,42 @@ _AT_REST = (State.SLEEPING, State.STOPPED, State.STOPPING)
 
 
 def _best(table: Table, targets: Iterable[Target]) -> tuple[State, str | None, bool]:
-    found = [_situation(table.backends.get(target.backend), target.model) for target in targets]
-    if not found:
+    """As `_state_of`, of the target that serves best."""
+    states = [_state_of(table.backends.get(target.backend), target.model) for target in targets]
+    if not states:
         return State.FAILED, "it has no backend", False
-    return min(found, key=lambda situation: (_ORDER.index(situation[0]), not situation[2]))
+    return min(states, key=lambda each: (_ORDER.index(each[0]), not each[2]))
 
 
-def _situation(backend: Backend | None, model: str) -> tuple[State, str | None, bool]:
+def _state_of(backend: Backend | None, model: str) -> tuple[State, str | None, bool]:
+    """The state of a model at one backend, the reason, and whether it can be started."""
     if backend is None:
         return State.STOPPED, "its backend is not known yet", True
     if backend.state is State.READY and backend.is_strict and model not in (backend.models or (model,)):
         return State.FAILED, f"{backend.name} has no model {model!r}", False
     return backend.state, backend.reason or backend.waits_for, backend.can_start
+
+
+def logs(backend: str, lines: int, life: int | None, log: Log | None, now: float) -> Logs:
+    """The last `lines` lines of a life's log; Problem (404) when that life is not known, so that `log` is None.
+
+    `now`: the clock that lives end by, in seconds.
+    """
+    if log is None:
+        message = (
+            f"{backend!r} has no start number {life} that is still known: see `lives` in a response without `life`."
+        )
+        raise Problem(404, "life_not_found", message, param="life")
+    return Logs(
+        backend=backend,
+        life=log.life.number if log.life is not None else None,
+        lines=tuple(log.lines[-lines:]),
+        lives=tuple(
+            LifeAnswer(
+                life=each.number,
+                reason=each.reason,
+                ended_ago_s=round(now - each.ended_at, 3) if each.ended_at is not None else None,
+            )
+            for each in log.lives
+        ),
+    )

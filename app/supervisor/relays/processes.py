@@ -141,7 +141,7 @@ class Relays:
         try:
             return await self._run(index, counters)
         finally:
-            await asyncio.to_thread(self._counters.bury, counters)
+            await asyncio.to_thread(self._counters.close, counters)
 
     async def _run(self, index: int, counters: int) -> str:
         try:

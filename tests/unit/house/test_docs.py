@@ -26,7 +26,7 @@ from app.config.yaml_document import parse
 from app.errors import TABLE
 from app.metrics import Metrics
 from app.supervisor.admin.app import create_admin
-from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
+from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.console import curl
 from backends.config.base import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
 from backends.endpoint import State
@@ -154,8 +154,8 @@ def test_each_error_code_has_its_heading_and_each_heading_its_code() -> None:
 async def test_each_series_has_its_heading_and_each_heading_its_series(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    lives = [Life("demo", State.READY, 0)]
-    text = generate_latest(registry) + await Scrape(RelayCounters(), lambda: lives, "1").render()
+    backends = [BackendCounts("demo", State.READY, 0)]
+    text = generate_latest(registry) + await MetricsPage(RelayCounters(), lambda: backends, "1").render()
 
     series = set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
 

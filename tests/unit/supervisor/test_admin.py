@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from app.config.yaml_document import ConfigError
-from app.supervisor.admin import schemas as admin_schemas
+from app.supervisor.admin import views
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
@@ -97,7 +97,7 @@ class StubControl:
         written = [f"line {number}" for number in range(300)]
         lives = [PastLife(1, list, "it was ended by signal 11", 60.0), PastLife(2, lambda: written)]
         found = Log(lives[1], written, lives) if life in (None, 2) else None
-        return admin_schemas.logs(backend, lines, life, found, now=61.5)
+        return views.logs(backend, lines, life, found, now=61.5)
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._ordered("start", backend)

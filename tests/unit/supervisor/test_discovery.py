@@ -163,7 +163,7 @@ async def following(tmp_path: Path, entry: str, *found: str) -> AsyncIterator[Fo
         state.sweep()
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))
         gateway = Gateway(options, load_all(options), state, listener, Discovery(names.look_up, every_s=0.05))
-        await gateway.hub.open(state.relay_socket, gateway.fleet)
+        await gateway.relay_server.open(state.relay_socket, gateway.fleet)
         gateway.publish_again()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         tasks = [
@@ -176,7 +176,7 @@ async def following(tmp_path: Path, entry: str, *found: str) -> AsyncIterator[Fo
         finally:
             tasks[1].cancel()
             await gateway.fleet.close(0)
-            await gateway.hub.close()
+            await gateway.relay_server.close()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.shared_counters import FIRST_BYTES, SharedCounters
-from app.supervisor.admin.metrics import Life, RelayCounters, Scrape
+from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from backends.endpoint import State
 from tests import ROOT
 
@@ -46,10 +46,10 @@ class Relay:
         self._process.stdout.readline()
 
     def end(self) -> None:
-        """Kill it and bury what it counted."""
+        """Kill it; what it counted stays."""
         self._process.kill()
         self._process.communicate()
-        self._counters.bury(self._ledger)
+        self._counters.close(self._ledger)
 
 
 def _values(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -60,18 +60,18 @@ def _values(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
     }
 
 
-def _scrape(*lives: Life) -> Scrape:
-    return Scrape(RelayCounters(), lambda: lives, "1.2.3")
+def _page_of(*backends: BackendCounts) -> MetricsPage:
+    return MetricsPage(RelayCounters(), lambda: backends, "1.2.3")
 
 
 async def test_the_relays_are_added_up_also_the_dead_ones() -> None:
     counters = RelayCounters()
-    scrape = Scrape(counters, list, "1.2.3")
+    metrics = MetricsPage(counters, list, "1.2.3")
     relays = [Relay(counters, count) for count in (3, 4)]
     try:
-        before = _values(await scrape.render())
+        before = _values(await metrics.render())
         relays[0].end()
-        after = _values(await scrape.render())
+        after = _values(await metrics.render())
     finally:
         for relay in relays:
             relay.end()
@@ -92,10 +92,10 @@ async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
     for _ in range(3):
         Relay(counters, 2).end()
 
-    page = _values(await Scrape(counters, list, "1.2.3").render())
+    page = _values(await MetricsPage(counters, list, "1.2.3").render())
 
     assert page[("requests_total", (("model", "m"),))] == 6
-    assert repr(counters) == "<Counters relays=0 buried=5>"
+    assert repr(counters) == "<RelayCounters relays=0 ended=5>"
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> N
     ledger = counters.open()
     os.pwrite(ledger, content, 0)
 
-    page = await Scrape(counters, list, "1.2.3").render()
-    counters.bury(ledger)
+    page = await MetricsPage(counters, list, "1.2.3").render()
+    counters.close(ledger)
 
     assert b"modelport_build_info" in page
-    assert repr(counters) == "<Counters relays=0 buried=0>"
+    assert repr(counters) == "<RelayCounters relays=0 ended=0>"
 
 
 def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
@@ -125,7 +125,7 @@ def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
 
     found = os.fstat(descriptor)
     page = {sample.labels["n"]: sample.value for metric in counters.read() for sample in metric.samples}
-    counters.bury(descriptor)
+    counters.close(descriptor)
 
     assert found.st_size > FIRST_BYTES
     assert found.st_blocks * 512 >= found.st_size
@@ -146,7 +146,7 @@ def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     value.inc(3)
     (metric,) = counters.read()
-    counters.bury(descriptor)
+    counters.close(descriptor)
 
     assert without == []
     assert [sample.value for sample in metric.samples] == [5]
@@ -154,27 +154,27 @@ def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
 
 async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
     troubles = [None, "No space left on device"]
-    scrape = Scrape(RelayCounters(), list, "1.2.3", trouble=lambda: troubles.pop())
+    metrics = MetricsPage(RelayCounters(), list, "1.2.3", trouble=lambda: troubles.pop())
 
-    full, well = _values(await scrape.render()), _values(await scrape.render())
+    full, well = _values(await metrics.render()), _values(await metrics.render())
 
     assert full[("modelport_state_folder_full", ())] == 1
     assert well[("modelport_state_folder_full", ())] == 0
 
 
 async def test_every_gpu_is_in_quarantine_or_not() -> None:
-    scrape = Scrape(RelayCounters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
+    metrics = MetricsPage(RelayCounters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
 
-    page = _values(await scrape.render())
+    page = _values(await metrics.render())
 
     assert page[("modelport_gpu_quarantined", (("device", "GPU-a"),))] == 1
     assert page[("modelport_gpu_quarantined", (("device", "GPU-b"),))] == 0
 
 
 async def test_every_backend_is_in_exactly_one_state() -> None:
-    scrape = _scrape(Life("gpu", State.READY, 2), Life("demo", State.STARTING, 0))
+    metrics = _page_of(BackendCounts("gpu", State.READY, 2), BackendCounts("demo", State.STARTING, 0))
 
-    page = _values(await scrape.render())
+    page = _values(await metrics.render())
 
     ones = {labels for (name, labels), value in page.items() if name == "modelport_backend_state" and value == 1}
     assert ones == {

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.supervisor.main import SAME_WISH_S
+from app.supervisor.main import SAME_SIGNAL_S
 from backends.process.guard import descendants
 from tests.rigs.serving import PATIENCE_S, Gateway, alive, environment, running, serve_command, until
 
@@ -34,7 +34,7 @@ CHAT = {
 # The gateway whose fleet's task fails at SIGUSR1.
 FAILING = """
 import asyncio, signal
-from app.supervisor import fleet
+from app.supervisor.fleet import fleet
 run = fleet.Fleet.run
 async def failing(self):
     failed = asyncio.Event()
@@ -356,7 +356,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             next(pieces)
             gateway.process.send_signal(signal.SIGINT)
             until(lambda: "draining; a second signal ends it at once" in gateway.log.read_text())
-            time.sleep(SAME_WISH_S)
+            time.sleep(SAME_SIGNAL_S)
             code = gateway.end(signal.SIGINT)
 
         assert code == 1
