@@ -9,10 +9,10 @@ from collections.abc import Hashable, Mapping
 import structlog
 
 from app.supervisor.admin import status_text
+from app.supervisor.file_stamp import stamp
 from backends.endpoint import Endpoint
 from backends.engine import Adapters
 from backends.errors import BackendError, EngineFailed
-from backends.file_stamp import stamp
 from backends.lifecycle.machine import REST_S
 
 log = structlog.get_logger()

@@ -11,9 +11,9 @@ from typing import Final
 
 import structlog
 
+from app.supervisor.file_stamp import stamp
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
-from backends.file_stamp import stamp
 from backends.lifecycle.events import FilesChanged, Start
 
 LOOK_S: Final = 2.0

@@ -18,6 +18,7 @@ import structlog
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.placement import Allocation, Gpu
 from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.file_stamp import stamp
 from app.supervisor.fleet import warm_up as fleet_warm_up
 from app.supervisor.fleet.adapters import AdapterSet
 from app.supervisor.fleet.download import ModelDownload
@@ -28,7 +29,6 @@ from backends.config.base import BackendConfig
 from backends.endpoint import State
 from backends.engine import Engine, Launch, Need, Probe
 from backends.errors import BackendError
-from backends.file_stamp import stamp
 from backends.kinds import kind_of
 from backends.lifecycle.events import Event, Exited, StopAsked, Tick
 from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
