@@ -134,8 +134,8 @@ class Gateway:
         """What engines have to share, as the machine is now. Blocks: it also looks at the files of these engines."""
         server = config.server
         machine = devices.machine(server.memory_gb, self._options.env)
-        self._sizes.look(replicas.expand(config.backends), machine)
-        self._capabilities.look(config.backends)
+        self._sizes.refresh(replicas.expand(config.backends), machine)
+        self._capabilities.refresh(config.backends)
         self._devices = [gpu.uuid for gpu in machine.gpus]
         return Capacity(machine, server.start_parallel, server.swap_after_s)
 

@@ -61,7 +61,7 @@ class CapabilityStore:
     def __repr__(self) -> str:
         return f"<CapabilityStore {len(self._results)} in {self.file.path}>"
 
-    def look(self, backends: Mapping[str, BackendConfig]) -> None:
+    def refresh(self, backends: Mapping[str, BackendConfig]) -> None:
         """Take these as the engines from now on. Blocks: it looks at their files."""
         configs = replicas.expand(backends)
         self._engines = {name: _engine(config) for name, config in configs.items()}

@@ -18,7 +18,7 @@ from backends.endpoint import State
 _OPEN = frozenset({"/", "/api/version", "/livez", "/readyz", "/version"})
 _BEARER = {"type": "http", "scheme": "bearer", "description": "A key; none is needed while none is configured."}
 _REFUSALS = {
-    400: "The request is not one.",
+    400: "The request is not valid.",
     401: "The key is missing or wrong.",
     403: "The key may not do this.",
     404: "There is no such model, or not for this key.",
@@ -27,8 +27,8 @@ _REFUSALS = {
     415: "The body is not application/json.",
     429: "Too many requests; see Retry-After.",
     502: "The engine failed.",
-    503: "The engine is not serving; see Retry-After.",
     501: "That is not for clients, or the engine cannot do it.",
+    503: "The engine is not serving; see Retry-After.",
     504: "The engine did not answer in time.",
 }
 
@@ -40,7 +40,7 @@ class _Open(BaseModel):
 
 
 class CompletionUsage(_Open):
-    """Tokens."""
+    """How many tokens the request and its response had."""
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -63,7 +63,7 @@ class ChatRequest(_Open):
 
 
 class ChatChoice(_Open):
-    """One answer."""
+    """One of the responses that were asked for with `n`."""
 
     index: int
     message: Message
@@ -71,7 +71,7 @@ class ChatChoice(_Open):
 
 
 class ChatCompletion(_Open):
-    """The engine's answer."""
+    """The engine's response to a chat."""
 
     id: str
     object: Literal["chat.completion"]
@@ -82,7 +82,7 @@ class ChatCompletion(_Open):
 
 
 class CompletionRequest(_Open):
-    """Plain continuation of a text."""
+    """A text to continue."""
 
     model: str | None = None
     prompt: str | list[str] | list[int] | list[list[int]]
@@ -90,7 +90,7 @@ class CompletionRequest(_Open):
 
 
 class TextChoice(_Open):
-    """One continuation."""
+    """One of the continuations that were asked for with `n`."""
 
     index: int
     text: str
@@ -98,7 +98,7 @@ class TextChoice(_Open):
 
 
 class Completion(_Open):
-    """The engine's answer."""
+    """The engine's continuation of the text."""
 
     id: str
     object: Literal["text_completion"]
@@ -124,7 +124,7 @@ class Embedding(_Open):
 
 
 class Embeddings(_Open):
-    """The engine's answer."""
+    """One vector for each text."""
 
     object: Literal["list"]
     model: str
@@ -133,7 +133,7 @@ class Embeddings(_Open):
 
 
 class ModelEntry(_Open):
-    """A public name."""
+    """One public name, with its state."""
 
     id: str
     object: Literal["model"]
@@ -143,41 +143,41 @@ class ModelEntry(_Open):
 
 
 class Alive(BaseModel):
-    """Yes."""
+    """The gateway runs, or is ready, as the route says."""
 
     status: Literal["ok"]
 
 
 class ModelList(_Open):
-    """What this key may use."""
+    """The models that this key may use."""
 
     object: Literal["list"]
     data: list[ModelEntry]
 
 
 def document(own: Sequence[BaseRoute], version: str, root_path: str) -> dict[str, Any]:
-    """The OpenAPI document of everything the public port answers."""
-    found = get_openapi(
+    """The OpenAPI document of everything that the public port answers. `own`: the admin application's routes."""
+    described = get_openapi(
         title="Modelport",
         version=version,
         summary="One OpenAI-compatible endpoint for self-hosted models.",
         routes=[*_relay_routes().routes, *own],
         servers=[{"url": root_path}] if root_path else None,
     )
-    found.setdefault("components", {})["securitySchemes"] = {"key": _BEARER}
-    for path, operations in found["paths"].items():
+    described.setdefault("components", {})["securitySchemes"] = {"key": _BEARER}
+    for path, operations in described["paths"].items():
         for operation in operations.values():
-            # FastAPI documents its own 422; ours are 400 in the common shape.
+            # FastAPI adds a 422 of its own; our responses to invalid requests are 400.
             operation["responses"].pop("422", None)
             if path not in _OPEN:
                 operation["security"] = [{"key": []}]
     for unused in ("HTTPValidationError", "ValidationError"):
-        found["components"]["schemas"].pop(unused, None)
-    return found
+        described["components"]["schemas"].pop(unused, None)
+    return described
 
 
 def page(described: Mapping[str, Any]) -> str:
-    """The document as one HTML page that loads nothing from anywhere."""
+    """The document as one HTML page, which loads no other file."""
     rows = [
         f"<tr><td><code>{method.upper()}</code></td><td><code>{html.escape(path)}</code></td>"
         f"<td>{html.escape(operation.get('summary', ''))}. {html.escape(operation.get('description', ''))}</td></tr>"
@@ -194,22 +194,22 @@ def page(described: Mapping[str, Any]) -> str:
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """These answers in the common shape, as FastAPI's `responses` takes them."""
+    """Error responses with these statuses, as FastAPI's `responses` takes them."""
     return {status: {"model": ErrorAnswer, "description": _REFUSALS[status]} for status in statuses}
 
 
 def health_answers() -> dict[int | str, dict[str, Any]]:
-    """What `/health` answers: all of it to an administrator, and to others what `/readyz` says."""
+    """The responses of `/health`: everything for an administrator, and for others what `/readyz` answers."""
     return {200: {"model": Health | Alive, "description": "How it is."}, **errors(401, 503)}
 
 
 def _relay_routes() -> APIRouter:
-    """The routes the relays serve, to be described and never to be called."""
+    """The routes that relays serve. They are only described here and never called."""
     router = APIRouter()
     engine = errors(400, 401, 404, 408, 413, 415, 429, 502, 503, 504)
     stream = {
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        "description": "The answer, or a stream.",
+        "description": "The response, or a stream.",
     }
     generate: dict[int | str, dict[str, Any]] = {200: stream, **engine}
 

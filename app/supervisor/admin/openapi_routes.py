@@ -1,4 +1,4 @@
-"""The relays' routes of other dialects as `/openapi.json` describes them; what they take is others' to define."""
+"""The relays' routes of other APIs as `/openapi.json` describes them. Their bodies are defined by those APIs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Open(BaseModel):
-    """The dialect's own fields."""
+    """Fields that are not listed are those of the API."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class ResponseRequest(_Open):
-    """OpenAI's, as far as it needs no memory."""
+    """OpenAI's Responses API, without what would need stored conversations."""
 
     model: str | None = None
     input: str | list[dict[str, Any]]
@@ -23,7 +23,7 @@ class ResponseRequest(_Open):
 
 
 class RankRequest(_Open):
-    """vLLM's."""
+    """vLLM's rerank: documents to sort by how well they match the query."""
 
     model: str | None = None
     query: str
@@ -32,7 +32,7 @@ class RankRequest(_Open):
 
 
 class ScoreRequest(_Open):
-    """vLLM's; either side has three names there."""
+    """vLLM's score: how well two texts match. vLLM has three names for each side."""
 
     model: str | None = None
     text_1: str | list[str] | None = None
@@ -40,7 +40,7 @@ class ScoreRequest(_Open):
 
 
 class TokenRequest(_Open):
-    """vLLM's: a prompt or a conversation."""
+    """vLLM's tokenize: a prompt or a conversation."""
 
     model: str | None = None
     prompt: str | None = None
@@ -49,7 +49,7 @@ class TokenRequest(_Open):
 
 
 class TokenList(BaseModel):
-    """Of a text."""
+    """The tokens of a text."""
 
     count: int
     max_model_len: int
@@ -58,20 +58,20 @@ class TokenList(BaseModel):
 
 
 class DetokenRequest(_Open):
-    """vLLM's."""
+    """vLLM's detokenize: tokens to turn into text."""
 
     model: str | None = None
     tokens: list[int]
 
 
 class Text(BaseModel):
-    """Of tokens."""
+    """The text of tokens."""
 
     prompt: str
 
 
 class MessageRequest(_Open):
-    """Anthropic's."""
+    """Anthropic's Messages API."""
 
     model: str | None = None
     messages: list[dict[str, Any]]
@@ -80,14 +80,14 @@ class MessageRequest(_Open):
 
 
 class CountRequest(_Open):
-    """Anthropic's."""
+    """Anthropic's count of the tokens of a conversation."""
 
     model: str | None = None
     messages: list[dict[str, Any]]
 
 
 class OllamaChat(_Open):
-    """Ollama's."""
+    """Ollama's chat."""
 
     model: str | None = None
     messages: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ class OllamaChat(_Open):
 
 
 class OllamaPrompt(_Open):
-    """Ollama's."""
+    """Ollama's generate: a prompt to continue."""
 
     model: str | None = None
     prompt: str = ""
@@ -105,33 +105,33 @@ class OllamaPrompt(_Open):
 
 
 class OllamaTexts(_Open):
-    """Ollama's."""
+    """Ollama's embed: texts to embed."""
 
     model: str | None = None
     input: str | list[str]
 
 
 class OllamaName(_Open):
-    """Ollama's."""
+    """Ollama's show: a model to describe."""
 
     model: str
 
 
 class OllamaError(BaseModel):
-    """What every failure under `/api/` is."""
+    """The body of every error under `/api/`."""
 
     error: str
 
 
 class AnthropicFault(BaseModel):
-    """What went wrong."""
+    """What went wrong, in Anthropic's words for kinds of errors."""
 
     type: str
     message: str
 
 
 class AnthropicError(BaseModel):
-    """What every failure of `/v1/messages` is."""
+    """The body of every error of `/v1/messages`."""
 
     type: str = "error"
     error: AnthropicFault
@@ -151,42 +151,42 @@ _AUDIO = {
 }
 
 
-def foreign_routes(router: APIRouter, refused: Answers) -> None:
-    """Add them, to be described and never to be called."""
-    _openai(router, refused)
+def foreign_routes(router: APIRouter, errors: Answers) -> None:
+    """Add these routes to the router. They are only described there and never called."""
+    _openai(router, errors)
     _anthropic(router)
     _ollama(router)
 
 
 def _stream(kind: str, failure: type[BaseModel] | None) -> Answers:
-    told: Answers = {
-        200: {"content": {kind: {"schema": {"type": "string"}}}, "description": "The answer, or a stream."}
+    responses: Answers = {
+        200: {"content": {kind: {"schema": {"type": "string"}}}, "description": "The response, or a stream."}
     }
     if failure is not None:
-        told["default"] = {"model": failure, "description": "A failure."}
-    return told
+        responses["default"] = {"model": failure, "description": "An error."}
+    return responses
 
 
-def _openai(router: APIRouter, refused: Answers) -> None:
-    @router.post("/v1/rerank", responses=refused, tags=["models"])
+def _openai(router: APIRouter, errors: Answers) -> None:
+    @router.post("/v1/rerank", responses=errors, tags=["models"])
     async def rerank(body: RankRequest) -> _Open:
         raise NotImplementedError
 
-    @router.post("/v1/score", responses=refused, tags=["models"])
+    @router.post("/v1/score", responses=errors, tags=["models"])
     async def score(body: ScoreRequest) -> _Open:
         raise NotImplementedError
 
-    @router.post("/v1/tokenize", responses=refused, tags=["models"])
+    @router.post("/v1/tokenize", responses=errors, tags=["models"])
     async def tokenize(body: TokenRequest) -> TokenList:
         raise NotImplementedError
 
-    @router.post("/v1/detokenize", responses=refused, tags=["models"])
+    @router.post("/v1/detokenize", responses=errors, tags=["models"])
     async def detokenize(body: DetokenRequest) -> Text:
         raise NotImplementedError
 
     @router.post(
         "/v1/audio/transcriptions",
-        responses={**_stream("text/event-stream", None), **refused},
+        responses={**_stream("text/event-stream", None), **errors},
         openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _AUDIO}}}},
         tags=["models"],
     )
@@ -199,7 +199,7 @@ def _openai(router: APIRouter, refused: Answers) -> None:
 
 
 def _anthropic(router: APIRouter) -> None:
-    failure: Answers = {"default": {"model": AnthropicError, "description": "A failure."}}
+    failure: Answers = {"default": {"model": AnthropicError, "description": "An error."}}
 
     @router.post("/v1/messages", responses=_stream("text/event-stream", AnthropicError), tags=["anthropic"])
     async def messages(body: MessageRequest) -> _Open:
@@ -211,7 +211,7 @@ def _anthropic(router: APIRouter) -> None:
 
 
 def _ollama(router: APIRouter) -> None:
-    failure: Answers = {"default": {"model": OllamaError, "description": "A failure."}}
+    failure: Answers = {"default": {"model": OllamaError, "description": "An error."}}
     lines = _stream("application/x-ndjson", OllamaError)
 
     @router.get("/", tags=["ollama"])

@@ -1,5 +1,5 @@
-"""Why an engine does not serve, in the words that clients, `models`, `status` and `/health` all use: what is so, until
-when, and the command that helps. Pure.
+"""Why an engine does not serve, in the words that clients, `models`, `status` and `/health` all use: the reason, until
+when it holds, and the command that helps. Pure.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _AT_REST = (State.STOPPED, State.STOPPING)
 
 
 def is_given_up(life: Lifecycle) -> bool:
-    """Whether it will not serve by itself: it is held, or has failed and rests."""
+    """Whether it will not serve by itself: an administrator stopped it, or it has failed too often."""
     if life.state in (State.STOPPED, State.STOPPING):
         return life.intent is Intent.HELD
     return life.is_given_up
 
 
-def told(
+def explained(
     name: str,
     life: Lifecycle,
     reason: str | None,
@@ -32,8 +32,10 @@ def told(
     is_closing: bool = False,
     is_followed: bool = False,
 ) -> str | None:
-    """The reason, with what is being done about it, or what can be. `tries_at`: Unix seconds. `is_followed`: it only
-    stops for another configuration of it.
+    """The reason why it does not serve, with what happens next or what helps; None where there is nothing to explain.
+
+    `tries_at`: when it is tried again, in Unix seconds; `is_closing`: the gateway ends; `is_followed`: it is stopped
+    only to start with a new configuration.
     """
     if is_closing:
         return reason or (None if life.state is State.READY else "the gateway is shutting down")
@@ -56,30 +58,30 @@ def told(
     return reason
 
 
-def adapter_told(backend: str, adapter: str, reason: str, tries_at: float | None) -> str:
-    """The same of an adapter that its engine has not got."""
+def adapter_explained(backend: str, adapter: str, reason: str, tries_at: float | None) -> str:
+    """The same for an adapter that its engine does not have."""
     load = f"`modelport adapters load {shlex.join((backend, adapter))} FOLDER`"
     return f"{reason.rstrip('.')}; it is tried again at {clock(tries_at)}, or when its folder changes: {load} at once"
 
 
-def queued(found: Queued, need: Need, others: Sequence[str]) -> str:
-    """What an engine waits for that is to start."""
-    if found.why == "replica":
+def queued(place: Queued, need: Need, others: Sequence[str]) -> str:
+    """What an engine waits for before it can start. `others`: the backends that it waits for."""
+    if place.why == "replica":
         return "it waits until the first of its replicas serves"
     names = ", ".join(dict.fromkeys(others))
-    if found.why == "starting":
+    if place.why == "starting":
         return f"it waits for its turn to start, behind {names} (`server.start_parallel`)"
     gpus = len(need.named) or need.gpus
     wanted = [f"{round(need.memory_gb, 2):g} GB of memory"] if need.memory_gb else []
     wanted += [f"{gpus} GPU{'s' if gpus > 1 else ''}"] if gpus else []
     what = f"it waits for {' and '.join(wanted) or 'room'}"
-    if found.why == "leaving":
+    if place.why == "leaving":
         return f"{what}, which {names} {'are' if ', ' in names else 'is'} giving back"
     return f"{what}: {names} {'have' if ', ' in names else 'has'} it until the requests there are done"
 
 
 def clock(at: float | None) -> str:
-    """A moment of today as people read it."""
+    """Unix seconds as a time of day in UTC; `later` for None."""
     if at is None:
         return "later"
     return datetime.datetime.fromtimestamp(at, datetime.UTC).strftime("%H:%M:%S UTC")

@@ -1,7 +1,7 @@
-"""What this machine has for engines: its GPUs as NVML tells them, and its memory as the host or the container has it.
+"""What this machine has for engines: its GPUs as NVML reports them, and the memory of the host or the container.
 
-NVML comes with the driver, and the package nvidia-ml-py asks it. Without the driver or a GPU there are no GPUs, and
-that is no error: engines run on the CPU then.
+NVML is part of NVIDIA's driver; the package nvidia-ml-py calls it. A machine without driver or GPU simply has no GPUs:
+engines run on the CPU then.
 """
 
 from __future__ import annotations
@@ -19,32 +19,35 @@ from app.supervisor.capacity.placement import Gpu, Machine, visible
 
 log = structlog.get_logger()
 
-# The port: every GPU and MIG device of the machine. Blocks for milliseconds, at the first call up to seconds.
+# Lists every GPU and MIG device of the machine. Blocks for milliseconds, at the first call up to seconds.
 Gpus = Callable[[], Sequence[Gpu]]
 
 
 def machine(memory_gb: float | None, env: Mapping[str, str], gpus: Gpus | None = None) -> Machine:
-    """What engines may have: `memory_gb` when it is given, else all there is; the GPUs that we may see ourselves."""
-    everything = (gpus or nvml)()
-    found = visible(everything, env.get("CUDA_VISIBLE_DEVICES"))
-    is_blind = not everything and has_accelerators()
+    """What engines may use: `memory_gb` when it is given, else all of the host's; the GPUs that we may use ourselves.
+
+    `env`: where CUDA_VISIBLE_DEVICES is looked up. Blocks.
+    """
+    all_gpus = (gpus or nvml)()
+    usable = visible(all_gpus, env.get("CUDA_VISIBLE_DEVICES"))
+    has_unknown_gpus = not all_gpus and has_accelerators()
     host_gb = host_memory_gb()
     return Machine(
         memory_gb if memory_gb is not None else host_gb,
-        found,
-        has_unknown_gpus=is_blind,
+        usable,
+        has_unknown_gpus=has_unknown_gpus,
         host_gb=host_gb,
         free_gb=free_memory_gb(),
     )
 
 
 def has_accelerators(dev: Path = Path("/dev")) -> bool:
-    """Whether a driver of GPUs shows its devices: NVIDIA's, AMD's, or that of other accelerators."""
+    """Whether there are device files of a GPU driver: NVIDIA's, AMD's, or that of other accelerators."""
     return any((dev / name).exists() for name in ("nvidiactl", "kfd", "accel"))
 
 
 def host_memory_gb(root: Path = Path("/")) -> float:
-    """The memory of the host, or less where the control group may use less."""
+    """The memory of the host in GB, or the limit of our control group where that is less."""
     sizes = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -59,9 +62,7 @@ def host_memory_gb(root: Path = Path("/")) -> float:
 
 
 def free_memory_gb(root: Path = Path("/")) -> float | None:
-    """What nobody has of it now, files that are only remembered counted in, as vLLM counts; None where there is no
-    telling.
-    """
+    """How much memory is free now in GB, cached files included, as vLLM counts it; None where that is not known."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
         sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
@@ -79,16 +80,16 @@ def free_memory_gb(root: Path = Path("/")) -> float | None:
 
 
 def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its size only
-    """The size of the shared memory that workers of one engine use; None where there is none."""
+    """The size of the shared memory through which workers of one engine talk; None where there is none."""
     try:
-        found = os.statvfs(path)
+        disk = os.statvfs(path)
     except OSError:
         return None
-    return found.f_frsize * found.f_blocks
+    return disk.f_frsize * disk.f_blocks
 
 
 def nvml(library: Any = None) -> tuple[Gpu, ...]:
-    """The port on the real library (nvidia-ml-py's module `pynvml`), or on one that is given."""
+    """The GPUs as NVML lists them, through `library` or nvidia-ml-py's module `pynvml`; none when it fails."""
     if library is None:
         try:
             library = importlib.import_module("pynvml")
@@ -109,18 +110,18 @@ def nvml(library: Any = None) -> tuple[Gpu, ...]:
 
 
 def _devices(library: Any, index: int) -> list[Gpu]:
-    """One GPU and the MIG devices it is cut into; nothing of one that is lost (it has fallen off the bus)."""
+    """One GPU and the MIG devices that it is cut into; nothing when it cannot be read (it has fallen off the bus)."""
     try:
         handle = library.nvmlDeviceGetHandleByIndex(index)
         is_split = _is_split(library, handle)
-        found = [_gpu(library, handle, index, is_split=is_split)]
+        listed = [_gpu(library, handle, index, is_split=is_split)]
     except library.NVMLError as exc:
         log.warning("GPU not readable", index=index, reason=str(exc))
         return []
     for part in range(library.nvmlDeviceGetMaxMigDeviceCount(handle) if is_split else 0):
         with contextlib.suppress(library.NVMLError):  # the numbers have gaps
-            found.append(_gpu(library, library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part), index, is_mig=True))
-    return found
+            listed.append(_gpu(library, library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part), index, is_mig=True))
+    return listed
 
 
 def _is_split(library: Any, handle: Any) -> bool:
@@ -145,10 +146,10 @@ def _gpu(library: Any, handle: Any, index: int, *, is_split: bool = False, is_mi
 
 
 def _users(library: Any, handle: Any) -> tuple[tuple[int, float | None], ...]:
-    """Processes and their memory; one that computes and draws is told once. Sizes may be kept from us (None)."""
-    found: dict[int, float | None] = {}
+    """The processes on a GPU, each once, with their memory in GB; None for a size that is not shown to us."""
+    sizes: dict[int, float | None] = {}
     for ask in (library.nvmlDeviceGetComputeRunningProcesses, library.nvmlDeviceGetGraphicsRunningProcesses):
         with contextlib.suppress(library.NVMLError):  # not supported, or not allowed
             for process in ask(handle):
-                found[process.pid] = None if process.usedGpuMemory is None else process.usedGpuMemory / 1e9
-    return tuple(sorted(found.items()))
+                sizes[process.pid] = None if process.usedGpuMemory is None else process.usedGpuMemory / 1e9
+    return tuple(sorted(sizes.items()))

@@ -1,8 +1,8 @@
-"""Which devices an engine runs on, and whether there is room for it: pure. Host memory is a device too.
+"""Which devices an engine runs on, and whether there is room for it. Host memory is a device too. Pure.
 
-Shares of a GPU are parts of its memory (`gpu_memory_utilization`): two engines are on one GPU only when their shares
-leave room for both. A MIG device is one that somebody cut out of a GPU on purpose, so it is used only by name, by one
-engine, and never as a part of several.
+A share of a GPU is a part of its memory (`gpu_memory_utilization`): two engines run on one GPU only when their shares
+leave room for both. A MIG device was cut out of a GPU on purpose, so it is used only by name, by one engine, and never
+as one of several devices.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from typing import Final
 
 from backends.engine import Need
 
-_ROUNDING: Final = 1e-6  # of sums of decimal fractions
+_ROUNDING: Final = 1e-6  # sums of decimal fractions are not exact
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU, or one MIG device (`is_mig`). `is_split`: it is cut into MIG devices and not usable as a whole.
 
-    `used_gb` is what everybody together has of its memory at the moment of reading, and `users` the processes known to
-    have some, by id, as far as they are shown to us (in a container: often none); a size is None where it is kept from
-    us.
+    `used_gb` is the memory that all its users together have at the moment of reading. `users`: their process ids, each
+    with its memory in GB, as far as they are shown to us (in a container: often none); None for a size that is not.
     """
 
     uuid: str
@@ -37,23 +36,22 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What all engines have together: host memory in GB, and the GPUs that the gateway may see.
+    """What engines may use together: host memory in GB, and the GPUs that the gateway may see.
 
-    `has_unknown_gpus`: there seem to be some of which nothing is known, so that engines without one may not be on the
-    CPU. `host_gb`: the memory of the host, whatever of it engines may have, and `free_gb`, what of it nobody has now;
-    None where that is not known.
+    `has_unknown_gpus`: there seem to be GPUs of which nothing is known, so an engine without one may run there instead
+    of on the CPU. `host_gb`: all memory of the host; `free_gb`: what of it is free now; None where that is not known.
     """
 
     memory_gb: float = math.inf
     gpus: tuple[Gpu, ...] = ()
     has_unknown_gpus: bool = False
-    host_gb: float | None = field(default=None, compare=False)  # of this moment: no other machine for it
+    host_gb: float | None = field(default=None, compare=False)  # when it changes, it is still the same machine
     free_gb: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What one engine has of the machine: host memory, and a share of each of these GPUs (by UUID)."""
+    """What one engine gets of the machine: host memory in GB, and a share (0 to 1) of each of these GPUs (by UUID)."""
 
     memory_gb: float = 0.0
     devices: tuple[str, ...] = ()
@@ -62,17 +60,17 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class DoesNotFit:
-    """Why there is none. `is_memory`: it is the host's memory that is too little."""
+    """Why an engine cannot run. `is_memory`: there is too little host memory."""
 
     reason: str
     is_memory: bool = False
 
 
 def place(need: Need, machine: Machine, taken: Iterable[Allocation]) -> Allocation | DoesNotFit:
-    """Where an engine that needs this may run, beside those that run already."""
+    """Where an engine with this need may run beside those that have `taken` their allocations already."""
     taken = tuple(taken)
-    used_gb = math.fsum(place.memory_gb for place in taken)
-    # A guess may be wrong, so what it says is too large may have the machine to itself.
+    used_gb = math.fsum(allocation.memory_gb for allocation in taken)
+    # A guess may be wrong: an engine that is guessed too large for the machine may have it to itself.
     memory_gb = min(need.memory_gb, machine.memory_gb) if need.is_guess else need.memory_gb
     if memory_gb and used_gb + memory_gb > machine.memory_gb + _ROUNDING:
         free_gb = max(0.0, machine.memory_gb - used_gb)
@@ -88,36 +86,36 @@ def place(need: Need, machine: Machine, taken: Iterable[Allocation]) -> Allocati
 
 
 def gb(size: float) -> str:
-    """As a sentence has it: `8`, `0.91`, `1024`."""
+    """A size for a sentence: `8`, `0.91`, `1024`."""
     return f"{round(size, 2):.12g}"
 
 
 def _named(need: Need, machine: Machine, taken: Sequence[Allocation]) -> tuple[str, ...] | DoesNotFit:
-    found: list[Gpu] = []
+    chosen: list[Gpu] = []
     for name in need.named:
         gpu = next((gpu for gpu in machine.gpus if name in (gpu.uuid, str(gpu.index)) and _is_meant(gpu, name)), None)
         if gpu is None:
             known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in machine.gpus) or "none"
             if machine.has_unknown_gpus:
-                known += "; those that are here do not show themselves to NVML, which knows NVIDIA's"
-            return DoesNotFit(f"it is to run on device {name}, which is not here (known: {known})")
-        if gpu in found:
+                known += "; there are others, which NVML does not list: it knows only NVIDIA's"
+            return DoesNotFit(f"it is to run on device {name}, which does not exist here (known: {known})")
+        if gpu in chosen:
             return DoesNotFit(f"device {name} is named twice")
         if gpu.is_split:
             return DoesNotFit(f"device {name} is cut into MIG devices: name one of these")
-        found.append(gpu)
-    if len(found) > 1 and any(gpu.is_mig for gpu in found):
+        chosen.append(gpu)
+    if len(chosen) > 1 and any(gpu.is_mig for gpu in chosen):
         return DoesNotFit("a MIG device serves one engine alone, without tensor parallel: name one")
-    if need.gpus > len(found):
-        return DoesNotFit(f"it needs {need.gpus} GPUs and {len(found)} are named: name as many, or write auto")
-    for gpu in found:
+    if need.gpus > len(chosen):
+        return DoesNotFit(f"it needs {need.gpus} GPUs and {len(chosen)} are named: name as many, or write auto")
+    for gpu in chosen:
         if _free(gpu, taken) + _ROUNDING < _share(need, gpu):
             return DoesNotFit(f"device {gpu.index} ({gpu.uuid}) is taken: {_free(gpu, taken):.0%} of it are free")
-    return tuple(gpu.uuid for gpu in found)
+    return tuple(gpu.uuid for gpu in chosen)
 
 
 def _is_meant(gpu: Gpu, name: str) -> bool:
-    return name == gpu.uuid or not gpu.is_mig  # an index is a whole GPU's
+    return name == gpu.uuid or not gpu.is_mig  # an index means a whole GPU
 
 
 def _chosen(need: Need, machine: Machine, taken: Sequence[Allocation]) -> tuple[str, ...] | DoesNotFit:
@@ -135,7 +133,7 @@ def _chosen(need: Need, machine: Machine, taken: Sequence[Allocation]) -> tuple[
 
 
 def _free(gpu: Gpu, taken: Sequence[Allocation]) -> float:
-    return 1.0 - math.fsum(place.share for place in taken if gpu.uuid in place.devices)
+    return 1.0 - math.fsum(allocation.share for allocation in taken if gpu.uuid in allocation.devices)
 
 
 def _share(need: Need, gpu: Gpu) -> float:
@@ -143,20 +141,23 @@ def _share(need: Need, gpu: Gpu) -> float:
 
 
 def visible(gpus: Sequence[Gpu], chosen: str | None) -> tuple[Gpu, ...]:
-    """Those that a process with this CUDA_VISIBLE_DEVICES may see: all without one, none from the first unknown on."""
+    """The GPUs that a process with this CUDA_VISIBLE_DEVICES may use, in CUDA's way of reading it.
+
+    None: all of them. A name that is not known ends the list.
+    """
     if chosen is None:
         return tuple(gpus)
-    found: list[Gpu] = []
+    seen: list[Gpu] = []
     for word in filter(None, map(str.strip, chosen.split(","))):
-        name = next((gpu for gpu in gpus if _is_called(gpu, word)), None)
-        if name is None:
+        named = next((gpu for gpu in gpus if _is_called(gpu, word)), None)
+        if named is None:
             break
-        parts = [gpu for gpu in gpus if gpu.is_mig and gpu.index == name.index] if name.is_split else []
-        found += [gpu for gpu in (name, *parts) if gpu not in found]
-    return tuple(found)
+        parts = [gpu for gpu in gpus if gpu.is_mig and gpu.index == named.index] if named.is_split else []
+        seen += [gpu for gpu in (named, *parts) if gpu not in seen]
+    return tuple(seen)
 
 
 def _is_called(gpu: Gpu, word: str) -> bool:
     if word.isdigit():
         return not gpu.is_mig and gpu.index == int(word)
-    return gpu.uuid.startswith(word)  # CUDA takes any beginning that is unique
+    return gpu.uuid.startswith(word)  # CUDA takes any unique beginning of a UUID

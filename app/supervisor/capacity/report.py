@@ -1,4 +1,4 @@
-"""What `modelport plan` shows: everything configured on the machine as it is, with what was measured."""
+"""What `modelport plan` shows: where each configured engine would run on this machine, with what was measured."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ def plan(
     config: Config,
     machine: Machine,
     measurements: MeasurementStore,
-    barred: Mapping[str, str] | None = None,
+    quarantined: Mapping[str, str] | None = None,
     running: Mapping[str, float] | None = None,
 ) -> PlanAnswer:
-    """Blocks: it looks at model files. Backends that somebody else runs take nothing here and are left out.
+    """The forecast for all engines that the gateway runs itself. Blocks: it looks at model files.
 
-    `barred`: GPUs in quarantine, with the reason. `running`: engines that have started, with the host memory they have.
+    `quarantined`: GPUs in quarantine, with the reason; `running`: engines that have started, each with its host memory
+    in GB.
     """
     running = running or {}
     if machine.free_gb is not None:
@@ -38,14 +39,14 @@ def plan(
         if (managed := backend.as_managed()) is not None
     }
     sizes = Sizes(measurements)
-    sizes.look(backends, machine)
-    found = {name: sizes.of(name, backend) for name, backend in backends.items()}
-    entries = [_entry(name, backend, found[name], machine, name in running) for name, backend in backends.items()]
-    seats = forecast(entries, machine, devices.shm_bytes(), barred or {})
+    sizes.refresh(backends, machine)
+    size_of = {name: sizes.of(name, backend) for name, backend in backends.items()}
+    entries = [_entry(name, backend, size_of[name], machine, name in running) for name, backend in backends.items()]
+    rows = forecast(entries, machine, devices.shm_bytes(), quarantined or {})
     return PlanAnswer(
         memory_gb=round(machine.memory_gb, 3),
-        gpus=tuple(_gpu(gpu, barred or {}) for gpu in machine.gpus),
-        seats=tuple(_seat(seat, found[seat.entry.name], backends[seat.entry.name]) for seat in seats),
+        gpus=tuple(_gpu(gpu, quarantined or {}) for gpu in machine.gpus),
+        seats=tuple(_seat(row, size_of[row.entry.name], backends[row.entry.name]) for row in rows),
     )
 
 
@@ -64,35 +65,35 @@ def _entry(name: str, config: ManagedConfig, size: Size, machine: Machine, has_s
     )
 
 
-def _gpu(gpu: Gpu, barred: Mapping[str, str]) -> GpuAnswer:
+def _gpu(gpu: Gpu, quarantined: Mapping[str, str]) -> GpuAnswer:
     return GpuAnswer(
         uuid=gpu.uuid,
         index=gpu.index,
         memory_gb=round(gpu.memory_gb, 3),
         is_mig=gpu.is_mig,
-        quarantine=barred.get(gpu.uuid),
+        quarantine=quarantined.get(gpu.uuid),
     )
 
 
-def _seat(seat: ForecastRow, size: Size, config: ManagedConfig) -> SeatAnswer:
+def _seat(row: ForecastRow, size: Size, config: ManagedConfig) -> SeatAnswer:
     footprint = size.footprint or Footprint()
     return SeatAnswer(
-        backend=seat.entry.name,
-        fits=seat.place is not None,
-        is_possible=seat.is_possible,
+        backend=row.entry.name,
+        fits=row.allocation is not None,
+        is_possible=row.is_possible,
         memory_gb=_rounded(size.need.memory_gb or None),
         memory_source=size.source,
-        devices=seat.place.devices if seat.place is not None else (),
-        share=seat.place.share if seat.place is not None else 0.0,
-        weights_gb=_rounded(seat.entry.weights_gb),
+        devices=row.allocation.devices if row.allocation is not None else (),
+        share=row.allocation.share if row.allocation is not None else 0.0,
+        weights_gb=_rounded(row.entry.weights_gb),
         estimated_gb=_rounded(size.estimated_gb),
         measured_gb=footprint.resident_gb,
         device_gb=footprint.device_gb,
         loaded_weights_gb=footprint.weights_gb,
         kv_gb=footprint.kv_gb,
         kv_tokens=footprint.kv_tokens,
-        notes=seat.notes,
-        lacks=tuple(f"{key}: {told}" for key, told in preflight(config).missing()),
+        notes=row.notes,
+        lacks=tuple(f"{key}: {problem}" for key, problem in preflight(config).missing()),
     )
 
 

@@ -29,7 +29,7 @@ class Size:
 
 
 def sized(need: Need, estimated_gb: float | None, footprint: Footprint | None) -> Size:
-    """`need` as configured, with the best that is known of its host memory: pure."""
+    """The size for a `need` as configured, with the best that is known of its host memory in GB. Pure."""
     if need.memory_gb:
         return Size(need, "given", estimated_gb, footprint)
     if footprint is not None and footprint.resident_gb:
@@ -41,7 +41,7 @@ def sized(need: Need, estimated_gb: float | None, footprint: Footprint | None) -
 
 
 def is_on_cpu(config: ManagedConfig, machine: Machine) -> bool:
-    """Whether it computes in the host's memory, as far as that is known."""
+    """Whether an engine computes on the CPU, in the host's memory, as far as that is known."""
     if machine.gpus or machine.has_unknown_gpus:
         return isinstance(config, LlamaCppConfig) and not config.gpu_layers
     return True
@@ -53,26 +53,26 @@ def _estimated_gb(config: ManagedConfig, machine: Machine) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _KnownEngine:
     config: ManagedConfig
     fingerprint: str
     estimated_gb: float | None
 
 
 class Sizes:
-    """Of every engine that was looked at; of others, what their configuration says."""
+    """The sizes of all engines. Of one that `refresh` has not looked at, only its configuration is known."""
 
     def __init__(self, measurements: MeasurementStore | None = None) -> None:
         self._measurements = measurements or MeasurementStore()
-        self._known: Mapping[str, _Known] = {}
+        self._known: Mapping[str, _KnownEngine] = {}
 
     def __repr__(self) -> str:
         return f"<Sizes of {list(self._known)}>"
 
-    def look(self, backends: Mapping[str, BackendConfig], machine: Machine) -> None:
-        """These are the engines from now on, each by its own name and configuration. Blocks: it looks at files."""
+    def refresh(self, backends: Mapping[str, BackendConfig], machine: Machine) -> None:
+        """Take these as the engines from now on. Blocks: it looks at their files."""
         self._known = {
-            name: _Known(
+            name: _KnownEngine(
                 config,
                 fingerprint(config, bool(machine.gpus)),
                 _estimated_gb(config, machine),
@@ -82,14 +82,14 @@ class Sizes:
         }
 
     def of(self, name: str, config: ManagedConfig) -> Size:
-        """What it needs, as far as that is known now."""
+        """What an engine needs, as far as that is known now."""
         known = self._known.get(name)
         if known is None or known.config != config:
             return sized(config.need(), None, None)
         return sized(config.need(), known.estimated_gb, self._measurements.get(known.fingerprint))
 
-    async def measured(self, name: str, config: ManagedConfig, footprint: Footprint) -> None:
-        """It took this."""
+    async def keep(self, name: str, config: ManagedConfig, footprint: Footprint) -> None:
+        """Remember what an engine took now that it serves."""
         known = self._known.get(name)
         if known is not None and known.config == config:
             await asyncio.to_thread(self._measurements.put, known.fingerprint, name, footprint)

@@ -64,7 +64,9 @@ class AdapterSet:
     def told(self, name: str) -> str | None:
         """Why the engine has not this one, and what is done about that; None where it has it."""
         reason = self.missing.get(name)
-        return None if reason is None else status_text.adapter_told(self._backend, name, reason, self.due.get(name))
+        if reason is None:
+            return None
+        return status_text.adapter_explained(self._backend, name, reason, self.due.get(name))
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
         """Have the engine take it, which changes nothing of what it is to have; BackendError when it refuses."""

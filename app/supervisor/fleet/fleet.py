@@ -231,7 +231,7 @@ class Fleet:
     async def close(self, drain_s: float) -> None:
         """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
         self._event_loop.is_closing = True
-        self._quarantine.hurry()
+        self._quarantine.stop_waiting()
         for unit in self._event_loop.everyone():
             unit.successor = unit.parting = None
             unit.is_closing = True
@@ -331,7 +331,7 @@ class Fleet:
     async def _abandon(self) -> None:
         """Nothing outlives the fleet, however it ends."""
         self._event_loop.is_closing = True
-        self._quarantine.hurry()
+        self._quarantine.stop_waiting()
         units = [*self._event_loop.everyone(), *self._event_loop.ended]
         for unit in units:
             unit.unwatch()

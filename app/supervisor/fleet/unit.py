@@ -320,11 +320,11 @@ class Unit:
 
     async def _run(self, generation: int) -> None:
         launch, key = await self._prepare(generation)
-        self._found = await self._quarantine.look(self.place.devices if self.place is not None else ())
+        self._found = await self._quarantine.read(self.place.devices if self.place is not None else ())
         running = await self.spawned(str(generation), launch, key)
         await self._attend(generation, running)
         share = self.place.share if self.place is not None else 1.0
-        await self._quarantine.back(self.name, self._found, share)
+        await self._quarantine.wait_until_free(self.name, self._found, share)
 
     async def spawned(self, what: str, launch: Launch, *secrets: str) -> process.Process:
         """The process of this launch, known by `what` among the backend's; it obeys `terminate` and `kill`."""
@@ -394,7 +394,7 @@ class Unit:
         self.footprint = replace(found, device_gb=await self._quarantine.taken_gb(self._found))
         managed = self.config.as_managed()
         if managed is not None:
-            await self._sizes.measured(self.name, managed, self.footprint)
+            await self._sizes.keep(self.name, managed, self.footprint)
             self.need = self._sizes.of(self.name, managed).need
         if self.need.is_guess and self.place is not None:
             self.place = replace(self.place, memory_gb=self.need.memory_gb)

@@ -43,7 +43,7 @@ def row(unit: Unit) -> Backend:
 
 def told(unit: Unit, reason: str | None) -> str | None:
     """The reason, with what can be done about it."""
-    return status_text.told(
+    return status_text.explained(
         unit.name,
         unit.life,
         reason,

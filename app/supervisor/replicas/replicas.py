@@ -1,6 +1,6 @@
-"""One entry with `replicas: N` as N backends: NAME, NAME#2 … NAME#N; and one with several `urls` or `addresses`. Pure.
+"""Turns an entry with `replicas: N`, or with N `urls` or `addresses`, into N backends: NAME, NAME#2 … NAME#N. Pure.
 
-The first keeps the entry's name, so that a change of the number leaves it alone.
+The first keeps the entry's name, so that a change of N leaves it alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from backends.remote.config import RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:
-    """The backends that this entry stands for."""
+    """The names of the backends that this entry stands for, the first one first."""
     count = len(_each(config))
     return (name, *(f"{name}#{number}" for number in range(2, count + 1)))
 
@@ -21,15 +21,15 @@ def names(name: str, config: BackendConfig) -> tuple[str, ...]:
 def _each(config: BackendConfig) -> Sequence[BackendConfig]:
     managed = config.as_managed()
     if managed is not None:
-        return [_alone(managed, number) for number in range(managed.replicas)]
+        return [_replica(managed, number) for number in range(managed.replicas)]
     return config.engines() if isinstance(config, RemoteConfig) else [config]
 
 
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
-    """Every backend with its own configuration, which does not know of the others.
+    """Every backend with a configuration of its own, without `replicas`.
 
-    Of the devices that are named for all of them each has its own, in their order; or all have the same, where no more
-    than one of them uses is named.
+    The named devices are dealt out to the replicas in their order; when no more are named than one replica uses, all
+    replicas share them.
     """
     return {
         replica: each
@@ -38,7 +38,7 @@ def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
     }
 
 
-def _alone(config: ManagedConfig, number: int) -> ManagedConfig:
+def _replica(config: ManagedConfig, number: int) -> ManagedConfig:
     own = config.model_copy(update={"replicas": 1})
     if config.devices == "auto":
         return own
@@ -49,11 +49,14 @@ def _alone(config: ManagedConfig, number: int) -> ManagedConfig:
 
 
 def firsts(backends: Mapping[str, BackendConfig]) -> dict[str, str]:
-    """Of every replica but the first: the name of the first."""
+    """For every replica but the first: the name of the first."""
     return {replica: name for name, config in backends.items() for replica in names(name, config)[1:]}
 
 
 def weights(shares: Sequence[tuple[int, int]]) -> list[int]:
-    """The weight of one replica of each (weight, replicas), so that the entries keep their shares of the requests."""
+    """For entries given as (weight, number of replicas): the weight of one replica of each.
+
+    With these, the entries keep their shares of the requests.
+    """
     scale = math.lcm(*(count for _, count in shares)) if shares else 1
     return [weight * scale // count for weight, count in shares]

@@ -222,11 +222,11 @@ def test_of_others_only_a_setting_does() -> None:
 def test_what_an_engine_says_itself_goes_before_what_was_expected() -> None:
     said = ModelFacts(context_length=100, capabilities={"chat": FAILED})
     remote = RemoteConfig.model_validate({"kind": "remote", "url": "http://x/v1", "context_length": 9})
-    proofs = CapabilityStore()
-    proofs.look({"a": llama(), "b": llama(), "o": OllamaConfig(kind="ollama", num_ctx=99), "r": remote})
+    capabilities = CapabilityStore()
+    capabilities.refresh({"a": llama(), "b": llama(), "o": OllamaConfig(kind="ollama", num_ctx=99), "r": remote})
     asleep: dict[str, Any] = {"state": State.STOPPED}
 
-    told = proofs.applied(
+    told = capabilities.applied(
         {
             "a": Backend("a", "llama_cpp", State.READY, facts={"": said}),
             "b": Backend("b", "llama_cpp", **asleep),

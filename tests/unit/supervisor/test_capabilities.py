@@ -39,7 +39,7 @@ def row(name: str = "a", **fields: Any) -> Backend:
 
 def known(configs: Mapping[str, BackendConfig], path: Path | None = None) -> CapabilityStore:
     store = CapabilityStore(path)
-    store.look(configs)
+    store.refresh(configs)
     return store
 
 
@@ -235,7 +235,7 @@ async def test_each_capability_is_asked_once_unless_again() -> None:
 async def test_every_different_engine_of_a_name_is_tested_and_equal_ones_once() -> None:
     async with FakeEngine() as fake:
         engines = Engines(serving(fake.url), serving(fake.url, "b"), serving(fake.url, "c"))
-        engines.store.look({"a": llama(), "b": llama(slots=2), "c": llama()})
+        engines.store.refresh({"a": llama(), "b": llama(slots=2), "c": llama()})
 
         assert len(await engines.probe("chat")) == 2
         assert len(fake.posts) == 2

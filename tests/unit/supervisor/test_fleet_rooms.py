@@ -188,7 +188,7 @@ async def test_what_an_engine_was_measured_to_take_replaces_the_estimate_at_once
     relays = Relays()
     sizes = Known(MeasurementStore(), a=0.8, b=0.8)
     first, second = managed(), managed(start="demand")
-    sizes.look({"a": first, "b": second}, ONE.machine)
+    sizes.refresh({"a": first, "b": second}, ONE.machine)
     async with running(relays, ONE, sizes=sizes, a=first, b=second) as fleet:
         await relays.until_state("a", State.READY)
         found = sizes.of("a", first)

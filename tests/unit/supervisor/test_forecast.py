@@ -52,7 +52,7 @@ FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Allocation |
     "a device where there is none": (
         Machine(2),
         [Entry("a", Need(1, gpus=1, named=("0",)))],
-        [(None, False, ["device 0, which is not here (known: none)", "leave `devices` out", "--gpus all"])],
+        [(None, False, ["device 0, which does not exist here (known: none)", "leave `devices` out", "--gpus all"])],
     ),
     "a guess that fits": (
         Machine(2),
@@ -66,7 +66,7 @@ FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Allocation |
             (
                 Allocation(2),
                 True,
-                ["it may not fit: 2.5 GB of memory (estimated), and there are 2; it is tried all the same"],
+                ["it may not fit: 2.5 GB of memory (estimated), and there are 2; it is tried anyway"],
             )
         ],
     ),
@@ -97,12 +97,12 @@ FORECASTS: dict[str, tuple[Machine, Sequence[Entry], Sequence[tuple[Allocation |
 def test_everything_configured_gets_a_seat_or_advice(name: str) -> None:
     machine, entries, expected = FORECASTS[name]
 
-    seats = forecast(entries, machine, None)
+    rows = forecast(entries, machine, None)
 
-    for seat, (place, is_possible, notes) in zip(seats, expected, strict=True):
-        assert (seat.place, seat.is_possible) == (place, is_possible)
-        assert bool(seat.notes) is bool(notes)
-        assert all(note in " ".join(seat.notes) for note in notes)
+    for row, (place, is_possible, notes) in zip(rows, expected, strict=True):
+        assert (row.allocation, row.is_possible) == (place, is_possible)
+        assert bool(row.notes) is bool(notes)
+        assert all(note in " ".join(row.notes) for note in notes)
 
 
 @pytest.mark.parametrize(
@@ -117,24 +117,24 @@ def test_everything_configured_gets_a_seat_or_advice(name: str) -> None:
 def test_workers_that_share_memory_are_refused_where_there_is_hardly_any(
     entry: Entry, shm_bytes: int | None, is_possible: bool
 ) -> None:
-    [seat] = forecast([entry], TWO, shm_bytes)
+    [row] = forecast([entry], TWO, shm_bytes)
 
-    assert seat.is_possible is is_possible
-    assert is_possible or "--shm-size=" in seat.notes[0]
+    assert row.is_possible is is_possible
+    assert is_possible or "--shm-size=" in row.notes[0]
 
 
 def test_a_gpu_in_quarantine_is_named_where_it_is_the_reason() -> None:
     entries = [Entry("one", Need(gpus=1)), PARALLEL, Entry("four", Need(gpus=4))]
 
-    seats = forecast(entries, TWO, None, {"GPU-a": "GPU-a is in quarantine"})
+    rows = forecast(entries, TWO, None, {"GPU-a": "GPU-a is in quarantine"})
 
-    assert [(seat.place, seat.is_possible) for seat in seats] == [
+    assert [(row.allocation, row.is_possible) for row in rows] == [
         (Allocation(0, ("GPU-b",), 1.0), True),
         (None, True),
         (None, False),
     ]
-    assert seats[0].notes == ()
-    assert "no room beside one" in seats[1].notes[0]
+    assert rows[0].notes == ()
+    assert "no room beside one" in rows[1].notes[0]
     assert forecast([PARALLEL], TWO, None, {"GPU-a": "GPU-a is in quarantine"})[0].notes == (
         "GPU-a is in quarantine; `modelport reload` lifts it",
     )
@@ -201,8 +201,8 @@ def test_what_can_never_start_is_an_exit_code(tmp_path: Path) -> None:
     ended = run(tmp_path, "plan", "--json")
 
     assert ended.code == 1
-    seats = json.loads(ended.out)["seats"]
-    assert [seat["is_possible"] for seat in seats] == [True, True, False]
+    rows = json.loads(ended.out)["seats"]
+    assert [row["is_possible"] for row in rows] == [True, True, False]
 
 
 def test_what_was_measured_is_shown_when_no_gateway_runs(tmp_path: Path) -> None:
@@ -241,13 +241,13 @@ def test_a_vllm_that_would_end_for_want_of_free_memory_does_not_fit() -> None:
 
     first, second = forecast([demanding("first", 29.44), demanding("second", 9.6)], machine, None)
 
-    assert (first.is_possible, first.place) == (False, None)
+    assert (first.is_possible, first.allocation) == (False, None)
     assert first.notes == (
-        "vLLM would not start: it demands 29.44 GB of free memory, and 24 of 32 are free now: set "
+        "vLLM would not start: it needs 29.44 GB of free memory, and 24 of 32 are free now: set "
         "gpu_memory_utilization to 0.73 or less, or set kv_cache_memory_bytes to what its cache needs",
     )
     assert second.is_possible
-    assert second.place is not None
+    assert second.allocation is not None
 
 
 def test_a_vllm_that_would_end_beside_others_takes_turns() -> None:
@@ -255,13 +255,13 @@ def test_a_vllm_that_would_end_beside_others_takes_turns() -> None:
 
     first, second = forecast([demanding("first", 9.6, took_gb=10.0), demanding("second", 16.0)], machine, None)
 
-    assert first.place is not None
-    assert (second.is_possible, second.place) == (True, None)
-    assert "would not start beside those before it: it demands 16 GB of free memory, and 14 of 32" in second.notes[-1]
+    assert first.allocation is not None
+    assert (second.is_possible, second.allocation) == (True, None)
+    assert "would not start beside those before it: it needs 16 GB of free memory, and 14 of 32" in second.notes[-1]
 
 
 def test_where_nothing_is_known_of_free_memory_nothing_is_said() -> None:
-    [seat] = forecast([demanding("only", 99.0)], Machine(32.0), None)
+    [row] = forecast([demanding("only", 99.0)], Machine(32.0), None)
 
-    assert seat.is_possible
-    assert seat.notes == ()
+    assert row.is_possible
+    assert row.notes == ()

@@ -68,7 +68,7 @@ class Port:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def quarantine(port: Port, within_s: float = 600.0) -> GpuQuarantine:
+def quarantine_of(port: Port, within_s: float = 600.0) -> GpuQuarantine:
     return GpuQuarantine(port, within_s=within_s, poll_s=0.001, recheck_s=0.001)
 
 
@@ -80,22 +80,22 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 async def test_memory_that_comes_late_is_waited_for() -> None:
     port = Port([[used(31), B], [used(31), B], [], [used(1), B]])
-    found = quarantine(port)
+    quarantine = quarantine_of(port)
 
-    await found.back("gpu", [A])
+    await quarantine.wait_until_free("gpu", [A])
 
     assert port.asked == 4
-    assert found.quarantined == {}
+    assert quarantine.quarantined == {}
 
 
 async def test_memory_that_does_not_come_puts_its_gpu_in_quarantine_until_it_does() -> None:
     port = Port([[used(31), B]])
-    found, lifted = quarantine(port, within_s=0), asyncio.Event()
-    found.on_lifted = lifted.set
+    quarantine, lifted = quarantine_of(port, within_s=0), asyncio.Event()
+    quarantine.on_lifted = lifted.set
 
-    await found.back("gpu", [A, B])
-    assert found.quarantined == {"GPU-a": Quarantine("GPU-a", "gpu", 30.0)}
-    assert found.quarantined["GPU-a"].reason == ("GPU-a is in quarantine: 30 GB of it did not come back after gpu")
+    await quarantine.wait_until_free("gpu", [A, B])
+    assert quarantine.quarantined == {"GPU-a": Quarantine("GPU-a", "gpu", 30.0)}
+    assert quarantine.quarantined["GPU-a"].reason == ("GPU-a is in quarantine: 30 GB of it did not come back after gpu")
     asked = port.asked
     await until(lambda: port.asked > asked + 1)
     assert not lifted.is_set()
@@ -103,32 +103,32 @@ async def test_memory_that_does_not_come_puts_its_gpu_in_quarantine_until_it_doe
 
     async with asyncio.timeout(60):
         await lifted.wait()
-    assert found.quarantined == {}
-    await found.close()
+    assert quarantine.quarantined == {}
+    await quarantine.close()
 
 
 async def test_a_gpu_that_cannot_be_read_any_more_is_in_quarantine() -> None:
-    found = quarantine(Port([[B]]), within_s=0)
+    quarantine = quarantine_of(Port([[B]]), within_s=0)
 
-    await found.back("gpu", [A])
+    await quarantine.wait_until_free("gpu", [A])
 
-    assert found.quarantined["GPU-a"].missing_gb is None
-    assert "could not be read" in found.quarantined["GPU-a"].reason
-    await found.close()
+    assert quarantine.quarantined["GPU-a"].missing_gb is None
+    assert "could not be read" in quarantine.quarantined["GPU-a"].reason
+    await quarantine.close()
 
 
 async def test_where_no_process_is_shown_a_gpu_with_room_for_the_share_is_used_again() -> None:
     port = Port([[used(4)]])
-    found, lifted = quarantine(port, within_s=0), asyncio.Event()
-    found.on_lifted = lifted.set
+    quarantine, lifted = quarantine_of(port, within_s=0), asyncio.Event()
+    quarantine.on_lifted = lifted.set
 
-    await found.back("gpu", [A], 0.9)
-    assert list(found.quarantined) == ["GPU-a"]
+    await quarantine.wait_until_free("gpu", [A], 0.9)
+    assert list(quarantine.quarantined) == ["GPU-a"]
 
     async with asyncio.timeout(20):
         await lifted.wait()
-    assert found.quarantined == {}
-    await found.close()
+    assert quarantine.quarantined == {}
+    await quarantine.close()
 
 
 @pytest.mark.parametrize(
@@ -152,63 +152,63 @@ async def test_a_driver_that_never_answers_holds_nobody_up() -> None:
         answers.wait(60)
         return [used(1)]
 
-    found = GpuQuarantine(hangs, within_s=0, poll_s=0.001, recheck_s=0.001, answer_s=0.01)
+    quarantine = GpuQuarantine(hangs, within_s=0, poll_s=0.001, recheck_s=0.001, answer_s=0.01)
 
     async with asyncio.timeout(20):
-        await found.back("gpu", [A])
-    assert found.quarantined["GPU-a"].missing_gb is None
-    assert await found.look(["GPU-a"]) == ()
+        await quarantine.wait_until_free("gpu", [A])
+    assert quarantine.quarantined["GPU-a"].missing_gb is None
+    assert await quarantine.read(["GPU-a"]) == ()
     assert asked == [1], "it is not asked again before it has answered"
     assert all(each.daemon for each in threading.enumerate() if each.name == "GPUs")
     answers.set()
-    await until(lambda: not found.quarantined)
+    await until(lambda: not quarantine.quarantined)
     async with asyncio.timeout(20):
-        await found.close()
+        await quarantine.close()
 
 
 async def test_the_administrator_ends_a_quarantine_whatever_the_gpu_looks_like() -> None:
     port = Port([[used(31)]])
-    found, lifted = quarantine(port, within_s=0), asyncio.Event()
-    found.on_lifted = lifted.set
-    await found.back("gpu", [A])
+    quarantine, lifted = quarantine_of(port, within_s=0), asyncio.Event()
+    quarantine.on_lifted = lifted.set
+    await quarantine.wait_until_free("gpu", [A])
 
-    found.lift()
+    quarantine.lift()
 
-    assert found.quarantined == {}
+    assert quarantine.quarantined == {}
     assert lifted.is_set()
     async with asyncio.timeout(60):
-        await found.close()
+        await quarantine.close()
 
 
 async def test_nobody_waits_for_memory_when_the_gateway_ends() -> None:
     port = Port([[used(31)]])
-    found = quarantine(port)
-    waiting = asyncio.create_task(found.back("gpu", [A]))
+    quarantine = quarantine_of(port)
+    waiting = asyncio.create_task(quarantine.wait_until_free("gpu", [A]))
     await until(lambda: port.asked > 2)
 
     async with asyncio.timeout(60):
-        await found.close()
+        await quarantine.close()
         await waiting
 
-    assert found.quarantined == {}
+    assert quarantine.quarantined == {}
 
 
 async def test_a_process_that_lives_is_somebody_elses_and_one_that_does_not_is_ours() -> None:
-    found = quarantine(Port([[used(31, (US, 30.0))]]), within_s=0)
-    await found.back("gpu", [A])
-    assert found.quarantined == {}
+    quarantine = quarantine_of(Port([[used(31, (US, 30.0))]]), within_s=0)
+    await quarantine.wait_until_free("gpu", [A])
+    assert quarantine.quarantined == {}
 
-    found = quarantine(Port([[used(31, (GONE, 30.0))]]), within_s=0)
-    await found.back("gpu", [A])
-    assert list(found.quarantined) == ["GPU-a"]
-    await found.close()
+    quarantine = quarantine_of(Port([[used(31, (GONE, 30.0))]]), within_s=0)
+    await quarantine.wait_until_free("gpu", [A])
+    assert list(quarantine.quarantined) == ["GPU-a"]
+    await quarantine.close()
 
 
 async def test_what_an_engine_took_of_its_gpus_is_the_difference() -> None:
-    found = quarantine(Port([[used(41), replace(B, used_gb=31.5)]]))
+    quarantine = quarantine_of(Port([[used(41), replace(B, used_gb=31.5)]]))
 
-    assert await found.taken_gb([A, B]) == 70.5
-    assert await found.taken_gb([]) is None
+    assert await quarantine.taken_gb([A, B]) == 70.5
+    assert await quarantine.taken_gb([]) is None
 
 
 # -- NVML's own answers
@@ -316,7 +316,7 @@ def on_gpu(**values: object) -> OnGpu:
 async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_back() -> None:
     relays, port = Relays(), Port([[used(1)]])
     bounds = Capacity(Machine(gpus=(A,)), swap_after_s=0.01)
-    waits = quarantine(port)
+    waits = quarantine_of(port)
     async with running(relays, bounds, quarantine=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
         assert one(fleet, "a").devices == ("GPU-a",)
@@ -337,7 +337,7 @@ async def test_nothing_starts_on_a_gpu_before_the_memory_of_the_last_engine_is_b
 async def test_a_gpu_in_quarantine_is_said_avoided_and_used_again_when_its_memory_is_back() -> None:
     relays, port = Relays(), Port([[used(1), B]])
     bounds = Capacity(Machine(gpus=(A, B)))
-    waits = quarantine(port, within_s=0)
+    waits = quarantine_of(port, within_s=0)
     async with running(relays, bounds, quarantine=waits, a=on_gpu(), b=on_gpu(start="demand")) as fleet:
         await relays.until_state("a", State.READY)
         assert one(fleet, "a").devices == ("GPU-a",)
@@ -398,7 +398,7 @@ async def test_a_gateway_that_ends_starts_nothing_though_memory_comes_back_at_th
 
 async def test_an_engine_without_a_gpu_never_waits_for_one() -> None:
     relays, port = Relays(), Port([[used(31)]])
-    async with running(relays, quarantine=quarantine(port), a=managed()) as fleet:
+    async with running(relays, quarantine=quarantine_of(port), a=managed()) as fleet:
         await relays.until_state("a", State.READY)
         await fleet.restart("a")
         await relays.until_state("a", State.READY, generation=2)

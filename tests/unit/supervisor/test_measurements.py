@@ -54,14 +54,14 @@ def test_what_is_given_goes_before_what_was_measured_and_that_before_what_is_est
 async def test_what_an_engine_took_is_known_after_a_restart_and_not_of_a_changed_engine(tmp_path: Path) -> None:
     path = tmp_path / "measures.json"
     before = Sizes(MeasurementStore(path))
-    before.look({"a": llama()}, Machine(8.0))
-    await before.measured("a", llama(), TOOK)
-    await before.measured("a", llama(slots=2), Footprint(9.0))
-    await before.measured("stranger", llama(), Footprint(9.0))
+    before.refresh({"a": llama()}, Machine(8.0))
+    await before.keep("a", llama(), TOOK)
+    await before.keep("a", llama(slots=2), Footprint(9.0))
+    await before.keep("stranger", llama(), Footprint(9.0))
 
     after = Sizes(MeasurementStore(path))
     engines = {"a": llama(), "b": llama(start="demand", pinned=True, replicas=2), "c": llama(context_length=64)}
-    after.look(engines, Machine(8.0))
+    after.refresh(engines, Machine(8.0))
 
     assert after.of("a", llama()).footprint == TOOK
     assert after.of("b", engines["b"]).footprint == TOOK, "when it starts says nothing of its size"
