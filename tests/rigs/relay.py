@@ -1,4 +1,4 @@
-"""One real relay on a real socket, in the test's own loop, with a supervisor's hub whose table the test writes."""
+"""One real relay on a real socket, in the test's own loop, with a supervisor's side whose table the test writes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.rigs.raw_client import Reply, ask
 
 
 @dataclass
-class Wishes:
-    """The fleet's side of the hub: the test answers what the relay wants."""
+class FakeFleet:
+    """What a relay asks the supervisor's fleet: the test decides what becomes of each request's wait."""
 
     asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failed: list[tuple[str, int]] = field(default_factory=list)
@@ -33,10 +33,10 @@ class Wishes:
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def wanted(self, backend: str) -> WaitOutcome:
-        wish: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
-        self.asked[backend] = wish
+        wait: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
+        self.asked[backend] = wait
         self.leases_changed()
-        return await wish
+        return await wait
 
     def failing(self, backend: str, generation: int) -> None:
         self.failed.append((backend, generation))
@@ -63,29 +63,29 @@ class Rig:
     """What a test holds: the gateway's address, and its table."""
 
     def __init__(
-        self, url: str, state: Path, hub: RelayServer, leases: Leases, wishes: Wishes, registry: CollectorRegistry
+        self, url: str, state: Path, server: RelayServer, leases: Leases, fleet: FakeFleet, registry: CollectorRegistry
     ) -> None:
         self.url = url
         self.state = state
         self.leases = leases
-        self.wishes = wishes
+        self.fleet = fleet
         self.registry = registry
         self.table = Table(0, {}, {}, (), {})
-        self._hub = hub
+        self._server = server
 
     def publish(self, **changes: object) -> None:
         """A new version of the table with these fields changed."""
         self.table = msgspec.structs.replace(self.table, version=self.table.version + 1, **changes)
-        self._hub.publish(self.table)
+        self._server.publish(self.table)
 
     async def published(self, **changes: object) -> None:
         """The same, applied by the relay when this returns."""
         self.publish(**changes)
-        await self.wishes.until(lambda: self.leases.is_applied(self.table.version))
+        await self.fleet.until(lambda: self.leases.is_applied(self.table.version))
 
     def drain(self, seconds: float) -> None:
         """Take no new connection, finish what runs."""
-        self._hub.drain(seconds)
+        self._server.drain(seconds)
 
     async def ask(self, path: str = "/v1/chat/completions", body: object = b"", **more: object) -> Reply:
         """POST when there is a body, else GET."""
@@ -134,18 +134,18 @@ async def running(
 ) -> AsyncIterator[Rig]:
     """A relay that serves these."""
     state = Path(tempfile.mkdtemp(prefix="mp-"))
-    leases, wishes, registry = Leases(), Wishes(), CollectorRegistry()
-    hub = RelayServer(leases, wishes)
-    await hub.open(state / "relay.sock", wishes)
+    leases, fleet, registry = Leases(), FakeFleet(), CollectorRegistry()
+    server = RelayServer(leases, fleet)
+    await server.open(state / "relay.sock", fleet)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, hub, leases, wishes, registry)
+        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server, leases, fleet, registry)
         rig.publish(models=dict(served), backends=dict(backends), limits=limits or Limits())
         serving = asyncio.create_task(relay(listener, state, registry))
         try:
-            await wishes.until(lambda: leases.is_applied(rig.table.version) and bool(hub.pids))
+            await fleet.until(lambda: leases.is_applied(rig.table.version) and bool(server.pids))
             yield rig
         finally:
-            await hub.close()
+            await server.close()
             await serving
-            await asyncio.gather(*wishes.notes, return_exceptions=True)
+            await asyncio.gather(*fleet.notes, return_exceptions=True)
             shutil.rmtree(state)

@@ -15,10 +15,10 @@ from tests.rigs.raw_client import chat
 from tests.rigs.relay import Rig, backend, models, running
 
 
-async def wished(rig: Rig) -> asyncio.Future[WaitOutcome]:
-    """The relay's wish for the engine."""
-    await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
-    return rig.wishes.asked["engine"]
+async def waiting(rig: Rig) -> asyncio.Future[WaitOutcome]:
+    """A request that waits for the engine: its outcome, to be set."""
+    await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
+    return rig.fleet.asked["engine"]
 
 
 @pytest_asyncio.fixture
@@ -33,16 +33,16 @@ async def test_a_request_is_sent_when_it_is_admitted_and_gives_its_permit_back(
     rig, engine = limited
     gate = AdmissionGate(1)
     asking = asyncio.create_task(rig.ask(body=chat()))
-    wish = await wished(rig)
+    wait = await waiting(rig)
     assert engine.posts == []
 
-    wish.set_result(WaitOutcome(is_ready=True, permit=await gate.enter(0, 1.0)))
+    wait.set_result(WaitOutcome(is_ready=True, permit=await gate.enter(0, 1.0)))
     reply = await asking
 
     assert reply.status == 200
     async with asyncio.timeout(20):
         await gate.enter(1, 20.0)
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_what_generates_nothing_needs_no_place(
         reply = await rig.ask(path, body)
 
     assert reply.status == status
-    assert rig.wishes.asked == {}
+    assert rig.fleet.asked == {}
 
 
 async def test_an_engine_without_a_place_is_429_with_advice(limited: tuple[Rig, FakeEngine]) -> None:
@@ -69,7 +69,7 @@ async def test_an_engine_without_a_place_is_429_with_advice(limited: tuple[Rig, 
     asking = asyncio.create_task(rig.ask(body=chat(stream=True)))
 
     full = WaitOutcome(is_ready=False, is_full=True, reason="256 requests wait for it already", retry_after_s=7)
-    (await wished(rig)).set_result(full)
+    (await waiting(rig)).set_result(full)
     reply = await asking
 
     assert (reply.status, reply.error["code"]) == (429, "engine_saturated")
@@ -82,9 +82,9 @@ async def test_an_engine_without_a_place_is_429_with_advice(limited: tuple[Rig, 
 async def test_a_client_that_leaves_the_queue_is_forgotten_at_once(limited: tuple[Rig, FakeEngine]) -> None:
     rig, engine = limited
     asking = asyncio.create_task(rig.ask(body=chat()))
-    wish = await wished(rig)
+    wait = await waiting(rig)
 
     asking.cancel()
 
-    await rig.wishes.until(lambda: wish.cancelled() and rig.leases.total() == 0)
+    await rig.fleet.until(lambda: wait.cancelled() and rig.leases.total() == 0)
     assert engine.posts == []

@@ -150,7 +150,7 @@ async def test_all_bodies_together_are_bounded_and_small_ones_always_taken() -> 
             assert "retry-after" in refused.headers
             assert small.status == 200
         async with asyncio.timeout(20):
-            await rig.wishes.until(lambda: rig.leases.of("engine") == 0)  # they have left
+            await rig.fleet.until(lambda: rig.leases.of("engine") == 0)  # they have left
             assert (await rig.ask(body=large)).status == 200
 
 

@@ -59,7 +59,7 @@ def leave(client: Client, how: str) -> None:
 
 async def assert_nothing_is_held(rig: Rig) -> None:
     await until(lambda: rig.sample("modelport_in_flight") == 0)
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
 
 # -- who leaves
@@ -87,7 +87,7 @@ async def test_a_client_that_leaves_frees_its_engine(
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post(model, stream=stream))
         record = await engine.arrived()
-        await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 1)
+        await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 1)
         assert rig.sample("modelport_in_flight") == 1
         if mark:
             await client.reader.readuntil(mark)
@@ -108,10 +108,10 @@ async def test_a_client_that_leaves_after_a_large_body_frees_its_engine_too(
     async with asyncio.timeout(20):
         async with Client(rig.url) as client:
             client.send(post("fault:never_answers", text="x" * size))
-            await rig.wishes.until(lambda: rig.leases.of("engine") == 1)
+            await rig.fleet.until(lambda: rig.leases.of("engine") == 1)
             leave(client, "fin")
 
-        await rig.wishes.until(lambda: rig.leases.of("engine") == 0)
+        await rig.fleet.until(lambda: rig.leases.of("engine") == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -119,12 +119,12 @@ async def test_a_client_that_leaves_while_its_model_starts_gives_its_place_back(
     rig: Rig, engine: FakeEngine, stream: bool
 ) -> None:
     engine.requests.clear()
-    rig.wishes.asked.clear()
+    rig.fleet.asked.clear()
     left = rig.sample("modelport_client_disconnects_total")
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post("sleeping", stream=stream))
-        await rig.wishes.until(lambda: "sleeper" in rig.wishes.asked)
-        await rig.wishes.until(lambda: rig.leases.held("sleeper", 0) == 1)
+        await rig.fleet.until(lambda: "sleeper" in rig.fleet.asked)
+        await rig.fleet.until(lambda: rig.leases.held("sleeper", 0) == 1)
         leave(client, "fin")
 
     await assert_nothing_is_held(rig)
@@ -133,16 +133,16 @@ async def test_a_client_that_leaves_while_its_model_starts_gives_its_place_back(
 
 
 async def test_its_model_may_become_ready_afterwards(rig: Rig, engine: FakeEngine) -> None:
-    """The answer to a wish that nobody has any more is dropped; the next client is served."""
-    rig.wishes.asked.clear()
+    """The answer to a request that nobody waits for any more is dropped; the next client is served."""
+    rig.fleet.asked.clear()
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post("sleeping"))
-        await rig.wishes.until(lambda: "sleeper" in rig.wishes.asked)
+        await rig.fleet.until(lambda: "sleeper" in rig.fleet.asked)
     await assert_nothing_is_held(rig)
     before = rig.table.backends
     await rig.published(backends=before | {"sleeper": backend(engine.url, "sleeper")})
-    if not rig.wishes.asked["sleeper"].done():
-        rig.wishes.asked["sleeper"].set_result(WaitOutcome(is_ready=True))
+    if not rig.fleet.asked["sleeper"].done():
+        rig.fleet.asked["sleeper"].set_result(WaitOutcome(is_ready=True))
 
     reply = await rig.ask(body=chat("sleeping"))
 

@@ -39,7 +39,7 @@ async def test_streams_one_after_the_other_use_one_connection(rig: Rig, engine: 
             client.send(request("POST", "/v1/chat/completions", BODY))
             reply = await client.reply()
             assert (reply.is_whole, reply.text) == (True, wire.TEXT)
-            await rig.wishes.until(lambda: rig.leases.total() == 0)
+            await rig.fleet.until(lambda: rig.leases.total() == 0)
 
     assert {record.connection for record in engine.posts} == {1}
 

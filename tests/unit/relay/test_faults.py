@@ -80,7 +80,7 @@ async def test_afterwards_nothing_is_left_behind(engine: FakeEngine, rig: Rig) -
     reply = await rig.ask(body=chat())
 
     assert reply.status == 200
-    await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 0 and rig.leases.held("hasty", 1) == 0)
+    await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 0 and rig.leases.held("hasty", 1) == 0)
     assert rig.sample("modelport_in_flight") == 0
     for record in engine.requests:
         async with asyncio.timeout(20):

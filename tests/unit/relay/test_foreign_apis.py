@@ -183,10 +183,10 @@ async def test_while_the_model_starts_a_stream_is_kept_alive_by_empty_pieces(eng
     asleep = {"engine": backend(None, can_start=True)}
     async with running(asleep, models("fake"), Limits(hold_s=0.05)) as rig, Client(rig.url) as client:
         client.send(request("POST", "/api/chat", json.dumps(CHAT).encode()))
-        await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+        await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
         start = await client.reader.readuntil(b'"done":false}\n')
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
+        rig.fleet.asked["engine"].set_result(WaitOutcome(True))
         rest = await client.reader.readuntil(b'"done":true')
 
     assert b'"content":""' in start
@@ -197,9 +197,9 @@ async def test_an_empty_question_waits_until_the_model_serves(engine: FakeEngine
     asleep = {"engine": backend(None, can_start=True)}
     async with running(asleep, models("fake")) as rig, Client(rig.url) as client:
         client.send(request("POST", "/api/generate", b'{"model":"fake"}'))
-        await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+        await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
+        rig.fleet.asked["engine"].set_result(WaitOutcome(True))
         reply = await client.reply()
 
     assert reply.json["done_reason"] == "load"
@@ -269,10 +269,10 @@ async def test_while_the_model_starts_an_event_stream_is_kept_alive_by_comments(
     asleep = {"engine": backend(None, can_start=True)}
     async with running(asleep, models("fake"), Limits(hold_s=0.05)) as rig, Client(rig.url) as client:
         client.send(request("POST", path, json.dumps(body).encode()))
-        await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+        await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
         start = await client.reader.readuntil(b"waiting for fake (stopped)\n\n")
         await rig.published(backends={"engine": backend(engine.url)})
-        rig.wishes.asked["engine"].set_result(WaitOutcome(True))
+        rig.fleet.asked["engine"].set_result(WaitOutcome(True))
         rest = await client.reader.readuntil(b"_stop" if path == "/v1/messages" else b"output_text.done")
 
     assert first not in start

@@ -50,7 +50,7 @@ def logged(lines: io.StringIO) -> list[dict[str, Any]]:
 
 async def ask(rig: Rig, *, stream: bool) -> int:
     reply = await rig.ask(body=chat(stream=stream, text=SAID), headers={"authorization": f"Bearer {SECRET}"})
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
     return reply.status
 
 
@@ -93,8 +93,8 @@ async def test_a_client_that_leaves_is_a_line_and_no_failure(engine: FakeEngine,
     async with Client(rig.url) as client:
         client.send(request("POST", "/v1/chat/completions", body, {"authorization": f"Bearer {SECRET}"}))
         await engine.arrived()
-        await rig.wishes.until(lambda: rig.leases.total() == 1)
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+        await rig.fleet.until(lambda: rig.leases.total() == 1)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
     (line,) = logged(lines)
     assert (line["level"], line["outcome"], line["status"]) == ("info", "client_left", 499)

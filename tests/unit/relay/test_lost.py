@@ -47,23 +47,23 @@ async def test_a_request_that_a_dead_engine_refuses_waits_for_its_next_start(
         engine.refuse()
 
         asking = asyncio.create_task(rig.ask(path, asked))
-        await rig.wishes.until(lambda: rig.wishes.failed == [("engine", 1)])
+        await rig.fleet.until(lambda: rig.fleet.failed == [("engine", 1)])
         rig.publish(backends={"engine": gone()})
-        await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+        await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
         rig.publish(backends={"engine": backend(second.url, generation=2)})
-        rig.wishes.asked["engine"].set_result(WaitOutcome(is_ready=True))
+        rig.fleet.asked["engine"].set_result(WaitOutcome(is_ready=True))
         reply = await asking
 
         assert reply.status == 200
         assert len(second.posts) == 1
-        await rig.wishes.until(lambda: rig.leases.total() == 0)
+        await rig.fleet.until(lambda: rig.leases.total() == 0)
 
 
 async def test_one_that_was_reset_unread_waits_too(engine: FakeEngine) -> None:
     engine.script("fin_unread")
     async with FakeEngine() as second, running({"engine": backend(engine.url)}, models("fake")) as rig:
         asking = asyncio.create_task(rig.ask(body=chat()))
-        await rig.wishes.until(lambda: rig.wishes.failed == [("engine", 1)])
+        await rig.fleet.until(lambda: rig.fleet.failed == [("engine", 1)])
         rig.publish(backends={"engine": backend(second.url, generation=2)})
 
         assert (await asking).status == 200
@@ -85,7 +85,7 @@ async def test_one_that_will_not_start_again_says_why(engine: FakeEngine) -> Non
         engine.refuse()
 
         asking = asyncio.create_task(rig.ask(body=chat()))
-        await rig.wishes.until(lambda: rig.wishes.failed == [("engine", 1)])
+        await rig.fleet.until(lambda: rig.fleet.failed == [("engine", 1)])
         rig.publish(backends={"engine": backend(None, state=State.FAILED, reason="it gave up")})
         reply = await asking
 
@@ -116,7 +116,7 @@ async def test_one_whose_core_died_is_looked_at_and_what_it_had_is_not_sent_agai
 
         assert (reply.status, reply.headers["x-should-retry"]) == (502, "false")
         assert len(engine.posts) == 1
-        await rig.wishes.until(lambda: rig.wishes.failed == [("engine", 1)])
+        await rig.fleet.until(lambda: rig.fleet.failed == [("engine", 1)])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -126,7 +126,7 @@ async def test_what_waits_for_a_remote_that_is_known_to_be_stuck_is_ended(
     engine.script("never_answers")
     async with running({"engine": backend(engine.url, is_ours=False)}, models("fake"), Limits()) as rig:
         asking = asyncio.create_task(rig.ask(body=chat(stream=stream)))
-        await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 1)
+        await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 1)
         rig.publish(backends={"engine": backend(None, state=State.FAILED, reason=WEDGED, is_wedged=True)})
         reply = await asking
 
@@ -138,7 +138,7 @@ async def test_a_remote_that_works_again_is_waited_for_as_before(engine: FakeEng
     engine.script("never_answers")
     async with running({"engine": backend(engine.url, is_ours=False)}, models("fake")) as rig:
         asking = asyncio.create_task(rig.ask(body=chat()))
-        await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 1)
+        await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 1)
         await rig.published(backends={"engine": backend(None, state=State.FAILED, reason=WEDGED, is_wedged=True)})
         await rig.published(backends={"engine": backend(engine.url, is_ours=False, generation=2)})
 

@@ -50,7 +50,7 @@ async def rig(engine: FakeEngine) -> AsyncIterator[Rig]:
 
 async def settled(rig: Rig) -> None:
     """The client's last byte comes a moment before the request is over."""
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
 
 def count(rig: Rig, name: str, labels: Mapping[str, str] = CHAT, **more: str) -> float:
@@ -218,12 +218,12 @@ async def test_a_client_that_leaves_is_counted_and_no_longer_in_flight(
 async def test_waiting_for_an_engine_is_not_the_gateways_own_part(rig: Rig, engine: FakeEngine) -> None:
     await rig.published(backends={"engine": backend(None, can_start=True)})
     asking = asyncio.create_task(rig.ask(body=chat()))
-    await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
+    await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
     loading = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.1, loading.set_result, None)
     await loading
     rig.publish(backends={"engine": backend(engine.url)})
-    rig.wishes.asked["engine"].set_result(WaitOutcome(is_ready=True))
+    rig.fleet.asked["engine"].set_result(WaitOutcome(is_ready=True))
 
     assert (await asking).status == 200
     await settled(rig)

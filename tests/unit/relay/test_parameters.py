@@ -159,7 +159,7 @@ async def test_no_engine_is_started_for_a_picture_that_it_must_not_fetch(rig: Ri
     reply = await rig.ask(body={**chat(), "messages": [{"role": "user", "content": [WEB]}]})
 
     assert (reply.status, reply.error["code"]) == (400, "not_supported")
-    assert rig.wishes.asked == {}
+    assert rig.fleet.asked == {}
 
 
 async def test_pictures_in_a_large_body_are_bounded_in_their_number(rig: Rig, engine: FakeEngine) -> None:

@@ -134,7 +134,7 @@ async def test_a_reader_that_takes_nothing_is_dropped_and_its_engine_freed(hasty
         record = await engine.arrived()
 
         await record.closed_by_peer.wait()
-        await hasty.wishes.until(lambda: hasty.leases.held("engine", 1) == 0)
+        await hasty.fleet.until(lambda: hasty.leases.held("engine", 1) == 0)
         while await client.read():
             pass  # what was sent before, then the end
 
@@ -310,5 +310,5 @@ async def test_curl_calls_a_broken_stream_incomplete(rig: Rig) -> None:
 async def test_afterwards_nothing_is_left_behind(rig: Rig, hasty: Rig, engine: FakeEngine) -> None:
     await until(lambda: engine.open_connections == 0 or all(r.ended.is_set() for r in engine.requests))
     for each in (rig, hasty):
-        await each.wishes.until(lambda each=each: each.leases.held("engine", 1) == 0)  # type: ignore[misc]
+        await each.fleet.until(lambda each=each: each.leases.held("engine", 1) == 0)  # type: ignore[misc]
         assert each.sample("modelport_in_flight") == 0

@@ -151,7 +151,7 @@ async def test_a_client_that_leaves_frees_its_engine_whatever_it_sent_behind(
 
     async with asyncio.timeout(20):
         await record.closed_by_peer.wait()
-        await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 0)
+        await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 0)
     assert caplog.messages == []  # uvicorn has nothing to complain of
     assert [r.scenario for r in engine.posts] == [record.scenario]  # what waited behind was never begun
     assert rig.sample("modelport_in_flight") == 0
@@ -201,6 +201,6 @@ async def test_a_client_that_leaves_with_much_behind_its_request_is_noticed(
 
 async def test_afterwards_nothing_is_left_behind(rig: Rig, engine: FakeEngine) -> None:
     await until(lambda: all(record.ended.is_set() for record in engine.requests))
-    await rig.wishes.until(lambda: rig.leases.held("engine", 1) == 0)
+    await rig.fleet.until(lambda: rig.leases.held("engine", 1) == 0)
 
     assert rig.sample("modelport_in_flight") == 0

@@ -190,7 +190,7 @@ async def test_what_is_not_served_is_said_so_and_the_connection_stays(
 
 
 @pytest.mark.parametrize(("headers", "body"), UPGRADES.values(), ids=UPGRADES)
-async def test_a_wish_for_another_protocol_is_answered_as_a_plain_request(
+async def test_a_request_for_another_protocol_is_answered_as_a_plain_request(
     rig: Rig, headers: list[bytes], body: bytes
 ) -> None:
     """Java's client sends one with its first request, body and all."""
@@ -206,7 +206,7 @@ async def test_a_wish_for_another_protocol_is_answered_as_a_plain_request(
 
 
 @pytest.mark.parametrize("name", UPGRADES)
-async def test_such_a_wish_may_come_byte_by_byte(rig: Rig, name: str) -> None:
+async def test_such_a_request_may_come_byte_by_byte(rig: Rig, name: str) -> None:
     headers, body = UPGRADES[name]
     async with asyncio.timeout(20), Client(rig.url) as client:
         for byte in post(*headers, body=body):

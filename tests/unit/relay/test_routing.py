@@ -78,7 +78,7 @@ async def test_what_the_engine_did_not_take_goes_to_the_next(
     refused_unread = scenario in ("refuse", "fin_unread")
     assert len(engines[0].posts) == (0 if refused_unread else 1)
     if refused_unread:
-        await pair.wishes.until(lambda: pair.wishes.failed == [("first", 1)])
+        await pair.fleet.until(lambda: pair.fleet.failed == [("first", 1)])
 
 
 async def test_the_next_target_is_asked_by_its_own_name_for_the_model(
@@ -132,7 +132,7 @@ async def test_targets_in_the_table_that_serve_come_before_those_that_do_not(
     await pair.published(models={"fake": both}, backends=backends)
 
     assert (await pair.ask(body=chat())).status == 200
-    assert pair.wishes.asked == {}
+    assert pair.fleet.asked == {}
 
 
 # -- what is never sent again
@@ -226,30 +226,30 @@ async def test_embeddings_go_out_twice_at_most_however_many_engines_there_are(
 # -- waiting for an engine
 
 
-async def _wish(rig: Rig) -> asyncio.Future[WaitOutcome]:
-    await rig.wishes.until(lambda: "engine" in rig.wishes.asked)
-    return rig.wishes.asked["engine"]
+async def _wait_for_engine(rig: Rig) -> asyncio.Future[WaitOutcome]:
+    await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
+    return rig.fleet.asked["engine"]
 
 
 async def test_a_request_waits_for_an_engine_that_can_be_started(waiting: tuple[Rig, FakeEngine]) -> None:
     rig, engine = waiting
     asking = asyncio.create_task(rig.ask(body=chat()))
-    wish = await _wish(rig)
-    await rig.wishes.until(lambda: rig.leases.held("engine", 0) == 1)
+    wait = await _wait_for_engine(rig)
+    await rig.fleet.until(lambda: rig.leases.held("engine", 0) == 1)
 
     rig.publish(backends={"engine": backend(engine.url, generation=3)})
-    wish.set_result(WaitOutcome(is_ready=True))
+    wait.set_result(WaitOutcome(is_ready=True))
     reply = await asking
 
     assert reply.status == 200
-    await rig.wishes.until(lambda: rig.leases.total() == 0)
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
 
 async def test_an_engine_that_will_not_start_is_told_with_advice(waiting: tuple[Rig, FakeEngine]) -> None:
     rig, _ = waiting
     asking = asyncio.create_task(rig.ask(body=chat()))
 
-    (await _wish(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit", retry_after_s=30))
+    (await _wait_for_engine(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit", retry_after_s=30))
     reply = await asking
 
     assert (reply.status, reply.error["code"]) == (503, "engine_not_ready")
@@ -262,7 +262,7 @@ async def test_an_engine_that_stopped_again_meanwhile_is_not_dialled(waiting: tu
     rig, _ = waiting
     asking = asyncio.create_task(rig.ask(body=chat()))
 
-    (await _wish(rig)).set_result(WaitOutcome(is_ready=True))
+    (await _wait_for_engine(rig)).set_result(WaitOutcome(is_ready=True))
     reply = await asking
 
     assert (reply.status, reply.error["code"]) == (503, "engine_not_ready")
@@ -276,7 +276,7 @@ async def test_waiting_ends_in_time(waiting: tuple[Rig, FakeEngine]) -> None:
 
     assert reply.status == 503
     assert "not ready after 2.1 s" in reply.error["message"]
-    await rig.wishes.until(lambda: rig.wishes.asked["engine"].cancelled())
+    await rig.fleet.until(lambda: rig.fleet.asked["engine"].cancelled())
 
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.STOPPING])
@@ -288,7 +288,7 @@ async def test_an_engine_that_cannot_be_started_is_told_at_once(state: State) ->
     assert reply.status == 503
     assert "its model is broken" in reply.error["message"]
     assert reply.headers["retry-after"] == "17"
-    assert rig.wishes.asked == {}
+    assert rig.fleet.asked == {}
 
 
 WRITES, EMBEDS = {"chat": "declared", "completion": "declared"}, {"embedding": "declared"}
@@ -320,7 +320,7 @@ async def test_what_a_model_is_not_made_for_is_refused_before_its_engine_is_aske
         assert reply.status == 400
         assert said in reply.body.decode()
         assert engines[0].posts == []
-        assert rig.wishes.asked == {}
+        assert rig.fleet.asked == {}
 
 
 @pytest.mark.parametrize("can", [{}, NEITHER, {**WRITES, **EMBEDS}])
@@ -383,10 +383,10 @@ async def test_a_request_that_waits_for_an_engine_that_then_gives_up_is_told_so(
     rig, _ = waiting
     await rig.published(limits=Limits(hold_s=60))
     asking = asyncio.create_task(rig.ask(body=chat()))
-    wish = await _wish(rig)
+    wait = await _wait_for_engine(rig)
 
     rig.publish(backends={"engine": backend(None, state=State.FAILED, reason=GIVEN_UP, is_given_up=True)})
-    wish.set_result(WaitOutcome(is_ready=False, reason="its model is broken", retry_after_s=30))
+    wait.set_result(WaitOutcome(is_ready=False, reason="its model is broken", retry_after_s=30))
     reply = await asking
 
     assert "it has given up until" in reply.error["message"]
@@ -420,10 +420,10 @@ async def test_a_request_holds_its_adapter_as_well_as_its_engine() -> None:
             engine.script("slow_first_event")
             body = json.dumps(chat("law", stream=True)).encode()
             client.send(request("POST", "/v1/chat/completions", body))
-            await rig.wishes.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 1)
+            await rig.fleet.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 1)
             assert rig.leases.held("engine", 1) == 1
             assert rig.leases.total() == 1, "it is one request"
-            await rig.wishes.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 0)
+            await rig.fleet.until(lambda: rig.leases.held(adapter_key("engine", "law"), ADAPTER) == 0)
 
             assert (await client.reply()).status == 200
             assert rig.leases.total() == 0
@@ -464,7 +464,7 @@ async def test_a_stream_that_waits_long_is_opened_with_comments_and_answered_all
     async with asyncio.timeout(20), Client(rig.url) as client:
         reply = await _held(client, BODY)
         rig.publish(backends={"engine": backend(engine.url)})
-        (await _wish(rig)).set_result(WaitOutcome(is_ready=True))
+        (await _wait_for_engine(rig)).set_result(WaitOutcome(is_ready=True))
         reply = await _rest(client, reply)
 
     assert reply.is_whole
@@ -478,7 +478,7 @@ async def test_a_held_stream_whose_engine_does_not_come_ends_with_one_event_and_
     rig, _ = waiting
     async with asyncio.timeout(20), Client(rig.url) as client:
         reply = await _held(client, BODY)
-        (await _wish(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit"))
+        (await _wait_for_engine(rig)).set_result(WaitOutcome(is_ready=False, reason="it does not fit"))
         reply = await _rest(client, reply)
 
     assert reply.is_cut
@@ -496,7 +496,7 @@ async def test_a_held_stream_whose_first_event_does_not_come_ends_with_one_event
     ) as rig:
         async with asyncio.timeout(20), Client(rig.url) as client:
             reply = await _rest(client, await _held(client, BODY))
-        await rig.wishes.until(lambda: rig.leases.total() == 0)
+        await rig.fleet.until(lambda: rig.leases.total() == 0)
 
     assert reply.is_cut
     assert [event["error"]["code"] for event in reply.events] == ["engine_timeout"]

@@ -9,33 +9,33 @@ from app.relay.supervisor_client import SupervisorClient
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
 from app.table import Table
-from tests.rigs.relay import Wishes
+from tests.rigs.relay import FakeFleet
 
 
 async def test_a_request_that_is_over_is_told_though_another_took_its_place_at_once(tmp_path: Path) -> None:
     """Clients that ask again without a pause, and an engine that hung in their second request: as the number of leases
     had never been seen to fall, nobody knew that it had served, and so nobody suspected it.
     """
-    leases, wishes, link = Leases(), Wishes(), SupervisorClient()
-    hub = RelayServer(leases, wishes)
-    await hub.open(tmp_path / "relay.sock", wishes)
-    hub.publish(Table(1, {}, {}, (), {}))
-    await link.connect(tmp_path / "relay.sock")
+    leases, fleet, supervisor = Leases(), FakeFleet(), SupervisorClient()
+    server = RelayServer(leases, fleet)
+    await server.open(tmp_path / "relay.sock", fleet)
+    server.publish(Table(1, {}, {}, (), {}))
+    await supervisor.connect(tmp_path / "relay.sock")
     try:
-        first = link.hold("gpu")
+        first = supervisor.hold("gpu")
         first.bind(3)
-        await wishes.until(lambda: leases.held("gpu", 3) == 1)
+        await fleet.until(lambda: leases.held("gpu", 3) == 1)
         assert not leases.has_returned("gpu", 3)
 
         first.release()
-        second = link.hold("gpu")
+        second = supervisor.hold("gpu")
         second.bind(3)
 
-        await wishes.until(lambda: leases.has_returned("gpu", 3))
+        await fleet.until(lambda: leases.has_returned("gpu", 3))
         assert leases.held("gpu", 3) == 1
         second.release()
-        await wishes.until(lambda: leases.total() == 0)
+        await fleet.until(lambda: leases.total() == 0)
     finally:
-        await link.aclose()
-        await hub.close()
-        await asyncio.gather(*wishes.notes)
+        await supervisor.aclose()
+        await server.close()
+        await asyncio.gather(*fleet.notes)

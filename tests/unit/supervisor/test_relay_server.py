@@ -41,16 +41,16 @@ PATIENCE_S = 20.0
 class StubFleet:
     """Answers when it is told to; remembers what it was told."""
 
-    wishes: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
+    asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failings: list[tuple[str, int]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def wanted(self, backend: str) -> WaitOutcome:
-        wish: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
-        self.wishes[backend] = wish
+        wait: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
+        self.asked[backend] = wait
         self.leases_changed()
-        return await wish
+        return await wait
 
     def failing(self, backend: str, generation: int) -> None:
         self.failings.append((backend, generation))
@@ -101,7 +101,7 @@ class Relay:
 @dataclass
 class Stage:
     path: Path
-    hub: RelayServer
+    server: RelayServer
     leases: Leases
     fleet: StubFleet
     processes: StubProcesses
@@ -112,7 +112,7 @@ class Stage:
         self.relays.append(relay)
         if pid is not None:
             relay.say(Hello(pid))
-            await self.fleet.until(lambda: pid in self.hub.pids)
+            await self.fleet.until(lambda: pid in self.server.pids)
         return relay
 
     async def loss(self) -> tuple[int, bool]:
@@ -124,11 +124,11 @@ class Stage:
 async def staged(path: Path, patience_s: float = PATIENCE_S) -> AsyncIterator[Stage]:
     leases, processes, fleet = Leases(), StubProcesses(), StubFleet()
     stage = Stage(path, RelayServer(leases, processes, patience_s), leases, fleet, processes)
-    await stage.hub.open(path, fleet)
+    await stage.server.open(path, fleet)
     try:
         yield stage
     finally:
-        await stage.hub.close()
+        await stage.server.close()
         for relay in stage.relays:
             relay.writer.close()
             with contextlib.suppress(ConnectionError):
@@ -147,25 +147,25 @@ def table(version: int, root_path: str = "") -> Table:
 
 
 async def test_a_relay_hears_the_table_of_now_and_every_later_one(stage: Stage) -> None:
-    stage.hub.publish(table(1))
+    stage.server.publish(table(1))
     relay = await stage.relay()
 
     assert await relay.hear() == Publish(table(1))
-    stage.hub.publish(table(2))
+    stage.server.publish(table(2))
     assert await relay.hear() == Publish(table(2))
 
 
 async def test_every_relay_hears_it(stage: Stage) -> None:
     relays = [await stage.relay(pid) for pid in (7, 8)]
 
-    stage.hub.publish(table(1))
+    stage.server.publish(table(1))
 
     assert [await relay.hear() for relay in relays] == [Publish(table(1))] * 2
 
 
 async def test_counts_arrive_before_the_table_they_go_with(stage: Stage) -> None:
     relay = await stage.relay()
-    stage.hub.publish(table(1))
+    stage.server.publish(table(1))
 
     relay.say(InFlight((("gpu", 1, 2),)), Applied(1))
 
@@ -176,23 +176,23 @@ async def test_counts_arrive_before_the_table_they_go_with(stage: Stage) -> None
 async def test_a_relay_that_leaves_holds_nothing_any_more(stage: Stage) -> None:
     relay = await stage.relay()
     relay.say(InFlight((("gpu", 1, 2),)), EngineWanted(1, "gpu"))
-    await stage.fleet.until(lambda: stage.leases.held("gpu", 1) == 2 and "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: stage.leases.held("gpu", 1) == 2 and "gpu" in stage.fleet.asked)
 
     relay.writer.close()
 
     assert await stage.loss() == (7, False)
     await stage.fleet.until(lambda: stage.leases.total() == 0)
-    await stage.fleet.until(lambda: stage.fleet.wishes["gpu"].cancelled())
-    assert stage.hub.pids == ()
+    await stage.fleet.until(lambda: stage.fleet.asked["gpu"].cancelled())
+    assert stage.server.pids == ()
 
 
-async def test_a_wish_is_answered_when_it_is_known_and_after_its_table(stage: Stage) -> None:
+async def test_a_request_for_an_engine_is_answered_when_it_is_known_and_after_its_table(stage: Stage) -> None:
     relay = await stage.relay()
     relay.say(EngineWanted(5, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
 
-    stage.hub.publish(table(3))
-    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=True))
+    stage.server.publish(table(3))
+    stage.fleet.asked["gpu"].set_result(WaitOutcome(is_ready=True))
 
     assert await relay.hear() == Publish(table(3))
     assert await relay.hear() == WantedReply(5, is_ready=True)
@@ -201,22 +201,22 @@ async def test_a_wish_is_answered_when_it_is_known_and_after_its_table(stage: St
 async def test_a_refusal_says_why_and_until_when(stage: Stage) -> None:
     relay = await stage.relay()
     relay.say(EngineWanted(5, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
 
-    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=False, reason="exit code 1", retry_after_s=9.0))
+    stage.fleet.asked["gpu"].set_result(WaitOutcome(is_ready=False, reason="exit code 1", retry_after_s=9.0))
 
     assert await relay.hear() == WantedReply(5, is_ready=False, reason="exit code 1", retry_after_s=9.0)
 
 
-async def test_a_wish_nobody_waits_for_is_dropped(stage: Stage) -> None:
+async def test_a_request_for_an_engine_that_nobody_waits_for_is_dropped(stage: Stage) -> None:
     relay = await stage.relay()
     relay.say(EngineWanted(5, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
 
     relay.say(Unwanted(5), Unwanted(99), Failing("gpu", 2))
 
     await stage.fleet.until(lambda: stage.fleet.failings == [("gpu", 2)])
-    await stage.fleet.until(lambda: stage.fleet.wishes["gpu"].cancelled())
+    await stage.fleet.until(lambda: stage.fleet.asked["gpu"].cancelled())
 
 
 @pytest.mark.parametrize("how", ["it says so", "it dies"])
@@ -226,8 +226,8 @@ async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it
     relay, gate = await stage.relay(), AdmissionGate(1)
     permit = await gate.enter(0, 1.0)
     relay.say(EngineWanted(5, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
-    stage.fleet.wishes["gpu"].set_result(WaitOutcome(is_ready=True, permit=permit))
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
+    stage.fleet.asked["gpu"].set_result(WaitOutcome(is_ready=True, permit=permit))
     assert await relay.hear() == WantedReply(5, is_ready=True, is_admitted=True)
     next_one = asyncio.create_task(gate.enter(1, 600.0))
     await until(lambda: gate.waiting == 1)
@@ -243,24 +243,24 @@ async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it
         await next_one
 
 
-async def test_a_fleet_that_fails_at_one_wish_fails_nothing_else(stage: Stage) -> None:
+async def test_a_fleet_that_fails_at_one_request_fails_nothing_else(stage: Stage) -> None:
     relay = await stage.relay()
     relay.say(EngineWanted(5, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
 
-    stage.fleet.wishes["gpu"].set_exception(RuntimeError("a bug"))
+    stage.fleet.asked["gpu"].set_exception(RuntimeError("a bug"))
 
     answer = await relay.hear()
     assert isinstance(answer, WantedReply)
     assert (answer.seq, answer.is_ready) == (5, False)
-    stage.hub.publish(table(1))
+    stage.server.publish(table(1))
     assert await relay.hear() == Publish(table(1))
 
 
 async def test_a_relay_is_told_to_drain_also_when_it_comes_late(stage: Stage) -> None:
     early = await stage.relay(7)
 
-    stage.hub.drain(12.0)
+    stage.server.drain(12.0)
     late = await stage.relay(8)
 
     assert await early.hear() == DrainRelay(12.0)
@@ -272,7 +272,7 @@ MALFORMED = {
     "an unknown message": b"\x00\x00\x00\x0e" + msgspec.msgpack.encode({"type": "nonsense"})[:14],
     "too long": b"\xff\xff\xff\xff",
     "Hello twice": frame(Hello(7)),
-    "a wish twice": frame(EngineWanted(1, "gpu")) * 2,
+    "a number twice": frame(EngineWanted(1, "gpu")) * 2,
     "a negative count": frame(InFlight((("gpu", 1, -1),))),
     "our own words": frame(DrainRelay(1.0)),
 }
@@ -287,7 +287,7 @@ async def test_a_relay_that_says_nonsense_is_dropped_and_the_others_live_on(stag
 
     assert await stage.loss() == (7, True)
     assert await relay.is_cut()
-    stage.hub.publish(table(1))
+    stage.server.publish(table(1))
     assert await other.hear() == Publish(table(1))
 
 
@@ -297,20 +297,20 @@ async def test_whoever_does_not_greet_is_nobody(stage: Stage) -> None:
     stranger.say(Applied(1))
 
     assert await stranger.is_cut()
-    assert stage.hub.pids == ()
+    assert stage.server.pids == ()
     assert stage.processes.losses.empty()
 
 
 async def test_a_relay_that_does_not_apply_its_table_is_dropped(tmp_path: Path) -> None:
     async with staged(tmp_path / "relay.sock", patience_s=0.2) as stage:
         good, silent = await stage.relay(7), await stage.relay(8)
-        stage.hub.publish(table(1))
+        stage.server.publish(table(1))
         await good.hear()
         good.say(Applied(1))
 
         assert await stage.loss() == (8, True)
         assert await silent.is_cut()
-        assert stage.hub.pids == (7,)
+        assert stage.server.pids == (7,)
 
 
 async def test_a_relay_that_is_slow_but_follows_stays(tmp_path: Path) -> None:
@@ -318,12 +318,12 @@ async def test_a_relay_that_is_slow_but_follows_stays(tmp_path: Path) -> None:
     async with staged(tmp_path / "relay.sock", patience_s=0.2) as stage:
         relay = await stage.relay(7)
         for version in range(1, 6):
-            stage.hub.publish(table(version))
+            stage.server.publish(table(version))
             assert await relay.hear() == Publish(table(version))
             relay.say(Applied(version))
         await stage.fleet.until(lambda: stage.leases.is_applied(5))
 
-        stage.hub.publish(table(6))
+        stage.server.publish(table(6))
         assert await relay.hear() == Publish(table(6))
 
         assert await stage.loss() == (7, True)
@@ -334,7 +334,7 @@ async def test_a_relay_that_does_not_read_is_dropped_in_bounded_memory(stage: St
     large = "/" + "x" * 8_000_000
 
     for version in range(1, 11):
-        stage.hub.publish(table(version, large))
+        stage.server.publish(table(version, large))
 
     assert await stage.loss() == (7, True)
 
@@ -342,9 +342,9 @@ async def test_a_relay_that_does_not_read_is_dropped_in_bounded_memory(stage: St
 async def test_closing_ends_every_conversation(stage: Stage) -> None:
     relay = await stage.relay(7)
     relay.say(EngineWanted(1, "gpu"))
-    await stage.fleet.until(lambda: "gpu" in stage.fleet.wishes)
+    await stage.fleet.until(lambda: "gpu" in stage.fleet.asked)
 
-    await stage.hub.close()
+    await stage.server.close()
 
     assert await relay.is_cut()
-    assert stage.fleet.wishes["gpu"].cancelled()
+    assert stage.fleet.asked["gpu"].cancelled()
