@@ -2,5 +2,5 @@
 anything. The files here are shared by the dialects; each dialect has a folder.
 
 May import: app.dialects, app.errors, app.table, backends.endpoint, backends.engine_profile, backends.errors,
-backends.finish_reasons, backends.http.exchange, backends.prompt_too_long.
+backends.finish_reasons, backends.http.delta, backends.http.exchange, backends.prompt_too_long.
 """

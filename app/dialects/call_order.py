@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.delta import CallDelta, Delta
+from backends.http.delta import CallDelta, Delta
 
 # How often the arguments of one call are decoded to see whether they are whole; after that the others wait for the end.
 MAX_LOOKS = 16
@@ -34,14 +34,14 @@ class CallOrderer:
         self._looks = 0
         self._waiting: dict[int | None, list[OrderedPart]] = {}  # by call, in the order in which they began; None: text
 
-    def next(self, piece: Delta) -> list[OrderedPart]:
+    def next(self, delta: Delta) -> list[OrderedPart]:
         """What can be told now."""
         out: list[OrderedPart] = []
-        if piece.thinking:
-            self._add(OrderedPart(thinking=piece.thinking), out)
-        if piece.text or piece.logprobs:
-            self._add(OrderedPart(text=piece.text, logprobs=piece.logprobs), out)
-        for call in piece.calls:
+        if delta.thinking:
+            self._add(OrderedPart(thinking=delta.thinking), out)
+        if delta.text or delta.logprobs:
+            self._add(OrderedPart(text=delta.text or "", logprobs=delta.logprobs), out)
+        for call in delta.calls:
             self._add(OrderedPart(call=call), out)
         return out
 

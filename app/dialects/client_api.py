@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from app.dialects.usage import Usage
+from app.dialects.usage import EngineStats, Usage
 from app.errors import Problem, bad_request
-from backends.http.exchange import ResponseTimings
+from backends.http.delta import Delta
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -24,8 +24,8 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class ResponseEncoder(Protocol):
     """One request's answer in its client's dialect. What a method returns is written as it is.
 
-    `events`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
-    said in this dialect.
+    `next`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
+    put into this dialect.
     """
 
     whole_type: str
@@ -46,16 +46,20 @@ class ResponseEncoder(Protocol):
         """What keeps a stream alive in which nothing comes, at the beginning or later."""
         ...
 
-    def events(self, events: bytes) -> bytes:
-        """Whole events of OpenAI's stream, as they come."""
+    def next(self, delta: Delta) -> bytes:
+        """The events of a stream for the next delta; possibly none."""
         ...
 
-    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
         """The end of a stream whose answer is complete."""
         ...
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """An answer that came in one piece."""
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
+        """An answer that came in one piece, all of which is in the delta."""
+        ...
+
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """OpenAI's whole answer to a request for embeddings."""
         ...
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
+CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 # Two line ends in a row, each CRLF, LF or CR. A CR at the very end may be half a CRLF, so it is not an end yet.
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}|\r\r\Z")
 _LINE_END = re.compile(rb"\r\n|\n|\r")

@@ -1,4 +1,4 @@
-"""What an answer cost, as engines tell it: tokens, and seconds. Pure."""
+"""What an answer cost, as engines report it: tokens, and time. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ from typing import Any
 
 import msgspec
 
-
-class TokenCounts(msgspec.Struct, frozen=True):
-    """OpenAI's `usage`, what we read of it."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+from backends.http.delta import TokenCounts
+from backends.http.exchange import ResponseTimings
 
 
 def tokens(usage: Any) -> TokenCounts | None:
@@ -45,3 +41,58 @@ class Usage(msgspec.Struct, frozen=True):
     output_tokens: int = 0
     finish_reason: str | None = None
     is_counted: bool = False
+
+
+def settled(counts: TokenCounts | None, finish: str | None, events: int) -> Usage:
+    """The usage of a stream of which so much is known until now: what the engine counted, else `events`."""
+    if counts is not None and counts.completion_tokens:
+        return Usage(counts.prompt_tokens, counts.completion_tokens, finish)
+    # Ollama says zero in every event but the last.
+    known = counts.prompt_tokens if counts is not None else 0
+    return Usage(known, events, finish, is_counted=events > 0 or counts is None)
+
+
+class EngineStats(msgspec.Struct):
+    """What an engine says of its work besides the token counts; None or 0 where it says nothing.
+
+    Times are milliseconds. `cached`: tokens of the prompt that were read from a cache; `reasoned`: tokens of the answer
+    that were thinking.
+    """
+
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
+    load_ms: float | None = None
+    cached: int = 0
+    reasoned: int = 0
+
+    def note(self, usage: Any, timings: Any) -> None:
+        """Take over what OpenAI's `usage` and llama.cpp's `timings` say, whatever their shape."""
+        for name in ("prompt_ms", "predicted_ms", "load_ms"):
+            value = timings.get(name) if isinstance(timings, dict) else None
+            if isinstance(value, int | float) and value >= 0:
+                setattr(self, name, float(value))
+        self.cached = _cached(usage, timings) or self.cached
+        self.reasoned = _count(usage, "completion_tokens_details", "reasoning_tokens") or self.reasoned
+
+    def note_times(self, timings: ResponseTimings | None) -> None:
+        """Take over what the engine said of its time in its own words."""
+        for phase, seconds in (timings.phases() if timings is not None else {}).items():
+            setattr(self, {"load": "load_ms", "prompt": "prompt_ms"}.get(phase, "predicted_ms"), seconds * 1e3)
+
+
+def _cached(usage: Any, timings: Any) -> int:
+    """Tokens of the prompt that were read from a cache, under whichever name an engine has for them."""
+    members = usage if isinstance(usage, dict) else {}
+    others = (members.get("cached_tokens"), members.get("prompt_cache_hit_tokens"))  # Moonshot's, DeepSeek's
+    own = timings.get("cache_n") if isinstance(timings, dict) else None  # llama.cpp's
+    counts = [_count(usage, "prompt_tokens_details", "cached_tokens"), *map(_number, (*others, own))]
+    return next((count for count in counts if count), 0)
+
+
+def _count(usage: Any, part: str, name: str) -> int:
+    details = usage.get(part) if isinstance(usage, dict) else None
+    return _number(details.get(name)) if isinstance(details, dict) else 0
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < 2**53 else 0

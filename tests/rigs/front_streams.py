@@ -6,7 +6,9 @@ import tracemalloc
 from typing import Any
 
 from app.dialects.client_api import ResponseEncoder
+from app.dialects.openai.response import settle_delta
 from app.dialects.openai.stream_reader import DONE, StreamReader
+from app.dialects.usage import Usage
 from backends.errors import Disconnected
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
@@ -99,11 +101,20 @@ STREAMS: dict[str, bytes] = {
 
 def told(tongue: ResponseEncoder, pieces: list[bytes]) -> bytes:
     """What the client gets of an engine's stream that comes in these pieces."""
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
-    out = b"".join(tongue.events(reader.feed(piece)) for piece in pieces)
+    reader = _reader(tongue)
+    out = b"".join(map(reader.feed, pieces))
     assert reader.error is None
-    reader.end()
-    return out + tongue.end(reader.settle())
+    return out + reader.end() + tongue.end(reader.settle(), reader.stats)
+
+
+def told_whole(tongue: ResponseEncoder, answer: bytes, usage: Usage) -> bytes:
+    """What the client gets of an engine's whole answer that cost so much."""
+    delta, _, stats = settle_delta(terms(), answer)
+    return tongue.whole(delta, usage, stats)
+
+
+def _reader(tongue: ResponseEncoder) -> StreamReader:
+    return StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=tongue)
 
 
 def whole(name: str) -> bytes:
@@ -128,8 +139,8 @@ def whole(name: str) -> bytes:
 
 def unfinished(tongue: ResponseEncoder) -> bytes:
     """What the client has got of a stream that broke, before it is told so."""
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
-    out = tongue.events(reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3]))))
+    reader = _reader(tongue)
+    out = reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3])))
     try:
         reader.end()
     except Disconnected:
@@ -139,12 +150,13 @@ def unfinished(tongue: ResponseEncoder) -> bytes:
 
 def copied_by_a_part(tongue: ResponseEncoder) -> int:
     """Bytes of memory that one small part of a call's arguments takes after a megabyte of them, at most at a time."""
-    tongue.events(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
-    tongue.events(wire.sse(event(call(0, arguments="y"))))  # what is made once is made
+    reader = _reader(tongue)
+    reader.feed(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
+    reader.feed(wire.sse(event(call(0, arguments="y"))))  # what is made once is made
     part = wire.sse(event(call(0, arguments="z")))
     tracemalloc.start()
     try:
-        tongue.events(part)
+        reader.feed(part)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

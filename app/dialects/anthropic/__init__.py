@@ -1,6 +1,6 @@
-"""Anthropic's `/v1/messages`: `request.py` turns a request into an OpenAI chat, `response.py` turns OpenAI's response
-into Anthropic's.
+"""Anthropic's `/v1/messages`: `request.py` turns a request into an OpenAI chat, `response.py` writes what engines
+answer as Anthropic's messages and events.
 
-May import: app.dialects, app.errors, app.table, backends.finish_reasons, backends.http.exchange,
-backends.prompt_too_long, backends.texts.
+May import: app.dialects, app.errors, app.table, backends.finish_reasons, backends.http.delta, backends.prompt_too_long,
+backends.texts.
 """

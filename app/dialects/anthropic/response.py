@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 
 from app.dialects.call_order import CallOrderer, OrderedPart
-from app.dialects.delta import CallDelta, Delta, DeltaReader
-from app.dialects.openai.stream_reader import CONTENT_TYPE
-from app.dialects.usage import Usage
+from app.dialects.sse import CONTENT_TYPE
+from app.dialects.usage import EngineStats, Usage
 from app.errors import JSON, Problem
 from backends.finish_reasons import CUT
-from backends.http.exchange import ResponseTimings
+from backends.http.delta import CallDelta, Delta
 from backends.prompt_too_long import Length
 
 _TYPES = {
@@ -40,8 +39,7 @@ class AnthropicEncoder:
         self._name = name
         self._id = f"msg_{token}"
         self._stops = stops
-        self._answer = DeltaReader(token)
-        self._turns = CallOrderer()
+        self._orderer = CallOrderer()
         self._is_begun = False
         self._at = -1  # the block that is open, or was the last
         self._open: str | int | None = None  # "text", "thinking", or a call's number
@@ -63,34 +61,37 @@ class AnthropicEncoder:
         """Anthropic's ping, or a comment as long as there is no message."""
         return _event({"type": "ping"}) if self._is_begun else f": waiting for {what}\n\n".encode()
 
-    def events(self, events: bytes) -> bytes:
-        """Blocks are opened, added to and closed."""
-        out = self._begin()
-        for piece in self._answer.events(events):
-            self._keep(piece)
-            out += self._say(self._turns.next(piece))
+    def next(self, delta: Delta) -> bytes:
+        """Events that open content blocks, add to them and close them."""
+        out = [] if self._is_begun else self._begin()
+        if delta.calls or delta.finish or delta.stop:
+            self._keep(delta)
+        out += self._say(self._orderer.next(delta))
         return b"".join(out)
 
-    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """The reason and the counts: only now are they known."""
-        self._tools()
-        ended = {"type": "message_delta", "delta": self._reason(), "usage": self._usage(cost)}
-        out = [*self._begin(), *self._say(self._turns.rest()), *self._leave()]
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
+        """The events with the stop reason and the token counts, which are only known now."""
+        self._inputs()
+        ended = {"type": "message_delta", "delta": self._reason(), "usage": _usage(usage, stats.cached)}
+        out = [*self._begin(), *self._say(self._orderer.rest()), *self._leave()]
         return b"".join([*out, _event(ended), _event({"type": "message_stop"})])
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """The message."""
-        piece = self._answer.read(answer)
-        self._keep(piece)
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
+        """The message with all its content blocks."""
+        self._keep(delta)
         content: list[dict[str, Any]] = []
-        if piece.thinking:
-            content.append({"type": "thinking", "thinking": piece.thinking, "signature": ""})
-        if piece.text:
-            content.append({"type": "text", "text": piece.text})
-        inputs = self._tools()
-        called = [call for call in piece.calls if call.at in inputs]
+        if delta.thinking:
+            content.append({"type": "thinking", "thinking": delta.thinking, "signature": ""})
+        if delta.text:
+            content.append({"type": "text", "text": delta.text})
+        inputs = self._inputs()
+        called = [call for call in delta.calls if call.at in inputs]
         content += [{"type": "tool_use", "id": c.id, "name": c.name, "input": inputs[c.at]} for c in called]
-        return msgspec.json.encode(self._message(content, cost) | self._reason())
+        return msgspec.json.encode(self._message(content, _usage(usage, stats.cached)) | self._reason())
+
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """This API has none."""
+        raise ValueError("embeddings")
 
     # -- within
 
@@ -107,24 +108,16 @@ class AnthropicEncoder:
                 out += self._call(part.call)
         return out
 
-    def _usage(self, cost: Usage) -> dict[str, Any]:
-        """Anthropic counts what was read from the cache by itself."""
-        cached = min(self._answer.details.cached, cost.input_tokens)
-        return {
-            "input_tokens": cost.input_tokens - cached,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": cached,
-            "output_tokens": cost.output_tokens,
-        }
-
-    def _keep(self, piece: Delta) -> None:
-        self._finish = piece.finish or self._finish
-        self._stop = piece.stop if piece.stop in self._stops else self._stop
-        for call in piece.calls:
+    def _keep(self, delta: Delta) -> None:
+        self._finish = delta.finish or self._finish
+        self._stop = delta.stop if delta.stop in self._stops else self._stop
+        for call in delta.calls:
             self._arguments.setdefault(call.at, []).append(call.arguments)
 
-    def _tools(self) -> dict[int, dict[str, Any]]:
-        """The calls' arguments as objects. One that was cut is none; the reason says so."""
+    def _inputs(self) -> dict[int, dict[str, Any]]:
+        """The calls' arguments as objects, without those of a call that was cut off: the stop reason says that it was.
+        ValueError for arguments that are no object.
+        """
         inputs = {}
         is_cut = self._finish in CUT
         for at, parts in self._arguments.items():
@@ -142,7 +135,7 @@ class AnthropicEncoder:
         default = "tool_use" if self._arguments else "end_turn"
         return {"stop_reason": _REASONS.get(self._finish or "", default), "stop_sequence": None}
 
-    def _message(self, content: list[dict[str, Any]], cost: Usage) -> dict[str, Any]:
+    def _message(self, content: list[dict[str, Any]], usage: dict[str, int]) -> dict[str, Any]:
         return {
             "id": self._id,
             "type": "message",
@@ -151,14 +144,14 @@ class AnthropicEncoder:
             "content": content,
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": self._usage(cost),
+            "usage": usage,
         }
 
     def _begin(self) -> list[bytes]:
         if self._is_begun:
             return []
         self._is_begun = True
-        return [_event({"type": "message_start", "message": self._message([], Usage())})]
+        return [_event({"type": "message_start", "message": self._message([], _usage(Usage(), 0))})]
 
     def _enter(self, kind: str | int, block: dict[str, Any]) -> list[bytes]:
         """Make this the open block."""
@@ -187,6 +180,17 @@ class AnthropicEncoder:
 
 def _event(data: dict[str, Any]) -> bytes:
     return f"event: {data['type']}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _usage(usage: Usage, cached: int) -> dict[str, int]:
+    """Anthropic counts the tokens that were read from a cache apart from the others."""
+    cached = min(cached, usage.input_tokens)
+    return {
+        "input_tokens": usage.input_tokens - cached,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": cached,
+        "output_tokens": usage.output_tokens,
+    }
 
 
 def _too_long(length: Length) -> str:

@@ -12,11 +12,10 @@ from typing import Any
 
 import msgspec
 
-from app.dialects.delta import Delta, DeltaReader
-from app.dialects.usage import Usage
+from app.dialects.usage import EngineStats, Usage
 from app.errors import Problem
 from backends.finish_reasons import CUT
-from backends.http.exchange import ResponseTimings
+from backends.http.delta import Delta
 
 # What no daemon says passes: it is no "stop", which stands for a complete answer.
 _REASONS = {"tool_calls": "stop", "function_call": "stop"}
@@ -61,16 +60,20 @@ class OllamaErrorEncoder:
         """Nothing; it does not stream."""
         return b""
 
-    def events(self, events: bytes) -> bytes:
+    def next(self, delta: Delta) -> bytes:
         """Nothing; it does not stream."""
         return b""
 
-    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
         """Nothing; it does not stream."""
         return b""
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """As it is."""
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
+        """Nothing; it has no text."""
+        return b""
+
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """As they are."""
         return answer
 
     def _ns(self) -> int:
@@ -83,7 +86,6 @@ class OllamaChatEncoder(OllamaErrorEncoder):
     def __init__(self, kind: Kind, name: str, token: str, clock: Callable[[], float]) -> None:
         super().__init__(name, clock)
         self._kind = kind
-        self._answer = DeltaReader(token)
         self._first: float | None = None
         self._finish: str | None = None
         self._calls: dict[int, dict[str, Any]] = {}  # calls are told whole, so they are kept until the end
@@ -92,49 +94,46 @@ class OllamaChatEncoder(OllamaErrorEncoder):
         """An empty piece: in lines of JSON there is no room for comments."""
         return self._line("", {})
 
-    def events(self, events: bytes) -> bytes:
-        """A line for each piece of text, thinking or probabilities."""
-        lines = []
-        for piece in self._answer.events(events):
-            self._keep(piece)
-            if self._first is None and (piece.text or piece.thinking or piece.calls):
-                self._first = self._clock()
-            more = {"logprobs": piece.logprobs} if piece.logprobs else {}
-            if piece.thinking:
-                lines.append(self._line("", {}, thinking=piece.thinking))
-            if piece.text or more:
-                lines.append(self._line(piece.text, more))
-        return b"".join(lines)
+    def next(self, delta: Delta) -> bytes:
+        """A line for its thinking, and one for its text or log probabilities."""
+        if delta.finish or delta.calls:
+            self._keep(delta)
+        if self._first is None and (delta.text or delta.thinking or delta.calls):
+            self._first = self._clock()
+        line = self._line("", {}, thinking=delta.thinking) if delta.thinking else b""
+        if delta.logprobs:
+            return line + self._line(delta.text or "", {"logprobs": delta.logprobs})
+        return line + self._line(delta.text, {}) if delta.text else line
 
-    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
         """The calls, then the line that says what it took."""
-        self._answer.note(timings)
         calls = [self._line("", {}, tool_calls=[call]) for call in self._whole_calls()]
-        return b"".join([*calls, self._line("", self._end(cost))])
+        return b"".join([*calls, self._line("", self._end(usage, stats))])
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
         """The one object."""
-        piece = self._answer.read(answer)
-        self._answer.note(timings)
-        self._keep(piece)
+        self._keep(delta)
         calls = self._whole_calls()
-        more = {"logprobs": piece.logprobs} if piece.logprobs else {}
-        said = {"thinking": piece.thinking} if piece.thinking else {}
-        return self._line(piece.text, self._end(cost) | more, **said, **({"tool_calls": calls} if calls else {}))[:-1]
+        more = {"logprobs": delta.logprobs} if delta.logprobs else {}
+        message: dict[str, Any] = {"thinking": delta.thinking} if delta.thinking else {}
+        message |= {"tool_calls": calls} if calls else {}
+        return self._line(delta.text or "", self._end(usage, stats) | more, **message)[:-1]
 
     def loaded(self) -> bytes:
         """The answer to a request that asks for nothing but the model."""
         return self._line("", {"done": True, "done_reason": "load"})[:-1]
 
-    def _keep(self, piece: Delta) -> None:
-        self._finish = piece.finish or self._finish
-        for call in piece.calls:
+    def _keep(self, delta: Delta) -> None:
+        self._finish = delta.finish or self._finish
+        for call in delta.calls:
             kept = self._calls.setdefault(call.at, {"id": call.id, "name": "", "arguments": []})
             kept["name"] = kept["name"] or call.name  # some engines repeat it with every part
             kept["arguments"].append(call.arguments)
 
     def _whole_calls(self) -> list[dict[str, Any]]:
-        """Ollama's arguments are objects. A call that was cut is none; the reason says so."""
+        """The calls in Ollama's words, in which arguments are an object, without one that was cut off: the reason says
+        that it was. ValueError for arguments that are no object.
+        """
         calls = []
         is_cut = self._finish in CUT
         for at, call in self._calls.items():
@@ -156,17 +155,16 @@ class OllamaChatEncoder(OllamaErrorEncoder):
             line |= {"response": text, **said}
         return msgspec.json.encode({**line, "done": False, **more}) + b"\n"
 
-    def _end(self, cost: Usage) -> dict[str, Any]:
-        told = self._answer.details
+    def _end(self, usage: Usage, stats: EngineStats) -> dict[str, Any]:
         first_s = None if self._first is None else self._first - self._began
         rest_s = None if self._first is None else self._clock() - self._first
         numbers = {
             "total_duration": self._ns(),
-            "load_duration": _of(told.load_ms, None),
-            "prompt_eval_count": cost.input_tokens,
-            "prompt_eval_duration": _of(told.prompt_ms, first_s),
-            "eval_count": cost.output_tokens,
-            "eval_duration": _of(told.predicted_ms, rest_s),
+            "load_duration": _ns_of(stats.load_ms, None),
+            "prompt_eval_count": usage.input_tokens,
+            "prompt_eval_duration": _ns_of(stats.prompt_ms, first_s),
+            "eval_count": usage.output_tokens,
+            "eval_duration": _ns_of(stats.predicted_ms, rest_s),
         }
         reason = _REASONS.get(self._finish or "", self._finish or "stop")
         return {"done": True, "done_reason": reason} | {name: n for name, n in numbers.items() if n}
@@ -179,13 +177,13 @@ class OllamaEmbedEncoder(OllamaErrorEncoder):
         super().__init__(name, clock)
         self._is_old = is_old
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """Numbers keep their bytes."""
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """Ollama's object; the numbers keep their bytes."""
         try:
             data = sorted(_vectors.decode(answer).data, key=lambda each: each.index)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise ValueError("what is not a list of vectors") from exc
-        return self._object([each.embedding for each in data], cost.input_tokens)
+        return self._object([each.embedding for each in data], usage.input_tokens)
 
     def loaded(self) -> bytes:
         """For no text there is no vector."""
@@ -210,9 +208,10 @@ class _Vectors(msgspec.Struct, frozen=True):
 _vectors = msgspec.json.Decoder(_Vectors)
 
 
-def _of(told_ms: float | None, measured_s: float | None) -> int:
-    if told_ms is not None:
-        return int(told_ms * 1e6)
+def _ns_of(reported_ms: float | None, measured_s: float | None) -> int:
+    """Nanoseconds that the engine reported, else those that were measured, else 0."""
+    if reported_ms is not None:
+        return int(reported_ms * 1e6)
     return max(0, int(measured_s * 1e9)) if measured_s is not None else 0
 
 

@@ -2,5 +2,5 @@
 `fast_path.py` lets events through undecoded that differ from a known one in their text only.
 
 May import: app.dialects, app.errors, app.table, backends.endpoint, backends.errors, backends.finish_reasons,
-backends.prompt_too_long.
+backends.http.delta, backends.prompt_too_long.
 """

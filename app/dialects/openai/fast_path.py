@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from app.dialects import sse
+from backends.http.delta import Delta
 
 _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
 _TEXTS = re.compile(rb'"(?:content|text|reasoning|reasoning_content|arguments)": ?"(' + _INNER + rb')"')
@@ -30,6 +32,15 @@ class _Chunk(msgspec.Struct, frozen=True):
 
 _chunks = msgspec.json.Decoder(_Chunk)
 _raws = msgspec.json.Decoder(msgspec.Raw)
+_strings = msgspec.json.Decoder(str)
+
+
+class Template(Protocol):
+    """What is known of an event, but for its text."""
+
+    def fill(self, whole: bytes) -> tuple[int, bytes] | None:
+        """How many events these bytes are, and what the client gets for them; None when one is of another kind."""
+        ...
 
 
 class EventTemplate:
@@ -43,20 +54,27 @@ class EventTemplate:
         self._size = len(self._begin) + len(self._end)
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
-        """How many events these bytes are, and what the client gets for them; None when one is of another kind."""
+        """As of Template."""
         if not (whole.startswith(self._begin) and whole.endswith(self._end) and len(whole) >= self._size):
             return None
         inner = whole[len(self._begin) : len(whole) - len(self._end)]
         if not self._between and _INSIDE.fullmatch(inner):
             return 1, whole if self._made is None else inner.join(self._made)
+        texts = self._texts(inner)
+        if texts is None:
+            return None
+        made = self._made
+        return len(texts), whole if made is None else b"".join([text.join(made) for text in texts])
+
+    def _texts(self, inner: bytes) -> list[bytes] | None:
+        """The text of each event, of which the first's beginning and the last's end are cut off."""
         texts = []
         for piece in inner.split(self._joint):
             text = self._text(piece)
             if text is None:
                 return None
             texts.append(text)
-        made = self._made
-        return len(texts), whole if made is None else b"".join([text.join(made) for text in texts])
+        return texts
 
     def _text(self, piece: bytes) -> bytes | None:
         """The text of one event, which may say it more than once."""
@@ -75,11 +93,11 @@ class LogprobsTemplate:
         self._made = made
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
-        """As of Stencil, one event at a time."""
+        """As of Template, one event at a time."""
         if not (whole.startswith(self._begin) and whole.endswith(self._end)):
             return None
-        found = _INSIDE.match(whole, len(self._begin))
-        at = found.end() if found else 0
+        text = _INSIDE.match(whole, len(self._begin))
+        at = text.end() if text else 0
         if not whole.startswith(self._between, at):
             return None
         raw = whole[at + len(self._between) : -len(self._end)]
@@ -95,31 +113,88 @@ class LogprobsTemplate:
         return 1, b"".join((before, whole[len(self._begin) : at], between, raw, after))
 
 
-def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> EventTemplate | LogprobsTemplate | None:
-    """The stencil of an event with text; None when it has none, or two that differ.
+class DeltaTemplate(EventTemplate):
+    """One event without its text, for a client of another dialect than OpenAI's.
+
+    `made`: the delta of a text; `encode`: what the client gets for a delta.
+    """
+
+    def __init__(self, given: list[bytes], made: Callable[[str], Delta], encode: Callable[[Delta], bytes]) -> None:
+        super().__init__(given, None)
+        self._delta = made
+        self._encode = encode
+
+    def fill(self, whole: bytes) -> tuple[int, bytes] | None:
+        """As of Template."""
+        if not (whole.startswith(self._begin) and whole.endswith(self._end) and len(whole) >= self._size):
+            return None
+        inner = whole[len(self._begin) : len(whole) - len(self._end)]
+        is_one = not self._between and _INSIDE.fullmatch(inner)
+        texts = [inner] if is_one else self._texts(inner)
+        if texts is None:
+            return None
+        try:
+            deltas = [self._delta(_strings.decode(b'"%b"' % text)) for text in texts]
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None  # an escape that JSON does not have
+        return len(deltas), b"".join([self._encode(delta) for delta in deltas])
+
+
+def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> Template | None:
+    """The template of an event with text; None when it has none, or two that differ.
 
     `made_of`: what the client gets for an event like it.
     """
-    found = [match for match in _TEXTS.finditer(event) if match.group(1)]
-    if not found or len({match.group(1) for match in found}) > 1 or _PLACE in event:
+    given = _around_text(event)
+    if given is None:
         return None
-    given, at = [], 0
-    for match in found:
-        given.append(event[at : match.start(1)])
-        at = match.end(1)
-    given.append(event[at:])
     probe = _PLACE.join(given)
     made = made_of(probe)
     pieces = made.split(_PLACE)
     if len(pieces) == 1:
         return None
-    raw = _probabilities(event) if len(found) == 1 else b""
+    raw = _probabilities(event) if len(given) == 2 else b""
     if raw:
         if given[1].count(raw) != 1 or pieces[1].count(raw) != 1:
             return None
         given, pieces = [given[0], *given[1].split(raw)], [pieces[0], *pieces[1].split(raw)]
         return LogprobsTemplate(given, None if made == probe else pieces)
     return EventTemplate(given, None if made == probe else pieces)
+
+
+def compile_delta_template(
+    event: bytes, delta_of: Callable[[bytes], Delta], encode: Callable[[Delta], bytes]
+) -> Template | None:
+    """The same for a client of another dialect. `delta_of`: what an event like it says; `encode`: as of DeltaTemplate.
+
+    None also for an event with log probabilities.
+    """
+    given = _around_text(event)
+    if given is None or _probabilities(event):
+        return None
+    made = _made(delta_of(_PLACE.join(given)), _PLACE.decode())
+    return DeltaTemplate(given, made, encode) if made is not None else None
+
+
+def _made(delta: Delta, place: str) -> Callable[[str], Delta] | None:
+    """What makes a delta like this one of a text, which stands at its `place`; None where that is not all it says."""
+    ways: list[Callable[[str], Delta]] = [Delta, lambda text: Delta(thinking=text)]
+    if len(delta.calls) == 1 and not delta.calls[0].is_new:
+        call = delta.calls[0]
+        ways.append(lambda text: Delta(calls=(msgspec.structs.replace(call, arguments=text),)))
+    return next((way for way in ways if way(place) == delta), None)
+
+
+def _around_text(event: bytes) -> list[bytes] | None:
+    """What stands before, between and behind the places of an event's text; None for no text, or two that differ."""
+    texts = [match for match in _TEXTS.finditer(event) if match.group(1)]
+    if not texts or len({match.group(1) for match in texts}) > 1 or _PLACE in event:
+        return None
+    given, at = [], 0
+    for match in texts:
+        given.append(event[at : match.start(1)])
+        at = match.end(1)
+    return [*given, event[at:]]
 
 
 def _probabilities(event: bytes) -> bytes:

@@ -9,16 +9,18 @@ from typing import Any
 
 import msgspec
 
+from app.dialects.delta import DeltaReader
 from app.dialects.error_text import one_line
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
 from app.dialects.openai.normalize import GAVE_UP, ResponseContext, failure, flat, listed, number
 from app.dialects.openai.stream_reader import renaming
 from app.dialects.openai.tool_calls import fill_arguments, mend_whole
 from app.dialects.reasoning import give_both, splitter
-from app.dialects.usage import Usage, timings, tokens
+from app.dialects.usage import EngineStats, Usage, timings, tokens
 from backends.errors import Broken, EngineFailed
 from backends.finish_reasons import CUT
 from backends.finish_reasons import finish as ended
+from backends.http.delta import Delta
 from backends.prompt_too_long import failed
 
 
@@ -42,12 +44,31 @@ def settle(terms: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
     """
     if terms.operation == "embeddings":
         return _embeddings(terms, body)
+    value, model, is_mended = _sound(terms, body)
+    if is_mended:
+        return msgspec.json.encode(value | {"model": terms.name}), _usage(value)
+    return _renamed(terms, model, body), _usage(value)
+
+
+def settle_delta(terms: ResponseContext, body: bytes) -> tuple[Delta, Usage, EngineStats]:
+    """The same of an answer with a text, for a client of another dialect than OpenAI's."""
+    value, _, _ = _sound(terms, body)
+    stats = EngineStats()
+    stats.note(value.get("usage"), value.get("timings"))
+    try:
+        return DeltaReader(terms.token).read(value), _usage(value), stats
+    except ValueError as exc:
+        raise Broken(terms.engine, f"it sent {exc}") from exc
+
+
+def _sound(terms: ResponseContext, body: bytes) -> tuple[dict[str, Any], Any, bool]:
+    """The answer put right, the name for the model that it came with, and whether anything else changed."""
     value = _decoded(terms, _values, body)
     if not isinstance(value, dict):
         raise Broken(terms.engine, "it sent what is not a JSON answer")
-    said = failure(value)
-    if said is not None:
-        raise failed(terms.engine, value, said)
+    error = failure(value)
+    if error is not None:
+        raise failed(terms.engine, value, error)
     if value.get("choices") is None:
         raise Broken(terms.engine, "it sent JSON that is not an answer to this request")
     model = value.get("model")
@@ -55,17 +76,17 @@ def settle(terms: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
         is_mended = _mend(terms, value)
     except ValueError as exc:
         raise Broken(terms.engine, f"it sent {exc}") from exc
-    finish = next((choice["finish_reason"] for choice in value["choices"]), None)
-    usage, times = tokens(value.get("usage")), timings(value.get("timings"))
+    return value, model, is_mended
+
+
+def _usage(answer: dict[str, Any]) -> Usage:
+    finish = next((choice["finish_reason"] for choice in answer["choices"]), None)
+    usage, times = tokens(answer.get("usage")), timings(answer.get("timings"))
     if usage is not None:
-        cost = Usage(usage.prompt_tokens, usage.completion_tokens, finish)
-    elif times is not None:
-        cost = Usage(times.prompt_n + times.cache_n, times.predicted_n, finish)
-    else:
-        cost = Usage(finish_reason=finish, is_counted=True)
-    if is_mended:
-        return msgspec.json.encode(value | {"model": terms.name}), cost
-    return _renamed(terms, model, body), cost
+        return Usage(usage.prompt_tokens, usage.completion_tokens, finish)
+    if times is not None:
+        return Usage(times.prompt_n + times.cache_n, times.predicted_n, finish)
+    return Usage(finish_reason=finish, is_counted=True)
 
 
 def _embeddings(terms: ResponseContext, body: bytes) -> tuple[bytes, Usage]:

@@ -12,39 +12,56 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects import sse
+from app.dialects.client_api import ResponseEncoder
+from app.dialects.delta import DeltaReader
 from app.dialects.error_text import one_line
-from app.dialects.openai.fast_path import EventTemplate, LogprobsTemplate, compile_template
+from app.dialects.openai.fast_path import Template, compile_delta_template, compile_template
 from app.dialects.openai.normalize import Normalizer, ResponseContext, failure
 from app.dialects.openai.usage_sum import UsageSum
-from app.dialects.usage import LlamaTimings, TokenCounts, Usage, timings, tokens
+from app.dialects.usage import EngineStats, LlamaTimings, Usage, settled, timings, tokens
 from backends.errors import Broken, Disconnected, Taken
+from backends.http.delta import Delta, TokenCounts
 from backends.prompt_too_long import failed
 
 DONE = b"data: [DONE]\n\n"
-CONTENT_TYPE = "text/event-stream; charset=utf-8"
 
 # Kinds of event that are known at a time: one for each choice, or for text, thinking and the calls of tools.
-MAX_STENCILS = 4
+MAX_TEMPLATES = 4
 # Learning a kind costs as much as three events; a stream in which none comes twice is not learnt from for ever.
-MAX_CUTS = 8
+MAX_COMPILED = 8
 _DONE: Final = object()
 _NO_JSON: Final = object()
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
 class StreamReader:
-    """One stream. `feed` takes bytes as they come and gives whole events."""
+    """One stream. `feed` takes bytes as they come and gives what the client gets for the whole events in them.
 
-    def __init__(self, terms: ResponseContext, *, hides_usage: bool, max_event_bytes: int, choices: int = 1) -> None:
+    `encoder`: the client's, where it speaks another dialect than OpenAI's; the end of such a stream is the encoder's.
+    """
+
+    def __init__(
+        self,
+        terms: ResponseContext,
+        *,
+        hides_usage: bool,
+        max_event_bytes: int,
+        choices: int = 1,
+        encoder: ResponseEncoder | None = None,
+    ) -> None:
         self.has_event = False
         self.has_token = False
         self.is_done = False
         self.error: Taken | None = None
+        self.stats = EngineStats()  # of a stream for an encoder
         self.engine = terms.engine
         self._name = terms.name
-        self._mender = Normalizer(terms)
-        self._stencils: list[EventTemplate | LogprobsTemplate] = []  # the latest first
-        self._cuts_left = MAX_CUTS
+        self._encoder = encoder
+        self._deltas = DeltaReader(terms.token)
+        self._done = DONE if encoder is None else b""
+        self._normalizer = Normalizer(terms)
+        self._templates: list[Template] = []  # the latest first
+        self._compilations_left = MAX_COMPILED
         self._hides_usage = hides_usage
         self._framer = sse.Framer(max_event_bytes)
         self._is_at_start = True
@@ -59,7 +76,7 @@ class StreamReader:
         self._events = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """The whole events to pass on, possibly none; afterwards `error` says what ended the stream, if anything."""
+        """What the client gets now, possibly nothing; afterwards `error` says what ended the stream, if anything."""
         if self.is_done or self.error is not None:
             return b""
         try:
@@ -69,17 +86,17 @@ class StreamReader:
             return b""
         if not whole:
             return b""
-        for stencil in self._stencils:
-            filled = stencil.fill(whole)
+        for template in self._templates:
+            filled = template.fill(whole)
             if filled is not None:
                 self._events += filled[0]
-                self._cuts_left = MAX_CUTS
+                self._compilations_left = MAX_COMPILED
                 return filled[1]
         return self._each(sse.split(whole))
 
     def end(self) -> bytes:
-        """The stream's bytes are over: what is whole of the rest, and the end mark. Raises Disconnected when the answer
-        was not finished.
+        """The stream's bytes are over: what the client gets for the rest, as far as it is whole, and the end mark.
+        Raises Disconnected when the answer was not finished.
         """
         if self.is_done:
             return b""
@@ -89,29 +106,20 @@ class StreamReader:
         events = self._each([rest.rstrip(b"\r\n") + b"\n\n"]) if is_complete else b""
         if self.error is not None:
             raise self.error
-        if events.endswith(DONE):
-            return events
-        if not self.is_finished:
-            raise self._unfinished()
-        self.is_done = True
-        return events + DONE
+        return events + self._end_mark()
 
     @property
     def is_finished(self) -> bool:
         """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
-        return self._mender.finished >= self._choices and not self._mender.is_open
+        return self._normalizer.finished >= self._choices and not self._normalizer.is_open
 
     def settle(self) -> Usage:
         """What has been seen so far; may be asked at any time."""
-        usage = self._usage
-        if usage is not None and usage.completion_tokens:
-            return Usage(usage.prompt_tokens, usage.completion_tokens, self._finish)
-        if self._timings is not None:
+        is_counted_by_engine = self._usage is not None and self._usage.completion_tokens
+        if self._timings is not None and not is_counted_by_engine:
             t = self._timings
             return Usage((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
-        # Ollama says zero in every event but the last.
-        known = usage.prompt_tokens if usage is not None else 0
-        return Usage(known, self._events, self._finish, is_counted=self._events > 0 or usage is None)
+        return settled(self._usage, self._finish, self._events)
 
     def _each(self, events: list[bytes]) -> bytes:
         kept: list[bytes] = []
@@ -129,8 +137,8 @@ class StreamReader:
             return b""  # nothing behind the end mark is part of the answer
         if self._is_at_start:
             event, self._is_at_start = event.removeprefix(codecs.BOM_UTF8), False
-        for stencil in self._stencils:
-            filled = stencil.fill(event)
+        for template in self._templates:
+            filled = template.fill(event)
             if filled is not None:
                 self._events += 1
                 return filled[1]
@@ -148,11 +156,12 @@ class StreamReader:
         raise self._no_chunk()
 
     def _without_data(self, event: bytes) -> bytes:
-        """A comment, or what is none: some write their error as bare JSON, or behind `error:`."""
+        """What the client gets for a comment, or for an error that is written as bare JSON or behind `error:`."""
         text = event.strip()
         is_error = text.startswith(b"error:")
         if not is_error and not text.startswith(b"{"):
-            return sse.plain(event) if self.has_event else b""  # before the first event, comments are ours (dispatch)
+            # Before the first event comments are the gateway's own; other dialects have none from engines.
+            return sse.plain(event) if self.has_event and self._encoder is None else b""
         value = _decoded(text.removeprefix(b"error:"))
         if value is _NO_JSON:
             raise self._no_chunk()
@@ -170,22 +179,24 @@ class StreamReader:
         return self._chunk(value, event)
 
     def _mark(self, value: object) -> bytes:
-        """The end mark; or nothing, which llama.cpp begins the completion of several prompts with."""
+        """The end mark; or an event without data, which llama.cpp begins the completion of several prompts with."""
         if value is None:
             return b""
-        if self.has_event and (self._mender.is_open or not self._mender.finished):
+        if self.has_event and (self._normalizer.is_open or not self._normalizer.finished):
             raise self._unfinished()
         self.is_done = True
-        return DONE
+        return self._done
 
     def _chunk(self, chunk: dict[str, Any], given: bytes) -> bytes:
         event = sse.plain(given)
         model = chunk.get("model")
         if model and isinstance(model, str) and model != self._renamed:
             self._renamed, self._rename = model, renaming(event, model, self._name)
-        is_mended = self._mender.normalize(chunk)
+        is_mended = self._normalizer.normalize(chunk)
         self.has_event = True
         choices = chunk["choices"]
+        if self._encoder is not None and ("usage" in chunk or "timings" in chunk):
+            self.stats.note(chunk.get("usage"), chunk.get("timings"))
         self._timings = self._timed(chunk) or self._timings
         if self._sum is not None:
             is_mended = self._add_up(self._sum, chunk) or is_mended
@@ -196,17 +207,18 @@ class StreamReader:
         has_text = any(_has_text(choice) for choice in choices)
         ends = [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None]
         self._finish = ends[-1] if ends else self._finish
-        # Once there was a token, an event that says nothing else counts as one: a stencil does not look into it either.
+        # Once there was a token, an event that says nothing else counts as one: a template does not look into it.
         self.has_token = self.has_token or has_text
         is_plain = bool(choices) and not ends
-        self._events += has_text or self._mender.is_held or (self.has_token and is_plain)
+        self._events += has_text or self._normalizer.is_held or (self.has_token and is_plain)
         if self._hides_usage and usage is not None and not choices:
             return b""
+        written = self._written(chunk, event, is_mended=is_mended)
         if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
-            self._stencils = []  # the same bytes may now belong to another call
+            self._templates = []  # the same bytes may now belong to another call
         elif has_text and not ends and len(choices) == 1:
             self._learn(given)
-        return self._written(chunk, event, is_mended=is_mended)
+        return written
 
     def _add_up(self, total: UsageSum, chunk: dict[str, Any]) -> bool:
         """One usage for all answers, at the end; whether the chunk changed."""
@@ -221,29 +233,52 @@ class StreamReader:
 
     def _timed(self, chunk: dict[str, Any]) -> LlamaTimings | None:
         """llama.cpp's count, of all answers so far."""
-        found, before = timings(chunk.get("timings")), self._timings
-        if found is None or before is None or self._sum is None:
-            return found
-        counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(found), strict=True)
+        latest, before = timings(chunk.get("timings")), self._timings
+        if latest is None or before is None or self._sum is None:
+            return latest
+        counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(latest), strict=True)
         return LlamaTimings(*(one + other for one, other in counts))
 
     def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
+        """What the client gets for a sound chunk; `event` are its bytes before it was mended."""
+        if self._encoder is not None:
+            try:
+                return self._encoder.next(self._deltas.read(chunk))
+            except ValueError as exc:
+                raise Broken(self.engine, f"it sent {exc}") from exc
         if is_mended:
             return b"data: " + msgspec.json.encode(chunk | {"model": self._name}) + b"\n\n"
         return event.replace(*self._rename) if self._rename else event
 
     def _learn(self, event: bytes) -> None:
         """Know the events that follow, as far as they are like this one."""
-        if self._cuts_left == 0 or not self._mender.is_settled:
+        if self._compilations_left == 0 or not self._normalizer.is_settled:
             return
-        self._cuts_left -= 1
-        stencil = compile_template(event, self._remade)
-        if stencil is not None:
-            self._stencils = [stencil, *self._stencils[: MAX_STENCILS - 1]]
+        self._compilations_left -= 1
+        if self._encoder is None:
+            template = compile_template(event, self._remade)
+        else:
+            template = compile_delta_template(event, self._delta_of, self._encoder.next)
+        if template is not None:
+            self._templates = [template, *self._templates[: MAX_TEMPLATES - 1]]
 
     def _remade(self, event: bytes) -> bytes:
         chunk = _decoded(sse.data(event) or b"")
-        return self._written(chunk, sse.plain(event), is_mended=self._mender.normalize(chunk))
+        return self._written(chunk, sse.plain(event), is_mended=self._normalizer.normalize(chunk))
+
+    def _delta_of(self, event: bytes) -> Delta:
+        chunk = _decoded(sse.data(event) or b"")
+        self._normalizer.normalize(chunk)
+        return self._deltas.read(chunk)
+
+    def _end_mark(self) -> bytes:
+        """The end mark of a stream without one; nothing where it has come."""
+        if self.is_done:
+            return b""
+        if not self.is_finished:
+            raise self._unfinished()
+        self.is_done = True
+        return self._done
 
     def _no_chunk(self) -> Broken:
         return Broken(self.engine, "it sent an event that is not a chunk of an answer")

@@ -9,12 +9,11 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.client_api import given
-from app.dialects.delta import CallDelta, Delta, DeltaReader
-from app.dialects.openai.stream_reader import CONTENT_TYPE
 from app.dialects.responses.tools import NONE, ClientTools, free_text
-from app.dialects.usage import Usage
+from app.dialects.sse import CONTENT_TYPE
+from app.dialects.usage import EngineStats, Usage
 from app.errors import JSON, Problem
-from backends.http.exchange import ResponseTimings
+from backends.http.delta import CallDelta, Delta
 
 # This dialect's names for what chats call otherwise.
 PARAMS: Final = {
@@ -54,7 +53,6 @@ class ResponsesEncoder:
         self._created = int(clock())
         self._echo = echo
         self._tools = tools
-        self._answer = DeltaReader(token)
         self._sequence = 0
         self._items: list[dict[str, Any]] = []
         self._written: _Written | None = None  # the message or thought that is being written
@@ -80,49 +78,51 @@ class ResponsesEncoder:
         """A comment."""
         return f": waiting for {what}\n\n".encode()
 
-    def events(self, events: bytes) -> bytes:
-        """Items are added, written and done."""
+    def next(self, delta: Delta) -> bytes:
+        """Events that add items, write in them and finish them."""
         out = self._begin()
-        for piece in self._answer.events(events):
-            self._finish = piece.finish or self._finish
-            if piece.thinking:
-                out += self._write("reasoning", piece.thinking)
-            if piece.text or (piece.logprobs and self._is_open("message")):
-                out += self._write("message", piece.text, _logprobs(piece))
-            for call in piece.calls:
-                out += self._write_call(call)
+        self._finish = delta.finish or self._finish
+        if delta.thinking:
+            out += self._write("reasoning", delta.thinking)
+        if delta.text or (delta.logprobs and self._is_open("message")):
+            out += self._write("message", delta.text or "", _logprobs(delta) if delta.logprobs else [])
+        for call in delta.calls:
+            out += self._write_call(call)
         return b"".join(out)
 
-    def end(self, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
         """The whole response once more, with what it cost."""
         out = [*self._begin(), *self._close(is_last=not self._calls), *self._close_calls()]
-        response = self._response(cost)
+        response = self._response(_usage(usage, stats))
         out.append(self._event(f"response.{response['status']}", response=response))
         return b"".join(out)
 
-    def whole(self, answer: bytes, cost: Usage, timings: ResponseTimings | None = None) -> bytes:
-        """The response."""
-        piece = self._answer.read(answer)
-        self._finish = piece.finish
-        if piece.thinking:
-            self._items.append(self._item("reasoning", piece.thinking))
-        if piece.text:
-            self._items.append(self._item("message", piece.text, _logprobs(piece)))
-        for call in piece.calls:
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
+        """The response with all its items."""
+        self._finish = delta.finish
+        if delta.thinking:
+            self._items.append(self._item("reasoning", delta.thinking))
+        if delta.text:
+            self._items.append(self._item("message", delta.text, _logprobs(delta)))
+        for call in delta.calls:
             self._items.append(self._call(call.name, call.id, call.arguments))
         if self._items and self._finish in _CUT:
             last = self._items[-1]
             last["status"] = "incomplete"
-            if piece.calls and not piece.calls[-1].arguments and "arguments" in last:
+            if delta.calls and not delta.calls[-1].arguments and "arguments" in last:
                 last["arguments"] = ""
-        return msgspec.json.encode(self._response(cost))
+        return msgspec.json.encode(self._response(_usage(usage, stats)))
+
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """This API has none."""
+        raise ValueError("embeddings")
 
     # -- the response
 
-    def _response(self, cost: Usage | None) -> dict[str, Any]:
-        """Without a cost it is only begun."""
+    def _response(self, usage: dict[str, Any] | None) -> dict[str, Any]:
+        """The response object; without a usage it has only begun."""
         status, cut = "in_progress", None
-        if cost is not None:
+        if usage is not None:
             cut = _CUT.get(self._finish or "")
             status = "incomplete" if cut else "completed"
         return {
@@ -134,23 +134,13 @@ class ResponsesEncoder:
             "error": None,
             "incomplete_details": {"reason": cut} if cut else None,
             "model": self._name,
-            "output": self._items if cost is not None else [],
-            "usage": self._usage(cost) if cost is not None else None,
+            "output": self._items if usage is not None else [],
+            "usage": usage,
             "background": False,
             "previous_response_id": None,
             "store": False,
             "truncation": "disabled",
             **self._echo,
-        }
-
-    def _usage(self, cost: Usage) -> dict[str, Any]:
-        told = self._answer.details
-        return {
-            "input_tokens": cost.input_tokens,
-            "input_tokens_details": {"cached_tokens": told.cached, "cache_write_tokens": 0},
-            "output_tokens": cost.output_tokens,
-            "output_tokens_details": {"reasoning_tokens": told.reasoned},
-            "total_tokens": cost.input_tokens + cost.output_tokens,
         }
 
     def _item(
@@ -277,6 +267,16 @@ class ResponsesEncoder:
         return f"event: {kind}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
 
 
+def _usage(usage: Usage, stats: EngineStats) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {"cached_tokens": stats.cached, "cache_write_tokens": 0},
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": stats.reasoned},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+    }
+
+
 def _error(problem: Problem) -> dict[str, Any]:
     """With the names that this dialect has for parameters."""
     param = PARAMS.get(problem.param or "", problem.param)
@@ -288,7 +288,7 @@ def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _logprobs(piece: Delta) -> list[dict[str, Any]]:
+def _logprobs(delta: Delta) -> list[dict[str, Any]]:
     """The members that the SDK's types want, whatever the engine gave."""
 
     def one(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,5 +297,5 @@ def _logprobs(piece: Delta) -> list[dict[str, Any]]:
         return {"token": token, "logprob": told.get("logprob"), "bytes": spelled or list(token.encode())}
 
     return [
-        {**one(told), "top_logprobs": [one(t) for t in told.get("top_logprobs") or ()]} for told in piece.logprobs or ()
+        {**one(told), "top_logprobs": [one(t) for t in told.get("top_logprobs") or ()]} for told in delta.logprobs or ()
     ]

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from app.dialects.client_api import ResponseEncoder
 from app.dialects.openai import response as openai_response
-from app.dialects.openai import stream_reader
 from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
+from app.dialects.sse import CONTENT_TYPE
 from app.dialects.usage import Usage
 from app.errors import JSON, Problem
 from app.relay.http.request import Request
@@ -21,7 +21,7 @@ from backends.errors import Broken, Disconnected, TimedOut
 from backends.http.exchange import EngineResponse, ResponseTimings
 
 CLOCK_S = 0.002  # the loop counts whole milliseconds
-STREAM_HEADERS = {"content-type": stream_reader.CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
+STREAM_HEADERS = {"content-type": CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class ClientStream:
@@ -74,6 +74,7 @@ class ClientStream:
             hides_usage=hides_usage and self._tongue is None,
             max_event_bytes=limit,
             choices=self._choices,
+            encoder=self._tongue,
         )
 
         def sink(data: bytes) -> bool:
@@ -92,8 +93,9 @@ class ClientStream:
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
         if self._tongue is not None:
-            with _spoken(engine):
-                tail = self._tongue.end(reader.settle(), exchange.timings)
+            reader.stats.note_times(exchange.timings)
+            with _encoding(engine):
+                tail = self._tongue.end(reader.settle(), reader.stats)
             self._open()
             self._line.write(tail)
         self.close()
@@ -124,14 +126,11 @@ class ClientStream:
     def _pass(self, events: bytes, reader: StreamReader) -> None:
         if not self.has_event and reader.has_event:
             self.has_event = True
-        if not events or not self.has_event:
+        if not self.has_event or not (events or self._tongue is not None):
             return
-        if self._tongue is not None:
-            with _spoken(reader.engine):
-                events = self._tongue.events(events)
         if not self._line.is_started:
             self._open()
-        if events:  # a dialect may keep what it is told
+        if events:  # other dialects keep some of what they are told for the end
             self._line.write(events)
             self._said_at = self._loop.time()
         if self.first_token_at is None and reader.has_token:
@@ -167,8 +166,8 @@ class ClientStream:
 
 
 @contextlib.contextmanager
-def _spoken(engine: str) -> Iterator[None]:
-    """Broken for an answer that cannot be said in the client's dialect."""
+def _encoding(engine: str) -> Iterator[None]:
+    """Broken for an answer that cannot be put into the client's dialect."""
     try:
         yield
     except ValueError as exc:
@@ -177,10 +176,19 @@ def _spoken(engine: str) -> Iterator[None]:
 
 def relay_whole(request: Request, terms: ResponseContext, body: bytes, timings: ResponseTimings | None = None) -> Usage:
     """Check an answer in one piece, and pass it on."""
-    tongue, kind = request.encoder, JSON
-    answer, cost = openai_response.settle(terms, body)
-    if tongue is not None:
-        with _spoken(terms.engine):
-            answer, kind = tongue.whole(answer, cost, timings), tongue.whole_type
-    request.response.answer(200, {"content-type": kind, **request.base}, answer)
-    return cost
+    encoder = request.encoder
+    if encoder is None:
+        answer, usage = openai_response.settle(terms, body)
+        request.answer(200, answer)
+        return usage
+    if terms.operation == "embeddings":
+        answer, usage = openai_response.settle(terms, body)
+        with _encoding(terms.engine):
+            answer = encoder.embeddings(answer, usage)
+    else:
+        delta, usage, stats = openai_response.settle_delta(terms, body)
+        stats.note_times(timings)
+        with _encoding(terms.engine):
+            answer = encoder.whole(delta, usage, stats)
+    request.answer(200, answer, encoder.whole_type)
+    return usage

@@ -24,6 +24,7 @@ from tests.rigs.front_streams import (
     copied_by_a_part,
     event,
     told,
+    told_whole,
     unfinished,
     whole,
 )
@@ -440,7 +441,7 @@ def test_thinking_and_calls_are_blocks_of_their_own() -> None:
 
 @pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
 def test_a_whole_answer_has_the_blocks_of_its_stream(name: str) -> None:
-    said = json.loads(spoken().whole(whole(name), COST))
+    said = json.loads(told_whole(spoken(), whole(name), COST))
     blocks, ended = built(told(spoken(), [STREAMS[name]]))
 
     assert [block["type"] for block in said["content"]] == [block["type"] for block in blocks]
@@ -477,14 +478,14 @@ def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
 
 def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
-        spoken().whole(whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
+        told_whole(spoken(), whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
 
 
 def test_a_call_that_was_cut_is_left_out_of_a_whole_answer_and_a_broken_one_is_an_error_in_a_stream() -> None:
     cut = whole("calls").replace(b'"arguments":"{}"', b'"arguments":"{"').replace(b'"tool_calls"}', b'"length"}')
     broken = b"".join(map(wire.sse, [event(call(0, "call_a", "f", "true")), event({}, "tool_calls")]))
 
-    said = json.loads(spoken().whole(cut, COST))
+    said = json.loads(told_whole(spoken(), cut, COST))
 
     assert [block["type"] for block in said["content"]] == ["text", "tool_use"]
     assert said["stop_reason"] == "max_tokens"

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 from app.dialects.call_order import MAX_LOOKS, CallOrderer, OrderedPart
-from app.dialects.delta import CallDelta, Delta
+from backends.http.delta import CallDelta, Delta
 
 
 def part(at: int, arguments: str, *, is_new: bool = False) -> Delta:

@@ -29,12 +29,12 @@ TEXTS = ["two", "", "a\nb", 'say "no"', "back\\slash", '\\"', "zwölf 🙂", 'x"
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("ensure_ascii", [False, True])
 def test_an_event_with_another_text_is_known(text: str, ensure_ascii: bool) -> None:
-    stencil = compile_template(EVENT, same)
+    template = compile_template(EVENT, same)
     other = EVENT.replace(b'"one"', json.dumps(text, ensure_ascii=ensure_ascii).encode())
 
-    assert stencil is not None
-    assert stencil.fill(other) == (1, other)
-    assert stencil.fill(other + EVENT + other) == (3, other + EVENT + other)
+    assert template is not None
+    assert template.fill(other) == (1, other)
+    assert template.fill(other + EVENT + other) == (3, other + EVENT + other)
 
 
 @pytest.mark.parametrize(
@@ -56,24 +56,24 @@ def test_an_event_with_another_text_is_known(text: str, ensure_ascii: bool) -> N
     ],
 )
 def test_anything_else_is_not(other: bytes) -> None:
-    stencil = compile_template(EVENT, same)
+    template = compile_template(EVENT, same)
 
-    assert stencil is not None
-    assert stencil.fill(other) is None
+    assert template is not None
+    assert template.fill(other) is None
 
 
 def test_a_text_that_is_said_twice_is_the_same_twice() -> None:
     event = wire.sse({"choices": [{"delta": {"reasoning": "a", "reasoning_content": "a"}}]})
-    stencil = compile_template(event, same)
+    template = compile_template(event, same)
 
-    assert stencil is not None
-    assert stencil.fill(event.replace(b'"a"', b'"bc"')) is not None
-    assert stencil.fill(event.replace(b'"a"', b'"bc"') * 2) is not None
-    assert stencil.fill(event.replace(b'"a"', b'"b"', 1)) is None
+    assert template is not None
+    assert template.fill(event.replace(b'"a"', b'"bc"')) is not None
+    assert template.fill(event.replace(b'"a"', b'"bc"') * 2) is not None
+    assert template.fill(event.replace(b'"a"', b'"b"', 1)) is None
 
 
 @pytest.mark.parametrize("delta", [{}, {"content": ""}, {"content": None}, {"content": "a", "reasoning": "b"}])
-def test_an_event_without_one_text_has_no_stencil(delta: dict[str, Any]) -> None:
+def test_an_event_without_one_text_has_no_template(delta: dict[str, Any]) -> None:
     assert compile_template(wire.sse({"choices": [{"delta": delta}]}), same) is None
 
 
@@ -90,19 +90,19 @@ PROBABLE = probable("one", {"content": [TOKEN]})
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("logprobs", [{"content": [TOKEN | {"token": '"}],'}] * 2}, {}, None])
 def test_log_probabilities_may_differ_as_well(text: str, logprobs: object) -> None:
-    stencil = compile_template(PROBABLE, same)
+    template = compile_template(PROBABLE, same)
     other = probable(text, logprobs)
 
-    assert stencil is not None
-    assert stencil.fill(other) == (1, other)
+    assert template is not None
+    assert template.fill(other) == (1, other)
 
 
 def test_log_probabilities_are_passed_on_under_another_name() -> None:
-    stencil = compile_template(PROBABLE, lambda event: event.replace(b'"fake"', b'"mine"'))
+    template = compile_template(PROBABLE, lambda event: event.replace(b'"fake"', b'"mine"'))
     other = probable("two", {"content": [TOKEN | {"logprob": -1.5}]})
 
-    assert stencil is not None
-    assert stencil.fill(other) == (1, other.replace(b'"fake"', b'"mine"'))
+    assert template is not None
+    assert template.fill(other) == (1, other.replace(b'"fake"', b'"mine"'))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_log_probabilities_are_passed_on_under_another_name() -> None:
     ],
 )
 def test_what_is_no_log_probability_is_not_taken_for_one(other: bytes) -> None:
-    stencil = compile_template(PROBABLE, same)
+    template = compile_template(PROBABLE, same)
 
-    assert stencil is not None
-    assert stencil.fill(other) is None
+    assert template is not None
+    assert template.fill(other) is None
 
 
 # -- a stream with them, and without
@@ -142,7 +142,7 @@ def _pieces(text: list[str], name: str, drop: list[str], index: int) -> list[Any
 def read(data: list[bytes], *, is_learning: bool) -> tuple[list[Any], int]:
     reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
     if not is_learning:
-        reader._cuts_left = 0
+        reader._compilations_left = 0
     out = b"".join(map(reader.feed, data)) + reader.end()
     found = [json.loads(line[6:]) for line in out.splitlines() if line.startswith(b"data: {")]
     return found, reader.settle().output_tokens
@@ -175,13 +175,13 @@ def test_a_stream_reads_the_same_whether_or_not_its_events_are_known(
 
 def test_a_stream_in_which_no_event_comes_twice_is_not_learnt_from_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
-    monkeypatch.setattr(stream_reader, "cut", lambda event, _: seen.append(event))
+    monkeypatch.setattr(stream_reader, "compile_template", lambda event, _: seen.append(event))
     reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
 
     for at in range(50):
         reader.feed(wire.sse(wire.piece(CHAT, "a") | {"at": at}))
 
-    assert len(seen) == stream_reader.MAX_CUTS
+    assert len(seen) == stream_reader.MAX_COMPILED
 
 
 def test_calls_of_the_same_number_are_kept_apart() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ollama import Options
 
 from app.dialects.client_api import TranslatedRequest
+from app.dialects.delta import DeltaReader
 from app.dialects.engine_options import taken
 from app.dialects.ollama.request import OllamaChatApi, OllamaEmbedApi, read_options
 from app.dialects.ollama.response import Kind, OllamaChatEncoder, OllamaEmbedEncoder
@@ -29,6 +30,7 @@ from tests.rigs.front_streams import (
     STREAMS,
     copied_by_a_part,
     told,
+    told_whole,
     unfinished,
     whole,
 )
@@ -371,13 +373,13 @@ def test_thinking_is_apart_from_the_answer() -> None:
     assert "".join(part["message"].get("thinking", "") for part in parts) == "Let me think."
     assert "".join(part["message"]["content"] for part in parts) == "Twelve."
     assert last["done_reason"] == "stop"
-    said = json.loads(written().whole(whole("thought"), COST))
+    said = json.loads(told_whole(written(), whole("thought"), COST))
     assert said["message"] == {"role": "assistant", "content": "Twelve.", "thinking": "Let me think."}
 
 
 def test_calls_are_told_whole_with_objects_and_end_with_stop() -> None:
     streamed = lines(told(written(), [STREAMS["calls"]]))
-    said = json.loads(written().whole(whole("calls"), COST))
+    said = json.loads(told_whole(written(), whole("calls"), COST))
 
     calls = [call for line in streamed for call in line["message"].get("tool_calls", ())]
     assert calls == said["message"]["tool_calls"]
@@ -409,7 +411,7 @@ def test_a_call_that_was_cut_is_none_and_a_broken_one_is_an_error() -> None:
 
 
 def test_a_whole_answer_is_one_object() -> None:
-    said = json.loads(written(Kind.GENERATE).whole(whole("vllm"), COST))
+    said = json.loads(told_whole(written(Kind.GENERATE), whole("vllm"), COST))
 
     assert (said["response"], said["done"], said["done_reason"]) == ("The sum of 7", True, "length")
     assert (said["prompt_eval_count"], said["eval_count"]) == (12, 4)
@@ -419,16 +421,16 @@ def test_a_whole_answer_is_one_object() -> None:
 @pytest.mark.parametrize("answer", [b"[]", b'{"choices":[{"message":{"content":7}}]}', b'{"choices":"x"}'])
 def test_what_is_not_an_answer_is_not_told(answer: bytes) -> None:
     with pytest.raises(ValueError, match="not a chunk"):
-        written().whole(answer, COST)
+        DeltaReader("abc").read(json.loads(answer))
     with pytest.raises(ValueError, match="vectors"):
-        OllamaEmbedEncoder("m", at(), is_old=False).whole(answer, COST)
+        OllamaEmbedEncoder("m", at(), is_old=False).embeddings(answer, COST)
 
 
 def test_vectors_keep_their_digits_and_get_their_order() -> None:
     answer = b'{"data":[{"index":1,"embedding":[0.10]},{"index":0,"embedding":[1e-3,2]}],"model":"m"}'
 
-    many = OllamaEmbedEncoder("m", at(), is_old=False).whole(answer, Usage(7, 0))
-    one = OllamaEmbedEncoder("m", at(), is_old=True).whole(answer, Usage(7, 0))
+    many = OllamaEmbedEncoder("m", at(), is_old=False).embeddings(answer, Usage(7, 0))
+    one = OllamaEmbedEncoder("m", at(), is_old=True).embeddings(answer, Usage(7, 0))
 
     assert b'"embeddings":[[1e-3,2],[0.10]]' in many
     assert json.loads(many)["prompt_eval_count"] == 7

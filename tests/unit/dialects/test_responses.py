@@ -26,6 +26,7 @@ from tests.rigs.front_streams import (
     copied_by_a_part,
     event,
     told,
+    told_whole,
     unfinished,
     whole,
 )
@@ -238,7 +239,7 @@ def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
 def test_a_stream_ends_with_the_response_that_a_whole_answer_is(name: str) -> None:
-    said = json.loads(spoken(instructions="x").whole(whole(name), COST))
+    said = json.loads(told_whole(spoken(instructions="x"), whole(name), COST))
     ended = events(told(spoken(instructions="x"), [STREAMS[name]]))[-1]["response"]
 
     for each in (said, ended):
@@ -332,7 +333,7 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: str | None) -> 
 
     done = next(each for each in streamed if each["type"] == "response.function_call_arguments.done")
     assert done["arguments"] == streamed[-1]["response"]["output"][0]["arguments"] == "{}"
-    assert json.loads(spoken().whole(wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
+    assert json.loads(told_whole(spoken(), wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize("name", ALTERNATING)
@@ -354,7 +355,7 @@ def test_the_last_item_of_a_whole_answer_that_was_cut_is_incomplete(finish: str)
     answer = json.loads(whole("calls"))
     answer["choices"][0]["finish_reason"] = finish
 
-    said = json.loads(spoken().whole(wire.dumps(answer), COST))
+    said = json.loads(told_whole(spoken(), wire.dumps(answer), COST))
 
     assert said["status"] == "incomplete"
     assert [item["status"] for item in said["output"]] == ["completed", "completed", "incomplete"]
@@ -373,7 +374,7 @@ def test_details_of_usage_are_told() -> None:
     }
     answer = json.loads(whole("vllm")) | {"usage": counts}
 
-    usage = json.loads(spoken().whole(wire.dumps(answer), COST))["usage"]
+    usage = json.loads(told_whole(spoken(), wire.dumps(answer), COST))["usage"]
 
     assert usage["input_tokens_details"]["cached_tokens"] == 8
     assert usage["output_tokens_details"] == {"reasoning_tokens": 3}

@@ -35,6 +35,7 @@ DATA_PATH = (
     "backends.errors",
     "backends.kinds",
     "backends.http.connection",
+    "backends.http.delta",
     "backends.http.exchange",
     "backends.http.pool",
     *(f"{folder}.profile" for folder in kinds.FOLDERS.values()),
