@@ -23,7 +23,8 @@ GARBAGE = 10_000
 
 
 def die_with_parent() -> None:
-    """End with the supervisor even when the loop is stuck (Linux; elsewhere only the end of `relay.sock` says it)."""
+    """Have the system end us with the supervisor, even when the loop is stuck (on Linux; elsewhere only the end of
+    `relay.sock` shows that it is gone)."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -32,7 +33,7 @@ def die_with_parent() -> None:
 
 
 def main() -> int:
-    """Parse what the supervisor passes and serve."""
+    """Serve with the arguments that the supervisor passes; the process's exit code."""
     parser = argparse.ArgumentParser(prog="app.relay")
     parser.add_argument("--fd", type=int, required=True, help="the listening socket")
     parser.add_argument("--state", type=Path, required=True, help="the state folder with relay.sock and control.sock")

@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
 
 
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
-    """Serve until the supervisor says Drain or is gone; the process's exit code."""
+    """Serve until the supervisor sends `DrainRelay` (returns 0) or is gone (returns 1): the process's exit code."""
     supervisor, pool = SupervisorClient(), ConnectionPool()
     # What others run has no process whose end would end its connections.
     supervisor.on_table = lambda table: pool.doubt(
@@ -69,7 +69,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    ending = asyncio.create_task(_until_told(supervisor, server, config))
+    ending = asyncio.create_task(_stop_when_asked(supervisor, server, config))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         await serving
@@ -81,7 +81,8 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     return 1 if supervisor.lost.is_set() else 0
 
 
-async def _until_told(supervisor: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
+async def _stop_when_asked(supervisor: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
+    """Let what runs finish within the time that the supervisor gives; without a supervisor end at once."""
     lost = asyncio.create_task(supervisor.lost.wait())
     try:
         ends: set[asyncio.Future[Any]] = {lost, supervisor.drain_s}
