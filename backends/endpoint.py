@@ -1,4 +1,4 @@
-"""The words that every engine is described in, and the ports through which it is run and asked."""
+"""What the data path has to know of an engine: where it is, in which state, and what its models can do. Values only."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class State(enum.StrEnum):
 
 
 class UsageMode(enum.StrEnum):
-    """How token usage is had from a stream whose client did not ask for it (docs/wire.md)."""
+    """How to get the token usage of a stream whose client did not ask for it (docs/wire.md)."""
 
-    ASK = "ask"  # splice stream_options.include_usage in; take the extra event out again
-    TIMINGS = "timings"  # the last chunk carries llama.cpp's `timings`: nothing to ask
-    TRY = "try"  # as ASK, and never again once the engine answers 400 naming stream_options
+    ASK = "ask"  # put stream_options.include_usage into the request, and take the extra event out of the response
+    TIMINGS = "timings"  # the last event has llama.cpp's `timings`: nothing to ask for
+    TRY = "try"  # as ASK, but never again once the engine has refused it with a 400 that names stream_options
 
 
 class Dialect(enum.StrEnum):
-    """What an engine speaks on the data path."""
+    """The API that an engine has for the data path."""
 
     OPENAI = "openai"
     OLLAMA = "ollama"  # the daemon's own API; translated in backends/ollama
@@ -36,25 +36,27 @@ class Dialect(enum.StrEnum):
 
 Capability = Literal["chat", "completion", "embedding", "tools", "vision", "reasoning", "json_schema", "logprobs"]
 CAPABILITIES: tuple[str, ...] = get_args(Capability)
-# What is known of a capability: the engine or the configuration says so, a real request showed it, or it is not there.
+# What is known of a capability: the engine or the configuration declares it, a real request proved it, or it is
+# missing.
 DECLARED, VERIFIED, FAILED = "declared", "verified", "failed"
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
-    """One model of a daemon that has many: what every request for it is sent with, and what is known of it.
+    """What is known of one model of an engine; None where nothing is.
 
-    `num_ctx` is the one context length it is ever asked for (another one would make the daemon load it anew), None
-    while it is not known. `keep_alive_s`: how long the daemon keeps it after a request; negative: for ever, None: as
-    the daemon is set. `abilities` are the daemon's words ("completion", "tools", "thinking", …), None when it did not
-    say. `memory_bytes`: while it is loaded, as far as the daemon says; `expires_at`: until when it is kept then, in the
-    daemon's words. `size_bytes`: on its disk. `shift`: whether an answer that fills the context goes on.
+    `context_length`: the tokens that prompt and response may have together, as the engine reports it. `capabilities`:
+    by the names of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known. `quantization`:
+    how its weights are packed. `architecture`: the family of the model ("llama", "qwen3"). `token_bytes`: the most
+    bytes that a token of its vocabulary stands for, None where a text may become shorter before it is split into
+    tokens. `keeps_messages`: its template writes out every user's and assistant's message, each with a token of its
+    own.
 
-    Of every engine: `context_length`, the tokens that prompt and answer may have together, as the engine reports it;
-    `capabilities` by the words of CAPABILITIES, each DECLARED, VERIFIED or FAILED, and absent where nothing is known;
-    `quantization`, how its weights are packed; `architecture`, the family of the model ("llama", "qwen3");
-    `token_bytes`, as many as a token of its vocabulary stands for at most, None where a text may become shorter before
-    it is cut into tokens; `keeps_messages`: its template writes out every user's and assistant's message, with a token
-    of its own for each.
+    The others are a daemon's, which has many models. `num_ctx`: the one context length that requests ask for; another
+    one would make the daemon load the model anew. `keep_alive_s`: for how many seconds the daemon keeps it after a
+    request; negative: for ever, None: as the daemon is set. `abilities`: what it can do in the daemon's words
+    ("completion", "tools", "thinking", …). `memory_bytes`: while it is loaded, as far as the daemon says. `expires_at`:
+    until when it stays loaded, as the daemon writes it. `size_bytes`: on disk. `shift`: whether a response that fills
+    the context goes on.
     """
 
     num_ctx: int | None = None
@@ -82,17 +84,18 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """Where one start of one engine is spoken to. Survives pickling and msgpack.
+    """How to reach one start of one engine. Survives pickling and msgpack.
 
     `address` is a URL whose path stands for `/v1` (`http://127.0.0.1:4711/v1`, `https://host/api/v1`), or
     `unix:/path/to.sock` (paths are then taken from the root); where the `dialect` is Ollama's it is the daemon's root.
     `headers` are added to every request and hold the engine's key: never log them. `is_ours`: we run the process on
-    this machine, so a reset before any answer byte means that the request was not read (docs/decisions.md, "Retries").
-    `gathers`: it notices that a client has gone only while it streams, so a whole answer is asked for as a stream and
-    put together (app/dialects/openai/collector.py).
-    `once`: each request has a connection of its own, because the engine closes kept ones at any moment.
-    `dial`: the IP address to connect to instead of looking the URL's host up, whose name stays in the `Host` header and
-    in TLS.
+    this machine, so a connection that is reset before any byte of the response means that the request was not read
+    (docs/decisions.md, "Retries"). `usage`: how to get the token usage of a stream.
+
+    `gathers`: it notices that a client has gone only while it streams, so a response that is not to be streamed is
+    asked for as a stream and put together (app/dialects/openai/collector.py). `once`: each request has a connection of
+    its own, because the engine closes idle ones at any moment. `dial`: the IP address to connect to instead of looking
+    the URL's host up, whose name stays in the `Host` header and in TLS.
     """
 
     engine: str

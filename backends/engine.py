@@ -13,8 +13,8 @@ from backends.process.footprint import Footprint, nothing_reported
 
 
 class Explain(Protocol):
-    """One sentence, fit for a client, from an exit code and the last lines that were printed. `has_served`: it was
-    ready before, and the lines are those of its last moments.
+    """Why a process ended, in one sentence fit for a client, from its exit code (negative: the signal) and the last
+    lines that it printed. `has_served`: it was ready before, and the lines are those of its last seconds.
     """
 
     def __call__(self, code: int, tail: Sequence[str], has_served: bool = False) -> str: ...
@@ -24,9 +24,9 @@ class Explain(Protocol):
 class Launch:
     """One process to start: its argument list and its whole environment.
 
-    `explain` says why it ended. `secrets` are values that its log must not show. `vital`: how the titles of those of
-    its processes begin without which it cannot go on, with what their end means. `reported` reads what it printed of
-    its memory from the lines that it printed while it started.
+    `explain` says why it ended. `secrets` are values that its log must not show. `vital`: the processes below it
+    without which it cannot go on, by how their titles begin, with what the end of one means. `reported` takes what it
+    reports of its memory from the lines that it printed while it started.
     """
 
     argv: tuple[str, ...]
@@ -41,9 +41,9 @@ class Launch:
 class Need:
     """What one start of an engine takes of the machine.
 
-    `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share` is
-    the part of each GPU's memory. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the CPU.
-    `is_guess`: nobody has said how much host memory it takes, so that alone is no reason to refuse it.
+    `memory_gb` is host memory. `gpus`: how many; `named`: exactly these (index, UUID or MIG UUID) instead. `share`: its
+    part of each GPU's memory, 0 to 1. Where the machine has no GPU at all, unnamed ones are not needed: it runs on the
+    CPU. `is_guess`: `memory_gb` is not configured, so it alone is no reason to refuse the start.
     """
 
     memory_gb: float = 0.0
@@ -55,14 +55,14 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What an engine said when asked how it is; asking starts nothing.
+    """How an engine is, as it reported when it was asked; asking starts nothing.
 
-    `models` are the names it serves, None when it did not say. `in_flight` is its own count of running and waiting
-    requests, None when it does not count. `progress` are numbers of which one changes whenever it does any work; None
-    when it has no such numbers. `is_mute`: it is up, and what computes in it did not answer. `facts`: of its models by
-    their names (of Ollama's by the full ones); "" is any name. `warning`: what its administrator should know.
-    `version`: the engine's own, None when it did not say. `is_dead`: it is not up, and what it has been sent will get
-    no answer; one of ours never will be up again.
+    `reason`: why it is not up. `models`: the names that it serves, None when it did not list them. `in_flight`: its own
+    count of running and waiting requests, None when it does not count them. `progress`: numbers of which one changes
+    whenever it does any work; None when it has no such numbers. `is_mute`: it is up, but does not give its counters in
+    time. `facts`: of its models, by their names (of a daemon's by their full names); "" stands for any name. `warning`:
+    what its administrator should know. `version`: the engine's own, None when it did not give it. `is_dead`: it is not
+    up, and requests that it has will get no response; one that we run will never be up again.
     """
 
     is_up: bool
@@ -90,52 +90,54 @@ class Progress:
 
 
 class Fetcher(Protocol):
-    """What an engine needs on this machine before it can be started, and how it comes here."""
+    """Downloads what an engine needs on this machine before it can be started."""
 
     def missing(self) -> Launch | None:
-        """The process that brings it, to be ended with TERM at any time; None when all is here. Blocks shortly."""
+        """The process that downloads it, which may be ended with TERM at any time; None when all is here. Blocks
+        shortly.
+        """
         ...
 
     def progress(self, tail: Sequence[str]) -> Progress | None:
-        """How far it is, from the last lines that the process printed; None when it has not said."""
+        """How far the download is, from the last lines that the process printed; None when it has not reported it."""
         ...
 
 
 class Sleeper(Protocol):
-    """An engine that can give its memory back without ending. All raise BackendError for a failure."""
+    """Puts an engine to sleep: it gives its memory back without ending. All raise BackendError for a failure."""
 
     async def sleep(self, endpoint: Endpoint, level: int) -> None:
-        """Level 1 keeps the weights in host memory, 2 drops them. No request may run, and none may come until it wakes:
-        a sleeping engine answers `/health` with 200 and lets requests hang.
+        """Level 1 keeps the weights in host memory, level 2 drops them. No request may run, and none may be sent until
+        it wakes: a sleeping engine answers `/health` with 200 and lets requests hang.
         """
         ...
 
     async def wake_up(self, endpoint: Endpoint) -> None:
-        """As before; returns when the weights are back. Whether it still works, `warm_up` tells."""
+        """Take the memory again; returns when the weights are back. Whether it works, only `warm_up` shows."""
         ...
 
 
 class Adapters(Protocol):
-    """An engine that takes LoRA adapters while it runs; a restart forgets them. All raise BackendError."""
+    """Loads LoRA adapters into a running engine; a restart forgets them. All raise BackendError."""
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
-        """Serve this folder under that name; one that is loaded already is replaced by what the folder holds now."""
+        """Serve the adapter at `path` as `name`. One that is loaded already is replaced by what is at the path now."""
         ...
 
     async def unload(self, endpoint: Endpoint, name: str) -> None:
-        """Forget it; nothing when it is not loaded."""
+        """Forget it; does nothing when it is not loaded."""
         ...
 
     async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The names of those that are loaded."""
+        """The names of the adapters that are loaded."""
         ...
 
 
 class Engine(Protocol):
     """One engine as the supervisor sees it. Passive: it describes and asks, and never decides.
 
-    `is_strict`: the models it lists are all it has, so another name does not exist there. `fetcher`, `sleeper` and
-    `adapters` are None when it cannot do that, or is not configured to.
+    `name`: the backend's. `is_strict`: the models that it lists are all it has, so that another name does not exist
+    there. `fetcher`, `sleeper` and `adapters` are None when it cannot do that, or is not configured to.
     """
 
     name: str
@@ -143,37 +145,39 @@ class Engine(Protocol):
 
     @property
     def fetcher(self) -> Fetcher | None:
-        """What must be brought here before `launch`."""
+        """Downloads what is missing before `launch`."""
         ...
 
     @property
     def sleeper(self) -> Sleeper | None:
-        """How it is put to sleep."""
+        """Puts it to sleep and wakes it."""
         ...
 
     @property
     def adapters(self) -> Adapters | None:
-        """How it gets adapters."""
+        """Loads its adapters."""
         ...
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch | None:
-        """The process that serves on 127.0.0.1:`port` and accepts only `key`; None when somebody else runs it."""
+        """The process that serves on 127.0.0.1:`port`, on these GPUs, and accepts only `key`; None when somebody else
+        runs the engine. Raises BackendError when it cannot be started as it is configured.
+        """
         ...
 
     def inputs(self) -> Sequence[Path]:
-        """The files and folders that a start is made from: where a start failed and one of them changes, another start
-        may end otherwise. Blocks shortly.
+        """The files and folders that a start depends on: after a failed start, another one is worth trying once one of
+        them has changed. Blocks shortly.
         """
         ...
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
-        """Where start number `generation` is spoken to."""
+        """How to reach the start with this number, port and key."""
         ...
 
     async def probe(self, endpoint: Endpoint) -> Probe:
-        """Ask how it is. Never raises for an engine's failure: that is `is_up=False` with a reason."""
+        """Ask how it is. Never raises for the engine's failures: those are `is_up=False` with a reason."""
         ...
 
     async def warm_up(self, endpoint: Endpoint) -> None:
-        """Make it do the smallest real piece of its work (one token, one embedding); BackendError when it cannot."""
+        """Make it do the smallest real piece of its work (one token, one embedding). BackendError when it cannot."""
         ...

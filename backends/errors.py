@@ -5,16 +5,16 @@ BackendError
 │  ├─ Unreachable    no connection: refused, unresolvable, TLS, or closed before our first byte
 │  │  ├─ Refused     nobody listens at its address
 │  │  └─ Lost        an engine of ours that has ended, and is started again
-│  ├─ Stale          the endpoint belongs to an engine start that is over
+│  ├─ Stale          the endpoint belongs to a start of the engine that is over
 │  ├─ NotReady       the engine's own complete 503, or it is not running
-│  ├─ GivenUp        it does not run, and nothing is being done about that
+│  ├─ GivenUp        it does not run, and is not being started
 │  ├─ Saturated      the engine's own complete 429
 │  └─ Unsupported    the engine cannot do what the request asks for
 └─ Taken             the engine may have it; it is never sent again
-   ├─ Disconnected   the connection ended before the answer did
+   ├─ Disconnected   the connection ended before the response did
    ├─ TimedOut       nothing came within the time allowed
-   ├─ Broken         what came is not an answer: garbage, HTML, a redirect, invalid JSON, too much
-   ├─ EngineFailed   the engine said that it failed: 5xx, an error event
+   ├─ Broken         what came is not a valid response: garbage, HTML, a redirect, invalid JSON, too much
+   ├─ EngineFailed   the engine reported that it failed: 5xx, an error event
    └─ Rejected       the engine read the request and refuses it: 4xx
 
 Source of the branch rules: docs/decisions.md, "Retries".
@@ -26,7 +26,7 @@ from __future__ import annotations
 class BackendError(Exception):
     """A failure of one engine, named; the message is fit for a client (no address, no secret, no engine traceback).
 
-    `is_final`: of a start, that another one would end in the same way until something is changed.
+    `is_final`: raised by a start, it means that another start would end in the same way until something is changed.
     """
 
     is_final = False
@@ -38,7 +38,7 @@ class BackendError(Exception):
 
     @property
     def in_full(self) -> str:
-        """The message for the log and the administrator, who may see what a client must not (a path)."""
+        """The message for the log and the administrator, who may see what a client must not see (a path)."""
         return self.message
 
 
@@ -54,15 +54,17 @@ class NotTaken(BackendError):
 
 
 class Unreachable(NotTaken):
-    """No connection could be made, or ours was closing before our first byte."""
+    """No connection could be made, or it was closed before our first byte."""
 
 
 class Refused(Unreachable):
-    """Nobody listens at its address."""
+    """Nothing listens at its address."""
 
 
 class Lost(Unreachable):
-    """An engine that we run is not there any more: its next start may have the request. `generation`: which it was."""
+    """An engine that we run has ended; its next start may have the request. `generation`: the number of the start that
+    ended.
+    """
 
     def __init__(self, engine: str, message: str, generation: int) -> None:
         super().__init__(engine, message)
@@ -70,7 +72,7 @@ class Lost(Unreachable):
 
 
 class Stale(NotTaken):
-    """The endpoint belongs to an earlier start of the engine and is not dialled."""
+    """The endpoint belongs to an earlier start of the engine, so no connection is made."""
 
 
 class NotReady(NotTaken):
@@ -78,7 +80,7 @@ class NotReady(NotTaken):
 
 
 class GivenUp(NotTaken):
-    """The engine does not serve and will not by itself, or not before `retry_after_s`: the message says what helps."""
+    """The engine does not serve, and will not by itself or not before `retry_after_s`. The message says what helps."""
 
 
 class Saturated(NotTaken):
@@ -86,7 +88,9 @@ class Saturated(NotTaken):
 
 
 class Unsupported(NotTaken):
-    """The engine cannot do what the request asks for, and another one may: a 400 when there is none."""
+    """The engine cannot do what the request asks for; another one may. A 400 when there is no other. `param`: the field
+    of the request that it is about.
+    """
 
     def __init__(self, engine: str, message: str, *, param: str | None = None) -> None:
         super().__init__(engine, message)
@@ -98,7 +102,7 @@ class Taken(BackendError):
 
 
 class Disconnected(Taken):
-    """The connection ended before the answer did."""
+    """The connection ended before the response did."""
 
 
 class TimedOut(Taken):
@@ -106,15 +110,17 @@ class TimedOut(Taken):
 
 
 class Broken(Taken):
-    """What came is not an answer in the protocol we speak."""
+    """What came is not a valid response in the API that we use."""
 
 
 class EngineFailed(Taken):
-    """The engine itself said that it failed."""
+    """The engine itself reported that it failed."""
 
 
 class Rejected(Taken):
-    """The engine read the request and refuses it; `status` is 4xx and the rest is fit for the client."""
+    """The engine read the request and refuses it. `status` is 4xx; message, `type`, `code` and `param` are those of
+    OpenAI's error and fit for the client.
+    """
 
     def __init__(
         self, engine: str, message: str, *, status: int, type_: str, code: str | None, param: str | None = None

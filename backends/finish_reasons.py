@@ -1,6 +1,6 @@
-"""Why an answer ended, in OpenAI's words, whatever word the engine has for it. Pure.
+"""Finish reasons: why a model's response ended, in OpenAI's words, whatever word the engine uses. Pure.
 
-The one table for all engines and dialects. What nobody knows is no end of an answer: it counts as cut.
+The one table for all engines and dialects. A word that is not in it counts as `length`: the response was cut off.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 STOP: Final = "stop"
 LENGTH: Final = "length"
-# A call that was being written then may be half of one.
+# With one of these a tool call may be incomplete.
 CUT: Final = frozenset({LENGTH, "content_filter"})
 OPENAI: Final = frozenset({STOP, LENGTH, "tool_calls", "function_call", "content_filter"})
 
@@ -35,19 +35,19 @@ _WORDS: Final = MappingProxyType(
         "unexpectedtoolcall malformedmodeloutput malformedtooluse",
     }
 )
-_TABLE: Final = MappingProxyType({word: said for said, words in _WORDS.items() for word in words.split()})
+_TABLE: Final = MappingProxyType({word: reason for reason, words in _WORDS.items() for word in words.split()})
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
 
 def is_unset(reason: Any) -> bool:
-    """Whether this stands for "not finished yet" in an event of a stream: some write it as a word."""
+    """Whether this stands for "not finished yet" in an event of a stream: some engines write that as a word."""
     if not isinstance(reason, str):
         return not reason
     return reason.strip().lower() in ("", "null", "none", "finish_reason_unspecified")
 
 
 def finish(reason: Any) -> str | None:
-    """One of OpenAI's words; None for an engine that gave the answer up. ValueError for what is no reason.
+    """One of OpenAI's finish reasons; None where the engine gave up. ValueError for a value that cannot be a reason.
 
     Some engines write an object with a `type` (SGLang's own API).
     """
@@ -56,6 +56,6 @@ def finish(reason: Any) -> str | None:
     if isinstance(reason, dict):
         reason = reason.get("type") or reason.get("reason")
     if not isinstance(reason, str):
-        raise ValueError("a finish_reason that is none")
+        raise ValueError("a finish_reason that is not valid")
     word = _OTHER.sub("", reason.lower()).removeprefix("finishreason")
     return _TABLE.get(word, LENGTH) or None

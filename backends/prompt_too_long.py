@@ -1,8 +1,8 @@
-"""A request that is longer than the model's context: how engines say so, and the one error that it is here. Pure.
+"""A request that is longer than the model's context: how each engine says so, and the one error that it becomes. Pure.
 
 The texts are those of vLLM, llama.cpp, Ollama, SGLang, TGI and TEI, LM Studio, TensorRT-LLM, LiteLLM, and of OpenAI,
-Anthropic, Gemini, Mistral, xAI, Groq and others, whose words servers in between pass on. What only looks like them (a
-bound on the answer that is no number, too many tokens in a minute, a name that is too long) is none of them.
+Anthropic, Gemini, Mistral, xAI, Groq and others, whose errors servers in between pass on. Similar texts must not match:
+a `max_tokens` that is not a number, too many tokens in a minute, a name that is too long.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import msgspec
 from backends.errors import EngineFailed, Rejected, Taken
 
 MAX_DEPTH: Final = 8
-MAX_CHARS: Final = 8192  # of a text that is looked through
+MAX_CHARS: Final = 8192  # of a text that is searched
 _MAX_ITEMS: Final = 5
 
-# Where an error keeps its words; what it repeats of the request (FastAPI's `input`) stands elsewhere.
-_WORDS: Final = (
+# The members in which an error has its texts; what it repeats of the request (FastAPI's `input`) is in others.
+_TEXT_MEMBERS: Final = (
     "message",
     "error",
     "detail",
@@ -58,7 +58,7 @@ _IS: Final = re.compile(
     re.IGNORECASE,
 )
 _N: Final = r"(\d[\d,]{0,14})"
-# How many tokens there may be: the first that is found counts.
+# How many tokens there may be: the first pattern that matches counts.
 _MOST: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -72,6 +72,7 @@ _MOST: Final = tuple(
         rf"limit of {_N}|token limit: {_N}|limit is {_N}|should be \[\d{{1,12}}, ?{_N}\]",
     )
 )
+# How many tokens the prompt has (`has…`, `least`: at least so many), and how many were asked for beside it (`out`).
 _HAS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -96,8 +97,9 @@ _HAS: Final = tuple(
 
 
 class Length(msgspec.Struct, frozen=True):
-    """How long the request is and how long it may be, in tokens, as far as the engine says. `output`: the answer that
-    was asked for, where that counts, too; `is_least`: `prompt` is the least that it has."""
+    """How long the request is and how long it may be, in tokens; None where the engine does not say. `output`: the
+    tokens that it asks for, where they count too. `is_least`: the prompt has `prompt` tokens or more.
+    """
 
     prompt: int | None = None
     limit: int | None = None
@@ -111,12 +113,14 @@ class Length(msgspec.Struct, frozen=True):
 
     @property
     def is_of_answer(self) -> bool:
-        """Whether the prompt fits, and only the answer that was asked for does not."""
+        """Whether the prompt fits, and only what it asks for does not fit beside it."""
         return bool(self.output and self.prompt and self.limit and self.prompt < self.limit)
 
 
 class TooLong(Rejected):
-    """The request is longer than the model's context. `advice`: what its administrator can do."""
+    """The request is longer than the model's context: OpenAI's `context_length_exceeded`. `advice`: the end of the
+    sentence, with what the administrator can do.
+    """
 
     def __init__(self, engine: str, length: Length, *, param: str | None = "messages", advice: str = "") -> None:
         self.length = length
@@ -127,7 +131,7 @@ class TooLong(Rejected):
         )
 
     def placed(self, limit: int | None, param: str | None) -> None:
-        """What is known here and the engine did not say: the model's context, and the field it is about."""
+        """Add what the engine did not say: the model's context length, and the field that the error is about."""
         if self.length.limit is None and limit is not None:
             self.length = msgspec.structs.replace(self.length, limit=limit)
             self.message = _sentence(self.length, self._advice)
@@ -146,16 +150,16 @@ def _sentence(length: Length, advice: str) -> str:
     return f"{first} {f'{least}{length.prompt}' if length.prompt else 'more'}. Shorten it{advice}."
 
 
-def found(error: Any) -> Length | None:
-    """What an engine's error says of it, whatever shape it has; None for another error."""
+def length_of(error: Any) -> Length | None:
+    """The length in an engine's error, whatever shape the error has; None for an error of another sort."""
     members: dict[str, int] = {}
     text = " ".join(_texts(error, members, MAX_DEPTH))[:MAX_CHARS]
     if _IS.search(text) is None:
         return None
-    said = next((match for each in _HAS if (match := each.search(text))), None)
-    groups = said.groupdict() if said is not None else {}
+    sizes = next((match for pattern in _HAS if (match := pattern.search(text))), None)
+    groups = sizes.groupdict() if sizes is not None else {}
     counts = [value for name, value in groups.items() if name.startswith("has") and value]
-    limits = (match for each in _MOST if (match := each.search(text)))
+    limits = (match for pattern in _MOST if (match := pattern.search(text)))
     limit = next((value for match in limits for value in match.groups() if value), None)
     return Length(
         prompt=members.get("n_prompt_tokens") or (_number(counts[0]) if counts else None),
@@ -166,9 +170,9 @@ def found(error: Any) -> Length | None:
 
 
 def in_body(body: bytes) -> Length | None:
-    """The same of an answer's body."""
+    """The same, from the body of a response."""
     value = _decoded(body)
-    return found(body[:MAX_CHARS].decode("utf-8", "replace") if value is None else value)
+    return length_of(body[:MAX_CHARS].decode("utf-8", "replace") if value is None else value)
 
 
 def _decoded(data: bytes) -> Any:
@@ -178,19 +182,19 @@ def _decoded(data: bytes) -> Any:
         return None
 
 
-def failed(engine: str, error: Any, words: str) -> Taken:
-    """The error for one that an engine told under a good status; `words`: what it says, in one line."""
-    length = found(error) or found(words)
-    return TooLong(engine, length) if length is not None else EngineFailed(engine, words)
+def failed(engine: str, error: Any, text: str) -> Taken:
+    """The failure for an error that an engine sent with a good status. `text`: the error's message, in one line."""
+    length = length_of(error) or length_of(text)
+    return TooLong(engine, length) if length is not None else EngineFailed(engine, text)
 
 
 def _number(digits: str | None) -> int | None:
-    found = digits.replace(",", "") if digits else ""
-    return int(found) if found and len(found) < 12 else None
+    plain = digits.replace(",", "") if digits else ""
+    return int(plain) if plain and len(plain) < 12 else None
 
 
 def _texts(error: Any, members: dict[str, int], depth: int) -> Iterator[str]:
-    """The words of an error, and llama.cpp's numbers; also those of JSON inside a string."""
+    """The texts in an error, JSON inside a string too. llama.cpp's numbers are put into `members`."""
     match error:
         case str():
             text = error[:MAX_CHARS]
@@ -203,7 +207,7 @@ def _texts(error: Any, members: dict[str, int], depth: int) -> Iterator[str]:
                 value = error.get(name)
                 if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                     members[name] = value
-            for name in _WORDS:
+            for name in _TEXT_MEMBERS:
                 yield from _texts(error.get(name), members, depth - 1)
         case list() if depth:
             for item in error[:_MAX_ITEMS]:

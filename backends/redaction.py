@@ -1,7 +1,7 @@
-"""What an engine must not repeat to anybody: its own credentials and the operator's headers. Pure.
+"""Takes an engine's credentials and the operator's headers out of what the engine says. Pure.
 
-Some engines echo the whole request in an error. What they were sent besides the client's body is taken out of their
-words, in the spellings in which programs write it, and also where it was cut.
+Some engines repeat the whole request in an error. What they were sent besides the client's body is masked in their
+texts, in all the encodings in which programs write it, and also where it was cut off.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ from backends.endpoint import Endpoint
 from backends.errors import BackendError, Rejected
 
 MASK: Final = "***"
-# From here on a value is known by itself; a shorter one, or one that may be a word, only where it stands alone.
-_TELLING: Final = 8
-_LEAST: Final = 3
-# So much of the beginning of one is taken for it, wherever it ends; less only at the end of a text that was cut.
+# A value of so many characters is masked wherever it stands; a shorter one, or one that may be a word, only as a word
+# of its own, and one below _SHORTEST never.
+_DISTINCT: Final = 8
+_SHORTEST: Final = 3
+# So many characters of its beginning are enough, wherever it ends; fewer only at the end of a text that was cut off.
 _BEGINNING: Final = 12
 _CUT_CHARS: Final = 400
 _CUT: Final = "…"
-_LEAST_OF_CUT: Final = 4
+_SHORTEST_AT_CUT: Final = 4
 _ORDINARY: Final = frozenset({"true", "false", "null", "none", "json", "yes", "application/json"})
 _SCHEMES: Final = ("bearer", "basic", "token", "apikey", "digest")
 
 
 def hide(text: str, address: str, headers: Mapping[str, str]) -> str:
-    """The text without what requests to that address carry in these headers."""
-    telling, words = _secrets(address, tuple(sorted(headers.items())))
-    for begin in dict.fromkeys(secret[:_BEGINNING] for secret in telling):
-        text = _without(text, begin, [secret for secret in telling if secret.startswith(begin)])
-    text = _without_end(text, telling)
+    """The text with MASK instead of whatever requests to that address carry in these headers and in the address."""
+    distinct, words = _secrets(address, tuple(sorted(headers.items())))
+    for begin in dict.fromkeys(secret[:_BEGINNING] for secret in distinct):
+        text = _without(text, begin, [secret for secret in distinct if secret.startswith(begin)])
+    text = _without_end(text, distinct)
     return words.sub(MASK, text) if words is not None else text
 
 
 def in_bytes(data: bytes, address: str, headers: Mapping[str, str]) -> bytes:
-    """The same in an answer as it came."""
+    """The same in the bytes of a response."""
     text = data.decode("utf-8", "surrogateescape")
     return hide(text, address, headers).encode("utf-8", "surrogateescape")
 
 
 def in_error(error: BackendError, endpoint: Endpoint | None) -> None:
-    """The same in what the engine at that endpoint said, in place."""
+    """The same in the texts of a failure of the engine at that endpoint, in place. Nothing without an endpoint."""
     if endpoint is None:
         return
     error.message = hide(error.message, endpoint.address, endpoint.headers)
@@ -59,7 +60,7 @@ def in_error(error: BackendError, endpoint: Endpoint | None) -> None:
 
 
 def _without(text: str, begin: str, secrets: Sequence[str]) -> str:
-    """Without as much of any of these as stands there behind their common beginning."""
+    """The text without as much of any of these secrets as follows their common beginning, wherever that stands."""
     at = text.find(begin)
     while at >= 0:
         end = max(at + _shared(text, at, secret) for secret in secrets)
@@ -74,11 +75,11 @@ def _shared(text: str, at: int, secret: str) -> int:
 
 
 def _without_end(text: str, secrets: Sequence[str]) -> str:
-    """Without the beginning of a secret at the end of a text that was cut."""
+    """The text without the beginning of a secret at its end, where it was cut off."""
     if len(text) < _CUT_CHARS and not text.endswith(_CUT):
         return text
     body = text.removesuffix(_CUT)
-    for size in range(_BEGINNING - 1, _LEAST_OF_CUT - 1, -1):
+    for size in range(_BEGINNING - 1, _SHORTEST_AT_CUT - 1, -1):
         if any(body.endswith(secret[:size]) for secret in secrets):
             return body[:-size] + MASK + text[len(body) :]
     return text
@@ -86,15 +87,15 @@ def _without_end(text: str, secrets: Sequence[str]) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _secrets(address: str, headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, ...], re.Pattern[str] | None]:
-    """Those that are known by themselves, the longest first, and a pattern for the rest."""
+    """The secrets that are masked wherever they stand, the longest first, and a pattern for the others."""
     values = dict.fromkeys(_values(address, headers))
-    found = {spelled for value in values for spelled in _spellings(value)}
-    telling = {value for value in found if len(value) >= _TELLING and not value.isalpha()}
-    telling.update(told for value in values for told in _encodings(value) if len(told) >= _TELLING)
-    rest = sorted((value for value in found - telling if len(value) >= _LEAST), key=len, reverse=True)
+    spellings = {spelled for value in values for spelled in _spellings(value)}
+    distinct = {spelled for spelled in spellings if len(spelled) >= _DISTINCT and not spelled.isalpha()}
+    distinct.update(encoded for value in values for encoded in _encodings(value) if len(encoded) >= _DISTINCT)
+    rest = sorted((value for value in spellings - distinct if len(value) >= _SHORTEST), key=len, reverse=True)
     words = "|".join(map(re.escape, rest))
     pattern = re.compile(rf"(?<![\w-])(?:{words})(?![\w-])") if words else None
-    return tuple(sorted(telling, key=len, reverse=True)), pattern
+    return tuple(sorted(distinct, key=len, reverse=True)), pattern
 
 
 def _values(address: str, headers: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -116,16 +117,17 @@ def _values(address: str, headers: tuple[tuple[str, str], ...]) -> Iterator[str]
 
 
 def _pair(credential: str) -> Iterator[str]:
+    """Name and password of basic authentication, and the password alone."""
     try:
-        told = base64.b64decode(credential, validate=True).decode()
+        pair = base64.b64decode(credential, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return
-    yield told
-    yield told.partition(":")[2]
+    yield pair
+    yield pair.partition(":")[2]
 
 
 def _spellings(value: str) -> Iterator[str]:
-    """As it is, and as it stands in JSON, JSON in JSON, HTML and URLs."""
+    """The value as it is, and as it is written in JSON, JSON in JSON, HTML and URLs."""
     if not value or value.lower() in _ORDINARY:
         return
     in_json = json.dumps(value)[1:-1]
@@ -141,8 +143,8 @@ def _spellings(value: str) -> Iterator[str]:
 
 
 def _encodings(value: str) -> Iterator[str]:
-    """As it stands in other letters, in dumps of bytes and in base64."""
-    if len(value) < _TELLING or value.lower() in _ORDINARY:
+    """The value in upper and lower case, in dumps of bytes and in base64."""
+    if len(value) < _DISTINCT or value.lower() in _ORDINARY:
         return
     data = value.encode("utf-8", "replace")
     if not value.isalpha():
@@ -153,9 +155,9 @@ def _encodings(value: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """What stands for it in base64, wherever it begins in what was encoded."""
+    """What stands for these bytes in base64, at whichever position of the encoded text they begin."""
     for before in range(3):
-        told = base64.b64encode(bytes(before) + data).decode().rstrip("=")
-        # The characters at both ends hold bits of what stands beside it.
-        inner = told[before + 1 if before else 0 : (before + len(data)) * 8 // 6]
+        text = base64.b64encode(bytes(before) + data).decode().rstrip("=")
+        # The characters at both ends hold bits of what stands beside the data.
+        inner = text[before + 1 if before else 0 : (before + len(data)) * 8 // 6]
         yield from (inner, inner.replace("+", "-").replace("/", "_"))

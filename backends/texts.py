@@ -1,4 +1,4 @@
-"""Texts that become one, or JSON: the parts of a message, the blocks of a result, the pages of a document."""
+"""Joining texts (the parts of a message, the blocks of a tool's result), and encoding long ones as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from typing import Any, Final
 
 import msgspec
 
-# Longer texts are encoded piece by piece: 15 million line ends in one call hold the interpreter for 0.1 s.
+# Longer texts are encoded piece by piece: 15 million line ends in one call block every other thread for 0.1 s.
 PIECE_CHARACTERS: Final = 2**20
 
 
 def joined(texts: Iterable[str]) -> str:
-    """One text, each part on lines of its own, as vLLM does with a message's parts where a template takes text only.
+    """One text, each part on lines of its own, empty parts left out. vLLM does the same with a message's parts where a
+    template takes text only.
 
-    Put together without anything between, "count: 12" and "34 rows" would say "count: 1234 rows".
+    Joined with nothing between them, "count: 12" and "34 rows" would say "count: 1234 rows".
     """
     return "\n".join(text for text in texts if text)
 
 
 def encoded(value: Any) -> bytes:
-    """As JSON. Between the pieces of its long texts other threads have their turn."""
+    """The value as JSON, as msgspec encodes it. Other threads can run between the pieces of its long texts."""
     return msgspec.json.encode(_in_pieces(value))
 
 
 def _in_pieces(value: Any) -> Any:
-    """The same, its long texts encoded already."""
+    """The same value, with its long texts encoded already."""
     match value:
         case str() if len(value) > PIECE_CHARACTERS:
             pieces = [value[at : at + PIECE_CHARACTERS] for at in range(0, len(value), PIECE_CHARACTERS)]

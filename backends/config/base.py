@@ -26,7 +26,7 @@ class TimeoutsConfig(BaseModel):
     )
 
     def values(self) -> Timeouts:
-        """The same, as the data path carries it."""
+        """The same as a value that the data path can carry."""
         return Timeouts(self.connect_s, self.first_byte_s, self.between_events_s)
 
 
@@ -56,15 +56,15 @@ class BackendConfig(BaseModel):
     )
 
     def limit(self) -> int | None:
-        """Requests that it has at the same time; None: as many as come."""
+        """How many requests the engine has at the same time; None: as many as come."""
         return self.max_in_flight
 
     def media_domains(self) -> tuple[str, ...]:
-        """Hosts that it may fetch pictures and sounds from."""
+        """The hosts, in lower case, from which the engine may fetch pictures and sounds."""
         return ()
 
     def as_managed(self) -> ManagedConfig | None:
-        """The same, where it is about a process that we run."""
+        """This configuration, where we run the process; None where somebody else does."""
         return None
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
@@ -104,19 +104,19 @@ class ManagedConfig(BackendConfig):
 
     @property
     def named_devices(self) -> tuple[str, ...]:
-        """The GPUs as they are written under `devices`, for all replicas together; empty: any."""
+        """The GPUs as they are written under `devices`, for all replicas together; empty for `auto`."""
         return () if self.devices == "auto" else tuple(str(device) for device in self.devices)
 
     def gpus_each(self) -> int | None:
-        """GPUs that one engine uses; None: as many as are named for it."""
+        """How many GPUs one engine uses; None: as many as are named for it."""
         return None
 
     def as_managed(self) -> ManagedConfig | None:
-        """The same, where it is about a process that we run."""
+        """This configuration: we run the process."""
         return self
 
     def need(self) -> Need:
-        """What one start takes of the machine."""
+        """What one start takes of the machine, as far as it is configured."""
         named = self.named_devices
         return Need(memory_gb=self.memory_gb or 0.0, gpus=self.gpus_each() or len(named), named=named)
 
@@ -135,15 +135,15 @@ class ManagedConfig(BackendConfig):
         return None
 
     def workers(self) -> int:
-        """Processes of one start that exchange data through shared memory; 1: none."""
+        """How many processes of one start exchange data through shared memory; 1: none."""
         return 1
 
     def sleep_level(self) -> int:
-        """How it sleeps instead of being stopped; 0: it does not."""
+        """The level at which it sleeps instead of being stopped; 0: it is stopped."""
         return 0
 
     def adapter_paths(self) -> Mapping[str, str]:
-        """Its adapters by public name."""
+        """The paths of its adapters, by public name."""
         return {}
 
 
@@ -158,9 +158,9 @@ class AdaptableConfig(ManagedConfig):
     )
 
     def sleep_level(self) -> int:
-        """How it sleeps instead of being stopped; 0: it does not."""
+        """The level at which it sleeps instead of being stopped; 0: it is stopped."""
         return self.sleep or 0
 
     def adapter_paths(self) -> Mapping[str, str]:
-        """Its adapters by public name."""
+        """The paths of its adapters, by public name."""
         return self.adapters

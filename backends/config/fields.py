@@ -1,4 +1,4 @@
-"""What single values of the configuration may be, and what is said of those that may not."""
+"""Types of single settings, with the messages for values that are not valid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 GB = Annotated[float, Field(gt=0, le=1_000_000)]
 Device = Annotated[int, Field(ge=0, le=1024)] | Annotated[str, Field(pattern=r"^(GPU|MIG)-[0-9A-Za-z/-]+$")]
 
-# Those that say how a request is sent: they are the gateway's own to set, and another one would break the connection.
+# Headers that say how a request is sent: only the gateway may set them, another value would break the connection.
 _OURS: Final = frozenset(
     {
         *("accept-encoding", "content-length", "content-type", "host"),
@@ -29,10 +29,10 @@ _OURS: Final = frozenset(
 )
 
 
-# In these sentences `{value}` stands for the value, which is not always shown (app/config/messages.py).
+# In these messages `{value}` stands for the value, which is not always shown (app/config/messages.py).
 
 
-def _dialled(url: str) -> str:
+def _with_host(url: str) -> str:
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname
@@ -40,7 +40,7 @@ def _dialled(url: str) -> str:
     except UnicodeError as exc:
         raise ValueError("{value} has no host name that can be looked up") from exc
     except ValueError as exc:
-        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that cannot be") from exc
+        raise ValueError("{value} has a port (1 to 65535) or an address in brackets that is not valid") from exc
     if not host:
         raise ValueError("{value} names no host")
     if port == 0:
@@ -82,15 +82,15 @@ def _numeric(address: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_numeric)]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_dialled)]
+Url = Annotated[str, Field(pattern=r"^https?://[^\s?#@]+$"), AfterValidator(_with_host)]
 
 
 def _base(url: str) -> str:
-    """Without a route that was copied along: an SDK would append it."""
+    """The URL without a route at its end that was copied along: an SDK would append it again."""
     return re.sub(r"(?<=[^/:])/+(?:chat/completions|completions|embeddings|responses|models)/*$", "", url)
 
 
-# What clients of a daemon append to its address, in its own API and in OpenAI's and Anthropic's.
+# What clients append to a daemon's address: routes of its own API and of OpenAI's and Anthropic's.
 _ROUTE = (
     r"chat(?:/+completions)?|completions|generate|embed|embeddings|responses|messages(?:/+count_tokens)?|models|tags|"
     r"show|ps|version|pull|create|audio/+\w+"
@@ -99,7 +99,7 @@ _APPENDED = re.compile(rf"(?i)(?:^|/+)(?:v1|api)(?:/+(?:{_ROUTE}))?/*$")
 
 
 def _root(url: str) -> str:
-    """Without what clients of the daemon append: `…:11434/v1` is what they write."""
+    """The daemon's URL without what its clients append to it, such as `/v1`."""
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     while (match := _APPENDED.search(path)) is not None:
@@ -117,7 +117,7 @@ def _words(value: object) -> object:
     return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
-# A command line: a list of words, or one text that a shell would cut into these words.
+# A command line: a list of words, or one text that is split as a shell would split it.
 Words = Annotated[
     tuple[str, ...],
     BeforeValidator(_words),

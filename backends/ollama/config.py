@@ -53,15 +53,17 @@ class OllamaConfig(ManagedConfig):
         return self
 
     def as_managed(self) -> ManagedConfig | None:
-        """The same, where it is about a process that we run."""
+        """This configuration, where we run the daemon; None where somebody else does."""
         return self if self.managed else None
 
     def limit(self) -> int:
-        """A daemon queues without end once a model is warm, so it has a limit; it may work on several models."""
+        """`max_in_flight`, else `num_parallel`, and 4 at least, as it may work on several models. Never None: once a
+        model is loaded, the daemon itself queues without a limit.
+        """
         return self.max_in_flight or max(4, self.num_parallel)
 
     def idle_s(self) -> float | None:
-        """How long the daemon is to keep a model after a request; negative: for ever, None: as it is set."""
+        """Seconds for which the daemon is to keep a model after a request; negative: for ever, None: as it is set."""
         if self.keep_alive_s is not None:
             return self.keep_alive_s
         return self.unload_after_s if self.managed else None

@@ -1,4 +1,4 @@
-"""What an Ollama daemon says of its models and of itself, read. Pure."""
+"""Facts of an Ollama daemon and of its models, from its own responses. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backends.ollama.config import OllamaConfig
 from backends.ollama.names import full_name
 
 SAFE: Final = (0, 35, 0)
-# The release that closed it, and what it was.
+# Known vulnerabilities, each with the release that closed it.
 _HOLES: Final = (
     ((0, 1, 29), "CVE-2024-28224 (web pages reach it through DNS rebinding)"),
     ((0, 1, 34), "CVE-2024-37032 (a pull writes anywhere and runs code)"),
@@ -21,11 +21,11 @@ _HOLES: Final = (
     ((0, 35, 0), "CVE-2026-103663 (a path outside its folder runs code)"),
 )
 _NUM_CTX: Final = re.compile(r"^num_ctx\s+(\d+)\s*$", re.MULTILINE)
-# Its weights lie under their digest in the daemon's folder.
+# A Modelfile names its weights by the path in the daemon's folder, where their digest is the file's name.
 _FROM: Final = re.compile(r"(?m)^FROM\s+\S*sha256-([0-9a-f]{64})\s*$")
 _VERSION: Final = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
-# Ollama's words for what a model can do.
+# Ollama's words for what a model can do, with ours.
 _ABILITIES: Final = {
     "completion": ("chat", "completion", "json_schema"),
     "tools": ("tools",),
@@ -36,7 +36,7 @@ _ABILITIES: Final = {
 
 
 def warning(version: str) -> str | None:
-    """What is wrong with running that version; None for nothing known."""
+    """A sentence about the known vulnerabilities of that version; None where there are none, or it cannot be read."""
     match = _VERSION.match(version)
     if match is None:
         return None
@@ -44,43 +44,45 @@ def warning(version: str) -> str | None:
     if numbers >= SAFE:
         return None
     holes = ", ".join(what for fixed, what in _HOLES if numbers < fixed)
-    return f"Ollama {version[:40]} has known holes: {holes}. Install 0.35.0 or newer."
+    return f"Ollama {version[:40]} has known vulnerabilities: {holes}. Install 0.35.0 or newer."
 
 
 class Tag(NamedTuple):
-    """What the list of models says of one: of which version it is, and how large on the disk."""
+    """What the list of models says of one: the digest of its version, and its size on disk."""
 
     digest: str
     size_bytes: int = 0
 
 
 class LoadedModel(NamedTuple):
-    """A model in memory: the bytes that it takes, and until when it is kept, in the daemon's words."""
+    """A model in memory: the bytes that it takes, and until when it is kept, as the daemon writes it."""
 
     memory_bytes: int = 0
     expires_at: str | None = None
 
 
 def tags(listed: Any) -> dict[str, Tag] | None:
-    """The models by name, from `/api/tags`; None when it is no such list."""
+    """The models by name, from the body of `/api/tags`, decoded; None when it is not such a list."""
     try:
         return {
-            str(each["name"]): Tag(str(each.get("digest", "")), _count(each.get("size"))) for each in listed["models"]
+            str(each["name"]): Tag(str(each.get("digest", "")), _size(each.get("size"))) for each in listed["models"]
         }
     except (KeyError, TypeError, AttributeError):
         return None
 
 
 def weights(show: Any) -> str | None:
-    """The digest of a model's weights, from its `/api/show`: names that share them share one process of the daemon's,
-    and `/api/ps` names only one of them."""
+    """The digest of a model's weights, from the body of its `/api/show`; None where it does not say.
+
+    Names with the same weights share one process of the daemon's, and `/api/ps` lists only one of these names.
+    """
     modelfile = show.get("modelfile") if isinstance(show, dict) else None
     match = _FROM.search(modelfile) if isinstance(modelfile, str) else None
     return match[1] if match is not None else None
 
 
 def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
-    """One model's facts from its `/api/show`; None when that is no such answer."""
+    """One model's facts, from the body of its `/api/show`, decoded; None when that is not an object."""
     if not isinstance(show, dict):
         return None
     listed = show.get("capabilities")
@@ -103,11 +105,11 @@ def shown(config: OllamaConfig, name: str, show: Any) -> ModelFacts | None:
 
 
 def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | None:
-    """The configuration's, else the Modelfile's, else the model's own length up to the setting."""
-    wished = {full_name(model): length for model, length in config.num_ctx_by_model.items()}
-    chosen = wished.get(full_name(name), config.num_ctx)
-    if chosen is not None:
-        return chosen
+    """The configured context length, else the Modelfile's, else the model's own, up to `max_num_ctx`."""
+    by_model = {full_name(model): length for model, length in config.num_ctx_by_model.items()}
+    configured = by_model.get(full_name(name), config.num_ctx)
+    if configured is not None:
+        return configured
     parameters = show.get("parameters")
     match = _NUM_CTX.search(parameters) if isinstance(parameters, str) else None
     if match is not None:
@@ -121,21 +123,22 @@ def _num_ctx(config: OllamaConfig, name: str, show: Mapping[str, Any]) -> int | 
 
 
 def loaded(running: Any) -> dict[str, LoadedModel]:
-    """The models in memory by their full names, from `/api/ps`."""
-    found: dict[str, LoadedModel] = {}
+    """The models in memory by their full names, from the body of `/api/ps`, decoded."""
+    models: dict[str, LoadedModel] = {}
     entries = running.get("models") if isinstance(running, dict) else None
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
             until = entry.get("expires_at")
-            told = until[:40] if isinstance(until, str) and until else None
-            found[full_name(entry["name"])] = LoadedModel(_count(entry.get("size")), told)
-    return found
+            expires_at = until[:40] if isinstance(until, str) and until else None
+            models[full_name(entry["name"])] = LoadedModel(_size(entry.get("size")), expires_at)
+    return models
 
 
-def _count(told: Any) -> int:
-    return told if isinstance(told, int) and 0 <= told < 1 << 63 else 0
+def _size(value: Any) -> int:
+    """A size in bytes; 0 where the daemon does not give one."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 63 else 0
 
 
 def of_abilities(abilities: Iterable[str]) -> dict[str, str]:
-    """Capabilities from Ollama's words."""
+    """Capabilities by the names of CAPABILITIES, from Ollama's words."""
     return {name: DECLARED for ability in abilities for name in _ABILITIES.get(ability, ())}

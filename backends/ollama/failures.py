@@ -1,4 +1,4 @@
-"""What an Ollama daemon's failures mean: its texts, and JSON inside them, as errors from backends/errors.py. Pure."""
+"""An Ollama daemon's failures as errors of backends/errors.py: by its texts, and by JSON inside them. Pure."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import Any, Final
 import msgspec
 
 from backends.errors import BackendError, EngineFailed, NotReady, Taken, Unsupported
-from backends.prompt_too_long import Length, TooLong, found
+from backends.prompt_too_long import Length, TooLong, length_of
 
 MAX_CHARS: Final = 500
 MAX_DEPTH: Final = 4
-_UNSAID: Final = "it failed and gave no reason that can be shown"
-_LACKS: Final = re.compile(r"does not support (tools|thinking|insert|chat|generate|completion|embeddings?|vision)\b")
+_NO_REASON: Final = "it failed and gave no reason that can be shown"
+_UNSUPPORTED: Final = re.compile(
+    r"does not support (tools|thinking|insert|chat|generate|completion|embeddings?|vision)\b"
+)
 _PARAMS: Final = {"tools": "tools", "thinking": "reasoning_effort", "insert": "suffix", "vision": "messages"}
-# What a client must not see: paths of the daemon's machine.
+# Paths of the daemon's machine, which a client must not see.
 _PATH: Final = re.compile(r"(?:/[\w.+-]+){2,}/?|[A-Za-z]:\\[^\s\"']+")
 
 
-class Said(msgspec.Struct, frozen=True):
-    """An error, unpacked. `length`: of a prompt that was too long."""
+class OllamaError(msgspec.Struct, frozen=True):
+    """An error, unpacked: its text, and for a request that is too long its length."""
 
     text: str
     length: Length | None = None
 
 
-def read(error: Any) -> Said:
-    """The value of an `error` member, which may be JSON in a string, and again."""
-    length = found(error)
+def read(error: Any) -> OllamaError:
+    """The error in the value of an `error` member, which may be JSON in a string, which may hold JSON again."""
+    length = length_of(error)
     for _ in range(MAX_DEPTH):
         if isinstance(error, str) and error.lstrip()[:1] == "{":
             try:
@@ -41,37 +43,41 @@ def read(error: Any) -> Said:
             break
     members = error if isinstance(error, dict) else {}
     text = members.get("message") if members else error
-    text = " ".join(text.split()) if isinstance(text, str) and text.strip() else _UNSAID
-    return Said(_PATH.sub("…", text)[:MAX_CHARS], length)
+    text = " ".join(text.split()) if isinstance(text, str) and text.strip() else _NO_REASON
+    return OllamaError(_PATH.sub("…", text)[:MAX_CHARS], length)
 
 
 def in_stream(engine: str, error: Any, num_ctx: int | None) -> Taken:
-    """An error line in the middle of an answer."""
-    said = read(error)
-    return too_long(engine, said.length, num_ctx) if said.length is not None else EngineFailed(engine, said.text)
+    """The failure for an error line in the middle of a response."""
+    failure = read(error)
+    if failure.length is not None:
+        return too_long(engine, failure.length, num_ctx)
+    return EngineFailed(engine, failure.text)
 
 
 def refusal(engine: str, status: int, body: bytes, num_ctx: int | None, load_s: float | None) -> BackendError | None:
-    """The error for a complete answer that is not 2xx, where the daemon's own words say more than its status; else
-    None. `load_s`: how long the model took to load when it last did, for a `Retry-After`.
+    """The failure for a complete response that is not 2xx, where its body says more than its status; else None.
+    `num_ctx`: the context length that the model was asked for. `load_s`: how long it took to load last time, for a
+    `Retry-After`.
     """
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    said = read(value)
+    failure = read(value)
     if status == 503:
-        return NotReady(engine, "it is loading models, and enough requests wait for that", load_s)
-    if said.length is not None and status in (400, 500):
-        return too_long(engine, said.length, num_ctx)
-    lacks = _LACKS.search(said.text)
-    if lacks is not None and status in (400, 500, 501):
-        return Unsupported(engine, f"The model does not support {lacks[1]}.", param=_PARAMS.get(lacks[1], "model"))
+        return NotReady(engine, "it is loading models, and too many requests wait for that", load_s)
+    if failure.length is not None and status in (400, 500):
+        return too_long(engine, failure.length, num_ctx)
+    unsupported = _UNSUPPORTED.search(failure.text)
+    if unsupported is not None and status in (400, 500, 501):
+        ability = unsupported[1]
+        return Unsupported(engine, f"The model does not support {ability}.", param=_PARAMS.get(ability, "model"))
     return None
 
 
 def too_long(engine: str, length: Length, num_ctx: int | None) -> TooLong:
-    """OpenAI's error for it."""
+    """The error for a request that is longer than the model's context, with the setting that helps."""
     limit = length.limit or num_ctx
     advice = ", or raise `num_ctx` of the backend" if limit else ""
     return TooLong(engine, msgspec.structs.replace(length, limit=limit), advice=advice)

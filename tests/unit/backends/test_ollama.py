@@ -75,7 +75,7 @@ async def test_it_is_up_with_its_models_by_their_full_names() -> None:
         ({"/api/version": (200, b"<html>")}, Probe(False, "what answers there is not an Ollama daemon")),
         (
             {"/api/version": (403, b"")},
-            Probe(False, "it refuses the host name we call it by (see OLLAMA_HOST); use its IP address"),
+            Probe(False, "it refuses the host name in `url` (see OLLAMA_HOST): use its IP address"),
         ),
     ],
     ids=["no tags", "no list", "nothing", "something else", "forbidden"],

@@ -27,7 +27,7 @@ RECORDED: dict[str, tuple[type[BackendError] | None, str]] = {
         "This model's maximum context length is 64 tokens, and the request has more. Shorten it, or raise `num_ctx` of "
         "the backend.",
     ),
-    "262_cold_queue_full_0": (NotReady, "it is loading models, and enough requests wait for that"),
+    "262_cold_queue_full_0": (NotReady, "it is loading models, and too many requests wait for that"),
 }
 
 

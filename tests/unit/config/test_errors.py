@@ -70,7 +70,7 @@ BAD = {
     ),
     "a port that cannot be": (
         "backends: {x: {kind: remote, url: 'http://h:99999/v1'}}",
-        "backends.x.url: 'http://h:99999/v1' has a port (1 to 65535) or an address in brackets that cannot be",
+        "backends.x.url: 'http://h:99999/v1' has a port (1 to 65535) or an address in brackets that is not valid",
     ),
     "a port that is no number": (
         "backends: {x: {kind: ollama, url: 'http://h:80a'}}",

@@ -12,7 +12,7 @@ from app.dialects.engine_errors import refusal
 from app.table import Limits
 from backends.endpoint import ModelFacts
 from backends.errors import EngineFailed, Rejected
-from backends.prompt_too_long import Length, TooLong, failed, found
+from backends.prompt_too_long import Length, TooLong, failed, length_of
 from tests.fakes.talker import Said, Talker, piece, whole
 from tests.rigs.raw_client import chat
 from tests.rigs.relay import backend, models, running
@@ -171,7 +171,7 @@ TOLD: dict[str, tuple[object, Length]] = {
 
 @pytest.mark.parametrize(("error", "length"), TOLD.values(), ids=TOLD)
 def test_every_engines_words_are_understood_with_their_numbers(error: object, length: Length) -> None:
-    assert found(error) == length
+    assert length_of(error) == length
 
 
 @pytest.mark.parametrize("status", [400, 413, 422, 500])
@@ -210,7 +210,7 @@ OTHERS: list[object] = [
 
 @pytest.mark.parametrize("error", OTHERS)
 def test_what_only_looks_like_it_is_another_error(error: object) -> None:
-    assert found(error) is None
+    assert length_of(error) is None
     assert isinstance(failed("engine", error, "no"), EngineFailed)
 
 
