@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from backends.engine import Launch
-from backends.process import guard, heartbeat, temp_folder, vital_signs
+from backends.process import guard, heartbeat, temp_folder, vital_processes
 from backends.process.exit_reasons import RECENT_S
 from backends.process.footprint import Footprint, resident_gb
 from backends.process.log_tail import LogTail
@@ -74,7 +74,7 @@ class Process:
         """Wait until one of the processes that it cannot go on without ends; returns what that means, in one sentence.
         Waits for ever where it has none now.
         """
-        return await vital_signs.loss(self.guard_pid, self._launch.vital)
+        return await vital_processes.loss(self.guard_pid, self._launch.vital)
 
     def signs(self) -> Hashable:
         """A value that changes whenever any of its processes prints, reads or writes; None where that cannot be seen.

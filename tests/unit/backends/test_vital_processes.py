@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
-from backends.process import guard, vital_signs
+from backends.process import guard, vital_processes
 
 PARENT = """
 import subprocess, sys, time
@@ -38,7 +38,7 @@ async def family() -> AsyncIterator[tuple[int, list[int]]]:
 
 async def test_the_end_of_one_of_them_is_told_by_its_title(family: tuple[int, list[int]]) -> None:
     root, children = family
-    waiting = asyncio.create_task(vital_signs.loss(root, {"something else": "no", sys.executable: "a worker died"}))
+    waiting = asyncio.create_task(vital_processes.loss(root, {"something else": "no", sys.executable: "a worker died"}))
     await asyncio.wait({waiting}, timeout=1)
     assert not waiting.done()
 
@@ -52,7 +52,7 @@ async def test_where_none_has_such_a_title_nothing_is_told(
     family: tuple[int, list[int]], titles: Mapping[str, str]
 ) -> None:
     root, children = family
-    waiting = asyncio.create_task(vital_signs.loss(root, titles))
+    waiting = asyncio.create_task(vital_processes.loss(root, titles))
 
     os.kill(children[0], signal.SIGKILL)
     await asyncio.wait({waiting}, timeout=0.5)

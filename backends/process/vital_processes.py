@@ -1,4 +1,4 @@
-"""Notices at once that an engine has lost a process without which it cannot go on.
+"""The end of a process without which its engine cannot go on (the core of a vLLM, a worker), noticed at once.
 
 Its server may answer for seconds after that, its health check included. Linux only (pidfd); elsewhere the probes find
 it.
