@@ -21,14 +21,14 @@ _PARAMS: Final = {"tools": "tools", "thinking": "reasoning_effort", "insert": "s
 _PATH: Final = re.compile(r"(?:/[\w.+-]+){2,}/?|[A-Za-z]:\\[^\s\"']+")
 
 
-class OllamaError(msgspec.Struct, frozen=True):
+class DaemonError(msgspec.Struct, frozen=True):
     """An error, unpacked: its text, and for a request that is too long its length."""
 
     text: str
     length: Length | None = None
 
 
-def read(error: Any) -> OllamaError:
+def read(error: Any) -> DaemonError:
     """The error in the value of an `error` member, which may be JSON in a string, which may hold JSON again."""
     length = length_of(error)
     for _ in range(MAX_DEPTH):
@@ -44,7 +44,7 @@ def read(error: Any) -> OllamaError:
     members = error if isinstance(error, dict) else {}
     text = members.get("message") if members else error
     text = " ".join(text.split()) if isinstance(text, str) and text.strip() else _NO_REASON
-    return OllamaError(_PATH.sub("…", text)[:MAX_CHARS], length)
+    return DaemonError(_PATH.sub("…", text)[:MAX_CHARS], length)
 
 
 def in_stream(engine: str, error: Any, num_ctx: int | None) -> Taken:
