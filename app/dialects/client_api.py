@@ -12,13 +12,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.usage import EngineStats, Usage
 from app.errors import Problem, bad_request
 from backends.http.delta import Delta
 
 T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class ResponseEncoder(Protocol):
@@ -117,7 +117,7 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
     """The body's members that a dialect's reader does not know, but for those that are null."""
-    members = _members.decode(body)
+    members = json_members.decode(body)
     fields = set(known.__struct_encode_fields__)
     names = [name for name in members.keys() - fields if _NAME.match(name)]
     return sorted(name for name in names if bytes(memoryview(members[name])[:4]) != b"null")
@@ -125,12 +125,12 @@ def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
 
 def unknown_inside(body: bytes, known: Mapping[str, tuple[str, ...]]) -> list[str]:
     """The same of the members of some members, as `outer.inner`."""
-    members = _members.decode(body)
+    members = json_members.decode(body)
     names: list[str] = []
     for outer, inner in known.items():
         raw = members.get(outer)
         if raw is not None and bytes(memoryview(raw)[:1]) == b"{":
-            found = _members.decode(raw)
+            found = json_members.decode(raw)
             names += [f"{outer}.{name}" for name in found.keys() - set(inner) if _NAME.match(name)]
     return sorted(names)
 

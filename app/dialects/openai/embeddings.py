@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.dialects import json_members
 from backends.errors import Broken, Unsupported
 
 _NUMBER_BYTES: Final = 4
@@ -37,7 +38,6 @@ class _Item(msgspec.Struct, frozen=True):
 
 _answers = msgspec.json.Decoder(_Answer)
 _items = msgspec.json.Decoder(_Item)
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _numbers = msgspec.json.Decoder(list[float])
 
 
@@ -58,7 +58,7 @@ def fitted(engine: str, body: bytes, wanted: EmbeddingFormat) -> bytes:
         _check(engine, first, wanted.dimensions)
     if form is None or first[:1] == form:
         return body
-    members: dict[str, Any] = dict(_members.decode(body))
+    members: dict[str, Any] = dict(json_members.decode(body))
     members["data"] = [_turned(engine, item, is_packed=form == b'"') for item in data]
     return msgspec.json.encode(members)
 
@@ -75,7 +75,7 @@ def _check(engine: str, embedding: bytes, dimensions: int) -> None:
 
 def _turned(engine: str, item: msgspec.Raw, *, is_packed: bool) -> dict[str, Any]:
     """One item with its embedding in the other form."""
-    members: dict[str, Any] = dict(_members.decode(item))
+    members: dict[str, Any] = dict(json_members.decode(item))
     raw = members.get("embedding", msgspec.Raw(b"null"))
     if is_packed:
         members["embedding"] = _packed(raw)

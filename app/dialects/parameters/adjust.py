@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.openai.embeddings import EmbeddingFormat
 from app.dialects.parameters.answer_limit import Fit
 from app.dialects.parameters.case import RequestCase
@@ -34,8 +35,6 @@ _SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
     "repetition_penalty": ("repetition_penalty", "repeat_penalty"),
 }
 _NO_CALL: Final = frozenset({"none", "auto", "null"})
-
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class RequestParameters(msgspec.Struct, frozen=True):
@@ -151,7 +150,7 @@ def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:
     field = "chat_template_kwargs"
     if len(memoryview(raw)) > MAX_KWARGS_BYTES or bytes(memoryview(raw)[:1]) != b"{":
         raise bad_request(f"'{field}' must be a small object.", param=field, code="invalid_type")
-    if any(name not in allowed for name in _objects.decode(raw)):
+    if any(name not in allowed for name in json_members.decode(raw)):
         known = ", ".join(allowed) or "nothing"
         raise _refused(field, f"'{field}' has a member that is not taken from clients; taken are: {known}.")
 
@@ -211,7 +210,7 @@ def bound(asked: RequestParameters, rules: Rules) -> int | None:
 def _configure(
     body: bytes, rules: Rules, profile: EngineProfile, members: dict[str, bytes | None], names: list[str]
 ) -> None:
-    sent = {name for name, raw in _objects.decode(body).items() if _is_given(raw)}
+    sent = {name for name, raw in json_members.decode(body).items() if _is_given(raw)}
     for configured, is_default in ((rules.overrides, False), (rules.defaults, True)):
         for name, value in configured.items():
             theirs = sent.intersection(_SYNONYMS.get(name, (name,)))

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.client_api import decoded
 from app.dialects.validation.messages import NOTHING, check_messages, check_tools
 from app.errors import bad_request
@@ -99,7 +100,6 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "tokenize": msgspec.json.Decoder(Tokenizing),
     "detokenize": msgspec.json.Decoder(Detokenizing),
 }
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ class Task(msgspec.Struct, frozen=True):
 def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
     """What a sound body asks for; Problem (400) for what cannot be. `is_local`: of an engine of this machine."""
     asked: Asked = decoded(_DECODERS[operation], body)
-    members = _members.decode(body)
+    members = json_members.decode(body)
     for name in _REFUSED:
         if name in members:
             raise bad_request(f"'{name}' is not for clients.", param=name, code="not_supported")

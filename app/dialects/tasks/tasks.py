@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.dialects import json_members
 from app.dialects.error_text import one_line
 from app.dialects.openai.stream_reader import renaming
 from app.dialects.tasks.llama_cpp import (
@@ -40,8 +41,6 @@ _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
     "detokenize": ("/detokenize", True, ("prompt",)),
 }
 _DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "write down what is spoken"}
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -95,7 +94,7 @@ def _by_same_route(task: Task, engine: str, model: str, name: str) -> Steps:
     path, is_beside, needs = _VLLM[task.operation]
     answer = yield Step(path, msgspec.json.encode({"model": model, **task.fields}), is_beside)
     try:
-        members = _members.decode(answer)
+        members = json_members.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Broken(engine, "it sent what is not a JSON answer") from exc
     if "error" in members and needs[0] not in members:
@@ -138,7 +137,7 @@ def _has_pictures(messages: msgspec.Raw) -> bool:
 def count(body: bytes, profile: EngineProfile, engine: str) -> Steps:
     """How many tokens a chat in OpenAI's words has, as Anthropic's API answers it; Rejected (501) for an engine that
     cannot tell."""
-    fields = _members.decode(body)
+    fields = json_members.decode(body)
     can = profile.templates in (TemplateApi.TOKENIZE, TemplateApi.APPLY_TEMPLATE)
     if not can or _has_pictures(fields["messages"]):
         what = "the tokens of pictures" if can else "tokens"

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from app.dialects import json_members
+
 # messages[0].content[1].image_url.url is 6 deep; no engine looks for media further down.
 MAX_DEPTH: Final = 8
 # They hold names and schemas of the client's own, in which anything may be called a URL.
@@ -26,7 +28,6 @@ _WEB: Final = re.compile(
 
 _OPENERS: Final = b"{["
 
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _lists = msgspec.json.Decoder(list[msgspec.Raw])
 _texts = msgspec.json.Decoder(str)
 
@@ -47,7 +48,7 @@ def refused(body: bytes, domains: Collection[str]) -> str | None:
 
 
 def _urls(body: bytes) -> Iterator[tuple[str, msgspec.Raw]]:
-    for name, raw in _objects.decode(body).items():
+    for name, raw in json_members.decode(body).items():
         if name not in _ELSEWHERE:
             yield from _within(raw, name, MAX_DEPTH)
 
@@ -57,7 +58,7 @@ def _within(raw: msgspec.Raw, place: str, depth: int) -> Iterator[tuple[str, msg
     match bytes(memoryview(raw)[:1]):
         case b"{" if depth:
             is_source = place.lower().endswith("_url")
-            for name, inner in _objects.decode(raw).items():
+            for name, inner in json_members.decode(raw).items():
                 known = name.lower()
                 if (known.endswith("_url") or (is_source and known == "url")) and _is_text(inner):
                     yield f"{place}.{name}", inner

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from app.dialects import json_members
 from app.errors import Problem, bad_request
 
 NOTHING: Final = Raw(b"null")
@@ -87,7 +88,6 @@ _tools = msgspec.json.Decoder(list[Tool])
 _parts = msgspec.json.Decoder(list[_Part])
 _addresses = msgspec.json.Decoder(_Address | str)
 _sounds = msgspec.json.Decoder(_Sound)
-_objects = msgspec.json.Decoder(dict[str, Raw])
 
 
 def check_messages(raw: Raw) -> None:
@@ -170,7 +170,7 @@ def _check_medium(place: str, part: _Part) -> None:
         raise _in_messages(f"'{place}' is missing.", "missing_field")
     try:
         if part.type == "file":
-            _objects.decode(raw)
+            json_members.decode(raw)
         else:
             said = (_addresses if part.type == "image_url" else _sounds).decode(raw)
             text = said.url if isinstance(said, _Address) else said.data if isinstance(said, _Sound) else raw

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from app.dialects import json_members
 from app.errors import Problem, bad_request
 
 # Fields of the outermost object. Every one of them costs time wherever the body is edited; real requests have thirty.
@@ -44,13 +45,12 @@ _OPTIONS: Final = frozenset({"include_usage", "continuous_usage_stats", "include
 _KEY = re.compile(rb'[ \t\r\n]*"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
 _COMMA = re.compile(rb"[ \t\r\n]*,")
 _END = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*\Z")
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _texts = msgspec.json.Decoder(str)
 
 
 def members(body: bytes) -> dict[str, msgspec.Raw]:
     """The members of a body that is a JSON object; Problem (400) where one of them may be read in two ways."""
-    by_name = _objects.decode(body)
+    by_name = json_members.decode(body)
     if len(by_name) > MAX_MEMBERS:
         raise bad_request(f"The request's body has more than {MAX_MEMBERS} fields.", code="too_many_fields")
     if not _is_plain(body, by_name):
@@ -78,7 +78,7 @@ def folded(name: str) -> str:
 
 
 def _check_options(options: bytes) -> None:
-    by_name = _objects.decode(options)
+    by_name = json_members.decode(options)
     try:
         if not _is_plain(options, by_name):
             _compare(options, by_name)
