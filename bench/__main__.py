@@ -1,4 +1,4 @@
-"""python -m bench [--rounds 3] [--write]: measure, print, and write docs/performance.md when asked to."""
+"""`python -m bench [--rounds 3] [--write]`: measure, print, and write docs/performance.md where that is asked for."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ WARM_UP = 500
 
 
 def measure(peer: Peer, subject: Subject, options: argparse.Namespace) -> Round:
-    """One round: warm up, one connection, many connections, streams."""
+    """One round of one subject: warm up, one connection, many connections, streams."""
     warm = peer.requests(subject.port, options.connections, WARM_UP)
     single = peer.requests(subject.port, 1, options.single)
-    many, many_ns, beside_ns = _costs(subject, lambda: peer.requests(subject.port, options.connections, options.count))
-    flow, flow_ns, _ = _costs(subject, lambda: peer.streams(subject.port, options.connections))
+    many, many_ns, beside_ns = _cpu_ns(subject, lambda: peer.requests(subject.port, options.connections, options.count))
+    flow, flow_ns, _ = _cpu_ns(subject, lambda: peer.streams(subject.port, options.connections))
     return Round(
         cpu_per_request_us=many_ns / many.answered / 1e3,
         cpu_per_event_us=flow_ns / max(1, flow.events) / 1e3,
@@ -42,8 +42,8 @@ def measure(peer: Peer, subject: Subject, options: argparse.Namespace) -> Round:
     )
 
 
-def _costs(subject: Subject, load: Callable[[], Load]) -> tuple[Load, int, int]:
-    """A load and the CPU time it took: of what carries the data, and of what runs beside it."""
+def _cpu_ns(subject: Subject, load: Callable[[], Load]) -> tuple[Load, int, int]:
+    """A load, and the CPU time that it took in nanoseconds: of the processes that carry the data, and of the others."""
     before = [sum(map(machine.cpu_ns, pids)) for pids in (subject.pids, subject.beside)]
     done = load()
     after = [sum(map(machine.cpu_ns, pids)) for pids in (subject.pids, subject.beside)]
@@ -51,6 +51,7 @@ def _costs(subject: Subject, load: Callable[[], Load]) -> tuple[Load, int, int]:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
+    """Measure every subject in every round, and print the figures; returns the exit code, 1 where a request failed."""
     measured_core, other_core = machine.cores()
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -89,6 +90,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def main() -> int:
+    """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="bench", description="The gateway against nginx and against no proxy.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20_000, help="requests over all connections")

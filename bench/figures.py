@@ -1,4 +1,4 @@
-"""What was measured in each round, and what that amounts to: medians, spreads, ratios."""
+"""The figures of each round, and what they amount to: medians, spreads, ratios. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round of one subject. CPU in microseconds, latency in milliseconds, memory in bytes; CPU and memory are 0
-    where there is no process to measure."""
+    """The figures of one round of one subject: CPU in microseconds, latency in milliseconds, memory in bytes. CPU and
+    memory are 0 where there is no process to measure. `beside_…`: of its other processes, which do not carry the data.
+    """
 
     cpu_per_request_us: float
     cpu_per_event_us: float
@@ -25,7 +26,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of the rounds and how far they went."""
+    """The median of a figure over the rounds, with the lowest and the highest."""
 
     middle: float
     low: float
@@ -33,14 +34,15 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of these values, of which there is one at least."""
         return cls(median(values), min(values), max(values))
 
-    def told(self, digits: int = 0) -> str:
+    def text(self, digits: int = 0) -> str:
         """`median (lowest–highest)`."""
         return f"{self.middle:,.{digits}f} ({self.low:,.{digits}f}–{self.high:,.{digits}f})"
 
 
-# What a row says, the field it is from, what its unit divides by, digits, and what it is compared with.
+# For each row: its title, its field, the divisor of its unit, its digits, and what it is compared with.
 _ROWS = (
     ("CPU-µs per request", "cpu_per_request_us", 1.0, 1, "itself"),
     ("× nginx", "cpu_per_request_us", 1.0, 1, "nginx"),
@@ -60,30 +62,30 @@ def rows(measured: Mapping[str, Sequence[Round]]) -> list[tuple[str, ...]]:
 
     Comparisons are made round by round, then summed up. `no proxy` is always among the subjects; nginx need not be.
     """
-    found: list[tuple[str, ...]] = []
+    table: list[tuple[str, ...]] = []
     for title, name, unit, digits, against in _ROWS:
         reference = {"itself": None, "bare": measured["no proxy"], "nginx": measured.get("nginx", ())}[against]
         cells = [
             _cell([getattr(each, name) / unit for each in rounds], reference, name, digits, against)
             for rounds in measured.values()
         ]
-        found.append((title, *cells))
+        table.append((title, *cells))
     failures = (str(sum(each.failures for each in rounds)) for rounds in measured.values())
-    return [*found, ("failures", *failures)]
+    return [*table, ("failures", *failures)]
 
 
 def _cell(values: Sequence[float], reference: Sequence[Round] | None, name: str, digits: int, against: str) -> str:
     if reference is None:
-        return Spread.of(values).told(digits) if any(values) else "–"
+        return Spread.of(values).text(digits) if any(values) else "–"
     others = [getattr(each, name) for each in reference]
     if not others or not any(values) or (against == "bare" and list(values) == others):
         return "–"
     pairs = zip(values, others, strict=True)
-    return Spread.of([one - other if against == "bare" else one / other for one, other in pairs]).told(digits)
+    return Spread.of([one - other if against == "bare" else one / other for one, other in pairs]).text(digits)
 
 
 def beside(rounds: Sequence[Round]) -> str:
     """What the supervisor costs beside the relay, in a sentence."""
-    cpu = Spread.of([each.beside_per_request_us for each in rounds]).told(1)
-    rss = Spread.of([each.beside_rss_bytes / 1e6 for each in rounds]).told()
+    cpu = Spread.of([each.beside_per_request_us for each in rounds]).text(1)
+    rss = Spread.of([each.beside_rss_bytes / 1e6 for each in rounds]).text()
     return f"The supervisor beside it: {cpu} CPU-µs per request, RSS {rss} MB."

@@ -16,7 +16,7 @@ class Unfit(Exception):
 
 
 def cores() -> tuple[int, int]:
-    """One core for what is measured, one for everything else."""
+    """Two cores: one for what is measured, one for everything else. Unfit where there are not two."""
     if not hasattr(os, "sched_getaffinity") or not _PROC.joinpath("self/schedstat").exists():
         raise Unfit("CPU time per thread comes from /proc/PID/task/*/schedstat, which only Linux has")
     usable = sorted(os.sched_getaffinity(0))
@@ -42,7 +42,7 @@ def cpu_ns(pid: int) -> int:
 
 
 def rss_bytes(pid: int) -> int:
-    """Resident memory of a process."""
+    """The resident memory of a process, in bytes."""
     for line in (_PROC / str(pid) / "status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -50,7 +50,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def argv(pid: int) -> list[str]:
-    """Its arguments; empty when it is gone."""
+    """The arguments of a process; empty when it is gone."""
     try:
         return (_PROC / str(pid) / "cmdline").read_text().split("\0")[:-1]
     except OSError:
@@ -58,15 +58,15 @@ def argv(pid: int) -> list[str]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes whose parent it is."""
-    found: list[int] = []
+    """The ids of the processes whose parent it is."""
+    pids: list[int] = []
     for listing in _PROC.glob(f"{pid}/task/*/children"):
-        found.extend(int(word) for word in listing.read_text().split())
-    return found
+        pids.extend(int(word) for word in listing.read_text().split())
+    return pids
 
 
 def in_words() -> str:
-    """The machine as a reader of the figures wants to know it."""
+    """The machine in one line: cores, processor, memory, kernel."""
     name = "unknown CPU"
     for line in (_PROC / "cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

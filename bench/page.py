@@ -1,4 +1,4 @@
-"""docs/performance.md, written from a run."""
+"""The page docs/performance.md, written from a run."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int
     table = ["| | " + " | ".join(measured) + " |", "|---" * (len(measured) + 1) + "|"]
     table += ["| " + " | ".join(row) + " |" for row in rows(measured)]
     count = len(next(iter(measured.values())))
-    said = [beside(measured["modelport"])] if "modelport" in measured else []
+    supervisor = [beside(measured["modelport"])] if "modelport" in measured else []
     return "\n".join(
         [
             METHOD.format(**settings),
             f"## Result of {count} round{'s' if count != 1 else ''}\n",
             *table,
             "",
-            *said,
+            *supervisor,
             *notes,
             "",
             "## Machine and versions\n",
@@ -63,17 +63,17 @@ def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int
 
 
 def versions() -> str:
-    """Of everything that has a part in the figures."""
-    found = [f"Python {platform.python_version()}"]
+    """The versions of everything that has a part in the figures."""
+    known = [f"Python {platform.python_version()}"]
     for name in PACKAGES:
         try:
-            found.append(f"{name} {version(name)}")
+            known.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             continue
     for program in ("nginx", "/usr/sbin/nginx"):
         try:
-            told = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
+            printed = subprocess.run([program, "-v"], capture_output=True, text=True, check=False).stderr
         except OSError:
             continue
-        return ", ".join([*found, told.strip().rpartition(": ")[2].replace("/", " ")])
-    return ", ".join(found)
+        return ", ".join([*known, printed.strip().rpartition(": ")[2].replace("/", " ")])
+    return ", ".join(known)

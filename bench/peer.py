@@ -1,4 +1,4 @@
-"""bench/peer.c, compiled and run: the upstream and the load on the other core."""
+"""Compiles and runs bench/peer.c: the upstream, and the load generator, on the other core."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ LOAD_LIMIT_S = 150.0  # the program gives up by itself before
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one load saw; `p50_us`, `p99_us`: from a request to the end of its answer, or to a stream's first event."""
+    """The result of one load. `p50_us`, `p99_us`: the median and the 99th percentile of the time from a request to the
+    end of its response, or to a stream's first event, in microseconds.
+    """
 
     answered: int
     failures: int
@@ -28,7 +30,7 @@ class Load:
 
 
 class Peer:
-    """The compiled program on its core."""
+    """The compiled program, which runs on one core."""
 
     def __init__(self, program: Path, core: int) -> None:
         self._program = program
@@ -42,16 +44,16 @@ class Peer:
             raise Unfit("a C compiler is needed for the load generator, and no cc, gcc or clang is on PATH")
         program = folder / "peer"
         source = Path(__file__).with_name("peer.c")
-        made = subprocess.run(
+        compilation = subprocess.run(
             [compiler, "-O2", "-o", str(program), str(source)], capture_output=True, text=True, check=False
         )
-        if made.returncode:
-            raise Unfit(f"{compiler} cannot compile {source.name}:\n{made.stderr}")
+        if compilation.returncode:
+            raise Unfit(f"{compiler} cannot compile {source.name}:\n{compilation.stderr}")
         return cls(program, core)
 
     @contextlib.contextmanager
     def upstream(self) -> Iterator[int]:
-        """The upstream's port, while it runs."""
+        """Run the upstream; yields its port."""
         with pinned(self._core):
             process = subprocess.Popen([str(self._program), "serve"], stdout=subprocess.PIPE, text=True)
         try:
@@ -62,9 +64,11 @@ class Peer:
             process.communicate()
 
     def requests(self, port: int, connections: int, count: int) -> Load:
+        """Send `count` chat requests over so many kept connections."""
         return self._load("requests", port, connections, count)
 
     def streams(self, port: int, count: int) -> Load:
+        """Read so many streams at once."""
         return self._load("streams", port, count)
 
     def _load(self, *words: str | int) -> Load:

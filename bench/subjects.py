@@ -1,4 +1,4 @@
-"""What is measured: nothing at all, nginx, and the gateway as `modelport serve` starts it."""
+"""The subjects of the benchmark: no proxy, nginx, and the gateway as `modelport serve` starts it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROBE = {"model": "bench", "messages": [{"role": "user", "content": "ready?"}], 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Something that answers on `port`; `pids` carry the data, `beside` are its other processes."""
+    """What is measured: it responds on `port`. `pids` are the processes that carry the data, `beside` its others."""
 
     name: str
     port: int
@@ -71,6 +71,7 @@ models:
 
 @contextlib.contextmanager
 def direct(upstream: int) -> Iterator[Subject]:
+    """The upstream itself."""
     yield Subject("no proxy", upstream)
 
 
@@ -127,7 +128,7 @@ def _running(command: list[str], core: int, log: Path, env: dict[str, str]) -> I
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
-    """Until it says that it is ready and answers a request; Unfit with the tail of its log when it does not."""
+    """Wait until it says that it is ready and serves a request; Unfit with the end of its log when it does not."""
     deadline = time.monotonic() + READY_S
     last = "nothing"
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5) as client:

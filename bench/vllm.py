@@ -31,7 +31,9 @@ FEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Some streams at once: tokens, seconds until the last, seconds to each first token, CPU of the relays."""
+    """Some streams at once: their tokens, the seconds until the last one ended, the seconds to each first token, and
+    the CPU time of the relays in nanoseconds.
+    """
 
     tokens: int
     seconds: float
@@ -40,21 +42,23 @@ class Turn:
 
     @property
     def tokens_per_s(self) -> float:
+        """Of all streams together."""
         return self.tokens / self.seconds
 
     @property
     def first_ms(self) -> float:
-        """The middle one."""
+        """The median time to a first token, in milliseconds."""
         return median(self.first_s) * 1e3
 
     @property
     def cpu_us_per_token(self) -> float:
+        """CPU time of the relays."""
         return self.cpu_ns / self.tokens / 1e3
 
 
 @dataclass(frozen=True, slots=True)
 class BenchTarget:
-    """Where a turn goes to."""
+    """Where the streams of a turn are sent: the gateway, with its relays, or the engine itself."""
 
     port: int
     model: str
@@ -62,7 +66,7 @@ class BenchTarget:
     relays: tuple[int, ...] = ()
 
     def turn(self, streams: int, length: int) -> Turn:
-        """That many streams at once, each of `length` tokens."""
+        """Run so many streams at once, each of `length` tokens. Unfit when none of them moves."""
         before = sum(map(machine.cpu_ns, self.relays))
         began = time.perf_counter()
         readers = [Reader(self._connection(length)) for _ in range(streams)]
@@ -81,7 +85,7 @@ class BenchTarget:
         return Turn(sum(each.tokens() for each in readers), seconds, tuple(each.first_s for each in readers), cpu_ns)
 
     def _connection(self, length: int) -> socket.socket:
-        """One that has sent its request."""
+        """A connection that has sent its request."""
         body = {"model": self.model, "prompt": "Tell a story.", "max_tokens": length, "temperature": 0}
         body |= {"ignore_eos": True, "stream": True, "stream_options": {"include_usage": True}}
         content = json.dumps(body).encode()
@@ -99,7 +103,7 @@ class BenchTarget:
 
 
 class Reader:
-    """One stream as a client reads it that costs little: the processor is for the engine and the gateway."""
+    """A client that reads one stream with little CPU time: the processor is for the engine and the gateway."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -108,7 +112,7 @@ class Reader:
         self._tail = b""
 
     def read(self) -> bool:
-        """Take what is there; whether there may be more."""
+        """Read what is there; returns whether there may be more."""
         piece = self.connection.recv(1 << 16)
         if not piece:
             self.connection.close()
@@ -119,11 +123,11 @@ class Reader:
         return True
 
     def tokens(self) -> int:
-        """What the engine says at the end; Unfit when the stream did not end well."""
-        said = re.search(rb'"completion_tokens": ?(\d+)', self._tail)
-        if said is None or b"data: [DONE]" not in self._tail:
+        """How many tokens the engine reported in the end; Unfit when the stream was cut."""
+        usage = re.search(rb'"completion_tokens": ?(\d+)', self._tail)
+        if usage is None or b"data: [DONE]" not in self._tail:
             raise machine.Unfit(f"a stream did not end as it should: {self._tail[-300:]!r}")
-        return int(said[1])
+        return int(usage[1])
 
 
 def targets(url: str, name: str) -> tuple[BenchTarget, BenchTarget]:
@@ -146,23 +150,24 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
 
 
-def told(through: Sequence[Turn], direct: Sequence[Turn]) -> list[str]:
+def lines(through: Sequence[Turn], direct: Sequence[Turn]) -> list[str]:
     """The figures, a line for each; ratios are made round by round."""
     pairs = list(zip(through, direct, strict=True))
     speed = Spread.of([one.tokens_per_s / other.tokens_per_s for one, other in pairs])
     first = Spread.of([one.first_ms / other.first_ms for one, other in pairs])
     return [
-        f"relay, CPU-µs per token: {Spread.of([each.cpu_us_per_token for each in through]).told(1)}",
-        f"tokens/s through the gateway: {Spread.of([each.tokens_per_s for each in through]).told()}",
-        f"tokens/s direct: {Spread.of([each.tokens_per_s for each in direct]).told()}",
-        f"tokens/s, through ÷ direct: {speed.told(3)}",
-        f"first token of one stream through the gateway, ms: {Spread.of([each.first_ms for each in through]).told(1)}",
-        f"first token of one stream direct, ms: {Spread.of([each.first_ms for each in direct]).told(1)}",
-        f"first token of one stream, through ÷ direct: {first.told(2)}",
+        f"relay, CPU-µs per token: {Spread.of([each.cpu_us_per_token for each in through]).text(1)}",
+        f"tokens/s through the gateway: {Spread.of([each.tokens_per_s for each in through]).text()}",
+        f"tokens/s direct: {Spread.of([each.tokens_per_s for each in direct]).text()}",
+        f"tokens/s, through ÷ direct: {speed.text(3)}",
+        f"first token of one stream through the gateway, ms: {Spread.of([each.first_ms for each in through]).text(1)}",
+        f"first token of one stream direct, ms: {Spread.of([each.first_ms for each in direct]).text(1)}",
+        f"first token of one stream, through ÷ direct: {first.text(2)}",
     ]
 
 
 def main() -> int:
+    """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="bench.vllm", description="The gateway in front of a real vLLM.")
     parser.add_argument("url", help="the gateway, as http://127.0.0.1:8000")
     parser.add_argument("model", help="the public name, which is the backend's too")
@@ -178,19 +183,19 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure and print."""
+    """Measure and print; returns the exit code."""
     through, direct = targets(options.url.rstrip("/"), options.model)
     turns: dict[BenchTarget, list[Turn]] = {through: [], direct: []}
     for target in turns:
         target.turn(options.streams, options.length // 8)  # warm up
     for number in range(options.rounds):
-        # Who begins changes with every round.
+        # Which of the two goes first changes with every round.
         for target in sorted(turns, key=lambda each: (each is direct) != bool(number % 2)):
             alone = tuple(target.turn(1, FEW).first_s[0] for _ in range(ALONE))
             turns[target].append(replace(target.turn(options.streams, options.length), first_s=alone))
     print(f"{options.streams} streams of {options.length} tokens, {options.rounds} rounds: median (lowest–highest)")
     print(f"on {machine.in_words()}")
-    print("\n".join(told(turns[through], turns[direct])))
+    print("\n".join(lines(turns[through], turns[direct])))
     return 0
 
 

@@ -13,7 +13,7 @@ OURS = Round(100, 40, 1, 6_000, 0.310, 0.520, 40_000_000, 60_000_000, 0)
 
 
 def test_a_spread_is_the_median_and_how_far_the_rounds_went() -> None:
-    assert Spread.of([3.0, 1.0, 1_000.0]).told(1) == "3.0 (1.0–1,000.0)"
+    assert Spread.of([3.0, 1.0, 1_000.0]).text(1) == "3.0 (1.0–1,000.0)"
 
 
 def test_comparisons_are_made_within_a_round() -> None:
