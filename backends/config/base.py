@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +67,18 @@ class BackendConfig(BaseModel):
         """This configuration, where we run the process; None where somebody else does."""
         return None
 
+    def engines(self) -> Sequence[BackendConfig]:
+        """Each engine that somebody else runs for it, with a configuration of its own."""
+        return (self,)
+
+    def address(self) -> Mapping[str, object]:
+        """Where an engine is that somebody else runs, as JSON without secrets: the same for the same engine."""
+        return {}
+
+    def followed_host(self) -> str | None:
+        """The host whose addresses in the DNS are its engines; None where it has one that stays."""
+        return None
+
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Settings of the kind's own that cannot be meant together: each as the key to change and a sentence."""
         yield from ()
@@ -114,6 +126,10 @@ class ManagedConfig(BackendConfig):
     def as_managed(self) -> ManagedConfig | None:
         """This configuration: we run the process."""
         return self
+
+    def is_cpu_only(self) -> bool:
+        """Whether it computes in the host's memory although the machine has GPUs."""
+        return False
 
     def need(self) -> Need:
         """What one start takes of the machine, as far as it is configured."""

@@ -30,6 +30,10 @@ class LlamaCppConfig(ManagedConfig):
         """`max_in_flight`, else its slots."""
         return self.max_in_flight or self.slots
 
+    def is_cpu_only(self) -> bool:
+        """Without layers on a GPU."""
+        return not self.gpu_layers
+
     def need(self) -> Need:
         """Host memory; and a GPU where layers are to be on one."""
         need = super().need()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -55,6 +56,10 @@ class OllamaConfig(ManagedConfig):
     def as_managed(self) -> ManagedConfig | None:
         """This configuration, where we run the daemon; None where somebody else does."""
         return self if self.managed else None
+
+    def address(self) -> Mapping[str, object]:
+        """Its URL."""
+        return {"url": self.url}
 
     def limit(self) -> int:
         """`max_in_flight`, else `num_parallel`, and 4 at least, as it may work on several models. Never None: once a

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field
 
@@ -34,6 +36,14 @@ class RemoteConfig(BackendConfig):
     def base_url(self) -> str:
         """`url`, or the first of `urls`, without a slash at the end."""
         return (self.url or self.urls[0]).rstrip("/")
+
+    def address(self) -> Mapping[str, object]:
+        """Its URL, and its addresses where they are given."""
+        return {"url": self.base_url, "addresses": self.addresses}
+
+    def followed_host(self) -> str | None:
+        """The host of its URL, with `addresses: dns`."""
+        return urlsplit(self.url).hostname if self.addresses == "dns" and self.url is not None else None
 
     def engines(self) -> tuple[RemoteConfig, ...]:
         """One configuration for each engine that this entry stands for: for each of its `urls` or `addresses`."""

@@ -27,7 +27,7 @@ MAX_KWARGS_BYTES = 64 * 1024
 
 GENERATES: Final = frozenset({"chat", "text_completion"})
 # The operator's, not the client's: templates that compute without end, decoders that fill the memory, other hosts.
-_REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params")
+REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
 # The name of a parameter in the configuration → all names by which clients may send it.
 _SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
@@ -124,7 +124,7 @@ def vectors(asked: RequestParameters, profile: EngineProfile) -> EmbeddingFormat
 
 def check(asked: RequestParameters, rules: Rules, max_choices: int) -> None:
     """Problem (400) for what no engine is to be sent."""
-    for name in _REFUSED:
+    for name in REFUSED:
         if getattr(asked, name) is not NOTHING and _is_given(getattr(asked, name)):
             raise _refused(name, f"'{name}' is not taken from clients; it can be set for the engine.")
     for name, raw in (("n", asked.n), ("best_of", asked.best_of)):

@@ -13,11 +13,11 @@ import msgspec
 
 from app.dialects import json_members
 from app.dialects.client_api import decoded
+from app.dialects.parameters.adjust import REFUSED
 from app.dialects.validation.messages import NOTHING, check_messages, check_tools
 from app.errors import bad_request
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")  # fit for a header
-_REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs")
 _SWITCHES: Final = ("enable_thinking", "thinking", "reasoning_effort")
 _PASSED: Final = (
     *("max_tokens_per_query", "max_tokens_per_doc", "truncate_prompt_tokens", "truncation_side"),
@@ -115,7 +115,7 @@ def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
     """What a sound body asks for; Problem (400) for what cannot be. `is_local`: of an engine of this machine."""
     asked: Asked = decoded(_DECODERS[operation], body)
     members = json_members.decode(body)
-    for name in _REFUSED:
+    for name in REFUSED:
         if name in members:
             raise bad_request(f"'{name}' is not for clients.", param=name, code="not_supported")
     if isinstance(asked, Scoring):

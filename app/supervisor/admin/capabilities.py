@@ -22,8 +22,6 @@ from app.table import Backend
 from backends.config.base import BackendConfig
 from backends.endpoint import CAPABILITIES, FAILED, VERIFIED, ModelFacts
 from backends.kinds import preflight
-from backends.ollama.config import OllamaConfig
-from backends.remote.config import RemoteConfig
 
 MOST: Final = 500  # also of engines that are gone or newer now: the oldest go first
 
@@ -138,12 +136,7 @@ def _engine(config: BackendConfig) -> str:
     managed = config.as_managed()
     if managed is not None:
         return fingerprint(managed, has_gpus=False)
-    address: dict[str, object] = {}
-    if isinstance(config, OllamaConfig):
-        address = {"url": config.url}
-    elif isinstance(config, RemoteConfig):
-        address = {"url": config.base_url, "addresses": config.addresses}
-    return hashlib.sha256(json.dumps(address, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(config.address(), sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _is_plausible(result: ProbeResult) -> bool:

@@ -12,7 +12,6 @@ from app.supervisor.capacity.placement import Machine
 from backends.config.base import BackendConfig, ManagedConfig
 from backends.engine import Need
 from backends.kinds import preflight
-from backends.llama_cpp.config import LlamaCppConfig
 from backends.process.footprint import Footprint
 
 Source = Literal["given", "measured", "estimated"]
@@ -43,7 +42,7 @@ def sized(need: Need, estimated_gb: float | None, footprint: Footprint | None) -
 def is_on_cpu(config: ManagedConfig, machine: Machine) -> bool:
     """Whether an engine computes on the CPU, in the host's memory, as far as that is known."""
     if machine.gpus or machine.has_unknown_gpus:
-        return isinstance(config, LlamaCppConfig) and not config.gpu_layers
+        return config.is_cpu_only()
     return True
 
 

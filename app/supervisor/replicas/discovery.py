@@ -11,13 +11,11 @@ import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 
 from app.config.cross_checks import MOST_ADDRESSES
 from backends.config.base import BackendConfig
-from backends.remote.config import RemoteConfig
 
 FOLLOW_S: Final = 10.0  # the system's resolver does not tell how long an address is valid
 
@@ -63,7 +61,7 @@ class Discovery:
 
     def follow(self, backends: Mapping[str, BackendConfig]) -> None:
         """Follow the names in these backends from now on."""
-        self._hosts = frozenset(host for config in backends.values() if (host := _host(config)) is not None)
+        self._hosts = frozenset(host for config in backends.values() if (host := config.followed_host()) is not None)
         self._addresses_of = {host: addresses for host, addresses in self._addresses_of.items() if host in self._hosts}
         self._wake.set()
 
@@ -72,7 +70,7 @@ class Discovery:
         return {name: self._applied(config) for name, config in backends.items()}
 
     def _applied(self, config: BackendConfig) -> BackendConfig:
-        addresses = self._addresses_of.get(_host(config) or "")
+        addresses = self._addresses_of.get(config.followed_host() or "")
         return config.model_copy(update={"addresses": addresses}) if addresses else config
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
@@ -111,10 +109,3 @@ class Discovery:
             return ()
         self._failing.discard(host)
         return addresses
-
-
-def _host(config: BackendConfig) -> str | None:
-    """The host name to follow; None when the backend has none."""
-    if not isinstance(config, RemoteConfig) or config.addresses != "dns" or config.url is None:
-        return None
-    return urlsplit(config.url).hostname

@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from backends.config.base import BackendConfig, ManagedConfig
-from backends.remote.config import RemoteConfig
 
 
 def names(name: str, config: BackendConfig) -> tuple[str, ...]:
@@ -22,7 +21,7 @@ def _each(config: BackendConfig) -> Sequence[BackendConfig]:
     managed = config.as_managed()
     if managed is not None:
         return [_replica(managed, number) for number in range(managed.replicas)]
-    return config.engines() if isinstance(config, RemoteConfig) else [config]
+    return config.engines()
 
 
 def expand(backends: Mapping[str, BackendConfig]) -> dict[str, BackendConfig]:
