@@ -139,9 +139,9 @@ class FakeControl:
         return Reloaded(table_version=6, needs_restart=("server.port",), pending=self.pending)
 
     def _order(self, verb: str, backend: str) -> BackendAnswer:
-        found = {"demo": DEMO, "cloud": DOWN}[backend]
+        answer = {"demo": DEMO, "cloud": DOWN}[backend]
         self.orders.append(f"{verb} {backend}")
-        return found
+        return answer
 
 
 @pytest.fixture

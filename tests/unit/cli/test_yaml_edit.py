@@ -292,14 +292,14 @@ def test_a_key_is_printed_once_and_its_digest_written(tmp_path: Path) -> None:
     (tmp_path / "modelport.yaml").write_text(COMMENTED)
 
     ended = run(tmp_path, "keys", "new", "office", "--models", "a", "--days", "3", "--config", "modelport.yaml")
-    found = re.search(r"mp-office-[0-9a-f]{64}", ended.out)
+    secret = re.search(r"mp-office-[0-9a-f]{64}", ended.out)
     text = (tmp_path / "modelport.yaml").read_text()
     key = loads(text, {}, source="f").keys[0]
 
     assert ended.code == 0
-    assert found is not None
-    assert found[0] not in text
-    assert (key.name, key.sha256, key.models, key.role) == ("office", digest(found[0]), ("a",), "user")
+    assert secret is not None
+    assert secret[0] not in text
+    assert (key.name, key.sha256, key.models, key.role) == ("office", digest(secret[0]), ("a",), "user")
     assert key.expires is not None
     assert text.startswith(COMMENTED)
 

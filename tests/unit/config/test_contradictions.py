@@ -153,10 +153,10 @@ def test_check_refuses_the_file_and_names_the_key(tmp_path: Path) -> None:
 def test_each_replica_has_its_own_part_of_the_devices_that_are_named(
     settings: dict[str, object], devices: list[object]
 ) -> None:
-    found = replicas.expand({"m": read({"kind": "vllm", "model": "m", **settings})})
+    expanded = replicas.expand({"m": read({"kind": "vllm", "model": "m", **settings})})
 
-    assert [each.model_dump()["devices"] for each in found.values()] == devices
-    assert [list(contradictions(each)) for each in found.values()] == [[], []]
+    assert [each.model_dump()["devices"] for each in expanded.values()] == devices
+    assert [list(contradictions(each)) for each in expanded.values()] == [[], []]
 
 
 OURS = ("--host", "--port", "--uds", "--api-key", "--served-model-name", "--headless", "--ssl-keyfile")

@@ -239,11 +239,11 @@ BAD = {
 
 @pytest.mark.parametrize(("text", "error"), BAD.values(), ids=BAD.keys())
 def test_an_error_names_the_file_the_key_the_value_and_what_is_known(text: str, error: str) -> None:
-    found = errors(text)
+    lines = errors(text)
 
-    assert any(error in line for line in found), found
-    assert all(line.startswith("f: ") for line in found)
-    assert SECRET not in "\n".join(found)
+    assert any(error in line for line in lines), lines
+    assert all(line.startswith("f: ") for line in lines)
+    assert SECRET not in "\n".join(lines)
 
 
 def test_all_errors_of_a_file_come_at_once_and_each_once() -> None:

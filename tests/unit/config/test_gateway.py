@@ -71,12 +71,12 @@ async def test_a_daemon_that_nobody_configured_is_not_shown_until_it_answers(tmp
     _write(config)
 
     with _gateway(tmp_path, None) as looking:
-        found = [backend.name for backend in looking.health().backends]
+        names = [backend.name for backend in looking.health().backends]
         page = await looking.metrics()
     with _gateway(tmp_path, config) as configured:
         shown = [backend.name for backend in configured.health().backends]
 
-    assert "ollama" not in found
+    assert "ollama" not in names
     assert b"ollama" not in page
     assert shown == ["cloud"]
 

@@ -96,8 +96,8 @@ class StubControl:
         self._backend(backend)
         written = [f"line {number}" for number in range(300)]
         lives = [PastLife(1, list, "it was ended by signal 11", 60.0), PastLife(2, lambda: written)]
-        found = Log(lives[1], written, lives) if life in (None, 2) else None
-        return views.logs(backend, lines, life, found, now=61.5)
+        log = Log(lives[1], written, lives) if life in (None, 2) else None
+        return views.logs(backend, lines, life, log, now=61.5)
 
     async def start(self, backend: str) -> BackendAnswer:
         return self._ordered("start", backend)
@@ -356,7 +356,7 @@ async def test_a_bug_is_a_500_without_its_traceback(client: httpx.AsyncClient) -
 async def test_the_description_is_of_the_whole_gateway(client: httpx.AsyncClient) -> None:
     described = (await client.get("/openapi.json")).json()
 
-    operations = {f"{method.upper()} {path}" for path, found in described["paths"].items() for method in found}
+    operations = {f"{method.upper()} {path}" for path, methods in described["paths"].items() for method in methods}
     assert operations >= {
         "POST /v1/chat/completions",
         "POST /v1/completions",
@@ -382,12 +382,12 @@ async def test_every_reference_in_the_description_leads_somewhere(client: httpx.
     def references(node: Any) -> list[str]:
         if isinstance(node, dict):
             here = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
-            return here + [found for value in node.values() for found in references(value)]
-        return [found for value in node for found in references(value)] if isinstance(node, list) else []
+            return here + [reference for value in node.values() for reference in references(value)]
+        return [reference for value in node for reference in references(value)] if isinstance(node, list) else []
 
-    found = set(references(described))
-    assert "#/components/schemas/ErrorAnswer" in found
-    for reference in found:
+    references_there = set(references(described))
+    assert "#/components/schemas/ErrorAnswer" in references_there
+    for reference in references_there:
         assert reference.removeprefix("#/components/schemas/") in described["components"]["schemas"]
 
 

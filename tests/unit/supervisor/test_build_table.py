@@ -68,9 +68,9 @@ def test_public_names_carry_their_targets_and_fallbacks() -> None:
 def test_what_becomes_of_thinking_is_told_of_every_name() -> None:
     ollama = backend("ollama", "ollama", None)
     made = build(config(), {"ollama": msgspec.structs.replace(ollama, is_strict=False)}, 7)
-    found = {name: resolve(made, name) for name in ("big", "qwen", "other", "ollama/other")}
+    resolved = {name: resolve(made, name) for name in ("big", "qwen", "other", "ollama/other")}
 
-    assert {name: each and each.model.reasoning for name, each in found.items()} == {
+    assert {name: each and each.model.reasoning for name, each in resolved.items()} == {
         "big": "keep",
         "qwen": "split",
         "other": "keep",

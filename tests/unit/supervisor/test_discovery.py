@@ -40,19 +40,19 @@ CHANGES: dict[str, tuple[Sequence[str], Collection[str], Sequence[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("before", "found", "wanted"), CHANGES.values(), ids=CHANGES.keys())
-def test_an_address_keeps_its_place(before: Sequence[str], found: Collection[str], wanted: Sequence[str]) -> None:
-    assert arranged(before, found) == wanted
+@pytest.mark.parametrize(("before", "current", "wanted"), CHANGES.values(), ids=CHANGES.keys())
+def test_an_address_keeps_its_place(before: Sequence[str], current: Collection[str], wanted: Sequence[str]) -> None:
+    assert arranged(before, current) == wanted
 
 
 @given(st.lists(st.ip_addresses(v=4).map(str), unique=True, max_size=9), st.sets(st.integers(0, 8)), st.integers(0, 4))
 def test_whatever_changes_everybody_found_has_one_place(before: list[str], gone: set[int], new: int) -> None:
-    found = {address for at, address in enumerate(before) if at not in gone} | {f"::{at}" for at in range(1, new + 1)}
+    current = {address for at, address in enumerate(before) if at not in gone} | {f"::{at}" for at in range(1, new + 1)}
 
-    places = arranged(before, found)
+    places = arranged(before, current)
 
-    assert len(places) == len(found)
-    assert set(places) == found
+    assert len(places) == len(current)
+    assert set(places) == current
 
 
 async def test_the_systems_own_names_are_found() -> None:
@@ -148,7 +148,7 @@ class Followed:
 
 
 @contextlib.asynccontextmanager
-async def following(tmp_path: Path, entry: str, *found: str) -> AsyncIterator[Followed]:
+async def following(tmp_path: Path, entry: str, *addresses: str) -> AsyncIterator[Followed]:
     async with contextlib.AsyncExitStack() as stack:
         engines = [await stack.enter_async_context(FakeEngine())]
         port = engines[0].port
@@ -158,7 +158,7 @@ async def following(tmp_path: Path, entry: str, *found: str) -> AsyncIterator[Fo
         entry = entry.replace("PORT", str(port))
         config.write_text(f"backends: {{cloud: {{kind: remote, {entry}}}}}\nmodels: {{fake: {{backend: cloud}}}}\n")
         options = ServeOptions(state=tmp_path / "state", config_path=config, env={})
-        names = Names(*found)
+        names = Names(*addresses)
         state = stack.enter_context(StateFolder(options.state))
         state.sweep()
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=100))

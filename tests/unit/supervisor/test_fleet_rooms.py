@@ -191,9 +191,9 @@ async def test_what_an_engine_was_measured_to_take_replaces_the_estimate_at_once
     sizes.refresh({"a": first, "b": second}, ONE.machine)
     async with running(relays, ONE, sizes=sizes, a=first, b=second) as fleet:
         await relays.until_state("a", State.READY)
-        found = sizes.of("a", first)
-        assert found.source == "measured"
-        assert found.need.memory_gb < 0.2, "a small process"
+        size = sizes.of("a", first)
+        assert size.source == "measured"
+        assert size.need.memory_gb < 0.2, "a small process"
 
         assert await fleet.wanted("b") == WaitOutcome(True)
 

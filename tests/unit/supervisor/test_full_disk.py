@@ -31,8 +31,8 @@ def _ask(gateway: Gateway, **changes: object) -> httpx.Response:
 
 
 def _served(page: str) -> float:
-    found = re.findall(r"^modelport_attempts_total\{.*outcome=\"ok\".*\} (\S+)$", page, re.MULTILINE)
-    return sum(float(number) for number in found)
+    counts = re.findall(r"^modelport_attempts_total\{.*outcome=\"ok\".*\} (\S+)$", page, re.MULTILINE)
+    return sum(float(number) for number in counts)
 
 
 def _is_said(gateway: Gateway) -> bool:
@@ -144,8 +144,8 @@ def test_an_old_file_outlives_a_write_for_which_there_is_no_room(tmp_path: Path)
 def test_where_little_is_left_it_is_tried_whether_something_can_be_written(
     tmp_path: Path, change: dict[str, int]
 ) -> None:
-    found = os.statvfs(tmp_path)
-    told = os.statvfs_result([change.get(name, getattr(found, name)) for name in os.statvfs_result.__match_args__])
+    disk = os.statvfs(tmp_path)
+    told = os.statvfs_result([change.get(name, getattr(disk, name)) for name in os.statvfs_result.__match_args__])
 
     assert why_not_writable(tmp_path, lambda _: told) is None
     assert list(tmp_path.iterdir()) == []

@@ -107,30 +107,30 @@ def test_a_damaged_file_is_as_none_and_is_written_anew(tmp_path: Path, text: byt
     path = tmp_path / "measures.json"
     path.write_bytes(text)
 
-    found = MeasurementStore(path)
-    assert found.get("x") is None
-    found.put("x", "a", TOOK)
+    store = MeasurementStore(path)
+    assert store.get("x") is None
+    store.put("x", "a", TOOK)
 
     assert MeasurementStore(path).get("x") == TOOK
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_memory_of_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = MeasurementStore(tmp_path / "file" / "measures.json")
+    store = MeasurementStore(tmp_path / "file" / "measures.json")
 
-    found.put("x", "a", TOOK)
+    store.put("x", "a", TOOK)
 
-    assert found.get("x") == TOOK
+    assert store.get("x") == TOOK
 
 
 def test_what_has_not_been_measured_for_longest_is_forgotten(tmp_path: Path) -> None:
-    found = MeasurementStore()
+    store = MeasurementStore()
 
     for number in range(MOST + 1):
-        found.put(str(number), "a", TOOK)
+        store.put(str(number), "a", TOOK)
 
-    assert found.get("0") is None
-    assert found.get("1") == found.get(str(MOST)) == TOOK
+    assert store.get("0") is None
+    assert store.get("1") == store.get(str(MOST)) == TOOK
 
 
 # -- the estimate
@@ -167,9 +167,9 @@ def test_vllm_without_a_gpu_takes_its_share_or_weights_and_cache(
     (tmp_path / "model.safetensors").write_bytes(bytes(2_000_000))
     (tmp_path / "config.json").write_text('{"torch_dtype": "bfloat16"}')
 
-    found = preflight(vllm(str(tmp_path), **settings)).estimated_gb(8.0)
+    estimate = preflight(vllm(str(tmp_path), **settings)).estimated_gb(8.0)
 
-    assert found == (None if expected is None else pytest.approx(expected))
+    assert estimate == (None if expected is None else pytest.approx(expected))
 
 
 def test_nothing_is_guessed_of_what_is_not_here(tmp_path: Path) -> None:

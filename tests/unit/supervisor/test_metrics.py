@@ -123,12 +123,12 @@ def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
     for number in range(2_000):
         ledger.value("counter", "many", "many_total", ["n"], [str(number)], "m").inc(number)
 
-    found = os.fstat(descriptor)
+    status = os.fstat(descriptor)
     page = {sample.labels["n"]: sample.value for metric in counters.read() for sample in metric.samples}
     counters.close(descriptor)
 
-    assert found.st_size > FIRST_BYTES
-    assert found.st_blocks * 512 >= found.st_size
+    assert status.st_size > FIRST_BYTES
+    assert status.st_blocks * 512 >= status.st_size
     assert page == {str(number): number for number in range(2_000)}
 
 

@@ -35,8 +35,8 @@ def test_a_life_is_named_by_its_number_or_counted_back() -> None:
     for number in (3, 4, 7):
         lived(past, number, None)
 
-    found = {number: past.log(number, []) for number in (3, 7, -1, -2, -3, 5, 0)}
-    lines = {number: list(log.lines) if log is not None else None for number, log in found.items()}
+    logs = {number: past.log(number, []) for number in (3, 7, -1, -2, -3, 5, 0)}
+    lines = {number: list(log.lines) if log is not None else None for number, log in logs.items()}
 
     assert lines == {
         3: ["line of 3"],

@@ -131,14 +131,14 @@ PLACES: dict[str, tuple[Machine, list[Allocation], Need, Allocation | str]] = {
 def test_an_engine_is_placed_as_the_table_says(name: str) -> None:
     machine, taken, need, expected = PLACES[name]
 
-    found = place(need, machine, taken)
+    placed = place(need, machine, taken)
 
     if isinstance(expected, Allocation):
         # A MIG device is taken as a whole, whatever the engine's own share of it is.
-        assert found == expected
+        assert placed == expected
     else:
-        assert isinstance(found, DoesNotFit)
-        assert expected in found.reason
+        assert isinstance(placed, DoesNotFit)
+        assert expected in placed.reason
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,9 @@ def test_whatever_is_placed_nothing_is_given_twice(needs: list[Need]) -> None:
     taken: list[Allocation] = []
 
     for need in needs:
-        found = place(need, TWO, taken)
-        if isinstance(found, Allocation):
-            taken.append(found)
+        placed = place(need, TWO, taken)
+        if isinstance(placed, Allocation):
+            taken.append(placed)
 
     assert math.fsum(each.memory_gb for each in taken) <= TWO.memory_gb + 1e-5
     for gpu in TWO.gpus:
@@ -196,9 +196,9 @@ def test_the_memory_is_the_hosts_or_the_containers(tmp_path: Path, limit: str, g
 
 
 def test_the_machine_is_what_is_configured_and_what_the_port_tells() -> None:
-    found = devices.machine(4.0, {"CUDA_VISIBLE_DEVICES": "1"}, lambda: TWO.gpus)
+    machine = devices.machine(4.0, {"CUDA_VISIBLE_DEVICES": "1"}, lambda: TWO.gpus)
 
-    assert found == Machine(4.0, (TWO.gpus[1],))
+    assert machine == Machine(4.0, (TWO.gpus[1],))
     assert devices.machine(None, {}, lambda: ()).memory_gb > 0
 
 

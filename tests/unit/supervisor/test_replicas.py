@@ -28,10 +28,10 @@ from tests.rigs.fleet import FakeManaged, Relays, managed, one, running
 def test_an_entry_is_as_many_backends_as_it_says_and_the_first_keeps_its_name() -> None:
     cloud = RemoteConfig(kind="remote", url="http://127.0.0.1:1/v1")
 
-    found = replicas.expand({"m": managed(replicas=3), "cloud": cloud})
+    expanded = replicas.expand({"m": managed(replicas=3), "cloud": cloud})
 
-    assert list(found) == ["m", "m#2", "m#3", "cloud"]
-    assert found["m"] == found["m#3"] == managed()
+    assert list(expanded) == ["m", "m#2", "m#3", "cloud"]
+    assert expanded["m"] == expanded["m#3"] == managed()
     assert replicas.firsts({"m": managed(replicas=3), "cloud": cloud}) == {"m#2": "m", "m#3": "m"}
 
 
@@ -45,9 +45,9 @@ def test_replicas_share_the_weight_of_their_entry(shares: Sequence[tuple[int, in
 
 @given(st.lists(st.tuples(st.integers(1, 1000), st.integers(1, 64)), min_size=1, max_size=5))
 def test_every_entry_keeps_its_share(shares: list[tuple[int, int]]) -> None:
-    found = [weight * count for weight, (_, count) in zip(replicas.weights(shares), shares, strict=True)]
+    totals = [weight * count for weight, (_, count) in zip(replicas.weights(shares), shares, strict=True)]
 
-    assert all(found[0] * weight == each * shares[0][0] for each, (weight, _) in zip(found, shares, strict=True))
+    assert all(totals[0] * weight == each * shares[0][0] for each, (weight, _) in zip(totals, shares, strict=True))
 
 
 def test_a_public_name_leads_to_every_replica() -> None:

@@ -39,8 +39,8 @@ def ask(gateway: Gateway, model: str, is_stream: bool) -> tuple[int, str]:
 
 
 def backends(gateway: Gateway) -> list[Any]:
-    found: list[Any] = gateway.status()["health"]["backends"]
-    return found
+    backends: list[Any] = gateway.status()["health"]["backends"]
+    return backends
 
 
 def starts(gateway: Gateway) -> int:
