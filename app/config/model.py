@@ -51,8 +51,12 @@ class ServerConfig(_Section):
     )
     port: Port = Field(8000, description="Port to listen on; 0: a free one.")
     relays: Relays = Field(1, description="Relay processes on the port.")
-    drain_s: float = Field(30.0, ge=0, le=86_400, description="Seconds that running requests have at the end.")
-    root_path: str = Field("", pattern=r"^(/[^\s?#]*[^/\s?#])?$", description="Path under which a proxy shows us.")
+    drain_s: float = Field(
+        30.0, ge=0, le=86_400, description="Seconds that running requests may go on when the gateway ends."
+    )
+    root_path: str = Field(
+        "", pattern=r"^(/[^\s?#]*[^/\s?#])?$", description="Path under which a proxy publishes the gateway."
+    )
     docs: bool = Field(False, description="Serve the interactive API description under /docs.")
     access_log: bool = Field(False, description="Log a line for every model request; failures are always logged.")
     cors_origins: tuple[Origin, ...] = Field((), description="Origins whose pages may call us; none by default.")
@@ -61,21 +65,26 @@ class ServerConfig(_Section):
         _DEFAULT.max_bodies_bytes,
         description="Most bytes that the bodies of all requests in flight may have together, in each relay process.",
     )
-    max_answer_bytes: Size = Field(_DEFAULT.max_answer_bytes, description="Largest answer that is not a stream.")
+    max_answer_bytes: Size = Field(_DEFAULT.max_answer_bytes, description="Largest response that is not a stream.")
     max_event_bytes: Size = Field(_DEFAULT.max_event_bytes, description="Largest single event of a stream.")
     max_connections: int = Field(
         _DEFAULT.max_connections, ge=1, le=1_000_000, description="Open client connections per relay."
     )
     max_choices: int = Field(
-        _DEFAULT.max_choices, ge=1, le=1_000_000, description="Most answers that one request may want (`n`, `best_of`)."
+        _DEFAULT.max_choices,
+        ge=1,
+        le=1_000_000,
+        description="Most responses that one request may ask for (`n`, `best_of`).",
     )
     headers_s: Wait = Field(_DEFAULT.headers_s, description="Seconds for a client to send a request's headers.")
     body_s: Wait = Field(_DEFAULT.body_s, description="Seconds for a client to send a request's body.")
     idle_s: Wait = Field(_DEFAULT.idle_s, description="Seconds a connection may stay open between requests.")
     stalled_reader_s: Wait = Field(
-        _DEFAULT.stalled_reader_s, description="Seconds a client may leave an answer unread."
+        _DEFAULT.stalled_reader_s, description="Seconds a client may leave a response unread."
     )
-    hold_s: Wait = Field(_DEFAULT.hold_s, description="Seconds a stream waits for its model before it is opened early.")
+    hold_s: Wait = Field(
+        _DEFAULT.hold_s, description="Seconds a stream waits for its model before its response begins anyway."
+    )
     wait_s: Wait = Field(_DEFAULT.wait_s, description="Seconds a request waits for its model to be ready.")
 
     memory_gb: float | None = Field(
@@ -83,7 +92,7 @@ class ServerConfig(_Section):
     )
     start_parallel: int = Field(2, ge=1, le=64, description="Engines that may be starting at the same time.")
     swap_after_s: Wait = Field(
-        30.0, description="Seconds a busy engine goes on taking requests while another waits for its room."
+        30.0, description="Seconds a busy engine goes on taking requests while another waits for its memory."
     )
 
     def limits(self) -> Limits:
@@ -129,14 +138,22 @@ class Sampling(_Section):
     temperature: float | None = Field(None, ge=0, le=10, description="0: always the likeliest token.")
     top_p: float | None = Field(None, gt=0, le=1, description="Only the likeliest tokens, up to this probability.")
     top_k: int | None = Field(None, ge=-1, le=1_000_000, description="Only so many of the likeliest tokens.")
-    min_p: float | None = Field(None, ge=0, le=1, description="Only tokens at least so likely beside the likeliest.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Only tokens at least so likely, relative to the likeliest."
+    )
     typical_p: float | None = Field(None, gt=0, le=1, description="Locally typical sampling; not for vLLM.")
-    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens that have occurred.")
-    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens by how often they occurred.")
-    repetition_penalty: float | None = Field(None, gt=0, le=10, description="Divides what has occurred; 1: nothing.")
-    seed: int | None = Field(None, ge=0, le=(1 << 32) - 1, description="Of the random numbers.")
-    stop: tuple[str, ...] | None = Field(None, min_length=1, max_length=16, description="Texts that end the answer.")
-    max_tokens: int | None = Field(None, ge=1, le=1 << 30, description="Tokens of the answer.")
+    presence_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Makes tokens that have occurred less likely."
+    )
+    frequency_penalty: float | None = Field(
+        None, ge=-2, le=2, description="Makes tokens less likely by how often they occurred."
+    )
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=10, description="Divides the score of tokens that have occurred; 1: no effect."
+    )
+    seed: int | None = Field(None, ge=0, le=(1 << 32) - 1, description="Seed of the random numbers.")
+    stop: tuple[str, ...] | None = Field(None, min_length=1, max_length=16, description="Texts that end the response.")
+    max_tokens: int | None = Field(None, ge=1, le=1 << 30, description="Most tokens of the response.")
 
     def given(self) -> dict[str, Any]:
         """The parameters that are set, by name."""
@@ -166,10 +183,12 @@ class ModelConfig(_Section):
         description="`lenient`: parameters that the engine would refuse are adjusted, and named to the client. "
         "Default: lenient for engines of this machine, strict for remote ones.",
     )
-    defaults: Sampling = Field(default_factory=Sampling, description="Sampling where the client says nothing.")
-    overrides: Sampling = Field(default_factory=Sampling, description="Sampling whatever the client says.")
+    defaults: Sampling = Field(default_factory=Sampling, description="Sampling parameters for requests without them.")
+    overrides: Sampling = Field(
+        default_factory=Sampling, description="Sampling parameters for every request, whatever the client sends."
+    )
     chat_template_kwargs: tuple[Name, ...] = Field(
-        TEMPLATE_KWARGS, description="What clients may tell the chat template; everything else is refused."
+        TEMPLATE_KWARGS, description="Variables that clients may pass to the chat template; all others are refused."
     )
     allowed_media_domains: tuple[Host, ...] = Field(
         (), description="Hosts that engines may fetch pictures and sounds from; default: none, only data URLs pass."
@@ -197,9 +216,11 @@ class KeyConfig(_Section):
 
     name: Name = Field(description="Whose key it is; shown in logs.")
     sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$", description="The SHA-256 digest of the key, 64 hex digits.")
-    models: tuple[Name, ...] | None = Field(None, min_length=1, description="What it opens; default: every model.")
+    models: tuple[Name, ...] | None = Field(
+        None, min_length=1, description="The models it opens; default: every model."
+    )
     role: Literal["user", "admin"] = Field("user", description="`admin` may also see and steer the gateway.")
-    expires: datetime.datetime | None = Field(None, description="When it ends; UTC unless the time says otherwise.")
+    expires: datetime.datetime | None = Field(None, description="When it ends; UTC unless the time has an offset.")
 
     @field_validator("expires")
     @classmethod

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     fastapi_root_path: str | None = Field(
         None,
         pattern=r"^(/[^\s?#]*[^/\s?#])?$",
-        description="Path under which a proxy shows us. Default: `server.root_path`.",
+        description="Path under which a proxy publishes the gateway. Default: `server.root_path`.",
     )
     modelport_config: Path | None = Field(
         None, description="Configuration file. Default: modelport.yaml in the working folder, when there is one."

@@ -1,4 +1,4 @@
-"""From text, environment and flags to a Config (errors: test_config_errors.py)."""
+"""From text, environment and flags to a Config (errors: test_errors.py)."""
 
 from __future__ import annotations
 
