@@ -98,20 +98,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(name, revision, file)
 
     def _found(self, name: str, revision: str) -> tuple[str, Path] | None:
-        found = self.hub.folders.get(name)
-        if found is None:
+        repository = self.hub.folders.get(name)
+        if repository is None:
             self._refuse(404, "RepoNotFound")
-        elif revision not in ("main", found[0]):
+        elif revision not in ("main", repository[0]):
             self._refuse(404, "RevisionNotFound")
         else:
-            return found
+            return repository
         return None
 
     def _describe(self, name: str, revision: str) -> None:
-        found = self._found(name, revision)
-        if found is None:
+        repository = self._found(name, revision)
+        if repository is None:
             return
-        commit, folder = found
+        commit, folder = repository
         files = [_described(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
         for file in files:
             file["size"] = self.hub.sizes.get(file["rfilename"], file["size"])
@@ -120,10 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._tell({**told, "private": False, "tags": [], "downloads": 0, "likes": 0})
 
     def _list(self, name: str, revision: str) -> None:
-        found = self._found(name, revision)
-        if found is None:
+        repository = self._found(name, revision)
+        if repository is None:
             return
-        files = [_described(found[1], path) for path in sorted(found[1].rglob("*")) if path.is_file()]
+        files = [_described(repository[1], path) for path in sorted(repository[1].rglob("*")) if path.is_file()]
         self._tell(
             [{"type": "file", "path": one["rfilename"], "size": one["size"], "oid": one["blobId"]} for one in files]
         )
@@ -137,13 +137,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _send(self, name: str, revision: str, file: str) -> None:
-        found = self._found(name, revision)
-        if found is None:
+        repository = self._found(name, revision)
+        if repository is None:
             return
         if self.hub.token is not None and self.headers.get("authorization") != f"Bearer {self.hub.token}":
             self._refuse(403 if self.headers.get("authorization") else 401, "GatedRepo")
             return
-        commit, folder = found
+        commit, folder = repository
         path = folder / file
         if not path.is_file():
             self._refuse(404, "EntryNotFound")

@@ -231,8 +231,8 @@ class FakeOllama:
 
     def _has(self, key: str, num_ctx: int, shift: bool) -> bool:
         self.store.ps()
-        found = self.store.loaded.get(self._runner(key) or key)
-        return found is not None and (found.num_ctx, found.shift) == (num_ctx, shift)
+        loaded = self.store.loaded.get(self._runner(key) or key)
+        return loaded is not None and (loaded.num_ctx, loaded.shift) == (num_ctx, shift)
 
     def restart(self, model: Model) -> None:
         """Embeddings want other flags of a runner: the one for chats ends, even where the new one then refuses."""

@@ -102,10 +102,10 @@ class Store:
         """By any spelling; 400 for what is no name, 404 for what is not there."""
         if not _NAME.match(name):
             raise Refused(400, "invalid model name")
-        found = self.models.get(full(name).lower())
-        if found is None:
+        model = self.models.get(full(name).lower())
+        if model is None:
             raise Refused(404, f"model '{name}' not found")
-        return found
+        return model
 
     def tags(self) -> Json:
         """By name, as the daemon lists them."""
@@ -139,12 +139,12 @@ class Store:
 
     def show(self, name: str) -> Json:
         """What `/api/show` says, less the licence and the tensors."""
-        found = self.models.get(full(name).lower())
-        if found is None:
+        model = self.models.get(full(name).lower())
+        if model is None:
             raise Refused(404, f"model '{full(name)}' not found")
         pairs = [
             (key, each)
-            for key, value in found.parameters.items()
+            for key, value in model.parameters.items()
             for each in (value if isinstance(value, list) else [value])
         ]
         lines = [f"{key:<30} " + (f'"{each}"' if isinstance(each, str) else str(each)) for key, each in pairs]
@@ -152,13 +152,13 @@ class Store:
         said: Json = {"parameters": "\n".join(lines)} if lines else {}
         return {
             **said,
-            "modelfile": f"# FROM {found.name}\n\nFROM /usr/lib/ollama/models/blobs/sha256-{found.weights}\n",
-            "template": found.template,
-            **({"system": found.system} if found.system else {}),
-            "details": found.details,
-            "model_info": {**info, "llama.context_length": found.length},
-            "capabilities": list(found.capabilities),
-            "modified_at": time_of(found.modified),
+            "modelfile": f"# FROM {model.name}\n\nFROM /usr/lib/ollama/models/blobs/sha256-{model.weights}\n",
+            "template": model.template,
+            **({"system": model.system} if model.system else {}),
+            "details": model.details,
+            "model_info": {**info, "llama.context_length": model.length},
+            "capabilities": list(model.capabilities),
+            "modified_at": time_of(model.modified),
         }
 
     def ps(self) -> Json:
@@ -262,23 +262,23 @@ class Store:
     def pull(self, name: str) -> Iterator[Json]:
         """What is said of it; the progress lines are those of Ollama's source, not recorded."""
         yield {"status": "pulling manifest"}
-        found = self.registry.get(full(name).lower())
-        if found is None:
+        model = self.registry.get(full(name).lower())
+        if model is None:
             yield {"error": f'pull model manifest: Get "{self._manifest(name)}": {NO_NETWORK}'}
             return
-        digest = f"sha256:{found.digest}"
-        for completed in range(0, found.size + 1, max(1, found.size // 4)):
+        digest = f"sha256:{model.digest}"
+        for completed in range(0, model.size + 1, max(1, model.size // 4)):
             part: dict[str, Any] = {"completed": completed} if completed else {}
-            yield {"status": f"pulling {found.digest[:12]}", "digest": digest, "total": found.size, **part}
+            yield {"status": f"pulling {model.digest[:12]}", "digest": digest, "total": model.size, **part}
         yield {"status": "verifying sha256 digest"}
         yield {"status": "writing manifest"}
-        self.add(found)
+        self.add(model)
         yield {"status": "success"}
 
     def copy(self, source: str, destination: str) -> None:
         """404 when there is nothing to copy."""
-        found = self.find(source)
-        self.add(Model(destination, found.parameters, found.capabilities, found.system, template=found.template))
+        model = self.find(source)
+        self.add(Model(destination, model.parameters, model.capabilities, model.system, template=model.template))
 
     def delete(self, name: str) -> None:
         """404 when it is not there."""

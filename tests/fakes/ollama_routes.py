@@ -19,12 +19,12 @@ def read(reply: Reply) -> Json:
     if not reply.body.strip():
         raise Refused(400, "EOF" if reply.is_v1 else "missing request body")
     try:
-        found = json.loads(reply.body)
+        body = json.loads(reply.body)
     except ValueError as exc:
         raise Refused(400, "unexpected EOF") from exc
-    if not isinstance(found, dict):
-        raise Refused(400, mismatch(found, "Request", "map"))
-    return found
+    if not isinstance(body, dict):
+        raise Refused(400, mismatch(body, "Request", "map"))
+    return body
 
 
 async def root(daemon: FakeOllama, reply: Reply, path: str) -> None:

@@ -176,8 +176,8 @@ def _key(messages: list[Json], prompt: str | None) -> str:
 
 @cache
 def _recorded() -> tuple[_Recorded, ...]:
-    found = [_read(each) for each in transcripts().values()]
-    return tuple(each for each in found if each is not None)
+    chats = [_read(each) for each in transcripts().values()]
+    return tuple(each for each in chats if each is not None)
 
 
 def _read(one: Transcript) -> _Recorded | None:
@@ -243,9 +243,9 @@ def _answer(one: Transcript, *, is_v1: bool) -> tuple[list[Json], tuple[int, int
             text = {"content": said.get("content") or ""}
             if said.get("tool_calls"):
                 text["tool_calls"] = [_native(call) for call in said["tool_calls"]]
-            found = value.get("usage") or {}
-            if found.get("completion_tokens"):
-                usage = (found["prompt_tokens"], found["completion_tokens"])
+            counts = value.get("usage") or {}
+            if counts.get("completion_tokens"):
+                usage = (counts["prompt_tokens"], counts["completion_tokens"])
             reason = choice.get("finish_reason") or reason
             probs = (choice.get("logprobs") or {}).get("content") or probs
         if text.get("content") or text.get("tool_calls") or text.get("thinking"):

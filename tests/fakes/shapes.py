@@ -38,9 +38,9 @@ class Shape:
 
 
 def choice(piece: Json) -> Json:
-    """The one that there is."""
-    found: Json = piece["choices"][0]
-    return found
+    """The first choice of an event, which is the only one here."""
+    first: Json = piece["choices"][0]
+    return first
 
 
 def each(change: Change, *, end: bytes = DONE) -> Callable[[Ask], Sequence[bytes]]:

@@ -37,8 +37,8 @@ def real() -> str | None:
 
 def daemons() -> list[str]:
     """By name, for the tests' parameters."""
-    found = real() if os.environ.get(WANTED) else None
-    return ["double", *([found] if found else [])]
+    daemon = real() if os.environ.get(WANTED) else None
+    return ["double", *([daemon] if daemon else [])]
 
 
 @contextlib.contextmanager
@@ -72,13 +72,13 @@ def _answering(url: str) -> str:
 
 def main() -> int:
     """Say on what the journeys run."""
-    found = real()
-    if found is None:
+    daemon = real()
+    if daemon is None:
         print(
             "There is no Ollama here (OLLAMA_BIN, OLLAMA_HOST, 127.0.0.1:11434): the journeys run on the double only."
         )
     else:
-        print(f"The journeys run on the double and on {found}.")
+        print(f"The journeys run on the double and on {daemon}.")
     return 0
 
 

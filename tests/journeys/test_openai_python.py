@@ -129,9 +129,9 @@ def test_a_schema_is_kept_to(client: OpenAI) -> None:
 @STRICT
 @pytest.mark.parametrize("stream", [False, True])
 def test_probabilities_come_when_asked_for(client: OpenAI, stream: bool) -> None:
-    found: Any = client.chat.completions.create(**asking(MODEL), stream=stream, logprobs=True, top_logprobs=2)
+    response: Any = client.chat.completions.create(**asking(MODEL), stream=stream, logprobs=True, top_logprobs=2)
 
-    choices = [chunk.choices[0] for chunk in found] if stream else found.choices
+    choices = [chunk.choices[0] for chunk in response] if stream else response.choices
     tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.content or ()]
     assert tokens
     assert all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in tokens)

@@ -94,7 +94,7 @@ def test_responses_call_tools_too(client: OpenAI) -> None:
 @STRICT
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_embedded_engine_takes_tools_that_its_template_has_no_place_for(client: OpenAI, stream: bool) -> None:
-    found: Any = client.chat.completions.create(**asking(model=MODEL, max_tokens=4, temperature=0), stream=stream)
+    response: Any = client.chat.completions.create(**asking(model=MODEL, max_tokens=4, temperature=0), stream=stream)
 
-    choices = [chunk.choices[0] for chunk in found] if stream else found.choices
+    choices = [chunk.choices[0] for chunk in response] if stream else response.choices
     assert choices[-1].finish_reason == "length"

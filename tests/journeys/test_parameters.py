@@ -102,8 +102,8 @@ def test_a_tool_that_must_be_called_is_refused_by_a_model_without_tools(gateway:
 
 
 def entry(gateway: Gateway) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{gateway.url}/v1/models/{MODEL}").json()
-    return found
+    model: dict[str, Any] = httpx.get(f"{gateway.url}/v1/models/{MODEL}").json()
+    return model
 
 
 def test_the_list_says_what_the_engine_reports_and_after_a_probe_what_was_shown(gateway: Gateway) -> None:

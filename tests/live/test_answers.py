@@ -78,19 +78,19 @@ def comparable(event: Any) -> Any:
 
 def events(body: str) -> list[Any]:
     """The data of every event, the end mark too; without vLLM's fingerprint, which is in its very last event only."""
-    found = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
-    read = [data if data == "[DONE]" else comparable(json.loads(data)) for data in found]
+    lines = [line.removeprefix("data: ") for line in body.splitlines() if line.startswith("data: ")]
+    read = [data if data == "[DONE]" else comparable(json.loads(data)) for data in lines]
     for event in read:
         if isinstance(event, dict):
             event.pop("system_fingerprint", None)
     return joined(read)
 
 
-def joined(found: list[Any]) -> list[Any]:
+def joined(events: list[Any]) -> list[Any]:
     """The same, with neighbours that carry text as one: how many tokens are in an event depends on how busy vLLM is."""
     whole: list[Any] = []
     before: dict[str, Any] | None = None
-    for event in found:
+    for event in events:
         carrier = _carrier(event)
         if carrier is not None and before is not None:
             key = "text" if "text" in carrier else "content"

@@ -21,9 +21,9 @@ SHORT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     section = backend("tiny", enable_lora="true")
-    with Live(tmp_path_factory.mktemp("ends"), config(section, server=f"{{drain_s: 5, wait_s: {START_S:g}}}")) as found:
-        found.ready("tiny")
-        yield found
+    with Live(tmp_path_factory.mktemp("ends"), config(section, server=f"{{drain_s: 5, wait_s: {START_S:g}}}")) as live:
+        live.ready("tiny")
+        yield live
 
 
 def cut_adapter(folder: Path) -> Path:

@@ -70,16 +70,16 @@ def test_three_engines_with_room_for_one_answer_thirty_mixed_requests_or_say_whe
             return reply.status_code, "whole" if is_whole and '"error"' not in reply.text else reply.text
 
         with ThreadPoolExecutor(15) as clients:
-            found = Counter(clients.map(ask, range(30)))
+            outcomes = Counter(clients.map(ask, range(30)))
 
         counted = re.findall(r"^modelport_backend_swaps_total\{.*\} (\S+)", _metrics(gateway), re.MULTILINE)
         swaps = sum(map(float, counted))
         restarts = sum(gateway.backend(name)["restarts"] for name in NAMES)
-        record_property("answers", ", ".join(f"{count} × {told}" for told, count in found.items()))
+        record_property("answers", ", ".join(f"{count} × {told}" for told, count in outcomes.items()))
         record_property("swaps and restarts", f"{swaps:g} and {restarts} in {time.monotonic() - began:.0f} s")
-        assert {status for status, _ in found} <= {200, 503}
-        assert all(told == "whole" if status == 200 else int(told) > 0 for status, told in found)
-        assert found[200, "whole"] >= 15
+        assert {status for status, _ in outcomes} <= {200, 503}
+        assert all(told == "whole" if status == 200 else int(told) > 0 for status, told in outcomes)
+        assert outcomes[200, "whole"] >= 15
         assert restarts == 0
         assert 2 <= swaps <= 10, "one for each request would be twenty and more"
 

@@ -50,8 +50,8 @@ def first_token_s(gateway: Live, prompt: Any) -> tuple[float, bool]:
 
 def left_alone(gateway: Live) -> str:
     """Fail unless it is the first start that serves; what the gateway logged."""
-    found = gateway.backend("base")
-    assert (found["state"], found["generation"], found["restarts"]) == ("ready", 1, 0)
+    base = gateway.backend("base")
+    assert (base["state"], base["generation"], base["restarts"]) == ("ready", 1, 0)
     assert gateway.errors is not None
     return gateway.errors.read_text()
 

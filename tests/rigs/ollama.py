@@ -37,8 +37,8 @@ async def row(daemon: FakeOllama, **config: Any) -> Backend:
 @contextlib.asynccontextmanager
 async def gateway(daemon: FakeOllama, limits: Limits | None = None, **config: Any) -> AsyncIterator[Rig]:
     """Every model of the daemon under its own name, and under `ollama/NAME`."""
-    found = await row(daemon, **config)
-    async with running({"ollama": found}, {}, limits) as rig:
+    backend = await row(daemon, **config)
+    async with running({"ollama": backend}, {}, limits) as rig:
         await rig.published(wildcards=(Wildcard("ollama/", "ollama"), Wildcard("", "ollama")))
         yield rig
 

@@ -43,8 +43,8 @@ class Page:
     @property
     def links(self) -> list[tuple[str, str]]:
         """Links to other pages and files here: path (empty: this page) and anchor (empty: none)."""
-        found = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", self.prose)
-        return [(path, anchor) for path, anchor in found if "://" not in path]
+        links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", self.prose)
+        return [(path, anchor) for path, anchor in links if "://" not in path]
 
     def blocks(self, language: str) -> list[str]:
         """The code blocks in a language."""

@@ -39,13 +39,13 @@ class Reply:
     @property
     def events(self) -> list[Any]:
         """The data of each event: decoded JSON, or `[DONE]`."""
-        found: list[Any] = []
+        events: list[Any] = []
         for event in self.body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n"):
             lines = [line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:")]
             if lines:
                 data = b"\n".join(lines)
-                found.append("[DONE]" if data == b"[DONE]" else json.loads(data))
-        return found
+                events.append("[DONE]" if data == b"[DONE]" else json.loads(data))
+        return events
 
     @property
     def text(self) -> str:

@@ -66,8 +66,8 @@ def _mounted(stack: contextlib.ExitStack, folder: Path) -> bool:
 
 def _in_shared_memory(stack: contextlib.ExitStack, folder: Path) -> bool:
     try:
-        found = os.statvfs("/dev/shm")
-        if found.f_blocks * found.f_frsize > SMALL_BYTES:
+        disk = os.statvfs("/dev/shm")
+        if disk.f_blocks * disk.f_frsize > SMALL_BYTES:
             return False
         made = stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm"))
     except OSError:

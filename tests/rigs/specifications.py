@@ -30,8 +30,8 @@ IN_A_HEADER = {"betas"}  # anthropic-beta
 def typed(path: str) -> set[str]:
     """The names in a TypedDict of an SDK."""
     module, _, name = path.rpartition(".")
-    found = getattr(importlib.import_module(module), name)
-    return set(found.__required_keys__ | found.__optional_keys__)
+    typed_dict = getattr(importlib.import_module(module), name)
+    return set(typed_dict.__required_keys__ | typed_dict.__optional_keys__)
 
 
 PARAMETERS: dict[str, set[str]] = {route: typed(path) - IN_A_HEADER for route, path in _TYPED.items()}
@@ -252,5 +252,5 @@ BESIDE: dict[str, Json] = {
 
 def beside(route: str, name: str) -> Json:
     """The fields that a request with this parameter needs."""
-    found: Json = BESIDE.get(name, {}).get(route, {})
-    return {"model": "m", **NEEDED[route], **found}
+    fields: Json = BESIDE.get(name, {}).get(route, {})
+    return {"model": "m", **NEEDED[route], **fields}

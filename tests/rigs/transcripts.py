@@ -36,9 +36,9 @@ class Transcript:
     @property
     def asked(self) -> Json:
         """The request's body."""
-        found = json.loads(self.body)
-        assert isinstance(found, dict)
-        return found
+        value = json.loads(self.body)
+        assert isinstance(value, dict)
+        return value
 
     @property
     def answer(self) -> str:
@@ -56,5 +56,5 @@ class Transcript:
 def transcripts() -> dict[str, Transcript]:
     """All of them by name, in the order in which they were recorded."""
     lines = (RECORDED / "ollama_transcripts.jsonl").read_text().splitlines()
-    found = [Transcript(**json.loads(line)) for line in lines]
-    return {each.name: each for each in found}
+    transcripts = [Transcript(**json.loads(line)) for line in lines]
+    return {each.name: each for each in transcripts}

@@ -35,10 +35,10 @@ def test_the_embedded_engine_says_what_its_model_can_and_what_not() -> None:
 
 
 def test_a_model_for_embeddings_is_no_more_than_that() -> None:
-    found = of_llama_cpp({**PROPS, "modalities": {}}, embeds=True)
+    facts = of_llama_cpp({**PROPS, "modalities": {}}, embeds=True)
 
-    assert found is not None
-    assert found.capabilities == {"embedding": DECLARED}
+    assert facts is not None
+    assert facts.capabilities == {"embedding": DECLARED}
 
 
 @pytest.mark.parametrize("props", [None, [], "x", 7])
@@ -68,23 +68,23 @@ LISTED = {
 
 
 def test_vllm_tells_its_length_and_its_configuration_the_rest_also_for_adapters() -> None:
-    found = of_vllm(vllm(tool_call_parser="hermes", reasoning_parser="qwen3"), LISTED, "awq")
+    facts = of_vllm(vllm(tool_call_parser="hermes", reasoning_parser="qwen3"), LISTED, "awq")
 
     one = ModelFacts(
         context_length=512,
         capabilities={**TEXT, "tools": DECLARED, "reasoning": DECLARED},
         quantization="awq",
     )
-    assert found == {"demo": one, "law": one}
+    assert facts == {"demo": one, "law": one}
 
 
 @pytest.mark.parametrize(
     ("task", "expected"), [("generate", TEXT), ("embed", {"embedding": DECLARED}), ("classify", {})]
 )
 def test_vllm_does_what_its_task_is(task: str, expected: dict[str, str]) -> None:
-    found = of_vllm(vllm(task=task, quantization="fp8"), LISTED, None)["demo"]
+    facts = of_vllm(vllm(task=task, quantization="fp8"), LISTED, None)["demo"]
 
-    assert (found.capabilities, found.quantization) == (expected, "fp8")
+    assert (facts.capabilities, facts.quantization) == (expected, "fp8")
 
 
 def test_of_a_remote_engine_counts_what_its_list_says() -> None:

@@ -124,8 +124,8 @@ async def test_one_that_stays_mute_is_ended_without_a_test_also_in_its_first_req
 
 
 def test_what_its_page_says_of_its_work() -> None:
-    found = counted(3, PAGE)
+    work = counted(3, PAGE)
 
-    assert (found.generation, found.progress, found.in_flight, found.is_mute) == (3, (12, 7, 1e6), 3, False)
+    assert (work.generation, work.progress, work.in_flight, work.is_mute) == (3, (12, 7, 1e6), 3, False)
     assert counted(3, b"no page").progress is None
     assert counted(3, b"no page").in_flight is None

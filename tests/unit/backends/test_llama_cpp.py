@@ -378,9 +378,9 @@ def test_when_the_supervisor_is_killed_no_process_of_the_engine_is_left() -> Non
         assert supervisor.stdout is not None
         while not (line := supervisor.stdout.readline().strip()).isdigit():
             assert supervisor.poll() is None
-        found = [int(line), *ownership.tagged("killed-supervisor:")]
-        assert len(set(found)) == 2
-        ends = [os.pidfd_open(pid) for pid in set(found)]
+        pids = [int(line), *ownership.tagged("killed-supervisor:")]
+        assert len(set(pids)) == 2
+        ends = [os.pidfd_open(pid) for pid in set(pids)]
 
         supervisor.kill()
 

@@ -130,9 +130,9 @@ async def test_what_is_known_of_its_models_is_asked_once_and_again_for_a_new_dig
 async def test_a_daemon_is_up_although_it_does_not_show_a_model() -> None:
     answers = {"/api/version": VERSION, "/api/tags": TAGS, "/api/show": (500, b"")}
     async with listening(Daemon(answers)) as url:
-        found = await probed(url)
+        probe = await probed(url)
 
-    assert (found.is_up, dict(found.facts)) == (True, {})
+    assert (probe.is_up, dict(probe.facts)) == (True, {})
 
 
 async def test_an_old_daemon_is_named() -> None:

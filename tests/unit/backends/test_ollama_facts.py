@@ -54,11 +54,11 @@ def test_what_is_in_memory_is_known_by_its_full_name() -> None:
 
 
 def test_tags_are_names_with_digests_and_sizes() -> None:
-    found = tags(transcripts()["173_tags_two"].objects[0]) or {}
+    models = tags(transcripts()["173_tags_two"].objects[0]) or {}
 
-    assert list(found) == ["mymodel:latest", "mymodel2:v1", "smollm2:135m"]
-    assert {len(each.digest) for each in found.values()} == {64}
-    assert min(each.size_bytes for each in found.values()) > 90_000_000
+    assert list(models) == ["mymodel:latest", "mymodel2:v1", "smollm2:135m"]
+    assert {len(each.digest) for each in models.values()} == {64}
+    assert min(each.size_bytes for each in models.values()) > 90_000_000
     assert tags({"models": [{"name": "m", "size": "?"}]}) == {"m": Tag("", 0)}
     assert tags({"models": None}) is None
     assert tags([]) is None

@@ -35,14 +35,14 @@ RECORDED: dict[str, tuple[type[BackendError] | None, str]] = {
 def test_each_recorded_refusal_has_its_meaning(name: str) -> None:
     one, (kind, message) = transcripts()[name], RECORDED[name]
 
-    found = refusal("ollama", one.status, one.answer.encode(), 64, 7.5)
+    failure = refusal("ollama", one.status, one.answer.encode(), 64, 7.5)
 
-    assert type(found) is (kind or type(None))
-    assert found is None or found.message == message
-    if isinstance(found, NotReady):
-        assert found.retry_after_s == 7.5
-    if isinstance(found, TooLong):
-        assert (found.status, found.code) == (400, "context_length_exceeded")
+    assert type(failure) is (kind or type(None))
+    assert failure is None or failure.message == message
+    if isinstance(failure, NotReady):
+        assert failure.retry_after_s == 7.5
+    if isinstance(failure, TooLong):
+        assert (failure.status, failure.code) == (400, "context_length_exceeded")
 
 
 UNPACKED = {

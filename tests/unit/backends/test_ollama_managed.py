@@ -39,8 +39,8 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 def local(gateway: Gateway) -> dict[str, object]:
-    found = gateway.status()["health"]["backends"]
-    return next(dict(each) for each in found if each["name"] == "local")
+    backends = gateway.status()["health"]["backends"]
+    return next(dict(each) for each in backends if each["name"] == "local")
 
 
 def ask(gateway: Gateway, **fields: object) -> httpx.Response:
@@ -101,11 +101,11 @@ def test_a_daemon_of_ours_listens_where_we_say_and_nowhere_else() -> None:
     config = OllamaConfig(kind="ollama", managed=True, env={"OLLAMA_HOST": "0.0.0.0", "OLLAMA_DEBUG": "1"})
 
     launch = Ollama("ollama", config).launch(4711, (), "")
-    found = environment(config, 4711, ("0", "1"), {"PATH": "/bin"})
+    env = environment(config, 4711, ("0", "1"), {"PATH": "/bin"})
 
     assert launch is not None
     assert launch.argv == ("ollama", "serve")
-    assert found == {
+    assert env == {
         "PATH": "/bin",
         "OLLAMA_NUM_PARALLEL": "1",
         "OLLAMA_KEEP_ALIVE": "-1",

@@ -127,8 +127,8 @@ def meaning(objects: list[Any]) -> dict[str, Any]:
             text += said.get("content") or ""
             calls += [(call["index"], call["type"], call["function"]) for call in said.get("tool_calls") or ()]
             finish = choice.get("finish_reason") or finish
-            found = (choice.get("logprobs") or {}).get("content")
-            probs = [(each["token"], each["logprob"], each["top_logprobs"]) for each in found] if found else probs
+            tokens = (choice.get("logprobs") or {}).get("content")
+            probs = [(each["token"], each["logprob"], each["top_logprobs"]) for each in tokens] if tokens else probs
     assert len({value["id"] for value in objects}) == 1
     assert len({value["created"] for value in objects}) == 1
     model = {value["model"] for value in objects}.pop()

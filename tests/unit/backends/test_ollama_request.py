@@ -27,8 +27,8 @@ def asked(
 
 
 def made(body: dict[str, Any], operation: str = "chat", facts: ModelFacts | None = CAN_ALL) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(asked(body, operation, facts).body)
-    return found
+    sent: dict[str, Any] = json.loads(asked(body, operation, facts).body)
+    return sent
 
 
 FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -74,10 +74,10 @@ FIELDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("given", "expected"), FIELDS.values(), ids=FIELDS)
 def test_each_field_of_a_chat_has_its_way(given: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = made(given)
+    sent = made(given)
 
     base = {"model": "m:latest", "messages": HI, "stream": False, "truncate": False, "shift": False}
-    assert found == {**base, **expected}
+    assert sent == {**base, **expected}
 
 
 MESSAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -124,11 +124,11 @@ def test_a_tools_turn_is_told_with_its_name_and_arguments_as_an_object(arguments
         {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
     ]
 
-    found = made({"messages": turns})["messages"]
+    messages = made({"messages": turns})["messages"]
 
     function = {"index": 0, "name": "weather", "arguments": {"city": "Paris"}}
-    assert found[0] == {"role": "assistant", "content": "", "tool_calls": [{"function": function, "id": "c1"}]}
-    assert found[1] == {"role": "tool", "content": "sunny", "tool_call_id": "c1", "tool_name": "weather"}
+    assert messages[0] == {"role": "assistant", "content": "", "tool_calls": [{"function": function, "id": "c1"}]}
+    assert messages[1] == {"role": "tool", "content": "sunny", "tool_call_id": "c1", "tool_name": "weather"}
 
 
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
@@ -214,8 +214,8 @@ def test_the_models_context_and_stay_go_with_every_request() -> None:
 
     assert made({"temperature": 1}, facts=facts)["options"] == {"temperature": 1, "num_ctx": 512}
     for operation, body in (("chat", {}), ("text_completion", {"prompt": "a"}), ("embeddings", {"input": "a"})):
-        found = made(body, operation, facts)
-        assert (found["options"]["num_ctx"], found["keep_alive"], found["truncate"]) == (512, -1, False)
+        sent = made(body, operation, facts)
+        assert (sent["options"]["num_ctx"], sent["keep_alive"], sent["truncate"]) == (512, -1, False)
 
 
 def test_what_has_no_effect_is_named_once_and_nothing_else_is() -> None:
@@ -233,9 +233,9 @@ def test_only_names_that_a_header_can_carry_are_named_and_not_too_many() -> None
 
 
 def test_a_completion_goes_on_with_the_prompt_as_it_is() -> None:
-    found = made({"prompt": "The sky is", "max_tokens": 3, "logprobs": 2}, "text_completion")
+    sent = made({"prompt": "The sky is", "max_tokens": 3, "logprobs": 2}, "text_completion")
 
-    assert found == {
+    assert sent == {
         "model": "m:latest",
         "prompt": "The sky is",
         "raw": True,

@@ -18,8 +18,8 @@ def head(operation: str = "chat", *, is_base64: bool = False) -> ResponseHead:
 
 
 def answered(body: bytes, operation: str = "chat") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(whole(head(operation), body)[0])
-    return found
+    response: dict[str, Any] = json.loads(whole(head(operation), body)[0])
+    return response
 
 
 def recorded(name: str) -> bytes:
@@ -61,11 +61,11 @@ def test_a_recorded_tool_call_is_the_one_that_its_own_v1_gave() -> None:
 
 
 def test_a_recorded_completion_reads_as_openais() -> None:
-    found = answered(recorded("042_generate_raw"), "text_completion")
+    response = answered(recorded("042_generate_raw"), "text_completion")
 
-    assert found["object"] == "text_completion"
-    assert found["choices"][0]["text"] == " a canvas of endless possibilities, where every"
-    assert found["usage"] == {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}
+    assert response["object"] == "text_completion"
+    assert response["choices"][0]["text"] == " a canvas of endless possibilities, where every"
+    assert response["usage"] == {"prompt_tokens": 3, "completion_tokens": 8, "total_tokens": 11}
 
 
 def test_embeddings_come_as_numbers_or_packed() -> None:

@@ -108,10 +108,10 @@ def test_what_is_not_here_is_named(here: Path, case: str) -> None:
     settings, key, said = MISSING[case]
     filled = json.loads(json.dumps(settings).replace("HERE", str(here)))
 
-    found = list(preflight(vllm(here, **filled)).missing())
+    missing = list(preflight(vllm(here, **filled)).missing())
 
-    assert [each for each, _ in found] == [key]
-    assert found[0][1].startswith(said.replace("HERE", str(here)))
+    assert [each for each, _ in missing] == [key]
+    assert missing[0][1].startswith(said.replace("HERE", str(here)))
 
 
 def test_a_parser_of_a_plugin_is_not_looked_for(here: Path) -> None:
@@ -155,9 +155,9 @@ def test_an_adapter_or_a_model_without_weights_is_named(here: Path) -> None:
     (here / "law/adapter_model.safetensors").unlink()
     (here / "model/model.safetensors").unlink()
 
-    found = dict(preflight(vllm(here, adapters={"law": f"{here}/law"})).missing())
+    missing = dict(preflight(vllm(here, adapters={"law": f"{here}/law"})).missing())
 
-    assert found == {
+    assert missing == {
         "model": f"'{here}/model' holds no weights (*.safetensors)",
         "adapters.law": f"'{here}/law' is broken: it has no adapter_model.safetensors",
     }
@@ -190,9 +190,9 @@ OTHERS: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_kinds_are_looked_at_too(case: str) -> None:
-    section, found = OTHERS[case]
+    section, missing = OTHERS[case]
 
-    assert list(preflight(read(section)).missing()) == found
+    assert list(preflight(read(section)).missing()) == missing
 
 
 def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:

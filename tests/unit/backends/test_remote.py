@@ -61,9 +61,9 @@ def test_its_endpoint_carries_the_configured_credential_and_headers() -> None:
 
 async def test_it_is_up_with_the_names_it_lists() -> None:
     async with FakeEngine(models=("a", "b"), key="k") as fake:
-        found = await probed(fake.url, api_key=SecretStr("k"))
-        assert found == Probe(True, models=("a", "b"), facts=found.facts)
-        assert {name: facts.context_length for name, facts in found.facts.items()} == {"a": 2048, "b": 2048}
+        probe = await probed(fake.url, api_key=SecretStr("k"))
+        assert probe == Probe(True, models=("a", "b"), facts=probe.facts)
+        assert {name: facts.context_length for name, facts in probe.facts.items()} == {"a": 2048, "b": 2048}
         assert [record.path for record in fake.requests] == ["/v1/models", "/health", "/metrics"]  # as a vLLM
 
 

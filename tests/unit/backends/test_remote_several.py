@@ -62,11 +62,11 @@ def test_what_cannot_be_is_said_with_its_place(entry: str, said: str) -> None:
 
 def test_an_entry_is_as_many_backends_as_it_has_urls_or_addresses() -> None:
     several = replicas.expand({"c": remote(urls=["http://a/v1", "http://b/v1"], api_key="k")})
-    found = replicas.expand({"c": remote(url="http://a/v1", addresses=["10.0.0.1", "::1"])})
+    engines = replicas.expand({"c": remote(url="http://a/v1", addresses=["10.0.0.1", "::1"])})
     by_name = replicas.expand({"c": remote(url="http://a/v1", addresses="dns")})
 
     assert several == {"c": remote(url="http://a/v1", api_key="k"), "c#2": remote(url="http://b/v1", api_key="k")}
-    assert {name: getattr(each, "addresses", None) for name, each in found.items()} == {
+    assert {name: getattr(each, "addresses", None) for name, each in engines.items()} == {
         "c": ("10.0.0.1",),
         "c#2": ("::1",),
     }

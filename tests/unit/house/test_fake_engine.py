@@ -74,15 +74,15 @@ async def everything(engine: FakeEngine, data: bytes, limit: int = 8 * 1024 * 10
 
 def events(body: str) -> list[Any]:
     """The JSON of every event before the end mark, by the rules of event streams."""
-    found = []
+    values = []
     for block in re.split(r"(?:\r\n|\n|\r){2}", body):
         lines = [line for line in re.split(r"\r\n|\n|\r", block) if line.startswith("data:")]
         data = "\n".join(line[5:].removeprefix(" ") for line in lines)
         if data == "[DONE]":
             break
         if data:
-            found.append(json.loads(data))
-    return found
+            values.append(json.loads(data))
+    return values
 
 
 def said(body: str, stream: bool) -> str:
