@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import structlog
 import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
@@ -26,8 +25,6 @@ from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
 from app.table import Limits
 from backends.http.pool import ConnectionPool
-
-log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):

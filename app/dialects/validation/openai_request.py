@@ -24,7 +24,6 @@ MAX_SHOWN: Final = 32
 _EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 
 _Upwards = Annotated[float, Meta(ge=1, multiple_of=1)]
-_Whole = Annotated[float, Meta(multiple_of=1)]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Heat = Annotated[float, Meta(ge=0, le=2)]
 _Share = Annotated[float, Meta(ge=0, le=1)]

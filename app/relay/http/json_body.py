@@ -68,11 +68,6 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 _heads = msgspec.json.Decoder(RequestHead)
 
 
-def read(body: bytes) -> RequestHead:
-    """The head alone, otherwise as `opened`."""
-    return opened(body)[0]
-
-
 def opened(body: bytes) -> tuple[RequestHead, dict[str, msgspec.Raw]]:
     """The head and the members (name → raw value) of a body that passed `walk`.
 

@@ -101,20 +101,14 @@ class Queued:
 
 def schedule(
     requests: Sequence[StartRequest], occupants: Sequence[Occupant], capacity: Capacity, now: float
-) -> tuple[list[Order], float]:
-    """What is to be done now, and when to look again if nothing happens before (infinite: not at all)."""
-    plan = planned(requests, occupants, capacity, now)
-    return plan.orders, plan.look_at
-
-
-def planned(
-    requests: Sequence[StartRequest], occupants: Sequence[Occupant], capacity: Capacity, now: float
 ) -> Schedule:
-    """The same, and why the others wait."""
-    plan = Schedule(list(occupants), capacity, now)
+    """What is to be done now (`orders`), why other requests wait (`queued`), and when to look again if nothing happens
+    before (`look_at`, on the clock of `now`; infinite: not at all).
+    """
+    made = Schedule(list(occupants), capacity, now)
     for request in sorted(requests, key=lambda request: (request.is_spare, not request.is_asked, request.since)):
-        plan.serve(request)
-    return plan
+        made.serve(request)
+    return made
 
 
 class Schedule:

@@ -15,7 +15,7 @@ import structlog
 from app.supervisor.admin import status_text
 from app.supervisor.capacity.eviction import Evictable
 from app.supervisor.capacity.placement import Allocation
-from app.supervisor.capacity.schedule import Capacity, Evict, Occupant, Reject, StartNow, StartRequest, planned
+from app.supervisor.capacity.schedule import Capacity, Evict, Occupant, Reject, StartNow, StartRequest, schedule
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
 from backends.engine import Need
@@ -79,7 +79,7 @@ class Scheduler:
             return happens
         occupants = [self._occupant(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
         occupants += [Occupant(unit.name, unit.place, is_leaving=True) for unit in ended if unit.place is not None]
-        plan = planned(requests, occupants, replace(self.capacity, barred=self.barred()), now)
+        plan = schedule(requests, occupants, replace(self.capacity, barred=self.barred()), now)
         self.look_at = min(self.look_at, plan.look_at)
         for key, unit in named.items():
             queued = plan.queued.get(key)

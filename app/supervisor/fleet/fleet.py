@@ -53,7 +53,6 @@ class BackendStatus:
     pid: int | None
     restarts: int
     since_s: float
-    ready_s: float | None
     load_s: float | None
     leases: int
     in_flight: int | None
@@ -353,7 +352,6 @@ class Fleet:
     def _status(self, unit: Unit) -> BackendStatus:
         life = unit.life
         held = sum(self._leases.held(unit.name, generation) for generation in {0, life.generation})
-        is_ready = life.state is State.READY and life.ready_at is not None
         return BackendStatus(
             name=unit.name,
             kind=unit.kind,
@@ -363,7 +361,6 @@ class Fleet:
             pid=unit.pid,
             restarts=unit.restarts,
             since_s=self._now() - life.since,
-            ready_s=self._now() - life.since if is_ready else None,
             load_s=unit.load_s,
             leases=held,
             in_flight=unit.probe.in_flight,

@@ -170,7 +170,7 @@ def places(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def check(fields: dict[str, Any], kind: str = "llama_cpp", extras: dict[str, Any] | None = None) -> None:
-    head = json_body.read(json.dumps({"model": "m", "messages": [], **fields}).encode())
+    head = json_body.opened(json.dumps({"model": "m", "messages": [], **fields}).encode())[0]
     constraint_cost.check(head, extras or {}, "demo", PROFILES[kind])
 
 
@@ -241,14 +241,14 @@ def test_a_number_out_of_range_is_no_error_of_ours() -> None:
     raw = b'{"model": "m", "messages": [], "response_format": {"schema": {"pattern": "a", "maximum": 1e400}}}'
 
     with pytest.raises(Unsupported, match="out of range"):
-        constraint_cost.check(json_body.read(raw), {}, "demo", PROFILES["llama_cpp"])
+        constraint_cost.check(json_body.opened(raw)[0], {}, "demo", PROFILES["llama_cpp"])
 
 
 def test_hidden_words_are_seen() -> None:
     raw = b'{"model": "m", "messages": [], "json_schema": {"p\\u0061ttern": "%s"}}' % (b"a?" * 500)
 
     with pytest.raises(Unsupported, match="json_schema"):
-        constraint_cost.check(json_body.read(raw), {}, "demo", PROFILES["llama_cpp"])
+        constraint_cost.check(json_body.opened(raw)[0], {}, "demo", PROFILES["llama_cpp"])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def sent(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the engine gets beside the model and the messages, and what the client is told of it."""
     engine = TargetEngine(operation, PROFILES[kind], facts)
-    found = adjust.changes(json_body.read(body), body, rules, engine, fit)
+    found = adjust.changes(json_body.opened(body)[0], body, rules, engine, fit)
     members: dict[str, Any] = json.loads(json_members.edit(body, found.members))
     return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
 
@@ -208,7 +208,7 @@ def test_what_would_harm_an_engine_is_refused_with_its_name_however_lenient(
     normalize: str | None, asked: dict[str, Any], param: str, code: str
 ) -> None:
     with pytest.raises(Problem) as caught:
-        adjust.check(json_body.read(body_of(**asked)), Rules(normalize=normalize), 128)
+        adjust.check(json_body.opened(body_of(**asked))[0], Rules(normalize=normalize), 128)
 
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, param, code)
     assert "range" not in caught.value.message
@@ -216,7 +216,7 @@ def test_what_would_harm_an_engine_is_refused_with_its_name_however_lenient(
 
 def test_a_name_that_is_spelled_with_escapes_is_the_same_name() -> None:
     with pytest.raises(Problem) as caught:
-        adjust.check(json_body.read(rb'{"model":"m","chat\u005ftemplate":"x"}'), Rules(), 128)
+        adjust.check(json_body.opened(rb'{"model":"m","chat\u005ftemplate":"x"}')[0], Rules(), 128)
 
     assert caught.value.param == "chat_template"
 
@@ -232,11 +232,11 @@ TAKEN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("asked", TAKEN.values(), ids=TAKEN)
 def test_what_is_harmless_passes(asked: dict[str, Any]) -> None:
-    adjust.check(json_body.read(body_of(**asked)), Rules(), 128)
+    adjust.check(json_body.opened(body_of(**asked))[0], Rules(), 128)
 
 
 def test_the_operator_says_what_the_template_may_be_told() -> None:
-    asked = json_body.read(body_of(chat_template_kwargs={"style": "terse"}))
+    asked = json_body.opened(body_of(chat_template_kwargs={"style": "terse"}))[0]
 
     adjust.check(asked, Rules(template_kwargs=("style",)), 128)
     with pytest.raises(Problem, match="taken are: nothing"):
@@ -252,18 +252,18 @@ NAMED = {"type": "function", "function": {"name": "a_tool_with_quite_a_long_name
     [("required", True), (NAMED, True), ({}, True), ("auto", False), ("none", False), (None, False)],
 )
 def test_a_tool_that_must_be_called_is_noticed_where_the_template_has_none(choice: object, is_ignored: bool) -> None:
-    asked = json_body.read(body_of(tools=[TOOL], tool_choice=choice))
+    asked = json_body.opened(body_of(tools=[TOOL], tool_choice=choice))[0]
 
     assert adjust.ignores_tools(asked, NO_TOOLS) is is_ignored
     assert not adjust.ignores_tools(asked, TargetEngine("chat", PROFILES["llama_cpp"]))
     assert not adjust.ignores_tools(asked, TargetEngine("chat", PROFILES["vllm"], NO_TOOLS.facts))
-    assert not adjust.ignores_tools(json_body.read(body_of()), NO_TOOLS)
+    assert not adjust.ignores_tools(json_body.opened(body_of())[0], NO_TOOLS)
 
 
 @pytest.mark.parametrize("choice", ["auto", "none", None])
 def test_tools_that_the_template_has_no_place_for_are_left_out_and_named(choice: object) -> None:
     fields = {"tools": [TOOL], "tool_choice": choice, "parallel_tool_calls": True, "user": "u"}
-    asked = json_body.read(body_of(**fields))
+    asked = json_body.opened(body_of(**fields))[0]
     given = judge.given(json_body.opened(body_of(**fields))[1])
 
     found = adjust.changes(asked, body_of(**fields), Rules(), NO_TOOLS)
@@ -273,7 +273,9 @@ def test_tools_that_the_template_has_no_place_for_are_left_out_and_named(choice:
     assert (found.members, found.names, found.dropped) == (left_out, (), ("tools",))
     assert judged.dropped == ("tools", "user")
     assert adjust.changes(asked, body_of(**fields), Rules(), TargetEngine("chat", PROFILES["llama_cpp"])).dropped == ()
-    assert adjust.changes(json_body.read(body_of(tools=None)), body_of(tools=None), Rules(), NO_TOOLS).dropped == ()
+    assert (
+        adjust.changes(json_body.opened(body_of(tools=None))[0], body_of(tools=None), Rules(), NO_TOOLS).dropped == ()
+    )
 
 
 def test_a_bound_that_an_engine_refused_becomes_what_fits_and_a_smaller_one_stays() -> None:
@@ -289,12 +291,12 @@ def test_a_bound_that_an_engine_refused_becomes_what_fits_and_a_smaller_one_stay
 def test_a_bound_is_the_largest_that_was_told_and_only_a_sound_number() -> None:
     rules = Rules(defaults={"max_tokens": 7})
 
-    assert adjust.bound(json_body.read(body_of(max_tokens=3, max_completion_tokens=5)), AS_IT_IS) == 5
-    assert adjust.bound(json_body.read(body_of()), rules) == 7
+    assert adjust.bound(json_body.opened(body_of(max_tokens=3, max_completion_tokens=5))[0], AS_IT_IS) == 5
+    assert adjust.bound(json_body.opened(body_of())[0], rules) == 7
     for wrong in (None, -7, 0, 1.5, "9", True):
-        assert adjust.bound(json_body.read(body_of(max_tokens=wrong)), AS_IT_IS) is None
+        assert adjust.bound(json_body.opened(body_of(max_tokens=wrong))[0], AS_IT_IS) is None
 
 
 @pytest.mark.parametrize(("n", "choices"), [(3, 3), (None, 1), (0, 1), ("x", 1), (True, 1), (1.5, 1)])
 def test_choices_are_counted_only_by_a_sound_number(n: object, choices: int) -> None:
-    assert adjust.choices(json_body.read(body_of(n=n))) == choices
+    assert adjust.choices(json_body.opened(body_of(n=n))[0]) == choices

@@ -103,7 +103,7 @@ def check(data: bytes, steps: tuple[int, int] = (32 * 1024, 512 * 1024)) -> Requ
         patch.setattr(json_body, "SURVEY_BYTES", steps[1])
         for _ in json_body.walk(data):
             pass
-    return json_body.read(data)
+    return json_body.opened(data)[0]
 
 
 class Strange(ValueError):

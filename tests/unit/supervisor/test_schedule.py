@@ -198,7 +198,9 @@ SCENES: dict[str, tuple[Capacity, Sequence[StartRequest], Sequence[Occupant], li
 def test_room_is_given_as_the_scene_says(name: str) -> None:
     capacity, requests, occupants, orders, look_at = SCENES[name]
 
-    assert schedule(requests, occupants, capacity, now=100.0) == (orders, look_at)
+    made = schedule(requests, occupants, capacity, now=100.0)
+
+    assert (made.orders, made.look_at) == (orders, look_at)
 
 
 @dataclass
@@ -254,7 +256,7 @@ class Fleet:
     def _decide(self) -> None:
         requests = [StartRequest(e.name, e.need, e.since, True) for e in self.engines.values() if e.state == "waiting"]
         occupants = [e.occupant() for e in self.engines.values() if e.state in ("starting", "serving", "leaving")]
-        for order in schedule(requests, occupants, self.capacity, self.now)[0]:
+        for order in schedule(requests, occupants, self.capacity, self.now).orders:
             engine = self.engines[order.name]
             match order:
                 case StartNow():
