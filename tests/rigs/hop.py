@@ -1,4 +1,4 @@
-"""What tests of the hop to engines share: endpoints, calls, and a server that does what the test says."""
+"""What tests of the connection to engines share: endpoints, requests, and a server that does what the test says."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ def endpoint(address: str, *, is_ours: bool = True, timeouts: Timeouts = WAITS, 
     return Endpoint("engine", 1, address, headers, timeouts, is_ours=is_ours)
 
 
-def call(model: str = "fake", *, stream: bool = False, pad: int = 0) -> UpstreamRequest:
+def chat_request(model: str = "fake", *, stream: bool = False, pad: int = 0) -> UpstreamRequest:
     fields = {"model": model, "stream": stream, "messages": [{"role": "user", "content": "hi"}], "pad": "x" * pad}
     return UpstreamRequest(
         "POST", "/chat/completions", json.dumps(fields).encode(), [("content-type", "application/json")]
     )
 
 
-async def read(upstream: ConnectionPool, where: Endpoint, what: UpstreamRequest | None = None) -> bytes:
-    exchange = await upstream.open(where, what or call())
+async def read(pool: ConnectionPool, where: Endpoint, what: UpstreamRequest | None = None) -> bytes:
+    """The whole body of the response."""
+    exchange = await pool.open(where, what or chat_request())
     try:
         return await exchange.read(1 << 24)
     finally:
@@ -36,7 +37,7 @@ async def read(upstream: ConnectionPool, where: Endpoint, what: UpstreamRequest 
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Let the loop run until it is so: Upstream tells nobody when a connection has gone."""
+    """Let the loop run until it is so: the pool reports to nobody that a connection has gone."""
     async with asyncio.timeout(20):
         while True:
             if is_so():
@@ -71,7 +72,7 @@ class Server:
 
 
 async def take(reader: asyncio.StreamReader) -> bytes:
-    """One request, read whole; its head."""
+    """Read one request; returns its head."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b": 0")
     await reader.readexactly(int(length.partition(b":")[2]))

@@ -33,12 +33,12 @@ PULSES: dict[str, tuple[list[tuple[float, Hashable]], Heartbeat]] = {
 @pytest.mark.parametrize("name", PULSES)
 def test_a_standstill_is_timed_from_its_first_sign(name: str) -> None:
     signs, expected = PULSES[name]
-    pulse: Heartbeat | None = None
+    beat: Heartbeat | None = None
 
     for now, sign in signs:
-        pulse = advance(pulse, sign, now)
+        beat = advance(beat, sign, now)
 
-    assert pulse == expected
+    assert beat == expected
 
 
 @pytest.mark.parametrize(

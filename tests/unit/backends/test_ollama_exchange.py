@@ -43,21 +43,21 @@ async def daemon() -> AsyncIterator[FakeOllama]:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[ConnectionPool]:
+async def pool() -> AsyncIterator[ConnectionPool]:
     hop = ConnectionPool()
     yield hop
     await hop.aclose()
 
 
-async def opened(daemon: FakeOllama, upstream: ConnectionPool, body: bytes) -> tuple[Exchange, OllamaExchange]:
+async def opened(daemon: FakeOllama, pool: ConnectionPool, body: bytes) -> tuple[Exchange, OllamaExchange]:
     endpoint = Endpoint("ollama", 1, daemon.url, dialect=Dialect.OLLAMA)
-    inner = await upstream.open(endpoint, UpstreamRequest("POST", "/api/chat", body))
+    inner = await pool.open(endpoint, UpstreamRequest("POST", "/api/chat", body))
     asked = OllamaRequest("chat", "/api/chat", body, "mine", is_stream=body is STREAM)
     return inner, OllamaExchange(inner, ResponseHead("ollama", asked, "id-1", 1), LIMIT)
 
 
-async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: ConnectionPool) -> None:
-    inner, answer = await opened(daemon, upstream, STREAM)
+async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, pool: ConnectionPool) -> None:
+    inner, answer = await opened(daemon, pool, STREAM)
     came = Kept()
 
     await answer.pump(came)
@@ -70,9 +70,9 @@ async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, upstream: 
     assert answer.endpoint.engine == "ollama"
 
 
-async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream: ConnectionPool) -> None:
+async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, pool: ConnectionPool) -> None:
     daemon.script(Fault("line", after=2))
-    inner, answer = await opened(daemon, upstream, STREAM)
+    inner, answer = await opened(daemon, pool, STREAM)
     came = Kept(most=1)
 
     await answer.pump(came)
@@ -83,10 +83,10 @@ async def test_a_sink_that_has_enough_ends_the_pump(daemon: FakeOllama, upstream
 
 @pytest.mark.parametrize(("how", "kind"), [("line", EngineFailed), ("fin", Disconnected), ("reset", Disconnected)])
 async def test_a_stream_that_goes_wrong_raises_behind_its_events(
-    daemon: FakeOllama, upstream: ConnectionPool, how: str, kind: type[Exception]
+    daemon: FakeOllama, pool: ConnectionPool, how: str, kind: type[Exception]
 ) -> None:
     daemon.script(Fault(how, after=2))
-    inner, answer = await opened(daemon, upstream, STREAM)
+    inner, answer = await opened(daemon, pool, STREAM)
     came = Kept()
 
     with pytest.raises(kind):
@@ -96,8 +96,8 @@ async def test_a_stream_that_goes_wrong_raises_behind_its_events(
     assert came.events.count(b"data:") == 2
 
 
-async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, upstream: ConnectionPool) -> None:
-    inner, answer = await opened(daemon, upstream, WHOLE)
+async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, pool: ConnectionPool) -> None:
+    inner, answer = await opened(daemon, pool, WHOLE)
 
     body = await answer.read(LIMIT)
     inner.close()
@@ -105,4 +105,4 @@ async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, u
     assert b'"object":"chat.completion"' in body
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.notes["x-modelport-prompt-ms"] == "7.0"
-    assert upstream.idle == 1
+    assert pool.idle == 1

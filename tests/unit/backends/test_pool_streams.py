@@ -17,11 +17,11 @@ from backends.http.pool import ConnectionPool
 from tests import RECORDED
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
-from tests.rigs.hop import OK, Server, call, endpoint, take, until
+from tests.rigs.hop import OK, Server, chat_request, endpoint, take, until
 
 
 @pytest_asyncio.fixture
-async def upstream() -> AsyncIterator[ConnectionPool]:
+async def pool() -> AsyncIterator[ConnectionPool]:
     owner = ConnectionPool()
     yield owner
     await owner.aclose()
@@ -34,12 +34,12 @@ async def engine() -> AsyncIterator[FakeEngine]:
         yield fake
 
 
-async def stream(upstream: ConnectionPool, engine: FakeEngine, scenario: str) -> tuple[Exchange, list[bytes]]:
-    return await upstream.open(endpoint(engine.url), call(f"fault:{scenario}", stream=True)), []
+async def stream(pool: ConnectionPool, engine: FakeEngine, scenario: str) -> tuple[Exchange, list[bytes]]:
+    return await pool.open(endpoint(engine.url), chat_request(f"fault:{scenario}", stream=True)), []
 
 
-async def test_a_paused_stream_is_not_read_on_and_loses_nothing(upstream: ConnectionPool, engine: FakeEngine) -> None:
-    exchange, seen = await stream(upstream, engine, "endless_stream")
+async def test_a_paused_stream_is_not_read_on_and_loses_nothing(pool: ConnectionPool, engine: FakeEngine) -> None:
+    exchange, seen = await stream(pool, engine, "endless_stream")
     record = await engine.arrived()
 
     def sink(data: bytes) -> bool:
@@ -63,9 +63,9 @@ async def test_a_paused_stream_is_not_read_on_and_loses_nothing(upstream: Connec
     assert b"".join(seen).startswith(b"data: ")
 
 
-async def test_a_pause_from_before_pumping_still_holds(upstream: ConnectionPool, engine: FakeEngine) -> None:
+async def test_a_pause_from_before_pumping_still_holds(pool: ConnectionPool, engine: FakeEngine) -> None:
     """The client's own connection may be full before the first event comes (a pipelined request)."""
-    exchange, seen = await stream(upstream, engine, "endless_stream")
+    exchange, seen = await stream(pool, engine, "endless_stream")
     record = await engine.arrived()
     exchange.pause()
 
@@ -83,8 +83,8 @@ async def test_a_pause_from_before_pumping_still_holds(upstream: ConnectionPool,
     assert size < 1 << 20
 
 
-async def test_what_nobody_pumps_is_bounded(upstream: ConnectionPool, engine: FakeEngine) -> None:
-    exchange, seen = await stream(upstream, engine, "endless_stream")
+async def test_what_nobody_pumps_is_bounded(pool: ConnectionPool, engine: FakeEngine) -> None:
+    exchange, seen = await stream(pool, engine, "endless_stream")
     record = await engine.arrived()
     await asyncio.wait_for(record.blocked.wait(), 20)
 
@@ -98,7 +98,7 @@ async def test_what_nobody_pumps_is_bounded(upstream: ConnectionPool, engine: Fa
     assert sum(map(len, seen)) > 4 << 20
 
 
-async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream: ConnectionPool) -> None:
+async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(pool: ConnectionPool) -> None:
     """The piece that fills the client's connection may be the answer's last one; the connection is used again."""
     is_pumped = asyncio.Event()
 
@@ -111,7 +111,7 @@ async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream:
 
     async with Server(serve) as server:
         for _ in range(2):
-            exchange = await upstream.open(endpoint(server.url), call(stream=True))
+            exchange = await pool.open(endpoint(server.url), chat_request(stream=True))
 
             def sink(_: bytes, exchange: Exchange = exchange) -> bool:
                 exchange.pause()
@@ -126,7 +126,7 @@ async def test_a_pause_at_the_last_byte_does_not_stop_the_next_request(upstream:
 
 
 async def test_after_the_end_mark_the_last_bytes_are_waited_for_and_the_connection_is_used_again(
-    upstream: ConnectionPool,
+    pool: ConnectionPool,
 ) -> None:
     ended = asyncio.Event()
 
@@ -138,21 +138,21 @@ async def test_after_the_end_mark_the_last_bytes_are_waited_for_and_the_connecti
             writer.write(wire.LAST_CHUNK)
 
     async with Server(slow_end) as server:
-        exchange = await upstream.open(endpoint(server.url), call(stream=True))
+        exchange = await pool.open(endpoint(server.url), chat_request(stream=True))
         await exchange.pump(lambda data: data.endswith(wire.DONE))
         exchange.linger()
         exchange.close()
         ended.set()
-        await until(lambda: upstream.idle == 1)
+        await until(lambda: pool.idle == 1)
 
-        await (again := await upstream.open(endpoint(server.url), call(stream=True))).pump(lambda _: True)
+        await (again := await pool.open(endpoint(server.url), chat_request(stream=True))).pump(lambda _: True)
         again.linger()
 
         assert server.connections == 1
 
 
-async def test_an_engine_that_does_not_end_its_stream_is_left(upstream: ConnectionPool, engine: FakeEngine) -> None:
-    exchange, _ = await stream(upstream, engine, "endless_stream")
+async def test_an_engine_that_does_not_end_its_stream_is_left(pool: ConnectionPool, engine: FakeEngine) -> None:
+    exchange, _ = await stream(pool, engine, "endless_stream")
     record = await engine.arrived()
     await exchange.pump(lambda _: True)
 
@@ -164,20 +164,20 @@ async def test_an_engine_that_does_not_end_its_stream_is_left(upstream: Connecti
 # -- TLS
 
 
-async def test_a_certificate_nobody_vouches_for_is_unreachable(upstream: ConnectionPool) -> None:
+async def test_a_certificate_nobody_vouches_for_is_unreachable(pool: ConnectionPool) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(RECORDED / "self_signed.pem")
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
 
     with pytest.raises(Unreachable, match="no secure connection to it"):
-        await upstream.open(endpoint(f"https://127.0.0.1:{port}/v1"), call())
+        await pool.open(endpoint(f"https://127.0.0.1:{port}/v1"), chat_request())
     server.close()
     await server.wait_closed()
 
 
 async def test_certificates_are_read_once_and_not_on_the_loop(
-    upstream: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It took 0.2 s of everybody's time for each engine."""
     threads: list[int] = []
@@ -193,17 +193,17 @@ async def test_certificates_are_read_once_and_not_on_the_loop(
 
     for port in (1, 1, 2, 3):
         with pytest.raises(Unreachable):
-            await upstream.open(endpoint(f"https://127.0.0.1:{port}/v1"), call())
+            await pool.open(endpoint(f"https://127.0.0.1:{port}/v1"), chat_request())
 
     assert len(threads) == 2  # what failed is tried again
     assert threading.get_ident() not in threads
 
 
-async def test_a_server_that_speaks_no_tls_is_unreachable(upstream: ConnectionPool) -> None:
+async def test_a_server_that_speaks_no_tls_is_unreachable(pool: ConnectionPool) -> None:
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK)
         await reader.read()
 
     async with Server(plain) as server:
         with pytest.raises(Unreachable, match="no secure connection to it"):
-            await upstream.open(endpoint(server.url.replace("http:", "https:")), call())
+            await pool.open(endpoint(server.url.replace("http:", "https:")), chat_request())

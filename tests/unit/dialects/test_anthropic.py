@@ -16,15 +16,15 @@ from app.dialects.client_api import TranslatedRequest
 from app.dialects.usage import Usage
 from app.errors import Problem, not_found, shutting_down
 from tests.fakes import wire
-from tests.rigs.front_streams import (
+from tests.rigs.foreign_streams import (
     ALTERNATING,
     BOTH_CALLS,
     STREAMS,
     call,
     copied_by_a_part,
+    encoded,
+    encoded_whole,
     event,
-    told,
-    told_whole,
     unfinished,
     whole,
 )
@@ -389,10 +389,10 @@ def test_a_developer_is_the_system() -> None:
 @pytest.mark.parametrize("name", STREAMS)
 def test_one_cut_anywhere_changes_nothing(name: str) -> None:
     data = STREAMS[name]
-    expected = told(spoken(), [data])
+    expected = encoded(spoken(), [data])
 
     for cut in range(1, len(data)):
-        assert told(spoken(), [data[:cut], data[cut:]]) == expected
+        assert encoded(spoken(), [data[:cut], data[cut:]]) == expected
 
 
 @settings(max_examples=100)
@@ -400,11 +400,11 @@ def test_one_cut_anywhere_changes_nothing(name: str) -> None:
 def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
     data = STREAMS[name]
 
-    assert told(spoken(), pieces(data, sizes)) == told(spoken(), [data])
+    assert encoded(spoken(), pieces(data, sizes)) == encoded(spoken(), [data])
 
 
 def test_a_stream_of_text_is_one_block() -> None:
-    out = told(spoken(), [STREAMS["vllm"]])
+    out = encoded(spoken(), [STREAMS["vllm"]])
 
     kinds = [each["type"] for each in events(out)]
     assert kinds == [
@@ -422,8 +422,8 @@ def test_a_stream_of_text_is_one_block() -> None:
 
 
 def test_thinking_and_calls_are_blocks_of_their_own() -> None:
-    thought, ended = built(told(spoken(), [STREAMS["thought"]]))
-    called, stopped = built(told(spoken(), [STREAMS["calls"]]))
+    thought, ended = built(encoded(spoken(), [STREAMS["thought"]]))
+    called, stopped = built(encoded(spoken(), [STREAMS["calls"]]))
 
     assert [(block["type"], block["parts"]) for block in thought] == [
         ("thinking", "Let me think."),
@@ -441,8 +441,8 @@ def test_thinking_and_calls_are_blocks_of_their_own() -> None:
 
 @pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
 def test_a_whole_answer_has_the_blocks_of_its_stream(name: str) -> None:
-    said = json.loads(told_whole(spoken(), whole(name), COST))
-    blocks, ended = built(told(spoken(), [STREAMS[name]]))
+    said = json.loads(encoded_whole(spoken(), whole(name), COST))
+    blocks, ended = built(encoded(spoken(), [STREAMS[name]]))
 
     assert [block["type"] for block in said["content"]] == [block["type"] for block in blocks]
     assert said["stop_reason"] == ended["delta"]["stop_reason"]
@@ -458,13 +458,13 @@ def test_the_stop_sequence_is_told_where_the_engine_tells_it() -> None:
     piece = event({"content": "a"}, "stop", stop_reason="END")
     data = wire.sse(piece) + b"data: [DONE]\n\n"
 
-    assert built(told(spoken("END"), [data]))[1]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
-    assert built(told(spoken("other"), [data]))[1]["delta"]["stop_reason"] == "end_turn"
+    assert built(encoded(spoken("END"), [data]))[1]["delta"] == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert built(encoded(spoken("other"), [data]))[1]["delta"]["stop_reason"] == "end_turn"
 
 
 @pytest.mark.parametrize("name", ALTERNATING)
 def test_calls_whose_parts_alternate_are_a_block_each(name: str) -> None:
-    blocks, ended = built(told(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
+    blocks, ended = built(encoded(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
     found = [(block["id"], block["name"], block["parts"]) for block in blocks if block["type"] == "tool_use"]
     assert found == BOTH_CALLS
@@ -478,26 +478,26 @@ def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
 
 def test_a_whole_call_whose_arguments_are_no_object_is_an_error() -> None:
     with pytest.raises(ValueError, match="not a JSON object"):
-        told_whole(spoken(), whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
+        encoded_whole(spoken(), whole("calls").replace(b'"arguments":"{}"', b'"arguments":"[]"'), COST)
 
 
 def test_a_call_that_was_cut_is_left_out_of_a_whole_answer_and_a_broken_one_is_an_error_in_a_stream() -> None:
     cut = whole("calls").replace(b'"arguments":"{}"', b'"arguments":"{"').replace(b'"tool_calls"}', b'"length"}')
     broken = b"".join(map(wire.sse, [event(call(0, "call_a", "f", "true")), event({}, "tool_calls")]))
 
-    said = json.loads(told_whole(spoken(), cut, COST))
+    said = json.loads(encoded_whole(spoken(), cut, COST))
 
     assert [block["type"] for block in said["content"]] == ["text", "tool_use"]
     assert said["stop_reason"] == "max_tokens"
-    assert built(told(spoken(), [STREAMS["cut call"]]))[1]["delta"]["stop_reason"] == "max_tokens"
+    assert built(encoded(spoken(), [STREAMS["cut call"]]))[1]["delta"]["stop_reason"] == "max_tokens"
     with pytest.raises(ValueError, match="not a JSON object"):
-        told(spoken(), [broken])
+        encoded(spoken(), [broken])
 
 
 def test_an_answer_of_nothing_is_a_message_of_nothing() -> None:
     empty = b"".join(map(wire.sse, [event({"role": "assistant", "content": ""}), event({}, "stop")]))
 
-    assert [each["type"] for each in events(told(spoken(), [empty]))] == [
+    assert [each["type"] for each in events(encoded(spoken(), [empty]))] == [
         "message_start",
         "message_delta",
         "message_stop",

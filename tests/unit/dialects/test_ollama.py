@@ -23,14 +23,14 @@ from backends.kinds import PROFILES
 from tests import RECORDED
 from tests.fakes import wire
 from tests.fakes.wire import sse
-from tests.rigs.front_streams import (
+from tests.rigs.foreign_streams import (
     ALTERNATING,
     BOTH_CALLS,
     CUT_CALL,
     STREAMS,
     copied_by_a_part,
-    told,
-    told_whole,
+    encoded,
+    encoded_whole,
     unfinished,
     whole,
 )
@@ -323,10 +323,10 @@ def test_texts_to_embed_are_openais() -> None:
 def test_one_cut_anywhere_changes_nothing(name: str) -> None:
     data = STREAMS[name]
     kind = Kind.GENERATE if name == "completion" else Kind.CHAT
-    expected = told(written(kind), [data])
+    expected = encoded(written(kind), [data])
 
     for cut in range(1, len(data)):
-        assert told(written(kind), [data[:cut], data[cut:]]) == expected
+        assert encoded(written(kind), [data[:cut], data[cut:]]) == expected
 
 
 @settings(max_examples=100)
@@ -334,12 +334,12 @@ def test_one_cut_anywhere_changes_nothing(name: str) -> None:
 def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
     data = STREAMS[name]
 
-    assert told(written(), pieces(data, sizes)) == told(written(), [data])
+    assert encoded(written(), pieces(data, sizes)) == encoded(written(), [data])
 
 
 @pytest.mark.parametrize("name", ["vllm", "llama.cpp", "crlf"])
 def test_a_stream_of_text_is_lines_and_a_last_one_with_the_counts(name: str) -> None:
-    *parts, last = lines(told(written(), [STREAMS[name]]))
+    *parts, last = lines(encoded(written(), [STREAMS[name]]))
 
     assert "".join(part["message"]["content"] for part in parts) == "The sum of 7"
     assert all(part["message"]["role"] == "assistant" and part["done"] is False for part in parts)
@@ -351,7 +351,7 @@ def test_a_stream_of_text_is_lines_and_a_last_one_with_the_counts(name: str) -> 
 
 
 def test_llama_cpps_own_times_are_told() -> None:
-    last = lines(told(written(), [STREAMS["llama.cpp"]]))[-1]
+    last = lines(encoded(written(), [STREAMS["llama.cpp"]]))[-1]
 
     assert (last["prompt_eval_duration"], last["eval_duration"]) == (21_165_000, 59_886_000)
     assert "load_duration" not in last
@@ -361,25 +361,25 @@ def test_times_that_nobody_told_are_measured() -> None:
     times = iter(range(100))
     tongue = OllamaChatEncoder(Kind.CHAT, "m", "abc", lambda: float(next(times)))
 
-    last = lines(told(tongue, [STREAMS["vllm"]]))[-1]
+    last = lines(encoded(tongue, [STREAMS["vllm"]]))[-1]
 
     assert last["total_duration"] > last["eval_duration"] > 0
     assert last["prompt_eval_duration"] > 0
 
 
 def test_thinking_is_apart_from_the_answer() -> None:
-    *parts, last = lines(told(written(), [STREAMS["thought"]]))
+    *parts, last = lines(encoded(written(), [STREAMS["thought"]]))
 
     assert "".join(part["message"].get("thinking", "") for part in parts) == "Let me think."
     assert "".join(part["message"]["content"] for part in parts) == "Twelve."
     assert last["done_reason"] == "stop"
-    said = json.loads(told_whole(written(), whole("thought"), COST))
+    said = json.loads(encoded_whole(written(), whole("thought"), COST))
     assert said["message"] == {"role": "assistant", "content": "Twelve.", "thinking": "Let me think."}
 
 
 def test_calls_are_told_whole_with_objects_and_end_with_stop() -> None:
-    streamed = lines(told(written(), [STREAMS["calls"]]))
-    said = json.loads(told_whole(written(), whole("calls"), COST))
+    streamed = lines(encoded(written(), [STREAMS["calls"]]))
+    said = json.loads(encoded_whole(written(), whole("calls"), COST))
 
     calls = [call for line in streamed for call in line["message"].get("tool_calls", ())]
     assert calls == said["message"]["tool_calls"]
@@ -392,7 +392,7 @@ def test_calls_are_told_whole_with_objects_and_end_with_stop() -> None:
 
 
 def test_a_call_without_number_or_parts_is_told_too() -> None:
-    first, last = lines(told(written(), [STREAMS["whole call"]]))
+    first, last = lines(encoded(written(), [STREAMS["whole call"]]))
 
     assert first["message"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
     assert last["done_reason"] == "stop"
@@ -403,15 +403,15 @@ def test_another_part_of_a_call_does_not_copy_the_ones_before() -> None:
 
 
 def test_a_call_that_was_cut_is_none_and_a_broken_one_is_an_error() -> None:
-    assert not any("tool_calls" in line["message"] for line in lines(told(written(), [STREAMS["cut call"]])))
+    assert not any("tool_calls" in line["message"] for line in lines(encoded(written(), [STREAMS["cut call"]])))
     broken = b"".join(map(sse, CUT_CALL)).replace(b'"length"', b'"tool_calls"')
 
     with pytest.raises(ValueError, match="not a JSON object"):
-        told(written(), [broken])
+        encoded(written(), [broken])
 
 
 def test_a_whole_answer_is_one_object() -> None:
-    said = json.loads(told_whole(written(Kind.GENERATE), whole("vllm"), COST))
+    said = json.loads(encoded_whole(written(Kind.GENERATE), whole("vllm"), COST))
 
     assert (said["response"], said["done"], said["done_reason"]) == ("The sum of 7", True, "length")
     assert (said["prompt_eval_count"], said["eval_count"]) == (12, 4)
@@ -457,7 +457,7 @@ def test_failures_are_one_string() -> None:
 def test_the_recorded_tool_call_of_a_daemons_openai_surface_is_told_as_its_own() -> None:
     data = (RECORDED / "ollama_tools.sse").read_bytes()
 
-    first, last = lines(told(written(), [data]))
+    first, last = lines(encoded(written(), [data]))
 
     assert first["message"]["tool_calls"][0]["function"]["arguments"] == {"city": "Paris"}
     assert (last["prompt_eval_count"], last["eval_count"]) == (85, 28)
@@ -465,7 +465,7 @@ def test_the_recorded_tool_call_of_a_daemons_openai_surface_is_told_as_its_own()
 
 @pytest.mark.parametrize("name", ALTERNATING)
 def test_calls_whose_parts_alternate_are_told_whole(name: str) -> None:
-    *parts, last = lines(told(written(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
+    *parts, last = lines(encoded(written(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
     calls = [call for part in parts for call in part["message"].get("tool_calls") or ()]
     found = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]

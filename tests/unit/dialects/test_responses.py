@@ -17,16 +17,16 @@ from app.dialects.responses.response import ResponsesEncoder
 from app.dialects.usage import Usage
 from app.errors import Problem, not_found
 from tests.fakes import wire
-from tests.rigs.front_streams import (
+from tests.rigs.foreign_streams import (
     ALTERNATING,
     BOTH_CALLS,
     CALLS,
     STREAMS,
     call,
     copied_by_a_part,
+    encoded,
+    encoded_whole,
     event,
-    told,
-    told_whole,
     unfinished,
     whole,
 )
@@ -223,10 +223,10 @@ def test_what_cannot_be_is_named(fields: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize("name", STREAMS)
 def test_one_cut_anywhere_changes_nothing(name: str) -> None:
     data = STREAMS[name]
-    expected = told(spoken(), [data])
+    expected = encoded(spoken(), [data])
 
     for cut in range(1, len(data)):
-        assert told(spoken(), [data[:cut], data[cut:]]) == expected
+        assert encoded(spoken(), [data[:cut], data[cut:]]) == expected
 
 
 @settings(max_examples=100)
@@ -234,13 +234,13 @@ def test_one_cut_anywhere_changes_nothing(name: str) -> None:
 def test_random_pieces_change_nothing(name: str, sizes: list[int]) -> None:
     data = STREAMS[name]
 
-    assert told(spoken(), pieces(data, sizes)) == told(spoken(), [data])
+    assert encoded(spoken(), pieces(data, sizes)) == encoded(spoken(), [data])
 
 
 @pytest.mark.parametrize("name", ["vllm", "thought", "calls"])
 def test_a_stream_ends_with_the_response_that_a_whole_answer_is(name: str) -> None:
-    said = json.loads(told_whole(spoken(instructions="x"), whole(name), COST))
-    ended = events(told(spoken(instructions="x"), [STREAMS[name]]))[-1]["response"]
+    said = json.loads(encoded_whole(spoken(instructions="x"), whole(name), COST))
+    ended = events(encoded(spoken(instructions="x"), [STREAMS[name]]))[-1]["response"]
 
     for each in (said, ended):
         for item in each["output"]:
@@ -252,7 +252,7 @@ def test_a_stream_ends_with_the_response_that_a_whole_answer_is(name: str) -> No
 
 
 def test_items_are_added_written_and_done_one_after_the_other() -> None:
-    found = events(told(spoken(), [STREAMS["calls"]]))
+    found = events(encoded(spoken(), [STREAMS["calls"]]))
 
     kinds = [each["type"].removeprefix("response.") for each in found]
     assert kinds == [
@@ -283,7 +283,7 @@ def test_items_are_added_written_and_done_one_after_the_other() -> None:
 
 
 def test_thinking_is_an_item_of_its_own() -> None:
-    last = events(told(spoken(), [STREAMS["thought"]]))[-1]["response"]
+    last = events(encoded(spoken(), [STREAMS["thought"]]))[-1]["response"]
 
     reasoning, message = last["output"]
     assert reasoning["content"] == [{"type": "reasoning_text", "text": "Let me think."}]
@@ -292,7 +292,7 @@ def test_thinking_is_an_item_of_its_own() -> None:
 
 
 def test_what_was_cut_is_incomplete() -> None:
-    last = events(told(spoken(), [STREAMS["cut call"]]))[-1]
+    last = events(encoded(spoken(), [STREAMS["cut call"]]))[-1]
 
     assert last["type"] == "response.incomplete"
     assert last["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
@@ -310,7 +310,7 @@ def test_parts_of_several_calls_may_alternate() -> None:
         event({}, "tool_calls"),
     ]
 
-    found = events(told(spoken(), [b"".join(map(wire.sse, mixed)) + DONE]))
+    found = events(encoded(spoken(), [b"".join(map(wire.sse, mixed)) + DONE]))
 
     _, first, second = found[-1]["response"]["output"]
     assert (first["name"], first["arguments"]) == ("get_weather", '{"city": "Köln"}')
@@ -329,16 +329,16 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: str | None) -> 
     message = {"role": "assistant", "content": None, "tool_calls": [called]}
     answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
 
-    streamed = events(told(spoken(), [stream]))
+    streamed = events(encoded(spoken(), [stream]))
 
     done = next(each for each in streamed if each["type"] == "response.function_call_arguments.done")
     assert done["arguments"] == streamed[-1]["response"]["output"][0]["arguments"] == "{}"
-    assert json.loads(told_whole(spoken(), wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
+    assert json.loads(encoded_whole(spoken(), wire.dumps(answer), COST))["output"][0]["arguments"] == "{}"
 
 
 @pytest.mark.parametrize("name", ALTERNATING)
 def test_calls_whose_parts_alternate_are_an_item_each(name: str) -> None:
-    out = events(told(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
+    out = events(encoded(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
     items = [item for item in out[-1]["response"]["output"] if item["type"] == "function_call"]
     assert [(item["call_id"], item["name"], item["arguments"]) for item in items] == BOTH_CALLS
@@ -355,7 +355,7 @@ def test_the_last_item_of_a_whole_answer_that_was_cut_is_incomplete(finish: str)
     answer = json.loads(whole("calls"))
     answer["choices"][0]["finish_reason"] = finish
 
-    said = json.loads(told_whole(spoken(), wire.dumps(answer), COST))
+    said = json.loads(encoded_whole(spoken(), wire.dumps(answer), COST))
 
     assert said["status"] == "incomplete"
     assert [item["status"] for item in said["output"]] == ["completed", "completed", "incomplete"]
@@ -374,7 +374,7 @@ def test_details_of_usage_are_told() -> None:
     }
     answer = json.loads(whole("vllm")) | {"usage": counts}
 
-    usage = json.loads(told_whole(spoken(), wire.dumps(answer), COST))["usage"]
+    usage = json.loads(encoded_whole(spoken(), wire.dumps(answer), COST))["usage"]
 
     assert usage["input_tokens_details"]["cached_tokens"] == 8
     assert usage["output_tokens_details"] == {"reasoning_tokens": 3}

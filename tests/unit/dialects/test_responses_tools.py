@@ -15,7 +15,7 @@ from app.dialects.responses.tools import MAX_NAME_CHARS, ClientTool, free_text, 
 from app.dialects.usage import Usage
 from app.errors import Problem
 from tests.fakes import wire
-from tests.rigs.front_streams import call, event, told, told_whole
+from tests.rigs.foreign_streams import call, encoded, encoded_whole, event
 
 COST = Usage(12, 4, "tool_calls")
 EMPTY = {"type": "object", "properties": {}}
@@ -185,7 +185,7 @@ def test_a_stream_tells_a_free_text_in_its_own_events() -> None:
         event({}, "tool_calls"),
     ]
 
-    out = told(tongue, [b"".join(map(wire.sse, stream)) + DONE]).decode()
+    out = encoded(tongue, [b"".join(map(wire.sse, stream)) + DONE]).decode()
 
     found = [json.loads(line[6:]) for line in out.split("\n") if line.startswith("data: ")]
     kinds = [each["type"] for each in found]
@@ -202,7 +202,7 @@ def called(ask: TranslatedRequest, name: str, arguments: str) -> Any:
     made = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
     message = {"role": "assistant", "content": None, "tool_calls": [made]}
     answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    return json.loads(told_whole(ask.tongue, wire.dumps(answer), COST))["output"]
+    return json.loads(encoded_whole(ask.tongue, wire.dumps(answer), COST))["output"]
 
 
 def test_a_history_with_every_kind_of_item_goes_on() -> None:

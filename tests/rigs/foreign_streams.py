@@ -1,4 +1,4 @@
-"""OpenAI streams and answers that the fronts must tell in other dialects, and the road from one to the other."""
+"""OpenAI streams and responses that other dialects must encode, and the way from one to the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("get_weather", "get_time")
 
 
 def event(delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-    """One chunk of a chat."""
+    """One event of a chat's stream."""
     return wire.piece(CHAT, None, finish) | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish} | more]}
 
 
@@ -99,58 +99,58 @@ STREAMS: dict[str, bytes] = {
 }
 
 
-def told(tongue: ResponseEncoder, pieces: list[bytes]) -> bytes:
-    """What the client gets of an engine's stream that comes in these pieces."""
-    reader = _reader(tongue)
+def encoded(encoder: ResponseEncoder, pieces: list[bytes]) -> bytes:
+    """What the client gets when an engine's stream comes in these pieces."""
+    reader = _reader(encoder)
     out = b"".join(map(reader.feed, pieces))
     assert reader.error is None
-    return out + reader.end() + tongue.end(reader.settle(), reader.stats)
+    return out + reader.end() + encoder.end(reader.settle(), reader.stats)
 
 
-def told_whole(tongue: ResponseEncoder, answer: bytes, usage: Usage) -> bytes:
-    """What the client gets of an engine's whole answer that cost so much."""
+def encoded_whole(encoder: ResponseEncoder, answer: bytes, usage: Usage) -> bytes:
+    """What the client gets when this is an engine's whole response, with that usage."""
     delta, _, stats = settle_delta(terms(), answer)
-    return tongue.whole(delta, usage, stats)
+    return encoder.whole(delta, usage, stats)
 
 
-def _reader(tongue: ResponseEncoder) -> StreamReader:
-    return StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=tongue)
+def _reader(encoder: ResponseEncoder) -> StreamReader:
+    return StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
 
 
 def whole(name: str) -> bytes:
-    """The answer in one piece that says what a stream of that name says."""
-    said: dict[str, Any] = {"role": "assistant", "content": "The sum of 7"}
+    """The whole response that has the same content as the stream of that name."""
+    message: dict[str, Any] = {"role": "assistant", "content": "The sum of 7"}
     finish = "length"
     match name:
         case "thought":
-            said, finish = {"role": "assistant", "content": "Twelve.", "reasoning_content": "Let me think."}, "stop"
+            message, finish = {"role": "assistant", "content": "Twelve.", "reasoning_content": "Let me think."}, "stop"
         case "calls":
             calls = [("call_a", NAMES[0], '{"city": "Köln"}'), ("call_b", NAMES[1], "{}")]
-            said = {"role": "assistant", "content": "One moment. "}
-            said["tool_calls"] = [
+            message = {"role": "assistant", "content": "One moment. "}
+            message["tool_calls"] = [
                 {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
                 for id_, name, arguments in calls
             ]
             finish = "tool_calls"
     answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "mine"}
-    choice = {"index": 0, "message": said, "finish_reason": finish}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
     return wire.dumps(answer | {"choices": [choice], "usage": wire.usage(CHAT)})
 
 
-def unfinished(tongue: ResponseEncoder) -> bytes:
-    """What the client has got of a stream that broke, before it is told so."""
-    reader = _reader(tongue)
+def unfinished(encoder: ResponseEncoder) -> bytes:
+    """What the client has got of a stream that broke, before its error."""
+    reader = _reader(encoder)
     out = reader.feed(b"".join(map(wire.sse, wire.pieces(CHAT)[:3])))
     try:
         reader.end()
     except Disconnected:
         return out
-    raise AssertionError("it was finished")
+    raise AssertionError("the stream was complete")
 
 
-def copied_by_a_part(tongue: ResponseEncoder) -> int:
-    """Bytes of memory that one small part of a call's arguments takes after a megabyte of them, at most at a time."""
-    reader = _reader(tongue)
+def copied_by_a_part(encoder: ResponseEncoder) -> int:
+    """The most memory, in bytes, that one small part of a call's arguments takes after a megabyte of them."""
+    reader = _reader(encoder)
     reader.feed(wire.sse(event(call(0, "call_a", "add", '{"a":"' + "x" * 1_000_000))))
     reader.feed(wire.sse(event(call(0, arguments="y"))))  # what is made once is made
     part = wire.sse(event(call(0, arguments="z")))
