@@ -44,7 +44,8 @@ from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
-from app.supervisor.fleet.fleet import BackendStatus, Fleet
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.status import BackendStatus
 from app.supervisor.relays import build_table, processes
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.processes import Relays

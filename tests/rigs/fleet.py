@@ -12,7 +12,8 @@ from pathlib import Path
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
-from app.supervisor.fleet.fleet import BackendStatus, Fleet
+from app.supervisor.fleet.fleet import Fleet
+from app.supervisor.fleet.status import BackendStatus
 from app.table import Backend
 from backends import kinds
 from backends.config.base import BackendConfig

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.supervisor.fleet.fleet import BackendStatus
+from app.supervisor.fleet.status import BackendStatus
 from backends.endpoint import State
 
 

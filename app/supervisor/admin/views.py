@@ -7,8 +7,8 @@ from typing import Literal
 
 from app.errors import Problem
 from app.supervisor.admin.schemas import LifeAnswer, Logs, ModelAnswer, ReplacementAnswer, failure, replacement
-from app.supervisor.fleet.fleet import BackendStatus
 from app.supervisor.fleet.past_lives import Log
+from app.supervisor.fleet.status import BackendStatus
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import State
 

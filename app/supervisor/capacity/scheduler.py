@@ -1,6 +1,7 @@
 """Who has work, who is idle, and who gets whose room: the fleet's situation in the words of schedule.py, and back.
 
-Everything here is read from the units and the leases at one moment; nothing awaits.
+Everything here is read from the units and the leases at one moment; nothing awaits. What scheduling knows of a unit is
+written here only.
 """
 
 from __future__ import annotations
@@ -37,15 +38,42 @@ class LeaseCounts(Protocol):
 
 
 class Scheduler:
-    """Shares the machine out among the units."""
+    """Shares the machine out among the units, and keeps the `Occupancy` of each.
 
-    def __init__(self, leases: LeaseCounts, now: Callable[[], float], capacity: Capacity) -> None:
+    `waiting`: how many requests wait for a unit to serve.
+    """
+
+    def __init__(
+        self,
+        leases: LeaseCounts,
+        now: Callable[[], float],
+        capacity: Capacity,
+        waiting: Callable[[Unit], int],
+    ) -> None:
         self.capacity = capacity
         self.firsts: Mapping[str, str] = {}  # of replicas: the one that starts alone
         self.barred: Callable[[], Mapping[str, str]] = dict  # GPUs in quarantine, with the reason
         self.look_at = math.inf  # when the next `decide` may have something to say though nothing happened
         self._leases = leases
         self._now = now
+        self._waiting = waiting
+
+    def request(self, unit: Unit) -> None:
+        """Room is to be made for it, as the administrator waits for it, or a request will come back."""
+        unit.occupancy.requested_by_admin = True
+
+    def request_is_over(self, unit: Unit) -> None:
+        """It has started, or will not."""
+        unit.occupancy.requested_by_admin = False
+
+    def unbar(self, unit: Unit) -> bool:
+        """A GPU may be used again; whether this unit did not start because of one that could not."""
+        was_barred, unit.occupancy.is_barred = unit.occupancy.is_barred, False
+        return was_barred
+
+    def hand_over(self, unit: Unit, replacement: Unit) -> None:
+        """The replacement goes on counting where the unit is."""
+        replacement.occupancy.swaps = unit.occupancy.swaps
 
     def observe(self, units: Iterable[Unit]) -> bool:
         """See who works and who is idle; whether that is news."""
@@ -55,19 +83,20 @@ class Scheduler:
             if unit.policy.is_attached:
                 continue
             first = named.get(self.firsts.get(unit.name, ""))
-            unit.waits_for_first = first is not None and _is_to_be_first(first)
-            is_idle = unit.life.state is State.READY and not self._is_needed(unit)
-            unit.has_served = unit.has_served or self._leases.has_returned(unit.name, unit.life.generation)
-            if is_idle is (unit.idle_since is None):
-                unit.idle_since = self._now() if is_idle else None
+            known, life = unit.occupancy, unit.life
+            known.waits_for_first = first is not None and _is_to_be_first(first)
+            if self._leases.has_returned(unit.name, life.generation):
+                known.served_generation = life.generation
+            is_idle = life.state is State.READY and not self._is_needed(unit)
+            if is_idle is (known.idle_since is None):
+                known.idle_since = self._now() if is_idle else None
                 is_news = True
         return is_news
 
     def decide(self, units: Sequence[Unit], ended: Sequence[Unit]) -> list[tuple[Unit, Event]]:
         """What must happen to whom now, so that who is wanted gets room and who is idle for long goes."""
         for unit in (*units, *ended):
-            if unit.place is not None and not unit.keeps_place:
-                unit.place = None
+            self._review_place(unit)
         now = self._now()
         happens, self.look_at = self._unload(units, now)
         named = {f"{unit.name} {at}": unit for at, unit in enumerate(units)}  # a unit and its replacement have one name
@@ -77,32 +106,43 @@ class Scheduler:
         requests += self._spares(named)
         if not requests:
             return happens
-        occupants = [self._occupant(key, unit, unit.place) for key, unit in named.items() if unit.place is not None]
-        occupants += [Occupant(unit.name, unit.place, is_leaving=True) for unit in ended if unit.place is not None]
+        occupants = [self._occupant(key, unit, place) for key, unit in named.items() if (place := unit.occupancy.place)]
+        occupants += [Occupant(unit.name, place, is_leaving=True) for unit in ended if (place := unit.occupancy.place)]
         plan = schedule(requests, occupants, replace(self.capacity, barred=self.barred()), now)
         self.look_at = min(self.look_at, plan.look_at)
         for key, unit in named.items():
             queued = plan.queued.get(key)
             others = [named[each].name if each in named else each for each in queued.behind] if queued else []
-            unit.waits_for = status_text.queued(queued, _need(unit), others) if queued is not None else None
+            unit.occupancy.waits_for = status_text.queued(queued, _need(unit), others) if queued is not None else None
         for order in plan.orders:
             unit = named[order.name]
+            known = unit.occupancy
             match order:
                 case StartNow(place=place):
-                    unit.place = unit.place if unit.life.is_asleep else place
-                    unit.is_barred = False
+                    known.place = known.place if unit.life.is_asleep else place
+                    known.is_barred = False
                     self._warn(unit)
                     # A spare one has not been asked yet.
                     happens += [(unit, Placed())] if unit.life.is_queued else [(unit, Wanted()), (unit, Placed())]
                 case Evict(may_sleep=may_sleep):
                     log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
-                    unit.swaps += 1
+                    known.swaps += 1
                     happens.append((unit, self._rest(unit, may_sleep)))
                 case Reject(reason=reason, is_final=is_final, is_barred=is_barred):
                     log.warning("no room for engine", backend=unit.name, reason=reason)
-                    unit.is_barred = is_barred
+                    known.is_barred = is_barred
                     happens.append((unit, NotPlaced(reason, is_final)))
         return happens
+
+    def _review_place(self, unit: Unit) -> None:
+        known = unit.occupancy
+        if known.place is None:
+            return
+        if not unit.runner.keeps_place:
+            known.place = None
+        elif unit.need.is_guess and unit.life.state is State.READY:
+            # Nobody has said what it takes: it has its place by what it was measured to take.
+            known.place = replace(known.place, memory_gb=unit.need.memory_gb)
 
     def _warn(self, unit: Unit) -> None:
         there_gb = self.capacity.machine.memory_gb
@@ -142,11 +182,11 @@ class Scheduler:
 
     def _is_needed(self, unit: Unit) -> bool:
         generations = {0, unit.life.generation}
-        return bool(unit.waiters) or any(self._leases.held(unit.name, generation) for generation in generations)
+        return self._waiting(unit) > 0 or any(self._leases.held(unit.name, generation) for generation in generations)
 
     def _request(self, key: str, unit: Unit) -> StartRequest:
-        is_asked = bool(unit.waiters) or unit.requested_by_admin or self._leases.held(unit.name, 0) > 0
-        return StartRequest(key, _need(unit), unit.life.since, is_asked, unit.waits_for_first)
+        is_asked = self._waiting(unit) > 0 or unit.occupancy.requested_by_admin or self._leases.held(unit.name, 0) > 0
+        return StartRequest(key, _need(unit), unit.life.since, is_asked, unit.occupancy.waits_for_first)
 
     def _occupant(self, key: str, unit: Unit, place: Allocation) -> Occupant:
         life = unit.life
@@ -156,7 +196,7 @@ class Scheduler:
             return Occupant(key, asleep, loaded=rests, is_pinned=unit.is_pinned)
         serves = life.state is State.READY
         is_starting = life.phase in _TAKES_ITS_PLACE
-        loaded = Evictable(key, unit.idle_since, life.ready_at, unit.is_pinned) if serves else None
+        loaded = Evictable(key, unit.occupancy.idle_since, life.ready_at, unit.is_pinned) if serves else None
         return Occupant(
             name=key,
             place=place,
@@ -170,21 +210,27 @@ class Scheduler:
 
 def _is_to_be_first(unit: Unit) -> bool:
     is_under_way = unit.life.state is not State.READY and can_start(unit.life, unit.policy)
-    return unit.load_s is None and is_under_way
+    return unit.record.load_s is None and is_under_way
 
 
 def _is_ending(unit: Unit) -> bool:
     """Its process is not gone altogether, or the memory of its GPUs is not back: it has the place of its last start."""
-    return unit.has_remains and not unit.life.is_asleep
+    return unit.runner.has_remains and not unit.life.is_asleep
 
 
 def _is_resting(unit: Unit) -> bool:
     is_at_rest = unit.life.phase in (Phase.STOPPED, Phase.ASLEEP) and not _is_ending(unit)
-    return is_at_rest and can_start(unit.life, unit.policy) and not unit.is_leaving and unit.successor is None
+    return (
+        is_at_rest
+        and can_start(unit.life, unit.policy)
+        and not unit.change.is_leaving
+        and unit.change.next_config is None
+    )
 
 
 def _need(unit: Unit) -> Need:
-    if unit.life.is_asleep and unit.place is not None:
+    place = unit.occupancy.place
+    if unit.life.is_asleep and place is not None:
         # It kept its host memory and sits on its devices for good.
-        return Need(gpus=len(unit.place.devices), named=unit.place.devices, share=unit.place.share)
+        return Need(gpus=len(place.devices), named=place.devices, share=place.share)
     return unit.need

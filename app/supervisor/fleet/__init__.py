@@ -1,5 +1,5 @@
-"""All engines' lives: `event_loop.py` is the one place where a life changes, `unit.py` does what the life decides,
-`waiters.py` and `admission.py` hold the requests that wait.
+"""All engines' lives: `event_loop.py` lets events happen to them, in one place; `unit.py` is one backend with what is
+known of it, `runner.py` does what its life decides; `waiters.py` and `admission.py` hold the requests that wait.
 
 May import: app.supervisor, app.table, backends.
 """

@@ -15,6 +15,7 @@ from backends.process.heartbeat import Heartbeat
 from backends.process.process import Process
 
 if TYPE_CHECKING:
+    from app.supervisor.fleet.runner import Runner
     from app.supervisor.fleet.unit import Unit
 
 LOOK_S: Final = 0.5
@@ -25,8 +26,9 @@ log = structlog.get_logger()
 class ModelDownload:
     """For one unit, again before every start."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, runner: Runner) -> None:
         self._unit = unit
+        self._runner = runner
         self._began = 0.0
         self._first: Progress | None = None
         self._latest: Progress | None = None
@@ -48,7 +50,7 @@ class ModelDownload:
             unit.post(Fetched(generation))
             return
         # The engine of that generation may be serving beside it.
-        running = await unit.spawned(f"fetch-{secrets.token_hex(4)}", launch)
+        running = await self._runner.spawned(f"fetch-{secrets.token_hex(4)}", launch)
         log.info("engine's model is fetched", backend=unit.name, pid=running.pid)
         self._began = asyncio.get_running_loop().time()
         try:

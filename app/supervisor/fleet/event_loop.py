@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -18,7 +17,8 @@ import structlog
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.scheduler import Scheduler
-from app.supervisor.fleet.unit import OrderRefused, Unit
+from app.supervisor.fleet.unit import Unit
+from app.supervisor.fleet.waiters import WaitList
 from app.supervisor.relays.table_rows import row
 from app.supervisor.replicas import rolling_update
 from app.supervisor.replicas.rolling_update import UpdateProgress
@@ -28,21 +28,10 @@ from backends.lifecycle.events import (
     Drain,
     Drained,
     Event,
-    Exited,
-    Fetch,
-    Kill,
-    Sleep,
-    Spawn,
     Start,
     StopAsked,
-    Terminate,
     Tick,
-    Unwatch,
-    WakeUp,
-    WarmUp,
-    Watch,
 )
-from backends.lifecycle.machine import step
 from backends.lifecycle.phases import Intent, Lifecycle, Phase
 
 log = structlog.get_logger()
@@ -82,7 +71,8 @@ class EventLoop:
         self.is_ending = False  # what does not serve by now will not be waited for
         self.is_reloading = False  # a new configuration, of which only a part is known here yet
         self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
-        self.scheduler = Scheduler(leases, now, capacity)
+        self.waiting = WaitList()
+        self.scheduler = Scheduler(leases, now, capacity, self.waiting.count)
         self.on_promoted: Callable[[str], None] = lambda _: None  # a replacement has this name now
         self._publish = publish
         self._leases = leases
@@ -91,6 +81,7 @@ class EventLoop:
         self._rows: Mapping[str, Backend] = {}
         self._version = 0
         self._is_in_turn = False
+        self._withdrawn: dict[Unit, int] = {}  # the table version that no longer shows its endpoint, while it drains
         self._drains_s: dict[str, float] = {}  # of what a replacement is to replace
         self._changed = asyncio.Event()
 
@@ -106,20 +97,15 @@ class EventLoop:
 
     def _neighbours(self, device: str) -> list[str]:
         units = [*self.everyone(), *self.ended]
-        return [unit.name for unit in units if unit.place is not None and device in unit.place.devices]
+        return [unit.name for unit in units if device in unit.devices]
 
     def _lifted(self) -> None:
         if self.is_closing:
             return
         for unit in self.units.values():
-            if (
-                unit.is_barred
-                and unit.starts_at_boot
-                and unit.life.state is State.STOPPED
-                and unit.life.intent is not Intent.HELD
-            ):
+            is_free = unit.life.state is State.STOPPED and unit.life.intent is not Intent.HELD
+            if self.scheduler.unbar(unit) and unit.starts_at_boot and is_free:
                 self._inbox.append((unit, Start()))
-            unit.is_barred = False
         self.turn()
 
     def everyone(self) -> list[Unit]:
@@ -131,7 +117,7 @@ class EventLoop:
 
         Where there is no room for both, the unit ends first.
         """
-        replacement.restarts, replacement.swaps, replacement.load_s = unit.restarts, unit.swaps, unit.load_s
+        self.scheduler.hand_over(unit, replacement)
         self.replacements[unit.name], self._drains_s[unit.name] = replacement, drain_s
         self.post(replacement, Start())
 
@@ -143,20 +129,20 @@ class EventLoop:
             self.turn()
         return replacement
 
-    def part(self, unit: Unit, drain_s: float) -> None:
+    def stop_when_spared(self, unit: Unit, drain_s: float) -> None:
         """It is to stop as soon as its replicas can spare it: for what it is to become, or because it leaves."""
         event = StopAsked(drain_s)
         if unit.life.state is State.READY and unit.is_managed:
-            unit.parting = event
+            unit.change.postpone(event)
         else:
             self._inbox.append((unit, event))
 
-    def _part(self) -> None:
+    def _stop_spared(self) -> None:
         if not self.is_reloading and not self.is_closing:
             for unit in list(rolling_update.free(self.units.values(), self.replacements)):
-                if unit.parting is not None:
-                    self._inbox.append((unit, unit.parting))
-                    unit.parting = None
+                if unit.change.postponed_stop is not None:
+                    self._inbox.append((unit, unit.change.postponed_stop))
+                    unit.change.postpone(None)
 
     def update_progress(self, unit: Unit) -> UpdateProgress | None:
         """How far it is with its new configuration; None when it has it."""
@@ -164,7 +150,7 @@ class EventLoop:
 
     def _retire(self, unit: Unit, drain_s: float) -> None:
         self.retiring.append(unit)
-        unit.successor = unit.parting = None
+        unit.change.drop()
         self._inbox.append((unit, StopAsked(drain_s, Intent.HELD)))
 
     def _promote(self) -> None:
@@ -174,21 +160,21 @@ class EventLoop:
             if state is State.READY or unit.life.state is not State.READY:
                 del self.replacements[name]
                 self.units[name] = replacement
-                replacement.waiters, unit.waiters = unit.waiters, replacement.waiters
+                self.waiting.hand_over(unit, replacement)
                 self._retire(unit, self._drains_s[name])
                 self.on_promoted(name)
             elif state is State.FAILED:
                 log.error(
                     "engine not replaced: the new one does not start", backend=name, reason=replacement.life.reason
                 )
-                unit.refused = OrderRefused(replacement.config, replacement.life.reason or "no reason given")
+                unit.change.refuse(replacement.config, replacement.life.reason or "no reason given")
                 del self.replacements[name]
                 self._retire(replacement, 0.0)
             elif state is State.STOPPED:  # refused: no room for both
                 del self.replacements[name]
                 self._retire(replacement, 0.0)
-                unit.successor, unit.starts_after = replacement.config, True
-                self.part(unit, self._drains_s[name])
+                unit.change.take(replacement.config, starts_after=True)
+                self.stop_when_spared(unit, self._drains_s[name])
 
     @property
     def version(self) -> int:
@@ -218,7 +204,7 @@ class EventLoop:
                 while self._share_out():
                     pass
                 self._promote()
-                self._part()
+                self._stop_spared()
                 while self._inbox:
                     self._apply(*self._inbox.popleft())
                 rows = {name: row(unit) for name, unit in self.units.items()}
@@ -237,7 +223,7 @@ class EventLoop:
             changed.set()
         for unit in self.units.values():
             if self.is_closing or not unit.is_pending:
-                unit.answer()
+                self.waiting.wake(unit)
 
     def notice(self) -> None:
         """What is held, applied or waited for is different now."""
@@ -258,89 +244,56 @@ class EventLoop:
         return bool(happens)
 
     def _apply(self, unit: Unit, event: Event) -> None:
-        before = unit.life
-        unit.life, actions = step(before, event, self._now(), unit.policy)
-        if unit.life.due != before.due:
-            unit.tries_at = None if unit.life.due is None else time.time() + unit.life.due - self._now()
-        _tell(unit, before)
-        self._bury(unit, before, event)
-        unit.restarts += before.phase is Phase.BACKING_OFF is not unit.life.phase and isinstance(event, Tick)
+        before, actions = unit.apply(event, self._now())
+        _log_change(unit, before)
         if unit.life.state in (State.READY, State.STOPPED, State.FAILED):
-            unit.requested_by_admin = False
+            self.scheduler.request_is_over(unit)
         if isinstance(event, StopAsked) and event.then is Intent.HELD:
-            unit.parting = None
+            unit.change.postpone(None)
         for action in actions:
-            match action:
-                case Fetch(generation):
-                    unit.fetch(generation)
-                case Spawn(generation):
-                    unit.spawn(generation)
-                case Sleep(generation, level):
-                    unit.sleep(generation, level)
-                case WakeUp(generation):
-                    unit.wake_up(generation)
-                case WarmUp(generation):
-                    unit.warm_up(generation)
-                case Watch():
-                    unit.watch()
-                case Unwatch():
-                    unit.unwatch()
-                case Drain():
-                    unit.withdrawn = None
-                case Terminate():
-                    unit.terminate()
-                case Kill():
-                    unit.kill()
+            if isinstance(action, Drain):
+                self._withdrawn.pop(unit, None)
+            else:
+                unit.runner.do(action)
         if isinstance(event, Start):
-            unit.look()
+            unit.runner.look()
         if unit.life.state is State.STOPPED:
             self._stopped(unit)
-
-    def _bury(self, unit: Unit, before: Lifecycle, event: Event) -> None:
-        """What is known of a life that is over stays known for a while."""
-        life = unit.life
-        if unit.policy.is_attached:
-            if before.state is State.READY and life.state is State.FAILED:
-                unit.past.ended(before.generation, self._now(), life.reason)
-        elif (
-            isinstance(event, Exited)
-            and before.has_process
-            and not life.has_process
-            and before.phase is not Phase.FETCHING
-        ):
-            was_asked = before.state is State.STOPPING
-            unit.past.ended(before.generation, self._now(), None if was_asked else life.reason or event.reason)
 
     def _stopped(self, unit: Unit) -> None:
         if unit in self.retiring:
             self.retiring.remove(unit)
-            self._depart(unit)
-        elif unit.is_leaving and self.units.get(unit.name) is unit:
+            self._end(unit)
+        elif unit.change.is_leaving and self.units.get(unit.name) is unit:
             del self.units[unit.name]
-            self._depart(unit)
-            unit.answer()
-        elif unit.successor is not None:
-            unit.become(unit.successor)
-            if (unit.starts_at_boot or unit.starts_after or unit.waiters) and unit.life.intent is not Intent.HELD:
+            self._end(unit)
+            self.waiting.wake(unit)
+        elif unit.change.next_config is not None:
+            unit.become(unit.change.next_config)
+            is_wanted = unit.starts_at_boot or unit.change.starts_after or self.waiting.count(unit) > 0
+            if is_wanted and unit.life.intent is not Intent.HELD:
                 self._inbox.append((unit, Start()))
-            unit.starts_after = False
+            unit.change.started()
 
-    def _depart(self, unit: Unit) -> None:
+    def _end(self, unit: Unit) -> None:
         """It is at rest for good. Kept is what still runs, and of each name the latest: its next one counts on."""
         self.ended.append(unit)
+        self._withdrawn.pop(unit, None)
         latest: dict[str, int] = {}
         for one in [*self.everyone(), *self.ended]:
             latest[one.name] = max(latest.get(one.name, 0), one.life.generation)
         self.ended = [
-            one for one in self.ended if not one.is_gone or one.life.generation == latest[one.name] or one is unit
+            one
+            for one in self.ended
+            if not one.runner.is_gone or one.life.generation == latest[one.name] or one is unit
         ]
 
     def _hear_drained(self) -> None:
         """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""
         for unit in self.everyone():
             if unit.life.phase is Phase.DRAINING:
-                unit.withdrawn = self._version if unit.withdrawn is None else unit.withdrawn
-                if self._leases.is_applied(unit.withdrawn) and not self._leases.held(unit.name, unit.life.generation):
+                is_applied = self._leases.is_applied(self._withdrawn.setdefault(unit, self._version))
+                if is_applied and not self._leases.held(unit.name, unit.life.generation):
                     self._inbox.append((unit, Drained(unit.life.generation)))
 
     def is_at_rest(self) -> bool:
@@ -366,8 +319,8 @@ class EventLoop:
                 self.turn()
 
 
-def _tell(unit: Unit, before: Lifecycle) -> None:
-    """A line for every change of state; and how long a start took."""
+def _log_change(unit: Unit, before: Lifecycle) -> None:
+    """A line for every change of state."""
     life = unit.life
     if life.state is before.state:
         has_ended = before.has_process and not life.has_process and not life.is_queued
@@ -378,8 +331,8 @@ def _tell(unit: Unit, before: Lifecycle) -> None:
         case State.READY if unit.policy.is_attached:
             log.info("engine found", backend=unit.name)
         case State.READY:
-            unit.load_s = life.since - before.since
-            log.info("engine ready", backend=unit.name, generation=life.generation, seconds=round(unit.load_s, 2))
+            load_s = round(life.since - before.since, 2)
+            log.info("engine ready", backend=unit.name, generation=life.generation, seconds=load_s)
         case State.FAILED if unit.policy.is_attached:
             # That one nobody configured is not there is no news: without a file, an Ollama daemon is only looked for.
             quiet = log.debug if unit.is_unasked else log.info

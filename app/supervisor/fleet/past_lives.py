@@ -1,11 +1,19 @@
-"""The lives that an engine had before: what each wrote at last, and why it ended. A bounded number, in memory only."""
+"""What is known of an engine's starts: of each of the last ones what it wrote at last, and why it ended; how often it
+was started again, how long that took, and what it takes of the machine. A bounded number, in memory only.
+"""
 
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from backends.endpoint import State
+from backends.lifecycle.events import Event, Exited, Tick
+from backends.lifecycle.phases import Lifecycle, Phase
+from backends.process.footprint import Footprint
 
 KEPT: Final = 5  # lives, the one that runs among them
 
@@ -82,3 +90,41 @@ class PastLives:
         if number < 0:
             return self._lives[number - 1] if number > -len(self._lives) else None
         return next((life for life in self._lives if life.number == number), None)
+
+
+@dataclass(slots=True)
+class StartRecord:
+    """Of one unit; written here only. `restarts`: after failures. `load_s`: seconds that its last start took.
+
+    `tries_at` (Unix seconds): when the next try, or the end of its rest, is due. `footprint`: as its last start was
+    measured.
+    """
+
+    past: PastLives = field(default_factory=PastLives)
+    restarts: int = 0
+    load_s: float | None = None
+    tries_at: float | None = None
+    footprint: Footprint | None = None
+
+    def carried_on(self) -> StartRecord:
+        """For the unit that is to take this one's place."""
+        return StartRecord(self.past, self.restarts, self.load_s)
+
+    def measured(self, footprint: Footprint) -> None:
+        """It takes so much of the machine."""
+        self.footprint = footprint
+
+    def changed(self, before: Lifecycle, life: Lifecycle, event: Event, now: float) -> None:
+        """Its life has changed so, by this event. `now`: on the clock of the lives."""
+        if life.due != before.due:
+            self.tries_at = None if life.due is None else time.time() + life.due - now
+        if before.phase is Phase.BACKING_OFF and isinstance(event, Tick):
+            self.restarts += life.phase is not before.phase
+        if life.phase is Phase.SERVING and before.phase is not Phase.SERVING:
+            self.load_s = life.since - before.since
+        if before.phase is Phase.ATTACHED and life.state is State.FAILED:
+            self.past.ended(before.generation, now, life.reason)
+        has_ended = before.has_process and not life.has_process
+        if isinstance(event, Exited) and has_ended and before.phase is not Phase.FETCHING:
+            was_asked = before.state is State.STOPPING
+            self.past.ended(before.generation, now, None if was_asked else life.reason or event.reason)

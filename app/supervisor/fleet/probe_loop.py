@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -76,7 +74,7 @@ class _Watcher:
         """Ask once, and say what was learnt."""
         unit = self._unit
         generation = unit.life.generation
-        unit.poke.clear()
+        unit.runner.looking()
         try:
             probe = await unit.engine.probe(unit.endpoint)
         except Exception as exc:
@@ -89,15 +87,7 @@ class _Watcher:
         if probe.warning is not None and probe.warning != self._warning:
             self._warning = probe.warning
             log.warning("engine has a flaw", backend=unit.name, warning=probe.warning)
-        if probe.is_up and probe.models is None:
-            probe = replace(probe, models=unit.probe.models, facts=unit.probe.facts)
-        known = unit.probe
-        unit.probe = (
-            probe
-            if probe.is_up
-            else replace(probe, models=known.models, facts=known.facts, version=known.version, warning=None)
-        )
-        unit.post(Probed(generation, probe.is_up, probe.reason, is_dead=probe.is_dead))
+        unit.probed(generation, probe)
         if self._config is None:
             return
         try:
@@ -134,8 +124,8 @@ class _Watcher:
         unit, clock = self._unit, asyncio.get_running_loop().time
         now = clock()
         # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
-        is_watched = unit.has_served or probe.is_mute
-        signs = heartbeat.work(probe, is_used=unit.idle_since is None) if is_watched else None
+        is_watched = unit.occupancy.served_generation == unit.life.generation or probe.is_mute
+        signs = heartbeat.work(probe, is_used=unit.occupancy.idle_since is None) if is_watched else None
         self._work = heartbeat.advance(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return
@@ -184,8 +174,7 @@ class _Watcher:
         is_ready = unit.life.state is State.READY
         least = (DOUBT_S if unit.policy.is_attached else FAILING_S) if is_ready else STARTING_S
         await asyncio.sleep(least)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(unit.poke.wait(), self._interval_s() - least)
+        await unit.runner.look_asked(self._interval_s() - least)
 
     def _interval_s(self) -> float:
         unit = self._unit

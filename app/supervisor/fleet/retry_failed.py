@@ -42,8 +42,8 @@ class RetryFailed:
     async def _look(self, unit: Unit) -> None:
         if unit.life.is_given_up:
             found = await asyncio.to_thread(lambda: stamp(unit.engine.inputs()))
-            unit.stamp = found if unit.stamp is None else unit.stamp  # it did not come as far as its files
-            if self._is_mended(unit.name, "", unit.stamp, found) and unit.life.state is State.FAILED:
+            unit.runner.note_inputs(found)
+            if self._is_mended(unit.name, "", unit.runner.inputs, found) and unit.life.state is State.FAILED:
                 log.info("engine's files have changed", backend=unit.name)
                 unit.post(FilesChanged())
                 if unit.starts_at_boot:

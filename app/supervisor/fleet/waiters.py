@@ -1,4 +1,4 @@
-"""What becomes of a request's wish for a backend: started, waited for, admitted or refused."""
+"""Requests that want a backend: it is started for them, they wait, and are admitted or refused."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from app.supervisor.fleet.admission import AdmissionGate, Permit, QueueFull
-from app.supervisor.fleet.event_loop import EventLoop
-from app.supervisor.fleet.unit import Unit
 from app.supervisor.relays.table_rows import row
 from backends.endpoint import State
 from backends.lifecycle.events import Wanted
 from backends.lifecycle.phases import Phase
 
+if TYPE_CHECKING:
+    from app.supervisor.fleet.event_loop import EventLoop
+    from app.supervisor.fleet.unit import Unit
+
 
 @dataclass(frozen=True, slots=True)
 class WaitOutcome:
-    """How a wish for a backend ended."""
+    """How the wait for a backend ended. `is_full`: too many wait already. `permit`: where the backend has a limit."""
 
     is_ready: bool
     reason: str | None = None
@@ -30,6 +33,39 @@ class WaitOutcome:
 def _advice_s(left_s: float | None) -> float:
     """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
     return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
+
+
+class WaitList:
+    """The requests that wait for a unit to serve: a future each, done when it is to look again."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Unit, set[asyncio.Future[None]]] = {}
+
+    def count(self, unit: Unit) -> int:
+        """How many wait for it."""
+        return len(self._waiting.get(unit, ()))
+
+    def join(self, unit: Unit) -> asyncio.Future[None]:
+        """One more waits for it, until it leaves."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(unit, set()).add(waiter)
+        return waiter
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """It waits no longer, for whichever unit."""
+        for waiting in self._waiting.values():
+            waiting.discard(waiter)
+        self._waiting = {unit: waiting for unit, waiting in self._waiting.items() if waiting}
+
+    def wake(self, unit: Unit) -> None:
+        """Whoever waits for it is to look again."""
+        for waiter in self._waiting.get(unit, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def hand_over(self, unit: Unit, replacement: Unit) -> None:
+        """Whoever waits for the unit waits for its replacement from now on."""
+        self._waiting.setdefault(replacement, set()).update(self._waiting.pop(unit, ()))
 
 
 class Waiters:
@@ -87,18 +123,17 @@ class Waiters:
             return WaitOutcome(False, "the gateway is shutting down")
         refusal = self._refusal(unit)
         if refusal is not None:
-            unit.requested_by_admin = True  # whoever is sent away comes back
-        waiter = asyncio.get_running_loop().create_future()
-        waiters = unit.waiters  # these go over to a replacement
-        if refusal is None:
-            waiters.add(waiter)
+            self._event_loop.scheduler.request(unit)  # whoever is sent away comes back
+        waiting = self._event_loop.waiting
+        waiter = waiting.join(unit) if refusal is None else None
         try:
             for one in self._event_loop.replicas(unit.name):
                 self._event_loop.post(one, Wanted())
-            if refusal is None and unit.is_pending and not self._is_ending():
+            if waiter is not None and unit.is_pending and not self._is_ending():
                 await asyncio.wait({waiter}, timeout=self._limit_s(unit))
         finally:
-            waiters.discard(waiter)
+            if waiter is not None:
+                waiting.leave(waiter)
             self._event_loop.notice()
         unit = self._event_loop.units.get(backend, unit)
         if self._is_ending() and unit.life.state is not State.READY:
@@ -117,8 +152,9 @@ class Waiters:
         if unit.life.state is State.READY or unit.config.as_managed() is None:
             return None
         left_s = unit.expected_s(self._now())
-        if len(unit.waiters) >= unit.config.max_waiting:
-            return WaitOutcome(False, f"{len(unit.waiters)} requests wait for it already", _advice_s(left_s))
+        waiting = self._event_loop.waiting.count(unit)
+        if waiting >= unit.config.max_waiting:
+            return WaitOutcome(False, f"{waiting} requests wait for it already", _advice_s(left_s))
         if left_s is not None and left_s > self._limit_s(unit):
             now = f" ({unit.life.reason})" if unit.life.phase is Phase.FETCHING and unit.life.reason else ""
             return WaitOutcome(False, f"it is starting, which takes about {left_s:.0f} s more{now}", _advice_s(left_s))

@@ -24,7 +24,7 @@ async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> No
         await unit.engine.warm_up(unit.endpoint)
         await unit.adapters.settle(unit.endpoint)
     except BackendError as exc:
-        unit.post(WarmUpFailed(generation, unit.with_cause(exc.message), exc.is_final))
+        unit.post(WarmUpFailed(generation, unit.runner.with_cause(exc.message), exc.is_final))
     except Exception:
         log.exception("warm-up failed", backend=unit.name)
         unit.post(WarmUpFailed(generation, "its warm-up failed; see the log"))

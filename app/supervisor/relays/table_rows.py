@@ -23,7 +23,7 @@ def row(unit: Unit) -> Backend:
         state=life.state,
         reason=told(unit, life.reason),
         endpoint=unit.endpoint if life.state is State.READY else None,
-        can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.waits_for_first,
+        can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.occupancy.waits_for_first,
         models=unit.probe.models,
         is_strict=unit.engine.is_strict,
         retry_after_s=_retry_after_s(unit),
@@ -36,8 +36,8 @@ def row(unit: Unit) -> Backend:
         version=unit.probe.version,
         is_wedged=life.state is State.FAILED and unit.probe.is_dead,
         is_given_up=not unit.is_to_follow and status_text.is_given_up(life),
-        tries_at=unit.tries_at if life.state is State.FAILED else None,
-        waits_for=unit.waits_for if life.is_queued else None,
+        tries_at=unit.record.tries_at if life.state is State.FAILED else None,
+        waits_for=unit.occupancy.waits_for if life.is_queued else None,
     )
 
 
@@ -47,13 +47,14 @@ def told(unit: Unit, reason: str | None) -> str | None:
         unit.name,
         unit.life,
         reason,
-        unit.tries_at,
-        is_closing=unit.is_closing,
+        unit.record.tries_at,
+        is_closing=unit.change.is_closing,
         is_followed=unit.is_to_follow,
     )
 
 
 def _retry_after_s(unit: Unit) -> float:
-    if (left_s := unit.fetch_left_s) is not None:
+    if (left_s := unit.runner.fetch_left_s) is not None:
         return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # coarse: a change is published
-    return 5.0 if unit.load_s is None else float(max(1, min(120, round(unit.load_s))))
+    load_s = unit.record.load_s
+    return 5.0 if load_s is None else float(max(1, min(120, round(load_s))))

@@ -30,15 +30,15 @@ def free(units: Iterable[Unit], replacements: Collection[str]) -> Iterator[Unit]
     for unit in units:
         groups.setdefault(unit.entry, []).append(unit)
     for group in groups.values():
-        parting = [unit for unit in group if unit.parting is not None]
-        staying = [unit for unit in group if not unit.is_leaving]
-        if not parting:
+        stopping = [unit for unit in group if unit.change.postponed_stop is not None]
+        staying = [unit for unit in group if not unit.change.is_leaving]
+        if not stopping:
             continue
         if not staying:
-            yield from parting  # the whole entry goes
+            yield from stopping  # the whole entry goes
         elif _obstacle(staying, replacements) is None:
             # Those that do not serve go first: nobody misses them.
-            yield min(parting, key=lambda unit: (unit.is_leaving, unit.life.state is State.READY))
+            yield min(stopping, key=lambda unit: (unit.change.is_leaving, unit.life.state is State.READY))
 
 
 def _obstacle(staying: Iterable[Unit], replacements: Collection[str]) -> Unit | None:
@@ -47,14 +47,15 @@ def _obstacle(staying: Iterable[Unit], replacements: Collection[str]) -> Unit | 
         (
             unit
             for unit in staying
-            if unit.name in replacements or (unit.parting is None and (unit.is_pending or _has_failed(unit)))
+            if unit.name in replacements
+            or (unit.change.postponed_stop is None and (unit.is_pending or _has_failed(unit)))
         ),
         None,
     )
 
 
 def _has_failed(unit: Unit) -> bool:
-    return unit.refused is not None or (unit.life.state is State.FAILED and unit.is_managed)
+    return unit.change.refused is not None or (unit.life.state is State.FAILED and unit.is_managed)
 
 
 def progress(unit: Unit, units: Iterable[Unit], replacements: dict[str, Unit]) -> UpdateProgress | None:
@@ -63,16 +64,18 @@ def progress(unit: Unit, units: Iterable[Unit], replacements: dict[str, Unit]) -
     if replacement is not None:
         told = f": {replacement.reason}" if replacement.reason else ""
         return UpdateProgress("pending", f"it serves until its new configuration does, which starts beside it{told}")
-    if unit.refused is not None:
+    if unit.change.refused is not None:
         return UpdateProgress(
             "failed",
-            f"its new configuration does not start: {unit.refused.reason}; it serves with the one before until "
+            f"its new configuration does not start: {unit.change.refused.reason}; it serves with the one before until "
             "`modelport reload`",
         )
-    if unit.parting is not None and not unit.is_leaving:
-        other = _obstacle((each for each in units if each.entry == unit.entry and not each.is_leaving), replacements)
+    if unit.change.postponed_stop is not None and not unit.change.is_leaving:
+        other = _obstacle(
+            (each for each in units if each.entry == unit.entry and not each.change.is_leaving), replacements
+        )
         if other is not None and _has_failed(other):
-            why = other.refused.reason if other.refused is not None else other.reason
+            why = other.change.refused.reason if other.change.refused is not None else other.reason
             told = f"its new configuration does not start, says {other.name}: {why}; it serves with the one before"
             return UpdateProgress("failed", told)
         return UpdateProgress(

@@ -11,7 +11,7 @@ import pytest
 
 from app.config.model import Config
 from app.supervisor.admin.views import models
-from app.supervisor.fleet.fleet import Adapter
+from app.supervisor.fleet.status import Adapter
 from app.supervisor.relays import build_table
 from app.table import Backend, Target
 from backends.config.base import BackendConfig

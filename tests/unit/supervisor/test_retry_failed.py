@@ -11,8 +11,9 @@ import pytest
 
 from app.config.model import Config
 from app.supervisor.admin.views import models
-from app.supervisor.fleet import adapters, retry_failed
+from app.supervisor.fleet import retry_failed
 from app.supervisor.relays import build_table
+from app.supervisor.replicas import adapters
 from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
 from backends.engine import Adapters, Engine, Launch

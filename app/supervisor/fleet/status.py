@@ -1,0 +1,94 @@
+"""One backend for people: what `status` and the administrator's interface say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app.supervisor.fleet.past_lives import LastFailure
+from app.supervisor.fleet.unit import Unit
+from app.supervisor.replicas.rolling_update import UpdateProgress
+from backends.endpoint import Dialect, Endpoint, State
+from backends.engine import Probe
+from backends.process.footprint import Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """`url`: where it listens. `loaded`: its models in memory, by full name, with the bytes that they take."""
+
+    url: str
+    loaded: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
+
+    `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
+    `footprint`: what its last start was measured to take; `waiting`: requests that wait for a place.
+    """
+
+    name: str
+    kind: str
+    state: State
+    reason: str | None
+    generation: int
+    pid: int | None
+    restarts: int
+    since_s: float
+    load_s: float | None
+    leases: int
+    in_flight: int | None
+    models: tuple[str, ...] | None
+    swaps: int = 0
+    devices: tuple[str, ...] = ()
+    footprint: Footprint | None = None
+    waiting: int = 0
+    is_managed: bool = True
+    replacement: UpdateProgress | None = None
+    daemon: Daemon | None = None
+    last_failure: LastFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One adapter of a backend. `reason`: why the engine has it not."""
+
+    name: str
+    path: str
+    reason: str | None = None
+
+
+def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: UpdateProgress | None) -> BackendStatus:
+    """It, now. `leases`: requests that it works on; `waiting`: those that wait for a place at it."""
+    life, record = unit.life, unit.record
+    return BackendStatus(
+        name=unit.name,
+        kind=unit.kind,
+        state=life.state,
+        reason=unit.reason,
+        generation=life.generation,
+        pid=unit.runner.pid,
+        restarts=record.restarts,
+        since_s=now - life.since,
+        load_s=record.load_s,
+        leases=leases,
+        in_flight=unit.probe.in_flight,
+        models=unit.probe.models,
+        swaps=unit.occupancy.swaps,
+        devices=unit.devices,
+        footprint=record.footprint,
+        waiting=waiting,
+        is_managed=unit.is_managed,
+        replacement=progress,
+        daemon=daemon(unit.endpoint, unit.probe),
+        last_failure=record.past.failure(now),
+    )
+
+
+def daemon(endpoint: Endpoint, probe: Probe) -> Daemon | None:
+    """The daemon behind an endpoint; None for every other engine."""
+    if endpoint.dialect is not Dialect.OLLAMA:
+        return None
+    return Daemon(endpoint.address, {name: each.memory_bytes for name, each in probe.facts.items() if each.is_loaded})
