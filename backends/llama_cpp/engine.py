@@ -31,7 +31,7 @@ from backends.llama_cpp.gguf import BadModel, inputs, model_file
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
 from backends.llama_cpp.preflight import LlamaCppPreflight
 from backends.process.exit_reasons import why
-from backends.process.process import inherited
+from backends.process.process import gpu_environment, inherited
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
 COUNT_S: Final = 2.0  # for its counters: they come at once while it decodes, and later while it works out a grammar
@@ -114,9 +114,7 @@ class LlamaCpp:
         model = model_file(self.name, self._config.model)
         env = inherited(os.environ)
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
-        env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key}
-        if devices:
-            env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key, **gpu_environment(devices)}
         threads = self._config.threads or usable_cores()
         return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
 

@@ -24,7 +24,7 @@ from backends.ollama.facts import LoadedModel, Tag, loaded, shown, tags, warning
 from backends.ollama.names import full_name
 from backends.ollama.preflight import OllamaPreflight
 from backends.process.exit_reasons import why
-from backends.process.process import inherited
+from backends.process.process import gpu_environment, inherited
 
 PROBE_S: Final = 10.0  # it responds from memory, also while a model loads
 SHOWN_AT_ONCE: Final = 4
@@ -166,9 +166,7 @@ def environment(config: OllamaConfig, port: int, devices: Sequence[str], base: M
     }
     if config.models_folder is not None:
         env["OLLAMA_MODELS"] = str(Path(config.models_folder).expanduser())
-    if devices:
-        env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return {**env, **config.env, "OLLAMA_HOST": f"127.0.0.1:{port}"}
+    return {**env, **gpu_environment(devices), **config.env, "OLLAMA_HOST": f"127.0.0.1:{port}"}
 
 
 def explain(code: int, tail: Sequence[str], has_served: bool = False) -> str:

@@ -205,6 +205,14 @@ def inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name in _INHERITED}
 
 
+def gpu_environment(devices: Sequence[str]) -> dict[str, str]:
+    """The variables that give an engine these GPUs, by UUID so that no two programs count them differently.
+
+    Empty without devices.
+    """
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"} if devices else {}
+
+
 def adopt_orphans() -> None:
     """Make what a killed guard leaves behind become children of this process, so that it can be reaped (Linux only)."""
     guard.become_subreaper()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Final
 
+from backends.process.process import gpu_environment
 from backends.vllm.config import VllmConfig
 
 # Settings that become an argument when they differ from their default.
@@ -145,8 +146,7 @@ def environment(
         }
     if is_local and not any(word.partition("=")[0] in _MORE_FROM_HUB for word in config.args):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    if devices:
-        env |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    env |= gpu_environment(devices)
     if config.sleep is not None:
         env["VLLM_SERVER_DEV_MODE"] = "1"
     if config.takes_adapters:

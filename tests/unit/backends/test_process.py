@@ -207,6 +207,14 @@ async def test_a_sweep_ends_what_an_earlier_life_left_and_nothing_else() -> None
         theirs.kill()
 
 
+def test_an_engine_gets_its_gpus_by_their_uuids_in_the_order_of_the_bus() -> None:
+    assert process.gpu_environment(["GPU-b", "GPU-a"]) == {
+        "CUDA_VISIBLE_DEVICES": "GPU-b,GPU-a",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    assert process.gpu_environment([]) == {}
+
+
 def test_an_engine_inherits_places_and_no_secrets() -> None:
     ours = {"PATH": "/bin", "HOME": "/h", "API_KEY": "secret", "MODELPORT_STATE": "/s", "HTTP_PROXY": "x", "LANG": "C"}
 
