@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreachable
 from backends.http.connection import Connection
+from backends.http.delta import Delta
 
 # What may wait here before `pump` is called; beyond it the engine's stream is paused.
 _BUFFER_BYTES = 256 * 1024
@@ -37,11 +38,11 @@ class ResponseTimings(msgspec.Struct, frozen=True):
         return {f"x-modelport-{name}-ms": f"{seconds * 1000:.1f}" for name, seconds in self.phases().items()}
 
 
-class EngineResponse(Protocol):
-    """A response in OpenAI's format, from whatever engine; the members are those of Exchange.
+class DeltaResponse(Protocol):
+    """A response of an engine that does not speak OpenAI's API; the members are those of Exchange, but for `pump`.
 
-    `notes` are headers that the client's response is to carry, `timings` what the engine reported of its time: both are
-    complete once the response is.
+    A stream is deltas, and a whole response is OpenAI's. `notes` are headers that the client's response is to carry,
+    `timings` what the engine reported of its time: both are complete once the response is.
     """
 
     @property
@@ -49,11 +50,13 @@ class EngineResponse(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
     @property
+    def is_stream(self) -> bool: ...
+    @property
     def notes(self) -> Mapping[str, str]: ...
     @property
     def timings(self) -> ResponseTimings | None: ...
     async def read(self, limit_bytes: int) -> bytes: ...
-    async def pump(self, sink: Callable[[bytes], bool]) -> None: ...
+    async def pump(self, sink: Callable[[list[Delta]], bool]) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
     def linger(self) -> None: ...
@@ -94,6 +97,11 @@ class Exchange:
         return f"<Exchange {self.endpoint.engine}#{self.endpoint.generation} {self.status}>"
 
     # -- what the relay does
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the engine answers with a stream of events."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
     async def head(self) -> None:
         """Wait for status and headers. Raises BackendError when there will be none, or the response cannot be used."""
@@ -294,3 +302,6 @@ class Exchange:
 def _ignore(_: bytes) -> bool:
     """The sink of an exchange whose response is complete in meaning."""
     return False
+
+
+EngineResponse: TypeAlias = Exchange | DeltaResponse

@@ -1,10 +1,11 @@
-"""An answer that is on its way from an Ollama daemon, as if an OpenAI engine sent it."""
+"""A response that is on its way from an Ollama daemon: as deltas where it is a stream, else as OpenAI's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from backends.endpoint import Endpoint
+from backends.http.delta import Delta
 from backends.http.exchange import Exchange, ResponseTimings
 from backends.ollama.response import ResponseHead, whole
 from backends.ollama.stream import OllamaStreamReader
@@ -29,24 +30,27 @@ class OllamaExchange:
 
     @property
     def headers(self) -> dict[str, str]:
-        """With a stream's type as OpenAI's."""
+        return self._inner.headers
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the daemon streams, as it was asked to."""
         kind = self._inner.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_lines = self._stream is not None and kind == "application/x-ndjson"
-        return {**self._inner.headers, "content-type": "text/event-stream"} if is_lines else self._inner.headers
+        return self._stream is not None and kind == "application/x-ndjson"
 
     @property
     def timings(self) -> ResponseTimings:
         return self._stream.timings if self._stream is not None else self._timings
 
     async def read(self, limit_bytes: int) -> bytes:
-        """A whole answer, translated."""
+        """A whole response in OpenAI's format."""
         body = await self._inner.read(limit_bytes)
         answer, self._timings = whole(self._head, body)
         self.notes = self._timings.headers()
         return answer
 
-    async def pump(self, sink: Callable[[bytes], bool]) -> None:
-        """As `Exchange.pump`, with events instead of lines."""
+    async def pump(self, sink: Callable[[list[Delta]], bool]) -> None:
+        """As `Exchange.pump`, with deltas instead of bytes."""
         stream = self._stream
         assert stream is not None
 
@@ -54,14 +58,14 @@ class OllamaExchange:
 
         def take(data: bytes) -> bool:
             nonlocal has_enough
-            events = stream.feed(data)
-            has_enough = bool(events) and sink(events)
+            deltas = stream.feed(data)
+            has_enough = bool(deltas) and sink(deltas)
             if stream.error is not None and not has_enough:
                 raise stream.error
             return has_enough or stream.is_done
 
         await self._inner.pump(take)
-        rest = b"" if has_enough else stream.end()
+        rest = [] if has_enough else stream.end()
         if rest:
             sink(rest)
 

@@ -11,6 +11,7 @@ import msgspec
 
 from backends.errors import Broken
 from backends.finish_reasons import STOP, finish
+from backends.http.delta import CallDelta
 from backends.http.exchange import ResponseTimings
 from backends.ollama.failures import in_stream
 from backends.ollama.request import OllamaRequest
@@ -88,37 +89,35 @@ def text_of(message: dict[str, Any], name: str) -> str:
     return found if isinstance(found, str) else ""
 
 
-def both(thinking: str) -> dict[str, str]:
+def _both(thinking: str) -> dict[str, str]:
     """Thinking under both of its names; clients read one or the other."""
     return {"reasoning": thinking, "reasoning_content": thinking} if thinking else {}
 
 
-def tool_calls(message: dict[str, Any], head: ResponseHead, first: int) -> list[dict[str, Any]]:
-    """Its calls as OpenAI's: numbered from `first`, with an id each, and arguments as text."""
-    found = message.get("tool_calls")
-    calls: list[dict[str, Any]] = []
-    for call in found if isinstance(found, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
+def tool_calls(message: dict[str, Any], head: ResponseHead, first: int) -> tuple[CallDelta, ...]:
+    """A message's calls, each of them whole: numbered from `first`, with an id each, and arguments as text."""
+    entries = message.get("tool_calls")
+    calls: list[CallDelta] = []
+    for entry in entries if isinstance(entries, list) else ():
+        function = entry.get("function") if isinstance(entry, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise Broken(head.engine, "it sent a tool call without a name")
         number = first + len(calls)
         arguments = function.get("arguments")
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
-        own = call.get("id")
-        calls.append(
-            {
-                "index": number,
-                "id": own if isinstance(own, str) and own else f"call_{head.id[-20:]}_{number}",
-                "type": "function",
-                "function": {"name": function["name"], "arguments": text},
-            }
-        )
-    return calls
+        own = entry.get("id")
+        id_ = own if isinstance(own, str) and own else f"call_{head.id[-20:]}_{number}"
+        calls.append(CallDelta(number, True, id_, function["name"], text))
+    return tuple(calls)
 
 
-def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool, begin: int = 0) -> dict[str, Any]:
-    """OpenAI's shape: of chats a list of tokens, of completions lists side by side. `begin`: where in the text the
-    first of them stands."""
+def _openai_call(call: CallDelta) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.at, "id": call.id, "type": "function", "function": function}
+
+
+def _logprobs(tokens: list[dict[str, Any]], *, is_chat: bool) -> dict[str, Any]:
+    """In OpenAI's shape: of chats a list of tokens, of completions lists side by side."""
     if is_chat:
         return {"content": [{"top_logprobs": [], **token} for token in tokens], "refusal": None}
     texts = [text_of(token, "token") for token in tokens]
@@ -129,7 +128,7 @@ def logprobs(tokens: list[dict[str, Any]], *, is_chat: bool, begin: int = 0) -> 
             {text_of(top, "token"): top.get("logprob") for top in [*(token.get("top_logprobs") or ()), token]}
             for token in tokens
         ],
-        "text_offset": list(accumulate(map(len, texts[:-1]), initial=begin)) if texts else [],
+        "text_offset": list(accumulate(map(len, texts[:-1]), initial=0)) if texts else [],
     }
 
 
@@ -149,13 +148,13 @@ def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
         choice["message"] = {
             "role": "assistant",
             "content": None if calls and not text else text,
-            **both(text_of(message, "thinking")),
-            **({"tool_calls": calls} if calls else {}),
+            **_both(text_of(message, "thinking")),
+            **({"tool_calls": [_openai_call(call) for call in calls]} if calls else {}),
         }
         choice["finish_reason"] = found.finish(bool(calls))
     else:
         choice |= {"text": found.response, "finish_reason": found.finish(False)}
-    choice["logprobs"] = logprobs(found.logprobs, is_chat=is_chat) if found.logprobs else None
+    choice["logprobs"] = _logprobs(found.logprobs, is_chat=is_chat) if found.logprobs else None
     kind = "chat.completion" if is_chat else "text_completion"
     answer = {**head.members(kind), "choices": [choice], "usage": found.usage()}
     return msgspec.json.encode(answer), found.timings()

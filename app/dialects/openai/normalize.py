@@ -20,7 +20,7 @@ from backends.finish_reasons import finish as ended
 from backends.prompt_too_long import failed
 
 GAVE_UP: Final = "it gave the answer up"
-_OBJECTS: Final = {
+OBJECTS: Final = {
     "chat": "chat.completion.chunk",
     "text_completion": "text_completion",
     "transcription": "transcription.chunk",
@@ -126,7 +126,7 @@ class Normalizer:
 
     def _invent(self, name: str) -> Any:
         terms = self.terms
-        return {"id": terms.id, "created": terms.created, "object": _OBJECTS.get(terms.operation, "")}[name]
+        return {"id": terms.id, "created": terms.created, "object": OBJECTS.get(terms.operation, "")}[name]
 
     def _body(self, chunk: dict[str, Any]) -> bool:
         given = chunk.get("choices")

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from app.dialects.client_api import ResponseEncoder
+from app.dialects.delta_stream import DeltaStream
 from app.dialects.openai import response as openai_response
+from app.dialects.openai.chunk_encoder import ChunkEncoder
 from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
 from app.dialects.sse import CONTENT_TYPE
@@ -18,7 +21,7 @@ from app.relay.http.request import Request
 from app.relay.http.response import ClientResponse
 from app.table import Limits
 from backends.errors import Broken, Disconnected, TimedOut
-from backends.http.exchange import EngineResponse, ResponseTimings
+from backends.http.exchange import EngineResponse, Exchange, ResponseTimings
 
 CLOCK_S = 0.002  # the loop counts whole milliseconds
 STREAM_HEADERS = {"content-type": CONTENT_TYPE, "cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -38,12 +41,12 @@ class ClientStream:
         headers: Mapping[str, str],
         limits: Limits,
         choices: int = 1,
-        tongue: ResponseEncoder | None = None,
+        encoder: ResponseEncoder | None = None,
     ) -> None:
         self._line = line
         self._choices = choices
         self._headers = headers
-        self._tongue = tongue
+        self._encoder = encoder
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._said_at = self._loop.time()
@@ -51,7 +54,7 @@ class ClientStream:
         self._waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
-        self._reader: StreamReader | None = None
+        self._reader: StreamReader | DeltaStream | None = None
 
     def settle(self) -> Usage:
         """What the answer has cost until now, however it ended."""
@@ -64,20 +67,23 @@ class ClientStream:
     async def relay(self, exchange: EngineResponse, terms: ResponseContext, *, hides_usage: bool) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
-        kind = exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "text/event-stream":
+        if not exchange.is_stream:
             await self._explain(exchange, terms)
             raise Broken(engine, "it did not answer with a stream of events")
-        limit = self._limits.max_event_bytes
-        reader = self._reader = StreamReader(
-            terms,
-            hides_usage=hides_usage and self._tongue is None,
-            max_event_bytes=limit,
-            choices=self._choices,
-            encoder=self._tongue,
-        )
+        reader: StreamReader | DeltaStream
+        if isinstance(exchange, Exchange):
+            reader = StreamReader(
+                terms,
+                hides_usage=hides_usage and self._encoder is None,
+                max_event_bytes=self._limits.max_event_bytes,
+                choices=self._choices,
+                encoder=self._encoder,
+            )
+        else:
+            reader = DeltaStream(terms, self._encoder or ChunkEncoder(terms, hides_usage=hides_usage))
+        self._reader = reader
 
-        def sink(data: bytes) -> bool:
+        def sink(data: Any) -> bool:  # bytes, or deltas where the engine does not speak OpenAI
             self._pass(reader.feed(data), reader)
             if reader.error is not None:
                 raise reader.error
@@ -92,10 +98,10 @@ class ClientStream:
         self._pass(reader.end(), reader)
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
-        if self._tongue is not None:
+        if self._encoder is not None:
             reader.stats.note_times(exchange.timings)
             with _encoding(engine):
-                tail = self._tongue.end(reader.settle(), reader.stats)
+                tail = self._encoder.end(reader.settle(), reader.stats)
             self._open()
             self._line.write(tail)
         self.close()
@@ -108,7 +114,7 @@ class ClientStream:
         self.close()
         self._open()
         event = b"data: " + problem.body() + b"\n\n"
-        self._line.write(event if self._tongue is None else self._tongue.failed(problem))
+        self._line.write(event if self._encoder is None else self._encoder.failed(problem))
         if self.tells(problem):
             self._line.finish()
         else:
@@ -117,16 +123,16 @@ class ClientStream:
     def tells(self, problem: Problem) -> bool:
         """Whether this failure is an event, whenever it comes, and ends the stream like an answer: a cut one would be
         asked for again."""
-        return self._tongue is not None and problem.code in self._tongue.event_codes
+        return self._encoder is not None and problem.code in self._encoder.event_codes
 
     def close(self) -> None:
         """No more comments."""
         self._hold.cancel()
 
-    def _pass(self, events: bytes, reader: StreamReader) -> None:
+    def _pass(self, events: bytes, reader: StreamReader | DeltaStream) -> None:
         if not self.has_event and reader.has_event:
             self.has_event = True
-        if not self.has_event or not (events or self._tongue is not None):
+        if not self.has_event or not (events or self._encoder is not None):
             return
         if not self._line.is_started:
             self._open()
@@ -140,8 +146,8 @@ class ClientStream:
         if self._line.is_started:
             return
         headers = {**STREAM_HEADERS, **self._headers}
-        if self._tongue is not None:
-            headers["content-type"] = self._tongue.stream_type
+        if self._encoder is not None:
+            headers["content-type"] = self._encoder.stream_type
         self._line.start(200, headers, None)
 
     def _keep_alive(self) -> None:
@@ -156,7 +162,7 @@ class ClientStream:
         self._hold = self._loop.call_later(left_s, self._keep_alive)
 
     def _sign(self, what: str) -> bytes:
-        return f": waiting for {what}\n\n".encode() if self._tongue is None else self._tongue.waiting(what)
+        return f": waiting for {what}\n\n".encode() if self._encoder is None else self._encoder.waiting(what)
 
     async def _explain(self, exchange: EngineResponse, terms: ResponseContext) -> None:
         """An error under status 200 says more than its type does."""

@@ -12,7 +12,7 @@ from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
 from app.table import Limits
 from backends.errors import Broken, Disconnected
-from backends.http.exchange import EngineResponse
+from backends.http.exchange import EngineResponse, Exchange
 
 # An answer up to this size is put together without letting other work in between.
 INLINE_BYTES = 256 * 1024
@@ -24,7 +24,7 @@ async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int,
     Thinking is not split: that is done to the whole.
     """
     engine = exchange.endpoint.engine
-    if not exchange.headers.get("content-type", "").lower().startswith("text/event-stream"):
+    if not isinstance(exchange, Exchange) or not exchange.is_stream:
         return await exchange.read(limits.max_answer_bytes)
     limit = limits.max_event_bytes
     terms = msgspec.structs.replace(terms, reasoning="keep")

@@ -8,6 +8,7 @@ import pytest
 
 from backends.endpoint import Dialect, Endpoint
 from backends.errors import Disconnected, EngineFailed
+from backends.http.delta import Delta
 from backends.http.exchange import Exchange
 from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.ollama.exchange import OllamaExchange
@@ -24,16 +25,16 @@ class Kept:
     """A sink that keeps what comes; `most`: pieces after which it has enough."""
 
     def __init__(self, most: int = 1000) -> None:
-        self.pieces: list[bytes] = []
+        self.pieces: list[list[Delta]] = []
         self._most = most
 
-    def __call__(self, events: bytes) -> bool:
-        self.pieces.append(events)
+    def __call__(self, deltas: list[Delta]) -> bool:
+        self.pieces.append(deltas)
         return len(self.pieces) >= self._most
 
     @property
-    def events(self) -> bytes:
-        return b"".join(self.pieces)
+    def deltas(self) -> list[Delta]:
+        return [delta for piece in self.pieces for delta in piece]
 
 
 @pytest.fixture
@@ -56,16 +57,16 @@ async def opened(daemon: FakeOllama, pool: ConnectionPool, body: bytes) -> tuple
     return inner, OllamaExchange(inner, ResponseHead("ollama", asked, "id-1", 1), LIMIT)
 
 
-async def test_a_stream_of_lines_is_one_of_events(daemon: FakeOllama, pool: ConnectionPool) -> None:
+async def test_a_stream_of_lines_is_one_of_deltas(daemon: FakeOllama, pool: ConnectionPool) -> None:
     inner, answer = await opened(daemon, pool, STREAM)
     came = Kept()
 
     await answer.pump(came)
     answer.linger()
 
-    assert answer.headers["content-type"] == "text/event-stream"
-    assert inner.headers["content-type"] == "application/x-ndjson"
-    assert came.events.endswith(b"data: [DONE]\n\n")
+    assert answer.is_stream
+    assert answer.headers["content-type"] == inner.headers["content-type"] == "application/x-ndjson"
+    assert [delta.finish for delta in came.deltas if delta.finish is not None] == [came.deltas[-1].finish]
     assert answer.timings.generate_s == pytest.approx(0.04)
     assert answer.endpoint.engine == "ollama"
 
@@ -93,7 +94,7 @@ async def test_a_stream_that_goes_wrong_raises_behind_its_events(
         await answer.pump(came)
     inner.close()
 
-    assert came.events.count(b"data:") == 2
+    assert len(came.deltas) == 2
 
 
 async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, pool: ConnectionPool) -> None:
@@ -103,6 +104,7 @@ async def test_a_whole_answer_is_translated_with_its_times(daemon: FakeOllama, p
     inner.close()
 
     assert b'"object":"chat.completion"' in body
+    assert not answer.is_stream
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.notes["x-modelport-prompt-ms"] == "7.0"
     assert pool.idle == 1

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.dialects.openai.chunk_encoder import ChunkEncoder
+from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed
+from backends.http.exchange import ResponseTimings
 from backends.ollama.request import OllamaRequest
 from backends.ollama.response import ResponseHead
 from backends.ollama.stream import OllamaStreamReader
@@ -25,15 +28,37 @@ DONE = b'{"model":"m","message":{"role":"assistant","content":""},"done":true,"d
 HI = b'{"model":"m","message":{"role":"assistant","content":"hi"},"done":false}\n'
 
 
-def stream(
-    *, operation: str = "chat", wants_usage: bool = True, most: int = 1 << 20, num_ctx: int = 64
-) -> OllamaStreamReader:
+class AsOpenai:
+    """A daemon's stream as a client gets it that speaks OpenAI."""
+
+    def __init__(self, reader: OllamaStreamReader, encoder: ChunkEncoder) -> None:
+        self._reader = reader
+        self._encoder = encoder
+
+    @property
+    def error(self) -> BackendError | None:
+        return self._reader.error
+
+    @property
+    def timings(self) -> ResponseTimings:
+        return self._reader.timings
+
+    def feed(self, data: bytes) -> bytes:
+        return b"".join(map(self._encoder.next, self._reader.feed(data)))
+
+    def end(self) -> bytes:
+        return b"".join(map(self._encoder.next, self._reader.end()))
+
+
+def stream(*, operation: str = "chat", wants_usage: bool = True, most: int = 1 << 20, num_ctx: int = 64) -> AsOpenai:
     path = "/api/chat" if operation == "chat" else "/api/generate"
     asked = OllamaRequest(operation, path, b"", "mine", is_stream=True, wants_usage=wants_usage, num_ctx=num_ctx)
-    return OllamaStreamReader(ResponseHead("ollama", asked, "chatcmpl-1", 1795334422), most)
+    context = ResponseContext("ollama", "mine", operation, "1", 1795334422)
+    reader = OllamaStreamReader(ResponseHead("ollama", asked, "chatcmpl-1", 1795334422), most)
+    return AsOpenai(reader, ChunkEncoder(context, hides_usage=False))
 
 
-def fed(reader: OllamaStreamReader, *pieces: bytes) -> tuple[bytes, str | None]:
+def fed(reader: AsOpenai, *pieces: bytes) -> tuple[bytes, str | None]:
     """All events, and what ended the stream when that was an error."""
     events = b"".join(reader.feed(piece) for piece in pieces)
     try:

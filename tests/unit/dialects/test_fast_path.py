@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.dialects.anthropic.response import AnthropicEncoder
+from app.dialects.delta import DeltaReader
 from app.dialects.openai import stream_reader
-from app.dialects.openai.fast_path import compile_template
+from app.dialects.openai.fast_path import compile_delta_template, compile_template
 from app.dialects.openai.stream_reader import StreamReader
+from backends.http.delta import Delta
 from tests.fakes import wire
 from tests.rigs.read_answer import terms
 
@@ -171,6 +174,44 @@ def test_a_stream_reads_the_same_whether_or_not_its_events_are_known(
     data = [b"".join(events[at : at + at_once]) for at in range(0, len(events), at_once)]
 
     assert read(data, is_learning=True) == read(data, is_learning=False)
+    assert told_as_anthropic(data, is_learning=True) == told_as_anthropic(data, is_learning=False)
+
+
+def told_as_anthropic(data: list[bytes], *, is_learning: bool) -> tuple[bytes, int]:
+    encoder = AnthropicEncoder("mine", "abc")
+    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
+    if not is_learning:
+        reader._compilations_left = 0
+    out = b"".join(map(reader.feed, data)) + reader.end()
+    return out + encoder.end(reader.settle(), reader.stats), reader.settle().output_tokens
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if text])
+@pytest.mark.parametrize("name", ["content", "reasoning", "reasoning_content"])
+def test_another_dialect_gets_the_text_without_its_escapes(text: str, name: str) -> None:
+    first = EVENT.replace(b'"content"', f'"{name}"'.encode())
+    made: list[Delta] = []
+    field = "text" if name == "content" else "thinking"
+
+    def encode(delta: Delta) -> bytes:
+        made.append(delta)
+        return b""
+
+    template = compile_delta_template(first, lambda event: DeltaReader("t").read(json.loads(event[6:])), encode)
+
+    assert template is not None
+    for escaped in (json.dumps(text).encode(), json.dumps(text, ensure_ascii=False).encode()):
+        assert template.fill(first.replace(b'"one"', escaped) * 2) == (2, b"")
+    assert [getattr(delta, field) for delta in made] == [text] * 4
+
+
+@pytest.mark.parametrize("text", [rb"\q", rb"\ud800", rb"\u12"])
+def test_an_escape_that_json_does_not_have_is_not_read_as_a_text(text: bytes) -> None:
+    template = compile_delta_template(EVENT, lambda event: DeltaReader("t").read(json.loads(event[6:])), lambda _: b"x")
+
+    assert template is not None
+    assert template.fill(EVENT.replace(b"one", b"two")) == (1, b"x")
+    assert template.fill(EVENT.replace(b"one", text)) is None
 
 
 def test_a_stream_in_which_no_event_comes_twice_is_not_learnt_from_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
