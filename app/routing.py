@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
+from app.errors import Problem
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
 from backends.ollama.names import full_name
 
 NEAREST = 5
+MAX_NAME_CHARS = 256
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -22,15 +24,24 @@ class Resolved(msgspec.Struct, frozen=True):
     model: PublicModel
 
 
-def resolve(table: Table, name: str) -> Resolved | None:
-    """The model behind a name: itself or an alias, the longest wildcard, `default_model`; None when unknown."""
-    resolved = _named(table, name)
-    if resolved is None and table.default_model is not None:
-        return _named(table, table.default_model)
+def resolve_for(table: Table, key: Key | None, name: str) -> Resolved:
+    """The model that this key means by a name; Problem (404) where there is none that it may use."""
+    resolved = resolve(table, name) if len(name) <= MAX_NAME_CHARS else None
+    # The resolved name decides: a key's pattern may fit a name that only leads to `default_model`.
+    if resolved is None or (key is not None and not may_use(key, resolved.name)):
+        raise unknown_model(table, key, name)
     return resolved
 
 
-def _named(table: Table, name: str) -> Resolved | None:
+def unknown_model(table: Table, key: Key | None, name: str) -> Problem:
+    """404 with the nearest names that this key may see; the name itself is not echoed."""
+    near = nearest(table, key, name)
+    hint = f" Did you mean {' or '.join(repr(n) for n in near[:3])}?" if near else " GET /v1/models lists the names."
+    return Problem(404, "model_not_found", f"There is no such model here.{hint}", param="model")
+
+
+def resolve(table: Table, name: str, *, or_default: bool = True) -> Resolved | None:
+    """The model behind a name: itself or an alias, the longest wildcard, `default_model`; None when unknown."""
     exact = table.aliases.get(name, name)
     model = table.models.get(exact)
     if model is not None:
@@ -41,12 +52,14 @@ def _named(table: Table, name: str) -> Resolved | None:
             target = Target(backend=wildcard.backend, model=part)
             behind = PublicModel(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
             return Resolved(name, f"{wildcard.prefix}*", behind)
+    if or_default and table.default_model is not None:
+        return resolve(table, table.default_model, or_default=False)
     return None
 
 
 def as_ollama(table: Table, name: str) -> str:
     """The public name that a client of Ollama means: to it, `m` and `m:latest` are one, and case does not matter."""
-    if _named(table, name) is not None:
+    if resolve(table, name, or_default=False) is not None:
         return name
     wanted = name.lower()
     bare = wanted.removesuffix(":latest")
@@ -65,13 +78,22 @@ def _has(backend: Backend | None, name: str) -> bool:
 
 def order(
     table: Table, model: PublicModel, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None = None
-) -> Iterator[Target]:
+) -> Iterable[Target]:
     """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn, less
     those that this key may not use.
 
     Among a model's own: what serves now, then what can be started, then the rest; by weight (a share of requests), and
-    among equal weights the one with the fewest requests in flight.
+    among equal weights the one with the fewest requests in flight. `in_flight`: of a backend. `dice`: numbers from 0 up
+    to 1.
     """
+    if len(model.targets) == 1 and not model.fallbacks:
+        return model.targets
+    return _all_in_order(table, model, in_flight, dice, key)
+
+
+def _all_in_order(
+    table: Table, model: PublicModel, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None
+) -> Iterator[Target]:
     seen: set[tuple[str, str]] = set()
     for chosen in _with_fallbacks(table, model, key):
         for target in _order(table, chosen.targets, in_flight, dice):
@@ -165,7 +187,7 @@ def _leads_there(table: Table, name: str, wildcard: Wildcard) -> bool:
     longer = [w for w in table.wildcards if len(w.prefix) > len(wildcard.prefix) and name.startswith(w.prefix)]
     if name not in table.aliases and not longer:
         return True
-    resolved = _named(table, name)
+    resolved = resolve(table, name, or_default=False)
     return resolved is not None and resolved.label == f"{wildcard.prefix}*"
 
 

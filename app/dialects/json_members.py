@@ -9,6 +9,7 @@ import msgspec
 from app.errors import bad_request
 
 MAX_OPTIONS_BYTES = 4096
+_USAGE = b'{"include_usage":true}'
 
 # The members of a JSON object by name, each value as its bytes; of a name that stands twice, the last one.
 # msgspec.DecodeError, UnicodeDecodeError or RecursionError for what is not a JSON object.
@@ -31,13 +32,15 @@ def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
     return b"".join((b"{", *pieces[:-1], b"}"))
 
 
-def stream_options(body: bytes) -> bytes:
-    """The body's `stream_options` as JSON, with `include_usage` on: how an engine is asked for the usage of a stream.
+def with_usage(stream_options: msgspec.Raw | None) -> bytes:
+    """A body's `stream_options` with `include_usage` on: how an engine is asked for the usage of a stream.
+    None: the body has none.
 
     Problem (400) when they are larger than MAX_OPTIONS_BYTES.
     """
-    options = decode(body).get("stream_options")
-    if options is not None and len(memoryview(options)) > MAX_OPTIONS_BYTES:
+    if stream_options is None:
+        return _USAGE
+    if len(memoryview(stream_options)) > MAX_OPTIONS_BYTES:
         raise bad_request("'stream_options' is too large.", param="stream_options", code="invalid_type")
-    inner = bytes(options).strip() if options is not None else b"null"
-    return b'{"include_usage":true}' if inner == b"null" else edit(inner, {"include_usage": b"true"})
+    inner = bytes(stream_options).strip()
+    return _USAGE if inner == b"null" else edit(inner, {"include_usage": b"true"})

@@ -37,9 +37,14 @@ FLUSH_S = 0.05
 
 
 class Lease:
-    """One request's hold on one backend, from before it waits until its exchange is closed."""
+    """One request's hold on one start of a backend, from before it waits until its exchange is closed.
 
-    def __init__(self, supervisor: SupervisorClient, backend: str, generation: int, adapter: str | None) -> None:
+    `generation` 0: of none yet, until `bind` says which. `adapter`: the request uses it, so it stays loaded meanwhile.
+    """
+
+    def __init__(
+        self, supervisor: SupervisorClient, backend: str, generation: int = 0, adapter: str | None = None
+    ) -> None:
         self._supervisor = supervisor
         self._adapter = adapter_key(backend, adapter) if adapter is not None else None
         self._backend = backend
@@ -117,13 +122,6 @@ class SupervisorClient:
             self._writer.close()
 
     # -- for requests
-
-    def hold(self, backend: str, generation: int = 0, adapter: str | None = None) -> Lease:
-        """A lease on one start of the backend, to be released. Generation 0: on none yet, until `bind` says which.
-
-        `adapter`: the request uses it, so it is not unloaded meanwhile.
-        """
-        return Lease(self, backend, generation, adapter)
 
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""

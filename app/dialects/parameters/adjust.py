@@ -110,7 +110,7 @@ def number(raw: msgspec.Raw) -> int | float | None:
 
 def choices(asked: RequestParameters) -> int:
     """How many answers are wanted (`n`); 1 where that is not a sound number."""
-    wanted = number(asked.n)
+    wanted = number(asked.n) if asked.n is not NOTHING else None
     return wanted if isinstance(wanted, int) and wanted > 0 else 1
 
 

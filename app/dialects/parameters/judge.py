@@ -38,8 +38,11 @@ def judged(operation: str, profile: EngineProfile) -> Fates:
     return known
 
 
+_IN_JSON: Final = tuple(operation for operation in SPECIFIED if operation != "transcription")  # which comes as a form
+
+
 def _watched(profile: EngineProfile) -> set[str]:
-    return {*profile.never_null, *(name for operation in SPECIFIED for name in judged(operation, profile))}
+    return {*profile.never_null, *(name for operation in _IN_JSON for name in judged(operation, profile))}
 
 
 # What is looked at for any kind of engine.

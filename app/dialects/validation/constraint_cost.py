@@ -27,6 +27,8 @@ _ANY: Final = 8  # a value of any type
 
 _SCHEMAS: Final = ("response_format", "tools", "functions", "json_schema", "guided_json")
 _OTHERS: Final = ("structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "grammar", "structural_tag")
+# One of these, or Ollama's `format`, tells what form an answer is to have.
+PARAMETERS: Final = frozenset({*_SCHEMAS, *_OTHERS})
 _raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _SPANS: Final = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minProperties", "maxProperties"))
 _ALTERNATIVES: Final = ("anyOf", "oneOf", "allOf")

@@ -25,6 +25,7 @@ _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 FORWARDED = ("traceparent", "tracestate")
 
 MAX_NAMED = 32
+_ADJUSTED, _DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
 
 # The answer's headers that a page's script may read: its SDK retries by them.
 _READABLE_HEADERS = (
@@ -80,20 +81,15 @@ class Request:
         """Allow pages of that origin to read the answer (CORS)."""
         self.base |= _readable(origin)
 
-    def drops(self, names: Collection[str]) -> None:
-        """Name to the client, in a header, its parameters that have no effect. Too late once the answer has begun."""
-        self._name("x-modelport-dropped-params", names)
-
-    def adjusts(self, names: Collection[str]) -> None:
-        """Name to the client, as `drops` does, its parameters that the engine was sent with another value."""
-        self._name("x-modelport-adjusted-params", names)
-
-    def _name(self, header: str, names: Collection[str]) -> None:
-        self.base.pop(header, None)  # of another engine, which did not take the request
-        if names:
-            each = sorted(set(names))
-            more = [f"and {len(each) - MAX_NAMED} more"] if len(each) > MAX_NAMED else []
-            self.base[header] = ", ".join((*each[:MAX_NAMED], *more))
+    def reports(self, adjusted: Collection[str] = (), dropped: Collection[str] = ()) -> None:
+        """Name to the client, in headers, its parameters that the engine was sent with another value, and those that
+        have no effect. The last call counts; once the answer has begun it is too late."""
+        for header, names in ((_ADJUSTED, adjusted), (_DROPPED, dropped)):
+            self.base.pop(header, None)  # of another engine, which did not take the request
+            if names:
+                each = sorted(set(names))
+                more = [f"and {len(each) - MAX_NAMED} more"] if len(each) > MAX_NAMED else []
+                self.base[header] = ", ".join((*each[:MAX_NAMED], *more))
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """The headers that go to the engine with a body of this type, as (name, value)."""

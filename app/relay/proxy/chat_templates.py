@@ -7,21 +7,19 @@ import random
 import string
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Final
 
 import msgspec
 import structlog
 
 from app.dialects import chat_templates
 from app.dialects.chat_templates import ALL, TemplateSupport
-from app.dialects.parameters import adjust
-from app.dialects.parameters.adjust import ParameterChanges
 from app.relay.http.body_intake import BodyIntake
 from app.relay.proxy import fold_system_messages
-from app.relay.proxy.plan import COUNT, RequestPlan
+from app.relay.proxy.plan import RequestPlan
 from app.table import Backend
-from backends.endpoint import Dialect, Endpoint, ModelFacts
-from backends.engine_profile import TemplateApi
+from backends.endpoint import Dialect, Endpoint
 from backends.errors import BackendError
 from backends.http.pool import ConnectionPool, UpstreamRequest
 
@@ -33,97 +31,74 @@ ASK_S: Final = 10.0  # of an engine that serves; a daemon may have to load the m
 FORGET_S: Final = 3600.0
 MOST: Final = 1000
 MAX_ANSWER_BYTES: Final = 256 * 1024
-_Key = tuple[str, int, str]
-Told = TypeVar("Told")
-More = TypeVarTuple("More")
+_Key = tuple[str, int, str]  # backend, generation, model
+_UNKNOWN: Final = (None, 0.0)
 
 
 class ChatTemplates:
-    """Of the engines that one relay sends to."""
+    """Of the models of all engines that one relay sends to. `clock` in seconds."""
 
-    def __init__(
-        self, upstream: ConnectionPool, intake: BodyIntake, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._upstream = upstream
+    def __init__(self, pool: ConnectionPool, intake: BodyIntake, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool = pool
         self._intake = intake
         self._clock = clock
         self._known: dict[_Key, tuple[TemplateSupport | None, float]] = {}  # until when
         self._asking: dict[_Key, asyncio.Lock] = {}
 
-    async def changes(
-        self,
-        plan: RequestPlan,
-        changes: ParameterChanges,
-        backend: Backend,
-        endpoint: Endpoint,
-        model: str,
-        form: TemplateSupport | None,
-    ) -> ParameterChanges:
-        """With the messages that the model's template takes, where the client's are others. `form`: tried after a
-        refusal, instead of what is known."""
-        if (plan.operation.name != "chat" and plan.operation is not COUNT) or plan.form is not None:
-            return changes
-        rules = plan.resolved.model.rules
-        if rules.normalize == "strict":
-            return changes
-        found = await self._work(plan, fold_system_messages.shape)
-        if found is None:
-            return changes
-        takes = form
-        if takes is None and not found.is_usual and (found.has_several or found.has_late):
-            takes = await self._takes(backend, endpoint, model)
-        if takes is None:
-            takes = self._remembered(_key(endpoint, model))
-        if takes is None and found.has_developer and adjust.is_lenient(rules, backend.profile):
-            takes = ALL
-        if takes is None or (found.is_usual and takes.first):
-            return changes
-        messages = await self._work(plan, fold_system_messages.fold, takes)
-        if messages is None:
-            return changes
-        return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
+    def has_to_ask(self, plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str) -> bool:
+        """Whether `support` will send requests to the engine: its template may not take the client's messages, and what
+        it takes is not known yet."""
+        shape = plan.system_messages
+        if shape is None or not (shape.has_several or shape.has_late) or backend.profile.templates is None:
+            return False
+        return not self._is_known(_key(endpoint, model))
+
+    async def support(
+        self, plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str
+    ) -> TemplateSupport | None:
+        """The system messages that the model's template takes; None where that is not known, or does not matter."""
+        if self.has_to_ask(plan, backend, endpoint, model):
+            return await self._ask(backend, endpoint, model)
+        return self._remembered(_key(endpoint, model)) if plan.system_messages is not None else None
 
     async def again(
-        self, error: BackendError, plan: RequestPlan, endpoint: Endpoint, model: str, form: TemplateSupport | None
+        self, error: BackendError, plan: RequestPlan, endpoint: Endpoint, model: str, tried: TemplateSupport | None
     ) -> TemplateSupport | None:
-        """The form to ask in once more after a refusal; None where it is of something else."""
-        if plan.operation.name != "chat" or plan.form is not None or plan.resolved.model.rules.normalize == "strict":
+        """The template's support to fold the messages for once more after a refusal of what was folded for `tried`;
+        None where something else was refused."""
+        if plan.system_messages is None or not fold_system_messages.is_about_roles(error):
             return None
-        if not fold_system_messages.is_about_roles(error) or await self._work(plan, fold_system_messages.shape) is None:
-            return None
-        sent = form or self._remembered(_key(endpoint, model))
-        return await self._work(plan, fold_system_messages.next_form, error, sent)
+        sent = tried or self._remembered(_key(endpoint, model))
+        fold = partial(fold_system_messages.next_form, plan.body, error, sent)
+        return await self._intake.work(len(plan.body), fold)
 
     def remember(self, endpoint: Endpoint, model: str, takes: TemplateSupport | None) -> None:
-        """From now on."""
+        """What the template of this start of an engine takes, to be told by `support` from now on."""
         key = _key(endpoint, model)
         if len(self._known) >= MOST:
             self._known.pop(next(iter(self._known)))
         self._known[key] = takes, self._clock() + (float("inf") if endpoint.is_ours else FORGET_S)
         if takes is not None and takes != ALL:
-            told = {name: value for name, value in takes._asdict().items() if not value}
-            log.info("template takes fewer system messages", backend=endpoint.engine, model=model, takes_no=list(told))
-
-    async def _work(self, plan: RequestPlan, what: Callable[[bytes, *More], Told], *more: *More) -> Told:
-        """With the client's body, in a thread where that is large."""
-        return await self._intake.work(len(plan.body), lambda: what(plan.body, *more))
+            lacks = [name for name, is_taken in takes._asdict().items() if not is_taken]
+            log.info("template takes fewer system messages", backend=endpoint.engine, model=model, takes_no=lacks)
 
     def _remembered(self, key: _Key) -> TemplateSupport | None:
-        takes, until = self._known.get(key, (None, 0.0))
+        takes, until = self._known.get(key, _UNKNOWN)
         return takes if self._clock() < until else None
 
-    async def _takes(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
-        """As its own engine renders; None where it cannot be asked: that must not fail the request."""
+    def _is_known(self, key: _Key) -> bool:
+        """Whether its engine was asked: it may have had no answer to that."""
+        return self._clock() < self._known.get(key, _UNKNOWN)[1]
+
+    async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
+        """As its own engine renders; None where that cannot be told, which must not fail the request."""
         key = _key(endpoint, model)
-        api = backend.profile.templates
-        if api is None:
-            return None
         async with self._asking.setdefault(key, asyncio.Lock()):
             try:
-                if self._clock() < self._known.get(key, (None, 0.0))[1]:
-                    return self._known[key][0]
+                if self._is_known(key):  # another request has asked meanwhile
+                    return self._remembered(key)
                 async with asyncio.timeout(None if endpoint.dialect is Dialect.OLLAMA else ASK_S):
-                    takes = await self._ask(api, backend.fact(model), endpoint, model)
+                    takes = await self._render(backend, endpoint, model)
             except (BackendError, TimeoutError):  # the request itself will tell why; the next ones do not wait for it
                 self._known[key] = None, self._clock() + RETRY_S
                 return None
@@ -132,9 +107,10 @@ class ChatTemplates:
             self.remember(endpoint, model, takes)
             return takes
 
-    async def _ask(
-        self, api: TemplateApi, facts: ModelFacts | None, endpoint: Endpoint, model: str
-    ) -> TemplateSupport | None:
+    async def _render(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
+        """Have the engine render short conversations, and tell from what comes back."""
+        api, facts = backend.profile.templates, backend.fact(model)
+        assert api is not None
         letters = "".join(string.ascii_lowercase[random.getrandbits(4)] for _ in range(12))
         asking = chat_templates.asking(letters)
         beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
@@ -143,7 +119,7 @@ class ChatTemplates:
             while True:
                 step = chat_templates.request(api, model, messages, facts)
                 call = UpstreamRequest("POST", step.path, step.body, [("content-type", "application/json")])
-                exchange = await self._upstream.open(beside if step.is_beside else endpoint, call)
+                exchange = await self._pool.open(beside if step.is_beside else endpoint, call)
                 try:
                     answer = await exchange.read(MAX_ANSWER_BYTES)
                 finally:

@@ -19,9 +19,9 @@ from app.relay.http import member_names
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, loading, plan, resolved
+from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, loading, plan
 from app.relay.routes import anthropic_models, ollama_models
-from app.routing import as_ollama, visible
+from app.routing import as_ollama, resolve_for, visible
 from app.table import Table
 from backends.texts import encoded
 
@@ -91,7 +91,7 @@ class ForeignApis:
         body = await self._intake.read(request)
         ask, openai_body = await self._intake.work(len(body), partial(_translate, path, body, request.table))
         request.encoder = ask.tongue
-        request.drops(ask.dropped)
+        request.reports(dropped=ask.dropped)
         make = partial(plan, OPERATIONS[ask.path], openai_body, request.table, key, is_translated=True)
         made = await self._intake.work(len(openai_body), partial(make, asks=ask.loads is None))
         made = counting(made) if path == COUNT_PATH else made
@@ -130,7 +130,7 @@ class ForeignApis:
         if not name:
             raise bad_request("'model' is missing.", param="model", code="missing_field")
         request.encoder = OllamaErrorEncoder(name, time.time)
-        model = resolved(request.table, request.key, as_ollama(request.table, name))
+        model = resolve_for(request.table, request.key, as_ollama(request.table, name))
         request.answer_json(ollama_models.show_response(request.table, model))
 
     async def refuse_order(self, request: Request) -> None:

@@ -9,10 +9,10 @@ from app.relay.http import json_body, multipart
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form, resolved, unknown_model
+from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form
 from app.relay.routes import anthropic_models
 from app.relay.routes.openai_models import entry
-from app.routing import visible
+from app.routing import resolve_for, unknown_model, visible
 
 MODEL_PREFIX = "/v1/models/"
 
@@ -54,7 +54,7 @@ class OpenAIApi:
     async def show_model(self, request: Request) -> None:
         """One of them. Problem (404) for a name that only leads to the default model: that is not in the list."""
         table, name = request.table, unquote(request.path.removeprefix(MODEL_PREFIX))
-        model = resolved(table, request.key, name)
+        model = resolve_for(table, request.key, name)
         if model.name not in (name, table.aliases.get(name)):
             raise unknown_model(table, request.key, name)
         shown = entry(table, model.name, model.model.targets[0].backend)

@@ -11,6 +11,7 @@ import pytest
 from app.dialects.validation import openai_request
 from app.errors import Problem
 from app.relay.http import json_body
+from app.relay.proxy.attempt import check
 from app.relay.proxy.plan import OPERATIONS, plan
 from app.relay.routes.foreign_apis import CLIENT_APIS
 from app.table import Backend, PublicModel, Table, Target
@@ -202,9 +203,9 @@ def test_engines_of_this_machine_are_not_sent_it_and_a_remote_one_is(kind: str) 
 
     found = plan(OPERATIONS["/v1/chat/completions"], body, table(m="remote"), None)
     assert found.body == body
-    found.check_shape(table(m="remote").backends["m"])
+    check(found, table(m="remote").backends["m"], "m")
     with pytest.raises(Rejected) as refusal:  # as a fallback of it
-        found.check_shape(table(m=kind).backends["m"])
+        check(found, table(m=kind).backends["m"], "m")
     assert (refusal.value.status, refusal.value.param) == (400, "temperature")
 
 

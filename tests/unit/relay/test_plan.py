@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from app.errors import Problem
+from app.relay.proxy import attempt
 from app.relay.proxy.plan import OPERATIONS, RequestPlan, plan
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
-from backends.endpoint import State, UsageMode
+from backends.endpoint import Endpoint, State, UsageMode
 
 CHAT, COMPLETION, EMBEDDING, *_ = OPERATIONS.values()
 TABLE = Table(
@@ -20,6 +22,7 @@ TABLE = Table(
     wildcards=(Wildcard("ollama/", "daemon"),),
     backends={n: Backend(n, "vllm", State.STOPPED) for n in ("gpu", "daemon")},
 )
+GPU, SERVED = TABLE.backends["gpu"], Endpoint("gpu", 1, "http://127.0.0.1:1/v1")
 MESSAGES: list[dict[str, str]] = [{"role": "user", "content": "hi"}]
 
 
@@ -29,6 +32,11 @@ def chat(**fields: Any) -> bytes:
 
 def planned(body: bytes, table: Table = TABLE, key: Key | None = None) -> RequestPlan:
     return plan(CHAT, body, table, key)
+
+
+def attempted(body: bytes, model: str = "base", *, usage: UsageMode = UsageMode.ASK) -> attempt.Attempt:
+    """What the engine is sent, which has this name for its model."""
+    return attempt.prepare(planned(body), GPU, msgspec.structs.replace(SERVED, usage=usage), model)
 
 
 def with_default(name: str) -> Table:
@@ -104,19 +112,19 @@ def test_embeddings_are_never_a_stream() -> None:
 def test_usage_is_asked_for_on_the_clients_behalf_only_in_its_streams(
     usage: UsageMode, fields: dict[str, Any], hides: bool
 ) -> None:
-    assert planned(chat(**fields)).hides_usage(usage) is hides
+    assert attempted(chat(**fields), usage=usage).hides_usage is hides
 
 
 ODD_BODY = b' {"messages" : [ {"role":"user", "content":"\\u00fc \xc3\xbc"} ],\n"x": 1.50, "model":"base" } '
 
 
 def test_the_clients_bytes_go_through_unchanged_when_nothing_has_to_change() -> None:
-    assert planned(ODD_BODY).edited("base", asks_usage=False) is ODD_BODY
+    assert attempted(ODD_BODY).call.body is ODD_BODY
 
 
 @pytest.mark.parametrize("name", ["other", "/srv/model", 'a "b"', "模型"])
 def test_only_the_models_name_is_edited(name: str) -> None:
-    edited = planned(ODD_BODY).edited(name, asks_usage=False)
+    edited = attempted(ODD_BODY, name).call.body
 
     assert json.loads(edited) == json.loads(ODD_BODY) | {"model": name}
     assert b'[ {"role":"user", "content":"\\u00fc \xc3\xbc"} ]' in edited
@@ -135,7 +143,7 @@ def test_only_the_models_name_is_edited(name: str) -> None:
 def test_usage_is_spliced_into_the_options_the_client_sent(given: dict[str, Any], sent: dict[str, Any]) -> None:
     body = chat(stream=True, **given)
 
-    edited = planned(body).edited("base", asks_usage=True)
+    edited = attempted(body).call.body
 
     assert json.loads(edited) == json.loads(body) | {"stream_options": sent}
 
@@ -150,8 +158,8 @@ def test_a_request_without_a_model_goes_to_the_default_under_its_name(body: byte
     found = planned(body, with_default("base"))
 
     assert (found.name, found.resolved.name) == ("base", "base")
-    assert json.loads(found.edited("engine-name", asks_usage=False))["model"] == "engine-name"
-    assert json.loads(found.edited("base", asks_usage=False))["model"] == "base"
+    for name in ("engine-name", "base"):
+        assert json.loads(attempt.prepare(found, GPU, SERVED, name).call.body)["model"] == name
 
 
 ALLOWED: dict[tuple[tuple[str, ...], str], bool] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from app.relay.supervisor_client import SupervisorClient
+from app.relay.supervisor_client import Lease, SupervisorClient
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
 from app.table import Table
@@ -22,13 +22,13 @@ async def test_a_request_that_is_over_is_told_though_another_took_its_place_at_o
     server.publish(Table(1, {}, {}, (), {}))
     await supervisor.connect(tmp_path / "relay.sock")
     try:
-        first = supervisor.hold("gpu")
+        first = Lease(supervisor, "gpu")
         first.bind(3)
         await fleet.until(lambda: leases.held("gpu", 3) == 1)
         assert not leases.has_returned("gpu", 3)
 
         first.release()
-        second = supervisor.hold("gpu")
+        second = Lease(supervisor, "gpu")
         second.bind(3)
 
         await fleet.until(lambda: leases.has_returned("gpu", 3))

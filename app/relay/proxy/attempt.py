@@ -1,0 +1,223 @@
+"""What one engine is sent for a request, and what it is not asked at all. Pure: nothing here waits or sends.
+
+`check` comes before an engine is waited for, so that what it will not be asked is refused at once. `prepare` comes when
+it is known where the engine serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from app.dialects import engine_options, json_members
+from app.dialects.chat_templates import ALL, TemplateSupport
+from app.dialects.parameters import adjust, answer_limit
+from app.dialects.parameters.adjust import ParameterChanges, TargetEngine
+from app.dialects.parameters.answer_limit import Fit
+from app.dialects.parameters.case import RequestCase
+from app.dialects.validation import constraint_cost, media, openai_request, prompt_length
+from app.errors import JSON, Problem
+from app.relay.http import json_body
+from app.relay.http.multipart import Form
+from app.relay.proxy.engine_call import EngineCall, translated
+from app.relay.proxy.fold_system_messages import fold
+from app.relay.proxy.plan import WRITING, RequestPlan
+from app.table import Backend
+from backends.endpoint import FAILED, Endpoint, UsageMode
+from backends.engine_profile import EngineProfile
+from backends.errors import BackendError, Rejected, Unsupported
+from backends.prompt_too_long import TooLong
+
+
+class Concessions(NamedTuple):
+    """How a request is asked otherwise because this engine would refuse it as it stands, or has done so.
+
+    `answer_limit`: the bound on the answer that fits. `template`: the system messages that its model's chat template
+    takes. `is_without_usage`: it does not know `stream_options`.
+    """
+
+    answer_limit: Fit | None = None
+    template: TemplateSupport | None = None
+    is_without_usage: bool = False
+
+
+NO_CONCESSIONS: Final = Concessions()
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One request as one engine is sent it.
+
+    `call`: its path, its body, and how the response is read. `hides_usage`: usage is asked for on the client's behalf,
+    and taken out of the stream again. `gathers`: the whole response that the client wants is asked for as a stream and
+    put together. `adjusted` and `dropped`: the client's names of parameters that the engine is sent otherwise, and of
+    those that it is not told.
+    """
+
+    call: EngineCall
+    content_type: str = JSON
+    hides_usage: bool = False
+    gathers: bool = False
+    adjusted: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+def check(plan: RequestPlan, backend: Backend, model: str) -> None:
+    """Raises Rejected for a body of another shape than engines of this machine are sent, and Unsupported for what the
+    engine would have to fetch and must not, or its `model` cannot do. Needs no more than the table's row."""
+    check_ability(plan, backend, model)
+    if plan.form is not None:
+        return
+    if not plan.is_checked and backend.profile.is_local:
+        _check_shape(plan, backend)
+    if plan.may_have_urls:
+        _check_urls(plan, backend)
+
+
+def check_ability(plan: RequestPlan, backend: Backend, model: str) -> None:
+    """Raises Unsupported for vectors of a model that writes, and the reverse, where its engine says which it is. A
+    daemon's models are looked at where its requests are made.
+    """
+    wants_vectors = plan.operation.name == "embeddings"
+    facts = backend.fact(model)
+    if facts is None or not (wants_vectors or plan.operation.name in WRITING) or backend.profile.is_daemon:
+        return
+    can = facts.capabilities
+    writes = can.get("chat", FAILED) != FAILED or can.get("completion", FAILED) != FAILED
+    embeds = can.get("embedding", FAILED) != FAILED
+    if wants_vectors and writes and not embeds:
+        message = "The model behind this name writes text and makes no embeddings: use one that is made for them"
+        raise Unsupported(backend.name, f"{message} (`task: embed` of its backend).", param="model")
+    if not wants_vectors and embeds and not writes:
+        message = "The model behind this name makes embeddings and writes no text: use one that does"
+        raise Unsupported(backend.name, f"{message}.", param="model")
+
+
+def _check_shape(plan: RequestPlan, backend: Backend) -> None:
+    """Of a request to an engine of somebody else, whose fallback may be one of this machine."""
+    try:
+        _, members = json_body.opened(plan.body)
+        openai_request.check(plan.operation.name, plan.body, members, is_translated=plan.is_translated)
+    except Problem as exc:
+        raise Rejected(backend.name, exc.message, status=400, type_=exc.type, code=exc.code, param=exc.param) from exc
+
+
+def _check_urls(plan: RequestPlan, backend: Backend) -> None:
+    place = media.refused(plan.body, {*plan.resolved.model.rules.media_domains, *backend.media_domains})
+    if place is not None:
+        message = f"'{place}' is not fetched: send the content itself as a data: URL, or have its host allowed."
+        raise Unsupported(backend.name, message, param=place)
+
+
+def prepare(
+    plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str, concessions: Concessions = NO_CONCESSIONS
+) -> Attempt:
+    """The request as this engine gets it, which calls the model `model`; raises Unsupported, or another BackendError,
+    for what it cannot be asked."""
+    if plan.form is not None:
+        return _prepare_form(plan, plan.form, backend, endpoint, model)
+    can_hide = endpoint.usage is not UsageMode.TIMINGS and not concessions.is_without_usage
+    hides_usage = plan.is_stream and not plan.wants_usage and can_hide
+    gathers = endpoint.gathers and not plan.is_stream and plan.operation.name in WRITING
+    changes = _changes(plan, backend, model, concessions)
+    members = dict(changes.members)
+    if gathers:
+        members["stream"] = b"true"
+    if hides_usage or gathers:
+        members["stream_options"] = json_members.with_usage(plan.given.get("stream_options"))
+    call = translated(plan, model, backend, endpoint, _body(plan, model, members))
+    return Attempt(
+        call,
+        hides_usage=hides_usage,
+        gathers=gathers,
+        adjusted=_in_client_words(plan, changes.names),
+        dropped=plan.dropped + _in_client_words(plan, changes.dropped + call.dropped),
+    )
+
+
+def openai_body(plan: RequestPlan, backend: Backend, model: str, concessions: Concessions) -> bytes:
+    """The request in OpenAI's words as `prepare` has it, for what is only counted; raises BackendError likewise."""
+    return _body(plan, model, _changes(plan, backend, model, concessions).members)
+
+
+def smaller_answer(plan: RequestPlan, error: BackendError, profile: EngineProfile) -> Fit | None:
+    """The answer that such an engine may be asked for instead, where it refused the bound on it as more than fits:
+    nothing was generated. None where it refused something else."""
+    rules = plan.resolved.model.rules
+    if not (isinstance(error, Rejected) and error.status in (400, 422) and adjust.is_lenient(rules, profile)):
+        return None
+    if isinstance(error, TooLong) and error.length.is_of_prompt:
+        return None
+    bound = adjust.bound(plan.asked, rules)
+    return None if bound is None else answer_limit.fit(error.message, bound)
+
+
+def _prepare_form(plan: RequestPlan, form: Form, backend: Backend, endpoint: Endpoint, model: str) -> Attempt:
+    unheeded = form.unheeded(backend.profile)
+    fields = {"model": model, "stream": "true"} if plan.is_stream else {"model": model}
+    call = translated(plan, model, backend, endpoint, form.written(plan.boundary, fields, unheeded))
+    content_type = f"multipart/form-data; boundary={plan.boundary}"
+    return Attempt(call, content_type, dropped=plan.dropped + _in_client_words(plan, unheeded))
+
+
+def _in_client_words(plan: RequestPlan, names: tuple[str, ...]) -> tuple[str, ...]:
+    """OpenAI's names as the client has them."""
+    return tuple(plan.spelled.get(name, name) for name in names)
+
+
+def _body(plan: RequestPlan, model: str, members: Mapping[str, bytes | None]) -> bytes:
+    """The client's own bytes where nothing has to change."""
+    if model != plan.name:
+        members = {**members, "model": msgspec.json.encode(model)}
+    return json_members.edit(plan.body, members) if members else plan.body
+
+
+def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Concessions) -> ParameterChanges:
+    """What this engine is sent otherwise than the client wrote it."""
+    profile, rules, facts = backend.profile, plan.resolved.model.rules, backend.fact(model)
+    engine = TargetEngine(plan.operation.name, profile, facts)
+    _refuse(plan, backend.name, engine)
+    changes = adjust.changes(plan.asked, plan.body, rules, engine, concessions.answer_limit)
+    if plan.given:
+        case = RequestCase(backend.name, profile, engine.operation, plan.given, kwargs=rules.template_kwargs)
+        changes = changes.judged(case)
+    if plan.extras:
+        changes = _with_options(plan, profile, changes)
+    if plan.system_messages is not None:
+        changes = _with_folded_messages(plan, profile, changes, concessions.template)
+    return changes
+
+
+def _refuse(plan: RequestPlan, name: str, engine: TargetEngine) -> None:
+    """Raises Unsupported for what the engine would ignore, or work at for too long, and TooLong for a prompt."""
+    if adjust.ignores_tools(plan.asked, engine):
+        message = "This model's chat template has no place for tools, so none can be required."
+        raise Unsupported(name, message, param="tool_choice")
+    if engine.profile.checks_prompt:
+        prompt_length.check(engine.operation, plan.body, name, engine.facts)
+    if plan.may_have_constraints or plan.extras:
+        constraint_cost.check(plan.asked, plan.extras, name, engine.profile)
+
+
+def _with_options(plan: RequestPlan, profile: EngineProfile, changes: ParameterChanges) -> ParameterChanges:
+    """And the parameters that OpenAI does not have."""
+    options, dropped = engine_options.taken(plan.extras, profile)
+    members = {name: msgspec.json.encode(value) for name, value in options.items()}
+    return changes._replace(members={**changes.members, **members}, dropped=(*dropped, *changes.dropped))
+
+
+def _with_folded_messages(
+    plan: RequestPlan, profile: EngineProfile, changes: ParameterChanges, takes: TemplateSupport | None
+) -> ParameterChanges:
+    """And system messages as the model's template takes them."""
+    shape = plan.system_messages
+    assert shape is not None
+    if takes is None and shape.has_developer and adjust.is_lenient(plan.resolved.model.rules, profile):
+        takes = ALL
+    if takes is None or (shape.is_usual and takes.first):
+        return changes
+    messages = fold(plan.body, takes)
+    if messages is None:
+        return changes
+    return changes._replace(members={**changes.members, "messages": messages}, names=(*changes.names, "messages"))
