@@ -1,4 +1,4 @@
-"""What the whole suite shares: relays are tested on the loop they run on."""
+"""What the whole suite shares: signals, and the event loop that each test runs on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import uvloop
 
 
 def pytest_configure() -> None:
-    """Gateways that tests start hear that their terminal is closed, also where the suite was started with nohup."""
+    """Gateways that tests start notice that their terminal is closed, also where the suite was started with nohup."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

@@ -23,7 +23,7 @@ models:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Plays what a test says."""
+    """The engine that plays what a test says."""
     with Engine() as scripted:
         yield scripted
 

@@ -49,7 +49,7 @@ class Said:
 
     @property
     def all(self) -> str:
-        """Both, for a sentence that may stand in either."""
+        """Both outputs, for a text that may be in either."""
         return f"{self.out}\n{self.err}"
 
 

@@ -1,6 +1,6 @@
 """An OpenAI-compatible engine that plays a part: each turn of the agent's gets the next answer of its script.
 
-It keeps what it was sent. A request without tools is none of the agent's turns (a title, a summary) and gets a word.
+It keeps what it was sent. A request without tools is not one of the agent's turns (a title, a summary) and gets a word.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOO_LONG = (
 
 @dataclass(frozen=True)
 class Says:
-    """A text; one that `breaks` ends without an end, in the middle of its stream."""
+    """A text; one that `breaks` is cut in the middle of its stream."""
 
     text: str
     breaks: bool = False
@@ -45,7 +45,7 @@ Turn = Says | Calls | Refuses
 
 @dataclass
 class Played:
-    """The part, and what it was sent."""
+    """The script, and what the engine was sent."""
 
     turns: list[Turn] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
@@ -119,12 +119,12 @@ class Engine:
         self._thread.join()
 
     def play(self, *turns: Turn) -> Played:
-        """The part from now on."""
+        """Play this script from now on."""
         self.part = Played(list(turns))
         return self.part
 
     def next(self, body: dict[str, Any]) -> Turn:
-        """What this request gets."""
+        """The step of the script that this request gets."""
         if not body.get("tools"):
             return Says("A title")
         self.part.seen.append(body)

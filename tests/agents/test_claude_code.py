@@ -24,7 +24,7 @@ HISTORY: list[dict[str, Any]] = [
 
 
 def result(said: Said) -> Any:
-    """The last line: what came of it."""
+    """The last line of the output, which is the result."""
     line = next((line for line in reversed(said.out.splitlines()) if line.startswith("{")), "{}")
     return json.loads(line)
 

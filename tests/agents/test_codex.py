@@ -40,7 +40,7 @@ HISTORY: list[dict[str, Any]] = [
 
 
 def messages(said: Said) -> list[str]:
-    """What the agent took for the model's words."""
+    """The messages that the agent shows as the model's."""
     events = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
     items = [event["item"] for event in events if event["type"] == "item.completed"]
     return [item["text"] for item in items if item["type"] == "agent_message"]
@@ -152,6 +152,6 @@ def test_its_first_prompt_does_not_fit_a_small_model_and_it_is_told_so(small: Ag
 
 
 def pictures(messages: list[dict[str, Any]]) -> int:
-    """How many pictures are in them, as data."""
+    """How many pictures are in these messages, as data."""
     parts = [part for message in messages if isinstance(message["content"], list) for part in message["content"]]
     return sum(part["type"] == "image_url" and part["image_url"]["url"].startswith("data:image/") for part in parts)

@@ -1,4 +1,4 @@
-"""Scenarios that show before the first event: connections that end, answers that are none, statuses of every kind."""
+"""Scenarios that begin before the first event: connections that end, invalid responses, statuses of every kind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVERY_DIALECT = (400, 401, 404, 429, 500, 503)  # the other statuses speak vLLM'
 
 
 async def ok(peer: Peer) -> None:
-    """The right answer, as vLLM gives it."""
+    """A complete and valid response, as vLLM sends it."""
     if not peer.ask.stream or peer.ask.route == "embeddings":
         await peer.send_json(wire.answer(peer.ask))
         return
@@ -54,7 +54,7 @@ async def never_answers(peer: Peer) -> None:
 
 
 async def slow_headers(peer: Peer) -> None:
-    """A head in three pieces, one every `argument` seconds, then the answer."""
+    """A head in three pieces, one every `argument` seconds, then the body."""
     body = wire.dumps(wire.answer(peer.ask))
     head = wire.whole(200, body)
     for at in range(0, 48, 16):
@@ -64,7 +64,7 @@ async def slow_headers(peer: Peer) -> None:
 
 
 async def slow_first_event(peer: Peer) -> None:
-    """The head at once, the answer after `argument` seconds."""
+    """The head at once, the body after `argument` seconds."""
     wait_s = peer.argument or 0.3
     if not peer.ask.stream:
         await asyncio.sleep(wait_s)
@@ -111,7 +111,7 @@ async def gzip_bomb(peer: Peer) -> None:
 
 
 async def http_1_0(peer: Peer) -> None:
-    """An answer whose end is the end of the connection."""
+    """A response whose end is the end of the connection."""
     kind = "text/event-stream" if peer.ask.stream else "application/json"
     await peer.send(wire.head(200, "OK", f"content-type: {kind}", version="1.0"))
     if peer.ask.stream:
@@ -146,7 +146,7 @@ async def stall_mid_body(peer: Peer) -> None:
 
 
 async def no_events(peer: Peer) -> None:
-    """A stream that ends in order without one event."""
+    """A stream that ends properly without any event."""
     await peer.send_stream()
     await peer.send(wire.LAST_CHUNK)
 
@@ -172,7 +172,7 @@ async def reset_after_headers(peer: Peer) -> None:
 
 
 def after(prefix: bytes) -> Act:
-    """The right answer behind some interim response."""
+    """A valid response after an interim one (1xx)."""
 
     async def act(peer: Peer) -> None:
         await peer.send(prefix)
@@ -182,7 +182,7 @@ def after(prefix: bytes) -> Act:
 
 
 def sends(data: bytes, *, then_fin: bool = True) -> Act:
-    """These bytes and, when asked for, the end of the connection."""
+    """Sends these bytes and, where asked for, ends the connection."""
 
     async def act(peer: Peer) -> None:
         await peer.send(data)

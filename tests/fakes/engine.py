@@ -1,17 +1,16 @@
 """A small real HTTP/1.1 server that answers as vLLM and llama.cpp do, and fails in every way we know.
 
-What it imitates is recorded truth (tests/fakes/wire.py): POST /v1/chat/completions, /v1/completions, /v1/embeddings,
-ranks, scores, tokens and transcriptions (tests/fakes/tasks.py),
-GET /v1/models and /health, vLLM's errors (404 for an unknown model, 401 as a string, `{"detail"}` elsewhere). What it
-does not do: generate (the text is fixed), check a request beyond JSON and the model's name, TLS, HTTP/2, tools,
-logprobs, adapters, sleep, metrics.
+What it imitates was recorded from real engines (tests/fakes/wire.py): POST /v1/chat/completions, /v1/completions,
+/v1/embeddings, reranking, scores, tokens and transcriptions (tests/fakes/tasks.py), GET /v1/models and /health, vLLM's
+errors (404 for an unknown model, 401 as a string, `{"detail"}` elsewhere). What it does not do: generate (the text is
+fixed), check a request beyond JSON and the model's name, TLS, HTTP/2, tools, logprobs, adapters, sleep, metrics.
 
 In a test:      async with FakeEngine() as engine: ... engine.url ... engine.script("reset_mid_stream")
 As a process:   python -m tests.fakes.engine --port 4711 [--key K] [--load-s 2] ...
 
-How one request is answered: a model named `fault:NAME[:NUMBER]`, else the next scripted scenario, else the default.
-The names are those of SCENARIOS; NUMBER is seconds where a scenario is slow. Scripts are for POST requests; `probes`
-names a scenario for GET.
+What decides how a request is answered: a model named `fault:NAME[:NUMBER]`, else the next scripted scenario, else the
+default. The names are those of SCENARIOS; NUMBER is seconds where a scenario is slow. Scripts are for POST requests;
+`probes` names a scenario for GET.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _OPEN = ("/health", "/fake/requests")
 
 
 class FakeEngine:
-    """One engine. `requests` are all that were read, `unread` counts those that were refused unread."""
+    """One engine. `requests` are all that it read, `unread` counts those that it refused before it read them."""
 
     def __init__(
         self, models: Sequence[str] = ("fake",), key: str | None = None, port: int = 0, host: str = "127.0.0.1"
@@ -83,9 +82,9 @@ class FakeEngine:
         return len(self._peers)
 
     def script(self, *names: str, default: str = "ok") -> None:
-        """From now on: the next POST requests so, one each, and `default` for all after them.
+        """From now on the next POST requests follow these scenarios, one each, and all later ones `default`.
 
-        `refuse` is for the whole engine: it stops listening, also for probes, until something else is scripted.
+        `refuse` concerns the whole engine: it stops listening, for probes too, until another scenario is scripted.
         """
         for name in (*names, default):
             _scenario(name)
@@ -96,7 +95,7 @@ class FakeEngine:
             self.listen()
 
     def listen(self) -> None:
-        """Take connections (again)."""
+        """Accept connections (again)."""
         if self._listener is None:
             self._listener = _bound(self.host, self.port)
             self._listener.setblocking(False)
@@ -104,7 +103,7 @@ class FakeEngine:
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def refuse(self) -> None:
-        """Close the listener and every connection that has no request: who comes now is refused."""
+        """Close the listener and every connection that has no request: new ones are refused."""
         if self._listener:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
@@ -114,18 +113,18 @@ class FakeEngine:
                 task.cancel()
 
     async def arrived(self, count: int = 1) -> Record:
-        """Wait until that many POST requests were read, and take the last of them."""
+        """Wait until so many POST requests were read; returns the last of them."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: len(self.posts) >= count)
         return self.posts[count - 1]
 
     @property
     def posts(self) -> list[Record]:
-        """The requests without the probes."""
+        """The requests, probes left out."""
         return [record for record in self.requests if record.method == "POST"]
 
     async def aclose(self) -> None:
-        """End everything; safe to call twice."""
+        """End everything; may be called twice."""
         self.refuse()
         tasks = list(self._peers.values())
         for task in tasks:
@@ -226,7 +225,7 @@ class FakeEngine:
 
 
 def _scenario(name: str) -> Scenario:
-    """By name, with or without its number; KeyError when there is none."""
+    """The scenario of that name, with or without a number; KeyError when there is none."""
     return (SCENARIOS | TOOLS)[name.partition(":")[0]]
 
 
@@ -238,7 +237,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _told(record: Record) -> wire.Json:
-    """One request as the process form tells it."""
+    """One request as a line that the process prints."""
     return {
         "method": record.method,
         "path": record.path,

@@ -1,4 +1,4 @@
-"""A server that speaks the Hugging Face hub's protocol, as far as downloads go: files of one folder, by commit."""
+"""A server with the Hugging Face hub's API, as far as downloads need it: the files of one folder, by commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGE = 100 * 1024  # what git would not keep itself
 
 
 class FakeHub:
-    """Repositories by name, each a folder at one commit. `served` counts the bytes of files."""
+    """Repositories by name, each a folder at one commit. `served` counts the bytes of files that were sent."""
 
     def __init__(self) -> None:
         self.folders: dict[str, tuple[str, Path]] = {}
@@ -49,7 +49,7 @@ class FakeHub:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def add(self, name: str, folder: Path, commit: str = "a" * 40) -> None:
-        """Have this repository; a second time: its branch has moved on."""
+        """Add this repository; one that it has already gets a new commit."""
         self.folders[name] = commit, folder
 
     def __enter__(self) -> Self:

@@ -1,10 +1,10 @@
-"""A small real server that behaves as an Ollama daemon 0.33.0-rc2 does, held to what a real one was recorded doing.
+"""A small real server that behaves as an Ollama daemon 0.33.0-rc2 does; tests compare it with recordings of a real one.
 
 It does: `/`, version, status, tags, show, ps, chat, generate, embed, embeddings, blobs, create, copy, delete, pull, and
 of `/v1` the chat and text completions, embeddings and models; loading (shared, slow, with its queue), slots, context
-lengths and silent cutting, Modelfile parameters, CORS and Host rules, and the ways in which its engine dies.
-It does not: `/v1/responses`, `/v1/messages`, audio, push, templates (lengths of prompts are guessed unless recorded),
-`context` arrays, quantising, accounts, HTTP/1.0 keep-alive. A crash is of the request that is told to crash.
+lengths and silent cutting, Modelfile parameters, CORS and Host rules, and the ways in which its engine dies. It does
+not: `/v1/responses`, `/v1/messages`, audio, push, templates (lengths of prompts are guessed unless recorded), `context`
+arrays, quantising, accounts, HTTP/1.0 keep-alive. A crash concerns only the request that is scripted to crash.
 
 In a test:      async with FakeOllama() as daemon: ... daemon.url ... daemon.script(Fault("line", after=3))
 As a process:   python -m tests.fakes.ollama serve          (OLLAMA_HOST says where)
@@ -48,7 +48,7 @@ _PRIVATE = (".localhost", ".local", ".internal")
 
 @dataclass(frozen=True)
 class Fault:
-    """How one answer goes wrong: `line` (Ollama's own error line), `fin` (a clean end without one), `cut` (the
+    """How one response goes wrong: `line` (Ollama's own error line), `fin` (a clean end without one), `cut` (the
     connection ends in the middle), `reset`; behind `after` pieces. With `status` there is no stream at all but this
     status and `text`.
     """
@@ -61,7 +61,7 @@ class Fault:
 
 @dataclass
 class Asked:
-    """One model request. `options` are the effective ones; `cancelled` is set when its client left."""
+    """One request for a model. `options` are the effective ones; `cancelled` is set once its client has left."""
 
     path: str
     body: Json
@@ -72,7 +72,7 @@ class Asked:
 
 
 class FakeOllama:
-    """One daemon on 127.0.0.1. Set the fields before the requests that they are for."""
+    """One daemon on 127.0.0.1. Its fields are set before the requests that they are for."""
 
     def __init__(self, port: int = 0, *, version: str = VERSION, voice: Voice | None = None) -> None:
         self.store = Store()
@@ -123,11 +123,11 @@ class FakeOllama:
         self.store.close()
 
     def script(self, *faults: Fault | None) -> None:
-        """The next generations go wrong so, one each; None: well."""
+        """How the next generations go wrong, one each; None: they do not."""
         self._faults = deque(faults)
 
     async def until(self, is_so: Callable[[], bool]) -> None:
-        """Wait until what was asked makes it so."""
+        """Wait until this is true of the requests."""
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(is_so)
 
@@ -199,7 +199,7 @@ class FakeOllama:
 
     @contextlib.asynccontextmanager
     async def turn(self, model: Model, num_ctx: int, keep_s: float, shift: bool = True) -> AsyncIterator[float]:
-        """Have the model in memory with that context and a place at it; how long the load took, in seconds."""
+        """Load the model with that context and wait for a slot; returns how long loading took, in seconds."""
         took_s = await self._load(model, num_ctx, keep_s, shift)
         turns = self._turns.setdefault(full(model.name).lower(), asyncio.Semaphore(self.num_parallel))
         async with turns:
@@ -235,28 +235,28 @@ class FakeOllama:
         return loaded is not None and (loaded.num_ctx, loaded.shift) == (num_ctx, shift)
 
     def restart(self, model: Model) -> None:
-        """Embeddings want other flags of a runner: the one for chats ends, even where the new one then refuses."""
+        """Embeddings need a runner with other flags: the one for chats ends, even where the new one then refuses."""
         self.store.loaded.pop(self._runner(full(model.name).lower()) or "", None)
 
     def _runner(self, key: str) -> str | None:
-        """The name under which a model's weights are in memory: names that share them share one runner."""
+        """The name under which a model's weights are in memory: names with the same weights share one runner."""
         models = self.store.models
         same = [each for each in self.store.loaded if each in models and models[each].weights == models[key].weights]
         return key if key in same else next(iter(same), None)
 
     async def said(self, ask: Ask) -> Said:
-        """What its model says."""
+        """What its model generates."""
         if ask.model.file is not None:
             return await self._engines.say(ask)
         return await self.voice(ask)
 
     def fault(self) -> Fault | None:
-        """How the answer that begins now goes wrong."""
+        """How the response that begins now goes wrong."""
         return self._faults.popleft() if self._faults else None
 
 
 class Reply:
-    """The way back to one client."""
+    """The connection to one client, for its response."""
 
     def __init__(self, peer: Peer, record: Record) -> None:
         self.peer = peer
@@ -269,20 +269,20 @@ class Reply:
         return self.record.body
 
     async def send(self, status: int, body: bytes, kind: str, *headers: str) -> None:
-        """A whole answer."""
+        """Send a whole response."""
         content = body if self.record.method != "HEAD" else b""
         lines = [*headers, *self.extra, f"Content-Length: {len(body)}"]
         await self.peer.send(_head(status, kind, *lines) + content)
 
     async def send_json(self, value: Any, status: int = 200) -> None:
-        """As each of the two surfaces does."""
+        """Send JSON as the API of this path does (Ollama's own, or `/v1`)."""
         if self.is_v1:
             await self.send(status, dumps(value) + b"\n", "application/json")
         else:
             await self.send(status, dumps(value), NATIVE)
 
     async def refuse(self, exc: Refused) -> None:
-        """An error in the surface's shape."""
+        """Send an error in the shape of this path's API."""
         if not self.is_v1:
             await self.send_json({"error": exc.message}, exc.status)
             return
@@ -291,11 +291,11 @@ class Reply:
         await self.send_json({"error": error}, exc.status)
 
     async def start(self, kind: str) -> None:
-        """The head of a stream."""
+        """Send the head of a stream."""
         await self.peer.send(_head(200, kind, *self.extra, "Transfer-Encoding: chunked"))
 
     async def stream(self, pieces: list[bytes], cuts: tuple[int, ...] = ()) -> None:
-        """Pieces as chunks; with `cuts`, their bytes in other pieces than they were made."""
+        """Send pieces as chunks; with `cuts`, their bytes are cut at other places."""
         if not cuts:
             for piece in pieces:
                 await self.peer.send(chunk(piece))
@@ -307,7 +307,7 @@ class Reply:
             data, turn = data[size:], turn + 1
 
     async def end(self) -> None:
-        """The last chunk."""
+        """Send the last chunk."""
         await self.peer.send(LAST_CHUNK)
 
 
@@ -332,7 +332,7 @@ def _is_address(name: str) -> bool:
 
 
 def keep_s(asked: Json) -> float:
-    """How long a model stays; 400 for what is no duration."""
+    """For how many seconds a model stays loaded; 400 for a value that is not a duration."""
     if "keep_alive" not in asked or asked["keep_alive"] is None:
         return 300.0
     try:

@@ -1,4 +1,4 @@
-"""The double's `/api/chat` and `/api/generate`."""
+"""The fake daemon's `/api/chat` and `/api/generate`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def chat(daemon: FakeOllama, reply: Reply, asked: Json) -> None:
 
 
 async def _render(daemon: FakeOllama, reply: Reply, asked: Json, ask: Ask) -> None:
-    """The prompt that would be built; the model is loaded for it as for any request."""
+    """Returns the prompt that would be built; the model is loaded for it as for any request."""
     num_ctx = num_ctx_of(daemon, ask)
     daemon.asked.append(Asked(reply.record.path, asked, reply.record, ask.options, num_ctx))
     async with daemon.turn(ask.model, num_ctx, keep_s(asked), asked.get("shift") is not False):
@@ -97,7 +97,7 @@ async def _only_loads(daemon: FakeOllama, reply: Reply, asked: Json, is_empty: b
 
 
 def read_ask(daemon: FakeOllama, asked: Json) -> Ask:
-    """The model and the effective options: the request's over the Modelfile's over the defaults."""
+    """The model and the effective options: those of the request, else of the Modelfile, else the defaults."""
     name = asked.get("model")
     if not name:
         raise Refused(400, "model is required")
@@ -116,7 +116,7 @@ def read_ask(daemon: FakeOllama, asked: Json) -> Ask:
 
 
 def num_ctx_of(daemon: FakeOllama, ask: Ask) -> int:
-    """The context the model is run with for this request."""
+    """The context length that the model runs with for this request."""
     return min(int(ask.options.get("num_ctx", daemon.num_ctx)), ask.model.length)
 
 
@@ -136,7 +136,7 @@ def _nested(error: Json) -> str:
 
 
 async def answer(daemon: FakeOllama, reply: Reply, asked: Json, ask: Ask, piece: Piece) -> None:
-    """The whole way of a generation in the daemon's own words."""
+    """A generation from beginning to end, in the daemon's own format."""
 
     async def whole(said: Said, load_s: float) -> None:
         text = "".join(str(each.get("content", "")) for each in said.pieces)
@@ -169,7 +169,7 @@ async def run(
     kind: str = "application/x-ndjson",
     last_words: Callable[[str], bytes] = lambda text: dumps({"error": text}) + b"\n",
 ) -> None:
-    """Load, wait for a place, cut what is too long, and answer; a client that leaves frees its place."""
+    """Load, wait for a slot, cut what is too long, and respond; a client that leaves frees its slot."""
     num_ctx = num_ctx_of(daemon, ask)
     ask.path, ask.is_stream = reply.record.path, whole is None
     noted = Asked(reply.record.path, asked, reply.record, ask.options, num_ctx)
@@ -223,7 +223,7 @@ async def _stream(
 
 
 def _check_length(ask: Ask, asked: Json, num_ctx: int) -> None:
-    """Too long is cut without a word, unless the request says otherwise."""
+    """A prompt that is too long is cut silently, unless the request forbids that."""
     count = tokens(ask)
     if count <= num_ctx:
         return
@@ -236,7 +236,7 @@ def _check_length(ask: Ask, asked: Json, num_ctx: int) -> None:
 
 
 def _bounded(said: Said, asked: Json, num_ctx: int) -> Said:
-    """Without `shift` an answer ends where the context does."""
+    """Without `shift` a response ends where the context is full."""
     room = max(1, num_ctx - said.prompt_tokens)
     if asked.get("shift") is not False or said.count <= room:
         return said

@@ -1,4 +1,4 @@
-"""A real model behind the double: a GGUF file given by blobs and `/api/create` runs on the embedded engine."""
+"""A real model behind the fake daemon: a GGUF file that came by blobs and `/api/create` runs on the embedded engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Engines:
         self._running.clear()
 
     async def say(self, ask: Ask) -> Said:
-        """What the model in the file says."""
+        """What the model in the file generates."""
         assert ask.model.file is not None
         url = await self._url(ask.model.file)
         body: Json = {name: ask.options[name] for name in _SAME if name in ask.options}
@@ -50,7 +50,7 @@ class Engines:
             body["prompt"] = ask.prompt
         path = "chat/completions" if ask.prompt is None else "completions"
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
-            reply = await client.post(f"{url}/v1/{path}", json=body, headers={"authorization": "Bearer double"})
+            reply = await client.post(f"{url}/v1/{path}", json=body, headers={"authorization": "Bearer fake"})
         said = reply.raise_for_status().json()
         choice, usage = said["choices"][0], said["usage"]
         text = choice["message"]["content"] if ask.prompt is None else choice["text"]
@@ -65,8 +65,8 @@ class Engines:
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
             config = LlamaCppConfig(kind="llama_cpp", model=str(file), context_length=2048, slots=1)
-            env = {**os.environ, "GOMP_SPINCOUNT": "1000", KEY_VARIABLE: "double"}
-            line = argv(config, "double", file, port, 2)
+            env = {**os.environ, "GOMP_SPINCOUNT": "1000", KEY_VARIABLE: "fake"}
+            line = argv(config, "fake", file, port, 2)
             process = await asyncio.create_subprocess_exec(
                 *line, env=env, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
             )

@@ -1,4 +1,4 @@
-"""How a Go program writes JSON, times and durations, and what it says of JSON that it cannot take."""
+"""How a Go program writes JSON, times and durations, and its errors for JSON that it cannot read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def time_of(seconds: float) -> str:
 
 
 def duration_s(value: Any) -> float:
-    """`keep_alive`: a number of seconds, or a duration; below zero for ever. ValueError with Go's words."""
+    """`keep_alive`: a number of seconds, or a duration; below zero for ever. ValueError with Go's text."""
     if isinstance(value, int | float):
         return FOREVER_S if value < 0 else float(value)
     text = str(value)
@@ -51,5 +51,5 @@ def type_name(value: Any) -> str:
 
 
 def mismatch(value: Any, place: str, wanted: str) -> str:
-    """Go's words for a value of the wrong type."""
+    """Go's error for a value of the wrong type."""
     return f"json: cannot unmarshal {type_name(value)} into Go struct field {place} of type {wanted}"

@@ -1,4 +1,4 @@
-"""The double's store: models, blobs, what is in memory, and what the daemon says of them."""
+"""The fake daemon's store: models, blobs, what is in memory, and what the daemon reports of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+(?:[/:][A-Za-z0-9_.-]+)*\Z")
 
 
 class Refused(Exception):
-    """An answer that is not good: a status and the daemon's words."""
+    """A refusal: its status and the daemon's text."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 @dataclass
 class Model:
-    """One model. `parameters` are its Modelfile's."""
+    """One model. `parameters` are those of its Modelfile."""
 
     name: str
     parameters: Json = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Loaded:
 
 
 def full(name: str) -> str:
-    """Without a tag it is `latest`."""
+    """The name with its tag, which is `latest` where it has none."""
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
 class Store:
-    """What `/api/tags`, `show`, `ps`, `blobs`, `create`, `copy`, `delete` and `pull` are about."""
+    """The models, for `/api/tags`, `show`, `ps`, `blobs`, `create`, `copy`, `delete` and `pull`."""
 
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
@@ -94,12 +94,12 @@ class Store:
         self.add(Model("smollm2:135m", parameters=stop, template=template, digest=recorded["digest"]))
 
     def add(self, model: Model) -> Model:
-        """Have this model."""
+        """Add this model."""
         self.models[full(model.name).lower()] = model
         return model
 
     def find(self, name: str) -> Model:
-        """By any spelling; 400 for what is no name, 404 for what is not there."""
+        """The model of that name in any spelling; 400 for an invalid name, 404 for one that is not there."""
         if not _NAME.match(name):
             raise Refused(400, "invalid model name")
         model = self.models.get(full(name).lower())
@@ -108,7 +108,7 @@ class Store:
         return model
 
     def tags(self) -> Json:
-        """By name, as the daemon lists them."""
+        """The models as `/api/tags` lists them."""
         listed = sorted(self.models.values(), key=lambda m: full(m.name).rpartition(":")[::2])
         return {
             "models": [
@@ -126,7 +126,7 @@ class Store:
         }
 
     def listed(self, name: str | None = None) -> Json:
-        """As `/v1/models` has it, the newest first; or one of them."""
+        """The models as `/v1/models` lists them, the newest first; or one of them."""
         if name is not None and full(name).lower() not in self.models:
             raise Refused(404, f"model '{full(name)}' not found")
         rows = sorted(self.models.values(), key=lambda m: -m.modified)
@@ -138,7 +138,7 @@ class Store:
         return next(entry for entry in entries if str(entry["id"]).lower() == full(name).lower())
 
     def show(self, name: str) -> Json:
-        """What `/api/show` says, less the licence and the tensors."""
+        """What `/api/show` returns, without the licence and the tensors."""
         model = self.models.get(full(name).lower())
         if model is None:
             raise Refused(404, f"model '{full(name)}' not found")
@@ -185,20 +185,20 @@ class Store:
     # -- making models
 
     def has_blob(self, digest: str) -> bool:
-        """400 for what is no digest."""
+        """Whether the blob is there; 400 for an invalid digest."""
         if not re.fullmatch(r"sha256[:-][0-9a-f]{64}", digest):
             raise Refused(400, "invalid digest format")
         return digest in self.blobs
 
     def take_blob(self, digest: str, data: bytes) -> None:
-        """400 when the bytes are others."""
+        """Store a blob; 400 when its bytes do not have that digest."""
         got = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if got != digest:
             raise Refused(400, f'digest mismatch, expected "{digest}", got "{got}"')
         self.blobs[digest] = data
 
     def create(self, asked: Json) -> Iterator[Json]:
-        """What is said of it, line by line; the last is success or an error."""
+        """The lines of the response; the last one is success or an error."""
         model = Model(str(asked.get("model") or asked.get("name")), parent=asked.get("from") or "")
         if asked.get("from"):
             base = self.models.get(full(asked["from"]).lower())
@@ -237,7 +237,7 @@ class Store:
             yield {"status": f"using existing layer sha256:{hashlib.sha256(b'params').hexdigest()}"}
 
     def _gguf(self, digest: str, model: Model) -> str | None:
-        """What is wrong with the file."""
+        """What is wrong with the GGUF file; None for nothing."""
         blob = self.blobs.get(digest)
         if blob is None:
             path = f"/usr/lib/ollama/models/blobs/{digest.replace(':', '-')}"
@@ -251,7 +251,7 @@ class Store:
         return None
 
     def close(self) -> None:
-        """Nothing of it stays."""
+        """Remove its files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @staticmethod
@@ -260,7 +260,7 @@ class Store:
         return f"{REGISTRY}/{model}/manifests/{tag}"
 
     def pull(self, name: str) -> Iterator[Json]:
-        """What is said of it; the progress lines are those of Ollama's source, not recorded."""
+        """The lines of the response; those about progress are from Ollama's source, not recorded."""
         yield {"status": "pulling manifest"}
         model = self.registry.get(full(name).lower())
         if model is None:
@@ -276,12 +276,12 @@ class Store:
         yield {"status": "success"}
 
     def copy(self, source: str, destination: str) -> None:
-        """404 when there is nothing to copy."""
+        """Copy a model; 404 when it is not there."""
         model = self.find(source)
         self.add(Model(destination, model.parameters, model.capabilities, model.system, template=model.template))
 
     def delete(self, name: str) -> None:
-        """404 when it is not there."""
+        """Delete a model; 404 when it is not there."""
         self.find(name)
         del self.models[full(name).lower()]
         self.loaded.pop(full(name).lower(), None)

@@ -1,4 +1,4 @@
-"""The double's routes: what each reads, and what it answers."""
+"""The fake daemon's routes: what each reads, and what it returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embed
 
 
 def read(reply: Reply) -> Json:
-    """The body; Go's words when it is none."""
+    """The body, decoded; Go's error when it is not JSON."""
     if not reply.body.strip():
         raise Refused(400, "EOF" if reply.is_v1 else "missing request body")
     try:

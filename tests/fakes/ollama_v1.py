@@ -1,4 +1,4 @@
-"""The double's `/v1`: what it forces, ignores and loses, as recorded."""
+"""The fake daemon's `/v1`: what it forces, ignores and loses, as recorded."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def v1_embeddings(daemon: FakeOllama, reply: Reply, asked: Json, words: st
 
 
 class _Chat:
-    """One chat's answer."""
+    """The response to one chat."""
 
     kind = "chat.completion"
 
@@ -127,7 +127,7 @@ class _Chat:
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
     def whole(self, reply: Reply, wants_probs: bool) -> Any:
-        """Writes it in one piece."""
+        """A writer for the response in one piece."""
 
         async def write(said: Said, load_s: float) -> None:
             calls = [call for piece in said.pieces for call in piece.get("tool_calls") or ()]
@@ -145,7 +145,7 @@ class _Chat:
         return {**head, "model": self.asked["model"], "system_fingerprint": "fp_ollama", "choices": choices, **more}
 
     async def lines(self, said: Said, load_s: float) -> list[bytes]:
-        """The events."""
+        """The events of the response."""
         made: list[bytes] = []
         for number, piece in enumerate(said.pieces):
             calls = piece.get("tool_calls")
@@ -162,13 +162,13 @@ class _Chat:
         return b"data: " + dumps(self.object(f"{self.kind}.chunk", choices, **more)) + b"\n\n"
 
     def lost(self, text: str) -> bytes:
-        """The error is read as an empty piece of an answer."""
+        """As the real daemon, it takes the error for an empty piece of the response."""
         chunk = self.object(f"{self.kind}.chunk", [{"index": 0, "delta": {"content": ""}, "finish_reason": None}])
         return b"data: " + dumps({**chunk, "model": ""}) + b"\n\n"
 
 
 class _Text(_Chat):
-    """One completion's answer: usage stands in every event once it was asked for."""
+    """The response to one completion: every event has the usage, once it was asked for."""
 
     kind = "text_completion"
 

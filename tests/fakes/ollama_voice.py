@@ -1,4 +1,6 @@
-"""What the double's models say: what the real one was recorded saying, else a few fixed words, or a real model's."""
+"""What the fake daemon's models generate: what a real one was recorded generating, a few fixed words, or a real
+model's.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,13 @@ class Ask:
 
     @property
     def limit(self) -> int:
-        """The most tokens it may say; -1 for no limit."""
+        """The most tokens that it may generate; -1 for no limit."""
         return int(self.options.get("num_predict", -1))
 
 
 @dataclass
 class Said:
-    """An answer. `count` are its tokens, which may be more than its pieces."""
+    """A response. `count` are its tokens, which may be more than its pieces."""
 
     prompt_tokens: int
     pieces: list[Json]
@@ -56,7 +58,7 @@ Voice = Callable[[Ask], Awaitable[Said]]
 
 
 def tokens(ask: Ask) -> int:
-    """How long the prompt is; a guess but for what was recorded as too long."""
+    """How many tokens the prompt has: a guess, but for those that were recorded as too long."""
     for each in _recorded():
         if each.too_long and each.key == _key(ask.messages, ask.prompt):
             return each.too_long
@@ -65,8 +67,8 @@ def tokens(ask: Ask) -> int:
 
 
 class Recorded:
-    """As the real daemon, where it was asked much the same; else `parrot`. Of answers by chance it gives one after the
-    other, in the order of the recording.
+    """As the real daemon, where it was asked much the same; else `parrot`. Of responses that were sampled it gives one
+    after the other, in the order of the recording.
     """
 
     def __init__(self) -> None:
@@ -86,7 +88,7 @@ class Recorded:
 
 
 def _cut(best: _Recorded, ask: Ask) -> Said:
-    """As much of it as the request allows."""
+    """As much of the response as the request allows."""
     pieces, count = best.pieces, best.count
     if 0 < ask.limit < count:
         text = "".join(str(piece.get("content", "")) for piece in pieces)
@@ -96,7 +98,7 @@ def _cut(best: _Recorded, ask: Ask) -> Said:
 
 
 async def parrot(ask: Ask) -> Said:
-    """The same words to everybody; warm ones begin by their seed, so that it shows."""
+    """The same words for everybody; with a temperature they begin by the seed, so that it shows."""
     last = ask.messages[-1] if ask.messages else {"role": "user"}
     if ask.tools and last.get("role") == "user":
         function = ask.tools[0]["function"]
@@ -159,7 +161,7 @@ class _Recorded:
 
 
 def _key(messages: list[Json], prompt: str | None) -> str:
-    """The conversation without what spellings of it differ in."""
+    """The conversation in a form that is the same for all its spellings."""
     if not messages:
         return f"prompt {prompt}"
     turns: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""One connection to the fake engine, byte by byte: what came, what was sent, and who ended it."""
+"""One connection to the fake engine, byte by byte: what came, what was sent, and which side ended it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Gone(Exception):
 class Record:
     """One request that was read, and what became of its connection.
 
-    `sent` counts the answer's bytes that the kernel took, `pending` those of the current write that it did not;
+    `sent` counts the response's bytes that the kernel took, `pending` those of the current write that it did not;
     `blocked` is set once it did not take a write whole: somebody reads slower than we write.
     `closed_how` is "fin" or "reset" and `closed_after_s` the seconds since the request was read, both None unless the
-    peer closed the connection before the answer was over.
+    peer closed the connection before the response was over.
     """
 
     method: str
@@ -43,7 +43,7 @@ class Record:
     ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     def header(self, name: str) -> str | None:
-        """The last value of a header, None when it did not come."""
+        """The last value of a header; None when it did not come."""
         return next((value for key, value in reversed(self.headers) if key == name.lower()), None)
 
     def close(self, how: str) -> None:
@@ -84,7 +84,7 @@ class Peer:
         return self._task
 
     async def request(self) -> Record | None:
-        """The next request, read whole; None when what came is not one."""
+        """Read the next request; None when what came is not a request."""
         self.record = None
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
             await self._more()
@@ -100,7 +100,7 @@ class Peer:
         return self.record
 
     async def send(self, data: bytes) -> None:
-        """Write all of it, waiting for a slow reader; Gone when there is none any more."""
+        """Write all of it, waiting for a slow reader; Gone when the peer has left."""
         view = memoryview(data)
         while view and self.is_open:
             try:
@@ -126,7 +126,7 @@ class Peer:
         await self.send(whole(status, dumps(value), "application/json", *headers))
 
     async def send_stream(self, *events: bytes) -> None:
-        """The head of an event stream and each of these as one chunk; the stream stays open."""
+        """Send the head of an event stream, and each of these as one chunk; the stream stays open."""
         await self.send(SSE_HEAD)
         for event in events:
             await self.send_chunk(event)
@@ -136,7 +136,7 @@ class Peer:
         await asyncio.Event().wait()
 
     def fin(self) -> None:
-        """End the connection in order: everything written is delivered first."""
+        """End the connection properly: everything written is delivered first."""
         if self.is_open:
             self.is_open = False
             self._loop.remove_reader(self._sock)

@@ -1,4 +1,4 @@
-"""What a scenario is: how the fake engine behaves for one request, and what a gateway owes its client for that."""
+"""What a scenario is: how the fake engine behaves for one request, and what a gateway must give its client then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Act = Callable[[Peer], Awaitable[None]]
 
 
 class Stage(enum.StrEnum):
-    """When it shows."""
+    """When the client can notice it."""
 
     FINE = "fine"  # an answer in order, if an unusual one
     BEFORE = "before"  # before the first event or the end of a whole answer
@@ -21,7 +21,7 @@ class Stage(enum.StrEnum):
 
 
 class End(enum.StrEnum):
-    """How the client's answer must end."""
+    """How the client's response must end."""
 
     WHOLE = "whole"  # complete: all of `text`, and the end mark where it is a stream
     ERROR = "error"  # a status when nothing was sent yet; else `text`, one error event, no end mark, cut
@@ -31,9 +31,9 @@ class End(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`owes` are the statuses that a correct gateway may answer with; `text` what a client must have in the end.
+    """`owes` are the statuses that a correct gateway may respond with; `text` is what a client must have in the end.
 
-    `only_stream`: True for streams only, False for whole answers only, None for both.
+    `only_stream`: True for streams only, False for other responses only, None for both.
     `waits`: the engine itself never ends it.
     """
 
@@ -46,5 +46,5 @@ class Scenario:
     waits: bool = False
 
     def fits(self, *, stream: bool) -> bool:
-        """Is it meant for such a request?"""
+        """Whether it is meant for such a request."""
         return self.only_stream is None or self.only_stream is stream

@@ -1,4 +1,4 @@
-"""An engine that answers what a test wants of each body, and keeps what it was sent."""
+"""An engine that responds to each body as a test wants, and keeps what it was sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Scripted:
-    """`behave(path, body)` gives the bytes of an answer, its head included. `bodies` are all that came."""
+    """`behave(path, body)` gives the bytes of a response, its head included. `bodies` are all that came."""
 
     def __init__(self, behave: Callable[[str, Json], bytes]) -> None:
         self.behave = behave
@@ -49,12 +49,12 @@ class Scripted:
 
 
 def whole(value: object, status: int = 200) -> bytes:
-    """An answer in one piece."""
+    """A whole response."""
     return wire.whole(status, wire.dumps(value))
 
 
 def events(*values: object) -> bytes:
-    """A stream of these, and the end mark."""
+    """A stream of these events, and the end mark."""
     return wire.SSE_HEAD + b"".join(wire.chunk(wire.sse(each)) for each in values) + wire.chunk(wire.DONE) + LAST
 
 

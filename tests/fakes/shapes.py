@@ -24,8 +24,8 @@ Change = Callable[[Json], object]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`sends`, `gets`: the row of the table. `text`, `thinking`, `calls`: all that a client must have in the end;
-    `is_error`: and that it must be told that it is not all.
+    """`sends`, `gets`: the row of the table. `text`, `thinking`, `calls`: all that a client must have in the end.
+    `is_error`: it must also get an error that says that this is not all.
     """
 
     sends: str
@@ -44,7 +44,7 @@ def choice(piece: Json) -> Json:
 
 
 def each(change: Change, *, end: bytes = DONE) -> Callable[[Ask], Sequence[bytes]]:
-    """A whole answer with every chunk changed."""
+    """A whole stream, with every event changed."""
 
     def write(ask: Ask) -> Sequence[bytes]:
         pieces = wire.pieces(ask)
@@ -56,12 +56,12 @@ def each(change: Change, *, end: bytes = DONE) -> Callable[[Ask], Sequence[bytes
 
 
 def framed(change: Callable[[bytes], bytes]) -> Callable[[Ask], Sequence[bytes]]:
-    """A whole answer with the bytes of every event changed."""
+    """A whole stream, with the bytes of every event changed."""
     return lambda ask: [change(event) for event in [*map(sse, wire.pieces(ask)), DONE]]
 
 
 def last(change: Change) -> Callable[[Ask], Sequence[bytes]]:
-    """A whole answer whose last chunk is changed."""
+    """A whole stream, with its last event changed."""
 
     def write(ask: Ask) -> Sequence[bytes]:
         pieces = wire.pieces(ask)
@@ -72,7 +72,7 @@ def last(change: Change) -> Callable[[Ask], Sequence[bytes]]:
 
 
 def behind(*rest: object) -> Callable[[Ask], Sequence[bytes]]:
-    """A whole answer with these events between it and the end mark."""
+    """A whole stream, with these events before the end mark."""
     more = [each if isinstance(each, bytes) else sse(each) for each in rest]
     return lambda ask: [*map(sse, wire.pieces(ask)), *more, DONE]
 
@@ -88,7 +88,7 @@ def broken(sends: str, *rest: object, end: bytes = DONE, gets: str = ERROR) -> S
 
 
 def deltas(*said: Json, finish: str = "stop") -> Callable[[Ask], Sequence[bytes]]:
-    """An answer of these deltas."""
+    """A stream of these deltas."""
 
     def write(ask: Ask) -> Sequence[bytes]:
         pieces = [wire.piece(ask, None) for _ in said]
@@ -100,13 +100,13 @@ def deltas(*said: Json, finish: str = "stop") -> Callable[[Ask], Sequence[bytes]
 
 
 def calling(sends: str, gets: str, *pieces: Json, calls: int = 1) -> Shape:
-    """An answer of pieces of tool calls."""
+    """A stream of parts of tool calls."""
     said: list[Json] = [{"role": "assistant", "content": None}, *({"tool_calls": [piece]} for piece in pieces)]
     return Shape(sends, gets, deltas(*said, finish="tool_calls"), "", calls=(CALL,) * calls)
 
 
 def call(name: str | None = None, arguments: object = None, **more: object) -> Json:
-    """A piece of a tool call."""
+    """A part of a tool call."""
     given = {"name": name, "arguments": arguments}
     return {**more, "function": {key: value for key, value in given.items() if value is not None}}
 
@@ -384,7 +384,7 @@ TAGGED = f"<think>\n{THOUGHT}\n</think>\n\n{SAID}"
 
 
 async def thinks(peer: Peer) -> None:
-    """An answer with its thinking in the text, in pieces of three letters."""
+    """A stream with its reasoning in the text, in pieces of three letters."""
     if peer.ask.stream:
         words = [TAGGED[at : at + 3] for at in range(0, len(TAGGED), 3)]
         await peer.send_stream(*map(sse, wire.pieces(peer.ask, words)), DONE)

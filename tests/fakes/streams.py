@@ -1,4 +1,4 @@
-"""Scenarios that show inside a stream: how it breaks, and the ways of writing a right one."""
+"""Scenarios that begin inside a stream: how it breaks, and all the ways to write a valid one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Writing = Callable[[Peer], Sequence[bytes]]
 
 
 def _events(peer: Peer) -> list[bytes]:
-    """vLLM's events of a whole answer, with usage when asked for, without the end mark."""
+    """vLLM's events of a whole stream, with usage when asked for, without the end mark."""
     extra = [wire.sse(wire.usage_piece(peer.ask))] if peer.ask.include_usage else []
     return [wire.sse(piece) for piece in wire.pieces(peer.ask)] + extra
 
@@ -30,7 +30,7 @@ def _first_events(peer: Peer) -> list[bytes]:
 
 
 def stream(writing: Writing) -> Act:
-    """Each of these as one chunk and one write, then the end in order."""
+    """Each of these as one chunk and one write, then a proper end."""
 
     async def act(peer: Peer) -> None:
         await peer.send_stream(*writing(peer))
@@ -40,7 +40,7 @@ def stream(writing: Writing) -> Act:
 
 
 def breaking(*rest: bytes, then: Callable[[Peer], None] | None) -> Act:
-    """The first events, these bytes as they are, then an act; None: silence until the other side leaves."""
+    """The first events, these bytes as they are, then `act`; None: silence until the other side leaves."""
 
     async def act(peer: Peer) -> None:
         await peer.send_stream(*_first_events(peer))

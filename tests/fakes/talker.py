@@ -1,4 +1,4 @@
-"""An engine that answers every request as the test says: a status and an object, or the events of a stream."""
+"""An engine that responds to every request as the test says: a status and an object, or the events of a stream."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Talker:
 
 
 def whole(text: str = "ok") -> tuple[int, object]:
-    """A chat's answer."""
+    """A whole response to a chat."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
     return 200, {

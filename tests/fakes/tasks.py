@@ -1,4 +1,6 @@
-"""What vLLM answers where it does not write: ranks, scores, tokens, words. A token is a word, a score is a length."""
+"""vLLM's responses to tasks other than text: ranks, scores, tokens, transcriptions. A token is a word, a score is a
+length.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Scenarios that only clients' own tests need: a call of the first tool that is offered, and thoughts before an answer.
+"""Scenarios that only tests of clients need: a call of the first tool that is offered, and reasoning before a response.
 
-The shapes are vLLM's; where the last message is a tool's result, the answer is text.
+The shapes are vLLM's; where the last message is a tool's result, the response is text.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ async def tool_call(peer: Peer) -> None:
 
 
 def thinking(field: str) -> Act:
-    """An answer with thoughts before it, in a field of that name."""
+    """A response with reasoning before it, in a field of that name."""
 
     async def act(peer: Peer) -> None:
         if not peer.ask.stream:

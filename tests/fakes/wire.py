@@ -1,6 +1,6 @@
-"""The bytes that engines put on the wire, as they were recorded: answers, stream events, errors, model lists.
+"""The bytes that engines send, as they were recorded: responses, stream events, errors, lists of models.
 
-vLLM's shapes are those of its recorded answers: the first event has a role and an empty content, the last text comes
+vLLM's shapes are those of its recorded responses: the first event has a role and an empty content, the last text comes
 together with its `finish_reason`, usage is one more event with no choices and only when asked for. llama.cpp's are
 those of the embedded engine (tests/unit/house/test_fake_engine.py compares them with the real one): the first content
 is null, the last choice is empty, and what comes last carries `timings`.
@@ -41,7 +41,7 @@ class Ask:
 
     @classmethod
     def read(cls, path: str, body: bytes, default_model: str) -> Ask:
-        """From the exact bytes; ValueError when they are not a JSON object."""
+        """Read a request from its bytes; ValueError when they are not a JSON object."""
         fields = json.loads(body)
         if not isinstance(fields, dict):
             raise ValueError("not a JSON object")
@@ -59,7 +59,7 @@ class Ask:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The pieces of the answer, as many as the request allows."""
+        """The pieces of the text, as many as the request allows."""
         return WORDS[: self.max_tokens]
 
     @property
@@ -107,7 +107,7 @@ def usage(ask: Ask, count: int | None = None) -> Json:
 
 
 def timings(ask: Ask) -> Json:
-    """llama.cpp's account of its work."""
+    """llama.cpp's `timings`."""
     cached = {
         "cache_n": 0,
         "prompt_n": 12,
@@ -132,7 +132,7 @@ def _frame(ask: Ask, choices: Sequence[Json]) -> Json:
 
 
 def piece(ask: Ask, text: str | None, finish_reason: str | None = None, *, role: bool = False) -> Json:
-    """One streamed chunk with a piece of text."""
+    """One event of a stream, with a piece of text."""
     if ask.route != "chat":
         return _frame(ask, [{"index": 0, "text": text or "", "logprobs": None, "finish_reason": finish_reason}])
     delta: Json = {"role": "assistant"} if role else {}
@@ -141,7 +141,7 @@ def piece(ask: Ask, text: str | None, finish_reason: str | None = None, *, role:
 
 
 def pieces(ask: Ask, words: Sequence[str] | None = None) -> list[Json]:
-    """vLLM's chunks of a whole answer, without usage."""
+    """vLLM's events of a whole stream, without usage."""
     words = ask.words if words is None else words
     opening = [piece(ask, "", role=True)] if ask.route == "chat" else []
     last = len(words) - 1
@@ -153,7 +153,7 @@ def usage_piece(ask: Ask) -> Json:
 
 
 def llama_cpp_pieces(ask: Ask) -> list[Json]:
-    """llama.cpp's chunks of a whole answer."""
+    """llama.cpp's events of a whole stream."""
     stamp = {"system_fingerprint": "b0-unknown"}
     opening = [piece(ask, None, role=True)] if ask.route == "chat" else []
     parts = [
@@ -174,7 +174,7 @@ def llama_cpp_pieces(ask: Ask) -> list[Json]:
 
 
 def answer(ask: Ask) -> Json:
-    """A whole answer that is not streamed."""
+    """A response that is not streamed."""
     if ask.route == "embeddings":
         vectors = [[round(0.1 * at + place, 3) for at in range(8)] for place in range(len(ask.inputs))]
         data = [{"index": at, "object": "embedding", "embedding": _vector(ask, v)} for at, v in enumerate(vectors)]
@@ -199,12 +199,12 @@ def _vector(ask: Ask, values: Sequence[float]) -> Sequence[float] | str:
 
 
 def error_event(message: str = "EngineCore encountered an issue.") -> bytes:
-    """What vLLM says in a stream that it cannot finish."""
+    """The event with which vLLM ends a stream that it cannot finish."""
     return sse({"error": {"message": message, "type": "InternalServerError", "param": None, "code": 500}})
 
 
 def error_body(dialect: str, status: int) -> tuple[bytes, str]:
-    """One refusal in the way of one kind of engine, and its content type."""
+    """A refusal as one kind of engine writes it, and its content type."""
     match dialect:
         case "vllm":
             body = dumps({"error": {"message": REFUSAL, "type": "BadRequestError", "param": None, "code": status}})

@@ -43,7 +43,7 @@ def fake() -> Iterator[Fake]:
 
 @pytest.fixture(scope="session")
 def gateway(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Open to this machine, with the embedded model under its usual name."""
+    """A gateway that is open to this machine, with the embedded model under its usual name."""
     config = OPEN.format(url=fake.url, model=MODEL)
     with Gateway(tmp_path_factory.mktemp("open"), config) as program:
         program.line("fake: ready in")
@@ -53,7 +53,7 @@ def gateway(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ga
 
 @pytest.fixture(scope="session")
 def locked(fake: Fake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Asks for a key: API_KEY opens everything, OFFICE_KEY only the model `fake`."""
+    """A gateway that asks for a key: API_KEY opens everything, OFFICE_KEY only the model `fake`."""
     config = LOCKED.format(url=fake.url, sha256=digest(OFFICE_KEY))
     with Gateway(tmp_path_factory.mktemp("locked"), config, key=KEY) as program:
         program.line("fake: ready in")

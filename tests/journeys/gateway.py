@@ -34,7 +34,7 @@ QUESTION = [{"role": "user", "content": "What is 7+5?"}]
 
 
 class Program:
-    """A child process whose output is read line by line. Closing it leaves nothing."""
+    """A child process whose output is read line by line. Closing it ends it and everything that it started."""
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None, errors: Path | None = None) -> None:
         self.errors = errors
@@ -112,12 +112,12 @@ class Gateway(Program):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL at which it listens."""
         return self.line(r"listens on (http://\S+)")[1]
 
     @property
     def base_url(self) -> str:
-        """What an SDK is given."""
+        """The base URL for an SDK."""
         return f"{self.url}/v1"
 
     @property
@@ -126,7 +126,7 @@ class Gateway(Program):
         return self.line(r"^\s*(curl .*)$")[1]
 
     def ask(self, path: str) -> Any:
-        """An answer of the control socket."""
+        """A response of the control socket."""
         return self._admin.get(f"http://admin{path}").json()
 
     def status(self) -> Any:
@@ -134,7 +134,7 @@ class Gateway(Program):
         return self.ask("/admin/status")
 
     def backend(self, name: str) -> Any:
-        """One backend of it."""
+        """One backend in its status."""
         return next(each for each in self.status()["health"]["backends"] if each["name"] == name)
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class Fake(Program):
         self.url = self.line(r"(http://\S+/v1)")[1]
 
     def requests(self, request_id: str) -> list[dict[str, Any]]:
-        """What it was sent under that id."""
+        """The requests that it was sent with that id."""
         told = httpx.get(f"{self.url.removesuffix('/v1')}/fake/requests").json()
         return [each for each in told if each["headers"].get("x-request-id") == request_id]
 

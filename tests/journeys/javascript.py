@@ -48,7 +48,7 @@ def locked(lock: Path, stem: Path) -> Path:
 
 
 def printed(argv: Sequence[str | Path], folder: Path, **env: str) -> str:
-    """What a program printed that ended with 0; all of its words otherwise."""
+    """What a program printed; fails with all of it when the program did not end with 0."""
     ended = subprocess.run(
         [str(word) for word in argv],
         cwd=folder,

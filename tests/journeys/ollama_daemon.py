@@ -1,6 +1,6 @@
-"""The daemons that the Ollama journeys run on: the double, and a real one where `make test-ollama` finds it.
+"""The daemons that the Ollama journeys run on: the fake daemon, and a real one where `make test-ollama` finds it.
 
-`python -m tests.journeys.ollama_daemon` says which those are.
+`python -m tests.journeys.ollama_daemon` prints which those are.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def real() -> str | None:
 
 
 def daemons() -> list[str]:
-    """By name, for the tests' parameters."""
+    """The daemons by name, for the tests' parameters."""
     daemon = real() if os.environ.get(WANTED) else None
-    return ["double", *([daemon] if daemon else [])]
+    return ["fake", *([daemon] if daemon else [])]
 
 
 @contextlib.contextmanager
 def running(which: str, folder: Path) -> Iterator[str]:
-    """Its URL; what was started here is ended."""
+    """The URL of that daemon; one that is started here is ended."""
     if which.startswith("http"):
         yield which
         return
-    command = [sys.executable, "-m", "tests.fakes.ollama"] if which == "double" else [which]
+    command = [sys.executable, "-m", "tests.fakes.ollama"] if which == "fake" else [which]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -71,14 +71,15 @@ def _answering(url: str) -> str:
 
 
 def main() -> int:
-    """Say on what the journeys run."""
+    """Print on what the journeys run."""
     daemon = real()
     if daemon is None:
         print(
-            "There is no Ollama here (OLLAMA_BIN, OLLAMA_HOST, 127.0.0.1:11434): the journeys run on the double only."
+            "There is no Ollama here (OLLAMA_BIN, OLLAMA_HOST, 127.0.0.1:11434): the journeys run on the fake daemon "
+            "only."
         )
     else:
-        print(f"The journeys run on the double and on {daemon}.")
+        print(f"The journeys run on the fake daemon and on {daemon}.")
     return 0
 
 

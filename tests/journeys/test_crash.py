@@ -33,7 +33,7 @@ LONG: Any = {**ENDLESS, "max_tokens": 4000}
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
-    """One for each death."""
+    """A gateway for each death."""
     with Gateway(tmp_path, CONFIG) as program:
         program.line("demo: ready in")
         yield program
@@ -59,14 +59,14 @@ class Watcher:
 
     @property
     def last(self) -> Any:
-        """The last event's data; what stands in the stream is whole."""
+        """The last event's data; every event in the stream is whole."""
         assert self.received.endswith(b"\n\n")
         return json.loads(self.received.rstrip().rpartition(b"data: ")[2])
 
 
 @contextlib.asynccontextmanager
 async def watched(gateway: Gateway, count: int) -> AsyncIterator[list[Watcher]]:
-    """That many streams, each with text already; their ends are awaited."""
+    """So many streams, each with text already; in the end they are waited for."""
     watchers = [Watcher() for _ in range(count)]
     async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client, asyncio.TaskGroup() as tasks:
         for watcher in watchers:

@@ -1,4 +1,4 @@
-"""What clients of every dialect notice when the engine dies by SIGKILL in the middle of their answers."""
+"""What clients of every dialect notice when the engine dies by SIGKILL in the middle of their responses."""
 
 from __future__ import annotations
 

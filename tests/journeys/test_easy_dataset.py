@@ -23,7 +23,7 @@ CALM: dict[str, Any] = {**SHORT, "temperature": 0}
 
 
 def messages(text: str = "What is 7+5?") -> list[dict[str, Any]]:
-    """As its chat writes them."""
+    """Messages as its chat writes them."""
     part = {"type": "text", "text": text}
     return [{"role": "user", "content": text, "parts": [part], "experimental_attachments": []}]
 
@@ -36,7 +36,7 @@ def page(gateway: Gateway) -> Iterator[httpx.Client]:
 
 
 def streamed(page: httpx.Client, model: str, settings: dict[str, Any] = SHORT) -> tuple[str, str]:
-    """What it shows of an answer: text and thoughts. Raises what fetch would when the connection is cut."""
+    """What it shows of a response: text and reasoning. Raises what fetch would when the connection is cut."""
     body = {
         "model": model,
         "messages": messages(),

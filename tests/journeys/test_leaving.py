@@ -36,7 +36,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 class Engine:
-    """The engine's own numbers, from its own page: nothing of ours in between."""
+    """The engine's own numbers, from its own page of metrics."""
 
     def __init__(self, pid: int) -> None:
         folder = Path(f"/proc/{pid}")
@@ -47,7 +47,7 @@ class Engine:
         self._headers = {"authorization": f"Bearer {env[KEY_VARIABLE]}"}
 
     async def number(self, *names: str) -> int:
-        """The sum of these."""
+        """The sum of these series."""
         async with httpx.AsyncClient(timeout=60) as client:
             page = (await client.get(self._url, headers=self._headers)).text
         return sum(int(re.findall(rf"^llamacpp:{name} (\d+)", page, re.MULTILINE)[0]) for name in names)

@@ -1,4 +1,4 @@
-"""Real engines of which nobody has said how much they take: they start everywhere, and are known after a restart."""
+"""Real engines without a configured size: they start everywhere, and their size is known after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""openai-python through the gateway onto an Ollama daemon with a real model: the double, and a real one if wanted."""
+"""openai-python through the gateway to an Ollama daemon with a real model: the fake one, or a real one."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def give(daemon: ollama.Client, url: str, file: Path) -> None:
-    """The model, with a Modelfile's temperature of 0 and a small context."""
+    """Create the model, with a Modelfile's temperature of 0 and a small context."""
     data = file.read_bytes()
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     httpx.post(f"{url}/api/blobs/{digest}", content=data, timeout=300, trust_env=False).raise_for_status()

@@ -256,7 +256,7 @@ def test_a_stream_that_breaks_is_an_error_and_not_a_short_answer(client: OpenAI,
 
 
 class Hurried(OpenAI):
-    """Computes the time to the next try as ever, notes it, and does not wait for it."""
+    """Computes the time to the next try as always, notes it, and does not wait."""
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__(base_url=gateway.base_url, api_key="none", max_retries=2)

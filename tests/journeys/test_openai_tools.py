@@ -1,6 +1,6 @@
 """openai-python's tools: offered, named, called in one piece and in a stream, and answered.
 
-The demo model's template has no place for tools, so a recorded engine makes the calls.
+The demo model's template does not support tools, so a fake engine makes the calls.
 """
 
 from __future__ import annotations

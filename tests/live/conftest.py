@@ -1,4 +1,4 @@
-"""One gateway with one real vLLM for all that do not end it, a limit for each test, and a table of what was seen."""
+"""One gateway with one real vLLM for all tests that do not end it, a limit for each test, and a table of figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def installed() -> None:
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """Whatever hangs, the test fails, and what it started is ended as after every other failure."""
+    """A test that hangs fails, and what it started is ended as after any other failure."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         pytest.fail(f"it went on for longer than {LONGEST_S} s")

@@ -37,14 +37,14 @@ COMMON = f"""kind: vllm
 
 
 def backend(name: str, model: str = "tiny", **settings: str) -> str:
-    """A section of the file for one engine; `settings` win over the common ones."""
+    """A section of the configuration for one engine; `settings` replace the common ones."""
     common = "\n".join(line for line in COMMON.splitlines() if line.strip().partition(":")[0] not in settings)
     more = "".join(f"\n    {key}: {value}" for key, value in settings.items())
     return f"\n  {name}:\n    {common}\n    model: {MODELS / model}{more}"
 
 
 def config(*backends: str, server: str = "{drain_s: 20}") -> str:
-    """A file with these engines, each public under its own name."""
+    """A configuration with these engines, each public under its own name."""
     names = [re.findall(r"^  (\w+):$", section, re.MULTILINE)[0] for section in backends]
     models = "".join(f"\n  {name}: {{backend: {name}}}" for name in names)
     return f"server: {server}\nbackends:{''.join(backends)}\nmodels:{models}\n"
@@ -86,7 +86,7 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        """All of it."""
+        """All processes of it."""
         return [self.server, *descendants(self.server)]
 
     @property
@@ -95,7 +95,7 @@ class Group:
         return int(Path(f"/proc/{self.server}/stat").read_bytes().rpartition(b")")[2].split()[1])
 
     def named(self, name: str) -> list[int]:
-        """Those that call themselves so: `VLLM::EngineCore`, `VLLM::Worker`."""
+        """Its processes with this title: `VLLM::EngineCore`, `VLLM::Worker`."""
         return [pid for pid in self.pids if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(name.encode())]
 
     def environ(self, name: str) -> str:

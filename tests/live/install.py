@@ -33,7 +33,7 @@ NO_WHEELS = (
 
 
 def install(environment: Path, lock: Path) -> int:
-    """Make the environment, unless it is complete; the exit code."""
+    """Make the environment, unless it is complete; returns the exit code."""
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     mark = environment / MARK
     if mark.exists() and mark.read_text() == digest:
@@ -65,7 +65,7 @@ def install(environment: Path, lock: Path) -> int:
 
 
 def _run(argv: Sequence[str], count: int) -> str:
-    """Run pip and show what takes long; what it printed of a failure, "" for success."""
+    """Run pip and show what takes long; returns what it printed of a failure, "" for success."""
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         assert pip.stdout is not None
         errors = list(_shown(pip.stdout, count))

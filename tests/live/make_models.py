@@ -1,7 +1,8 @@
 """Makes the models of the live suite; runs in vLLM's own environment: `make_models.py FOLDER GGUF`.
 
 A Qwen2 of half a million random parameters for lifecycles, a random LoRA adapter for it, and the demo model in Hugging
-Face layout for what needs sense. Each folder appears whole or not at all, and one that is there is left alone.
+Face layout for what needs a trained model. Each folder appears whole or not at all, and one that is there is left
+alone.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tests.live.engines import GONE_S, START_S
 
 
 class Stream:
-    """Begun once the first events are there. It never ends by itself before `max_tokens`."""
+    """A stream whose first events have come. It never ends by itself before `max_tokens`."""
 
     def __init__(self, url: str, model: str = "tiny", max_tokens: int = 1900) -> None:
         self.received = b""
@@ -42,32 +42,32 @@ class Stream:
 
     @property
     def events(self) -> int:
-        """How many have come."""
+        """How many events have come."""
         return self.received.count(b"data: ")
 
     @property
     def is_whole(self) -> bool:
-        """It came to its proper end."""
+        """Whether it came to its proper end."""
         return not self.is_cut and b"[DONE]" in self.received and self.error is None
 
     @property
     def error(self) -> str | None:
-        """The code of the error event that it ended with."""
+        """The code of the error event with which it ended."""
         last = self.received.rstrip().rpartition(b"data: ")[2]
         return str(json.loads(last)["error"]["code"]) if b'"error"' in last else None
 
     def goes_on(self) -> None:
-        """Return when more of it has come."""
+        """Wait until more of it has come."""
         seen = self.events
         until(lambda: self.events > seen or not self._thread.is_alive())
         assert self._thread.is_alive(), self.error
 
     def wait(self) -> None:
-        """Return when it has ended."""
+        """Wait until it has ended."""
         self._thread.join(START_S)
         assert not self._thread.is_alive()
 
     def leave(self) -> None:
-        """It has shown what it was for."""
+        """Close it: it is not needed any more."""
         self._is_enough = True
         self.wait()

@@ -70,7 +70,7 @@ OWN = ("id", "created")
 
 
 def comparable(event: Any) -> Any:
-    """Without what differs from answer to answer."""
+    """The event without what differs from response to response."""
     if isinstance(event, dict):
         return {key: comparable(value) for key, value in event.items() if key not in OWN}
     return [comparable(each) for each in event] if isinstance(event, list) else event
@@ -87,7 +87,9 @@ def events(body: str) -> list[Any]:
 
 
 def joined(events: list[Any]) -> list[Any]:
-    """The same, with neighbours that carry text as one: how many tokens are in an event depends on how busy vLLM is."""
+    """The same events, with neighbours that carry text joined: how many tokens are in an event depends on how busy vLLM
+    is.
+    """
     whole: list[Any] = []
     before: dict[str, Any] | None = None
     for event in events:

@@ -1,4 +1,4 @@
-"""What a request with `logprobs` takes is compiled before the engine serves, and kept for its next start."""
+"""The code for requests with `logprobs` is compiled before the engine serves, and kept for its next start."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RANKED: dict[str, Any] = {
 
 
 def compiled(folder: Path) -> set[str]:
-    """The machine code in a cache."""
+    """The files of machine code in a cache."""
     return {path.name for path in folder.rglob("*.so")}
 
 
 def asked(gateway: Live) -> str:
-    """One request with `logprobs`: how long it took."""
+    """How long one request with `logprobs` takes, in seconds."""
     began = time.monotonic()
     answer = gateway.post("/v1/chat/completions", RANKED)
     assert answer.status_code == 200

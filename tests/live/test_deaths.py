@@ -19,7 +19,7 @@ SHORT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content
 
 @pytest.fixture(scope="module")
 def before() -> set[str]:
-    """The shared memory that was there before any engine of ours."""
+    """The shared memory that was there before our engines."""
     return shared_memory()
 
 
@@ -33,7 +33,7 @@ def gateway(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def died(gateway: Live, record: Record, end: Callable[[], None], before: set[str]) -> None:
-    """Let it die under a stream: the client is told, the next start serves, and nothing of the last is left."""
+    """Let it die under a stream: the client gets an error, the next start serves, nothing of the last is left."""
     old, group = gateway.ready("tiny"), gateway.group("tiny")
     family = [*group.pids, group.guard]
     stream = Stream(gateway.url)

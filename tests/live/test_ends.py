@@ -1,4 +1,4 @@
-"""What is said of a real vLLM that has ended, what stays of it, and what the requests around its end get."""
+"""How the end of a real vLLM is explained, what stays of it, and what the requests around its end get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `modelport plan` says of the memory of a machine without a GPU is what vLLM finds when it starts."""
+"""What `modelport plan` shows of the memory of a machine without a GPU is what vLLM finds when it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What vLLM refuses and clients send all the same; and what it reports of itself."""
+"""What vLLM refuses although clients send it, and what it reports of itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = [{"role": "user", "content": "Hi", "parts": [{"type": "text", "text": "H
 
 
 def adjusted(live: Live, path: str = "/v1/chat/completions", **fields: Any) -> str | None:
-    """What the client of a request that was answered is told."""
+    """The adjustments that a response reports to its client."""
     answer = live.post(path, {**HI, **fields})
     assert answer.status_code == 200, answer.text
     told: str | None = answer.headers.get("x-modelport-adjusted-params")

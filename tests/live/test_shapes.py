@@ -44,7 +44,7 @@ def test_two_engines_of_which_one_has_two_workers_answer_by_name_on_this_machine
 
 
 def _embed_for_long(gateway: Live) -> int:
-    """Never without a request; it makes no token that could be counted."""
+    """Keep a request running that makes no token which could be counted."""
     count, end = 0, time.monotonic() + LONG_S
     while time.monotonic() < end:
         reply = gateway.post("/v1/embeddings", {"model": "embedder", "input": ["one word and another"] * 200})

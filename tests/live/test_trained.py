@@ -1,4 +1,4 @@
-"""A model with sense: an adapter that was really trained, and prompts so long that one thread is silent over them."""
+"""A trained model: an adapter that was really trained, and prompts so long that one thread is silent over them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def answer(gateway: Live, model: str, question: str) -> str:
-    """What it says; an answer that is no answer is empty."""
+    """What it answers; empty where that is not a valid response."""
     asked = [{"role": "user", "content": question}]
     body = {"model": model, "messages": asked, "max_tokens": 32, "temperature": 0}
     reply = gateway.post("/v1/chat/completions", body)
@@ -37,7 +37,7 @@ def answer(gateway: Live, model: str, question: str) -> str:
 
 
 def first_token_s(gateway: Live, prompt: Any) -> tuple[float, bool]:
-    """How long one long prompt is silent, and whether its stream ended well."""
+    """Seconds until the first token of one long prompt, and whether its stream ended properly."""
     body = {"model": "base", "prompt": prompt, "max_tokens": 4, "ignore_eos": True, "stream": True}
     began, first, ended = time.monotonic(), 0.0, False
     with httpx.stream("POST", f"{gateway.base_url}/completions", json=body, timeout=START_S) as stream:
@@ -49,7 +49,7 @@ def first_token_s(gateway: Live, prompt: Any) -> tuple[float, bool]:
 
 
 def left_alone(gateway: Live) -> str:
-    """Fail unless it is the first start that serves; what the gateway logged."""
+    """Fail unless the first start still serves; returns what the gateway logged."""
     base = gateway.backend("base")
     assert (base["state"], base["generation"], base["restarts"]) == ("ready", 1, 0)
     assert gateway.errors is not None

@@ -69,7 +69,7 @@ def train(base: Path, folder: Path) -> None:
 
 
 def main(models: Path) -> None:
-    """It appears whole or not at all, and one that is there is left alone."""
+    """Train, unless the adapter is there already; its folder appears whole or not at all."""
     folder = models / "smollm2-lora"
     if folder.exists():
         return

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at its most, as Python's own tracing has it."""
+"""The most memory that a piece of work takes, by Python's own tracing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def allocated(work: Callable[[], object]) -> int:
-    """In bytes, beyond what is held before."""
+    """The most that it takes, in bytes, beyond what was held before."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

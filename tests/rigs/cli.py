@@ -13,7 +13,7 @@ from tests import ROOT
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a verb ended, and what it said."""
+    """How a verb ended, and what it printed."""
 
     code: int
     out: str

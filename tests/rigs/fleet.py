@@ -27,7 +27,7 @@ from backends.process import ownership
 
 
 class FakeManaged:
-    """An engine of ours that loads in no time: `config.model` holds the options of tests.fakes.engine."""
+    """An engine that we run and that loads at once: `config.model` holds the options of tests.fakes.engine."""
 
     is_strict = False
     fetcher: Fetcher | None = None
@@ -111,7 +111,7 @@ class Relays:
         return self.published[-1][name]
 
     def states(self, name: str) -> list[State]:
-        """The states it was published in, repetitions left out."""
+        """The states in which it was published, repetitions left out."""
         states = [rows[name].state for rows in self.published if name in rows]
         return [state for at, state in enumerate(states) if at == 0 or states[at - 1] is not state]
 

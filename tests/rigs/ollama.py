@@ -1,4 +1,4 @@
-"""A real relay in front of the double of Ollama's daemon, with the table that its own probe makes."""
+"""A real relay in front of the fake Ollama daemon, with the table that its own probe makes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.rigs.relay import Rig, running
 
 
 async def row(daemon: FakeOllama, **config: Any) -> Backend:
-    """The daemon's row after one look at it."""
+    """The daemon's row of the table, after one probe."""
     settings = OllamaConfig(kind="ollama", url=daemon.url, **config)
     engine = Ollama("ollama", settings)
     endpoint = engine.endpoint(1, 0, "")
@@ -36,7 +36,7 @@ async def row(daemon: FakeOllama, **config: Any) -> Backend:
 
 @contextlib.asynccontextmanager
 async def gateway(daemon: FakeOllama, limits: Limits | None = None, **config: Any) -> AsyncIterator[Rig]:
-    """Every model of the daemon under its own name, and under `ollama/NAME`."""
+    """A relay with every model of the daemon, under its own name and under `ollama/NAME`."""
     backend = await row(daemon, **config)
     async with running({"ollama": backend}, {}, limits) as rig:
         await rig.published(wildcards=(Wildcard("ollama/", "ollama"), Wildcard("", "ollama")))
@@ -44,7 +44,7 @@ async def gateway(daemon: FakeOllama, limits: Limits | None = None, **config: An
 
 
 class Threaded:
-    """The double in a loop and a thread of its own, beside a gateway that is a process."""
+    """The fake daemon in a loop and a thread of its own, beside a gateway that is a process."""
 
     def __init__(self, make: Callable[[FakeOllama], None]) -> None:
         self.daemon: FakeOllama
@@ -64,7 +64,7 @@ class Threaded:
         self._thread.join(20)
 
     def call(self, what: Callable[[], object]) -> None:
-        """Do this in the double's loop."""
+        """Run this in the fake daemon's loop."""
         self._loop.call_soon_threadsafe(what)
 
     async def _serve(self) -> None:

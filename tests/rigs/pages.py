@@ -21,12 +21,12 @@ class Page:
 
     @property
     def prose(self) -> str:
-        """Without the code blocks."""
+        """The text without the code blocks."""
         return _FENCE.sub("", self.text)
 
     @property
     def sections(self) -> dict[str, str]:
-        """What stands under each heading, by the heading without its backticks."""
+        """The text under each heading, by the heading without its backticks."""
         parts = re.split(r"^#+ (.+)$", self.prose, flags=re.MULTILINE)
         return {heading.replace("`", ""): body.strip() for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
 
@@ -37,7 +37,7 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """What a link may name behind `#`."""
+        """What a link may name after `#`."""
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in self.sections}
 
     @property
@@ -62,12 +62,12 @@ class Page:
 
 
 def page(name: str) -> Page:
-    """By its path."""
+    """The page at this path."""
     return Page(name, (ROOT / name).read_text(encoding="utf-8"))
 
 
 def pages() -> dict[str, Page]:
-    """All of them."""
+    """All pages."""
     names = [
         "README.md",
         "CHANGELOG.md",

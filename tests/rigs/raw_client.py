@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that sees what really came: each byte, how the answer ended, and how the connection did."""
+"""An HTTP/1.1 client that shows what really came: each byte, how the response ended, and how the connection did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Reply:
-    """One answer. `is_whole`: the length or the last chunk came; `is_cut`: the connection ended before that."""
+    """One response. `is_whole`: the length or the last chunk came; `is_cut`: the connection ended before that."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All text of a chat answer, streamed or whole."""
+        """All text of a chat response, streamed or not."""
         if self.headers.get("content-type", "").startswith("application/json"):
             return str(self.json["choices"][0]["message"]["content"])
         deltas = [c["delta"] for e in self.events if isinstance(e, dict) for c in e.get("choices") or ()]
@@ -77,7 +77,7 @@ class Client:
         self.writer.write(data)
 
     async def reply(self, *, is_head: bool = False) -> Reply:
-        """The next answer, to its end or to the end of the connection."""
+        """Read the next response, to its end or to the end of the connection."""
         reply = Reply()
         try:
             head = await self.reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What an answer must be, for tests that give an engine's to the gateway's own reading of it."""
+"""For tests that have the gateway's readers read an engine's response: what they are told of the request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ TOKEN, CREATED = "t0ken", 1_700_000_000
 def terms(
     name: str = "mine", *, engine: str = "engine", operation: str = "chat", reasoning: Reasoning = "keep"
 ) -> ResponseContext:
-    """Of a request for `name`."""
+    """The context of a response to a request for `name`."""
     return ResponseContext(engine, name, operation, TOKEN, CREATED, reasoning)
 
 
 def pieces(data: bytes, sizes: list[int]) -> list[bytes]:
-    """Cut into pieces of these sizes, and the rest."""
+    """The data cut into pieces of these sizes, and the rest."""
     starts = [0, *accumulate(sizes)]
     return [data[start:end] for start, end in zip(starts, [*starts[1:], len(data)], strict=True)]

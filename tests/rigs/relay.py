@@ -1,4 +1,4 @@
-"""One real relay on a real socket, in the test's own loop, with a supervisor's side whose table the test writes."""
+"""One real relay on a real socket, in the test's own loop, with a supervisor whose table the test writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.rigs.raw_client import Reply, ask
 
 @dataclass
 class FakeFleet:
-    """What a relay asks the supervisor's fleet: the test decides what becomes of each request's wait."""
+    """The fleet as a relay asks for it: the test decides how each request's wait ends."""
 
     asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failed: list[tuple[str, int]] = field(default_factory=list)
@@ -43,7 +43,7 @@ class FakeFleet:
         self.leases_changed()
 
     def lost(self, pid: int, is_at_fault: bool) -> None:
-        """No process to end: the relay is ours."""
+        """There is no process to end: the relay is in this one."""
 
     def leases_changed(self) -> None:
         note = asyncio.create_task(self._note())
@@ -60,7 +60,7 @@ class FakeFleet:
 
 
 class Rig:
-    """What a test holds: the gateway's address, and its table."""
+    """The gateway's address, and its table."""
 
     def __init__(
         self, url: str, state: Path, server: RelayServer, leases: Leases, fleet: FakeFleet, registry: CollectorRegistry
@@ -132,7 +132,7 @@ def models(*names: str, backend: str = "engine", engine_name: str | None = None)
 async def running(
     backends: Mapping[str, Backend], served: Mapping[str, PublicModel], limits: Limits | None = None
 ) -> AsyncIterator[Rig]:
-    """A relay that serves these."""
+    """A relay that serves these backends and models."""
     state = Path(tempfile.mkdtemp(prefix="mp-"))
     leases, fleet, registry = Leases(), FakeFleet(), CollectorRegistry()
     server = RelayServer(leases, fleet)

@@ -1,4 +1,4 @@
-"""`modelport serve` as a process of its own: what tests need to start it, read it and end it."""
+"""`modelport serve` as a process of its own: to start it, read it and end it."""
 
 from __future__ import annotations
 
@@ -94,15 +94,15 @@ class Gateway:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL at which it listens."""
         return self.wait_for(r"listens on (http://\S+)")[1]
 
     def ask(self, path: str, method: str = "GET") -> Any:
-        """The admin's answer over the control socket."""
+        """The response of an admin route, over the control socket."""
         return self._client.request(method, f"http://admin{path}").json()
 
     def metrics(self) -> str:
-        """The page, over the control socket."""
+        """The page of metrics, over the control socket."""
         return self._client.get("http://admin/metrics").text
 
     def status(self) -> Any:
@@ -110,12 +110,12 @@ class Gateway:
         return self.ask("/admin/status")
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Signal it and wait; its exit code."""
+        """Send the signal and wait; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)
 
     def close(self) -> None:
-        """Whatever happened: nothing stays."""
+        """End it, whatever happened."""
         self._client.close()
         if self.process.poll() is None:
             self.process.kill()
@@ -141,12 +141,12 @@ def serve_command(program: Sequence[str] = ("-m", "app")) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Nothing of the environment that the tests run in but what a program needs."""
+    """An environment with nothing of the tests' own but what a program needs."""
     return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": str(ROOT)}
 
 
 def until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Return when it is so."""
+    """Wait until it is so."""
     end = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < end, "it did not come about"
@@ -154,7 +154,7 @@ def until(is_true: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
 
 
 def alive(pids: Sequence[int]) -> list[int]:
-    """Those that exist, zombies included; but for orphans that came to us, whose exits we take.
+    """Those of these processes that exist, zombies included; orphans that became our children are reaped.
 
     An earlier test may have made this process a subreaper, as the supervisor is one.
     """

@@ -1,4 +1,4 @@
-"""A client whose socket is read only when the test says so, and a way to wait for what cannot be awaited."""
+"""A client whose socket is read only when the test says so, and a wait for states that cannot be awaited."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SlowClient:
         return b""
 
     async def read_until(self, mark: bytes) -> bytes:
-        """All up to and with `mark`, or to the end of the connection."""
+        """Everything up to `mark`, `mark` included, or to the end of the connection."""
         data = b""
         while mark not in data and (piece := await self.read()):
             data += piece
@@ -47,7 +47,7 @@ class SlowClient:
 
 
 async def until(is_so: Callable[[], bool], within_s: float = 20) -> None:
-    """Wait for a state that announces itself to nobody."""
+    """Wait for a state that nothing reports."""
     async with asyncio.timeout(within_s):
         while not is_so():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)

@@ -1,5 +1,5 @@
 """A small disk that tests fill: a file system of its own where this process may mount one, else the shared memory of a
-container. Where neither is there, the folder is closed for writing, which is told in other words.
+container. Where there is neither, the folder is made read-only, which gives another error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Disk:
         self._filler = folder / "filler"
 
     def fill(self) -> None:
-        """Nothing can be written any more."""
+        """From now on nothing can be written."""
         if self._is_small:
             with contextlib.suppress(OSError), self._filler.open("wb", buffering=0) as filler:
                 while True:
@@ -35,14 +35,14 @@ class Disk:
             self.folder.chmod(0o500)
 
     def free(self) -> None:
-        """There is room again."""
+        """From now on there is space again."""
         self.folder.chmod(0o700)
         self._filler.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Disk]:
-    """A new one at that place."""
+    """A small disk at that path."""
     with contextlib.ExitStack() as stack:
         is_small = _mounted(stack, folder) or _in_shared_memory(stack, folder)
         if not is_small:

@@ -1,4 +1,4 @@
-"""The parameters of the pinned SDKs, route by route, each with a value that asks for something."""
+"""The parameters of the pinned SDKs, by route, each with a value that asks for something."""
 
 from __future__ import annotations
 

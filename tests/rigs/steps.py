@@ -1,4 +1,4 @@
-"""How much work a call is, counted instead of timed."""
+"""How much work a call is: counted, not timed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def steps(act: Callable[[], object]) -> int:
-    """Lines of Python that it runs."""
+    """How many lines of Python it runs."""
     count = 0
 
     def trace(frame: FrameType, event: str, arg: Any) -> Any:

@@ -1,7 +1,7 @@
-"""What a real Ollama daemon (0.33.0-rc2) was asked and answered: one exchange a line of a file.
+"""Recorded exchanges with a real Ollama daemon (0.33.0-rc2), one on each line of a file.
 
-Recorded byte by byte and made compact: HTTP's chunks are `pieces`, headers are those that matter, of long streams the
-middle is left out (`left_out` pieces), of `/api/show` the licence and the tensors. The bodies of 180 and 182
+Recorded byte by byte and then shortened: HTTP's chunks are `pieces`, only headers that matter are kept, of long streams
+the middle is left out (`left_out` pieces), of `/api/show` the licence and the tensors. The bodies of 180 and 182
 were recorded in part and are rebuilt to their recorded length.
 """
 
@@ -35,26 +35,26 @@ class Transcript:
 
     @property
     def asked(self) -> Json:
-        """The request's body."""
+        """The request's body, decoded."""
         value = json.loads(self.body)
         assert isinstance(value, dict)
         return value
 
     @property
     def answer(self) -> str:
-        """The answer's whole body."""
+        """The response's whole body."""
         return "".join(self.pieces)
 
     @property
     def objects(self) -> list[Any]:
-        """The answer's JSON: the whole, the lines, or the events' data (but for the end mark)."""
+        """The JSON of the response: its body, its lines, or its events' data (without the end mark)."""
         lines = [line.removeprefix("data: ") for line in self.answer.splitlines() if line.strip()]
         return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 @cache
 def transcripts() -> dict[str, Transcript]:
-    """All of them by name, in the order in which they were recorded."""
+    """All exchanges by name, in the order in which they were recorded."""
     lines = (RECORDED / "ollama_transcripts.jsonl").read_text().splitlines()
     transcripts = [Transcript(**json.loads(line)) for line in lines]
     return {each.name: each for each in transcripts}

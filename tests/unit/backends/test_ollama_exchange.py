@@ -1,4 +1,4 @@
-"""An answer of the daemon's as if an OpenAI engine sent it: through our own hop, from the double."""
+"""An answer of the daemon's as if an OpenAI engine sent it: through our own hop, from the fake daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Through the gateway onto the double of Ollama's daemon: what comes back, what is refused, and what goes wrong."""
+"""Through the gateway onto the fake Ollama daemon: what comes back, what is refused, and what goes wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon that others use too: what makes it load anew, and what is told of its models. On its double."""
+"""A daemon that others use too: what makes it load anew, and what is told of its models. On the fake daemon."""
 
 from __future__ import annotations
 

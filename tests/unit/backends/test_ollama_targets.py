@@ -1,4 +1,4 @@
-"""A name whose targets are the double of Ollama's daemon and another engine."""
+"""A name whose targets are the fake Ollama daemon and another engine."""
 
 from __future__ import annotations
 

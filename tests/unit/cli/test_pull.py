@@ -1,4 +1,4 @@
-"""`modelport pull`, on a gateway whose daemon is the double."""
+"""`modelport pull`, on a gateway whose daemon is the fake daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The double is held to what a real daemon was recorded doing: the same members in the same order, the same words."""
+"""The fake daemon responds as a real one was recorded: the same members in the same order, the same texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fakes.ollama import BUSY, FakeOllama, Fault
 from tests.rigs.raw_client import Client, Reply, ask, request
 from tests.rigs.transcripts import Transcript, transcripts
 
-# Not done by the double (its docstring says so), or several at a time (they have tests of their own).
+# Not done by the fake daemon (its docstring says so), or several at a time (they have tests of their own).
 ELSEWHERE = re.compile(r"14[0-4]_|220_|221_|260_|262_|272_|161_|270_|271_")
 # What is different at each telling: names of answers, times, durations, digests of what was made.
 _VARIES = {
@@ -33,7 +33,7 @@ _VARIES = {
 }
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _GGUF = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Members that the double leaves out (token ids), or the recording (the Modelfile, long).
+# Members that the fake daemon leaves out (token ids), or the recording (the Modelfile, long).
 _LEFT_OUT = {"context", "modelfile"}
 
 

@@ -136,7 +136,7 @@ async def test_nothing_that_is_sent_makes_the_gateway_fail(rig: Rig, path: str, 
                 client.send(request("POST", path, body))
                 reply = await client.reply()
 
-            # 501: what no engine here does, which is said of sound requests too. The double dies of some of what nobody
-            # checks for a remote engine.
-            is_doubles = engine == "remote" and b"without a response" in reply.body
-            assert reply.status < 500 or reply.status == 501 or is_doubles, (body, reply.body)
+            # 501: what no engine here does, which is said of sound requests too. The fake engine dies of some of what
+            # nobody checks for a remote engine.
+            is_of_the_fake = engine == "remote" and b"without a response" in reply.body
+            assert reply.status < 500 or reply.status == 501 or is_of_the_fake, (body, reply.body)
