@@ -117,7 +117,7 @@ class Gateway:
             drain_s=config.server.drain_s,
             now=time.monotonic,
             random=random.random,
-            unasked=self._implicit,
+            implicit=self._implicit,
             capacity=self._capacity(config),
             wait_s=config.server.wait_s,
             sizes=self._sizes,
@@ -362,7 +362,7 @@ class Gateway:
     async def _names_changed(self) -> None:
         async with self._reloading:
             if not self.is_draining:
-                await self.fleet.reload(self._discovery.applied(self.config.backends), is_wished=False)
+                await self.fleet.reload(self._discovery.applied(self.config.backends), is_requested=False)
                 self.publish_again()
 
     def _check_open(self) -> None:

@@ -155,7 +155,7 @@ async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> Non
     """Stop serving, in this order: not ready, no new connections, requests end, relays end. Engines are idle then."""
     gateway.is_draining = True
     gateway.publish_again()
-    gateway.fleet.hurry()
+    gateway.fleet.stop_waiting()
     await asyncio.sleep(min(LINGER_S, drain_s))
     gateway.relay_server.drain(drain_s)
     public.close()

@@ -140,7 +140,7 @@ async def running(
     capacity: Capacity | None = None,
     make: Callable[[str, BackendConfig], Engine] = engine,
     /,
-    unasked: Collection[str] = (),
+    implicit: Collection[str] = (),
     quarantine: GpuQuarantine | None = None,
     sizes: Sizes | None = None,
     **backends: BackendConfig,
@@ -153,7 +153,7 @@ async def running(
         random=lambda: 0.0,
         engine=make,
         capacity=capacity,
-        unasked=unasked,
+        implicit=implicit,
         quarantine=quarantine,
         sizes=sizes,
     )

@@ -151,24 +151,24 @@ class Schedule:
         if request.is_asked and isinstance(place(request.need, machine, [*pinned, *self._barred]), Allocation):
             self._make_room(request)
         else:
-            self._refuse(request, later, pinned)
+            self._reject(request, later, pinned)
 
-    def _refuse(self, request: StartRequest, found: DoesNotFit, pinned: Sequence[Allocation]) -> None:
+    def _reject(self, request: StartRequest, misfit: DoesNotFit, pinned: Sequence[Allocation]) -> None:
         taken = pinned if request.is_asked else [occupant.place for occupant in self._occupants]
         is_barred = bool(self._barred) and isinstance(place(request.need, self._capacity.machine, taken), Allocation)
-        reason = "; ".join([found.reason, *self._capacity.barred.values()]) if is_barred else found.reason
+        reason = "; ".join([misfit.reason, *self._capacity.barred.values()]) if is_barred else misfit.reason
         self.orders.append(Reject(request.name, reason, is_final=False, is_barred=is_barred))
 
-    def _start(self, request: StartRequest, found: Allocation) -> None:
+    def _start(self, request: StartRequest, allocation: Allocation) -> None:
         starting = [occupant for occupant in self._occupants if occupant.is_starting]
         # An engine measures the free memory of its GPU while it starts: two at once would count it twice.
-        is_shared = any(set(found.devices) & set(occupant.place.devices) for occupant in starting)
+        is_shared = any(set(allocation.devices) & set(occupant.place.devices) for occupant in starting)
         if is_shared or len(starting) >= self._capacity.start_parallel:
-            self._reserved.append(found)
+            self._reserved.append(allocation)
             self.queued[request.name] = Queued("starting", tuple(occupant.name for occupant in starting))
             return
-        self.orders.append(StartNow(request.name, found))
-        self._occupants.append(Occupant(request.name, found, is_starting=True))
+        self.orders.append(StartNow(request.name, allocation))
+        self._occupants.append(Occupant(request.name, allocation, is_starting=True))
 
     def _make_room(self, request: StartRequest) -> None:
         def fits_without(names: Collection[str]) -> bool:
@@ -195,9 +195,9 @@ class Schedule:
             if may_sleep and occupant.asleep is not None:
                 self._reserved.append(occupant.asleep)
             self.orders.append(Evict(occupant.name, may_sleep))
-        found = place(request.need, machine, self._taken_without(()))
-        if isinstance(found, Allocation):
-            self._reserved.append(found)
+        allocation = place(request.need, machine, self._taken_without(()))
+        if isinstance(allocation, Allocation):
+            self._reserved.append(allocation)
 
     def _taken_without(self, names: Collection[str]) -> list[Allocation]:
         staying = [occupant for occupant in self._occupants if not occupant.is_leaving and occupant.name not in names]

@@ -1,7 +1,7 @@
-"""Who has work, who is idle, and who gets whose room: the fleet's situation in the words of schedule.py, and back.
+"""Which unit is busy, which is idle, and which gets whose room: puts the fleet's situation into the words of
+schedule.py, and what that decides into events.
 
-Everything here is read from the units and the leases at one moment; nothing awaits. What scheduling knows of a unit is
-written here only.
+Everything is read from the units and the leases at one moment; nothing awaits. Only this file writes an `Occupancy`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 class LeaseCounts(Protocol):
-    """What is held, and was. Generation 0: requests that wait for a start."""
+    """The leases that are held, and were. Generation 0: requests that wait for a start."""
 
     def held(self, backend: str, generation: int) -> int: ...
     def has_returned(self, backend: str, generation: int) -> bool: ...
@@ -76,7 +76,7 @@ class Scheduler:
         replacement.occupancy.swaps = unit.occupancy.swaps
 
     def observe(self, units: Iterable[Unit]) -> bool:
-        """See who works and who is idle; whether that is news."""
+        """Note which units are busy and which are idle; returns whether that has changed."""
         is_news = False
         named = {unit.name: unit for unit in units}
         for unit in named.values():
@@ -94,7 +94,10 @@ class Scheduler:
         return is_news
 
     def decide(self, units: Sequence[Unit], ended: Sequence[Unit]) -> list[tuple[Unit, Event]]:
-        """What must happen to whom now, so that who is wanted gets room and who is idle for long goes."""
+        """The events by which wanted units get room now and units that are idle for long go.
+
+        `units` may start; `ended` ones only still have a place.
+        """
         for unit in (*units, *ended):
             self._review_place(unit)
         now = self._now()
@@ -125,7 +128,7 @@ class Scheduler:
                     # A spare one has not been asked yet.
                     happens += [(unit, Placed())] if unit.life.is_queued else [(unit, Wanted()), (unit, Placed())]
                 case Evict(may_sleep=may_sleep):
-                    log.info("engine makes way", backend=unit.name, generation=unit.life.generation)
+                    log.info("engine evicted", backend=unit.name, generation=unit.life.generation)
                     known.swaps += 1
                     happens.append((unit, self._rest(unit, may_sleep)))
                 case Reject(reason=reason, is_final=is_final, is_barred=is_barred):
@@ -153,7 +156,7 @@ class Scheduler:
             )
 
     def _spares(self, named: Mapping[str, Unit]) -> list[StartRequest]:
-        """Replicas that rest while one of their entry has work: requests go to that one and would not wake them."""
+        """Resting replicas of entries that have work: requests go to replicas that serve, and would not wake these."""
         busy = {self.firsts.get(unit.name, unit.name) for unit in named.values() if self._is_working(unit)}
         entries = {*self.firsts, *self.firsts.values()}
         return [
@@ -177,7 +180,7 @@ class Scheduler:
     def _rest(self, unit: Unit, may_sleep: bool) -> Event:
         if may_sleep and unit.sleep_level and unit.life.state is State.READY:
             return SleepAsked(unit.sleep_level)
-        # However long its last leases take: room for another is no reason to break an answer.
+        # However long its last leases take: that another needs room is no reason to cut a response off.
         return StopAsked(math.inf, Intent.REST)
 
     def _is_needed(self, unit: Unit) -> bool:
@@ -214,7 +217,7 @@ def _is_to_be_first(unit: Unit) -> bool:
 
 
 def _is_ending(unit: Unit) -> bool:
-    """Its process is not gone altogether, or the memory of its GPUs is not back: it has the place of its last start."""
+    """Its process has not ended altogether, or its GPUs' memory is not free again: it still has its last place."""
     return unit.runner.has_remains and not unit.life.is_asleep
 
 
@@ -231,6 +234,6 @@ def _is_resting(unit: Unit) -> bool:
 def _need(unit: Unit) -> Need:
     place = unit.occupancy.place
     if unit.life.is_asleep and place is not None:
-        # It kept its host memory and sits on its devices for good.
+        # It has kept its host memory, and it can only wake up on its own devices.
         return Need(gpus=len(place.devices), named=place.devices, share=place.share)
     return unit.need

@@ -1,7 +1,7 @@
-"""Who may send an engine a request now: as many as it works on at a time; the rest waits here, in order.
+"""How many requests an engine gets at a time: as many as it works on; the rest waits here, in order.
 
 An engine that queues requests itself notices late that a client has gone: llama.cpp only once a slot takes the request
-up (docs/decisions.md, "Admission"). What waits here is dropped in the moment in which its client leaves.
+up (docs/decisions.md, "Admission"). A request that waits here is dropped as soon as its client leaves.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-# Of the time that a request holds its permit: how much the latest one says of the next.
-NEWS: Final = 0.2
+# Of the latest request in the mean time that a request holds its permit.
+WEIGHT: Final = 0.2
 
 
 class QueueFull(Exception):
-    """There is no permit and none is to be waited for. `retry_after_s`: when there may be one; None: not known."""
+    """There is no permit, and none to wait for. `retry_after_s`: when there may be one; None: not known."""
 
     def __init__(self, message: str, retry_after_s: float | None) -> None:
         super().__init__(message)
@@ -32,14 +32,14 @@ class Permit:
         self._since = gate.now()
 
     def release(self) -> None:
-        """It is over; may be repeated."""
+        """The request is over; may be called again."""
         if self._gate is not None:
             self._gate.returned(self._gate.now() - self._since)
             self._gate = None
 
 
 class AdmissionGate:
-    """The permits of one backend, over all relays. `limit` may change at any time."""
+    """The permits of one backend, over all relays. `now`: a clock in seconds."""
 
     def __init__(self, limit: int, now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
@@ -49,7 +49,7 @@ class AdmissionGate:
         self._mean_s: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Gate {self._held}/{self._limit} waiting={self.waiting}>"
+        return f"<AdmissionGate {self._held}/{self._limit} waiting={self.waiting}>"
 
     @property
     def waiting(self) -> int:
@@ -57,16 +57,16 @@ class AdmissionGate:
         return len(self._queue)
 
     def resize(self, limit: int) -> None:
-        """From now on so many may be held; who has one keeps it."""
+        """Give out so many permits from now on; requests that have one keep it."""
         self._limit = limit
         self._admit()
 
     def dismiss(self) -> None:
-        """Everybody who waits enters at once: there is nothing behind this gate any more."""
+        """Let all who wait enter at once: there is nothing behind this gate any more."""
         self.resize(self._held + len(self._queue))
 
     async def enter(self, max_waiting: int, wait_s: float) -> Permit:
-        """The next permit; Full when too many wait already, or when none was free within `wait_s`."""
+        """The next permit; QueueFull when too many wait already, or when none was free within `wait_s`."""
         if self._held < self._limit and not self._queue:
             return self._permit()
         if len(self._queue) >= max_waiting:
@@ -86,9 +86,9 @@ class AdmissionGate:
             raise
 
     def returned(self, held_s: float) -> None:
-        """A permit came back after so long."""
+        """A permit came back that was held for so long."""
         self._held -= 1
-        self._mean_s = held_s if self._mean_s is None else self._mean_s + NEWS * (held_s - self._mean_s)
+        self._mean_s = held_s if self._mean_s is None else self._mean_s + WEIGHT * (held_s - self._mean_s)
         self._admit()
 
     def _expected_s(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Brings to this machine what one engine needs for its next start: a process, watched by the bytes that come."""
+"""Downloads the files that one engine needs for its next start, in a process that is watched by its progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class ModelDownload:
-    """For one unit, again before every start."""
+    """Of one unit; runs before each of its starts."""
 
     def __init__(self, unit: Unit, runner: Runner) -> None:
         self._unit = unit
@@ -35,7 +35,7 @@ class ModelDownload:
 
     @property
     def left_s(self) -> float | None:
-        """How long it will take from now, at the pace until now; None while that is not known."""
+        """How many seconds it will still take at the pace until now; None while that is not known."""
         first, latest = self._first, self._latest
         if first is None or latest is None or latest.done_bytes <= first.done_bytes:
             return None
@@ -43,7 +43,7 @@ class ModelDownload:
         return (latest.total_bytes - latest.done_bytes) * took_s / (latest.done_bytes - first.done_bytes)
 
     async def run(self, generation: int) -> None:
-        """Once: what became of it is an event."""
+        """Download what is missing; the result is reported as an event."""
         unit, fetcher = self._unit, self._unit.engine.fetcher
         launch = await asyncio.to_thread(fetcher.missing) if fetcher is not None else None
         if fetcher is None or launch is None:
@@ -62,7 +62,7 @@ class ModelDownload:
         unit.post(_outcome(generation, launch, running, unit.chance()))
 
     async def _follow(self, generation: int, fetcher: Fetcher, running: Process) -> None:
-        """Until it has ended; bytes that come or are checked are its only sign of life: there is no other deadline."""
+        """Report progress until it has ended. There is no deadline; it has stalled when no byte comes or is checked."""
         unit = self._unit
         managed = unit.config.as_managed()
         stall_s = managed.start_stall_s if managed is not None else 0.0

@@ -1,7 +1,7 @@
-"""All lives, and the one place where they change.
+"""All units, and the one place where events change their lives.
 
-Nothing here awaits between reading and writing a life. What happens comes in as events (`post`), in order; one turn
-applies them all, publishes once, and then answers those who wait.
+Nothing here awaits between reading and writing a life. What happens comes in as events (`post`), in order. One turn
+applies them all, publishes the table once, and then wakes the requests that wait.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LeaseView(Protocol):
     """What the relays hold. Generation 0: requests that wait for a start."""
 
     def held(self, backend: str, generation: int) -> int:
-        """Leases on one start of one backend, over all relays."""
+        """How many leases all relays together hold on this start of this backend."""
         ...
 
     def has_returned(self, backend: str, generation: int) -> bool:
@@ -54,7 +54,13 @@ class LeaseView(Protocol):
 
 
 class EventLoop:
-    """The units by name, in the configuration's order, and of each removed name at least the latest."""
+    """`units` by name, in the order of the configuration; `replacements` start beside the unit of their name and take
+    its place when they serve; `retiring` units have lost their name and are not at rest yet; of `ended` ones the latest
+    of each name is kept. `is_ending`: requests no longer wait for what does not serve yet. `is_closing`: all is to
+    stop.
+
+    `on_promoted` is called with the name that a replacement has taken over.
+    """
 
     def __init__(
         self,
@@ -64,16 +70,16 @@ class EventLoop:
         capacity: Capacity,
     ) -> None:
         self.units: dict[str, Unit] = {}
-        self.replacements: dict[str, Unit] = {}  # each starts beside the unit of its name, and takes its place then
-        self.retiring: list[Unit] = []  # out of their names and not at rest yet
+        self.replacements: dict[str, Unit] = {}
+        self.retiring: list[Unit] = []
         self.ended: list[Unit] = []
         self.is_closing = False
-        self.is_ending = False  # what does not serve by now will not be waited for
-        self.is_reloading = False  # a new configuration, of which only a part is known here yet
-        self.failure: Exception | None = None  # of a turn: what is published is not what is so any more
+        self.is_ending = False
+        self.is_reloading = False  # a new configuration is only known in part yet
+        self.failure: Exception | None = None  # of a turn: the published table is wrong from then on
         self.waiting = WaitList()
         self.scheduler = Scheduler(leases, now, capacity, self.waiting.count)
-        self.on_promoted: Callable[[str], None] = lambda _: None  # a replacement has this name now
+        self.on_promoted: Callable[[str], None] = lambda _: None
         self._publish = publish
         self._leases = leases
         self._now = now
@@ -86,11 +92,11 @@ class EventLoop:
         self._changed = asyncio.Event()
 
     def follow(self, firsts: Mapping[str, str]) -> None:
-        """From now on these are replicas: name → the name of the first, which starts alone."""
+        """From now on these are replicas: name → the name of the first one, which starts alone."""
         self.scheduler.firsts = firsts
 
     def guard(self, quarantine: GpuQuarantine) -> None:
-        """Nothing is placed on GPUs that it has in quarantine; what did not start because of that starts afterwards."""
+        """Place nothing on GPUs in quarantine; what did not start because of that starts when they are free again."""
         self.scheduler.barred = lambda: {each.device: each.reason for each in quarantine.quarantined.values()}
         quarantine.neighbours = self._neighbours
         quarantine.on_lifted = self._lifted
@@ -122,7 +128,7 @@ class EventLoop:
         self.post(replacement, Start())
 
     def cancel_replacement(self, name: str) -> Unit | None:
-        """There is to be no replacement of that name any more; who it was."""
+        """Stop the replacement of that name. Returns it; None when there is none."""
         replacement = self.replacements.pop(name, None)
         if replacement is not None:
             self._retire(replacement, 0.0)
@@ -130,7 +136,7 @@ class EventLoop:
         return replacement
 
     def stop_when_spared(self, unit: Unit, drain_s: float) -> None:
-        """It is to stop as soon as its replicas can spare it: for what it is to become, or because it leaves."""
+        """Stop it as soon as the other replicas can do without it: for its new configuration, or because it leaves."""
         event = StopAsked(drain_s)
         if unit.life.state is State.READY and unit.is_managed:
             unit.change.postpone(event)
@@ -154,7 +160,7 @@ class EventLoop:
         self._inbox.append((unit, StopAsked(drain_s, Intent.HELD)))
 
     def _promote(self) -> None:
-        """Replacements that serve take over; those that cannot leave the unit as it is, or make it end first."""
+        """Replacements that serve take over. One that fails changes nothing; for one without room its unit stops."""
         for name, replacement in list(self.replacements.items()):
             unit, state = self.units[name], replacement.life.state
             if state is State.READY or unit.life.state is not State.READY:
@@ -178,7 +184,7 @@ class EventLoop:
 
     @property
     def version(self) -> int:
-        """Of the table that says what is so now."""
+        """Of the table that was published last."""
         return self._version
 
     def replicas(self, name: str) -> list[Unit]:
@@ -192,7 +198,7 @@ class EventLoop:
         self.turn()
 
     def turn(self, must_publish: bool = False) -> None:
-        """Apply what has happened, publish, answer. What happens meanwhile waits for the next round."""
+        """Apply what has happened, publish, wake those who wait. What happens meanwhile is applied in the same turn."""
         if self._is_in_turn:
             return
         self._is_in_turn = True
@@ -211,7 +217,7 @@ class EventLoop:
                 if must_publish or rows != self._rows:
                     self._version = self._publish(rows)
                     self._rows, must_publish = rows, False
-                self._hear_drained()
+                self._post_drained()
                 is_settled = not self._inbox
         except Exception as exc:
             # A turn runs in whichever task had news; `drive` tells the one that must know.
@@ -225,14 +231,14 @@ class EventLoop:
             if self.is_closing or not unit.is_pending:
                 self.waiting.wake(unit)
 
-    def notice(self) -> None:
-        """What is held, applied or waited for is different now."""
+    def leases_changed(self) -> None:
+        """Leases, applied tables or waiting requests are different now."""
         is_news = self.scheduler.observe(self.units.values())
         if is_news or any(unit.life.phase is Phase.DRAINING or unit.life.is_queued for unit in self.everyone()):
             self.turn()
 
     def _share_out(self) -> bool:
-        """Give room to who is wanted, and send away who is idle; whether that was anything."""
+        """Give room to units that are wanted, and stop those that are idle for long; whether anything was done."""
         if self.is_closing:
             return False
         self.scheduler.observe(self.units.values())
@@ -276,7 +282,9 @@ class EventLoop:
             unit.change.started()
 
     def _end(self, unit: Unit) -> None:
-        """It is at rest for good. Kept is what still runs, and of each name the latest: its next one counts on."""
+        """It is at rest for good. Kept are units with running tasks, and the latest of each name: the next unit of that
+        name goes on from its generation.
+        """
         self.ended.append(unit)
         self._withdrawn.pop(unit, None)
         latest: dict[str, int] = {}
@@ -288,8 +296,8 @@ class EventLoop:
             if not one.runner.is_gone or one.life.generation == latest[one.name] or one is unit
         ]
 
-    def _hear_drained(self) -> None:
-        """Leases on what is out of routing: when the last is returned, and no relay can take one, it may end."""
+    def _post_drained(self) -> None:
+        """Tell the units that are out of routing when their last lease is returned and no relay can take another."""
         for unit in self.everyone():
             if unit.life.phase is Phase.DRAINING:
                 is_applied = self._leases.is_applied(self._withdrawn.setdefault(unit, self._version))
@@ -297,11 +305,11 @@ class EventLoop:
                     self._inbox.append((unit, Drained(unit.life.generation)))
 
     def is_at_rest(self) -> bool:
-        """Nothing runs, or waits to run."""
+        """Whether nothing runs, or waits to run."""
         return all(unit.life.state is State.STOPPED for unit in self.everyone())
 
     async def drive(self, is_over: Callable[[], bool]) -> None:
-        """Let time pass for every life until that is so, or a turn has failed."""
+        """Let time pass for every life until `is_over`, or until a turn has failed."""
         while self.failure is None and not is_over():
             changed = self._changed
             dues = [unit.life.due for unit in self.everyone() if unit.life.due is not None]
@@ -320,7 +328,7 @@ class EventLoop:
 
 
 def _log_change(unit: Unit, before: Lifecycle) -> None:
-    """A line for every change of state."""
+    """Log every change of state, and every start that ended before it served."""
     life = unit.life
     if life.state is before.state:
         has_ended = before.has_process and not life.has_process and not life.is_queued
@@ -335,7 +343,7 @@ def _log_change(unit: Unit, before: Lifecycle) -> None:
             log.info("engine ready", backend=unit.name, generation=life.generation, seconds=load_s)
         case State.FAILED if unit.policy.is_attached:
             # That one nobody configured is not there is no news: without a file, an Ollama daemon is only looked for.
-            quiet = log.debug if unit.is_unasked else log.info
+            quiet = log.debug if unit.is_implicit else log.info
             say = log.warning if before.state is State.READY else quiet
             say("engine not there", backend=unit.name, reason=unit.reason)
         case State.FAILED:
@@ -343,7 +351,7 @@ def _log_change(unit: Unit, before: Lifecycle) -> None:
         case State.SLEEPING:
             log.info("engine asleep", backend=unit.name, generation=life.generation)
         case State.STOPPED:
-            say = log.debug if unit.is_unasked and not life.generation else log.info
+            say = log.debug if unit.is_implicit and not life.generation else log.info
             say("engine stopped", backend=unit.name, generation=life.generation)
         case State.STOPPING:
             log.info("engine stopping", backend=unit.name, generation=life.generation)

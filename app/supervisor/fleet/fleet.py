@@ -1,6 +1,6 @@
-"""What may be asked and ordered of all backends: by the relays, the administrator and the configuration.
+"""All backends as one: what the relays, the administrator and the configuration may ask and order of them.
 
-It decides nothing about one life: orders become events, and app/supervisor/fleet/event_loop.py applies them.
+Nothing is decided about one life here: orders become events, and app/supervisor/fleet/event_loop.py applies them.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ from backends.lifecycle.events import Event, Start, StopAsked
 from backends.lifecycle.phases import Intent
 from backends.process import process
 
-WAIT_S: Final = 600.0  # a request's own limit is the relay's; this one only ends what nobody waits for
-CANCELLED_S: Final = 5.0
+WAIT_S: Final = 600.0  # the relay limits each request itself; this only ends waits that nobody needs any more
+CANCELLED_S: Final = 5.0  # for tasks that were cancelled to end
 
 
 class Fleet:
-    """All backends. `publish` is told every change of their rows and returns the version of the table made of them.
+    """All backends. `publish` gets every change of their rows and returns the version of the table made of them.
 
-    Of the `unasked` ones, which nobody configured, nothing is said until they are found.
+    `implicit`: names of backends that nobody configured; they are logged quietly while they are not there. `drain_s`:
+    how long leases are waited for when a backend is stopped, restarted, changed or removed. `wait_s`: how long a
+    request waits for a backend that does not say how long itself.
     """
 
     def __init__(
@@ -51,16 +53,16 @@ class Fleet:
         now: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
         engine: Callable[[str, BackendConfig], Engine] = kinds.engine,
-        unasked: Collection[str] = (),
+        implicit: Collection[str] = (),
         capacity: Capacity | None = None,
         wait_s: float = WAIT_S,
         sizes: Sizes | None = None,
         quarantine: GpuQuarantine | None = None,
     ) -> None:
-        self.drain_s = drain_s  # for what is stopped, restarted, changed or removed while the gateway runs
+        self.drain_s = drain_s
         self._leases = leases
         self._now = now
-        self._unasked = unasked
+        self._implicit = implicit
         self._pasts: dict[str, PastLives] = {}
         self._quarantine = quarantine or GpuQuarantine(tuple)
         self._event_loop = EventLoop(publish, leases, now, capacity or Capacity())
@@ -76,7 +78,7 @@ class Fleet:
         return f"<Fleet {list(self._event_loop.units.values())}>"
 
     async def run(self) -> None:
-        """Start what starts at boot and keep it running; returns after `close`. However it ends, nothing is left."""
+        """Start what starts at boot and keep it running, until `close`. However this ends, no process is left."""
         process.adopt_orphans()
         self._event_loop.turn(must_publish=True)
         retrying = asyncio.create_task(self._retry_failed.run(), name="retrying")
@@ -101,21 +103,21 @@ class Fleet:
         self._waiters.wait_s = seconds
 
     async def wanted(self, backend: str) -> WaitOutcome:
-        """Make it serve, and admit one request to it (app/supervisor/fleet/waiters.py)."""
+        """Make it serve, and admit one request to it (`Waiters.wanted`)."""
         return await self._waiters.wanted(backend)
 
     def failing(self, backend: str, generation: int) -> None:
-        """A relay could not reach this start of it: look at it now."""
+        """A relay could not reach this start of it: it is probed now."""
         unit = self._event_loop.units.get(backend)
         if unit is not None and unit.life.generation == generation:
             unit.runner.look()
 
     def leases_changed(self) -> None:
-        """What the relays hold or have applied is different now."""
-        self._event_loop.notice()
+        """The leases that the relays hold, or the table that they have applied, are different now."""
+        self._event_loop.leases_changed()
 
     async def start(self, backend: str) -> None:
-        """Start it; failures before are forgiven. Returns at once; KeyError for an unknown name."""
+        """Start it, and forget its failures until now. Returns at once; KeyError for an unknown name."""
         for unit in self._event_loop.replicas(backend):
             self._event_loop.scheduler.request(unit)
         self._order(backend, Start())
@@ -129,7 +131,7 @@ class Fleet:
         self._order(backend, StopAsked(self.drain_s, Intent.RESTART))
 
     def share(self, capacity: Capacity) -> None:
-        """From now on the machine is shared out as this says; who has a place keeps it. No quarantine stays."""
+        """Share the machine out like this from now on; engines that have a place keep it. Quarantines are lifted."""
         self._event_loop.scheduler.capacity = capacity
         self._quarantine.lift()
 
@@ -138,22 +140,22 @@ class Fleet:
         """GPUs that nothing is placed on for now."""
         return tuple(self._quarantine.quarantined.values())
 
-    async def reload(self, backends: Mapping[str, BackendConfig], *, is_wished: bool = True) -> None:
-        """Have these backends from now on: unchanged ones are not touched, failed ones get a new chance where somebody
-        wished the reload.
+    async def reload(self, backends: Mapping[str, BackendConfig], *, is_requested: bool = True) -> None:
+        """Have these backends from now on: unchanged ones are left alone, failed ones are tried again if the
+        administrator asked for the reload (`is_requested`).
 
-        Returns at once; what changed drains, stops and starts anew behind it.
+        Returns at once; changed ones drain, stop and start again afterwards.
         """
         if self._event_loop.is_closing:
             return
         self._event_loop.is_reloading = True
         try:
-            self._told(backends, is_wished=is_wished)
+            self._apply(backends, is_requested=is_requested)
         finally:
             self._event_loop.is_reloading = False
         self._event_loop.turn()
 
-    def _told(self, entries: Mapping[str, BackendConfig], *, is_wished: bool) -> None:
+    def _apply(self, entries: Mapping[str, BackendConfig], *, is_requested: bool) -> None:
         self._event_loop.follow(replicas.firsts(entries))
         backends = replicas.expand(entries)
         self._pasts = {name: past for name, past in self._pasts.items() if name in backends}
@@ -168,23 +170,23 @@ class Fleet:
                 self._event_loop.cancel_replacement(name)
                 replacement = None
             refused = unit.change.refused
-            is_known = refused is not None and refused.config == config and not is_wished
+            is_known = refused is not None and refused.config == config and not is_requested
             is_new = unit.change.is_leaving or config != (unit.change.next_config or unit.config)
             if replacement is None and is_new and not is_known:
                 self._replace(unit, config)
-            elif unit.life.state is State.FAILED and is_wished:
+            elif unit.life.state is State.FAILED and is_requested:
                 self._event_loop.post(unit, Start())
             elif config == unit.config:
                 unit.change.forgive()
 
-    def hurry(self) -> None:
-        """The gateway ends: whoever waits for an engine that does not serve yet is told so now."""
+    def stop_waiting(self) -> None:
+        """The gateway ends: requests that wait for an engine are refused now."""
         self._event_loop.is_ending = True
         for unit in self._event_loop.units.values():
             self._event_loop.waiting.wake(unit)
 
     async def close(self, drain_s: float) -> None:
-        """Everything out of routing; leases have `drain_s`; then all stop. Returns when nothing is left."""
+        """Take all out of routing, wait `drain_s` for the leases, then stop them. Returns when nothing is left."""
         self._event_loop.is_closing = True
         self._quarantine.stop_waiting()
         for unit in self._event_loop.everyone():
@@ -211,34 +213,37 @@ class Fleet:
         ]
 
     def adapters(self, backend: str) -> Sequence[Adapter]:
-        """Those it is to have; KeyError for an unknown backend."""
+        """Its adapters, loaded or not; KeyError for an unknown backend."""
         units = self._event_loop.replicas(backend)
         return [
-            Adapter(name, path, next((why for one in units if (why := one.adapters.told(name))), None))
+            Adapter(name, path, next((why for one in units if (why := one.adapters.explained(name))), None))
             for name, path in units[0].adapters.paths.items()
         ]
 
     async def load_adapter(self, backend: str, name: str, path: str) -> None:
-        """Serve it from now on, and after every start again, until a reload of the configuration that changes the
-        backend. BackendError when an engine refuses it, which changes nothing at any; KeyError for an unknown backend.
+        """Serve it from now on, also after restarts, until a reload that changes the backend's configuration.
+
+        BackendError when an engine refuses it: then no engine has it. KeyError for an unknown backend.
         """
         await adapter_orders.load(self._event_loop, backend, name, path)
 
     async def unload_adapter(self, backend: str, name: str) -> None:
-        """Serve it no longer: requests that use it have `drain_s`. KeyError for an unknown backend or adapter."""
+        """Stop serving it; requests that use it have `drain_s`. KeyError for an unknown backend or adapter."""
         await adapter_orders.unload(self._event_loop, self._leases, backend, name, self.drain_s)
 
     def log_tail(self, backend: str) -> list[str]:
-        """The last lines its latest process wrote; KeyError for an unknown name."""
+        """The last lines that its latest process wrote; KeyError for an unknown name."""
         return self._event_loop.units[backend].runner.tail()
 
     def log(self, backend: str, life: int | None = None) -> Log | None:
-        """What a life of it wrote at last; KeyError for an unknown name. None: there is no such life, or no longer."""
+        """What one start of it wrote at last: `life` is its generation, or counts back from the latest (-1: the one
+        before it). None when that start is not known, or no longer; KeyError for an unknown name.
+        """
         unit = self._event_loop.units[backend]
         return unit.record.past.log(life, unit.runner.tail())
 
     def _unit(self, name: str, config: BackendConfig, record: StartRecord | None = None) -> Unit:
-        # A name that left and came back goes on counting: no lease of its earlier life fits the new one.
+        # A name that was removed and comes back goes on counting: no lease of its earlier starts fits a new one.
         before = [*self._event_loop.everyone(), *self._event_loop.ended]
         past = self._pasts.setdefault(name, PastLives())
         return Unit(
@@ -247,7 +252,7 @@ class Fleet:
             self._shared,
             entry=self._event_loop.scheduler.firsts.get(name, name),
             record=record or StartRecord(past),
-            is_unasked=name in self._unasked,
+            is_implicit=name in self._implicit,
             generation=max((unit.life.generation for unit in before if unit.name == name), default=0),
         )
 
@@ -273,7 +278,7 @@ class Fleet:
         self._event_loop.stop_when_spared(unit, self.drain_s)
 
     def _is_counted(self, config: BackendConfig) -> bool:
-        """Whether it is known what it takes, so that a second one beside it is no gamble."""
+        """Whether it is known what it takes of the machine, so that a second one may be started beside it."""
         managed = config.as_managed()
         if managed is None:
             return False
@@ -293,7 +298,7 @@ class Fleet:
                 self._event_loop.post(unit, event)
 
     async def _abandon(self) -> None:
-        """Nothing outlives the fleet, however it ends."""
+        """Kill what is left, however the fleet ended."""
         self._event_loop.is_closing = True
         self._quarantine.stop_waiting()
         units = [*self._event_loop.everyone(), *self._event_loop.ended]
@@ -305,7 +310,7 @@ class Fleet:
             await asyncio.wait(endings, timeout=CANCELLED_S)
 
     def pending(self) -> tuple[str, ...]:
-        """Those that are not, or not yet, what their configuration says, and those that are on their way."""
+        """The names of those that do not have their new configuration yet, or are starting or stopping."""
         under_way = (State.STARTING, State.STOPPING)
         return tuple(
             unit.name

@@ -20,9 +20,8 @@ KEPT: Final = 5  # lives, the one that runs among them
 
 @dataclass(slots=True)
 class PastLife:
-    """One start of an engine. `number`: its generation; `reason`: why it ended, None where it was told to, or lives.
-
-    `ended_at`: on the clock of the lives; None while it lives.
+    """One start of an engine. `number`: its generation. `reason`: why it ended; None while it runs, and where that was
+    asked for. `lines`: the last that its process wrote. `ended_at`: on the event loop's clock; None while it runs.
     """
 
     number: int
@@ -33,7 +32,7 @@ class PastLife:
 
 @dataclass(frozen=True, slots=True)
 class LastFailure:
-    """The last end that nobody asked for, however long ago. `life`: which start it was."""
+    """The last end that nobody asked for, however long ago. `life`: the generation that ended."""
 
     life: int
     reason: str
@@ -42,7 +41,7 @@ class LastFailure:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What one life wrote at last. `life`: which, None when there was none; `lives`: those known, oldest first."""
+    """What one start wrote at last. `life`: which one, None when there was none; `lives`: those known, oldest first."""
 
     life: PastLife | None
     lines: Sequence[str]
@@ -50,14 +49,14 @@ class Log:
 
 
 class PastLives:
-    """Of one name, whatever its configuration was meanwhile."""
+    """The last starts of one name, whatever its configuration was."""
 
     def __init__(self) -> None:
         self._lives: collections.deque[PastLife] = collections.deque(maxlen=KEPT)
         self._last: PastLife | None = None
 
     def failure(self, now: float) -> LastFailure | None:
-        """The last one; None when there was none."""
+        """The last failure; None when there was none."""
         last = self._last
         if last is None or last.reason is None or last.ended_at is None:
             return None
@@ -73,11 +72,11 @@ class PastLives:
         return Log(life, life.lines(), tuple(self._lives)) if life is not None else None
 
     def began(self, number: int, lines: Callable[[], list[str]]) -> None:
-        """Its process is there, and writes."""
+        """This start has a process now, which wrote these lines."""
         self._lives.append(PastLife(number, lines))
 
     def ended(self, number: int, now: float, reason: str | None) -> None:
-        """It is over, also when no process of it ever was. `reason`: None when that was asked for."""
+        """This start is over, also when it never had a process. `reason`: None when that was asked for."""
         life = self._life(number)
         if life is None:
             life = PastLife(number, list)
@@ -107,15 +106,15 @@ class StartRecord:
     footprint: Footprint | None = None
 
     def carried_on(self) -> StartRecord:
-        """For the unit that is to take this one's place."""
+        """For the unit that replaces this one: it goes on counting."""
         return StartRecord(self.past, self.restarts, self.load_s)
 
     def measured(self, footprint: Footprint) -> None:
-        """It takes so much of the machine."""
+        """Its latest start takes so much of the machine."""
         self.footprint = footprint
 
     def changed(self, before: Lifecycle, life: Lifecycle, event: Event, now: float) -> None:
-        """Its life has changed so, by this event. `now`: on the clock of the lives."""
+        """This event has changed its life like this. `now`: on the event loop's clock."""
         if life.due != before.due:
             self.tries_at = None if life.due is None else time.time() + life.due - now
         if before.phase is Phase.BACKING_OFF and isinstance(event, Tick):

@@ -1,4 +1,4 @@
-"""Asks one engine again and again how it is, and notices when it lives and does nothing."""
+"""Probes one engine again and again, and notices when it runs and does nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 async def watch(unit: Unit, process: Process | None) -> None:
-    """Until it is cancelled."""
+    """Probe it until cancelled. `process`: None for an engine that somebody else runs."""
     watcher = _Watcher(unit, process)
     vigil: asyncio.Task[None] | None = None
     try:
@@ -50,11 +50,11 @@ async def watch(unit: Unit, process: Process | None) -> None:
 
 
 async def _notice(unit: Unit, process: Process) -> None:
-    """What it cannot go on without has ended, whatever its server still answers."""
+    """Report when a process that it cannot go on without has ended, whatever its server still answers."""
     generation = unit.life.generation
-    told = await process.loss()
-    log.warning("engine lost one of its processes", backend=unit.name, generation=generation, reason=told)
-    unit.post(Probed(generation, is_up=False, reason=told, is_dead=True))
+    reason = await process.loss()
+    log.warning("engine lost one of its processes", backend=unit.name, generation=generation, reason=reason)
+    unit.post(Probed(generation, is_up=False, reason=reason, is_dead=True))
 
 
 class _Watcher:
@@ -67,11 +67,11 @@ class _Watcher:
         self._work: Heartbeat | None = None
         self._start: Heartbeat | None = None
         self._signs_at = 0.0
-        self._failure = ""  # the last one that was told
+        self._failure = ""  # the last one that was logged
         self._warning: str | None = None
 
     async def look(self) -> None:
-        """Ask once, and say what was learnt."""
+        """Probe once, report the result, and check for a standstill."""
         unit = self._unit
         generation = unit.life.generation
         unit.runner.looking()
@@ -117,13 +117,14 @@ class _Watcher:
             self._unit.post(Stalled(self._unit.life.generation, reason))
 
     async def _mind_work(self, config: ManagedConfig, probe: Probe) -> None:
-        """Counters that stand still are a suspicion; a token that does not come proves it.
+        """Counters that stand still are a suspicion; a test request that gets no token proves it.
 
-        Where it computes meanwhile it may be over one long piece of a prompt; or its workers spin for ever.
+        Where the engine computes meanwhile, it may be busy with one long piece of a prompt, or its workers spin for
+        ever: it gets more time.
         """
         unit, clock = self._unit, asyncio.get_running_loop().time
         now = clock()
-        # Its first answer may take as long as it likes: caches are filled, kernels are compiled.
+        # Its first response may take as long as it likes: caches are filled, kernels are compiled.
         is_watched = unit.occupancy.served_generation == unit.life.generation or probe.is_mute
         signs = heartbeat.work(probe, is_used=unit.occupancy.idle_since is None) if is_watched else None
         self._work = heartbeat.advance(self._work, signs, now)
@@ -131,7 +132,7 @@ class _Watcher:
             return
         generation = unit.life.generation
         if probe.is_mute:
-            # No test is needed: what would answer it has not answered us.
+            # No test is needed: what would answer it does not answer the probes.
             unit.post(Stalled(generation, f"what computes in it has not answered for {config.stall_timeout_s:g} s"))
             self._work = None
             return
@@ -164,12 +165,12 @@ class _Watcher:
         return None
 
     async def _is_still(self, before: Probe) -> bool:
-        """The test may only have waited behind a long prompt that moves again."""
+        """Whether there is still no progress: the test may only have waited behind a long prompt."""
         probe = await self._unit.engine.probe(self._unit.endpoint)
         return not probe.is_up or probe.progress == before.progress
 
     async def pause(self) -> None:
-        """Until the next probe is due, or somebody wants one."""
+        """Wait until the next probe is due, or somebody asks for one."""
         unit = self._unit
         is_ready = unit.life.state is State.READY
         least = (DOUBT_S if unit.policy.is_attached else FAILING_S) if is_ready else STARTING_S

@@ -1,4 +1,4 @@
-"""Looks at what engines and adapters were given up for: where their files have changed, or the time is up, they are
+"""Looks at the files of engines and adapters that were given up: when these have changed, or the time is up, they are
 tried again.
 """
 
@@ -22,7 +22,10 @@ log = structlog.get_logger()
 
 
 class RetryFailed:
-    """For all units. What has changed is believed when the next look finds it so too: copies take their time."""
+    """For all units. A change counts when the next look sees the same: files take time to be copied.
+
+    `changed` is called when adapters were tried again.
+    """
 
     def __init__(self, units: Callable[[], Iterable[Unit]], changed: Callable[[], None]) -> None:
         self._units = units
@@ -30,7 +33,7 @@ class RetryFailed:
         self._seen: dict[tuple[str, str], Hashable] = {}  # by backend and adapter ("": the engine itself)
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Look every two seconds, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             for unit in list(self._units()):
@@ -41,9 +44,9 @@ class RetryFailed:
 
     async def _look(self, unit: Unit) -> None:
         if unit.life.is_given_up:
-            found = await asyncio.to_thread(lambda: stamp(unit.engine.inputs()))
-            unit.runner.note_inputs(found)
-            if self._is_mended(unit.name, "", unit.runner.inputs, found) and unit.life.state is State.FAILED:
+            current = await asyncio.to_thread(lambda: stamp(unit.engine.inputs()))
+            unit.runner.note_inputs(current)
+            if self._has_changed(unit.name, "", unit.runner.inputs, current) and unit.life.state is State.FAILED:
                 log.info("engine's files have changed", backend=unit.name)
                 unit.post(FilesChanged())
                 if unit.starts_at_boot:
@@ -58,17 +61,17 @@ class RetryFailed:
             path, before = adapters.paths.get(name), adapters.stamps.get(name)
             if path is None:
                 continue
-            found = await asyncio.to_thread(stamp, [path])
-            is_due |= self._is_mended(unit.name, name, before, found) or adapters.due.get(name, now + 1) <= now
+            current = await asyncio.to_thread(stamp, [path])
+            is_due |= self._has_changed(unit.name, name, before, current) or adapters.due.get(name, now + 1) <= now
         if is_due and unit.life.state is State.READY:
             await adapters.settle(unit.endpoint)
             self._changed()
 
-    def _is_mended(self, backend: str, adapter: str, before: Hashable, found: Hashable) -> bool:
+    def _has_changed(self, backend: str, adapter: str, before: Hashable, current: Hashable) -> bool:
         key = (backend, adapter)
         seen = self._seen.get(key)
-        self._seen[key] = found
-        if found == before or seen != found:
+        self._seen[key] = current
+        if current == before or seen != current:
             return False
         del self._seen[key]
         return True

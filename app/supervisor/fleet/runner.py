@@ -59,13 +59,13 @@ class Runner:
         self._work_before: asyncio.Task[None] | None = None  # which `_work` waits for
         self._watching: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
-        self._reason_in_full: tuple[str, str] | None = None  # a reason as clients are told it, and all of it
+        self._reason_in_full: tuple[str, str] | None = None  # a reason as clients get it, and all of it
         self._signal = ""  # what was sent to this start, whose process may not exist yet: term, kill
         self._look = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
-        """The engine's process, while it lives; and until its life has heard that it does not."""
+        """Of the engine's process while it runs, and until its exit has been reported."""
         if self._process is None:
             return None
         is_known = self._unit.life.state is State.READY
@@ -73,34 +73,34 @@ class Runner:
 
     @property
     def fetch_left_s(self) -> float | None:
-        """How long what the unit needs is still on its way here, in seconds, where that is known."""
+        """How many seconds the download of its files will still take; None where that is not known."""
         return self._download.left_s if self._unit.life.phase is Phase.FETCHING else None
 
     @property
     def has_remains(self) -> bool:
-        """A process of the unit is there, or not known to be gone altogether."""
+        """Whether a process of the unit is there, or the memory of its GPUs is not known to be free again."""
         return self._unit.life.has_process or (self._work is not None and not self._work.done())
 
     @property
     def keeps_place(self) -> bool:
-        """As long as there are remains; what is only brought here needs no place."""
+        """Whether the unit keeps its place: while there are remains of a start; a download needs no place."""
         if self._unit.life.phase is Phase.FETCHING:
             return self._work_before is not None and not self._work_before.done()
         return self.has_remains
 
     @property
     def is_gone(self) -> bool:
-        """Nothing of the unit runs any more."""
+        """Whether no process and no task of the unit runs any more."""
         return all(task is None or task.done() for task in (self._work, self._watching, self._warming))
 
     async def gone(self) -> None:
-        """Nothing of it runs any more; after a stop."""
+        """Wait, after a stop, until no process and no task of the unit runs any more."""
         tasks = {task for task in (self._work, self._watching, self._warming) if task is not None}
         if tasks:
             await asyncio.wait(tasks)
 
     def in_full(self, reason: str | None) -> str | None:
-        """This reason for the administrator: with paths of this machine, which clients are not told."""
+        """This reason for the administrator, with paths of this machine; clients get it without them."""
         known = self._reason_in_full
         return known[1] if known is not None and known[0] == reason else reason
 
@@ -123,7 +123,7 @@ class Runner:
         return replace(footprint, device_gb=await self._unit.shared.quarantine.taken_gb(self._gpus_before))
 
     def note_inputs(self, files: Hashable) -> None:
-        """The files that a start is made from, where it did not come as far as reading them."""
+        """Take this as the stamp of the latest start's files, where the start failed before it read them."""
         if self.inputs is None:
             self.inputs = files
 
@@ -155,15 +155,15 @@ class Runner:
                 self.kill()
 
     def look(self) -> None:
-        """Probe it now, if it is being probed."""
+        """Have it probed now, if it is watched."""
         self._look.set()
 
     def looking(self) -> None:
-        """It is being probed: whoever asks for a look from now on gets another one."""
+        """The probe begins: calls of `look` from now on ask for another one."""
         self._look.clear()
 
     async def look_asked(self, within_s: float) -> None:
-        """Returns when it is to be looked at now, or after so long."""
+        """Wait until `look` is called, for at most so many seconds."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._look.wait(), within_s)
 
@@ -174,7 +174,7 @@ class Runner:
                 task.cancel()
 
     def kill(self) -> None:
-        """KILL, now or as soon as there is a process."""
+        """Send KILL, now or as soon as there is a process."""
         self._signal = "kill"
         self._send()
 
@@ -194,13 +194,13 @@ class Runner:
         self._signal, self._work_before = "", self._work
         behind = self._behind(self._work_before, generation, work)
         self._work = asyncio.create_task(behind, name=f"{unit.name}#{generation}")
-        # Only then is its place free: news for those who wait for it.
+        # Its place is free only now: others may be waiting for it.
         self._work.add_done_callback(lambda _: unit.post(Tick()))
 
     async def _behind(
         self, before: asyncio.Task[None] | None, generation: int, work: Callable[[int], Awaitable[None]]
     ) -> None:
-        """Do this work when the one before is done; what fails in it is how the start ended."""
+        """Do this work when the work before is done; an exception in it is reported as the end of the start."""
         unit = self._unit
         try:
             if before is not None:
@@ -229,7 +229,7 @@ class Runner:
         )
 
     async def spawned(self, what: str, launch: Launch, *secrets: str) -> process.Process:
-        """The process of this launch, known by `what` among the backend's; it gets the signals of `do`."""
+        """The process of this launch, tagged with `what` within the backend; it gets the signals that `do` sends."""
         if self._signal:
             raise InterruptedError("stopped before it started")
         tag = f"{self._unit.shared.state_id}:{self._unit.name}:{what}"

@@ -43,8 +43,8 @@ class Shared:
 class Unit:
     """A backend by name; `probe` and `endpoint` are of the start that `life.generation` names.
 
-    `entry`: its name in the configuration, where one entry may be several units. `is_unasked`: nobody configured it.
-    `generation`: how often an engine of this name was started before.
+    `entry`: its name in the configuration, where one entry may be several units. `is_implicit`: nobody configured
+    it, it is only looked for. `generation`: how often an engine of this name was started before.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class Unit:
         *,
         entry: str,
         record: StartRecord,
-        is_unasked: bool = False,
+        is_implicit: bool = False,
         generation: int = 0,
     ) -> None:
         self.name = name
         self.entry = entry
-        self.is_unasked = is_unasked
+        self.is_implicit = is_implicit
         self.shared = shared
         self.life = Lifecycle(generation=generation)
         self.record = record
@@ -181,7 +181,7 @@ class Unit:
     @property
     def reason(self) -> str | None:
         """Why it does not serve, for the administrator: with paths of this machine, which clients are not told."""
-        reason = table_rows.told(self, self.runner.in_full(self.life.reason))
+        reason = table_rows.explained(self, self.runner.in_full(self.life.reason))
         return reason or (self.occupancy.waits_for if self.life.is_queued else None)
 
     @property

@@ -1,4 +1,4 @@
-"""Requests that want a backend: it is started for them, they wait, and are admitted or refused."""
+"""Requests that need a backend: it is started for them, they wait, and are admitted or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WaitOutcome:
-    """How the wait for a backend ended. `is_full`: too many wait already. `permit`: where the backend has a limit."""
+    """How the wait for a backend ended. `reason`: why it is not ready. `is_full`: too many requests wait already.
+
+    `permit`: to be released when the request is over; None where the backend has no limit.
+    """
 
     is_ready: bool
     reason: str | None = None
@@ -31,7 +34,7 @@ class WaitOutcome:
 
 
 def _advice_s(left_s: float | None) -> float:
-    """For a `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
+    """For `Retry-After`: what is known of the wait, in whole seconds, at most two minutes."""
     return 5.0 if left_s is None else float(max(1, min(120, math.ceil(left_s))))
 
 
@@ -69,7 +72,7 @@ class WaitList:
 
 
 class Waiters:
-    """All that wait for a backend: to serve, then for a place at it."""
+    """Requests that wait for a backend to serve, and then for their turn at it, where it has a limit."""
 
     def __init__(self, event_loop: EventLoop, now: Callable[[], float], wait_s: float) -> None:
         self.wait_s = wait_s
@@ -79,12 +82,12 @@ class Waiters:
         event_loop.on_promoted = self._promoted
 
     def waiting(self, backend: str) -> int:
-        """Requests that wait for a place at it."""
+        """How many requests wait for their turn at it."""
         return self._gates[backend].waiting if backend in self._gates else 0
 
     async def wanted(self, backend: str) -> WaitOutcome:
-        """Make it serve, and admit one request to it; returns when that is so or when it is known that it won't be.
-        What is ready was published before.
+        """Make it serve, and admit one request to it. Returns when it is admitted, or when it is known that it will not
+        be. A backend that is ready has been published before.
         """
         outcome = await self._made_ready(backend)
         while outcome.is_ready and (limit := (unit := self._event_loop.units[backend]).config.limit()) is not None:
@@ -108,7 +111,7 @@ class Waiters:
         return gate
 
     def _promoted(self, backend: str) -> None:
-        """What the engine before still answers takes no place at the new one; who waits goes on to the new gate."""
+        """Requests at the engine before do not count at the new one; those that wait go on to the new gate."""
         gate = self._gates.pop(backend, None)
         if gate is not None:
             gate.dismiss()
@@ -134,7 +137,7 @@ class Waiters:
         finally:
             if waiter is not None:
                 waiting.leave(waiter)
-            self._event_loop.notice()
+            self._event_loop.leases_changed()
         unit = self._event_loop.units.get(backend, unit)
         if self._is_ending() and unit.life.state is not State.READY:
             return WaitOutcome(False, "the gateway is shutting down")
@@ -148,7 +151,7 @@ class Waiters:
         return self.wait_s if own is None else own
 
     def _refusal(self, unit: Unit) -> WaitOutcome | None:
-        """Why one more request had better not wait for it; None when it may."""
+        """Why one more request is not to wait for it; None when it may."""
         if unit.life.state is State.READY or unit.config.as_managed() is None:
             return None
         left_s = unit.expected_s(self._now())
@@ -161,9 +164,9 @@ class Waiters:
         return None
 
     def _outcome(self, unit: Unit) -> WaitOutcome:
-        found = row(unit)
-        if found.state is State.READY:
+        now = row(unit)
+        if now.state is State.READY:
             return WaitOutcome(True)
-        starting = found.waits_for or ("it waits for room" if unit.life.is_queued else "it is still starting")
+        starting = now.waits_for or ("it waits for room" if unit.life.is_queued else "it is still starting")
         reasons = {State.STARTING: starting, State.STOPPING: "it is being stopped", State.SLEEPING: "it sleeps"}
-        return WaitOutcome(False, found.reason or reasons.get(found.state, "it is stopped"), found.retry_after_s)
+        return WaitOutcome(False, now.reason or reasons.get(now.state, "it is stopped"), now.retry_after_s)

@@ -1,4 +1,4 @@
-"""An engine's first piece of work, and its sleep: what became of it is an event."""
+"""An engine's first piece of work, its sleep and its wake-up; the results are reported as events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> None:
-    """Wake it where it sleeps, make it do the smallest real piece of its work, and give it its adapters."""
+    """Wake it if it is asleep, make it do the smallest real piece of its work, and load its adapters."""
     try:
         if is_asleep and unit.engine.sleeper is not None:
             unit.adapters.begin()
@@ -30,7 +30,7 @@ async def warm_up(unit: Unit, generation: int, *, is_asleep: bool = False) -> No
         unit.post(WarmUpFailed(generation, "its warm-up failed; see the log"))
     else:
         await unit.measure()
-        # What was ordered meanwhile; behind this line nothing waits.
+        # Adapters that were ordered meanwhile; nothing is awaited after this.
         await unit.adapters.settle(unit.endpoint, again=False)
         unit.post(WarmedUp(generation))
 

@@ -21,13 +21,13 @@ def row(unit: Unit) -> Backend:
         name=unit.name,
         kind=unit.kind,
         state=life.state,
-        reason=told(unit, life.reason),
+        reason=explained(unit, life.reason),
         endpoint=unit.endpoint if life.state is State.READY else None,
         can_start=(can_start(life, unit.policy) or unit.is_to_follow) and not unit.occupancy.waits_for_first,
         models=unit.probe.models,
         is_strict=unit.engine.is_strict,
         retry_after_s=_retry_after_s(unit),
-        adapters={name: unit.adapters.told(name) for name in unit.adapters.paths},
+        adapters={name: unit.adapters.explained(name) for name in unit.adapters.paths},
         adapters_due=dict(unit.adapters.due),
         is_limited=unit.config.limit() is not None,
         wait_s=unit.config.max_wait_s,
@@ -41,7 +41,7 @@ def row(unit: Unit) -> Backend:
     )
 
 
-def told(unit: Unit, reason: str | None) -> str | None:
+def explained(unit: Unit, reason: str | None) -> str | None:
     """The reason, with what can be done about it."""
     return status_text.explained(
         unit.name,

@@ -1,4 +1,4 @@
-"""Adapters of all replicas of a backend, loaded and unloaded while they serve: all of them or none."""
+"""Loads and unloads an adapter at all replicas of a backend while they serve: at all of them or at none."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ log = structlog.get_logger()
 
 
 async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> None:
-    """Have every replica that serves take it; the others get it when they start. BackendError when one refuses: then
-    none has it. KeyError for an unknown backend.
+    """Load it at every replica that serves; the others get it when they start. BackendError when one refuses it: then
+    no replica has it. KeyError for an unknown backend.
     """
-    for unit in event_loop.replicas(backend):
-        if not unit.adapters.is_possible:
-            raise EngineFailed(unit.name, "its engine takes no adapters")
+    for each in event_loop.replicas(backend):
+        if not each.adapters.is_possible:
+            raise EngineFailed(each.name, "its engine takes no adapters")
     done: list[tuple[Unit, int]] = []
     try:
-        while (found := _next(event_loop, backend, done)) is not None:
-            unit = found
+        while (unit := _next(event_loop, backend, done)) is not None:
             done.append((unit, unit.life.generation))
             await unit.adapters.load(unit.endpoint, name, path)
         units = event_loop.replicas(backend)
@@ -37,14 +36,14 @@ async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> Non
         if isinstance(exc, KeyError) and done:
             raise EngineFailed(backend, "it was removed meanwhile") from exc
         raise
-    for unit in units:
-        unit.adapters.keep(name, path)
-        unit.enlist(name)
+    for each in units:
+        each.adapters.keep(name, path)
+        each.enlist(name)
     event_loop.turn()
 
 
 def _next(event_loop: EventLoop, backend: str, done: list[tuple[Unit, int]]) -> Unit | None:
-    """One that serves and has not been asked in this start of it; some begin to serve meanwhile."""
+    """A replica that serves and has not been asked since it started; some begin to serve meanwhile."""
     serving = [unit for unit in event_loop.replicas(backend) if unit.life.state is State.READY]
     return next((unit for unit in serving if (unit, unit.life.generation) not in done), None)
 
@@ -60,8 +59,8 @@ async def _take_back(done: list[tuple[Unit, int]], name: str, path: str) -> None
 
 
 async def unload(event_loop: EventLoop, leases: LeaseView, backend: str, name: str, drain_s: float) -> None:
-    """No request gets it any more; those that have it go on for at most `drain_s`, then the engines forget it. KeyError
-    for an unknown backend or adapter.
+    """Route no more requests to it, wait at most `drain_s` for those that use it, then unload it at the engines.
+    KeyError for an unknown backend or adapter.
     """
     units = event_loop.replicas(backend)
     if all(name not in unit.adapters.paths for unit in units):

@@ -1,4 +1,4 @@
-"""The adapters of one engine: what it is to have, what this start of it has, and why it has not the rest."""
+"""The adapters of one engine: those it is to have, those that this start of it has, and why others are missing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ log = structlog.get_logger()
 
 
 class AdapterSet:
-    """`paths` by public name are what clients may ask for; `missing` says why the engine has not one of them, `due`
-    when that is tried again (Unix seconds). One piece of work at a time is done at the engine.
+    """Of one engine; one adapter is loaded or unloaded at a time.
+
+    `paths`: what clients may ask for, with its folder. By the same public names: `missing`: why the engine does not
+    have one of them; `due`: when that is tried again (Unix seconds).
     """
 
     def __init__(self, backend: str, paths: Mapping[str, str], port: Adapters | None) -> None:
@@ -43,48 +45,48 @@ class AdapterSet:
         return self._port is not None
 
     def begin(self) -> None:
-        """A new start of the engine has none."""
+        """The engine starts anew, or wakes up: it has no adapter now."""
         self._has.clear()
         self._start += 1
 
     def keep(self, name: str, path: str) -> None:
-        """From now on it is one of these; the engine has it, or gets it when it starts."""
+        """The engine is to have it from now on; it has it already, or gets it when it starts."""
         self.paths[name] = path
         self._forgive(name)
 
     def drop(self, name: str) -> None:
-        """It is none of these any more; `settle` takes it from the engine."""
+        """The engine is not to have it any more; `settle` unloads it."""
         self.paths.pop(name, None)
         self._forgive(name)
 
     def _forgive(self, name: str) -> None:
-        for noted in (self.missing, self.due, self.stamps):
-            noted.pop(name, None)
+        for known in (self.missing, self.due, self.stamps):
+            known.pop(name, None)
 
-    def told(self, name: str) -> str | None:
-        """Why the engine has not this one, and what is done about that; None where it has it."""
+    def explained(self, name: str) -> str | None:
+        """Why the engine does not have this one, and what is done about that; None where it has it."""
         reason = self.missing.get(name)
         if reason is None:
             return None
         return status_text.adapter_explained(self._backend, name, reason, self.due.get(name))
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
-        """Have the engine take it, which changes nothing of what it is to have; BackendError when it refuses."""
+        """Load it at the engine now; `paths` stay as they are. BackendError when the engine refuses it."""
         if self._port is None:
             raise EngineFailed(self._backend, "its engine takes no adapters")
         async with self._work:
             await self._load(self._port, endpoint, name, path)
 
     async def restore(self, endpoint: Endpoint, name: str) -> None:
-        """Of this name let the engine have what it is to have, whatever it was made to take meanwhile."""
-        self._has[name] = ""  # neither of both
+        """Undo `load`: under this name the engine gets what it is to have."""
+        self._has[name] = ""  # no path: it differs from what it is to have
         await self.settle(endpoint)
 
     async def settle(self, endpoint: Endpoint, *, again: bool = True) -> None:
-        """Let the engine have what it is to have, and nothing else. What it refuses is noted and not tried again here;
-        `again`: what it has refused before is.
+        """Load and unload until the engine has what it is to have, also what is ordered while this runs.
 
-        What is ordered meanwhile counts: when this returns nothing is left to be done.
+        An adapter that it refuses becomes `missing` and is not tried again in this call; `again`: those that were
+        missing before are tried.
         """
         if self._port is None:
             for each in self.paths:

@@ -1,5 +1,5 @@
 """Which engines may stop now for their new configuration, or because their entry has fewer replicas: one after the
-other, and none while another of its entry is on its way or does not start with what is new.
+other, and none while another one of the entry is still starting, or does not start with the new configuration.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpdateProgress:
-    """How far an engine is with its new configuration, while it has the one before. `reason`: what it waits for, or why
-    it stays as it is.
+    """How far an engine is with its new configuration while it still has the one before.
+
+    `reason`: what it waits for, or why it keeps what it has.
     """
 
     state: Literal["pending", "failed"]
@@ -25,7 +26,7 @@ class UpdateProgress:
 
 
 def free(units: Iterable[Unit], replacements: Collection[str]) -> Iterator[Unit]:
-    """Those that may stop now, of these that are to; `replacements`: names whose next engine starts beside them."""
+    """The units among these that may stop now; `replacements`: names whose next engine starts beside them."""
     groups: dict[str, list[Unit]] = {}
     for unit in units:
         groups.setdefault(unit.entry, []).append(unit)
@@ -42,7 +43,7 @@ def free(units: Iterable[Unit], replacements: Collection[str]) -> Iterator[Unit]
 
 
 def _obstacle(staying: Iterable[Unit], replacements: Collection[str]) -> Unit | None:
-    """One that has what is new and does not serve yet, or cannot."""
+    """A unit that has its new configuration and does not serve yet, or does not start with it."""
     return next(
         (
             unit
@@ -59,11 +60,11 @@ def _has_failed(unit: Unit) -> bool:
 
 
 def progress(unit: Unit, units: Iterable[Unit], replacements: dict[str, Unit]) -> UpdateProgress | None:
-    """How far this one is; None when it has what the configuration says."""
+    """How far this unit is; None when it has the configuration that it is to have."""
     replacement = replacements.get(unit.name)
     if replacement is not None:
-        told = f": {replacement.reason}" if replacement.reason else ""
-        return UpdateProgress("pending", f"it serves until its new configuration does, which starts beside it{told}")
+        why = f": {replacement.reason}" if replacement.reason else ""
+        return UpdateProgress("pending", f"it serves until its new configuration does, which starts beside it{why}")
     if unit.change.refused is not None:
         return UpdateProgress(
             "failed",
@@ -75,9 +76,12 @@ def progress(unit: Unit, units: Iterable[Unit], replacements: dict[str, Unit]) -
             (each for each in units if each.entry == unit.entry and not each.change.is_leaving), replacements
         )
         if other is not None and _has_failed(other):
-            why = other.change.refused.reason if other.change.refused is not None else other.reason
-            told = f"its new configuration does not start, says {other.name}: {why}; it serves with the one before"
-            return UpdateProgress("failed", told)
+            refused = other.change.refused
+            cause = refused.reason if refused is not None else other.reason
+            return UpdateProgress(
+                "failed",
+                f"its new configuration does not start at {other.name}: {cause}; it serves with the one before",
+            )
         return UpdateProgress(
             "pending", f"its new configuration comes when {other.name if other else 'another'} serves"
         )

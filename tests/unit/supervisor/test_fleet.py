@@ -235,7 +235,7 @@ async def test_an_engine_that_nobody_configured_is_looked_for_in_silence() -> No
         remote.refuse()
         config = RemoteConfig(kind="remote", url=remote.url)
         with structlog.testing.capture_logs() as lines:
-            async with running(relays, unasked=["daemon"], daemon=config, cloud=config):
+            async with running(relays, implicit=["daemon"], daemon=config, cloud=config):
                 await relays.until_state("daemon", State.FAILED)
                 await relays.until_state("cloud", State.FAILED)
 

@@ -185,7 +185,7 @@ async def test_while_the_gateway_ends_nobody_waits_for_an_engine_that_starts(is_
         if is_late:
             waiting.cancel()
 
-        fleet.hurry()
+        fleet.stop_waiting()
         outcome = await (fleet.wanted("a") if is_late else waiting)
 
         assert outcome == WaitOutcome(False, "the gateway is shutting down")

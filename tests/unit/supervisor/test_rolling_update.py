@@ -85,7 +85,7 @@ async def test_what_does_not_start_stops_no_other_replica_and_stands_in_the_stat
         assert [relays.row(name).state for name in names(3)] == [State.FAILED, State.READY, State.READY]
         told = [status.replacement for status in fleet.status()[1:]]
         assert [each.state for each in told if each is not None] == ["failed", "failed"]
-        assert "does not start, says a: it exited with code 3" in str(told[0])
+        assert "does not start at a: it exited with code 3" in str(told[0])
 
         await fleet.reload({"a": managed(NEW, replicas=3)})
         for name in names(3):
@@ -184,7 +184,7 @@ async def test_a_replacement_that_does_not_start_stands_in_the_status_until_it_i
         assert status.replacement is not None
         assert status.replacement.state == "failed"
         assert "it exited with code 3" in status.replacement.reason
-        await fleet.reload({"a": managed(BROKEN, memory_gb=1)}, is_wished=False)
+        await fleet.reload({"a": managed(BROKEN, memory_gb=1)}, is_requested=False)
         assert fleet._event_loop.replacements == {}, "a change of somebody's address is no reason to try it again"
 
         await fleet.reload({"a": managed(memory_gb=1)})
