@@ -1,7 +1,8 @@
 """The seam between the data path and a client's own dialect.
 
-Behind it everything is OpenAI's: one plan, one dispatch, one way of an answer. A front makes an `Ask` of a request, and
-the ask's `ResponseEncoder` says what comes back. A client that speaks OpenAI has no tongue: its bytes pass as they are.
+Behind it every request is an OpenAI request: one plan, one dispatch, one way back. A `ClientApi` makes a
+`TranslatedRequest` of what the client sent, and its `ResponseEncoder` writes what comes back in the client's dialect. A
+client that speaks OpenAI has no encoder: its bytes pass as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 
 
 class ResponseEncoder(Protocol):
-    """One request's answer in its client's dialect. What a method returns is written as it is.
+    """Writes the response to one request in its client's dialect. What a method returns goes to the client as it is.
 
     `next`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
     put into this dialect.
@@ -74,7 +75,7 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
     path: str
     model: str | None
     fields: Mapping[str, Any]
-    tongue: ResponseEncoder
+    encoder: ResponseEncoder
     extras: Mapping[str, Any] = {}
     dropped: tuple[str, ...] = ()
     loads: bytes | None = None
@@ -83,28 +84,28 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
 class ClientApi(Protocol):
     """One route of another dialect."""
 
-    def tongue(self, token: str) -> ResponseEncoder:
-        """For refusals before anything is known of the request. `token` is random, and what ids are made of."""
+    def encoder(self, token: str) -> ResponseEncoder:
+        """For refusals before anything is known of the request. `token`: random letters, of which ids are made."""
         ...
 
-    def ask(self, body: bytes, token: str) -> TranslatedRequest:
-        """What a sound JSON body asks for; Problem for what cannot be."""
+    def translate(self, body: bytes, token: str) -> TranslatedRequest:
+        """The request in OpenAI's dialect, of a sound JSON body; Problem (400) for what is not valid or supported."""
         ...
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The body as the dialect has it; Problem (400) that names the field and never its content."""
+    """The body as the decoder's type; Problem (400) that names the field that is wrong and never its content."""
     if not body.strip():
         raise bad_request("missing request body", code="invalid_json")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as exc:
         # msgspec says: Expected `str`, got `int` - at `$.messages[0].role`; only types and the place are in it.
-        said = str(exc)
-        place = re.search(r"at `\$\.?([^`]*)`", said)
+        reason = str(exc)
+        place = re.search(r"at `\$\.?([^`]*)`", reason)
         field = place.group(1) if place else ""
-        wrong = said.partition(" - at ")[0].replace("`", "")
-        bound = re.search(r"Expected `\w+` ([<>]=) ([0-9.]+)", said)
+        wrong = reason.partition(" - at ")[0].replace("`", "")
+        bound = re.search(r"Expected `\w+` ([<>]=) ([0-9.]+)", reason)
         if bound is not None:
             most = "at most" if bound[1] == "<=" else "at least"
             message = f"'{field}' must be {most} {float(bound[2]):g}."
@@ -116,7 +117,7 @@ def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
 
 
 def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
-    """The body's members that a dialect's reader does not know, but for those that are null."""
+    """The names of the body's members that `known` has no field for, but for those that are null."""
     members = json_members.decode(body)
     fields = set(known.__struct_encode_fields__)
     names = [name for name in members.keys() - fields if _NAME.match(name)]
@@ -124,27 +125,27 @@ def unknown(known: type[msgspec.Struct], body: bytes) -> list[str]:
 
 
 def unknown_inside(body: bytes, known: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The same of the members of some members, as `outer.inner`."""
+    """The same for members inside of members, as `outer.inner`."""
     members = json_members.decode(body)
     names: list[str] = []
     for outer, inner in known.items():
         raw = members.get(outer)
         if raw is not None and bytes(memoryview(raw)[:1]) == b"{":
-            found = json_members.decode(raw)
-            names += [f"{outer}.{name}" for name in found.keys() - set(inner) if _NAME.match(name)]
+            inside = json_members.decode(raw)
+            names += [f"{outer}.{name}" for name in inside.keys() - set(inner) if _NAME.match(name)]
     return sorted(names)
 
 
 def word(kind: Any) -> str | None:
-    """A kind as the client wrote it, where it is a word that a header or a sentence can hold."""
+    """A kind as the client wrote it, cut to 40 characters; None where a header or a sentence cannot hold it."""
     is_word = isinstance(kind, str) and kind.isascii() and kind.replace("_", "").isalnum()
     return kind[:40] if is_word else None
 
 
 def left_out(where: str, kind: Any) -> str:
-    """The name under which something of this kind is told to be without effect, such as `tools.web_search`."""
-    told = word(kind)
-    return f"{where}.{told}" if told is not None else where
+    """The name under which the client is told that something of this kind has no effect, such as `tools.web_search`."""
+    name = word(kind)
+    return f"{where}.{name}" if name is not None else where
 
 
 def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

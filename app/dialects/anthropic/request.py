@@ -98,17 +98,17 @@ _requests = msgspec.json.Decoder(_Request)
 
 
 class AnthropicMessagesApi:
-    """Both routes; one that counts needs no `max_tokens`."""
+    """`/v1/messages`, and with `counts` the route that counts tokens, which needs no `max_tokens`."""
 
     def __init__(self, *, counts: bool) -> None:
         self._counts = counts
 
-    def tongue(self, token: str) -> AnthropicEncoder:
-        """Without a name yet."""
+    def encoder(self, token: str) -> AnthropicEncoder:
+        """For refusals; the model's name is not known yet."""
         return AnthropicEncoder("", token)
 
-    def ask(self, body: bytes, token: str) -> TranslatedRequest:
-        """One chat."""
+    def translate(self, body: bytes, token: str) -> TranslatedRequest:
+        """As a chat."""
         asked = decoded(_requests, body)
         if not asked.messages:
             raise bad_request("messages: at least one message is required.", param="messages", code="missing_field")
@@ -137,8 +137,8 @@ class AnthropicMessagesApi:
             dropped.append("tool_choice")  # tokens are counted as if the model were free
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             dropped.append("thinking.budget_tokens")
-        tongue = AnthropicEncoder(asked.model or "", token, asked.stop_sequences or ())
-        return TranslatedRequest("/v1/chat/completions", asked.model, fields, tongue, extras, tuple(dropped))
+        encoder = AnthropicEncoder(asked.model or "", token, asked.stop_sequences or ())
+        return TranslatedRequest("/v1/chat/completions", asked.model, fields, encoder, extras, tuple(dropped))
 
 
 # -- messages
@@ -152,7 +152,7 @@ class _Conversation:
         self.dropped: list[str] = []
 
     def messages(self, asked: _Request) -> list[dict[str, Any]]:
-        """As OpenAI has them."""
+        """The messages in OpenAI's shape; Problem (400) where none is left."""
         messages: list[dict[str, Any]] = []
         if asked.system:
             messages.append({"role": "system", "content": _text(asked.system, "system")})
@@ -197,13 +197,13 @@ class _Conversation:
             yield {"role": "user", "content": parts}
 
     def _result(self, block: Block) -> Iterator[dict[str, Any]]:
-        """A result's parts; in place of one that has no place here the model is told so."""
+        """A result's parts; where one is not supported the model is told so in its place."""
         content = block.get("content")
         if content is not None and not isinstance(content, str | list):
             message = "messages: 'content' of a tool_result is a string or a list of blocks."
             raise bad_request(message, param="messages", code="invalid_type")
         if isinstance(content, list) and not all(isinstance(each, str) or _is_block(each) for each in content):
-            content = _json(content)  # what is no list of blocks is told as it stands
+            content = _json(content)  # what is not a list of blocks is passed on as text
         for each in [content] if isinstance(content, str) else content or ():
             try:
                 yield from _parts(each if isinstance(each, str) else [each])
@@ -243,11 +243,11 @@ def _is_block(each: Any) -> bool:
 
 
 def _input(block: Block) -> str:
-    found = block.get("input")
-    if not isinstance(found, dict | None):
+    value = block.get("input")
+    if not isinstance(value, dict | None):
         message = "messages: 'input' of a tool_use block must be an object."
         raise bad_request(message, param="messages", code="invalid_type")
-    return _json(found or {})
+    return _json(value or {})
 
 
 def _parts(content: _Content) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Ollama's `/api/chat`, `/api/generate`, `/api/embed` and `/api/embeddings` as OpenAI requests. Pure.
 
-What OpenAI's API has no word for goes by `extras`; what no engine can be told is named in `Ask.dropped`.
+What OpenAI's API has no parameter for goes into `extras`; what no engine can be told is named in `dropped`.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ class OllamaChatApi:
         self._kind = kind
         self._clock = clock
 
-    def tongue(self, token: str) -> OllamaChatEncoder:
-        """Without a name yet."""
+    def encoder(self, token: str) -> OllamaChatEncoder:
+        """For refusals; the model's name is not known yet."""
         return OllamaChatEncoder(self._kind, "", token, self._clock)
 
-    def ask(self, body: bytes, token: str) -> TranslatedRequest:
+    def translate(self, body: bytes, token: str) -> TranslatedRequest:
         """A chat; also for `/api/generate`, whose prompts go through the model's template unless they are `raw`."""
         if self._kind is Kind.CHAT:
             chat = decoded(_chats, body)
@@ -114,7 +114,7 @@ class OllamaChatApi:
     def _ask(
         self, head: _Common, path: str, fields: dict[str, Any], body: bytes, token: str, *, asks: bool
     ) -> TranslatedRequest:
-        tongue = OllamaChatEncoder(self._kind, head.model or "", token, self._clock)
+        encoder = OllamaChatEncoder(self._kind, head.model or "", token, self._clock)
         _check_keep_alive(head.keep_alive)
         if not asks and head.keep_alive in (0, "0", "0s"):
             message = (
@@ -134,7 +134,7 @@ class OllamaChatApi:
             dropped += [name for name in ("think", "logprobs", "top_logprobs") if getattr(head, name)]
         fields |= {"stream": head.stream is not False, **options}
         return TranslatedRequest(
-            path, head.model, fields, tongue, extras, tuple(dropped), None if asks else tongue.loaded()
+            path, head.model, fields, encoder, extras, tuple(dropped), None if asks else encoder.loaded()
         )
 
 
@@ -145,14 +145,14 @@ class OllamaEmbedApi:
         self._clock = clock
         self._is_old = is_old
 
-    def tongue(self, token: str) -> OllamaEmbedEncoder:
-        """Without a name yet."""
+    def encoder(self, token: str) -> OllamaEmbedEncoder:
+        """For refusals; the model's name is not known yet."""
         return OllamaEmbedEncoder("", self._clock, is_old=self._is_old)
 
-    def ask(self, body: bytes, token: str) -> TranslatedRequest:
+    def translate(self, body: bytes, token: str) -> TranslatedRequest:
         """OpenAI's embeddings, as numbers."""
         head = decoded(_embeds, body)
-        tongue = OllamaEmbedEncoder(head.model or "", self._clock, is_old=self._is_old)
+        encoder = OllamaEmbedEncoder(head.model or "", self._clock, is_old=self._is_old)
         texts = head.prompt if self._is_old else head.input
         _check_keep_alive(head.keep_alive)
         dropped = sorted(name for name in head.options or {} if _NAME.match(name))
@@ -160,8 +160,8 @@ class OllamaEmbedApi:
         dropped += ["truncate"] if head.truncate else []
         dropped += ["keep_alive"] if head.keep_alive is not None else []
         fields = {"input": texts or "", "encoding_format": "float", **given(dimensions=head.dimensions)}
-        nothing = None if texts else tongue.loaded()
-        return TranslatedRequest("/v1/embeddings", head.model, fields, tongue, dropped=tuple(dropped), loads=nothing)
+        nothing = None if texts else encoder.loaded()
+        return TranslatedRequest("/v1/embeddings", head.model, fields, encoder, dropped=tuple(dropped), loads=nothing)
 
 
 # -- messages
@@ -208,14 +208,14 @@ class _OpenCalls:
         self._named: defaultdict[str, deque[int]] = defaultdict(deque)
 
     def add(self, id_: str, name: str) -> None:
-        """One more."""
+        """One more call without a result."""
         self._in_order.append(len(self._ids))
         self._named[name].append(len(self._ids))
         self._ids.append(id_)
         self._is_open.append(True)
 
     def answered(self, name: str | None) -> str:
-        """The id of the first of that name, else of the first of all; it is open no more."""
+        """The id of the first open call of that name, else of the first of all; it is not open any more."""
         named = self._named.get(name) if name is not None else None
         for queue in (named, self._in_order):
             while queue:
@@ -245,7 +245,7 @@ def _turns(text: _Generate) -> list[dict[str, Any]]:
 
 
 def _refuse_unsupported(text: _Generate) -> None:
-    """What would change the answer when it were left out."""
+    """Problem (400) for what would change the answer if it were left out."""
     if text.suffix:
         raise bad_request(f"{text.model} does not support insert", param="suffix", code="not_supported")
     if text.template:
@@ -296,7 +296,7 @@ def _number(name: str, value: Any, type_: type[int] | type[float]) -> int | floa
 
 
 def _bound(most: float) -> dict[str, Any]:
-    """-1 and -2 are Ollama's words for none but the context's; a number that only happens to be none is a mistake."""
+    """-1 and -2 are Ollama's words for no bound but the context's; any other number below 1 is a mistake."""
     if most not in _NO_BOUNDS and most < 1:
         message = f'option "num_predict" must be 1 or more, or -1 for no bound: {int(most)} is neither'
         raise bad_request(message, param="options")

@@ -1,7 +1,7 @@
 """The items of `/v1/responses` as a chat's messages. Pure.
 
 Agents send their whole history with every request, so an item that says nothing to the model must not end the
-conversation: it is left out and named. What a tool was asked and what it answered is kept, whoever ran it.
+conversation: it is left out and named. What a tool was asked and what came of it is kept, whoever ran it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def offered(items: str | Iterable[Item] | None) -> Iterator[Item]:
 def messages(
     items: str | Sequence[Item] | None, orders: str | None, tools: ClientTools
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The conversation, and the names of what is left out of it."""
+    """The conversation, and the names of what is left out of it; Problem (400) where nothing is left."""
     chat = _Chat(tools)
     if orders:
         chat.messages.append({"role": "system", "content": orders})
@@ -52,7 +52,7 @@ def messages(
 
 
 class _Chat:
-    """What a turn of the model was is one message in a chat: its thought, its text and its calls together."""
+    """Puts a turn of the model into one message of a chat: its reasoning, its text and its calls."""
 
     def __init__(self, tools: ClientTools) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -62,7 +62,7 @@ class _Chat:
         self._asked: set[str] = set()  # ids of calls, whose results are to come
 
     def take(self, item: Item) -> None:
-        """The next item."""
+        """Add the next item; Problem (400) for one that is not valid or not supported."""
         kind = item.get("type") or "message"
         match kind:
             case "message":
@@ -120,8 +120,8 @@ class _Chat:
         self.messages.append({"role": "tool", "tool_call_id": id_, "content": text, "shown": shown})
 
     def _shown_parts(self, output: Any) -> list[dict[str, Any]]:
-        """A result's parts, less those that have no place here: it stays in the history for good. What is no list of
-        parts is told as it stands."""
+        """A result's parts. One that is not supported is replaced by a note, since the result stays in the history for
+        good; an output that is not a list of parts is passed on as text."""
         if not isinstance(output, list):
             return [{"type": "text", "text": "" if output is None else _json(output)}]
         if not all(isinstance(part, str) or _kind(part) for part in output):
@@ -146,7 +146,7 @@ class _Chat:
         """An item of a tool that is not called here: what it was asked and what came of it stays."""
         id_ = item.get("call_id") or item.get("id")
         if kind.endswith("_output") and isinstance(id_, str) and id_ in self._asked:
-            self._result(id_, _told(item))
+            self._result(id_, _output(item))
         elif kind in _CAME and isinstance(id_, str) and any(item.get(name) for name in _CAME[kind]):
             self._add(id_, _name(kind, item), _asked(item))
             self._result(id_, _json({name: item[name] for name in _CAME[kind] if item.get(name)}))
@@ -157,24 +157,24 @@ class _Chat:
 
 
 def _name(kind: str, item: Item) -> str:
-    """What the model called: an MCP server's tools have names of their own."""
+    """The name of what the model called: an MCP server's tools have names of their own."""
     name = item.get("name")
     return name if isinstance(name, str) and name else kind.removesuffix("_call")
 
 
 def _asked(item: Item) -> str:
     for name in _ASKED:
-        found = item.get(name)
-        if isinstance(found, str):
-            is_object = name == "arguments" and found.lstrip().startswith("{")
-            return found if is_object else _json({name: found})
-        if found:
-            return _json(found if isinstance(found, dict) else {name: found})
+        value = item.get(name)
+        if isinstance(value, str):
+            is_object = name == "arguments" and value.lstrip().startswith("{")
+            return value if is_object else _json({name: value})
+        if value:
+            return _json(value if isinstance(value, dict) else {name: value})
     return "{}"
 
 
-def _told(item: Item) -> Any:
-    """The output of a tool: text, or parts; of any other shape its JSON. A search for tools has found their names."""
+def _output(item: Item) -> Any:
+    """The output of a tool: text, or parts; of any other shape its JSON. Of a search for tools: their names."""
     if item.get("type") == "tool_search_output":
         return joined(str(tool.get("name", "")) for tool in offered([item]))
     output = item.get("output")
@@ -214,7 +214,7 @@ def _message(item: Item) -> dict[str, Any]:
 
 
 def _kind(part: Any) -> str | None:
-    """What kind of part it is; None for what is none."""
+    """The part's type; None for what is not a part."""
     kind = part.get("type") if isinstance(part, dict) else None
     return kind if isinstance(kind, str) and kind else None
 
@@ -230,8 +230,8 @@ def _parts(content: Any) -> list[dict[str, Any]]:
             case {"type": "refusal", "refusal": str(text)}:
                 parts.append({"type": "text", "text": text})
             case {"type": "input_image" | "image_url", "image_url": str(url) | {"url": str(url)} as image}:
-                told = image if isinstance(image, dict) else part
-                parts.append({"type": "image_url", "image_url": {"url": url, **given(detail=told.get("detail"))}})
+                holder = image if isinstance(image, dict) else part
+                parts.append({"type": "image_url", "image_url": {"url": url, **given(detail=holder.get("detail"))}})
             case {"type": "input_audio", "input_audio": dict(audio)}:
                 parts.append({"type": "input_audio", "input_audio": audio})
             case {"type": "input_file" | "input_image"}:
@@ -254,14 +254,14 @@ def _text(parts: list[dict[str, Any]], whose: str) -> str:
 
 
 def _namespace(item: Item) -> str | None:
-    found = item.get("namespace")
-    return found if isinstance(found, str) and found else None
+    namespace = item.get("namespace")
+    return namespace if isinstance(namespace, str) and namespace else None
 
 
 def _arguments(item: Item) -> str:
-    """Text by the specification; none are none, and an object is what Ollama's clients send."""
-    found = item.get("arguments")
-    return "" if found is None else _json(found) if isinstance(found, dict) else _string(item, "arguments")
+    """Text, as the specification has it. Also taken: null for no arguments, and an object (Ollama's clients)."""
+    value = item.get("arguments")
+    return "" if value is None else _json(value) if isinstance(value, dict) else _string(item, "arguments")
 
 
 def _string(item: Item, name: str) -> str:
@@ -272,6 +272,6 @@ def _string(item: Item, name: str) -> str:
 
 
 def unsupported(what: str, param: str, why: str) -> Problem:
-    """A 400 for what has no place here."""
+    """Problem (400) that says that `what` is not supported, and why."""
     reason = f"; {why}" if why else ""
     return bad_request(f"{what} is not supported by this gateway{reason}.", param=param, code="not_supported")

@@ -90,17 +90,17 @@ _requests = msgspec.json.Decoder(_Request)
 
 
 class ResponsesApi:
-    """The one route."""
+    """`/v1/responses`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
 
-    def tongue(self, token: str) -> ResponsesEncoder:
-        """Without a name yet."""
+    def encoder(self, token: str) -> ResponsesEncoder:
+        """For refusals; the model's name is not known yet."""
         return ResponsesEncoder("", token, self._clock, {})
 
-    def ask(self, body: bytes, token: str) -> TranslatedRequest:
-        """One chat."""
+    def translate(self, body: bytes, token: str) -> TranslatedRequest:
+        """As a chat."""
         asked = decoded(_requests, body)
         for name in _KEPT:
             if getattr(asked, name):
@@ -122,10 +122,10 @@ class ResponsesApi:
             logprobs=wants_logprobs or None,
             top_logprobs=asked.top_logprobs,
         )
-        tongue = ResponsesEncoder(asked.model or "", token, self._clock, _echo(asked), tools)
+        encoder = ResponsesEncoder(asked.model or "", token, self._clock, _echo(asked), tools)
         extras = given(think=_think(asked))
         dropped = (*_dropped(asked), *tools.dropped, *left, *unknown(_Request, body), *unknown_inside(body, _INNER))
-        return TranslatedRequest("/v1/chat/completions", asked.model, fields, tongue, extras, dropped)
+        return TranslatedRequest("/v1/chat/completions", asked.model, fields, encoder, extras, dropped)
 
 
 def _dropped(asked: _Request) -> list[str]:

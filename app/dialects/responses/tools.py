@@ -30,14 +30,15 @@ class ClientTool(NamedTuple):
 
 
 class ClientTools(msgspec.Struct, frozen=True):
-    """What engines are told, and what is behind the names there. `dropped`: what they are not told."""
+    """The tools as functions for an engine. `names`: the engine's name → the client's tool. `dropped`: the names of
+    what engines are not told."""
 
     functions: Sequence[Mapping[str, Any]] = ()
-    names: Mapping[str, ClientTool] = {}  # the engine's name → the client's
+    names: Mapping[str, ClientTool] = {}
     dropped: tuple[str, ...] = ()
 
     def called(self, tool: ClientTool) -> str:
-        """The engine's name for a tool of the client's, also for one that is no longer offered."""
+        """The engine's name for a tool of the client's, also for one that is not offered any more."""
         return next((name for name, each in self.names.items() if each == tool), flat(tool))
 
     def told(self, name: str) -> ClientTool:
@@ -49,7 +50,7 @@ NONE: Final = ClientTools()
 
 
 def read(offered: Iterable[Mapping[str, Any]]) -> ClientTools:
-    """The tools that a request, or an item of its history, offers."""
+    """The tools that a request, or an item of its history, offers; Problem (400) for one without a name."""
     functions: dict[str, dict[str, Any]] = {}
     names: dict[str, ClientTool] = {}
     dropped: list[str] = []
@@ -76,7 +77,7 @@ def flat(tool: ClientTool) -> str:
     """The name of a tool as a function's: with its namespace before it."""
     name = tool.name if tool.namespace is None else f"{tool.namespace.rstrip('_')}__{tool.name}"
     if tool.kind == "function" and tool.namespace is None:
-        return name  # the client's own affair
+        return name  # as the client spells it
     name = _NOT_A_NAME.sub("_", name)
     if len(name) <= MAX_NAME_CHARS:
         return name
@@ -84,7 +85,7 @@ def flat(tool: ClientTool) -> str:
 
 
 def choice(asked: str | Mapping[str, Any] | None, tools: ClientTools) -> tuple[Any, Sequence[Mapping[str, Any]]]:
-    """OpenAI's `tool_choice` of chats, and the functions that are left; Problem for what cannot be called."""
+    """A chat's `tool_choice`, and the functions that are left; Problem (400) for a tool that cannot be called."""
     match asked:
         case None | "auto" | "none":
             return (asked if tools.functions else None), tools.functions
@@ -113,15 +114,15 @@ def arguments(text: str) -> str:
 
 
 def free_text(arguments: str) -> str:
-    """The free text in a call of that function; what is no such object is the text itself."""
+    """The free text in the arguments of a call of that function; arguments of another shape are the text itself."""
     try:
-        found = msgspec.json.decode(arguments)
+        value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, RecursionError):
         return arguments
-    if isinstance(found, str):
-        return found
-    if isinstance(found, dict):
-        texts = [found[_INPUT]] if _INPUT in found else list(found.values())
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        texts = [value[_INPUT]] if _INPUT in value else list(value.values())
         if len(texts) == 1 and isinstance(texts[0], str):
             return texts[0]
     return arguments
@@ -170,14 +171,14 @@ def _required(tools: ClientTools, left: Sequence[Mapping[str, Any]]) -> tuple[An
 
 
 def _named(tool: ClientTool, tools: ClientTools) -> dict[str, Any]:
-    found = [name for name, each in tools.names.items() if each == tool]
-    if not found:  # a client may leave out the namespace where the name is the only one
-        found = [name for name, each in tools.names.items() if (each.kind, each.name) == tool[:2]]
-    if tool.namespace is not None or len(found) != 1:
-        found = [name for name in found if tools.names[name].namespace == tool.namespace]
-    if not found:
+    names = [name for name, each in tools.names.items() if each == tool]
+    if not names:  # a client may leave out the namespace where the name is the only one
+        names = [name for name, each in tools.names.items() if (each.kind, each.name) == tool[:2]]
+    if tool.namespace is not None or len(names) != 1:
+        names = [name for name in names if tools.names[name].namespace == tool.namespace]
+    if not names:
         raise _cannot("the tool that it names is not among the tools sent, or cannot be run here")
-    return {"type": "function", "function": {"name": found[0]}}
+    return {"type": "function", "function": {"name": names[0]}}
 
 
 def _is_among(tool: ClientTool, allowed: Iterable[Any]) -> bool:
@@ -192,8 +193,8 @@ def _is_among(tool: ClientTool, allowed: Iterable[Any]) -> bool:
 
 
 def _namespace(tool: Any) -> str | None:
-    found = tool.get("namespace") if isinstance(tool, Mapping) else None
-    return found if isinstance(found, str) and found else None
+    namespace = tool.get("namespace") if isinstance(tool, Mapping) else None
+    return namespace if isinstance(namespace, str) and namespace else None
 
 
 def _type_of(form: Any) -> Any:

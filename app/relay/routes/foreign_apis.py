@@ -56,7 +56,7 @@ _SPELLED = {"/v1/messages": _OF_ANTHROPIC, COUNT_PATH: _OF_ANTHROPIC, "/v1/respo
 
 def translated(request: Request) -> ResponseEncoder:
     """As the API of the request's path has it."""
-    return CLIENT_APIS[request.path].tongue(_token())
+    return CLIENT_APIS[request.path].encoder(_token())
 
 
 def ollama_errors(_request: Request) -> ResponseEncoder:
@@ -66,12 +66,12 @@ def ollama_errors(_request: Request) -> ResponseEncoder:
 
 def anthropic_errors(_request: Request) -> ResponseEncoder:
     """Refusals as Anthropic writes them."""
-    return _MESSAGES.tongue("")
+    return _MESSAGES.encoder("")
 
 
 def anthropic_for_its_clients(request: Request) -> ResponseEncoder | None:
     """The same for Anthropic's clients, on a path that they share with OpenAI's; None for the others."""
-    return _MESSAGES.tongue("") if anthropic_models.MARK in request.headers else None
+    return _MESSAGES.encoder("") if anthropic_models.MARK in request.headers else None
 
 
 class ForeignApis:
@@ -89,13 +89,13 @@ class ForeignApis:
         else:
             request.check_type()
         body = await self._intake.read(request)
-        ask, openai_body = await self._intake.work(len(body), partial(_translate, path, body, request.table))
-        request.encoder = ask.tongue
-        request.reports(dropped=ask.dropped)
-        make = partial(plan, OPERATIONS[ask.path], openai_body, request.table, key, is_translated=True)
-        made = await self._intake.work(len(openai_body), partial(make, asks=ask.loads is None))
+        translation, openai_body = await self._intake.work(len(body), partial(_translate, path, body, request.table))
+        request.encoder = translation.encoder
+        request.reports(dropped=translation.dropped)
+        make = partial(plan, OPERATIONS[translation.path], openai_body, request.table, key, is_translated=True)
+        made = await self._intake.work(len(openai_body), partial(make, asks=translation.loads is None))
         made = counting(made) if path == COUNT_PATH else made
-        await self._dispatcher.serve(request, _with_dialect(made, ask, path))
+        await self._dispatcher.serve(request, _with_dialect(made, translation, path))
 
     # -- Ollama's lists
 
@@ -150,16 +150,18 @@ _shows = msgspec.json.Decoder(_Show)
 
 def _translate(path: str, body: bytes, table: Table) -> tuple[TranslatedRequest, bytes]:
     """What is asked, and the body in OpenAI's dialect."""
-    ask = CLIENT_APIS[path].ask(body, _token())
+    translation = CLIENT_APIS[path].translate(body, _token())
     member_names.members(body)
-    name = as_ollama(table, ask.model) if path in _OLLAMA_APIS and ask.model else ask.model
-    return ask, encoded({"model": name, **ask.fields} if name else ask.fields)
+    name = as_ollama(table, translation.model) if path in _OLLAMA_APIS and translation.model else translation.model
+    return translation, encoded({"model": name, **translation.fields} if name else translation.fields)
 
 
-def _with_dialect(made: RequestPlan, ask: TranslatedRequest, path: str) -> RequestPlan:
-    if ask.loads is not None:
-        made = loading(made, ask.loads)
-    return msgspec.structs.replace(made, extras=ask.extras, dropped=ask.dropped, spelled=_SPELLED.get(path, _OF_OLLAMA))
+def _with_dialect(made: RequestPlan, translation: TranslatedRequest, path: str) -> RequestPlan:
+    if translation.loads is not None:
+        made = loading(made, translation.loads)
+    return msgspec.structs.replace(
+        made, extras=translation.extras, dropped=translation.dropped, spelled=_SPELLED.get(path, _OF_OLLAMA)
+    )
 
 
 def _token() -> str:

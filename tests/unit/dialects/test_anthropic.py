@@ -47,7 +47,7 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 
 def asked(*, counts: bool = False, **fields: Any) -> TranslatedRequest:
     request = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields}
-    return AnthropicMessagesApi(counts=counts).ask(json.dumps(request).encode(), "abc")
+    return AnthropicMessagesApi(counts=counts).translate(json.dumps(request).encode(), "abc")
 
 
 def body(ask: TranslatedRequest) -> Any:
@@ -308,7 +308,9 @@ def test_a_schema_is_a_response_format(where: str) -> None:
 
 
 def test_counting_needs_no_bound() -> None:
-    ask = AnthropicMessagesApi(counts=True).ask(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "abc")
+    ask = AnthropicMessagesApi(counts=True).translate(
+        b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', "abc"
+    )
 
     assert body(ask) == {"messages": [{"role": "user", "content": "hi"}]}
 

@@ -48,11 +48,13 @@ def at(now: float = NOW) -> Callable[[], float]:
 
 def chat(**fields: Any) -> TranslatedRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
-    return OllamaChatApi(Kind.CHAT, at()).ask(json.dumps(body).encode(), "abc")
+    return OllamaChatApi(Kind.CHAT, at()).translate(json.dumps(body).encode(), "abc")
 
 
 def generate(**fields: Any) -> TranslatedRequest:
-    return OllamaChatApi(Kind.GENERATE, at()).ask(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), "abc")
+    return OllamaChatApi(Kind.GENERATE, at()).translate(
+        json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), "abc"
+    )
 
 
 def body(ask: TranslatedRequest) -> Any:
@@ -137,7 +139,7 @@ def test_results_that_fit_no_call_cost_a_step_each() -> None:
             *[{"role": "tool", "tool_name": "other", "content": "x"}] * count,
         ]
         data = json.dumps({"model": "m", "messages": messages}).encode()
-        return steps(lambda: OllamaChatApi(Kind.CHAT, at()).ask(data, "abc"))
+        return steps(lambda: OllamaChatApi(Kind.CHAT, at()).translate(data, "abc"))
 
     assert lines_run(200) < 2.2 * lines_run(100)
 
@@ -189,7 +191,9 @@ def test_what_no_engine_can_be_told_is_named() -> None:
 def test_what_ollama_does_not_know_is_named_too() -> None:
     assert chat(max_tokens=5, n=None, tool_choice="auto").dropped == ("max_tokens", "tool_choice")
     assert generate(prompt="hi", messages=[]).dropped == ("messages",)
-    assert OllamaEmbedApi(at(), is_old=False).ask(b'{"model":"m","input":"a","user":"u"}', "abc").dropped == ("user",)
+    assert OllamaEmbedApi(at(), is_old=False).translate(b'{"model":"m","input":"a","user":"u"}', "abc").dropped == (
+        "user",
+    )
 
 
 def test_a_raw_prompt_keeps_its_format_in_each_engines_words() -> None:
@@ -289,7 +293,7 @@ def test_what_is_no_request_is_refused(data: bytes, said: str) -> None:
         OllamaEmbedApi(at(), is_old=False),
     ):
         with pytest.raises(Problem, match=said):
-            front.ask(data, "abc")
+            front.translate(data, "abc")
 
 
 def test_each_option_of_the_official_client_is_known() -> None:
@@ -301,11 +305,11 @@ def test_each_option_of_the_official_client_is_known() -> None:
 
 
 def test_texts_to_embed_are_openais() -> None:
-    many = OllamaEmbedApi(at(), is_old=False).ask(
+    many = OllamaEmbedApi(at(), is_old=False).translate(
         b'{"model":"m","input":["a","b"],"dimensions":4,"truncate":true}', "abc"
     )
-    one = OllamaEmbedApi(at(), is_old=True).ask(b'{"model":"m","prompt":"a","options":{"num_ctx":1}}', "abc")
-    none = OllamaEmbedApi(at(), is_old=False).ask(b'{"model":"m","input":""}', "abc")
+    one = OllamaEmbedApi(at(), is_old=True).translate(b'{"model":"m","prompt":"a","options":{"num_ctx":1}}', "abc")
+    none = OllamaEmbedApi(at(), is_old=False).translate(b'{"model":"m","input":""}', "abc")
 
     assert (many.path, many.fields) == (
         "/v1/embeddings",
@@ -359,9 +363,9 @@ def test_llama_cpps_own_times_are_told() -> None:
 
 def test_times_that_nobody_told_are_measured() -> None:
     times = iter(range(100))
-    tongue = OllamaChatEncoder(Kind.CHAT, "m", "abc", lambda: float(next(times)))
+    encoder = OllamaChatEncoder(Kind.CHAT, "m", "abc", lambda: float(next(times)))
 
-    last = lines(encoded(tongue, [STREAMS["vllm"]]))[-1]
+    last = lines(encoded(encoder, [STREAMS["vllm"]]))[-1]
 
     assert last["total_duration"] > last["eval_duration"] > 0
     assert last["prompt_eval_duration"] > 0
@@ -445,13 +449,13 @@ def test_while_nothing_comes_empty_pieces_are_told() -> None:
 
 def test_failures_are_one_string() -> None:
     unknown = Problem(404, "model_not_found", "There is no such model here.", param="model")
-    tongue = written()
+    encoder = written()
 
-    assert json.loads(tongue.refused(unknown)) == {
+    assert json.loads(encoder.refused(unknown)) == {
         "error": "model 'Mine:latest' not found: There is no such model here."
     }
-    assert tongue.failed(not_found()).endswith(b'"}\n')
-    assert all("done_reason" not in line for line in lines(unfinished(tongue)))
+    assert encoder.failed(not_found()).endswith(b'"}\n')
+    assert all("done_reason" not in line for line in lines(unfinished(encoder)))
 
 
 def test_the_recorded_tool_call_of_a_daemons_openai_surface_is_told_as_its_own() -> None:

@@ -241,5 +241,5 @@ def test_other_dialects_have_their_own_ranges(path: str, field: str, value: floa
     body = json.dumps({"model": "m", "input": "a", "messages": [USER], "max_tokens": 1, field: value}).encode()
 
     with pytest.raises(Problem, match=f"'{field}' must be at ") as refusal:
-        CLIENT_APIS[path].ask(body, "t")
+        CLIENT_APIS[path].translate(body, "t")
     assert (refusal.value.code, refusal.value.param) == ("invalid_value", field)

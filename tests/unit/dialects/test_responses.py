@@ -39,7 +39,7 @@ TOOL = {"type": "function", "name": "add", "parameters": {"type": "object"}, "st
 
 def asked(**fields: Any) -> TranslatedRequest:
     request = {"model": "m", "input": "hi", **fields}
-    return ResponsesApi(lambda: NOW).ask(json.dumps(request).encode(), "abc")
+    return ResponsesApi(lambda: NOW).translate(json.dumps(request).encode(), "abc")
 
 
 def body(ask: TranslatedRequest) -> Any:
@@ -381,15 +381,15 @@ def test_details_of_usage_are_told() -> None:
 
 
 def test_failures_have_openais_shape_and_no_end_follows() -> None:
-    tongue = spoken()
-    begun = unfinished(tongue)
+    encoder = spoken()
+    begun = unfinished(encoder)
 
-    found = events(begun + tongue.failed(not_found()))
+    found = events(begun + encoder.failed(not_found()))
 
-    assert found[-1]["error"] == json.loads(tongue.refused(not_found()))["error"]
+    assert found[-1]["error"] == json.loads(encoder.refused(not_found()))["error"]
     assert (found[-1]["type"], found[-1]["code"]) == ("error", "route_not_found")
     assert not {"response.completed", "response.incomplete"} & {each["type"] for each in found}
-    assert tongue.waiting("m (starting)") == b": waiting for m (starting)\n\n"
+    assert encoder.waiting("m (starting)") == b": waiting for m (starting)\n\n"
 
 
 def test_a_refusal_names_the_field_that_this_dialect_has() -> None:

@@ -42,7 +42,7 @@ HOSTED = [
 
 def asked(*items: Any, **fields: Any) -> TranslatedRequest:
     request = {"model": "m", "input": list(items) or "hi", **fields}
-    return ResponsesApi(lambda: 0.0).ask(json.dumps(request).encode(), "abc")
+    return ResponsesApi(lambda: 0.0).translate(json.dumps(request).encode(), "abc")
 
 
 def body(ask: TranslatedRequest) -> Any:
@@ -177,7 +177,7 @@ def test_the_text_is_found_in_what_models_write(arguments: str, text: str) -> No
 
 
 def test_a_stream_tells_a_free_text_in_its_own_events() -> None:
-    tongue = asked(tools=[PATCH, SPACE]).tongue
+    encoder = asked(tools=[PATCH, SPACE]).encoder
     stream = [
         event(call(0, "c1", "patch", '{"inp')),
         event(call(1, "c2", "helpers_v1__spawn", "{}")),
@@ -185,7 +185,7 @@ def test_a_stream_tells_a_free_text_in_its_own_events() -> None:
         event({}, "tool_calls"),
     ]
 
-    out = encoded(tongue, [b"".join(map(wire.sse, stream)) + DONE]).decode()
+    out = encoded(encoder, [b"".join(map(wire.sse, stream)) + DONE]).decode()
 
     found = [json.loads(line[6:]) for line in out.split("\n") if line.startswith("data: ")]
     kinds = [each["type"] for each in found]
@@ -202,7 +202,7 @@ def called(ask: TranslatedRequest, name: str, arguments: str) -> Any:
     made = {"id": "c1", "type": "function", "function": {"name": name, "arguments": arguments}}
     message = {"role": "assistant", "content": None, "tool_calls": [made]}
     answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    return json.loads(encoded_whole(ask.tongue, wire.dumps(answer), COST))["output"]
+    return json.loads(encoded_whole(ask.encoder, wire.dumps(answer), COST))["output"]
 
 
 def test_a_history_with_every_kind_of_item_goes_on() -> None:

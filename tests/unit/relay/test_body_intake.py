@@ -105,9 +105,9 @@ STEPS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "pictures inside": (b'{"x_url":[' + b'{"":0},' * 49_000 + b"{}]}", lambda data: media.refused(data, ())),
     "Anthropic's": (
         b'{"model":"m","max_tokens":1,"messages":[' + b",".join([USER] * 49_000) + b"]}",
-        lambda data: CLIENT_APIS["/v1/messages"].ask(data, "t"),
+        lambda data: CLIENT_APIS["/v1/messages"].translate(data, "t"),
     ),
-    "Ollama's": (conversation(*[USER] * 49_000), lambda data: CLIENT_APIS["/api/chat"].ask(data, "t")),
+    "Ollama's": (conversation(*[USER] * 49_000), lambda data: CLIENT_APIS["/api/chat"].translate(data, "t")),
 }
 
 
