@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
-from app.dialects.openai.normalize import OBJECTS, ResponseContext
+from app.dialects.openai.normalize import CHUNKS, ResponseContext
 from app.dialects.openai.stream_reader import DONE
 from backends.http.delta import CallDelta, Delta
 
@@ -18,7 +18,7 @@ class ChunkEncoder:
     def __init__(self, context: ResponseContext, *, hides_usage: bool) -> None:
         self._head = {
             "id": context.id,
-            "object": OBJECTS[context.operation],
+            "object": CHUNKS[context.operation],
             "created": context.created,
             "model": context.name,
         }

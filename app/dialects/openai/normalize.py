@@ -1,10 +1,12 @@
-"""Chunks of a stream made safe for every SDK: what is missing is filled in, what is said twice is said once. Pure.
+"""Chunks of a stream, and whole responses, made safe for every SDK: what is missing is filled in, what comes twice is
+passed on once. Pure.
 
-What an engine already writes well is not touched; the table of what is mended is in docs/wire.md.
+What an engine already writes well is not touched; docs/wire.md lists everything that is changed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,26 +14,28 @@ import msgspec
 
 from app.dialects.error_text import one_line
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
-from app.dialects.openai.tool_calls import ToolCalls
+from app.dialects.openai.tool_calls import ToolCalls, fill_arguments, normalize_whole
 from app.dialects.reasoning import Reasoning, Splitter, give_both, splitter
 from backends.errors import Broken, EngineFailed
-from backends.finish_reasons import CUT, is_unset
-from backends.finish_reasons import finish as ended
+from backends.finish_reasons import CUT, finish, is_unset
 from backends.prompt_too_long import failed
 
 GAVE_UP: Final = "it gave the answer up"
-OBJECTS: Final = {
+# OpenAI's `object` by operation: of a stream's chunks, and of whole responses.
+CHUNKS: Final = {
     "chat": "chat.completion.chunk",
     "text_completion": "text_completion",
     "transcription": "transcription.chunk",
 }
+_WHOLE: Final = {"chat": "chat.completion", "text_completion": "text_completion"}
 _WITH_DELTAS: Final = ("chat", "transcription")
 
 
 class ResponseContext(msgspec.Struct, frozen=True):
-    """One request, as far as its answer must fit it. `name` is the client's for the model; `token` and `created` (Unix
-    seconds) are what is made an id and a time of where the engine gives none. `reports`: how many answers tell their
-    own cost, `copies` of them to each prompt.
+    """What a response must fit: the request that it answers.
+
+    `name` is the client's for the model. `token` and `created` (Unix seconds): what an id and a time are made of where
+    the engine gives none. `reports`: how many reports of usage an engine sends, `copies` of them for each prompt.
     """
 
     engine: str
@@ -45,13 +49,77 @@ class ResponseContext(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """An id for the answer."""
+        """An id for the response."""
         return f"{'chatcmpl' if self.operation == 'chat' else 'cmpl'}-{self.token}"
+
+
+class _Normalizer:
+    """What a stream's chunks and a whole response have in common."""
+
+    def __init__(self, context: ResponseContext, objects: Mapping[str, str]) -> None:
+        self._context = context
+        self._object = objects.get(context.operation, "")
+        self._first: dict[str, Any] = {}  # id, object and created: the first ones, for all chunks
+        self._invented: set[str] = set()
+
+    def normalize(self, value: dict[str, Any]) -> bool:
+        """Put a chunk or a whole response right, in place; whether anything changed.
+
+        EngineFailed for an error in its place, Broken for what is neither.
+        """
+        error = failure(value)
+        if error is not None:
+            raise failed(self._context.engine, value, error)
+        try:
+            is_headed = self._head(value)
+            return self._body(value) or is_headed
+        except ValueError as exc:
+            raise Broken(self._context.engine, f"it sent {exc}") from exc
+
+    def _head(self, value: dict[str, Any]) -> bool:
+        """One id, object and time for all chunks: the engine's first ones, or ours."""
+        is_changed = False
+        for name, kind in (("id", str), ("object", str), ("created", int)):
+            given = value.get(name)
+            if type(given) is kind and given and name not in self._invented:
+                self._first.setdefault(name, given)
+                continue
+            if name not in self._first:
+                self._first[name] = self._invent(name)
+                self._invented.add(name)
+            value[name] = self._first[name]
+            is_changed = True
+        if not isinstance(value.get("model"), str) or not value["model"]:
+            value["model"] = self._context.name
+            is_changed = True
+        return is_changed
+
+    def _invent(self, name: str) -> Any:
+        context = self._context
+        return {"id": context.id, "created": context.created, "object": self._object}[name]
+
+    def _body(self, value: dict[str, Any]) -> bool:
+        given = value.get("choices")
+        choices = listed(given)
+        is_changed = choices is not given
+        for at, choice in enumerate(choices):
+            index = choice.get("index")
+            if type(index) is not int:
+                choice["index"] = index = number(index, at)
+                is_changed = True
+            is_changed = self._choice(choice, index) or is_changed
+        if is_changed:
+            value["choices"] = choices
+        return is_changed
+
+    def _choice(self, choice: dict[str, Any], index: int) -> bool:
+        """Put one choice right; whether it changed."""
+        raise NotImplementedError
 
 
 @dataclass(slots=True)
 class _Choice:
-    """What has been said of one choice."""
+    """What one choice of a stream has said until now."""
 
     calls: ToolCalls
     splitter: Splitter | None
@@ -60,18 +128,17 @@ class _Choice:
     offsets: Offsets = field(default_factory=Offsets)
 
 
-@dataclass(slots=True)
-class Normalizer:
-    """One stream. Whether every choice has ended is told by `finished` and `is_open`.
+class StreamNormalizer(_Normalizer):
+    """The chunks of one stream, in their order.
 
     `is_held`: text of the latest chunk was kept back, as it may be part of a tag.
     """
 
-    terms: ResponseContext
-    is_held: bool = False
-    _choices: dict[int, _Choice] = field(default_factory=dict)
-    _first: dict[str, Any] = field(default_factory=dict)  # id, object and created: the first ones, for the whole stream
-    _invented: set[str] = field(default_factory=set)
+    def __init__(self, context: ResponseContext) -> None:
+        super().__init__(context, CHUNKS)
+        self.is_held = False
+        self._is_chat = context.operation in _WITH_DELTAS
+        self._choices: dict[int, _Choice] = {}
 
     @property
     def finished(self) -> int:
@@ -85,8 +152,8 @@ class Normalizer:
 
     @property
     def is_settled(self) -> bool:
-        """Whether later events are mended without looking at what was before them: no tag is waited for, no arguments,
-        and nothing is counted."""
+        """Whether later chunks are changed in the same way whatever comes before them: no tag is waited for, no
+        arguments, and no offsets are counted."""
         return all(
             (choice.splitter is None or choice.splitter.is_over)
             and not choice.offsets.is_begun
@@ -94,66 +161,24 @@ class Normalizer:
             for choice in self._choices.values()
         )
 
-    def normalize(self, chunk: dict[str, Any]) -> bool:
-        """Put one chunk right; whether anything changed. EngineFailed for an error, Broken for what is no chunk."""
+    def normalize(self, value: dict[str, Any]) -> bool:
+        """As for all responses; one chunk."""
         self.is_held = False
-        said = failure(chunk)
-        if said is not None:
-            raise failed(self.terms.engine, chunk, said)
-        try:
-            is_headed = self._head(chunk)
-            return self._body(chunk) or is_headed
-        except ValueError as exc:
-            raise Broken(self.terms.engine, f"it sent {exc}") from exc
+        return super().normalize(value)
 
-    def _head(self, chunk: dict[str, Any]) -> bool:
-        """One id, object and time for all chunks: the engine's first ones, or ours."""
-        is_changed = False
-        for name, kind in (("id", str), ("object", str), ("created", int)):
-            value = chunk.get(name)
-            if type(value) is kind and value and name not in self._invented:
-                self._first.setdefault(name, value)
-                continue
-            if name not in self._first:
-                self._first[name] = self._invent(name)
-                self._invented.add(name)
-            chunk[name] = self._first[name]
-            is_changed = True
-        if not isinstance(chunk.get("model"), str) or not chunk["model"]:
-            chunk["model"] = self.terms.name
-            is_changed = True
-        return is_changed
-
-    def _invent(self, name: str) -> Any:
-        terms = self.terms
-        return {"id": terms.id, "created": terms.created, "object": OBJECTS.get(terms.operation, "")}[name]
-
-    def _body(self, chunk: dict[str, Any]) -> bool:
-        given = chunk.get("choices")
-        choices = listed(given)
-        is_chat = self.terms.operation in _WITH_DELTAS
-        is_changed = choices is not given
-        for at, choice in enumerate(choices):
-            index = choice.get("index")
-            if type(index) is not int:
-                choice["index"] = index = number(index, at)
-                is_changed = True
-            state = self._choices.get(index)
-            if state is None:
-                reasoning = self.terms.reasoning if is_chat else "keep"
-                state = self._choices[index] = _Choice(ToolCalls(self.terms.token), splitter(reasoning))
-            is_said = self._delta(choice, state) if is_chat else _text(choice, state.offsets)
-            is_ended = self._finish(choice, state)
-            is_changed = is_changed or is_said or is_ended
-        if is_changed:
-            chunk["choices"] = choices
-        return is_changed
+    def _choice(self, choice: dict[str, Any], index: int) -> bool:
+        state = self._choices.get(index)
+        if state is None:
+            reasoning = self._context.reasoning if self._is_chat else "keep"
+            state = self._choices[index] = _Choice(ToolCalls(self._context.token), splitter(reasoning))
+        is_changed = self._delta(choice, state) if self._is_chat else _text(choice, state.offsets, ("delta", "message"))
+        return self._finish(choice, state) or is_changed
 
     def _delta(self, choice: dict[str, Any], state: _Choice) -> bool:
         delta, is_changed = choice.get("delta"), False
         if not isinstance(delta, dict):
             if delta is not None:
-                raise ValueError("a delta that is none")
+                raise ValueError("a delta that is not an object")
             # Some send a message, or the text of a completion.
             message = choice.pop("message", None)
             delta = message if isinstance(message, dict) else {}
@@ -162,16 +187,11 @@ class Normalizer:
             choice["delta"], is_changed = delta, True
         if not state.has_role:
             state.has_role = True
-            if delta.get("role") != "assistant":
-                delta["role"] = "assistant"
-                is_changed = True
+            is_changed = _role(delta) or is_changed
         elif "role" in delta:  # openai-python would put "assistantassistant" together
             del delta["role"]
             is_changed = True
-        content = delta.get("content")
-        if not isinstance(content, str | None):
-            delta["content"] = flat(content)
-            is_changed = True
+        is_changed = _content(delta) or is_changed
         if delta.get("tool_calls") is not None or delta.get("function_call") is not None:
             is_changed = state.calls.normalize(delta) or is_changed
         if state.splitter is not None and not state.splitter.is_over:
@@ -181,26 +201,80 @@ class Normalizer:
         return give_both(delta) or is_changed
 
     def _finish(self, choice: dict[str, Any], state: _Choice) -> bool:
-        finish = choice.get("finish_reason")
-        if is_unset(finish) or state.is_finished:
-            is_right = finish is None and "finish_reason" in choice
+        given = choice.get("finish_reason")
+        if is_unset(given) or state.is_finished:
+            is_right = given is None and "finish_reason" in choice
             choice["finish_reason"] = None
             return not is_right
-        said = ended(finish)
-        if said is None:
-            raise EngineFailed(self.terms.engine, GAVE_UP)
-        choice["finish_reason"] = said
+        reason = choice["finish_reason"] = _reason(self._context, given)
         state.is_finished = True
-        is_changed = bool(said != finish)
-        if self.terms.operation in _WITH_DELTAS:
-            is_changed = state.calls.end(choice["delta"], is_cut=said in CUT) or is_changed
+        is_changed = bool(reason != given)
+        if self._is_chat:
+            is_changed = state.calls.end(choice["delta"], is_cut=reason in CUT) or is_changed
         if state.splitter is None:
             return is_changed
         return _say(choice["delta"], *state.splitter.end()) or is_changed
 
 
+class WholeNormalizer(_Normalizer):
+    """One whole response. It is complete, so each choice has a message or a text, and has ended somehow."""
+
+    def __init__(self, context: ResponseContext) -> None:
+        super().__init__(context, _WHOLE)
+        self._is_chat = context.operation == "chat"
+
+    def _body(self, value: dict[str, Any]) -> bool:
+        if value.get("choices") is None:
+            raise Broken(self._context.engine, "it sent JSON that is not an answer to this request")
+        return super()._body(value)
+
+    def _choice(self, choice: dict[str, Any], index: int) -> bool:
+        is_changed = self._message(choice, index) if self._is_chat else _text(choice, Offsets(), ("message",))
+        return self._finish(choice) or is_changed
+
+    def _message(self, choice: dict[str, Any], index: int) -> bool:
+        message, is_changed = choice.get("message"), False
+        if not isinstance(message, dict):
+            if message is not None:
+                raise ValueError("a message that is not an object")
+            # Some send a delta, or the text of a completion.
+            message = choice.pop("delta", None)
+            if not isinstance(message, dict):
+                if not isinstance(choice.get("text"), str):
+                    raise ValueError("a choice without a message")
+                message = {"content": choice.pop("text")}
+            choice["message"], is_changed = message, True
+        is_changed = _role(message) or is_changed
+        is_changed = normalize_whole(message, f"{self._context.token}{index}") or is_changed
+        is_changed = _content(message) or is_changed
+        if "content" not in message:
+            message["content"], is_changed = None if message.get("tool_calls") else "", True
+        return self._split(message) or give_both(message) or is_changed
+
+    def _split(self, message: dict[str, Any]) -> bool:
+        """Thinking out of the text, unless the engine tells them apart itself."""
+        split, content = splitter(self._context.reasoning), message["content"]
+        if split is None or not content or message.get("reasoning") or message.get("reasoning_content"):
+            return False
+        thinking, text = (a + b for a, b in zip(split.feed(content), split.end(), strict=True))
+        if not thinking and text == content:
+            return False
+        message |= {"content": text, "reasoning": thinking, "reasoning_content": thinking}
+        return True
+
+    def _finish(self, choice: dict[str, Any]) -> bool:
+        given = choice.get("finish_reason")
+        if given:
+            reason = _reason(self._context, given)
+        else:
+            reason = "tool_calls" if self._is_chat and choice["message"].get("tool_calls") else "stop"
+        choice["finish_reason"] = reason
+        is_filled = self._is_chat and reason not in CUT and fill_arguments(choice["message"])
+        return is_filled or bool(reason != given)
+
+
 def failure(value: dict[str, Any]) -> str | None:
-    """What an error says, wherever in an answer it stands; None for an answer that is none."""
+    """What an error says, wherever in a response it stands; None for a response that is no error."""
     error, choices = value.get("error"), value.get("choices")
     if error or (error is not None and choices is None):
         if isinstance(error, str | dict | list):
@@ -222,12 +296,12 @@ def listed(choices: Any) -> list[dict[str, Any]]:
     """Choices as a list of objects, the same list when they are one; ValueError for what cannot be read as that."""
     if choices is None:
         return []
-    found = [choices] if isinstance(choices, dict) else choices
-    if isinstance(found, list) and None in found:
-        found = [choice for choice in found if choice is not None]
-    if not isinstance(found, list) or not all(isinstance(choice, dict) for choice in found):
-        raise ValueError("choices that are none")
-    return found
+    each = [choices] if isinstance(choices, dict) else choices
+    if isinstance(each, list) and None in each:
+        each = [choice for choice in each if choice is not None]
+    if not isinstance(each, list) or not all(isinstance(choice, dict) for choice in each):
+        raise ValueError("choices that are not a list of objects")
+    return each
 
 
 def number(index: Any, at: int) -> int:
@@ -244,19 +318,50 @@ def flat(content: Any) -> str:
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
         if not isinstance(text, str):
-            raise ValueError("content that is no text")
+            raise ValueError("content that is not text")
         texts.append(text)
     return "".join(texts)
 
 
-def _text(choice: dict[str, Any], offsets: Offsets) -> bool:
-    """Of a text completion."""
+def _role(message: dict[str, Any]) -> bool:
+    """The role of whoever answers; whether it was another one, or none."""
+    is_right = message.get("role") == "assistant"
+    message["role"] = "assistant"
+    return not is_right
+
+
+def _content(message: dict[str, Any]) -> bool:
+    """Content as one text; whether it was something else."""
+    content = message.get("content")
+    if isinstance(content, str | None):
+        return False
+    message["content"] = flat(content)
+    return True
+
+
+def _reason(context: ResponseContext, given: Any) -> str:
+    """The finish_reason in OpenAI's words; EngineFailed for one that says that there is no answer."""
+    reason = finish(given)
+    if reason is None:
+        raise EngineFailed(context.engine, GAVE_UP)
+    return reason
+
+
+def _text(choice: dict[str, Any], offsets: Offsets, places: tuple[str, ...]) -> bool:
+    """Put the text of a completion right; whether anything changed. `places`: where some engines have it instead.
+
+    ValueError for a whole response without a text.
+    """
     text, is_listed = choice.get("text"), as_lists(choice, offsets)
     if isinstance(text, str):
         return is_listed
-    said = choice.pop("delta", None) or choice.pop("message", None)
-    if text is None and isinstance(said, dict):
-        text = said.get("content")
+    message = None
+    for place in places:
+        message = message or choice.pop(place, None)
+    if text is None and isinstance(message, dict):
+        text = message.get("content")
+    if text is None and "delta" not in places:
+        raise ValueError("a choice without a text")
     choice["text"] = "" if text is None else flat(text)
     return True
 

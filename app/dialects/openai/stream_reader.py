@@ -16,7 +16,7 @@ from app.dialects.client_api import ResponseEncoder
 from app.dialects.delta import DeltaReader
 from app.dialects.error_text import one_line
 from app.dialects.openai.fast_path import Template, compile_delta_template, compile_template
-from app.dialects.openai.normalize import Normalizer, ResponseContext, failure
+from app.dialects.openai.normalize import ResponseContext, StreamNormalizer, failure
 from app.dialects.openai.usage_sum import UsageSum
 from app.dialects.usage import EngineStats, LlamaTimings, Usage, settled, timings, tokens
 from backends.errors import Broken, Disconnected, Taken
@@ -59,7 +59,7 @@ class StreamReader:
         self._encoder = encoder
         self._deltas = DeltaReader(terms.token)
         self._done = DONE if encoder is None else b""
-        self._normalizer = Normalizer(terms)
+        self._normalizer = StreamNormalizer(terms)
         self._templates: list[Template] = []  # the latest first
         self._compilations_left = MAX_COMPILED
         self._hides_usage = hides_usage

@@ -1,9 +1,10 @@
-"""Tool calls made safe: numbered from 0, each with id, type and name in its first piece, arguments as text. Pure.
+"""Tool calls made safe: numbered from 0, each with id, type and name in its first part, arguments as text. Pure.
 
-A call without arguments has `{}` when it is finished: clients decode them. One that was cut may only lack them yet.
+A call without arguments gets `{}` when it is finished, since clients decode them; one that was cut off may only lack
+them yet.
 
-openai-python puts `id` and `name` together from every piece that has one, finds a call by its number in a list, and
-the AI SDK refuses a first piece that lacks one of them.
+openai-python puts `id` and `name` together from every part that has one, and finds a call by its number in a list; the
+AI SDK refuses a first part that lacks one of them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ class _Call:
     index: int | None = None  # as the engine numbers it
     has_arguments: bool = False
     name: str = ""
-    is_begun: bool = False  # its first piece has gone out
+    is_begun: bool = False  # its first part has gone out
     held: list[str] = field(default_factory=list)  # arguments that came before the name
 
 
 class ToolCalls:
-    """The calls of one choice of a stream. ValueError for what is none."""
+    """The calls of one choice of a stream. ValueError for what is not a valid call."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -43,19 +44,17 @@ class ToolCalls:
         return all(call.has_arguments for call in self._calls)
 
     def normalize(self, delta: dict[str, Any]) -> bool:
-        """Put the pieces in a delta right; whether anything changed. A call without a name waits for it."""
-        found, is_changed = delta.get("tool_calls"), self._former(delta)
-        if found is None:
+        """Put the parts of calls in a delta right; whether anything changed. A call without a name waits for it."""
+        given, is_changed = delta.get("tool_calls"), self._former(delta)
+        if given is None:
             return is_changed
-        if isinstance(found, dict):
-            found, is_changed = [found], True
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise ValueError("a tool call that is none")
+        entries = _listed(given)
+        is_changed = is_changed or entries is not given
         kept = []
-        for entry in found:
-            is_said, is_other = self._piece(entry)
+        for entry in entries:
+            is_ready, is_other = self._part(entry)
             is_changed = is_changed or is_other
-            kept += [entry] if is_said else []
+            kept += [entry] if is_ready else []
         if is_changed:
             delta["tool_calls"] = kept
             if not kept:
@@ -63,7 +62,7 @@ class ToolCalls:
         return is_changed
 
     def end(self, delta: dict[str, Any], *, is_cut: bool) -> bool:
-        """The answer is finished with this delta; whether it changed. ValueError when a call still lacks its name."""
+        """The response is finished with this delta; whether the delta changed. ValueError for a call without a name."""
         if any(not call.is_begun for call in self._calls):
             raise ValueError("a tool call without a name")
         if is_cut:
@@ -83,7 +82,7 @@ class ToolCalls:
         return bool(bare)
 
     def _former(self, delta: dict[str, Any]) -> bool:
-        """A piece of a `function_call`; whether it changed."""
+        """Put a part of a `function_call` right; whether it changed."""
         function = delta.get("function_call")
         if not isinstance(function, dict):
             return False
@@ -96,15 +95,15 @@ class ToolCalls:
         return delta["function_call"] is not function
 
     def _arguments(self, call: _Call, given: Any) -> str:
-        """Of one piece, as text. `null` where there is nothing else is none."""
+        """The arguments in one part of a call as text, empty for a `null` that stands before any others."""
         text = arguments(given)
         if call.has_arguments:
             return text
         call.has_arguments = not says_nothing(text)
         return text if call.has_arguments else text.replace("null", "")
 
-    def _piece(self, entry: dict[str, Any]) -> tuple[bool, bool]:
-        """Whether it goes out now, and whether it was changed."""
+    def _part(self, entry: dict[str, Any]) -> tuple[bool, bool]:
+        """Put one part of a call right; whether it goes out now, and whether it changed."""
         before = dict(entry)
         if entry.get("type") not in (None, "", "function"):  # OpenAI's `custom`: only its number and id are ours
             call = self._find(entry, "custom")
@@ -138,7 +137,7 @@ class ToolCalls:
         return True, entry != before
 
     def _find(self, entry: dict[str, Any], name: str) -> _Call:
-        """The call that a piece belongs to. Some engines number none, some give every call the same number."""
+        """The call that a part belongs to. Some engines number no call, some give every call the same number."""
         index, own = entry.get("index"), text_of(entry.get("id"))
         if isinstance(index, int) and not isinstance(index, bool):
             call = self._by_index.get(index)
@@ -165,19 +164,24 @@ class ToolCalls:
         return call
 
 
-def mend_whole(message: dict[str, Any], token: str) -> bool:
-    """The calls of a whole message; whether anything changed. ValueError for what is no call."""
-    found = message.get("tool_calls")
-    if found is None:
+def normalize_whole(message: dict[str, Any], token: str) -> bool:
+    """Put the calls of a whole message right; whether anything changed. ValueError for what is not a valid call."""
+    given = message.get("tool_calls")
+    if given is None:
         return False
-    entries = [found] if isinstance(found, dict) else found
-    if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
-        raise ValueError("a tool call that is none")
-    whole = [_whole(entry, f"call_{token}{at}") for at, entry in enumerate(entries)]
-    if whole == found:
+    whole = [_whole(entry, f"call_{token}{at}") for at, entry in enumerate(_listed(given))]
+    if whole == given:
         return False
     message["tool_calls"] = whole
     return True
+
+
+def _listed(calls: Any) -> list[dict[str, Any]]:
+    """Calls as a list of objects, the same list when they are one; ValueError for what cannot be read as that."""
+    entries = [calls] if isinstance(calls, dict) else calls
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("what is not a valid tool call")
+    return entries
 
 
 def _whole(entry: dict[str, Any], spare: str) -> dict[str, Any]:
@@ -192,12 +196,15 @@ def _whole(entry: dict[str, Any], spare: str) -> dict[str, Any]:
 
 
 def says_nothing(text: str) -> bool:
-    """Whether arguments are none."""
+    """Whether this stands for no arguments."""
     return text.strip() in ("", "null")
 
 
 def fill_arguments(message: dict[str, Any]) -> bool:
-    """The calls of a whole message that is not cut have arguments; whether it changed. `mend_whole` has seen it."""
+    """Give the calls of a whole message that is not cut off arguments where they have none; whether it changed.
+
+    `normalize_whole` comes before.
+    """
     called = [entry["function"] for entry in message.get("tool_calls") or () if entry["type"] == "function"]
     old = message.get("function_call")
     functions = [*called, *([old] if isinstance(old, dict) else [])]
@@ -208,12 +215,12 @@ def fill_arguments(message: dict[str, Any]) -> bool:
 
 
 def arguments(value: Any) -> str:
-    """As text, however an engine writes them."""
+    """A call's arguments as text, however an engine writes them."""
     if value is None:
         return ""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def text_of(value: Any) -> str:
-    """A text member; what is no text counts as none."""
+    """A member that should be text; empty for anything else."""
     return value if isinstance(value, str) else ""

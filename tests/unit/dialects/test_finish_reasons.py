@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from app.dialects.openai import response as openai_response
-from app.dialects.openai.normalize import Normalizer
+from app.dialects.openai.normalize import StreamNormalizer
 from backends.errors import Broken, EngineFailed
 from backends.finish_reasons import finish
 from backends.ollama.response import StreamLine
@@ -64,7 +64,7 @@ def test_every_engines_word_is_one_of_openais(word: str, said: str, operation: s
         terms("fake", operation=operation), json.dumps(answer(word, operation)).encode()
     )
     chunk = pieces(word, operation)[1]
-    Normalizer(terms("fake", operation=operation)).normalize(chunk)
+    StreamNormalizer(terms("fake", operation=operation)).normalize(chunk)
 
     assert json.loads(settled)["choices"][0]["finish_reason"] == said == cost.finish_reason
     assert chunk["choices"][0]["finish_reason"] == said
@@ -75,7 +75,7 @@ def test_what_an_engine_gave_up_is_a_failure(word: str) -> None:
     with pytest.raises(EngineFailed):
         openai_response.settle(terms("fake"), json.dumps(answer(word)).encode())
     with pytest.raises(EngineFailed):
-        Normalizer(terms("fake")).normalize(pieces(word)[1])
+        StreamNormalizer(terms("fake")).normalize(pieces(word)[1])
 
 
 def test_a_reason_may_be_an_object_but_no_number() -> None:
@@ -87,10 +87,10 @@ def test_a_reason_may_be_an_object_but_no_number() -> None:
 
 @pytest.mark.parametrize("word", ["null", "None", "", " ", None, "FINISH_REASON_UNSPECIFIED"])
 def test_a_word_for_not_finished_yet_is_no_end(word: str | None) -> None:
-    mender = Normalizer(terms("fake"))
+    normalizer = StreamNormalizer(terms("fake"))
     for each in (word, "length"):
         chunk = pieces(each)[1]
-        mender.normalize(chunk)
+        normalizer.normalize(chunk)
 
     assert chunk["choices"][0]["finish_reason"] == "length"
 
@@ -300,9 +300,9 @@ def test_the_former_way_of_a_call_has_arguments_too(arguments: object) -> None:
     said["choices"][0]["message"] |= {"content": None, "function_call": dict(function)}
     told = pieces("function_call")
     told[0]["choices"][0]["delta"] = {"role": "assistant", "content": None, "function_call": dict(function)}
-    mender = Normalizer(terms("fake"))
+    normalizer = StreamNormalizer(terms("fake"))
     for chunk in told:
-        mender.normalize(chunk)
+        normalizer.normalize(chunk)
 
     settled = json.loads(openai_response.settle(terms("fake"), json.dumps(said).encode())[0])
     deltas = [choice["delta"] for chunk in told for choice in chunk["choices"]]

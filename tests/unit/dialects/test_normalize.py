@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.dialects.openai.normalize import Normalizer
+from app.dialects.openai.normalize import StreamNormalizer
 from backends.errors import Broken, EngineFailed
 from tests.fakes import wire
 from tests.rigs.read_answer import CREATED, TOKEN, terms
@@ -21,9 +21,9 @@ SOUND = {
 
 
 def mended(*chunks: dict[str, Any], operation: str = "chat", **more: Any) -> list[dict[str, Any]]:
-    mender = Normalizer(terms(operation=operation, **more))
+    normalizer = StreamNormalizer(terms(operation=operation, **more))
     for chunk in chunks:
-        mender.normalize(chunk)
+        normalizer.normalize(chunk)
     return list(chunks)
 
 
@@ -38,17 +38,17 @@ def chat(*deltas: Any, index: int = 0, finish: str | None = None) -> list[dict[s
 
 @pytest.mark.parametrize("name", SOUND)
 def test_what_engines_write_well_is_left_alone(name: str) -> None:
-    mender = Normalizer(terms("mine"))
+    normalizer = StreamNormalizer(terms("mine"))
 
-    assert not any(mender.normalize(chunk) for chunk in SOUND[name])
-    assert (mender.finished, mender.is_open) == (1, False)
+    assert not any(normalizer.normalize(chunk) for chunk in SOUND[name])
+    assert (normalizer.finished, normalizer.is_open) == (1, False)
 
 
 @pytest.mark.parametrize("make", [wire.pieces, wire.llama_cpp_pieces])
 def test_completions_are_left_alone_too(make: Any) -> None:
-    mender = Normalizer(terms("mine", operation="text_completion"))
+    normalizer = StreamNormalizer(terms("mine", operation="text_completion"))
 
-    assert not any(mender.normalize(chunk) for chunk in make(COMPLETION))
+    assert not any(normalizer.normalize(chunk) for chunk in make(COMPLETION))
 
 
 @pytest.mark.parametrize(

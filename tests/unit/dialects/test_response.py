@@ -50,7 +50,7 @@ BROKEN = {
     "bad comma": (b'{"choices":[,]}', "not a JSON answer"),
     "list": (b"[]", "not a JSON answer"),
     "string": (b'"hello"', "not a JSON answer"),
-    "wrong type": (b'{"choices":"x"}', "choices that are none|not an answer to this request"),
+    "wrong type": (b'{"choices":"x"}', "choices that are not a list of objects|not an answer to this request"),
     "other object": (b'{"hello":1}', "not an answer to this request"),
     "null": (b'{"choices":null}', "not an answer to this request"),
     "too deep": (b'{"choices":' + b"[" * 100_000, "not a JSON answer"),
