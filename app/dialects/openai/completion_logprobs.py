@@ -15,7 +15,7 @@ class Offsets:
         self.is_begun = False
 
     def next(self, token: str, data: Any) -> int:
-        """Of the next token; `data`: its bytes, where the engine says them."""
+        """Where the next token begins, in characters; `data`: its bytes, where the engine gives them."""
         begin, self.is_begun = self._at, True
         try:
             self._at += len(self._decoder.decode(bytes(data))) if data else len(token)
@@ -25,7 +25,8 @@ class Offsets:
 
 
 def as_lists(choice: dict[str, Any], offsets: Offsets) -> bool:
-    """Put a completion's log probabilities right; whether anything changed. ValueError for what is none."""
+    """Turn the log probabilities of a completion's choice into lists, in place; whether anything changed. ValueError for
+    entries without a token."""
     given = choice.get("logprobs")
     if not isinstance(given, dict) or "tokens" in given or not isinstance(given.get("content"), list):
         return False
@@ -43,12 +44,12 @@ def as_lists(choice: dict[str, Any], offsets: Offsets) -> bool:
 
 
 def _most_likely(entry: dict[str, Any], token: str) -> dict[str, Any]:
-    """The likeliest, and the one that was taken, also where it is none of them."""
+    """Token → log probability of the likeliest, and of the one that was taken, which need not be one of them."""
     tops = entry.get("top_logprobs")
-    found = {
+    likeliest = {
         top["token"]: top.get("logprob")
         for top in (tops if isinstance(tops, list) else ())
         if isinstance(top, dict) and isinstance(top.get("token"), str)
     }
-    found.setdefault(token, entry.get("logprob"))
-    return found
+    likeliest.setdefault(token, entry.get("logprob"))
+    return likeliest

@@ -90,7 +90,7 @@ _requests = msgspec.json.Decoder(_Request)
 
 
 class ResponsesApi:
-    """`/v1/responses`."""
+    """The route `/v1/responses`. `clock`: Unix seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
