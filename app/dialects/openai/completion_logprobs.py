@@ -25,8 +25,10 @@ class Offsets:
 
 
 def as_lists(choice: dict[str, Any], offsets: Offsets) -> bool:
-    """Turn the log probabilities of a completion's choice into lists, in place; whether anything changed. ValueError for
-    entries without a token."""
+    """Turn the log probabilities of a completion's choice into lists, in place; whether anything changed.
+
+    ValueError for an entry without a token.
+    """
     given = choice.get("logprobs")
     if not isinstance(given, dict) or "tokens" in given or not isinstance(given.get("content"), list):
         return False
