@@ -1,4 +1,4 @@
-"""The Table: everything a relay must know to route one request. Immutable, published whole by the supervisor."""
+"""The table: everything that a relay must know to route a request. Immutable, published whole by the supervisor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from backends.ollama.names import full_name
 
 
 class Target(msgspec.Struct, frozen=True):
-    """One engine that serves a public name; `model` is the engine's own name for it."""
+    """One backend that serves a public name. `model` is the engine's own name for it; `weight`: its share of the
+    requests, relative to the other targets.
+    """
 
     backend: str
     model: str
     weight: int = 1
 
 
-# What clients may tell a chat template: whether and how much it lets the model think.
+# What clients may tell a chat template by default: whether and how much the model is to think.
 TEMPLATE_KWARGS = (
     *("enable_thinking", "thinking", "thinking_budget", "thinking_mode", "reasoning_effort"),
     *("preserve_thinking", "clear_thinking"),
@@ -32,9 +34,9 @@ TEMPLATE_KWARGS = (
 class Rules(msgspec.Struct, frozen=True):
     """What is done to the parameters of a public name's requests (app/dialects/parameters/adjust.py).
 
-    `normalize` is strict or lenient; None: as the kind of engine has it. `defaults` and `overrides` are sampling
-    parameters under their names in the configuration. `template_kwargs`: what of `chat_template_kwargs` is taken.
-    `media_domains`: hosts that engines may be sent to for pictures and sounds.
+    `normalize` is `strict` or `lenient`; None: lenient for engines on this machine. `defaults` and `overrides` are
+    sampling parameters under their names in the configuration. `template_kwargs`: the members of
+    `chat_template_kwargs` that clients may set. `media_domains`: hosts that engines may fetch pictures and sounds from.
     """
 
     normalize: str | None = None
@@ -45,11 +47,11 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class PublicModel(msgspec.Struct, frozen=True):
-    """A public name. `fallbacks` are public names, tried in order when no target takes the request; a key that may not
-    use one of them passes over it, unless that is among `fallbacks_for_all`.
+    """A public name. `fallbacks` are public names, tried in order when no target takes the request; one that the
+    client's key may not use is skipped, unless it is among `fallbacks_for_all`.
 
-    `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what becomes of tags of thinking in
-    its texts.
+    `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what is done with tags of thinking
+    in its texts.
     """
 
     name: str
@@ -62,7 +64,7 @@ class PublicModel(msgspec.Struct, frozen=True):
 
 
 class Wildcard(msgspec.Struct, frozen=True):
-    """`prefix*`: the part behind the prefix is the engine's own name of the model."""
+    """The public names `prefix*`: what follows the prefix is the engine's own name for the model."""
 
     prefix: str
     backend: str
@@ -71,18 +73,20 @@ class Wildcard(msgspec.Struct, frozen=True):
 
 
 class Backend(msgspec.Struct, frozen=True):
-    """One engine's situation as the relays see it.
+    """One row: one engine's situation as the relays see it.
 
-    `endpoint` is None while it does not serve; `can_start`: asking for it (`wanted`) may make it serve.
-    `models` are the names the engine itself lists, None when unknown; `is_strict`: a name that is not among them does
-    not exist. `retry_after_s` is the advice for a client when it does not serve. `adapters` are those it is to have:
-    name → why it has it not, None for one that it has. `is_limited`: it takes so many requests at a time, so each has
-    to be admitted (`wanted`) although it serves. `wait_s`: how long it may be waited for, where that is its own.
+    Whether it serves: `endpoint` is None while it does not. `can_start`: asking the supervisor for it (`EngineWanted`)
+    may make it serve. `reason`: why it does not. `retry_after_s`: when a client is told to try again. `wait_s`: how
+    long a request may wait for it, where it has a limit of its own. `waits_for`: what it waits for before it can start.
     `is_given_up`: it will not serve by itself, or not before `tries_at` (Unix seconds); `reason` says what helps.
-    `waits_for`: what it waits for before it can start. `adapters_due`: when those that it has not are tried again.
-    `facts` are of its models by the engine's own names for them; "" is every other name. `media_domains`: hosts that it
-    may be sent to for pictures and sounds. `version`: the engine's own, where it says. `is_wedged`: what it has been
-    sent will get no answer either.
+    `is_wedged`: requests that it has been sent will get no response either. `is_limited`: it takes only so many
+    requests at a time, so each has to be admitted by the supervisor although it serves.
+
+    Its models: `models` are the names that the engine itself lists, None while unknown; `is_strict`: any other name
+    does not exist there. `facts`: the engine's own name for a model → what is known of it; "" stands for every other
+    name. `adapters`: the name of each adapter that it is to have → why it does not have it, None where it has it.
+    `adapters_due`: when those that it does not have are tried again (Unix seconds). `media_domains`: hosts that it may
+    fetch pictures and sounds from. `version`: the engine's own, None where it does not say.
     """
 
     name: str
@@ -108,24 +112,26 @@ class Backend(msgspec.Struct, frozen=True):
 
     @property
     def profile(self) -> EngineProfile:
-        """What is to be known of its kind; of an unknown kind nothing, so it is treated as somebody else's engine."""
+        """What is known of its kind of engine. A row of an unknown kind is treated as somebody else's engine."""
         return PROFILES[self.kind]
 
     def not_ready(self, now: float, reason: str | None = None, retry_after_s: float | None = None) -> NotTaken:
-        """Why it does not serve, as a failure of a request; `reason` and `retry_after_s` where more is known."""
+        """The error of a request for it while it does not serve. `now`: Unix seconds. `reason` and `retry_after_s`
+        replace its own, where more is known.
+        """
         if self.is_given_up:
             left_s = self.tries_at - now if self.tries_at is not None else None
             return GivenUp(self.name, self.reason or f"it is {self.state}", left_s)
-        told = reason or self.reason or self.waits_for or f"it is {self.state}"
-        return NotReady(self.name, told, self.retry_after_s if retry_after_s is None else retry_after_s)
+        why = reason or self.reason or self.waits_for or f"it is {self.state}"
+        return NotReady(self.name, why, self.retry_after_s if retry_after_s is None else retry_after_s)
 
     def fact(self, model: str) -> ModelFacts | None:
-        """What is known of a model; None for nothing. Ollama's `m` is `m:latest`."""
+        """What is known of a model by the engine's own name; None where nothing is. Ollama's `m` is `m:latest`."""
         facts = self.facts
         return (facts.get(model) or facts.get("") or facts.get(full_name(model))) if facts else None
 
     def fact_name(self, model: str) -> str:
-        """The name under which facts of this model are kept."""
+        """The name under which facts about this model are kept."""
         if model in self.facts:
             return model
         profile = self.profile
@@ -133,7 +139,9 @@ class Backend(msgspec.Struct, frozen=True):
 
 
 class Key(msgspec.Struct, frozen=True):
-    """A client's key by its digest. `models` None: all. `role`: user or admin. `expires` is Unix seconds."""
+    """A client's key, by its digest. `models`: public names and `prefix*` that it may use, None: all. `role`: `user` or
+    `admin`. `expires`: Unix seconds, None: never.
+    """
 
     name: str
     sha256: str
@@ -160,7 +168,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Table(msgspec.Struct, frozen=True):
-    """One version of the whole."""
+    """One version of everything. `created`: Unix seconds, told of every model. `draining`: the gateway is ending."""
 
     version: int
     models: dict[str, PublicModel]

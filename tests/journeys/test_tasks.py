@@ -83,7 +83,7 @@ def test_what_a_model_cannot_is_said_with_its_name(ask: httpx.Client) -> None:
 def test_a_transcription_goes_through_openai_python(gateway: Gateway) -> None:
     with OpenAI(base_url=gateway.base_url, api_key="none", max_retries=0) as client:
         heard = client.audio.transcriptions.create(model="fake/fake", file=("ä.wav", b"RIFF" * 100))
-        with pytest.raises(openai.BadRequestError, match="does not write down what is spoken") as deaf:
+        with pytest.raises(openai.BadRequestError, match="does not transcribe speech") as deaf:
             client.audio.transcriptions.create(model=MODEL, file=("a.wav", b"RIFF" * 100))
 
     assert heard.text == "Zwölf ist die Summe."

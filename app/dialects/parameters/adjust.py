@@ -1,6 +1,6 @@
 """What is done to a request's parameters: refused for safety, set as configured, adjusted to what engines take. Pure.
 
-A client's parameters are JSON that is decoded only where a rule may apply: most requests cost a few comparisons.
+A client's parameters are JSON that is decoded only where a rule may apply, so most requests cost a few comparisons.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NO_CALL: Final = frozenset({"none", "auto", "null"})
 
 
 class RequestParameters(msgspec.Struct, frozen=True):
-    """The parameters of a body that something may be done to, as the client wrote them."""
+    """The parameters of a body that something may be done to: the client's JSON, NOTHING for what is absent."""
 
     n: msgspec.Raw = NOTHING
     best_of: msgspec.Raw = NOTHING
@@ -67,7 +67,7 @@ class RequestParameters(msgspec.Struct, frozen=True):
 
 
 class TargetEngine(NamedTuple):
-    """What a request goes to, as far as its parameters care."""
+    """The engine that a request goes to, as far as it matters to the parameters. `facts`: of the model."""
 
     operation: str
     profile: EngineProfile
@@ -75,9 +75,10 @@ class TargetEngine(NamedTuple):
 
 
 class ParameterChanges(NamedTuple):
-    """Members to set (to this JSON) or to leave out (None), and which of the client's parameters that changes.
+    """How an engine's request differs from the client's.
 
-    `dropped`: those that the engine is not told at all.
+    `members`: members of the body to set (to this JSON) or to leave out (None). `names`: the client's parameters that
+    are changed by that. `dropped`: those that the engine is not told at all.
     """
 
     members: Mapping[str, bytes | None]
@@ -85,7 +86,7 @@ class ParameterChanges(NamedTuple):
     dropped: tuple[str, ...] = ()
 
     def judged(self, case: RequestCase) -> ParameterChanges:
-        """These, and what becomes of everything else that the engine does not know."""
+        """These changes, and what becomes of all other parameters that the engine does not know."""
         verdict = judge(case._replace(settled=self.members.keys()))
         if not (verdict.members or verdict.dropped):
             return self
@@ -98,13 +99,13 @@ UNCHANGED: Final = ParameterChanges(MappingProxyType({}))
 
 
 def number(raw: msgspec.Raw) -> int | float | None:
-    """The number that it is; None for anything else."""
+    """The number that this JSON is; None for anything else."""
     if raw is NOTHING or len(memoryview(raw)) > MAX_NUMBER_BYTES:
         return None
     try:
         value = msgspec.json.decode(raw)
     except msgspec.ValidationError:
-        return None  # beyond every number: the engine's to refuse, where it is one of somebody else
+        return None  # larger than any number: the engine refuses it, where it is somebody else's
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
@@ -115,7 +116,7 @@ def choices(asked: RequestParameters) -> int:
 
 
 def vectors(asked: RequestParameters, profile: EngineProfile) -> EmbeddingFormat:
-    """What is wanted of embeddings. A remote engine's dimensions are its own affair."""
+    """The format and the dimensions that embeddings must have; dimensions are not checked of a remote engine's."""
     form = asked.encoding_format
     text = bytes(form).decode().strip('"') if form is not NOTHING and _is_given(form) else None
     dimensions = number(asked.dimensions) if profile.is_local else None
@@ -123,10 +124,10 @@ def vectors(asked: RequestParameters, profile: EngineProfile) -> EmbeddingFormat
 
 
 def check(asked: RequestParameters, rules: Rules, max_choices: int) -> None:
-    """Problem (400) for what no engine is to be sent."""
+    """Problem (400) for parameters that no engine may be sent."""
     for name in REFUSED:
         if getattr(asked, name) is not NOTHING and _is_given(getattr(asked, name)):
-            raise _refused(name, f"'{name}' is not taken from clients; it can be set for the engine.")
+            raise _refused(name, f"'{name}' cannot be set by clients; the operator can set it for the engine.")
     for name, raw in (("n", asked.n), ("best_of", asked.best_of)):
         if raw is not NOTHING and not _is_most(raw, max_choices):
             raise _refused(name, f"'{name}' may be at most {max_choices} here.")
@@ -135,15 +136,15 @@ def check(asked: RequestParameters, rules: Rules, max_choices: int) -> None:
 
 
 def _is_most(raw: msgspec.Raw, most: int) -> bool:
-    """Whether a number is no more than that, also one that is written as text: engines understand it."""
+    """Whether a number is at most `most`, also one that is written as text: engines understand that, too."""
     if len(memoryview(raw)) > MAX_NUMBER_BYTES:
         return False
     try:
         return float(msgspec.json.decode(raw)) <= most
     except (msgspec.ValidationError, OverflowError):
-        return False  # beyond every number
+        return False  # larger than any number
     except (TypeError, ValueError):
-        return True  # the engine's to refuse
+        return True  # not a number: the engine refuses it
 
 
 def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:
@@ -152,7 +153,7 @@ def _check_kwargs(raw: msgspec.Raw, allowed: tuple[str, ...]) -> None:
         raise bad_request(f"'{field}' must be a small object.", param=field, code="invalid_type")
     if any(name not in allowed for name in json_members.decode(raw)):
         known = ", ".join(allowed) or "nothing"
-        raise _refused(field, f"'{field}' has a member that is not taken from clients; taken are: {known}.")
+        raise _refused(field, f"'{field}' has a member that cannot be set by clients; they can set: {known}.")
 
 
 def is_lenient(rules: Rules, profile: EngineProfile) -> bool:
@@ -161,18 +162,18 @@ def is_lenient(rules: Rules, profile: EngineProfile) -> bool:
 
 
 def ignores_tools(asked: RequestParameters, engine: TargetEngine) -> bool:
-    """Whether a tool must be called and the engine would answer as if it had been sent none."""
-    return asked.tool_choice is not NOTHING and _has_no_place(engine) and _choice(asked) not in _NO_CALL
+    """Whether a tool must be called and the engine would answer as if it had been sent no tools."""
+    return asked.tool_choice is not NOTHING and _has_no_tools(engine) and _choice(asked) not in _NO_CALL
 
 
-def _has_no_place(engine: TargetEngine) -> bool:
-    """Whether the model's chat template leaves tools out, as the engine says of it."""
+def _has_no_tools(engine: TargetEngine) -> bool:
+    """Whether the model's chat template leaves tools out, as the engine reports."""
     facts = engine.facts
     return engine.profile.knows_template_tools and facts is not None and facts.capabilities.get("tools") == FAILED
 
 
 def _choice(asked: RequestParameters) -> str:
-    """The word that it is; "{" where a tool is named."""
+    """The word in `tool_choice`; "{" where it names a tool."""
     raw = asked.tool_choice
     return (
         bytes(memoryview(raw)[:1]).decode()
@@ -184,7 +185,9 @@ def _choice(asked: RequestParameters) -> str:
 def changes(
     asked: RequestParameters, body: bytes, rules: Rules, engine: TargetEngine, fit: Fit | None = None
 ) -> ParameterChanges:
-    """What this engine is sent otherwise than the client wrote it. `fit`: it has refused the bound on the answer."""
+    """What this engine is sent otherwise than the client wrote it. `fit`: the bound on the answer that it is found to
+    take, after it has refused the client's.
+    """
     if engine.operation not in GENERATES:
         return UNCHANGED
     members: dict[str, bytes | None] = {}
@@ -194,17 +197,17 @@ def changes(
     if is_lenient(rules, engine.profile):
         _loosen(asked, engine, members, names, fit)
     dropped: tuple[str, ...] = ()
-    if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_place(engine):
+    if asked.tools is not NOTHING and _is_given(asked.tools) and "tools" not in members and _has_no_tools(engine):
         members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
         dropped = ("tools",)
     return ParameterChanges(members, tuple(dict.fromkeys(names)), dropped) if members else UNCHANGED
 
 
 def bound(asked: RequestParameters, rules: Rules) -> int | None:
-    """The most that the answer is to have, as an engine was told it; None where that is no number of 1 or more."""
+    """The most tokens that the answer may have, as an engine was told; None where no number of 1 or more says so."""
     raws = (asked.max_completion_tokens, asked.max_tokens)
-    told = [*map(number, raws), rules.defaults.get("max_tokens"), rules.overrides.get("max_tokens")]
-    return max((value for value in told if isinstance(value, int) and value > 0), default=None)
+    bounds = [*map(number, raws), rules.defaults.get("max_tokens"), rules.overrides.get("max_tokens")]
+    return max((value for value in bounds if isinstance(value, int) and value > 0), default=None)
 
 
 def _configure(
@@ -227,7 +230,7 @@ def _loosen(
     asked: RequestParameters, engine: TargetEngine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
     if asked.top_p is not NOTHING and "top_p" not in members and number(asked.top_p) == 0:
-        members["top_p"] = b"1"  # 0 is a 400 for vLLM; as LLaMA-Factory's API understands it
+        members["top_p"] = b"1"  # vLLM refuses 0; LLaMA-Factory's API understands it as 1
         names.append("top_p")
     if not (asked.max_tokens is asked.max_completion_tokens is NOTHING) or "max_tokens" in members:
         _loosen_limits(asked, engine, members, names, fit)
@@ -235,14 +238,14 @@ def _loosen(
         members |= {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
         names.append("tools")
     elif asked.tools is NOTHING and asked.tool_choice is not NOTHING and _choice(asked) == "auto":
-        members["tool_choice"] = None  # a 400 for vLLM
+        members["tool_choice"] = None  # without tools vLLM refuses it
         names.append("tool_choice")
 
 
 def _loosen_limits(
     asked: RequestParameters, engine: TargetEngine, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
-    """A bound that is none is left out."""
+    """Leave out a bound of the context's length or more: it bounds nothing, and engines refuse it."""
     length = engine.facts.context_length if engine.facts is not None else None
     if engine.operation == "text_completion":
         _loosen_text_limit(asked, length, members, names, fit)
@@ -263,7 +266,9 @@ def _loosen_limits(
 def _loosen_text_limit(
     asked: RequestParameters, length: int | None, members: dict[str, bytes | None], names: list[str], fit: Fit | None
 ) -> None:
-    """Without a bound vLLM writes 16 tokens of text, and beyond its length it takes none. It knows one name only."""
+    """Lower a bound of a text to what fits: without one vLLM writes 16 tokens, and it refuses one beyond its context.
+    It knows the bound as `max_tokens` only.
+    """
     raw = _now(asked, members, "max_tokens")
     name = "max_tokens"
     if number(raw) is None:

@@ -1,6 +1,6 @@
-"""An answer's bound that an engine refuses because it is more than fits: what fits, by the engine's own words. Pure.
+"""What bound on an answer fits an engine that has refused a larger one, by the numbers in its own error. Pure.
 
-Every other bound that an engine refuses (below 1, no whole number, below `min_tokens`) is the client's mistake.
+Every other bound that an engine refuses (below 1, not a whole number, below `min_tokens`) is the client's mistake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST: Final = tuple(
         rf"{_NAME}.{{0,60}}?valid range .{{0,30}}?\[ ?1, ?{_N}\]",
     )
 )
-# That it is too much, without a number of use: a prompt that was counted only as far as it mattered ("at least").
+# That it is too much, without a usable number: the prompt was counted only as far as it mattered ("at least").
 _TOO_MUCH: Final = re.compile(
     rf"at least \d+ (?:input tokens|and asks)|{_NAME}(?:\W?\d+)? (?:is too (?:large|big|high)|cannot be greater than"
     rf"|exceeds)|Please request fewer output tokens|maximum context length|context[ _]length[ _]exceeded",
@@ -41,13 +41,13 @@ _TOO_MUCH: Final = re.compile(
 
 
 class Fit(NamedTuple):
-    """What an answer may have. `most` None: nothing but the context bounds it."""
+    """The most tokens that an answer may have; None: only the context bounds it."""
 
     most: int | None
 
 
 def fit(message: str, asked: int) -> Fit | None:
-    """What is to be asked for in place of `asked`; None where that was not too much, or nothing fits."""
+    """The bound to ask for instead of `asked` after this error; None where that was not too much, or nothing fits."""
     text = message[:MAX_CHARS]
     for pattern in _BOTH:
         match = pattern.search(text)

@@ -1,6 +1,7 @@
 """Answers that must have a form (a schema, a grammar, one of some labels), in the words of each engine. Pure.
 
-An answer of another form than was demanded is worse than none: where an engine cannot be made to, it is a 400.
+An answer of another form than was demanded is worse than none: an engine that cannot be made to keep to it is not asked
+(400).
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _by_grammar(case: RequestCase, verdict: Verdict) -> None:
         elif form == "grammar":
             verdict.members["grammar"] = msgspec.json.encode(value)
         else:
-            raise _cannot(case, name, f"{case.profile.title} knows no {form}, only JSON schemas, grammars and labels")
+            raise _cannot(
+                case, name, f"{case.profile.title} does not know '{form}', only JSON schemas, grammars and labels"
+            )
         verdict.adjusted.extend(names)
     _leave_rest(case, verdict)
     if case.operation == "text_completion" and not names and _is_given(case, "response_format"):
@@ -125,15 +128,17 @@ def _leave_rest(case: RequestCase, verdict: Verdict) -> None:
 
 
 def _demanded(case: RequestCase, own: tuple[str, ...]) -> tuple[list[str], dict[str, tuple[str, Any]]]:
-    """The client's names for what it demands, and each form with its name and value."""
+    """The parameters by which the client demands a form, and form → (parameter, value). `own`: which of llama.cpp's
+    names count, too.
+    """
     known = _GUIDED | {name: _UNGUIDED[name] for name in own}
     names = [name for name in known if _is_given(case, name)]
     forms = {known[name]: (name, case.value(name)) for name in names}
     structured = case.value("structured_outputs")
     if isinstance(structured, dict):
-        said = {form: structured[form] for form in _FORMS if structured.get(form) not in (None, False)}
+        given = {form: structured[form] for form in _FORMS if structured.get(form) not in (None, False)}
         names += ["structured_outputs"]
-        forms |= {form: ("structured_outputs", value) for form, value in said.items()}
+        forms |= {form: ("structured_outputs", value) for form, value in given.items()}
     return (names if forms else []), forms
 
 
@@ -158,16 +163,18 @@ def _schema(case: RequestCase, name: str, form: str, value: Any) -> bytes:
 
 
 def _labels(case: RequestCase, name: str, value: Any) -> str:
-    """A grammar of one of these texts."""
+    """A grammar in GBNF whose answers are exactly these texts."""
     if not isinstance(value, list) or not value or not all(isinstance(label, str) and label for label in value):
         raise _cannot(case, name, "labels are a list of texts")
     if len(value) > MAX_LABELS or sum(map(len, value)) > MAX_LABELS_BYTES:
-        raise _cannot(case, name, f"at most {MAX_LABELS} labels of {MAX_LABELS_BYTES} letters in all are taken here")
+        raise _cannot(
+            case, name, f"at most {MAX_LABELS} labels with {MAX_LABELS_BYTES} characters in all are allowed here"
+        )
     return "root ::= " + " | ".join(_literal(label) for label in value)
 
 
 def _literal(text: str) -> str:
-    """A text in llama.cpp's grammars."""
+    """A text as a literal of GBNF."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
 

@@ -14,7 +14,7 @@ from backends.engine_profile import DONE, Act, EngineProfile, Fate, Rule, adjust
 
 Fates = Mapping[str, Fate]  # by the parameter's name
 TEXT_ONLY: Final = "the engine writes text only"
-NO_TOKENS: Final = "the engine says nothing of the tokens of a prompt"
+NO_TOKENS: Final = "the engine reports nothing about the tokens of a prompt"
 
 _GENERATION: Final[dict[str, Fate]] = {
     **dict.fromkeys(

@@ -1,6 +1,7 @@
-"""Requests for ranks, scores and tokens: what of them is read, and what of them goes to an engine. Pure.
+"""Requests to rerank, score, tokenize and detokenize: which of their fields are read, and which an engine gets. Pure.
 
-Only what is listed here goes to an engine: texts, and no template, no options of processors, no address of a picture.
+An engine gets only the fields that are listed here: texts, but no template, no options of processors, no URL of a
+picture.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _LISTED: Final[dict[str, tuple[str, ...]]] = {
 
 
 class Ranking(msgspec.Struct, frozen=True):
-    """Texts in the order of how well they fit a query; `top_n` 0: all of them."""
+    """`/v1/rerank`: documents in the order of how well they fit a query; `top_n` 0: all of them."""
 
     query: str
     documents: str | list[str]
@@ -43,7 +44,7 @@ class Ranking(msgspec.Struct, frozen=True):
 
 
 class Scoring(msgspec.Struct, frozen=True):
-    """How well texts fit each other; vLLM has three names for either side."""
+    """`/v1/score`: how well texts fit each other; vLLM has three names for the left side, and four for the right."""
 
     text_1: str | list[str] | None = None
     text_2: str | list[str] | None = None
@@ -54,7 +55,7 @@ class Scoring(msgspec.Struct, frozen=True):
     data_2: str | list[str] | None = None
 
     def pairs(self) -> tuple[list[str], list[str]]:
-        """The two sides, the first one as long as the second."""
+        """The texts of both sides, as many left as right. Problem (400) where they cannot be paired."""
         left = next((side for side in (self.text_1, self.queries, self.data_1) if side is not None), None)
         right = next(
             (side for side in (self.text_2, self.documents, self.items, self.data_2) if side is not None), None
@@ -78,7 +79,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class Tokenizing(msgspec.Struct, frozen=True):
-    """The tokens of a text or of a conversation."""
+    """`/v1/tokenize`: the tokens of a text or of a conversation."""
 
     prompt: str | None = None
     messages: list[_Message] | None = None
@@ -88,12 +89,12 @@ class Tokenizing(msgspec.Struct, frozen=True):
 
 
 class Detokenizing(msgspec.Struct, frozen=True):
-    """The text of tokens."""
+    """`/v1/detokenize`: the text of tokens."""
 
     tokens: list[int]
 
 
-Asked = Ranking | Scoring | Tokenizing | Detokenizing
+TaskBody = Ranking | Scoring | Tokenizing | Detokenizing
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "rerank": msgspec.json.Decoder(Ranking),
     "score": msgspec.json.Decoder(Scoring),
@@ -103,21 +104,23 @@ _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
 
 
 class Task(msgspec.Struct, frozen=True):
-    """One such request, understood. `dropped`: the client's fields that no engine is told."""
+    """One such request, understood. `fields`: those that an engine gets. `dropped`: the client's other fields."""
 
     operation: str
     fields: Mapping[str, msgspec.Raw]
-    asked: Asked
+    asked: TaskBody
     dropped: tuple[str, ...]
 
 
 def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
-    """What a sound body asks for; Problem (400) for what cannot be. `is_local`: of an engine of this machine."""
-    asked: Asked = decoded(_DECODERS[operation], body)
+    """The task that a valid JSON body asks for; Problem (400) for one that is not such a request. `is_local`: the
+    engine is on this machine, so the shape of a conversation is checked.
+    """
+    asked: TaskBody = decoded(_DECODERS[operation], body)
     members = json_members.decode(body)
     for name in REFUSED:
         if name in members:
-            raise bad_request(f"'{name}' is not for clients.", param=name, code="not_supported")
+            raise bad_request(f"'{name}' cannot be set by clients.", param=name, code="not_supported")
     if isinstance(asked, Scoring):
         asked.pairs()
     if isinstance(asked, Tokenizing):
@@ -138,8 +141,8 @@ def _check_tokenizing(asked: Tokenizing) -> None:
         if not isinstance(message.content, list):
             continue
         if any(part.type != "text" or part.text is None for part in message.content):
-            raise bad_request("Only the tokens of texts can be told.", param="messages", code="not_supported")
+            raise bad_request("Only texts can be tokenized.", param="messages", code="not_supported")
     for name in asked.chat_template_kwargs or ():
         if name not in _SWITCHES:
-            message_ = "Of 'chat_template_kwargs' only switches of thinking are for clients."
+            message_ = "Of 'chat_template_kwargs' clients can set only switches of thinking."
             raise bad_request(message_, param="chat_template_kwargs", code="not_supported")

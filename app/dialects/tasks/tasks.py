@@ -1,6 +1,6 @@
-"""What engines do besides writing: ranks, scores, tokens. Asked and answered as vLLM has it, whatever engine it is.
+"""What engines do besides writing text: rerank, score, tokenize and detokenize, in vLLM's shape whatever the engine.
 
-Pure: a task is a generator of requests to one engine that is sent their answers and returns the client's.
+Pure: a task is a generator that yields requests to one engine, is sent their responses, and returns the client's.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from app.dialects.tasks.llama_cpp import (
     Step,
     Steps,
     TokenIds,
-    no_token,
+    decoded,
+    detokenized,
+    invalid_token,
     ranked,
     scored,
     step,
     tokenized,
-    told,
-    untokenized,
 )
 from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
 from app.dialects.usage import Usage, tokens
@@ -33,14 +33,14 @@ from backends.engine_profile import EngineProfile, TaskApi, TemplateApi
 from backends.errors import BackendError, Broken, Rejected, Unsupported
 from backends.prompt_too_long import failed
 
-# What vLLM calls it: the path, whether that lies beside `/v1`, and the fields that its answer has.
+# vLLM's route: the path, whether that lies beside `/v1`, and the fields that its response must have.
 _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
     "rerank": ("/rerank", False, ("results",)),
     "score": ("/score", False, ("data",)),
     "tokenize": ("/tokenize", True, ("tokens", "count")),
     "detokenize": ("/detokenize", True, ("prompt",)),
 }
-_DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "write down what is spoken"}
+_DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "transcribe speech"}
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -61,12 +61,12 @@ def steps(task: Task, profile: EngineProfile, *, engine: str, model: str, name: 
         case Tokenizing() as tokenizing:
             return tokenized(task, tokenizing, engine)
         case Detokenizing() as detokenizing:
-            return untokenized(detokenizing, engine)
+            return detokenized(detokenizing, engine)
 
 
 def unsupported(engine: str, operation: str, profile: EngineProfile, name: str) -> Unsupported:
     """The error for what the engine behind a name cannot do at all."""
-    does = _DOES.get(operation, "tell of tokens")
+    does = _DOES.get(operation, "tokenize texts")
     can = f"What its engine can do ({profile.kind}): {profile.abilities}"
     return Unsupported(engine, f"'{name}' does not {does}. {can}.", param="model")
 
@@ -78,7 +78,7 @@ def refused(
     if status in (405, 501) or (status == 404 and not _is_of_model(body)):
         return unsupported(engine, operation, profile, name)
     if status == 500 and operation == "detokenize" and b"range_check" in body:
-        return no_token(engine)
+        return invalid_token(engine)
     return None
 
 
@@ -87,7 +87,7 @@ def _is_of_model(body: bytes) -> bool:
     return b"NotFoundError" in body or b"model_not_found" in body
 
 
-# -- as vLLM has it
+# -- by vLLM's routes
 
 
 def _by_same_route(task: Task, engine: str, model: str, name: str) -> Steps:
@@ -120,23 +120,23 @@ def _cost(usage: msgspec.Raw | None) -> Usage:
 _RELEVANT = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _Message(msgspec.Struct, frozen=True):
     content: Any = None
 
 
-_conversations = msgspec.json.Decoder(list[_Said])
+_conversations = msgspec.json.Decoder(list[_Message])
 
 
 def _has_pictures(messages: msgspec.Raw) -> bool:
-    """Whether a part of a message is no text; a tool may well have a parameter of that name."""
-    contents = [said.content for said in _conversations.decode(messages)]
+    """Whether a part of a message is not text. A tool's parameters may be called anything, so only messages count."""
+    contents = [message.content for message in _conversations.decode(messages)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return any(isinstance(part, dict) and part.get("type") not in ("text", "refusal") for part in parts)
 
 
 def count(body: bytes, profile: EngineProfile, engine: str) -> Steps:
-    """How many tokens a chat in OpenAI's words has, as Anthropic's API answers it; Rejected (501) for an engine that
-    cannot tell."""
+    """How many tokens a chat in OpenAI's words has, in the shape of Anthropic's response; Rejected (501) for an engine
+    that cannot count them."""
     fields = json_members.decode(body)
     can = profile.templates in (TemplateApi.TOKENIZE, TemplateApi.APPLY_TEMPLATE)
     if not can or _has_pictures(fields["messages"]):
@@ -146,9 +146,9 @@ def count(body: bytes, profile: EngineProfile, engine: str) -> Steps:
     chat = {name: fields[name] for name in _RELEVANT if name in fields}
     if profile.templates is TemplateApi.TOKENIZE:
         counted = yield step("/tokenize", {"model": fields["model"], **chat})
-        number = told(engine, counted, _Count).count
+        number = decoded(engine, counted, _Count).count
     else:
-        prompt = told(engine, (yield step("/apply-template", chat)), Prompt).prompt
+        prompt = decoded(engine, (yield step("/apply-template", chat)), Prompt).prompt
         asks = {"content": prompt, "add_special": True, "parse_special": True}
-        number = len(told(engine, (yield step("/tokenize", asks)), TokenIds).tokens)
+        number = len(decoded(engine, (yield step("/tokenize", asks)), TokenIds).tokens)
     return Done(msgspec.json.encode({"input_tokens": number}))

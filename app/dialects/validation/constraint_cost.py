@@ -1,7 +1,8 @@
-"""Whether the form that an answer is to have costs an engine of this machine too much: schemas and grammars. Pure.
+"""Whether the schema or grammar that an answer must keep to costs an engine on this machine too much. Pure.
 
-A single thread of the engine keeps every answer to its form; what takes it minutes holds up everybody. So the cost is
-estimated before, by the ways on that an answer has at its widest place (app/dialects/validation/constraint_width.py).
+A single thread of the engine keeps every answer to its form; what takes that thread minutes holds up every request. So
+the cost is estimated beforehand, by how many ways an answer may go on in at its widest place
+(app/dialects/validation/constraint_width.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from backends.errors import Unsupported
 
 MAX_NODES: Final = 10_000  # 30 ms
 MAX_BYTES: Final = 256 * 1024
-# With fewer commas than that and none of the words, there can be no more ways than allowed.
+# With fewer commas than that and none of the words, there cannot be more ways than are allowed.
 _FEW: Final = 50
 _WORDS: Final = (b"pattern", b"$ref", b"regex", b"grammar", b"\\", b"tag", b"minLength", b"minItems")
 _ANY: Final = 8  # a value of any type
@@ -37,7 +38,10 @@ _MAPS: Final = ("$defs", "definitions", "patternProperties", "dependentSchemas")
 
 
 def check(asked: RequestParameters, extras: Mapping[str, Any], engine: str, profile: EngineProfile) -> None:
-    """Unsupported for a form of the answer that such an engine would compute at for too long."""
+    """Unsupported for a schema or grammar that would keep such an engine busy for too long.
+
+    `engine` is the backend's name; `extras` are parameters that OpenAI's API does not have.
+    """
     if not profile.is_local:
         return
     for name in (*_SCHEMAS, *_OTHERS):
@@ -52,8 +56,8 @@ def _is_harmless(name: str, raw: msgspec.Raw) -> bool:
     text = memoryview(raw)
     if len(text) > 64 * _FEW or name.endswith(("regex", "grammar")):
         return False
-    told = bytes(text)
-    return told.count(b",") < _FEW and not any(word in told for word in _WORDS)
+    written = bytes(text)
+    return written.count(b",") < _FEW and not any(word in written for word in _WORDS)
 
 
 def _check(name: str, raw: msgspec.Raw, engine: str, most: int) -> None:
@@ -63,9 +67,9 @@ def _check(name: str, raw: msgspec.Raw, engine: str, most: int) -> None:
         if widest <= most:
             return
         many = f"{widest} ways" if widest < 1_000_000 else "millions of ways"
-        message = f"lets an answer go on in {many} at one place, and at most {most} are possible here"
+        message = f"lets an answer go on in {many} at one place, and at most {most} are allowed here"
     except Reversed as exc:
-        said = f"'{field}' asks for at least more than at most of something ({exc}), which no answer can have."
+        said = f"'{field}' has a minimum above its maximum ({exc}): no answer can have that."
         raise Unsupported(engine, said, param=name) from exc
     except TooMuch as exc:
         message = f"describes an answer in too many {exc}"
@@ -73,14 +77,14 @@ def _check(name: str, raw: msgspec.Raw, engine: str, most: int) -> None:
         message = "holds a number that is out of range"
     raise Unsupported(
         engine,
-        f"'{field}' {message}: its engine would compute at it for too long. Use fewer values of `enum` and `anyOf`, "
+        f"'{field}' {message}: its engine would compute for too long. Use fewer values of `enum` and `anyOf`, "
         "fewer optional properties, and patterns with fewer optional pieces.",
         param=name,
     )
 
 
 def _widths(name: str, raw: msgspec.Raw) -> Iterator[tuple[int, str]]:
-    """Of all that is in a parameter, with the place of each."""
+    """The width of each schema and grammar in a parameter, with its place there."""
     yield 1, name
     schemas = _Schemas()
     if name in ("tools", "functions") and bytes(memoryview(raw)[:1]) == b"[":
@@ -97,33 +101,33 @@ def _widths(name: str, raw: msgspec.Raw) -> Iterator[tuple[int, str]]:
         yield schemas.width(root), path
 
 
-def _roots(name: str, told: Any) -> Iterator[tuple[str, Any]]:
-    """The schemas, grammars and choices in a parameter, each with its place."""
+def _roots(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The schemas, grammars and choices in a parameter's value, each with its place and written as a schema."""
     if name in ("grammar", "guided_grammar"):
-        yield name, {"grammar": told}
+        yield name, {"grammar": value}
     elif name == "guided_regex":
-        yield name, {"pattern": told}
+        yield name, {"pattern": value}
     elif name == "guided_choice":
-        yield name, {"enum": told}
+        yield name, {"enum": value}
     elif name in ("guided_json", "json_schema", "structural_tag"):
-        yield name, _decoded(told)
+        yield name, _decoded(value)
     elif name in ("response_format", "format"):
-        yield from _of_format(name, told)
-    elif name == "structured_outputs" and isinstance(told, dict):
-        yield f"{name}.json", _decoded(told.get("json"))
-        yield f"{name}.choice", {"enum": told.get("choice")}
-        yield f"{name}.regex", {"pattern": told.get("regex")}
-        yield f"{name}.grammar", {"grammar": told.get("grammar")}
-        yield f"{name}.structural_tag", _decoded(told.get("structural_tag"))
+        yield from _of_format(name, value)
+    elif name == "structured_outputs" and isinstance(value, dict):
+        yield f"{name}.json", _decoded(value.get("json"))
+        yield f"{name}.choice", {"enum": value.get("choice")}
+        yield f"{name}.regex", {"pattern": value.get("regex")}
+        yield f"{name}.grammar", {"grammar": value.get("grammar")}
+        yield f"{name}.structural_tag", _decoded(value.get("structural_tag"))
 
 
-def _of_format(name: str, told: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(told, dict):
+def _of_format(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
         return
-    yield name, {each: inner for each, inner in told.items() if each not in ("schema", "json_schema")}
-    if "schema" in told:
-        yield f"{name}.schema", told["schema"]
-    inner = told.get("json_schema")
+    yield name, {each: inner for each, inner in value.items() if each not in ("schema", "json_schema")}
+    if "schema" in value:
+        yield f"{name}.schema", value["schema"]
+    inner = value.get("json_schema")
     if isinstance(inner, dict):
         yield f"{name}.json_schema", inner.get("schema", inner)
 
@@ -137,14 +141,14 @@ def _parameters(tool: Any) -> Any:
     )
 
 
-def _decoded(told: Any) -> Any:
-    """vLLM takes a schema as text, too."""
-    if isinstance(told, str):
+def _decoded(value: Any) -> Any:
+    """The value, decoded where it is text: vLLM takes a schema as text, too. None where that is not JSON."""
+    if isinstance(value, str):
         try:
-            return msgspec.json.decode(told)
+            return msgspec.json.decode(value)
         except msgspec.DecodeError:
             return None
-    return told
+    return value
 
 
 def _is_reversed(least: Any, most: Any) -> bool:
@@ -167,57 +171,57 @@ class _Schemas:
         self._is_within_opening = False
 
     def width(self, root: Any) -> int:
-        """How many ways on there are at its widest place."""
+        """In how many ways an answer may go on at the widest place of this schema."""
         self._root, self._known, self._open, self._cyclic = root, {}, set(), set()
         return self._of(root, 0)
 
-    def _of(self, told: Any, depth: int) -> int:
+    def _of(self, schema: Any, depth: int) -> int:
         self._nodes += 1
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise TooMuch("levels" if depth > MAX_DEPTH else "parts")
-        if not isinstance(told, dict):
-            return _ANY if told is True else 1
+        if not isinstance(schema, dict):
+            return _ANY if schema is True else 1
         for least, most in _SPANS:
-            if _is_reversed(told.get(least), told.get(most)):
+            if _is_reversed(schema.get(least), schema.get(most)):
                 raise Reversed(f"{least}, {most}")
-        found = max(self._of_types(told), self._of_object(told, depth), self._of_list(told, depth))
-        if "enum" in told and isinstance(told["enum"], Sequence):
-            found = max(found, len(told["enum"]))
+        width = max(self._of_types(schema), self._of_object(schema, depth), self._of_list(schema, depth))
+        if "enum" in schema and isinstance(schema["enum"], Sequence):
+            width = max(width, len(schema["enum"]))
         for name, ways in (("pattern", constraint_width.of_regex), ("grammar", constraint_width.of_grammar)):
-            if isinstance(text := told.get(name), str):
+            if isinstance(text := schema.get(name), str):
                 self._nodes += len(text) // 2
-                found = max(found, ways(text))
-        if isinstance(told.get("$ref"), str):
-            found = max(found, self._referred(told["$ref"], depth))
+                width = max(width, ways(text))
+        if isinstance(schema.get("$ref"), str):
+            width = max(width, self._referred(schema["$ref"], depth))
         for name in _ALTERNATIVES:
-            if isinstance(told.get(name), list):
-                found = max(found, self._of_branches(told[name], depth, is_choice=name != "allOf"))
-        return max(found, self._of_rest(told, depth))
+            if isinstance(schema.get(name), list):
+                width = max(width, self._of_branches(schema[name], depth, is_choice=name != "allOf"))
+        return max(width, self._of_rest(schema, depth))
 
     def _of_branches(self, branches: Sequence[Any], depth: int, *, is_choice: bool) -> int:
-        found, openings = 0, list[_Opening]()
+        width, openings = 0, list[_Opening]()
         for each in branches:
             before = self._cycles
-            found += self._of(each, depth + 1)
+            width += self._of(each, depth + 1)
             if is_choice and self._cycles != before and not self._is_within_opening:
                 opening = self._opening(each, depth)
                 if any(_is_alike(opening, other) for other in openings):
                     # Both stay possible at every level, so each level doubles the ways.
                     raise TooMuch("ways, because branches that contain themselves begin alike")
                 openings.append(opening)
-        return found
+        return width
 
-    def _opening(self, told: Any, depth: int) -> _Opening:
-        """What a value says up to where it contains itself: type, names, and their values where there is only one."""
+    def _opening(self, schema: Any, depth: int) -> _Opening:
+        """How a value begins, up to where it contains itself: type, names, and a name's value where it has only one."""
         for _ in range(MAX_DEPTH):
-            if not (isinstance(told, dict) and isinstance(told.get("$ref"), str)):
+            if not (isinstance(schema, dict) and isinstance(schema.get("$ref"), str)):
                 break
-            told = self._place(told["$ref"])
-        kind = ("", _kind(told))
-        properties = told.get("properties") if isinstance(told, dict) else None
+            schema = self._place(schema["$ref"])
+        kind = ("", _kind(schema))
+        properties = schema.get("properties") if isinstance(schema, dict) else None
         if not isinstance(properties, dict):
             return (kind,)
-        needed = told.get("required")
+        needed = schema.get("required")
         first = [name for name in properties if isinstance(needed, list) and name in needed]
         row = [kind]
         for name in [*first, *(name for name in properties if name not in first)]:
@@ -230,59 +234,59 @@ class _Schemas:
                 break
         return tuple(row)
 
-    def _is_cyclic(self, told: Any, depth: int) -> bool:
-        """Whether something open is referred to within; the branches there are compared by whoever walks over them."""
+    def _is_cyclic(self, schema: Any, depth: int) -> bool:
+        """Whether a schema refers to one that is being read. Its branches are compared when they are read in turn."""
         before, self._is_within_opening = self._cycles, True
-        self._of(told, depth)
+        self._of(schema, depth)
         self._is_within_opening = False
         return self._cycles != before
 
-    def _of_types(self, told: Mapping[str, Any]) -> int:
-        kinds = told.get("type")
+    def _of_types(self, schema: Mapping[str, Any]) -> int:
+        kinds = schema.get("type")
         return len(kinds) if isinstance(kinds, list) else 1
 
-    def _of_object(self, told: Mapping[str, Any], depth: int) -> int:
-        properties = told.get("properties")
+    def _of_object(self, schema: Mapping[str, Any], depth: int) -> int:
+        properties = schema.get("properties")
         if not isinstance(properties, dict):
             return 1
-        needed = told.get("required")
+        needed = schema.get("required")
         needed = {each for each in needed if isinstance(each, str)} if isinstance(needed, list) else set()
         optional = sum(name not in needed for name in properties)
         return max(optional + 1, *(self._of(each, depth + 1) for each in properties.values()), 1)
 
-    def _of_list(self, told: Mapping[str, Any], depth: int) -> int:
-        found = 1
+    def _of_list(self, schema: Mapping[str, Any], depth: int) -> int:
+        width = 1
         for name in ("items", "prefixItems"):
-            inner = told.get(name)
+            inner = schema.get(name)
             for each in inner if isinstance(inner, list) else (inner,):
-                found = max(found, self._of(each, depth + 1) + 1)
-        return found
+                width = max(width, self._of(each, depth + 1) + 1)
+        return width
 
-    def _of_rest(self, told: Mapping[str, Any], depth: int) -> int:
-        """Whatever else holds schemas."""
-        found = 1
-        for name, inner in told.items():
+    def _of_rest(self, schema: Mapping[str, Any], depth: int) -> int:
+        """The width of all other members that hold schemas."""
+        width = 1
+        for name, inner in schema.items():
             if name in _NO_SCHEMAS or name in _ALTERNATIVES or name in ("properties", "items", "prefixItems"):
                 continue
             if name in _MAPS and isinstance(inner, dict):
                 inner = [*inner.values()]
             for each in inner if isinstance(inner, list) else (inner,):
                 if isinstance(each, dict):
-                    found = max(found, self._of(each, depth + 1))
-        return found
+                    width = max(width, self._of(each, depth + 1))
+        return width
 
     def _referred(self, path: str, depth: int) -> int:
-        """What it refers to; one way where that is what is being read."""
+        """The width of what a reference points to; one way where that is being read."""
         if path in self._known or path in self._open:
             self._cycles += path in self._open or path in self._cyclic
             return self._known.get(path, 1)
         before = self._cycles
         self._open.add(path)
-        self._known[path] = found = self._of(self._place(path), depth + 1)
+        self._known[path] = width = self._of(self._place(path), depth + 1)
         self._open.discard(path)
         if self._cycles != before:
             self._cyclic.add(path)
-        return found
+        return width
 
     def _place(self, path: str) -> Any:
         place: Any = self._root
@@ -292,13 +296,13 @@ class _Schemas:
         return place
 
 
-def _kind(told: Any) -> bytes | None:
+def _kind(schema: Any) -> bytes | None:
     """The one type that a value of this schema has, where that is known."""
-    if not isinstance(told, dict):
+    if not isinstance(schema, dict):
         return None
-    if isinstance(kind := told.get("type"), str):
+    if isinstance(kind := schema.get("type"), str):
         return kind.encode()
-    return b"object" if "properties" in told else None
+    return b"object" if "properties" in schema else None
 
 
 def _is_alike(one: _Opening, other: _Opening) -> bool:

@@ -1,8 +1,8 @@
-"""How many ways on an answer has at one place under a regular expression or a GBNF grammar. Pure.
+"""In how many ways an answer may go on at one place under a regular expression or a GBNF grammar. Pure.
 
-llama.cpp keeps a stack for each of them, compares each with each, and tries each on its whole vocabulary: with 500 a
-token takes about half a second, with 2,000 about five (docs/decisions.md). Pieces that may be empty are worse, because
-whatever stands behind them is a way on too: 40 in a row take 0.1 s, 100 take 2 s, 500 hours.
+llama.cpp keeps a stack for each way, compares each with each, and tries each on its whole vocabulary: with 500 a token
+takes about half a second, with 2,000 about five (docs/decisions.md). Pieces that may be empty are worse, because
+whatever stands behind them is one more way: 40 in a row take 0.1 s, 100 take 2 s, 500 hours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Ways(NamedTuple):
-    """Of one piece: how many ways on there are at its widest place, and whether it may be empty."""
+    """Of one piece: how many ways there are at its widest place, and whether it may be empty."""
 
     width: int
     may_be_empty: bool = False
@@ -37,37 +37,37 @@ ONE: Final = Ways(1)
 
 
 class TooMuch(Exception):
-    """More than is looked at; the message says what of."""
+    """There is more than is looked at; the message says of what ("levels", "pieces")."""
 
 
 class Reversed(Exception):
-    """A piece that is to stand at least more often than at most: llama.cpp computes at it for ever."""
+    """A repetition whose minimum is above its maximum: llama.cpp never comes to an end with it."""
 
 
 def of_regex(pattern: str) -> int:
-    """Of a regular expression."""
+    """The width of a regular expression. Raises TooMuch and Reversed."""
     return _Parser(_tokens(_REGEX, pattern), None).alternatives(0).width
 
 
 def of_grammar(text: str) -> int:
-    """Of a grammar in GBNF, from its root."""
+    """The width of a grammar in GBNF, from its root. Raises TooMuch and Reversed."""
     return _Grammar(
         [token for token in _tokens(_GBNF, text) if not token[0][0].isspace() and token[0][0] != "#"]
     ).width()
 
 
-_Token = tuple[str, int, int | None]  # its text, and of a repetition the bounds
+_Token = tuple[str, int, int | None]  # its text, and how often it may stand
 
 
 def _tokens(kind: re.Pattern[str], text: str) -> list[_Token]:
     if len(text) > 4 * MAX_TOKENS:
         raise TooMuch("characters")
-    found: list[_Token] = []
+    tokens: list[_Token] = []
     for match in kind.finditer(text):
-        if len(found) == MAX_TOKENS:
+        if len(tokens) == MAX_TOKENS:
             raise TooMuch("pieces")
-        found.append((match[0], *_bounds(match)))
-    return found
+        tokens.append((match[0], *_bounds(match)))
+    return tokens
 
 
 def _bounds(match: re.Match[str]) -> tuple[int, int | None]:
@@ -80,14 +80,14 @@ def _bounds(match: re.Match[str]) -> tuple[int, int | None]:
     return least, most
 
 
-def several(pieces: Iterable[Ways]) -> Ways:
-    """One of these."""
-    found = list(pieces)
-    return Ways(max(1, sum(each.width for each in found)), any(each.may_be_empty for each in found))
+def _any_of(pieces: Iterable[Ways]) -> Ways:
+    """The ways of pieces of which any one may stand."""
+    alternatives = list(pieces)
+    return Ways(max(1, sum(each.width for each in alternatives)), any(each.may_be_empty for each in alternatives))
 
 
 def _row(pieces: Iterable[Ways]) -> Ways:
-    """These, one after the other."""
+    """The ways of pieces that stand one after the other."""
     widest, run, empties, may_be_empty = 1, 0, 0, True
     for each in pieces:
         run += each.width
@@ -111,7 +111,7 @@ def _repeated(piece: Ways, least: int, most: int | None) -> Ways:
 class _Parser:
     """Reads the tokens of one expression. `grammar`: what names in it stand for; None in a regular expression.
 
-    What no engine would take is read somehow: the engine refuses it.
+    What no engine would take is read in some way or other: the engine refuses it.
     """
 
     def __init__(self, tokens: list[_Token], grammar: _Grammar | None) -> None:
@@ -120,10 +120,10 @@ class _Parser:
         self._at = 0
 
     def alternatives(self, depth: int) -> Ways:
-        """Up to the bracket that closes it, or the end."""
+        """The ways of what stands up to the closing bracket, or the end."""
         if depth > MAX_DEPTH:
             raise TooMuch("levels")
-        return several(self._rows(depth))
+        return _any_of(self._rows(depth))
 
     def _rows(self, depth: int) -> Iterator[Ways]:
         row: list[Ways] = []
@@ -164,17 +164,17 @@ class _Grammar:
                 rule.append(token)
 
     def width(self) -> int:
-        """From its root; where it has none, which no engine takes, of the widest rule."""
+        """The width of its root; of its widest rule where it has no root, which no engine takes."""
         names = ["root"] if "root" in self._rules else list(self._rules)
         return max((self.of(name).width for name in names), default=1)
 
     def of(self, name: str) -> Ways:
-        """What the name stands for; one way where that is the rule that is being read."""
+        """The ways of the rule of that name; one way where that is the rule that is being read."""
         if name in self._known or name in self._open:
             return self._known.get(name, ONE)
         if len(self._open) > MAX_DEPTH:
             raise TooMuch("levels")
         self._open.add(name)
-        self._known[name] = found = _Parser(self._rules.get(name, []), self).alternatives(0)
+        self._known[name] = ways = _Parser(self._rules.get(name, []), self).alternatives(0)
         self._open.discard(name)
-        return found
+        return ways

@@ -1,7 +1,7 @@
-"""Where pictures, sounds and files in a request come from. Pure; nothing here fetches anything.
+"""Which URLs of pictures, sounds and files in a request an engine may be sent. Pure; nothing here fetches anything.
 
 An engine that fetches what a client names is a client's way into the operator's network, so only data URLs pass, and
-hosts that the operator lists. A message is decoded only where its bytes may hold such a URL at all.
+hosts that the operator lists. A request is decoded only where its bytes may hold such a URL at all.
 """
 
 from __future__ import annotations
@@ -33,14 +33,16 @@ _texts = msgspec.json.Decoder(str)
 
 
 def may_have(body: bytes) -> bool:
-    """Whether a body has to be looked at."""
+    """Whether a body may hold a URL of a medium, so that it has to be decoded."""
     if _END.search(body) is not None:
         return True
     return b"\\" in body and b"\\u00" in body and _ESCAPED.search(body) is not None
 
 
 def refused(body: bytes, domains: Collection[str]) -> str | None:
-    """The first URL that is not to be fetched, as its place in the body; None when there is none."""
+    """The place in the body (`messages[0].content[1].image_url.url`) of the first URL that must not be fetched; None
+    when there is none. `domains`: hosts that are allowed; `*` is every host.
+    """
     for place, raw in _urls(body):
         if not _is_allowed(raw, domains):
             return place
@@ -83,5 +85,5 @@ def _is_text(raw: msgspec.Raw) -> bool:
 def _is_allowed(raw: msgspec.Raw, domains: Collection[str]) -> bool:
     if bytes(memoryview(raw)[1:6]).lower() == b"data:":
         return True
-    found = _WEB.match(_texts.decode(raw)) if domains else None
-    return found is not None and ("*" in domains or found[1].lower() in domains)
+    address = _WEB.match(_texts.decode(raw)) if domains else None
+    return address is not None and ("*" in domains or address[1].lower() in domains)

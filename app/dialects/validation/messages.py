@@ -68,7 +68,7 @@ class _Address(msgspec.Struct, frozen=True):
 
 
 class FunctionDescription(msgspec.Struct, frozen=True):
-    """A function."""
+    """What a model is told of a function; `parameters` is a JSON schema."""
 
     name: str
     description: str | None = None
@@ -77,7 +77,7 @@ class FunctionDescription(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """One that a model may call."""
+    """A tool that a model may call; the only `type` that engines have is `function`."""
 
     type: str
     function: FunctionDescription | None = None
@@ -91,14 +91,14 @@ _sounds = msgspec.json.Decoder(_Sound)
 
 
 def check_messages(raw: Raw) -> None:
-    """Problem (400) for what is no conversation: at least one message, each with a role and what its role needs."""
+    """Problem (400) unless these are messages: at least one, each with a role and what that role needs."""
     try:
-        found = _messages.decode(raw)
+        messages = _messages.decode(raw)
     except msgspec.ValidationError as exc:
         raise wrong("messages", "messages", str(exc)) from exc
-    if not found:
+    if not messages:
         raise bad_request("'messages' is empty: at least one is needed.", param="messages", code="missing_field")
-    for index, message in enumerate(found):
+    for index, message in enumerate(messages):
         if not _is_plain(message):
             _check_message(f"messages[{index}]", message)
 
@@ -172,22 +172,22 @@ def _check_medium(place: str, part: _Part) -> None:
         if part.type == "file":
             json_members.decode(raw)
         else:
-            said = (_addresses if part.type == "image_url" else _sounds).decode(raw)
-            text = said.url if isinstance(said, _Address) else said.data if isinstance(said, _Sound) else raw
+            medium = (_addresses if part.type == "image_url" else _sounds).decode(raw)
+            text = medium.url if isinstance(medium, _Address) else medium.data if isinstance(medium, _Sound) else raw
             if bytes(memoryview(text)[:1]) != b'"':
                 raise _in_messages(f"'{place}' must hold its content as a string.", "invalid_type")
     except msgspec.ValidationError as exc:
         raise wrong("messages", place, str(exc)) from exc
 
 
-def wrong(field: str, place: str, said: str) -> Problem:
-    """For the value at `place` in a field. msgspec says: Expected `str`, got `int` - at `$[0].role`."""
-    inner = re.search(r"at `\$([^`]*)`", said)
+def wrong(field: str, place: str, reason: str) -> Problem:
+    """The 400 for a value at `place` in a field, by msgspec's reason: "Expected `str`, got `int` - at `$[0].role`"."""
+    inner = re.search(r"at `\$([^`]*)`", reason)
     where = place + (inner[1] if inner else "")
-    lacks = re.search(r"missing required field `([^`]*)`", said)
+    lacks = re.search(r"missing required field `([^`]*)`", reason)
     if lacks is not None:
         return bad_request(f"'{where}.{lacks[1]}' is missing.", param=field, code="missing_field")
-    expected = re.search(r"Expected `([^`]*)`", said)
+    expected = re.search(r"Expected `([^`]*)`", reason)
     wanted = TYPES.get((expected[1] if expected else "").split(" | ")[0], "of another type")
     return bad_request(f"'{where}' must be {wanted}.", param=field, code="invalid_type")
 
@@ -197,16 +197,16 @@ def _in_messages(message: str, code: str) -> Problem:
 
 
 def check_tools(raw: Raw) -> None:
-    """Problem (400) for what is no list of tools."""
+    """Problem (400) unless this is null or a list of tools."""
     try:
-        found = _tools.decode(raw) if bytes(memoryview(raw)[:1]) != b"n" else ()
+        tools = _tools.decode(raw) if bytes(memoryview(raw)[:1]) != b"n" else ()
     except msgspec.ValidationError as exc:
         raise wrong("tools", "tools", str(exc)) from exc
-    check_each(found)
+    check_each(tools)
 
 
 def check_each(tools: Sequence[Tool]) -> None:
-    """Problem (400) for a tool that is none, or that no engine has."""
+    """Problem (400) for the first tool without a function's name, or of a type that no engine has."""
     for index, tool in enumerate(tools):
         place = f"tools[{index}]"
         if tool.type != "function":

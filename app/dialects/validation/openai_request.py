@@ -1,8 +1,8 @@
 """Whether a request is what OpenAI's specification allows: types, shapes and ranges. Pure.
 
-For engines of this machine only: a remote one has its own idea of what it takes. Where the specification is stricter
+For engines on this machine only: a remote one decides for itself what it takes. Where the specification is stricter
 than real clients are (null for what is left out, empty lists), it is read leniently (docs/wire.md). Long texts are not
-decoded: their first byte tells that they are texts.
+decoded: their first byte shows that they are texts.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Embedding(msgspec.Struct, frozen=True):
 
 
 class _Translated(msgspec.Struct, frozen=True):
-    """Of another dialect's request, whose numbers were checked as that dialect has them."""
+    """What is checked of a request from another dialect, by whose rules its numbers were checked."""
 
     tools: list[Tool] | None = None
     response_format: _Form | None = None
@@ -126,7 +126,7 @@ _WANTED: Final = {
     "n": "a whole number of 1 or more",
     "best_of": "a whole number of 1 or more",
     "stop": "a string or a list of strings",
-    "logit_bias": "an object of numbers from -100 to 100 by tokens",
+    "logit_bias": "an object with a number from -100 to 100 for each token",
     "max_tokens": "a whole number of 1 or more",
     "max_completion_tokens": "a whole number of 1 or more",
     "logprobs": "true or false in a chat, and in a completion a whole number from 0 to 5",
@@ -150,8 +150,9 @@ _WORDS: Final = {
 
 
 def check(operation: str, body: bytes, members: Mapping[str, Raw], *, is_translated: bool = False) -> None:
-    """Problem (400) that names the first field that is wrong, and what it must be. `is_translated`: the numbers of the
-    request were checked as its own dialect has them."""
+    """Problem (400) that names the first field that is wrong, and what it must be. `is_translated`: the request came in
+    another dialect, by whose rules its numbers were checked.
+    """
     decoder = _DECODERS.get(operation)
     if decoder is None:
         return
@@ -172,16 +173,16 @@ def check(operation: str, body: bytes, members: Mapping[str, Raw], *, is_transla
         check_prompt("input", members.get("input", NOTHING), most=MAX_INPUTS)
 
 
-def _wrong(said: str, members: Mapping[str, Raw]) -> Problem:
-    """msgspec says: Expected `float` <= 2.0 - at `$.temperature`; only types and the place are in it."""
-    place = re.search(r"`\$\.?([^`]*)`", said)
+def _wrong(reason: str, members: Mapping[str, Raw]) -> Problem:
+    """The 400 for msgspec's reason, which holds only types and the place: "Expected `float` <= 2.0 - at `$.n`"."""
+    place = re.search(r"`\$\.?([^`]*)`", reason)
     path = place[1].replace("[...]", "") if place else ""
     field = re.split(r"[.\[]", path)[0]
-    expected = re.search(r"Expected `([^`]*)`", said)
-    lacks = re.search(r"missing required field `([^`]*)`", said)
+    expected = re.search(r"Expected `([^`]*)`", reason)
+    lacks = re.search(r"missing required field `([^`]*)`", reason)
     kind = (expected[1] if expected else "").split(" | ")[0]
-    is_type = expected is not None and said.find("` of") < 0 and "<" not in said and ">" not in said
-    code = "invalid_type" if is_type and "multiple" not in said else "invalid_value"
+    is_type = expected is not None and reason.find("` of") < 0 and "<" not in reason and ">" not in reason
+    code = "invalid_type" if is_type and "multiple" not in reason else "invalid_value"
     if lacks is not None:
         return bad_request(f"'{path}.{lacks[1]}' is missing.", param=field, code="missing_field")
     wanted = _WANTED.get(field) if path == field or field not in ("tools", "response_format") else None
@@ -191,7 +192,7 @@ def _wrong(said: str, members: Mapping[str, Raw]) -> Problem:
 
 
 def _shown(raw: Raw) -> str:
-    """The value where it is a number; nothing else of a request is repeated."""
+    """The value, for the end of a message, where it is a number; nothing else of a request is repeated."""
     text = bytes(memoryview(raw)[: MAX_SHOWN + 1]).decode("ascii", "replace")
     return f", and is {text}" if len(text) <= MAX_SHOWN and text[:1] in "-0123456789" else ""
 
@@ -207,7 +208,9 @@ def _check_words(asked: Any) -> None:
         raise bad_request("'tool_choice.function' is missing.", param="tool_choice", code="missing_field")
     for word in getattr(asked, "modalities", None) or ():
         if word not in ("text", "audio"):
-            raise bad_request("'modalities' holds 'text' and 'audio'.", param="modalities", code="invalid_value")
+            raise bad_request(
+                "'modalities' may hold only 'text' and 'audio'.", param="modalities", code="invalid_value"
+            )
 
 
 def _check_stops(asked: Any) -> None:
@@ -217,7 +220,7 @@ def _check_stops(asked: Any) -> None:
         raise bad_request(message, param="stop", code="invalid_value")
     for token in getattr(asked, "logit_bias", None) or ():
         if not (token.isascii() and token.isdigit()):
-            message = "'logit_bias' is by the numbers of tokens."
+            message = "The names in 'logit_bias' must be token numbers."
             raise bad_request(message, param="logit_bias", code="invalid_value")
     if len(getattr(asked, "metadata", None) or ()) > 16:
         raise bad_request("'metadata' has at most 16 members.", param="metadata", code="invalid_value")

@@ -1,7 +1,7 @@
-"""How many tokens a request has at least, so that what cannot fit is refused before an engine works on it. Pure.
+"""The least number of tokens that a request has, so that what cannot fit is refused before an engine works on it. Pure.
 
 No token is longer than the longest of the vocabulary, and every message that a template writes out between marks of its
-own takes one. What a template may leave out or shorten counts nothing.
+own takes at least one. What a template may leave out or shorten is not counted.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ _texts = msgspec.json.Decoder(str)
 
 
 def check(operation: str, body: bytes, engine: str, facts: ModelFacts | None) -> None:
-    """TooLong for a request that cannot fit. Nearly all bodies have fewer bytes than the context has tokens."""
+    """TooLong for a request that cannot fit the model's context. Costs one comparison for nearly all requests: their
+    bodies have fewer bytes than the context has tokens.
+    """
     limit = facts.context_length if facts is not None else None
     if facts is None or limit is None or len(body) <= limit:
         return
-    told = _bodies.decode(body)
+    prompts = _bodies.decode(body)
     if operation == "chat":
-        tokens = _of_messages(told.messages, facts)
+        tokens = _of_messages(prompts.messages, facts)
     elif operation in ("text_completion", "embeddings"):
-        tokens = _of_prompts(told.prompt if operation == "text_completion" else told.input, facts)
+        tokens = _of_prompts(prompts.prompt if operation == "text_completion" else prompts.input, facts)
     else:
         return
     if tokens > limit:
@@ -69,7 +71,7 @@ def _of_messages(raw: Raw, facts: ModelFacts) -> int:
 
 
 def _size(content: Raw) -> int:
-    """Of its texts, in bytes, without blanks at either end, which templates cut off."""
+    """How many bytes the texts of a message have, without blanks at either end, which templates cut off."""
     start = bytes(memoryview(content)[:1])
     if start == b'"':
         return len(_texts.decode(content).strip().encode())
@@ -77,7 +79,7 @@ def _size(content: Raw) -> int:
 
 
 def _of_prompts(raw: Raw, facts: ModelFacts) -> int:
-    """Of the longest one."""
+    """The tokens of the longest prompt."""
     view = memoryview(raw)
     if bytes(view[:1]) == b'"':
         return _tokens(len(_texts.decode(raw).encode()), facts)

@@ -1,4 +1,4 @@
-"""What a completion goes on from and what is embedded: texts, or tokens, of which there may be millions. Pure."""
+"""The prompt of a completion and the input of embeddings: texts, or tokens, of which there may be millions. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _lists = msgspec.json.Decoder(list[Raw])
 
 
 def check_prompt(field: str, raw: Raw, most: int | None = None) -> None:
-    """Problem (400) for what is not a text, texts, tokens, or lists of tokens: at least one, and of one kind."""
+    """Problem (400) unless `raw`, the value of `field`, is a text, a list of texts, a list of tokens, or a list of such
+    lists, and not empty. `most`: so many items at most.
+    """
     start = bytes(memoryview(raw)[:1])
     if start == b'"':
         if field == "input" and len(memoryview(raw)) == 2:
@@ -64,7 +66,7 @@ def _check_most(field: str, count: int, most: int | None) -> None:
 
 
 def _is_of_tokens(view: memoryview) -> bool:
-    """Whether a list holds nothing but numbers of tokens, told from its bytes: there may be millions."""
+    """Whether a list holds nothing but token numbers, by its bytes: there may be millions."""
     for start in range(0, len(view), _STEP_BYTES):
         piece = bytes(view[start : start + _STEP_BYTES + 10])
         if piece.translate(None, _OF_TOKENS) or _TOO_LONG_A_NUMBER.search(piece):
@@ -77,7 +79,7 @@ def _count(view: memoryview, wanted: bytes) -> int:
 
 
 def _first(view: memoryview) -> bytes:
-    """The first byte in a list."""
+    """The first byte behind a list's bracket that is not blank."""
     blank = _BLANK.match(view, 1)
     at = blank.end() if blank is not None else 1
     return bytes(view[at : at + 1])

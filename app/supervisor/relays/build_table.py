@@ -24,9 +24,8 @@ def build(
     is_loopback: bool = True,
     max_connections: int | None = None,
 ) -> Table:
-    """The table of this version; `created` (Unix seconds) is what `/v1/models` says of every model.
-
-    `max_connections`: what the system lets a relay have, where that is known.
+    """The table of this version. `created`: Unix seconds that `/v1/models` tells of every model. `max_connections`: as
+    many as the system lets a relay have, None where that is not known.
     """
     limits = config.server.limits()
     if max_connections is not None and max_connections < limits.max_connections:
@@ -60,13 +59,13 @@ def build(
 
 
 def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> PublicModel:
-    found = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
-    weights = replicas.weights([(target.weight, len(names)) for target, names in found])
+    targets = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
+    weights = replicas.weights([(target.weight, len(names)) for target, names in targets])
     return PublicModel(
         name=name,
         targets=tuple(
             Target(backend, engine_name(name, target, backends.get(backend)), weight)
-            for (target, names), weight in zip(found, weights, strict=True)
+            for (target, names), weight in zip(targets, weights, strict=True)
             for backend in names
         ),
         fallbacks=tuple(_canonical(config, each.model) for each in model.fallbacks),
@@ -77,15 +76,15 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
 
 
 def _canonical(config: Config, name: str) -> str:
-    """The public name that it is or stands for; an adapter's is none of the file's models, and stays."""
+    """The public name that this name or alias stands for; an adapter's name, which no model of the file has, stays."""
     return cross_checks.canonical(config, name) or name
 
 
 def _adapters(
     config: Config, backends: Mapping[str, Backend], missing: Mapping[str, Backend]
 ) -> dict[str, PublicModel]:
-    """Every adapter as a model of its own; one that its engine has not got leads to the reason."""
-    found: dict[str, PublicModel] = {}
+    """Every adapter as a model of its own. The target of one that its engine does not have is a row with the reason."""
+    models: dict[str, PublicModel] = {}
     for entry in config.backends:
         parent = _parent(entry, config)
         parents = config.models.get(parent)
@@ -93,18 +92,18 @@ def _adapters(
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
             targets = having or [_adapter_row(entry, name)]
-            found[name] = PublicModel(
+            models[name] = PublicModel(
                 name,
                 tuple(Target(each, name) for each in targets),
                 parent=parent,
                 reasoning=parents.reasoning if parents is not None else "keep",
                 rules=parents.rules() if parents is not None else Rules(),
             )
-    return found
+    return models
 
 
 def _missing(backends: Mapping[str, Backend]) -> dict[str, Backend]:
-    """Of every engine that serves without one of its adapters: that adapter as a backend that does not serve."""
+    """A row that does not serve for each adapter that an engine serves without."""
     return {
         _adapter_row(row.name, name): Backend(
             _adapter_row(row.name, name),
@@ -125,7 +124,7 @@ def _adapter_row(backend: str, adapter: str) -> str:
 
 
 def _parent(entry: str, config: Config) -> str:
-    """The public name of the model without the adapter; the backend's where it has none."""
+    """The public name of the model that a backend's adapters belong to; the backend's where it has no public one."""
     for name, model in config.models.items():
         if not name.endswith("*") and any(target.backend == entry for target in model.all_targets()):
             return name
@@ -133,13 +132,14 @@ def _parent(entry: str, config: Config) -> str:
 
 
 def replicas_of(backend: str, config: Config) -> tuple[str, ...]:
-    """The backends that an entry stands for, itself among them."""
-    found = config.backends.get(backend)
-    return replicas.names(backend, found) if found is not None else (backend,)
+    """The names of the backends that an entry of the configuration stands for, its own among them."""
+    entry = config.backends.get(backend)
+    return replicas.names(backend, entry) if entry is not None else (backend,)
 
 
 def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> str:
-    """What the engine is to be asked for: what the file says, else a name that the engine lists, else the public name.
+    """The model that the engine is asked for: what the file says, else the public name where the engine lists it, else
+    what the profile says (`ModelNames`).
 
     A remote server that lists one model has one model, whatever it is called. A daemon with one model will have
     others tomorrow, so there only the same name counts (`name`, or `name:latest`, which is how Ollama lists it). A vLLM
@@ -162,6 +162,6 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
 
 
 def _key(key: KeyConfig, config: Config) -> Key:
-    """A key's entry; aliases in its list are replaced by the names they stand for, `prefix*` stays."""
+    """A key as the relays know it. Aliases among its models are replaced by what they stand for; `prefix*` stays."""
     models = None if key.models is None else tuple(_canonical(config, name) for name in key.models)
     return Key(key.name, key.sha256, models, key.role, key.expires.timestamp() if key.expires is not None else None)

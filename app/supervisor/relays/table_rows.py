@@ -1,4 +1,7 @@
-"""One backend's situation as the relays see it. Nothing in it changes with time alone: a change is published."""
+"""One row of the table: a backend's situation as the relays see it.
+
+Nothing in it changes with time alone, because every change is published to all relays.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def row(unit: Unit) -> Backend:
-    """It, now."""
+    """The backend's row, as of now."""
     life = unit.life
     return Backend(
         name=unit.name,
@@ -42,7 +45,7 @@ def row(unit: Unit) -> Backend:
 
 
 def explained(unit: Unit, reason: str | None) -> str | None:
-    """The reason, with what can be done about it."""
+    """The reason why it does not serve, with what can be done about it; None where there is none."""
     return status_text.explained(
         unit.name,
         unit.life,
@@ -55,6 +58,6 @@ def explained(unit: Unit, reason: str | None) -> str | None:
 
 def _retry_after_s(unit: Unit) -> float:
     if (left_s := unit.runner.fetch_left_s) is not None:
-        return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # coarse: a change is published
+        return float(max(5, min(120, math.ceil(left_s / 15) * 15)))  # in coarse steps: each change is published
     load_s = unit.record.load_s
     return 5.0 if load_s is None else float(max(1, min(120, round(load_s))))

@@ -239,7 +239,7 @@ def test_the_operator_says_what_the_template_may_be_told() -> None:
     asked = json_body.opened(body_of(chat_template_kwargs={"style": "terse"}))[0]
 
     adjust.check(asked, Rules(template_kwargs=("style",)), 128)
-    with pytest.raises(Problem, match="taken are: nothing"):
+    with pytest.raises(Problem, match="can set: nothing"):
         adjust.check(asked, Rules(template_kwargs=()), 128)
 
 

@@ -396,7 +396,7 @@ async def test_a_daemon_that_hears_nothing_says_so(engine: FakeEngine) -> None:
         reply = await transcribe(rig, ("model", "public"))
 
     assert (reply.status, reply.error["code"]) == (400, "not_supported")
-    assert "write down what is spoken" in reply.error["message"]
+    assert "transcribe speech" in reply.error["message"]
 
 
 # -- what never passes
