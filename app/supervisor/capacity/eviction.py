@@ -1,4 +1,4 @@
-"""Who makes room for whom, and when: pure."""
+"""Which engines are evicted for another one, and when: pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ LINGER_S: Final = 1.0  # idle for less is the pause between two requests of one 
 
 @dataclass(frozen=True, slots=True)
 class Evictable:
-    """An engine that has a place and could make room. `idle_since`: None while it has leases or somebody waits for it.
+    """An engine that has a place and could make room. All times are of one clock, in seconds.
 
-    `serving_since`: when it became ready; None while it sleeps.
+    `idle_since`: None while leases on it are held or requests wait for it. `serving_since`: when it became ready; None
+    while it sleeps.
     """
 
     name: str
@@ -23,8 +24,8 @@ class Evictable:
     is_pinned: bool = False
 
 
-def turn(loaded: Evictable, waiting_since: float, now: float, swap_after_s: float) -> float:
-    """When `loaded` is to make way for another engine that waits since then; may be past, infinite for never.
+def evictable_at(loaded: Evictable, waiting_since: float, now: float, swap_after_s: float) -> float:
+    """When `loaded` may be evicted for another engine that waits since `waiting_since`; may be past; infinite: never.
 
     At once when it sleeps, after a short while without work, and otherwise when it has served for `swap_after_s` while
     the other waited: so two models that are asked for in turn are swapped once in that time and not at every request,
@@ -40,30 +41,29 @@ def turn(loaded: Evictable, waiting_since: float, now: float, swap_after_s: floa
     return min(end, max(loaded.idle_since, loaded.serving_since) + LINGER_S)
 
 
-def evict(fits_without: Callable[[Collection[str]], bool], loaded: Sequence[Evictable]) -> list[str] | None:
-    """The idle engines to end, longest idle first; None when even all of them would not be enough.
+def choose_idle(fits_without: Callable[[Collection[str]], bool], loaded: Sequence[Evictable]) -> list[str] | None:
+    """The idle engines to evict, longest idle first and no more than needed; None when all of them are not enough.
 
-    Those that leases are held on or somebody waits for, and pinned ones, are not among them. Nobody is ended whose
-    room the others make unnecessary.
+    Busy and pinned engines are not among them. `fits_without`: whether there is room once these names are gone.
     """
     idle = [one for one in loaded if one.idle_since is not None and not one.is_pinned]
     return _least(fits_without, sorted(idle, key=_idle_since))
 
 
-def give_way(
+def choose_evicted(
     fits_without: Callable[[Collection[str]], bool],
     loaded: Sequence[Evictable],
     waiting_since: float,
     now: float,
     swap_after_s: float,
 ) -> tuple[list[str], float]:
-    """Who makes way now for an engine that waits, or nobody and when to look again (infinite: when something changes).
+    """The engines to evict now for one that waits; or none, and when to look again (infinite: when something changes).
 
-    An idle one goes before a busy one whose time is up; that one is not ended before its last lease is returned.
+    Idle ones go before busy ones whose time is up; a busy one is not ended before its last lease is returned.
     """
-    times = {one.name: turn(one, waiting_since, now, swap_after_s) for one in loaded}
+    times = {one.name: evictable_at(one, waiting_since, now, swap_after_s) for one in loaded}
     ready = [one for one in loaded if times[one.name] <= now]
-    chosen = evict(fits_without, ready)
+    chosen = choose_idle(fits_without, ready)
     if chosen is None:
         order = sorted(ready, key=lambda one: (one.idle_since is None, _idle_since(one), one.serving_since or 0.0))
         chosen = _least(fits_without, order)

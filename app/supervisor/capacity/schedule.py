@@ -12,16 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from app.supervisor.capacity.eviction import Evictable, give_way
+from app.supervisor.capacity.eviction import Evictable, choose_evicted
 from app.supervisor.capacity.placement import Allocation, DoesNotFit, Machine, place
 from backends.engine import Need
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What there is, and how it is shared out. `start_parallel`: engines that may be starting at the same time.
+    """What the machine has, and how it is shared out. `start_parallel`: engines that may be starting at the same time.
 
-    `barred`: GPUs that nothing may start on for now, with the reason.
+    `swap_after_s`: a busy engine is evicted when it has served for so long while another waited. `barred`: GPUs that
+    nothing may start on for now, with the reason.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -32,10 +33,10 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """An engine that is to start, or to wake up, since then. `is_asked`: somebody waits for it.
+    """An engine that is to start, or to wake up, since `since`. `is_asked`: a client or the administrator waits for it.
 
-    `waits_for_first`: another one must have started before. `is_spare`: it only helps others out, so it takes what
-    nobody else wants, and is not told when there is nothing. Of a sleeping one, `need` is what it has not kept.
+    `waits_for_first`: the first of its replicas must have started before. `is_spare`: a further replica that takes only
+    what nobody else wants, and is never rejected. `need`: of a sleeping engine, what it has not kept.
     """
 
     name: str
@@ -48,9 +49,9 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """An engine that has a place. `loaded` is None where it cannot make way: it is starting, or leaving already.
+    """An engine that has a place. `loaded`: None where it cannot be evicted: it is starting, or leaving already.
 
-    `asleep`: what it would still have if it slept instead of being stopped; None when it cannot, or does already.
+    `asleep`: what it would keep if it slept instead of being stopped; None where it cannot sleep, or sleeps already.
     """
 
     name: str
@@ -64,7 +65,7 @@ class Occupant:
 
 @dataclass(frozen=True, slots=True)
 class StartNow:
-    """It starts here."""
+    """It starts, or wakes up, at this place."""
 
     name: str
     place: Allocation
@@ -72,7 +73,7 @@ class StartNow:
 
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """It ends, or falls asleep, once its leases are returned."""
+    """It stops, or falls asleep where it `may_sleep`, once its leases are returned."""
 
     name: str
     may_sleep: bool = False
@@ -80,7 +81,9 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """There is no room for it; `is_final`: nor would there be if it were alone. `is_barred`: but for a quarantine."""
+    """There is no room for it. `is_final`: nor would there be if it were alone. `is_barred`: there would be without
+    the GPUs in quarantine.
+    """
 
     name: str
     reason: str
@@ -112,7 +115,7 @@ def schedule(
 
 
 class Schedule:
-    """The machine as it will be when the orders until now are done; lives for one `schedule`."""
+    """The machine as it will be once the orders until now are carried out; made for one call of `schedule`."""
 
     def __init__(self, occupants: list[Occupant], capacity: Capacity, now: float) -> None:
         self.orders: list[Order] = []
@@ -125,6 +128,7 @@ class Schedule:
         self._now = now
 
     def serve(self, request: StartRequest) -> None:
+        """Order what this request needs, or reserve its place, note why it waits, or reject it."""
         machine = self._capacity.machine
         if isinstance(alone := place(request.need, machine, ()), DoesNotFit):
             if not request.is_spare:
@@ -175,21 +179,21 @@ class Schedule:
             return isinstance(place(request.need, self._capacity.machine, self._taken_without(names)), Allocation)
 
         candidates = [occupant.loaded for occupant in self._occupants if occupant.loaded is not None]
-        names, look_at = give_way(fits_without, candidates, request.since, self._now, self._capacity.swap_after_s)
+        names, look_at = choose_evicted(fits_without, candidates, request.since, self._now, self._capacity.swap_after_s)
         self.look_at = min(self.look_at, look_at)
         self.queued[request.name] = Queued(
             "busy", tuple(names or (one.name for one in candidates if not one.is_pinned))
         )
         if names:
-            self._end(request, names)
+            self._evict(request, names)
 
-    def _end(self, request: StartRequest, names: Collection[str]) -> None:
-        """These leave; they only fall asleep where that makes room enough."""
+    def _evict(self, request: StartRequest, names: Collection[str]) -> None:
+        """Evict these; they only fall asleep where that makes room enough."""
         machine = self._capacity.machine
-        ended = [occupant for occupant in self._occupants if occupant.name in names]
-        gone = {occupant.name: replace(occupant, is_leaving=True, loaded=None) for occupant in ended}
+        evicted = [occupant for occupant in self._occupants if occupant.name in names]
+        gone = {occupant.name: replace(occupant, is_leaving=True, loaded=None) for occupant in evicted}
         self._occupants = [gone.get(occupant.name, occupant) for occupant in self._occupants]
-        for occupant in ended:
+        for occupant in evicted:
             rest = [*self._taken_without(()), *([occupant.asleep] if occupant.asleep is not None else [])]
             may_sleep = occupant.asleep is not None and isinstance(place(request.need, machine, rest), Allocation)
             if may_sleep and occupant.asleep is not None:

@@ -1,4 +1,4 @@
-"""Who makes room, and when."""
+"""Which engines are evicted, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.supervisor.capacity.eviction import LINGER_S, Evictable, evict, give_way, turn
+from app.supervisor.capacity.eviction import LINGER_S, Evictable, choose_evicted, choose_idle, evictable_at
 
 
 def idle(name: str, since: float = 0.0, **more: bool) -> Evictable:
@@ -40,31 +40,33 @@ TURNS = {
 def test_a_loaded_engine_makes_way_at_its_time(name: str) -> None:
     loaded, at = TURNS[name]
 
-    assert turn(loaded, waiting_since=100.0, now=100.0, swap_after_s=30.0) == at
+    assert evictable_at(loaded, waiting_since=100.0, now=100.0, swap_after_s=30.0) == at
 
 
 def test_the_longest_idle_go_first_and_no_more_than_needed() -> None:
     loaded = [idle("young", 30), idle("old", 10), idle("middle", 20)]
 
-    assert evict(freeing(2), loaded) == ["old", "middle"]
+    assert choose_idle(freeing(2), loaded) == ["old", "middle"]
 
 
 def test_none_goes_when_all_idle_ones_are_not_enough() -> None:
-    assert evict(freeing(2), [idle("a"), busy("b"), idle("c", is_pinned=True)]) is None
+    assert choose_idle(freeing(2), [idle("a"), busy("b"), idle("c", is_pinned=True)]) is None
 
 
 def test_nobody_goes_whose_room_the_others_make_unnecessary() -> None:
     sizes = {"small": 1, "large": 4}
 
-    assert evict(lambda names: sum(sizes[n] for n in names) >= 4, [idle("small", 1), idle("large", 2)]) == ["large"]
+    assert choose_idle(lambda names: sum(sizes[n] for n in names) >= 4, [idle("small", 1), idle("large", 2)]) == [
+        "large"
+    ]
 
 
 def test_a_busy_one_goes_only_when_its_time_is_up_and_no_idle_one_is_there() -> None:
     loaded = [busy("busy"), idle("idle", 125.0)]
 
-    assert give_way(freeing(1), loaded, waiting_since=100, now=131, swap_after_s=30) == (["idle"], math.inf)
-    assert give_way(freeing(1), loaded[:1], waiting_since=100, now=131, swap_after_s=30) == (["busy"], math.inf)
-    assert give_way(freeing(1), loaded[:1], waiting_since=100, now=129, swap_after_s=30) == ([], 130)
+    assert choose_evicted(freeing(1), loaded, waiting_since=100, now=131, swap_after_s=30) == (["idle"], math.inf)
+    assert choose_evicted(freeing(1), loaded[:1], waiting_since=100, now=131, swap_after_s=30) == (["busy"], math.inf)
+    assert choose_evicted(freeing(1), loaded[:1], waiting_since=100, now=129, swap_after_s=30) == ([], 130)
 
 
 ENGINES = st.lists(
@@ -81,7 +83,7 @@ ENGINES = st.lists(
 
 @given(ENGINES, st.integers(1, 4))
 def test_never_one_that_works_or_is_pinned(loaded: list[Evictable], needed: int) -> None:
-    names = evict(freeing(needed), loaded)
+    names = choose_idle(freeing(needed), loaded)
 
     gone = [one for one in loaded if names is not None and one.name in names]
     assert all(one.idle_since is not None and not one.is_pinned for one in gone)
@@ -93,7 +95,7 @@ def test_never_one_that_works_or_is_pinned(loaded: list[Evictable], needed: int)
 def test_the_wait_for_an_engine_that_may_go_has_an_end(
     loaded: list[Evictable], now: float, waiting_since: float, swap_after_s: float
 ) -> None:
-    names, look_at = give_way(freeing(1), loaded, min(waiting_since, now), now, swap_after_s)
+    names, look_at = choose_evicted(freeing(1), loaded, min(waiting_since, now), now, swap_after_s)
 
     if not names and any(not one.is_pinned for one in loaded):
         assert now < look_at <= max(now, 100) + swap_after_s + LINGER_S
