@@ -65,11 +65,11 @@ class ReportedState:
 
 
 def progress(
-    reported: Mapping[str, ReportedState], backends: Mapping[str, Backend], promised: frozenset[str], now: float
+    reported: Mapping[str, ReportedState], backends: Mapping[str, Backend], named: frozenset[str], now: float
 ) -> tuple[dict[str, ReportedState], list[str]]:
     """What is reported from now on, and the lines that report what has changed.
 
-    Of backends that are not `promised`, that is without a public name of their own, only success is reported: without
+    Of backends that are not `named`, that is without a public name of their own, only success is reported: without
     a file an Ollama daemon is looked for, and most machines have none.
     """
     after: dict[str, ReportedState] = {}
@@ -79,21 +79,19 @@ def progress(
         began = before.began if before is not None and before.state is State.STARTING else now
         after[name] = ReportedState(backend.state, backend.reason, began)
         if before is None or (before.state, before.reason) != (backend.state, backend.reason):
-            lines += _lines(name, backend, before, now - began, name in promised)
+            lines += _lines(name, backend, before, now - began, name in named)
     return after, lines
 
 
-def _lines(
-    name: str, backend: Backend, before: ReportedState | None, took_s: float, is_promised: bool
-) -> Iterator[str]:
+def _lines(name: str, backend: Backend, before: ReportedState | None, took_s: float, is_named: bool) -> Iterator[str]:
     match backend.state:
         case State.READY if before is None or before.state is not State.READY:
             yield f"  {name}: ready in {took_s:.1f} s"
-        case State.STARTING if is_promised and backend.reason:
+        case State.STARTING if is_named and backend.reason:
             yield f"  {name}: {backend.reason}; starting again …"
-        case State.STARTING if is_promised and (before is None or before.state is not State.STARTING):
+        case State.STARTING if is_named and (before is None or before.state is not State.STARTING):
             yield f"  {name}: starting …"
-        case State.FAILED if is_promised:
+        case State.FAILED if is_named:
             yield f"  {name}: failed: {backend.reason or 'no reason given'}"
-        case State.STOPPING | State.STOPPED if is_promised and before is not None and before.state is not backend.state:
+        case State.STOPPING | State.STOPPED if is_named and before is not None and before.state is not backend.state:
             yield f"  {name}: {backend.state.value}"

@@ -83,7 +83,7 @@ class Gateway:
         self._bound: str = public.getsockname()[0]
         self._is_loopback = cross_checks.is_loopback(self._bound)
         self._implicit = (
-            frozenset() if options.config_path is not None else frozenset(config.backends) - self._promised()
+            frozenset() if options.config_path is not None else frozenset(config.backends) - self._named_backends()
         )
         self._started_at, self._created = time.monotonic(), int(time.time())
         self._max_connections = open_files.connections(open_files.limit())
@@ -153,8 +153,10 @@ class Gateway:
         table = self._table()
         self.relay_server.publish(table)
         if self._reported is not None:
-            self._reported, lines = console.progress(self._reported, self._backends, self._promised(), time.monotonic())
-            terminal.say(*lines)
+            self._reported, lines = console.progress(
+                self._reported, self._backends, self._named_backends(), time.monotonic()
+            )
+            terminal.print_lines(*lines)
         return self._version
 
     def _table(self) -> Table:
@@ -180,11 +182,12 @@ class Gateway:
             chat_model=self._chat_model(),
             implicit=self._implicit,
         )
-        terminal.say(text)
-        self._reported, lines = console.progress({}, self._backends, self._promised(), time.monotonic())
-        terminal.say(*lines)
+        terminal.print_lines(text)
+        self._reported, lines = console.progress({}, self._backends, self._named_backends(), time.monotonic())
+        terminal.print_lines(*lines)
 
-    def _promised(self) -> frozenset[str]:
+    def _named_backends(self) -> frozenset[str]:
+        """The backends that a public name leads to, wildcards aside."""
         return frozenset(
             target.backend
             for name, model in self.config.models.items()
@@ -193,11 +196,10 @@ class Gateway:
         )
 
     def _chat_model(self) -> str | None:
+        """The first public name to chat with, for the banner's example."""
         for name, model in self.config.models.items():
-            targets = [self.config.backends[target.backend] for target in model.all_targets()]
-            if not name.endswith("*") and any(
-                getattr(backend, "task", "generate") == "generate" for backend in targets
-            ):
+            backends = [self.config.backends[target.backend] for target in model.all_targets()]
+            if not name.endswith("*") and "generate" in [getattr(each, "task", "generate") for each in backends]:
                 return name
         return None
 

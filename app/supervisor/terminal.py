@@ -6,7 +6,7 @@ import os
 import sys
 
 
-def say(*lines: str) -> None:
+def print_lines(*lines: str) -> None:
     """Print these lines; a terminal or pipe that was closed is no failure."""
     try:
         for line in lines:

@@ -64,12 +64,12 @@ def test_without_a_model_to_chat_with_it_lists_the_models() -> None:
     assert curl(URL, None, has_keys=False) == f"curl {URL}/v1/models"
 
 
-def _tell(*rows: Backend, promised: bool = True) -> list[str]:
+def _lines(*rows: Backend, named: bool = True) -> list[str]:
     """The lines that these situations, one after another and 2 s apart, are told in."""
     seen: dict[str, ReportedState] = {}
     told: list[str] = []
     for turn, row in enumerate(rows):
-        seen, lines = progress(seen, {row.name: row}, frozenset({row.name} if promised else ()), turn * 2.0)
+        seen, lines = progress(seen, {row.name: row}, frozenset({row.name} if named else ()), turn * 2.0)
         told += lines
     return told
 
@@ -79,29 +79,29 @@ def _row(state: State, reason: str | None = None) -> Backend:
 
 
 def test_a_start_is_told_with_the_time_it_took() -> None:
-    told = _tell(_row(State.STOPPED), _row(State.STARTING), _row(State.STARTING), _row(State.READY))
+    told = _lines(_row(State.STOPPED), _row(State.STARTING), _row(State.STARTING), _row(State.READY))
 
     assert told == ["  gpu: starting …", "  gpu: ready in 4.0 s"]
 
 
 def test_a_crash_is_told_with_its_reason() -> None:
-    told = _tell(_row(State.READY), _row(State.STARTING, "exit code 1"), _row(State.READY))
+    told = _lines(_row(State.READY), _row(State.STARTING, "exit code 1"), _row(State.READY))
 
     assert told == ["  gpu: ready in 0.0 s", "  gpu: exit code 1; starting again …", "  gpu: ready in 2.0 s"]
 
 
 def test_a_failure_is_told_once() -> None:
-    told = _tell(_row(State.STARTING), _row(State.FAILED, "no such file"), _row(State.FAILED, "no such file"))
+    told = _lines(_row(State.STARTING), _row(State.FAILED, "no such file"), _row(State.FAILED, "no such file"))
 
     assert told == ["  gpu: starting …", "  gpu: failed: no such file"]
 
 
 def test_a_stop_is_told() -> None:
-    told = _tell(_row(State.STARTING), _row(State.STOPPING), _row(State.STOPPED))
+    told = _lines(_row(State.STARTING), _row(State.STOPPING), _row(State.STOPPED))
 
     assert told == ["  gpu: starting …", "  gpu: stopping", "  gpu: stopped"]
 
 
 def test_nobody_hears_of_the_trouble_of_what_was_only_looked_for() -> None:
-    assert _tell(_row(State.STARTING), _row(State.FAILED, "refused"), promised=False) == []
-    assert _tell(_row(State.STARTING), _row(State.READY), promised=False) == ["  gpu: ready in 2.0 s"]
+    assert _lines(_row(State.STARTING), _row(State.FAILED, "refused"), named=False) == []
+    assert _lines(_row(State.STARTING), _row(State.READY), named=False) == ["  gpu: ready in 2.0 s"]
