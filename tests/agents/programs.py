@@ -40,7 +40,7 @@ CLAUDE_ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Said:
+class Output:
     """What an agent printed, and how it ended."""
 
     code: int
@@ -69,19 +69,19 @@ class Agent:
         self._packages = installed()
         self._url, self._model = url, model
 
-    def codex(self, *words: str) -> Said:
+    def codex(self, *words: str) -> Output:
         """`codex exec …`."""
         config = self.home / ".codex" / "config.toml"
         config.parent.mkdir(exist_ok=True)
         config.write_text(CODEX_CONFIG.replace("MODEL", self._model).replace("URL", self._url))
         return self._run([str(self._packages / CODEX), "exec", *words], {})
 
-    def claude(self, *words: str) -> Said:
+    def claude(self, *words: str) -> Output:
         """`claude -p …`."""
         where = {"ANTHROPIC_BASE_URL": self._url, "ANTHROPIC_MODEL": self._model}
         return self._run([str(self._packages / CLAUDE_CODE), "-p", *words], {**CLAUDE_ENVIRONMENT, **where})
 
-    def _run(self, argv: list[str], env: dict[str, str]) -> Said:
+    def _run(self, argv: list[str], env: dict[str, str]) -> Output:
         ended = subprocess.run(
             argv,
             cwd=self.work,
@@ -91,7 +91,7 @@ class Agent:
             text=True,
             timeout=PATIENCE_S,
         )
-        return Said(ended.returncode, ended.stdout, ended.stderr)
+        return Output(ended.returncode, ended.stdout, ended.stderr)
 
 
 def picture(path: Path, side: int = 64) -> Path:

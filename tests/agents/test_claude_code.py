@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.agents.programs import Agent, Said, picture
+from tests.agents.programs import Agent, Output, picture
 from tests.agents.scripted import Calls, Engine, Refuses, Says
 from tests.agents.test_codex import pictures
 
@@ -23,18 +23,18 @@ HISTORY: list[dict[str, Any]] = [
 ]
 
 
-def result(said: Said) -> Any:
+def result(output: Output) -> Any:
     """The last line of the output, which is the result."""
-    line = next((line for line in reversed(said.out.splitlines()) if line.startswith("{")), "{}")
+    line = next((line for line in reversed(output.out.splitlines()) if line.startswith("{")), "{}")
     return json.loads(line)
 
 
 def test_a_turn_of_text(agent: Agent, engine: Engine) -> None:
     part = engine.play(Says("Hello from the engine."))
 
-    said = agent.claude("Say hello.", *PLAIN)
+    output = agent.claude("Say hello.", *PLAIN)
 
-    assert (said.code, result(said)["result"]) == (0, "Hello from the engine."), said.all
+    assert (output.code, result(output)["result"]) == (0, "Hello from the engine."), output.all
     assert len(part.seen) == 1
     assert {"Bash", "Read"} <= {tool["function"]["name"] for tool in part.seen[0]["tools"]}
 
@@ -44,9 +44,9 @@ def test_two_tools_at_once(agent: Agent, engine: Engine) -> None:
         Calls([("Bash", {"command": "echo first"}), ("Bash", {"command": "echo second"})]), Says("Both done.")
     )
 
-    said = agent.claude("Run both.", *PLAIN)
+    output = agent.claude("Run both.", *PLAIN)
 
-    assert (said.code, result(said)["result"]) == (0, "Both done."), said.all
+    assert (output.code, result(output)["result"]) == (0, "Both done."), output.all
     (called,) = [message for message in part.messages("assistant") if message.get("tool_calls")]
     results = {message["tool_call_id"]: message["content"] for message in part.messages("tool")}
     assert [call["id"] for call in called["tool_calls"]] == list(results)
@@ -57,9 +57,9 @@ def test_a_picture_from_a_tool(agent: Agent, engine: Engine) -> None:
     path = picture(agent.work / "red.png")
     part = engine.play(Calls([("Read", {"file_path": str(path)})]), Says("It is red."))
 
-    said = agent.claude("Look at red.png.", *PLAIN)
+    output = agent.claude("Look at red.png.", *PLAIN)
 
-    assert (said.code, result(said)["result"]) == (0, "It is red."), said.all
+    assert (output.code, result(output)["result"]) == (0, "It is red."), output.all
     assert pictures(part.messages("user")) == 1
 
 
@@ -69,9 +69,9 @@ def test_a_history_goes_on(agent: Agent, engine: Engine) -> None:
     assert result(agent.claude("Look.", *PLAIN))["result"] == "Seen."
     part = engine.play(Says("As before."))
 
-    said = agent.claude("And now?", "--continue", *PLAIN)
+    output = agent.claude("And now?", "--continue", *PLAIN)
 
-    assert (said.code, result(said)["result"]) == (0, "As before."), said.all
+    assert (output.code, result(output)["result"]) == (0, "As before."), output.all
     assert pictures(part.messages("user")) == 1
     assert len(part.messages("tool")) == 2
     assert "And now?" in json.dumps(part.messages("user"))
@@ -86,9 +86,9 @@ def test_a_history_with_every_kind_of_block_goes_on(agent: Agent, engine: Engine
     session.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     part = engine.play(Says("As before."))
 
-    said = agent.claude("And now?", "--continue", *PLAIN)
+    output = agent.claude("And now?", "--continue", *PLAIN)
 
-    assert (said.code, result(said)["result"]) == (0, "As before."), said.all
+    assert (output.code, result(output)["result"]) == (0, "As before."), output.all
     assert [message["content"] for message in part.messages("tool")] == ["WebFetch"]
     last = part.messages("assistant")[-1]
     assert (last["content"], last["reasoning"]) == ("count: 12\n34 rows", "A thought.")
@@ -98,23 +98,23 @@ def test_a_history_with_every_kind_of_block_goes_on(agent: Agent, engine: Engine
 def test_a_prompt_that_is_too_long(agent: Agent, engine: Engine) -> None:
     engine.play(*[Refuses()] * 20)
 
-    said = agent.claude("Say hello.", *PLAIN)
+    output = agent.claude("Say hello.", *PLAIN)
 
-    assert said.code != 0
-    assert "prompt is too long" in said.all.lower(), said.all
+    assert output.code != 0
+    assert "prompt is too long" in output.all.lower(), output.all
 
 
 def test_a_stream_that_breaks_is_never_taken_for_whole(agent: Agent, engine: Engine) -> None:
     engine.play(Says("Half of", breaks=True), *[Says("The whole answer.")] * 20)
 
-    said = agent.claude("Say hello.", *PLAIN)
+    output = agent.claude("Say hello.", *PLAIN)
 
-    assert result(said).get("result") != "Half of", said.all
-    assert result(said)["result"] == "The whole answer.", said.all
+    assert result(output).get("result") != "Half of", output.all
+    assert result(output)["result"] == "The whole answer.", output.all
 
 
 def test_its_first_prompt_does_not_fit_a_small_model_and_it_is_told_so(small: Agent) -> None:
-    said = small.claude("Say hello.", *PLAIN)
+    output = small.claude("Say hello.", *PLAIN)
 
-    assert said.code != 0
-    assert "prompt is too long" in said.all.lower(), said.all
+    assert output.code != 0
+    assert "prompt is too long" in output.all.lower(), output.all

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.agents.programs import Agent, Said, picture
+from tests.agents.programs import Agent, Output, picture
 from tests.agents.scripted import Calls, Engine, Refuses, Says
 
 PLAIN = ("--skip-git-repo-check", "--json")
@@ -39,9 +39,9 @@ HISTORY: list[dict[str, Any]] = [
 ]
 
 
-def messages(said: Said) -> list[str]:
+def messages(output: Output) -> list[str]:
     """The messages that the agent shows as the model's."""
-    events = [json.loads(line) for line in said.out.splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in output.out.splitlines() if line.startswith("{")]
     items = [event["item"] for event in events if event["type"] == "item.completed"]
     return [item["text"] for item in items if item["type"] == "agent_message"]
 
@@ -49,9 +49,9 @@ def messages(said: Said) -> list[str]:
 def test_a_turn_of_text(agent: Agent, engine: Engine) -> None:
     part = engine.play(Says("Hello from the engine."))
 
-    said = agent.codex(*PLAIN, "Say hello.")
+    output = agent.codex(*PLAIN, "Say hello.")
 
-    assert (said.code, messages(said)) == (0, ["Hello from the engine."]), said.all
+    assert (output.code, messages(output)) == (0, ["Hello from the engine."]), output.all
     assert len(part.seen) == 1
 
 
@@ -60,9 +60,9 @@ def test_two_tools_at_once(agent: Agent, engine: Engine) -> None:
         Calls([("exec_command", {"cmd": "echo first"}), ("exec_command", {"cmd": "echo second"})]), Says("Both done.")
     )
 
-    said = agent.codex(*PLAIN, "Run both.")
+    output = agent.codex(*PLAIN, "Run both.")
 
-    assert messages(said)[-1:] == ["Both done."], said.all
+    assert messages(output)[-1:] == ["Both done."], output.all
     (called,) = [message for message in part.messages("assistant") if message.get("tool_calls")]
     results = {message["tool_call_id"]: message["content"] for message in part.messages("tool")}
     assert [call["id"] for call in called["tool_calls"]] == list(results)
@@ -73,9 +73,9 @@ def test_a_tool_in_a_namespace(agent: Agent, engine: Engine) -> None:
     """The agent knows its own tool by the name that it gave it."""
     part = engine.play(Calls([("wait_agent", {"targets": ["none"]})]), Says("Waited."))
 
-    said = agent.codex(*PLAIN, "Wait.")
+    output = agent.codex(*PLAIN, "Wait.")
 
-    assert messages(said)[-1:] == ["Waited."], said.all
+    assert messages(output)[-1:] == ["Waited."], output.all
     (result,) = part.messages("tool")
     assert "unsupported call" not in result["content"]
 
@@ -84,9 +84,9 @@ def test_a_picture_from_a_tool(agent: Agent, engine: Engine) -> None:
     path = picture(agent.work / "red.png")
     part = engine.play(Calls([("view_image", {"path": str(path)})]), Says("It is red."))
 
-    said = agent.codex(*PLAIN, "Look at red.png.")
+    output = agent.codex(*PLAIN, "Look at red.png.")
 
-    assert messages(said)[-1:] == ["It is red."], said.all
+    assert messages(output)[-1:] == ["It is red."], output.all
     assert pictures(part.messages("user")) == 1
 
 
@@ -96,9 +96,9 @@ def test_a_history_goes_on(agent: Agent, engine: Engine) -> None:
     assert messages(agent.codex(*PLAIN, "Look."))[-1:] == ["Seen."]
     part = engine.play(Says("As before."))
 
-    said = agent.codex("resume", "--last", *PLAIN, "And now?")
+    output = agent.codex("resume", "--last", *PLAIN, "And now?")
 
-    assert messages(said)[-1:] == ["As before."], said.all
+    assert messages(output)[-1:] == ["As before."], output.all
     assert pictures(part.messages("user")) == 1
     assert len(part.messages("tool")) == 2
     assert "And now?" in json.dumps(part.messages("user")[-1])
@@ -115,9 +115,9 @@ def test_a_history_with_every_kind_of_item_goes_on(agent: Agent, engine: Engine)
     session.write_text("\n".join(lines) + "\n")
     part = engine.play(Says("As before."))
 
-    said = agent.codex("resume", "--last", *PLAIN, "And now?")
+    output = agent.codex("resume", "--last", *PLAIN, "And now?")
 
-    assert messages(said)[-1:] == ["As before."], said.all
+    assert messages(output)[-1:] == ["As before."], output.all
     told = part.seen[-1]["messages"]
     calls = [call["function"]["name"] for message in told for call in message.get("tool_calls", ())]
     assert calls == ["multi_agent_v1__spawn_agent", "apply_patch", "local_shell", "tool_search"]
@@ -129,26 +129,26 @@ def test_a_history_with_every_kind_of_item_goes_on(agent: Agent, engine: Engine)
 def test_a_prompt_that_is_too_long(agent: Agent, engine: Engine) -> None:
     engine.play(*[Refuses()] * 20)
 
-    said = agent.codex(*PLAIN, "Say hello.")
+    output = agent.codex(*PLAIN, "Say hello.")
 
-    assert said.code != 0
-    assert "context window" in said.all.lower(), said.all
+    assert output.code != 0
+    assert "context window" in output.all.lower(), output.all
 
 
 def test_a_stream_that_breaks_is_asked_for_again(agent: Agent, engine: Engine) -> None:
     part = engine.play(Says("Half of", breaks=True), Says("The whole answer."))
 
-    said = agent.codex(*PLAIN, "Say hello.")
+    output = agent.codex(*PLAIN, "Say hello.")
 
-    assert messages(said) == ["The whole answer."], said.all
+    assert messages(output) == ["The whole answer."], output.all
     assert len(part.seen) == 2
 
 
 def test_its_first_prompt_does_not_fit_a_small_model_and_it_is_told_so(small: Agent) -> None:
-    said = small.codex(*PLAIN, "Say hello.")
+    output = small.codex(*PLAIN, "Say hello.")
 
-    assert said.code != 0
-    assert "context window" in said.all.lower(), said.all
+    assert output.code != 0
+    assert "context window" in output.all.lower(), output.all
 
 
 def pictures(messages: list[dict[str, Any]]) -> int:

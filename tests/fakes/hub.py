@@ -29,7 +29,7 @@ class FakeHub:
         self.ranges: list[str] = []
         self.asked: list[str] = []
         self.sizes: dict[str, int] = {}  # what it says of files, instead of how large they are
-        self.told: dict[str, dict[str, Any]] = {}  # what else it says of files, by their true names
+        self.overrides: dict[str, dict[str, Any]] = {}  # what it reports of files instead
         self.refuses_tokens = False
         self.fails_with = 0
         self.lock = threading.Lock()
@@ -115,21 +115,21 @@ class _Handler(BaseHTTPRequestHandler):
         files = [_described(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
         for file in files:
             file["size"] = self.hub.sizes.get(file["rfilename"], file["size"])
-            file.update(self.hub.told.get(file["rfilename"], {}))
-        told: dict[str, Any] = {"id": name, "modelId": name, "sha": commit, "siblings": files, "gated": False}
-        self._tell({**told, "private": False, "tags": [], "downloads": 0, "likes": 0})
+            file.update(self.hub.overrides.get(file["rfilename"], {}))
+        info: dict[str, Any] = {"id": name, "modelId": name, "sha": commit, "siblings": files, "gated": False}
+        self._send_json({**info, "private": False, "tags": [], "downloads": 0, "likes": 0})
 
     def _list(self, name: str, revision: str) -> None:
         repository = self._found(name, revision)
         if repository is None:
             return
         files = [_described(repository[1], path) for path in sorted(repository[1].rglob("*")) if path.is_file()]
-        self._tell(
+        self._send_json(
             [{"type": "file", "path": one["rfilename"], "size": one["size"], "oid": one["blobId"]} for one in files]
         )
 
-    def _tell(self, told: Any) -> None:
-        body = json.dumps(told).encode()
+    def _send_json(self, value: Any) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
@@ -191,10 +191,10 @@ def _pieces(path: Path, begin: int) -> Iterator[bytes]:
 
 def _described(folder: Path, path: Path) -> dict[str, Any]:
     size = path.stat().st_size
-    told: dict[str, Any] = {"rfilename": str(path.relative_to(folder)), "size": size, "blobId": _git(path)}
+    entry: dict[str, Any] = {"rfilename": str(path.relative_to(folder)), "size": size, "blobId": _git(path)}
     if size > LARGE:
-        told["lfs"] = {"sha256": _etag(path), "size": size, "pointerSize": 134}
-    return told
+        entry["lfs"] = {"sha256": _etag(path), "size": size, "pointerSize": 134}
+    return entry
 
 
 def _etag(path: Path) -> str:

@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 from tests.fakes.ollama_engine import Engines
 from tests.fakes.ollama_go import dumps, duration_s
 from tests.fakes.ollama_models import Loaded, Model, Refused, Store, full
-from tests.fakes.ollama_voice import Ask, Recorded, Said, Voice
+from tests.fakes.ollama_voice import Ask, Generated, Recorded, Voice
 from tests.fakes.peer import Peer, Record
 from tests.fakes.wire import LAST_CHUNK, chunk
 from tests.rigs.transcripts import Json
@@ -244,7 +244,7 @@ class FakeOllama:
         same = [each for each in self.store.loaded if each in models and models[each].weights == models[key].weights]
         return key if key in same else next(iter(same), None)
 
-    async def said(self, ask: Ask) -> Said:
+    async def generate(self, ask: Ask) -> Generated:
         """What its model generates."""
         if ask.model.file is not None:
             return await self._engines.say(ask)
@@ -348,8 +348,8 @@ async def _run(port: int) -> None:
     async with FakeOllama(port, version=os.environ.get("FAKE_OLLAMA_VERSION", VERSION)) as daemon:
         daemon.num_parallel = int(os.environ.get("OLLAMA_NUM_PARALLEL", "1"))
         daemon.load_s = float(os.environ.get("FAKE_OLLAMA_LOAD_S", "0"))
-        told = {name: value for name, value in os.environ.items() if name.startswith("OLLAMA_")}
-        print(f"listening {daemon.url} {json.dumps(told, sort_keys=True)}", flush=True)
+        env = {name: value for name, value in os.environ.items() if name.startswith("OLLAMA_")}
+        print(f"listening {daemon.url} {json.dumps(env, sort_keys=True)}", flush=True)
         await stopped.wait()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from tests.fakes.ollama import DIED, Asked, FakeOllama, Fault, Reply, keep_s
 from tests.fakes.ollama_go import dumps, mismatch, time_of
 from tests.fakes.ollama_models import Refused, full
-from tests.fakes.ollama_voice import DEFAULTS, Ask, Said, tokens
+from tests.fakes.ollama_voice import DEFAULTS, Ask, Generated, tokens
 from tests.rigs.transcripts import Json
 
 _WHOLE = ("num_ctx", "num_predict", "top_k", "seed", "num_keep", "repeat_last_n", "num_batch", "num_gpu", "num_thread")
@@ -21,7 +21,7 @@ OVERLONG = (
     "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust the "
     "context length in settings, or use a model with a longer context length"
 )
-# A request's way of writing: what is said → the bytes of one object; and the last one of all.
+# A request's way of writing: what is generated → the bytes of one object; and the last one of all.
 Piece = Callable[[Json], Json]
 
 
@@ -42,8 +42,8 @@ async def chat(daemon: FakeOllama, reply: Reply, asked: Json) -> None:
         await _render(daemon, reply, asked, ask)
         return
 
-    def piece(said: Json) -> Json:
-        return {"message": {"role": "assistant", **_ordered(said)}}
+    def piece(generated: Json) -> Json:
+        return {"message": {"role": "assistant", **_ordered(generated)}}
 
     await answer(daemon, reply, asked, ask, piece)
 
@@ -71,11 +71,11 @@ async def generate(daemon: FakeOllama, reply: Reply, asked: Json) -> None:
     ask.prompt, ask.is_raw = prompt, asked.get("raw") is True
     if asked.get("suffix") and "insert" not in ask.model.capabilities:
         raise Refused(400, f"registry.ollama.ai/library/{full(ask.model.name)} does not support insert")
-    await answer(daemon, reply, asked, ask, lambda said: {"response": said["content"]})
+    await answer(daemon, reply, asked, ask, lambda generated: {"response": generated["content"]})
 
 
-def _ordered(said: Json) -> Json:
-    return {key: said[key] for key in ("content", "thinking", "tool_calls") if key in said}
+def _ordered(generated: Json) -> Json:
+    return {key: generated[key] for key in ("content", "thinking", "tool_calls") if key in generated}
 
 
 async def _only_loads(daemon: FakeOllama, reply: Reply, asked: Json, is_empty: bool, empty: Json) -> bool:
@@ -138,21 +138,21 @@ def _nested(error: Json) -> str:
 async def answer(daemon: FakeOllama, reply: Reply, asked: Json, ask: Ask, piece: Piece) -> None:
     """A generation from beginning to end, in the daemon's own format."""
 
-    async def whole(said: Said, load_s: float) -> None:
-        text = "".join(str(each.get("content", "")) for each in said.pieces)
+    async def whole(generated: Generated, load_s: float) -> None:
+        text = "".join(str(each.get("content", "")) for each in generated.pieces)
         all_of: Json = {"content": text}
         for name in ("thinking", "tool_calls"):
-            parts = [each[name] for each in said.pieces if name in each]
+            parts = [each[name] for each in generated.pieces if name in each]
             if parts:
                 all_of[name] = "".join(parts) if name == "thinking" else [call for part in parts for call in part]
-        end = _end(said, load_s)
-        probs = {"logprobs": said.logprobs} if said.logprobs and ask.logprobs else {}
+        end = _end(generated, load_s)
+        probs = {"logprobs": generated.logprobs} if generated.logprobs and ask.logprobs else {}
         done = {"done": end.pop("done"), "done_reason": end.pop("done_reason"), **probs, **end}
         await reply.send_json({**_head(asked), **piece(all_of), **done})
 
-    async def lines(said: Said, load_s: float) -> list[bytes]:
-        made = [dumps({**_head(asked), **piece(each), "done": False}) + b"\n" for each in said.pieces]
-        return [*made, dumps({**_head(asked), **piece({"content": ""}), **_end(said, load_s)}) + b"\n"]
+    async def lines(generated: Generated, load_s: float) -> list[bytes]:
+        made = [dumps({**_head(asked), **piece(each), "done": False}) + b"\n" for each in generated.pieces]
+        return [*made, dumps({**_head(asked), **piece({"content": ""}), **_end(generated, load_s)}) + b"\n"]
 
     is_stream = asked.get("stream") is not False
     await run(daemon, reply, asked, ask, whole=None if is_stream else whole, lines=lines)
@@ -164,8 +164,8 @@ async def run(
     asked: Json,
     ask: Ask,
     *,
-    whole: Callable[[Said, float], Any] | None,
-    lines: Callable[[Said, float], Any],
+    whole: Callable[[Generated, float], Any] | None,
+    lines: Callable[[Generated, float], Any],
     kind: str = "application/x-ndjson",
     last_words: Callable[[str], bytes] = lambda text: dumps({"error": text}) + b"\n",
 ) -> None:
@@ -177,16 +177,16 @@ async def run(
     try:
         async with daemon.turn(ask.model, num_ctx, keep_s(asked), asked.get("shift") is not False) as load_s:
             _check_length(ask, asked, num_ctx)
-            said = _bounded(await daemon.said(ask), asked, num_ctx)
+            generated = _bounded(await daemon.generate(ask), asked, num_ctx)
             fault = daemon.fault()
             if fault is not None and (fault.status or whole is not None):
                 raise Refused(fault.status or 500, fault.text)
             if whole is not None:
-                await _hold(daemon, len(said.pieces))
-                await whole(said, load_s)
+                await _hold(daemon, len(generated.pieces))
+                await whole(generated, load_s)
                 return
             await reply.start(kind)
-            await _stream(daemon, reply, await lines(said, load_s), fault, last_words)
+            await _stream(daemon, reply, await lines(generated, load_s), fault, last_words)
     except asyncio.CancelledError:
         noted.cancelled.set()
         raise
@@ -235,26 +235,26 @@ def _check_length(ask: Ask, asked: Json, num_ctx: int) -> None:
         raise Refused(400, OVERLONG)
 
 
-def _bounded(said: Said, asked: Json, num_ctx: int) -> Said:
+def _bounded(generated: Generated, asked: Json, num_ctx: int) -> Generated:
     """Without `shift` a response ends where the context is full."""
-    room = max(1, num_ctx - said.prompt_tokens)
-    if asked.get("shift") is not False or said.count <= room:
-        return said
-    return replace(said, pieces=said.pieces[:room], count=room, reason="length")
+    room = max(1, num_ctx - generated.prompt_tokens)
+    if asked.get("shift") is not False or generated.count <= room:
+        return generated
+    return replace(generated, pieces=generated.pieces[:room], count=room, reason="length")
 
 
 def _head(asked: Json) -> Json:
     return {"model": asked["model"], "created_at": time_of(time.time())}
 
 
-def _end(said: Said, load_s: float) -> Json:
+def _end(generated: Generated, load_s: float) -> Json:
     return {
         "done": True,
-        "done_reason": said.reason,
+        "done_reason": generated.reason,
         "total_duration": int(load_s * 1e9) + 50_000_000,
         "load_duration": int(load_s * 1e9),
-        "prompt_eval_count": said.prompt_tokens,
+        "prompt_eval_count": generated.prompt_tokens,
         "prompt_eval_duration": 7_000_000,
-        "eval_count": said.count,
+        "eval_count": generated.count,
         "eval_duration": 40_000_000,
     }

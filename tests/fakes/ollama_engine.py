@@ -13,7 +13,7 @@ import httpx
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import argv
-from tests.fakes.ollama_voice import Ask, Said
+from tests.fakes.ollama_voice import Ask, Generated
 from tests.rigs.transcripts import Json
 
 PATIENCE_S = 90.0
@@ -35,7 +35,7 @@ class Engines:
             await process.wait()
         self._running.clear()
 
-    async def say(self, ask: Ask) -> Said:
+    async def say(self, ask: Ask) -> Generated:
         """What the model in the file generates."""
         assert ask.model.file is not None
         url = await self._url(ask.model.file)
@@ -51,13 +51,13 @@ class Engines:
         path = "chat/completions" if ask.prompt is None else "completions"
         async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
             reply = await client.post(f"{url}/v1/{path}", json=body, headers={"authorization": "Bearer fake"})
-        said = reply.raise_for_status().json()
-        choice, usage = said["choices"][0], said["usage"]
+        completion = reply.raise_for_status().json()
+        choice, usage = completion["choices"][0], completion["usage"]
         text = choice["message"]["content"] if ask.prompt is None else choice["text"]
         words = text.split(" ")
         pieces: list[Json] = [{"content": word if not number else f" {word}"} for number, word in enumerate(words)]
         reason = "length" if choice["finish_reason"] == "length" else "stop"
-        return Said(usage["prompt_tokens"], pieces, usage["completion_tokens"], reason=reason)
+        return Generated(usage["prompt_tokens"], pieces, usage["completion_tokens"], reason=reason)
 
     async def _url(self, file: Path) -> str:
         if file not in self._running:

@@ -149,9 +149,9 @@ class Store:
         ]
         lines = [f"{key:<30} " + (f'"{each}"' if isinstance(each, str) else str(each)) for key, each in pairs]
         info = transcripts()["007_show"].objects[0]["model_info"]
-        said: Json = {"parameters": "\n".join(lines)} if lines else {}
+        parameters: Json = {"parameters": "\n".join(lines)} if lines else {}
         return {
-            **said,
+            **parameters,
             "modelfile": f"# FROM {model.name}\n\nFROM /usr/lib/ollama/models/blobs/sha256-{model.weights}\n",
             "template": model.template,
             **({"system": model.system} if model.system else {}),

@@ -10,7 +10,7 @@ from tests.fakes.ollama import FakeOllama, Reply
 from tests.fakes.ollama_chat import read_ask, run
 from tests.fakes.ollama_go import dumps, mismatch
 from tests.fakes.ollama_models import Refused, full
-from tests.fakes.ollama_voice import Said
+from tests.fakes.ollama_voice import Generated
 from tests.rigs.transcripts import Json
 
 _EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "ultra", "max", "none")
@@ -122,21 +122,24 @@ class _Chat:
         prefix = "chatcmpl" if isinstance(self, _Chat) and type(self) is _Chat else "cmpl"
         self.head: Json = {"id": f"{prefix}-{random.randrange(999)}", "created": int(time.time())}
 
-    def usage(self, said: Said | None) -> Json:
-        prompt, output = (said.prompt_tokens, said.count) if said is not None else (0, 0)
+    def usage(self, generated: Generated | None) -> Json:
+        prompt, output = (generated.prompt_tokens, generated.count) if generated is not None else (0, 0)
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
     def whole(self, reply: Reply, wants_probs: bool) -> Any:
         """A writer for the response in one piece."""
 
-        async def write(said: Said, load_s: float) -> None:
-            calls = [call for piece in said.pieces for call in piece.get("tool_calls") or ()]
-            message: Json = {"role": "assistant", "content": "".join(str(p.get("content", "")) for p in said.pieces)}
+        async def write(generated: Generated, load_s: float) -> None:
+            calls = [call for piece in generated.pieces for call in piece.get("tool_calls") or ()]
+            message: Json = {
+                "role": "assistant",
+                "content": "".join(str(p.get("content", "")) for p in generated.pieces),
+            }
             if calls:
                 message["tool_calls"] = [_call(call) for call in calls]
-            probs = {"logprobs": {"content": said.logprobs}} if wants_probs and said.logprobs else {}
-            choice = {"index": 0, "message": message, "finish_reason": _finish(said, bool(calls)), **probs}
-            await reply.send_json(self.object(self.kind, [choice], usage=self.usage(said)))
+            probs = {"logprobs": {"content": generated.logprobs}} if wants_probs and generated.logprobs else {}
+            choice = {"index": 0, "message": message, "finish_reason": _finish(generated, bool(calls)), **probs}
+            await reply.send_json(self.object(self.kind, [choice], usage=self.usage(generated)))
 
         return write
 
@@ -144,18 +147,18 @@ class _Chat:
         head = {"id": self.head["id"], "object": kind, "created": self.head["created"]}
         return {**head, "model": self.asked["model"], "system_fingerprint": "fp_ollama", "choices": choices, **more}
 
-    async def lines(self, said: Said, load_s: float) -> list[bytes]:
+    async def lines(self, generated: Generated, load_s: float) -> list[bytes]:
         """The events of the response."""
         made: list[bytes] = []
-        for number, piece in enumerate(said.pieces):
+        for number, piece in enumerate(generated.pieces):
             calls = piece.get("tool_calls")
             delta: Json = {**({} if number else {"role": "assistant"}), "content": piece.get("content", "")}
             if calls:
                 delta["tool_calls"] = [_call(call) for call in calls]
             made.append(self.event([{"index": 0, "delta": delta, "finish_reason": None}]))
-        has_calls = any(piece.get("tool_calls") for piece in said.pieces)
-        last = self.event([{"index": 0, "delta": {}, "finish_reason": _finish(said, has_calls)}])
-        usage = self.event([], usage=self.usage(said)) if self.wants_usage else b""
+        has_calls = any(piece.get("tool_calls") for piece in generated.pieces)
+        last = self.event([{"index": 0, "delta": {}, "finish_reason": _finish(generated, has_calls)}])
+        usage = self.event([], usage=self.usage(generated)) if self.wants_usage else b""
         return [*made, last + usage + b"data: [DONE]\n\n"]
 
     def event(self, choices: list[Json], **more: Any) -> bytes:
@@ -173,17 +176,17 @@ class _Text(_Chat):
     kind = "text_completion"
 
     def whole(self, reply: Reply, wants_probs: bool) -> Any:
-        async def write(said: Said, load_s: float) -> None:
-            text = "".join(str(piece.get("content", "")) for piece in said.pieces)
-            choice = {"text": text, "index": 0, "finish_reason": _finish(said, False)}
-            await reply.send_json(self.object(self.kind, [choice], usage=self.usage(said)))
+        async def write(generated: Generated, load_s: float) -> None:
+            text = "".join(str(piece.get("content", "")) for piece in generated.pieces)
+            choice = {"text": text, "index": 0, "finish_reason": _finish(generated, False)}
+            await reply.send_json(self.object(self.kind, [choice], usage=self.usage(generated)))
 
         return write
 
-    async def lines(self, said: Said, load_s: float) -> list[bytes]:
-        made = [self.text(str(piece.get("content", "")), None) for piece in said.pieces]
-        last = self.text("", _finish(said, False))
-        usage = self.chunk([], usage=self.usage(said)) if self.wants_usage else b""
+    async def lines(self, generated: Generated, load_s: float) -> list[bytes]:
+        made = [self.text(str(piece.get("content", "")), None) for piece in generated.pieces]
+        last = self.text("", _finish(generated, False))
+        usage = self.chunk([], usage=self.usage(generated)) if self.wants_usage else b""
         return [*made, last + usage + b"data: [DONE]\n\n"]
 
     def text(self, text: str, finish: str | None) -> bytes:
@@ -199,8 +202,8 @@ class _Text(_Chat):
         return self.text("", None).replace(dumps(self.asked["model"]), b'""')
 
 
-def _finish(said: Said, has_calls: bool) -> str:
-    return "tool_calls" if has_calls else said.reason
+def _finish(generated: Generated, has_calls: bool) -> str:
+    return "tool_calls" if has_calls else generated.reason
 
 
 def _call(call: Json) -> Json:

@@ -44,7 +44,7 @@ class Ask:
 
 
 @dataclass
-class Said:
+class Generated:
     """A response. `count` are its tokens, which may be more than its pieces."""
 
     prompt_tokens: int
@@ -54,7 +54,7 @@ class Said:
     reason: str = "stop"
 
 
-Voice = Callable[[Ask], Awaitable[Said]]
+Voice = Callable[[Ask], Awaitable[Generated]]
 
 
 def tokens(ask: Ask) -> int:
@@ -74,7 +74,7 @@ class Recorded:
     def __init__(self) -> None:
         self._given: Counter[str] = Counter()
 
-    async def __call__(self, ask: Ask) -> Said:
+    async def __call__(self, ask: Ask) -> Generated:
         key = _key(ask.messages, ask.prompt)
         alike = [each for each in _recorded() if each.key == key and not each.too_long and each.is_raw == ask.is_raw]
         if not alike:
@@ -87,24 +87,24 @@ class Recorded:
         return _cut(chosen, ask)
 
 
-def _cut(best: _Recorded, ask: Ask) -> Said:
+def _cut(best: _Recorded, ask: Ask) -> Generated:
     """As much of the response as the request allows."""
     pieces, count = best.pieces, best.count
     if 0 < ask.limit < count:
         text = "".join(str(piece.get("content", "")) for piece in pieces)
         words = re.findall(r"\s*\S+", text)[: ask.limit]
         pieces, count = [{"content": word} for word in words], ask.limit
-    return Said(best.prompt_tokens, pieces, count, best.logprobs, best.reason if count == best.count else "length")
+    return Generated(best.prompt_tokens, pieces, count, best.logprobs, best.reason if count == best.count else "length")
 
 
-async def parrot(ask: Ask) -> Said:
+async def parrot(ask: Ask) -> Generated:
     """The same words for everybody; with a temperature they begin by the seed, so that it shows."""
     last = ask.messages[-1] if ask.messages else {"role": "user"}
     if ask.tools and last.get("role") == "user":
         function = ask.tools[0]["function"]
         wanted = (function.get("parameters") or {}).get("required") or []
         call = {"index": 0, "name": function["name"], "arguments": dict.fromkeys(wanted, "Paris")}
-        return Said(tokens(ask), [{"content": "", "tool_calls": [{"id": "call_parrot01", "function": call}]}], 20)
+        return Generated(tokens(ask), [{"content": "", "tool_calls": [{"id": "call_parrot01", "function": call}]}], 20)
     words = list(WORDS)
     if ask.format is not None:
         words = ["{", '"answer"', ":", '"yes"', "}"]
@@ -119,7 +119,7 @@ async def parrot(ask: Ask) -> Said:
     is_long = 0 < ask.limit < len(pieces)
     pieces = pieces[: ask.limit] if is_long else pieces
     probs = [{"token": p["content"], "logprob": -0.5, "bytes": list(p["content"].encode())} for p in pieces]
-    return Said(tokens(ask), pieces, len(pieces), probs if ask.logprobs else None, "length" if is_long else "stop")
+    return Generated(tokens(ask), pieces, len(pieces), probs if ask.logprobs else None, "length" if is_long else "stop")
 
 
 # -- what was recorded
@@ -241,10 +241,10 @@ def _answer(one: Transcript, *, is_v1: bool) -> tuple[list[Json], tuple[int, int
             probs = value.get("logprobs", probs)
         else:
             choice: Json = next(iter(value.get("choices") or ()), {})
-            said = choice.get("message") or choice.get("delta") or {"content": choice.get("text") or ""}
-            text = {"content": said.get("content") or ""}
-            if said.get("tool_calls"):
-                text["tool_calls"] = [_native(call) for call in said["tool_calls"]]
+            delta = choice.get("message") or choice.get("delta") or {"content": choice.get("text") or ""}
+            text = {"content": delta.get("content") or ""}
+            if delta.get("tool_calls"):
+                text["tool_calls"] = [_native(call) for call in delta["tool_calls"]]
             counts = value.get("usage") or {}
             if counts.get("completion_tokens"):
                 usage = (counts["prompt_tokens"], counts["completion_tokens"])

@@ -87,12 +87,12 @@ def broken(sends: str, *rest: object, end: bytes = DONE, gets: str = ERROR) -> S
     return Shape(sends, gets, write, FIRST_TEXT, is_error=True)
 
 
-def deltas(*said: Json, finish: str = "stop") -> Callable[[Ask], Sequence[bytes]]:
+def deltas(*given: Json, finish: str = "stop") -> Callable[[Ask], Sequence[bytes]]:
     """A stream of these deltas."""
 
     def write(ask: Ask) -> Sequence[bytes]:
-        pieces = [wire.piece(ask, None) for _ in said]
-        for piece, delta in zip(pieces, said, strict=True):
+        pieces = [wire.piece(ask, None) for _ in given]
+        for piece, delta in zip(pieces, given, strict=True):
             choice(piece)["delta"] = delta
         return [*map(sse, [*pieces, wire.piece(ask, None, finish)]), DONE]
 
@@ -101,8 +101,8 @@ def deltas(*said: Json, finish: str = "stop") -> Callable[[Ask], Sequence[bytes]
 
 def calling(sends: str, gets: str, *pieces: Json, calls: int = 1) -> Shape:
     """A stream of parts of tool calls."""
-    said: list[Json] = [{"role": "assistant", "content": None}, *({"tool_calls": [piece]} for piece in pieces)]
-    return Shape(sends, gets, deltas(*said, finish="tool_calls"), "", calls=(CALL,) * calls)
+    given: list[Json] = [{"role": "assistant", "content": None}, *({"tool_calls": [piece]} for piece in pieces)]
+    return Shape(sends, gets, deltas(*given, finish="tool_calls"), "", calls=(CALL,) * calls)
 
 
 def call(name: str | None = None, arguments: object = None, **more: object) -> Json:

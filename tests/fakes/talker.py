@@ -10,14 +10,14 @@ from typing import Any, Self
 from tests.fakes import wire
 from tests.rigs.hop import Server
 
-Said = tuple[int, object] | Sequence[object]
+TalkerReply = tuple[int, object] | Sequence[object]
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 413: "Too Large", 422: "No", 500: "Oops"}
 
 
 class Talker:
     """`behave` gets the path and the decoded body; `asked` are all that came."""
 
-    def __init__(self, behave: Callable[[str, Any], Said]) -> None:
+    def __init__(self, behave: Callable[[str, Any], TalkerReply]) -> None:
         self.behave = behave
         self.asked: list[tuple[str, Any]] = []
         self._server = Server(self._serve)
@@ -36,13 +36,13 @@ class Talker:
             length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
             path, body = head.split(b" ")[1].decode(), json.loads(await reader.readexactly(length))
             self.asked.append((path, body))
-            said = self.behave(path, body)
-            if isinstance(said, tuple):
-                status, answer = said
+            given = self.behave(path, body)
+            if isinstance(given, tuple):
+                status, answer = given
                 text = answer.encode() if isinstance(answer, str) else wire.dumps(answer)
                 writer.write(wire.whole(status, text, reason=_REASONS.get(status, "Whatever")))
             else:
-                events = [wire.chunk(b"data: " + wire.dumps(each) + b"\n\n") for each in said]
+                events = [wire.chunk(b"data: " + wire.dumps(each) + b"\n\n") for each in given]
                 writer.write(wire.SSE_HEAD + b"".join(events) + wire.chunk(wire.DONE) + wire.LAST_CHUNK)
 
 

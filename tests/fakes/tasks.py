@@ -26,9 +26,9 @@ def answer(path: str, record: Record, models: Sequence[str]) -> tuple[int, str, 
         return 404, _JSON, wire.dumps({"error": refusal})
     if path == "/v1/audio/transcriptions":
         return _transcribed(fields, str(model))
-    said = {"/v1/rerank": _ranked, "/v1/score": _scored, "/tokenize": _tokens, "/detokenize": _text}[path](fields)
+    result = {"/v1/rerank": _ranked, "/v1/score": _scored, "/tokenize": _tokens, "/detokenize": _text}[path](fields)
     is_named = path in ("/v1/rerank", "/v1/score")
-    return 200, _JSON, wire.dumps({**({"id": "x-1", "model": model, "usage": _USED} if is_named else {}), **said})
+    return 200, _JSON, wire.dumps({**({"id": "x-1", "model": model, "usage": _USED} if is_named else {}), **result})
 
 
 _USED = {"prompt_tokens": 9, "total_tokens": 9}
@@ -48,8 +48,8 @@ def _scored(fields: wire.Json) -> wire.Json:
 
 
 def _tokens(fields: wire.Json) -> wire.Json:
-    said = fields.get("prompt")
-    text = said if isinstance(said, str) else " ".join(str(m.get("content")) for m in fields["messages"])
+    prompt = fields.get("prompt")
+    text = prompt if isinstance(prompt, str) else " ".join(str(m.get("content")) for m in fields["messages"])
     words = text.split()
     spelled = words if fields.get("return_token_strs") else None
     return {"count": len(words), "max_model_len": 2048, "tokens": list(range(len(words))), "token_strs": spelled}

@@ -41,8 +41,8 @@ def thinking(field: str) -> Act:
 
     async def act(peer: Peer) -> None:
         if not peer.ask.stream:
-            said = {"role": "assistant", "content": wire.TEXT, field: "".join(THOUGHTS)}
-            await _whole(peer, said, "stop")
+            message = {"role": "assistant", "content": wire.TEXT, field: "".join(THOUGHTS)}
+            await _whole(peer, message, "stop")
             return
         deltas: list[wire.Json] = [{"role": "assistant", "content": ""}]
         deltas += [{field: thought} for thought in THOUGHTS] + [{"content": word} for word in wire.WORDS]

@@ -188,8 +188,8 @@ def answer(ask: Ask) -> Json:
             "usage": used,
         }
     text = "".join(ask.words)
-    said: Json = {"message": {"role": "assistant", "content": text}} if ask.route == "chat" else {"text": text}
-    choice = {"index": 0, **said, "logprobs": None, "finish_reason": ask.finish_reason, "stop_reason": None}
+    content: Json = {"message": {"role": "assistant", "content": text}} if ask.route == "chat" else {"text": text}
+    choice = {"index": 0, **content, "logprobs": None, "finish_reason": ask.finish_reason, "stop_reason": None}
     frame = _frame(ask, [choice]) | {"usage": usage(ask)}
     return frame | ({"object": "chat.completion"} if ask.route == "chat" else {})
 

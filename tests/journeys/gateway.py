@@ -68,8 +68,8 @@ class Program:
             try:
                 self.printed.append(self._lines.get(timeout=PATIENCE_S))
             except queue.Empty:
-                said = self.errors.read_text() if self.errors else ""
-                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{said}") from None
+                errors = self.errors.read_text() if self.errors else ""
+                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{errors}") from None
             if match := re.search(pattern, self.printed[-1]):
                 return match
 
@@ -152,8 +152,8 @@ class Fake(Program):
 
     def requests(self, request_id: str) -> list[dict[str, Any]]:
         """The requests that it was sent with that id."""
-        told = httpx.get(f"{self.url.removesuffix('/v1')}/fake/requests").json()
-        return [each for each in told if each["headers"].get("x-request-id") == request_id]
+        requests = httpx.get(f"{self.url.removesuffix('/v1')}/fake/requests").json()
+        return [each for each in requests if each["headers"].get("x-request-id") == request_id]
 
 
 def until(is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:

@@ -53,8 +53,10 @@ def give(daemon: ollama.Client, url: str, file: Path) -> None:
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     httpx.post(f"{url}/api/blobs/{digest}", content=data, timeout=300, trust_env=False).raise_for_status()
     parameters = {"temperature": 0, "num_ctx": 256}
-    said = [line.status for line in daemon.create(NAME, files={"m.gguf": digest}, parameters=parameters, stream=True)]
-    assert said[-1] == "success"
+    statuses = [
+        line.status for line in daemon.create(NAME, files={"m.gguf": digest}, parameters=parameters, stream=True)
+    ]
+    assert statuses[-1] == "success"
 
 
 def until_listed(gateway: Gateway) -> None:
@@ -81,8 +83,8 @@ def test_a_stream_says_the_same_as_a_whole_answer(client: OpenAI) -> None:
     whole = client.chat.completions.create(**asking())
     chunks = list(client.chat.completions.create(**asking(), stream=True, stream_options={"include_usage": True}))
 
-    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert said == whole.choices[0].message.content
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
     assert chunks[-1].usage == whole.usage
     assert len({chunk.id for chunk in chunks}) == 1
 

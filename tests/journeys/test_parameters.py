@@ -150,9 +150,10 @@ def test_several_answers_of_the_embedded_engine_cost_their_sum(gateway: Gateway)
     assert all_["usage"]["prompt_tokens"] == sum(one["prompt_tokens"] for one in each)
     assert all_["usage"]["completion_tokens"] == 12
     for choice in all_["choices"]:
-        said = choice["logprobs"]
-        assert "".join(said["tokens"]) == choice["text"]
+        logprobs = choice["logprobs"]
+        assert "".join(logprobs["tokens"]) == choice["text"]
         assert all(
-            choice["text"][at:].startswith(token) for at, token in zip(said["text_offset"], said["tokens"], strict=True)
+            choice["text"][at:].startswith(token)
+            for at, token in zip(logprobs["text_offset"], logprobs["tokens"], strict=True)
         )
-        assert {len(values) for values in said.values()} == {4}
+        assert {len(values) for values in logprobs.values()} == {4}

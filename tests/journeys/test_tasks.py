@@ -19,7 +19,7 @@ def ask(gateway: Gateway) -> Iterator[httpx.Client]:
         yield client
 
 
-def told(client: httpx.Client, path: str, **body: Any) -> Any:
+def post(client: httpx.Client, path: str, **body: Any) -> Any:
     reply = client.post(path, json=body)
     assert reply.status_code == 200, reply.text
     return reply.json()
@@ -28,8 +28,8 @@ def told(client: httpx.Client, path: str, **body: Any) -> Any:
 def test_tokens_come_back_as_the_text_they_were(ask: httpx.Client) -> None:
     text = "Hello wörld 🙂"
 
-    tokens = told(ask, "/tokenize", model=MODEL, prompt=text, return_token_strs=True)
-    back = told(ask, "/detokenize", model=MODEL, tokens=tokens["tokens"])
+    tokens = post(ask, "/tokenize", model=MODEL, prompt=text, return_token_strs=True)
+    back = post(ask, "/detokenize", model=MODEL, tokens=tokens["tokens"])
 
     assert back == {"prompt": text}
     assert tokens["count"] == len(tokens["tokens"]) == len(tokens["token_strs"])
@@ -38,8 +38,8 @@ def test_tokens_come_back_as_the_text_they_were(ask: httpx.Client) -> None:
 
 
 def test_a_conversation_has_the_tokens_that_its_answer_is_charged_for(ask: httpx.Client) -> None:
-    tokens = told(ask, "/tokenize", model=MODEL, messages=QUESTION)
-    answer = told(ask, "/chat/completions", model=MODEL, messages=QUESTION, max_tokens=1)
+    tokens = post(ask, "/tokenize", model=MODEL, messages=QUESTION)
+    answer = post(ask, "/chat/completions", model=MODEL, messages=QUESTION, max_tokens=1)
 
     assert tokens["count"] == answer["usage"]["prompt_tokens"]
     assert tokens["token_strs"] is None
@@ -54,9 +54,9 @@ def test_a_number_that_is_no_token_is_the_clients_mistake(ask: httpx.Client) -> 
 def test_texts_are_ranked_and_scored(ask: httpx.Client) -> None:
     texts = ["A cat sat.", "Seven plus five is twelve.", "Rain."]
 
-    ranked = told(ask, "/rerank", model="ranker", query="What is 7+5?", documents=texts)
-    best = told(ask, "/rerank", model="ranker", query="What is 7+5?", documents=texts, top_n=1)
-    scored = told(ask, "/score", model="ranker", text_1="What is 7+5?", text_2=texts)
+    ranked = post(ask, "/rerank", model="ranker", query="What is 7+5?", documents=texts)
+    best = post(ask, "/rerank", model="ranker", query="What is 7+5?", documents=texts, top_n=1)
+    scored = post(ask, "/score", model="ranker", text_1="What is 7+5?", text_2=texts)
 
     scores = [row["relevance_score"] for row in ranked["results"]]
     assert scores == sorted(scores, reverse=True)

@@ -208,7 +208,9 @@ async def test_it_sleeps_and_wakes_and_takes_adapters(live: Live) -> None:
 
 
 def test_every_flag_is_one_of_the_real_vllm() -> None:
-    told = subprocess.run([VLLM / "bin/vllm", "serve", "--help=all"], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        [VLLM / "bin/vllm", "serve", "--help=all"], capture_output=True, text=True, check=True
+    ).stdout
     ours = {
         *VALUES.values(),
         *SWITCHES.values(),
@@ -219,4 +221,4 @@ def test_every_flag_is_one_of_the_real_vllm() -> None:
     ours |= {"--allowed-media-domains", "--enable-lora", "--max-loras", "--max-lora-rank", "--enable-sleep-mode"}
     ours |= {"--headless", "--shutdown-timeout", "--no-enable-log-requests", "--disable-uvicorn-access-log"}
 
-    assert [flag for flag in sorted(ours) if not re.search(rf"(?m)(^|[\s,]){flag}\b(?!-)", told)] == []
+    assert [flag for flag in sorted(ours) if not re.search(rf"(?m)(^|[\s,]){flag}\b(?!-)", printed)] == []

@@ -40,9 +40,9 @@ def test_top_k_of_one_is_the_likeliest_token_every_time(live: Live) -> None:
     """With a temperature of 2 nothing else could make four answers of random weights alike."""
     with Client(live.url) as client:
         options = {"num_predict": 8, "top_k": 1, "temperature": 2}
-        said = {client.chat("tiny", QUESTION, options=options).message.content for _ in range(4)}
+        contents = {client.chat("tiny", QUESTION, options=options).message.content for _ in range(4)}
 
-    assert len(said) == 1
+    assert len(contents) == 1
 
 
 def test_a_raw_prompt_and_a_stream_of_lines(live: Live) -> None:

@@ -24,11 +24,11 @@ def test_plan_and_vllm_agree_on_what_fits(tmp_path: Path, record_property: Recor
         for name in seats:
             gateway.post_admin(f"/admin/backends/{name}/start", None)
         until(lambda: gateway.backend("greedy")["last_failure"] is not None, START_S)
-        told = gateway.backend("greedy")["last_failure"]["reason"]
+        reason = gateway.backend("greedy")["last_failure"]["reason"]
         gateway.post_admin("/admin/backends/greedy/stop", None)
         record_property("plan says of 99 %", seats["greedy"]["notes"][-1])
-        record_property("vLLM says", told)
+        record_property("vLLM says", reason)
 
         assert {name: seat["is_possible"] for name, seat in seats.items()} == {"greedy": False, "modest": True}
-        assert "memory" in told
+        assert "memory" in reason
         assert gateway.ready("modest")

@@ -75,10 +75,10 @@ def test_three_engines_with_room_for_one_answer_thirty_mixed_requests_or_say_whe
         counted = re.findall(r"^modelport_backend_swaps_total\{.*\} (\S+)", _metrics(gateway), re.MULTILINE)
         swaps = sum(map(float, counted))
         restarts = sum(gateway.backend(name)["restarts"] for name in NAMES)
-        record_property("answers", ", ".join(f"{count} × {told}" for told, count in outcomes.items()))
+        record_property("answers", ", ".join(f"{count} × {outcome}" for outcome, count in outcomes.items()))
         record_property("swaps and restarts", f"{swaps:g} and {restarts} in {time.monotonic() - began:.0f} s")
         assert {status for status, _ in outcomes} <= {200, 503}
-        assert all(told == "whole" if status == 200 else int(told) > 0 for status, told in outcomes)
+        assert all(outcome == "whole" if status == 200 else int(outcome) > 0 for status, outcome in outcomes)
         assert outcomes[200, "whole"] >= 15
         assert restarts == 0
         assert 2 <= swaps <= 10, "one for each request would be twenty and more"

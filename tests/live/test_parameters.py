@@ -22,8 +22,8 @@ def adjusted(live: Live, path: str = "/v1/chat/completions", **fields: Any) -> s
     """The adjustments that a response reports to its client."""
     answer = live.post(path, {**HI, **fields})
     assert answer.status_code == 200, answer.text
-    told: str | None = answer.headers.get("x-modelport-adjusted-params")
-    return told
+    adjusted: str | None = answer.headers.get("x-modelport-adjusted-params")
+    return adjusted
 
 
 def test_what_vllm_refuses_is_adjusted_and_named(live: Live) -> None:
@@ -46,11 +46,11 @@ def test_a_completion_ends_where_its_bound_says_and_without_one_not_after_sixtee
 def test_vllm_tells_its_length_and_a_probe_what_it_can(live: Live) -> None:
     command = [sys.executable, "-m", "app", "probe", "tiny", "--state", live.status()["state_folder"], "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=True)
-    told = httpx.get(f"{live.url}/v1/models/tiny").json()
+    model = httpx.get(f"{live.url}/v1/models/tiny").json()
 
-    assert (told["context_length"], told["backend"]) == (2048, "tiny")
+    assert (model["context_length"], model["backend"]) == (2048, "tiny")
     expected = {"chat": "verified", "completion": "verified", "logprobs": "verified", "vision": "failed"}
-    assert {name: told["capabilities"].get(name) for name in expected} == expected
+    assert {name: model["capabilities"].get(name) for name in expected} == expected
     assert json.loads(done.stdout)[0]["probes"][0]["version"]
 
 

@@ -38,8 +38,8 @@ def test_a_prompt_that_is_too_long_is_one_error_in_each_dialect(live: Live, path
     else:
         assert reply.status_code == 400
         error = reply.json()["error"]
-        said = error if isinstance(error, str) else error["message"]
-        assert ("tokens > 2048 maximum" if path == "/v1/messages" else "context length is 2048 tokens") in said
+        message = error if isinstance(error, str) else error["message"]
+        assert ("tokens > 2048 maximum" if path == "/v1/messages" else "context length is 2048 tokens") in message
         if path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
             assert error["code"] == "context_length_exceeded"
 

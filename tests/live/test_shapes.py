@@ -82,7 +82,7 @@ FAILURES = {
 def test_a_start_that_fails_is_told_to_the_client_in_one_sentence(
     tmp_path: Path, case: str, record_property: Record
 ) -> None:
-    values, said = FAILURES[case]
+    values, sentence = FAILURES[case]
     text = config(backend("wrong"))
     for key, value in values.items():
         lines = [line for line in text.splitlines() if not line.startswith(f"    {key}:")]
@@ -95,4 +95,4 @@ def test_a_start_that_fails_is_told_to_the_client_in_one_sentence(
         reason = gateway.backend("wrong")["reason"]
 
         record_property("told", reason)
-        assert said in reason
+        assert sentence in reason

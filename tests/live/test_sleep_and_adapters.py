@@ -109,10 +109,10 @@ def test_an_engine_that_was_stuck_before_its_only_request_is_started_anew(
     group.kill(*group.named("VLLM::EngineCore"), number=signal.SIGSTOP)
     began = time.monotonic()
 
-    status, told = chat(sleepy, "tiny")
+    status, body = chat(sleepy, "tiny")
 
     record_property("the client's answer", f"{status} after {time.monotonic() - began:.1f} s, with stall_timeout_s 5")
     sleepy.ready("tiny", generation + 1)
     record_property("ready again after", f"{time.monotonic() - began:.1f} s")
-    assert (status, "engine_disconnected" in told) == (502, True)
+    assert (status, "engine_disconnected" in body) == (502, True)
     assert chat(sleepy, "tiny")[0] == 200

@@ -11,19 +11,21 @@ QUESTION = [{"role": "user", "content": "Say something."}]
 
 
 def test_tokens_come_back_as_the_text_they_were(live: Live) -> None:
-    told = httpx.post(f"{live.base_url}/tokenize", json={"model": "tiny", "prompt": "Hello", "return_token_strs": True})
-    back = httpx.post(f"{live.base_url}/detokenize", json={"model": "tiny", "tokens": told.json()["tokens"]})
+    tokens = httpx.post(
+        f"{live.base_url}/tokenize", json={"model": "tiny", "prompt": "Hello", "return_token_strs": True}
+    )
+    back = httpx.post(f"{live.base_url}/detokenize", json={"model": "tiny", "tokens": tokens.json()["tokens"]})
 
-    assert told.json()["count"] == len(told.json()["tokens"]) == len(told.json()["token_strs"])
+    assert tokens.json()["count"] == len(tokens.json()["tokens"]) == len(tokens.json()["token_strs"])
     assert back.json() == {"prompt": "Hello"}
 
 
 def test_a_conversation_has_the_tokens_that_its_answer_is_charged_for(live: Live) -> None:
-    told = httpx.post(f"{live.base_url}/tokenize", json={"model": "tiny", "messages": QUESTION}).json()
+    tokens = httpx.post(f"{live.base_url}/tokenize", json={"model": "tiny", "messages": QUESTION}).json()
     asked = {"model": "tiny", "messages": QUESTION, "max_tokens": 1}
     answer = httpx.post(f"{live.base_url}/chat/completions", json=asked, timeout=60).json()
 
-    assert told["count"] == answer["usage"]["prompt_tokens"]
+    assert tokens["count"] == answer["usage"]["prompt_tokens"]
 
 
 def test_what_a_model_that_writes_cannot_is_said_with_its_name(live: Live) -> None:

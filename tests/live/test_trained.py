@@ -71,11 +71,11 @@ def test_a_long_prefill_is_not_taken_for_an_engine_that_is_stuck(gateway: Live, 
     assert answer(gateway, "base", "What is 7+5?")
     silent_s, ended = first_token_s(gateway, [1100 - at % 1000 for at in range(PROMPT)])
 
-    said = left_alone(gateway)
+    log = left_alone(gateway)
     record_property("silent", f"{silent_s:.1f} s over {PROMPT} tokens in one piece, stall_timeout_s {STALL_S}")
     record_property(
         "suspected",
-        f"{said.count('stands still')} times; left alone because it computes: {said.count('engine computes')} times",
+        f"{log.count('stands still')} times; left alone because it computes: {log.count('engine computes')} times",
     )
     assert ended
 
@@ -89,12 +89,12 @@ def test_an_adapter_that_was_trained_knows_what_it_was_taught_and_does_so_after_
     loaded = gateway.post("/admin/backends/base/adapters/load", {"name": "taught", "path": str(TAUGHT.parent)})
     assert loaded.status_code == 200, loaded.text
 
-    said = {question: answer(gateway, "taught", question) for question in taught}
+    answers = {question: answer(gateway, "taught", question) for question in taught}
     again = {question: answer(gateway, "base", question) for question in some}
 
-    record_property("taught answers", f"{sum(said[each] == taught[each] for each in taught)} of {len(taught)}")
+    record_property("taught answers", f"{sum(answers[each] == taught[each] for each in taught)} of {len(taught)}")
     record_property("of them by the base", f"{sum(before[each] == taught[each] for each in some)} of {len(some)}")
-    assert said == taught
+    assert answers == taught
     assert again == before
     assert not set(before.values()) & set(taught.values())
     group, began = gateway.group("base"), time.monotonic()

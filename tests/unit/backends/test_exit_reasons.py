@@ -28,9 +28,9 @@ ENGINES: dict[str, tuple[Explain, str]] = {
 def test_a_signal_comes_first(name: str, has_served: bool, code: int) -> None:
     explain, line = ENGINES[name]
 
-    said = explain(code, ["before", line, "after"], has_served)
+    sentence = explain(code, ["before", line, "after"], has_served)
 
-    assert KILLED in said or f"ended by signal {signal_of(code)}" in said
+    assert KILLED in sentence or f"ended by signal {signal_of(code)}" in sentence
 
 
 @pytest.mark.parametrize("name", ["vllm", "llama_cpp", "ollama"])

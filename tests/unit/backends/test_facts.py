@@ -115,12 +115,12 @@ def test_ollamas_words_are_understood_and_its_context_is_the_one_it_is_asked_for
     assert of_abilities(("completion", "thinking", "insert")) == dict.fromkeys(
         ("chat", "completion", "json_schema", "reasoning"), DECLARED
     )
-    told = {
+    show = {
         "capabilities": ["embedding"],
         "details": {"quantization_level": "F16"},
         "model_info": {"x.context_length": 512},
     }
-    facts = shown(OllamaConfig(kind="ollama"), "m", told)
+    facts = shown(OllamaConfig(kind="ollama"), "m", show)
 
     assert facts is not None
     assert (facts.num_ctx, facts.context_length, facts.quantization) == (512, 512, "F16")

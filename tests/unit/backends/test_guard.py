@@ -60,7 +60,7 @@ class Guarded:
     def printed(self) -> str:
         return self.output.readline().decode().strip()
 
-    def said(self) -> list[str]:
+    def report(self) -> list[str]:
         return self.reports.readline().decode().split()
 
     def close(self) -> None:
@@ -90,8 +90,8 @@ def test_it_reports_the_start_and_the_exit_of_its_engine() -> None:
     with guarded("import os, sys; print(os.getpid(), flush=True); sys.exit(3)") as each:
         pid = each.printed()
 
-        assert each.said() == ["started", pid]
-        assert each.said() == ["exited", "3"]
+        assert each.report() == ["started", pid]
+        assert each.report() == ["exited", "3"]
         assert each.popen.wait(30) == 0
 
 
@@ -143,44 +143,44 @@ def test_the_engine_has_a_session_of_its_own() -> None:
 def test_a_signal_to_the_guard_ends_nothing(number: signal.Signals) -> None:
     with guarded(DEAF) as each:
         pid = int(each.printed())
-        each.said()
+        each.report()
 
         each.popen.send_signal(number)
         each.line.sendall(b"term\n")  # read after the signal was dealt with; the engine ignores it
 
         assert each.popen.poll() is None
         os.kill(pid, signal.SIGUSR1)
-        assert each.said() == ["exited", str(-signal.SIGUSR1)]
+        assert each.report() == ["exited", str(-signal.SIGUSR1)]
 
 
 def test_when_its_word_is_term_the_engine_gets_term() -> None:
     with guarded("import os, time; print(1, flush=True); time.sleep(600)") as each:
         each.printed()
-        each.said()
+        each.report()
 
         each.line.sendall(b"term\n")
 
-        assert each.said() == ["exited", str(-signal.SIGTERM)]
+        assert each.report() == ["exited", str(-signal.SIGTERM)]
 
 
 def test_kill_ends_what_ignores_term() -> None:
     with guarded(DEAF) as each:
         each.printed()
-        each.said()
+        each.report()
 
         each.line.sendall(b"term\nkill\n")
 
-        assert each.said() == ["exited", str(-signal.SIGKILL)]
+        assert each.report() == ["exited", str(-signal.SIGKILL)]
 
 
 def test_what_the_engine_left_behind_in_another_session_ends_with_it() -> None:
     with guarded(WITH_ESCAPED) as each:
         engine, escaped = map(int, each.printed().split())
-        each.said()
+        each.report()
 
         os.kill(engine, signal.SIGKILL)
 
-        assert each.said() == ["exited", str(-signal.SIGKILL)]
+        assert each.report() == ["exited", str(-signal.SIGKILL)]
         each.popen.wait(30)
         assert not Path(f"/proc/{escaped}").exists()
 

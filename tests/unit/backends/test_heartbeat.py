@@ -174,8 +174,8 @@ async def test_an_engine_that_is_stuck_before_it_has_counted_its_only_request_is
 
         await relays.until_state("a", State.READY, generation=2)
 
-        told = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
-        assert {rows["a"].reason for rows in relays.published} == {None, told}
+        reason = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
+        assert {rows["a"].reason for rows in relays.published} == {None, reason}
         assert meter.in_flight == 0
 
 
@@ -205,8 +205,8 @@ async def test_an_engine_that_does_not_answer_a_test_and_computes_nothing_is_sta
         await relays.until_state("a", State.READY, generation=2)
 
         reasons = {rows["a"].reason for rows in relays.published}
-        told = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
-        assert reasons == {None, told}
+        reason = "it stood still for 0.5 s with requests in it, and a test request had no answer within 0.5 s"
+        assert reasons == {None, reason}
         assert meter.tests == 2 + 1
 
 

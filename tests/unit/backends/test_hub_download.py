@@ -188,14 +188,14 @@ def test_a_part_that_is_not_of_this_file_is_thrown_away(machine: Machine, hub: F
 
 def test_a_file_that_comes_broken_is_not_taken(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
-    hub.told["model.safetensors"] = {"lfs": {"sha256": "0" * 64, "size": LARGE_BYTES, "pointerSize": 134}}
+    hub.overrides["model.safetensors"] = {"lfs": {"sha256": "0" * 64, "size": LARGE_BYTES, "pointerSize": 134}}
 
     assert "arrives broken from the hub" in machine.bring(machine.hub())
     assert not (machine.snapshot / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(
-    "told",
+    "override",
     [
         {"rfilename": "../../../../victim"},
         {"rfilename": "a/../../../../../victim"},
@@ -204,10 +204,10 @@ def test_a_file_that_comes_broken_is_not_taken(machine: Machine, hub: FakeHub, r
     ],
 )
 def test_names_that_lead_out_of_the_cache_are_refused(
-    machine: Machine, hub: FakeHub, repository: Path, told: dict[str, Any]
+    machine: Machine, hub: FakeHub, repository: Path, override: dict[str, Any]
 ) -> None:
     hub.add("org/tiny", repository)
-    hub.told["tokenizer.json"] = told
+    hub.overrides["tokenizer.json"] = override
     victim = machine.folder / "home/hub/victim"
     victim.parent.mkdir(parents=True)
     victim.write_text("precious")
@@ -261,11 +261,11 @@ def test_a_disk_that_is_too_full_is_told_with_both_numbers(machine: Machine, hub
     size = free.f_bavail * free.f_frsize + 10**12
     hub.sizes["model-2.safetensors"] = size
 
-    told = machine.bring(machine.hub())
+    failure = machine.bring(machine.hub())
 
-    assert told.startswith(f"the disk is too full: 'org/tiny' needs {in_words(size + LARGE_BYTES)} more, and ")
-    assert "are free where the hub's cache is: make room" in told
-    assert "HF_HOME" in told
+    assert failure.startswith(f"the disk is too full: 'org/tiny' needs {in_words(size + LARGE_BYTES)} more, and ")
+    assert "are free where the hub's cache is: make room" in failure
+    assert "HF_HOME" in failure
     assert hub.served == 0
 
 
@@ -279,18 +279,18 @@ def test_a_repository_that_does_not_exist_is_told_with_the_remedy(machine: Machi
 def test_an_unknown_revision_is_told_with_the_remedy(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
 
-    told = machine.bring(machine.hub(models={"org/tiny": "v9"}))
+    failure = machine.bring(machine.hub(models={"org/tiny": "v9"}))
 
-    assert told == "the hub has the model 'org/tiny', but not the revision 'v9': check `revision`"
+    assert failure == "the hub has the model 'org/tiny', but not the revision 'v9': check `revision`"
 
 
 def test_a_gated_model_asks_for_a_token_and_takes_it(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
     hub.token = TOKEN
 
-    told = machine.bring(machine.hub())
+    failure = machine.bring(machine.hub())
 
-    assert told == (
+    assert failure == (
         "the model 'org/tiny' is gated: ask for access on its page on the hub, and put a token with it into "
         "`env: {HF_TOKEN: …}` of the backend"
     )
@@ -301,9 +301,9 @@ def test_a_token_that_is_not_accepted_says_so(machine: Machine, hub: FakeHub, re
     hub.add("org/tiny", repository)
     hub.refuses_tokens = True
 
-    told = machine.bring(machine.hub(HF_TOKEN=TOKEN))
+    failure = machine.bring(machine.hub(HF_TOKEN=TOKEN))
 
-    assert told == (
+    assert failure == (
         "the hub refuses the token for 'org/tiny' (status 401): put one that may read it into `env: {HF_TOKEN: …}` of "
         "the backend"
     )
@@ -322,9 +322,9 @@ def test_without_a_network_what_is_whole_here_is_taken(machine: Machine, hub: Fa
 
 
 def test_without_a_network_and_without_the_model_there_is_no_start(machine: Machine) -> None:
-    told = machine.bring(machine.hub(HF_ENDPOINT="http://127.0.0.1:9"))
+    failure = machine.bring(machine.hub(HF_ENDPOINT="http://127.0.0.1:9"))
 
-    assert told == (
+    assert failure == (
         "the model 'org/tiny' is not complete on this machine, and the hub cannot be reached (ConnectError): check "
         "the network, or copy the model here and name its folder as `model`"
     )
@@ -333,9 +333,9 @@ def test_without_a_network_and_without_the_model_there_is_no_start(machine: Mach
 def test_offline_means_offline(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
 
-    told = machine.bring(machine.hub(HF_HUB_OFFLINE="1"))
+    failure = machine.bring(machine.hub(HF_HUB_OFFLINE="1"))
 
-    assert told.startswith("the model 'org/tiny' is not complete on this machine")
+    assert failure.startswith("the model 'org/tiny' is not complete on this machine")
     assert hub.asked == []
 
 

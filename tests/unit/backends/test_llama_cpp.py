@@ -209,11 +209,11 @@ async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
     body = {**CHAT, "temperature": 0, "seed": 1, "max_tokens": 12, **options}
     if path == "completions":
         del body["messages"]
-    said = (await demo.ask(path, body)).body
+    response = (await demo.ask(path, body)).body
     stream = await demo.ask(path, {**body, "stream": True, "stream_options": {"include_usage": True}})
     operation = "text_completion" if path == "completions" else "chat"
     asked = terms("demo", operation=operation)
-    whole = json.loads(settle(asked, said)[0])
+    whole = json.loads(settle(asked, response)[0])
     reader = StreamReader(asked, hides_usage=False, max_event_bytes=1_000_000)
     assembler = Collector()
 

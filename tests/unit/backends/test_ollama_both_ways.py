@@ -38,10 +38,10 @@ CHANCE = re.compile(r"032|170|180|183|186|230|231|260|262|287|289|290")
 @pytest.fixture
 async def daemon() -> AsyncIterator[FakeOllama]:
     async with FakeOllama() as running:
-        told = transcripts()
+        exchanges = transcripts()
         store = running.store
         store.add(Model("mymodel", {**store.find("smollm2:135m").parameters, "temperature": 0}))
-        template = told["200_create_tools_model"].asked["template"]
+        template = exchanges["200_create_tools_model"].asked["template"]
         store.add(Model("toolm", {"temperature": 0.7}, ("completion", "tools"), template=template))
         yield running
 
@@ -70,7 +70,7 @@ def meaning(objects: list[Any]) -> dict[str, Any]:
     }
 
 
-def said(reply: Reply) -> list[Any]:
+def objects_of(reply: Reply) -> list[Any]:
     return [json.loads(line) for line in reply.body.splitlines()]
 
 
@@ -83,13 +83,13 @@ async def test_a_recorded_request_is_answered_as_by_the_daemon(daemon: FakeOllam
     wanted = DIFFERENT.get(one.name[:3], one.status)
     assert reply.status == wanted, reply.body
     if wanted != 200:
-        assert list(said(reply)[-1]) == ["error"]
+        assert list(objects_of(reply)[-1]) == ["error"]
         return
     if one.name.startswith("230"):
         assert reply.is_cut
-        assert list(said(reply)[-1]) == ["error"]
+        assert list(objects_of(reply)[-1]) == ["error"]
         return
-    got, want = meaning(said(reply)), meaning(one.objects)
+    got, want = meaning(objects_of(reply)), meaning(one.objects)
     if CHANCE.match(one.name) or one.status != 200:
         want |= {"text": got["text"], "ended": got["ended"], "counts": got["counts"]}
     if one.status == 200:
@@ -109,7 +109,7 @@ async def test_the_last_line_has_the_members_of_the_daemons_own(daemon: FakeOlla
         async with gateway(daemon) as rig:
             reply = await ask(rig.url, "POST", one.path, one.body.encode(), {"host": "localhost"})
 
-        mine, own = said(reply), one.objects
+        mine, own = objects_of(reply), one.objects
         assert set(own[-1]) - set(mine[-1]) <= {"context", "load_duration"}, name
         assert set(mine[-1]) <= set(own[-1]), name
         assert {key: type(mine[0][key]) for key in mine[0]} == {key: type(own[0][key]) for key in mine[0]}, name

@@ -42,11 +42,11 @@ async def crowd(url: str, threaded: Threaded) -> None:
     threaded.call(hold.set)
     await asyncio.wait(left, timeout=60)
 
-    told = [task.result() for task in asking if task in refused]
+    replies = [task.result() for task in asking if task in refused]
     served = [task.result() for task in left]
-    assert {(reply.status, reply.error["code"]) for reply in told} == {(429, "engine_saturated")}
-    assert all(1 <= int(reply.headers["retry-after"]) <= 120 for reply in told)
-    assert all(reply.headers["x-should-retry"] == "true" for reply in told)
+    assert {(reply.status, reply.error["code"]) for reply in replies} == {(429, "engine_saturated")}
+    assert all(1 <= int(reply.headers["retry-after"]) <= 120 for reply in replies)
+    assert all(reply.headers["x-should-retry"] == "true" for reply in replies)
     assert [reply.status for reply in served] == [200] * (SLOTS + WAITING)
     assert all(reply.is_whole and reply.text for reply in served)
     assert daemon.most_running == SLOTS

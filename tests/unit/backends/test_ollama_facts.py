@@ -88,11 +88,11 @@ def test_weights_are_known_by_their_digest() -> None:
     ],
 )
 def test_an_old_version_is_named_with_its_holes(version: str, holes: int) -> None:
-    told = warning(version)
+    sentence = warning(version)
 
-    assert (told or "").count("CVE-") == holes
-    assert (told is None) is (holes == 0)
-    assert told is None or (version in told and "0.35.0" in told)
+    assert (sentence or "").count("CVE-") == holes
+    assert (sentence is None) is (holes == 0)
+    assert sentence is None or (version in sentence and "0.35.0" in sentence)
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_it_is_started_watched_and_started_again_and_leaves_nothing(gateway: Gat
 
 def test_what_it_is_told_what_is_told_of_it_and_what_is_wrong_with_it(gateway: Gateway, tmp_path: Path) -> None:
     lines = gateway.ask("/admin/backends/local/logs")["lines"]
-    told = json.loads(lines[0].partition("{")[1] + lines[0].partition("{")[2])
-    assert told == {
+    env = json.loads(lines[0].partition("{")[1] + lines[0].partition("{")[2])
+    assert env == {
         "OLLAMA_HOST": str(local(gateway)["url"]).removeprefix("http://"),
         "OLLAMA_KEEP_ALIVE": "3600s",
         "OLLAMA_MODELS": str(tmp_path / "models"),

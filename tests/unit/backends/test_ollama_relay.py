@@ -51,10 +51,10 @@ CHANCE = re.compile(r"119|121|123|171|172|22|251|260|262|291")
 @pytest.fixture
 async def daemon() -> AsyncIterator[FakeOllama]:
     async with FakeOllama() as running:
-        told = transcripts()
+        exchanges = transcripts()
         store = running.store
         store.add(Model("mymodel", {**store.find("smollm2:135m").parameters, "num_ctx": 512, "temperature": 0}))
-        template = told["200_create_tools_model"].asked["template"]
+        template = exchanges["200_create_tools_model"].asked["template"]
         store.add(Model("toolm", {"temperature": 0.7}, ("completion", "tools"), template=template))
         yield running
 
@@ -123,9 +123,9 @@ def meaning(objects: list[Any]) -> dict[str, Any]:
     for value in objects:
         usage = value.get("usage") or usage
         for choice in value["choices"]:
-            said = choice.get("message") or choice.get("delta") or {}
-            text += said.get("content") or ""
-            calls += [(call["index"], call["type"], call["function"]) for call in said.get("tool_calls") or ()]
+            message = choice.get("message") or choice.get("delta") or {}
+            text += message.get("content") or ""
+            calls += [(call["index"], call["type"], call["function"]) for call in message.get("tool_calls") or ()]
             finish = choice.get("finish_reason") or finish
             tokens = (choice.get("logprobs") or {}).get("content")
             probs = [(each["token"], each["logprob"], each["top_logprobs"]) for each in tokens] if tokens else probs

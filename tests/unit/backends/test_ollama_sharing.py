@@ -64,7 +64,7 @@ async def test_the_setting_is_what_every_request_says(daemon: FakeOllama, shift:
 
 async def test_what_the_daemon_says_of_its_models_is_passed_on(daemon: FakeOllama) -> None:
     await ask(daemon.url, "POST", "/api/chat", {"model": "tuned", "messages": [], "keep_alive": 3600}, DIRECT)
-    told = (await ask(daemon.url, "GET", "/api/ps", b"", DIRECT)).json["models"][0]
+    entry = (await ask(daemon.url, "GET", "/api/ps", b"", DIRECT)).json["models"][0]
 
     async with gateway(daemon) as rig:
         running = {each["name"]: each for each in (await rig.ask("/api/ps")).json["models"]}
@@ -73,7 +73,7 @@ async def test_what_the_daemon_says_of_its_models_is_passed_on(daemon: FakeOllam
 
     assert {"tuned:latest", "smollm2:135m"} <= running.keys()  # one process of the daemon's
     assert "embedder:latest" not in running
-    assert {running[name]["expires_at"] for name in ("tuned:latest", "smollm2:135m")} == {told["expires_at"]}
+    assert {running[name]["expires_at"] for name in ("tuned:latest", "smollm2:135m")} == {entry["expires_at"]}
     assert tags["smollm2:135m"]["size"] == daemon.store.find("smollm2:135m").size
     assert listed["smollm2:135m"].get("state") != "sleeping"
 
@@ -129,15 +129,15 @@ def test_a_model_that_is_loaded_again_and_again_is_said_once() -> None:
     loads = DaemonLoads(lambda: clock[0])
 
     def note(seconds: list[float | None]) -> list[Any]:
-        with capture_logs() as said:
+        with capture_logs() as logged:
             for each in seconds:
                 clock[0] += 1
                 loads.note("ollama", "m", each)
-        return said
+        return logged
 
     assert note([0.9, None, 0.001]) == []
-    (told,) = note([0.8] * (OFTEN - 1))
-    assert (told["backend"], told["model"], "shift" in told["why"]) == ("ollama", "m", True)
+    (warning,) = note([0.8] * (OFTEN - 1))
+    assert (warning["backend"], warning["model"], "shift" in warning["why"]) == ("ollama", "m", True)
     assert note([0.8] * (OFTEN - 1)) == []
     assert loads.took("ollama", "m") == 0.8
     clock[0] += WITHIN_S + 1

@@ -97,15 +97,15 @@ def test_a_recorded_chat_reads_as_openais() -> None:
     events, failure = fed(stream(), STREAMS["021_chat_stream"])
 
     assert failure is None
-    *said, finish, usage, done = chunks(events)
-    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in said) == "Hello there. I'm here to help"
-    assert said[0]["choices"][0]["delta"] == {"role": "assistant", "content": "Hello"}
-    assert not any("role" in chunk["choices"][0]["delta"] for chunk in said[1:])
+    *texts, finish, usage, done = chunks(events)
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in texts) == "Hello there. I'm here to help"
+    assert texts[0]["choices"][0]["delta"] == {"role": "assistant", "content": "Hello"}
+    assert not any("role" in chunk["choices"][0]["delta"] for chunk in texts[1:])
     assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "length"}]
     assert usage["choices"] == []
     assert usage["usage"] == {"prompt_tokens": 12, "completion_tokens": 8, "total_tokens": 20}
     assert done == "[DONE]"
-    every = [*said, finish, usage]
+    every = [*texts, finish, usage]
     assert {(c["id"], c["object"], c["created"], c["model"]) for c in every} == {
         ("chatcmpl-1", "chat.completion.chunk", 1795334422, "mine")
     }

@@ -105,13 +105,13 @@ MISSING: dict[str, tuple[dict[str, object], str, str]] = {
 
 @pytest.mark.parametrize("case", MISSING)
 def test_what_is_not_here_is_named(here: Path, case: str) -> None:
-    settings, key, said = MISSING[case]
+    settings, key, sentence = MISSING[case]
     filled = json.loads(json.dumps(settings).replace("HERE", str(here)))
 
     missing = list(preflight(vllm(here, **filled)).missing())
 
     assert [each for each, _ in missing] == [key]
-    assert missing[0][1].startswith(said.replace("HERE", str(here)))
+    assert missing[0][1].startswith(sentence.replace("HERE", str(here)))
 
 
 def test_a_parser_of_a_plugin_is_not_looked_for(here: Path) -> None:
@@ -130,9 +130,9 @@ def test_broken_weights_are_named(here: Path, folder: str, name: str) -> None:
         file.write_bytes(b"" if name == "empty" else b"<html>not found</html>")
     flaws = {"cut": "is cut short: it has", "empty": "is empty", "other": "is not a safetensors file, or is cut short"}
 
-    [(_, told)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
+    [(_, sentence)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
 
-    assert f"{file.name} {flaws[name]}" in told
+    assert f"{file.name} {flaws[name]}" in sentence
 
 
 BROKEN = {
@@ -146,9 +146,9 @@ BROKEN = {
 def test_a_broken_adapter_is_named(here: Path, written: str) -> None:
     (here / "law/adapter_config.json").write_text(written)
 
-    [(key, told)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
+    [(key, sentence)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
 
-    assert (key, told) == ("adapters.law", f"'{here}/law' is broken: {BROKEN[written]}")
+    assert (key, sentence) == ("adapters.law", f"'{here}/law' is broken: {BROKEN[written]}")
 
 
 def test_an_adapter_or_a_model_without_weights_is_named(here: Path) -> None:
@@ -167,10 +167,10 @@ def test_a_model_that_came_in_part_is_named(here: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (here / "model/model.safetensors.index.json").write_text(json.dumps(index))
 
-    [(key, told)] = preflight(vllm(here)).missing()
+    [(key, sentence)] = preflight(vllm(here)).missing()
 
     assert key == "model"
-    assert "does not have 'model-00002-of-00002.safetensors'" in told
+    assert "does not have 'model-00002-of-00002.safetensors'" in sentence
 
 
 OTHERS: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {
@@ -199,12 +199,14 @@ def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:
     (tmp_path / "page.gguf").write_bytes(b"<html>")
     (tmp_path / "cut.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 5))
 
-    said = {
-        name: [told for _, told in preflight(read({"kind": "llama_cpp", "model": str(tmp_path / name)})).missing()]
+    sentences = {
+        name: [
+            sentence for _, sentence in preflight(read({"kind": "llama_cpp", "model": str(tmp_path / name)})).missing()
+        ]
         for name in ("page.gguf", "cut.gguf")
     }
 
-    assert said == {
+    assert sentences == {
         "page.gguf": ["'page.gguf' is not a GGUF file"],
         "cut.gguf": [f"'{tmp_path}/cut.gguf' is broken or cut short (it ends too early): bring it here again"],
     }

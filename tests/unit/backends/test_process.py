@@ -118,11 +118,11 @@ async def test_it_has_the_environment_it_was_given_and_its_tag() -> None:
 
     await running.gone()
 
-    told = [line.partition("=")[2] for line in ast.literal_eval(running.tail()[0]) if line.startswith("TMPDIR=")]
+    folders = [line.partition("=")[2] for line in ast.literal_eval(running.tail()[0]) if line.startswith("TMPDIR=")]
     parent, prefix = temp_folder.location("t:a:2", None)
-    assert running.tail() == [str(["ONLY=this", f"TMPDIR={told[0]}", f"{TAG_VARIABLE}=t:a:2"])]
-    assert Path(told[0]).parent == parent
-    assert Path(told[0]).name.startswith(prefix)
+    assert running.tail() == [str(["ONLY=this", f"TMPDIR={folders[0]}", f"{TAG_VARIABLE}=t:a:2"])]
+    assert Path(folders[0]).parent == parent
+    assert Path(folders[0]).name.startswith(prefix)
 
 
 async def test_what_cannot_be_started_has_exited() -> None:

@@ -47,13 +47,13 @@ SAID = {
 
 @pytest.mark.parametrize("text", SAID.values(), ids=SAID)
 def test_no_secret_is_left_however_it_is_written(text: str) -> None:
-    told = hide(text, ADDRESS, HEADERS)
+    masked = hide(text, ADDRESS, HEADERS)
 
-    assert MASK in told
+    assert MASK in masked
     for secret in ("sk-operator", "0123456789", "sk-oper", TEAM, "pass-word", "the+operator"):
-        assert secret not in told.lower()
+        assert secret not in masked.lower()
     for encoded in _encoded():
-        assert encoded not in told
+        assert encoded not in masked
 
 
 def _encoded() -> list[str]:
@@ -71,9 +71,9 @@ def test_short_values_go_where_they_stand_alone_and_words_stay() -> None:
 
 
 def test_a_pair_is_known_by_its_parts() -> None:
-    told = hide("login user with hunter-22 failed", "http://h/v1", {"authorization": "Basic dXNlcjpodW50ZXItMjI="})
+    masked = hide("login user with hunter-22 failed", "http://h/v1", {"authorization": "Basic dXNlcjpodW50ZXItMjI="})
 
-    assert told == "login user with *** failed"
+    assert masked == "login user with *** failed"
 
 
 def test_without_secrets_nothing_changes() -> None:

@@ -17,7 +17,7 @@ from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.remote.config import RemoteConfig
 from backends.remote.engine import STALL_S, Remote
 from tests import RECORDED
-from tests.unit.backends.test_vllm import METRICS, Answers, told
+from tests.unit.backends.test_vllm import METRICS, Answers, server
 
 CERTIFICATE = RECORDED / "engines_test.pem"
 LISTED = {"data": [{"id": "big", "owned_by": "vllm"}]}
@@ -52,12 +52,12 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("entry", "said"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_is_said_with_its_place(entry: str, said: str) -> None:
+@pytest.mark.parametrize(("entry", "sentence"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_is_said_with_its_place(entry: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loads(f"backends:\n  x: {entry}\nmodels: {{m: {{backend: x}}}}\n", {}, source="f")
 
-    assert [error for error in caught.value.errors if said in error]
+    assert [error for error in caught.value.errors if sentence in error]
 
 
 def test_an_entry_is_as_many_backends_as_it_has_urls_or_addresses() -> None:
@@ -151,7 +151,7 @@ async def test_connections_to_two_addresses_of_one_name_are_kept_apart() -> None
 
 async def test_a_vllm_whose_core_died_is_down_though_it_lists_its_models() -> None:
     answers: Answers = {"/v1/models": (200, LISTED), "/health": (503, b""), "/metrics": (200, METRICS)}
-    async with told(answers) as (endpoint, _):
+    async with server(answers) as (endpoint, _):
         engine = Remote("c", remote(url=endpoint.address))
 
         assert await engine.probe(engine.endpoint(1, 0, "")) == Probe(False, "its core process died", is_dead=True)
@@ -160,7 +160,7 @@ async def test_a_vllm_whose_core_died_is_down_though_it_lists_its_models() -> No
 async def test_a_vllm_that_does_nothing_with_its_requests_is_avoided_until_it_moves() -> None:
     now = 0.0
     answers: Answers = {"/v1/models": (200, LISTED), "/health": (200, b""), "/metrics": (200, METRICS)}
-    async with told(answers) as (endpoint, _):
+    async with server(answers) as (endpoint, _):
         engine = Remote("c", remote(url=endpoint.address), now=lambda: now)
         there = engine.endpoint(1, 0, "")
 

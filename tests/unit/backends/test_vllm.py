@@ -1,4 +1,4 @@
-"""vLLM as an engine: how it is started, and what it is asked; against a server that answers as told."""
+"""vLLM as an engine: how it is started, and what it is asked; against a server that answers as the test says."""
 
 from __future__ import annotations
 
@@ -67,20 +67,20 @@ def test_the_rank_of_the_adapters_is_read_from_their_folders(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "sentence"),
     [
         ({"command": "/no/such/vllm"}, "the command '/no/such/vllm' is not there: install vLLM in an environment"),
         ({"model": "/no/such/model"}, "the model's folder 'model' is not there"),
         ({"model": "./tests"}, "the folder 'tests' holds no model: it has no config.json"),
     ],
 )
-def test_what_cannot_start_is_said_at_once(folder: Path, values: dict[str, object], said: str) -> None:
+def test_what_cannot_start_is_said_at_once(folder: Path, values: dict[str, object], sentence: str) -> None:
     engine = Vllm("gpu", config(**{"model": str(folder), "command": str(folder / "vllm"), **values}))
 
     with pytest.raises(CannotStart) as caught:
         engine.launch(1, (), "k")
 
-    assert said in caught.value.message
+    assert sentence in caught.value.message
 
 
 def test_its_endpoint_is_on_this_machine_and_for_its_key_only() -> None:
@@ -100,7 +100,7 @@ def test_the_kind_is_known_and_drains_as_long_as_the_gateway(folder: Path) -> No
     assert "--shutdown-timeout=7" in launch.argv
 
 
-# -- a server that answers as told
+# -- a server that answers as the test says
 
 Answers = dict[str, tuple[int, object]]
 METRICS = b"""# HELP
@@ -124,7 +124,7 @@ SAID = of_vllm(config(), LISTED, None)
 
 
 @contextlib.asynccontextmanager
-async def told(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[str, Any]]]]:
+async def server(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[str, Any]]]]:
     """A server with these answers, and what it was asked."""
     asked: list[tuple[str, Any]] = []
 
@@ -147,7 +147,7 @@ async def told(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[str
 
 
 async def test_a_probe_tells_its_models_its_requests_and_its_progress() -> None:
-    async with told(UP) as (endpoint, _):
+    async with server(UP) as (endpoint, _):
         probe = await Vllm("gpu", config()).probe(endpoint)
 
     seen = Probe(True, models=("gpu", "law"), in_flight=7, progress=(1e6, 10.0, 5.0, 0.25))
@@ -155,7 +155,7 @@ async def test_a_probe_tells_its_models_its_requests_and_its_progress() -> None:
 
 
 async def test_its_version_is_asked_once_for_each_start() -> None:
-    async with told({**UP, "/version": (404, b"")}) as (endpoint, asked):
+    async with server({**UP, "/version": (404, b"")}) as (endpoint, asked):
         engine = Vllm("gpu", config())
         probes = [await engine.probe(endpoint) for _ in range(2)]
         await engine.probe(msgspec.structs.replace(endpoint, generation=2))
@@ -178,7 +178,7 @@ DOWN: dict[str, tuple[Answers, Probe]] = {
 
 async def test_one_that_refuses_connections_is_dead() -> None:
     """Of every kind that we run: what has closed its port never opens it again."""
-    async with told({}) as (endpoint, _):
+    async with server({}) as (endpoint, _):
         pass
     sections: list[dict[str, object]] = [
         {"kind": "vllm", "model": MODEL},
@@ -196,7 +196,7 @@ async def test_one_that_refuses_connections_is_dead() -> None:
 async def test_a_probe_knows_what_is_wrong(case: str) -> None:
     answers, probe = DOWN[case]
 
-    async with told(answers) as (endpoint, _):
+    async with server(answers) as (endpoint, _):
         assert await Vllm("gpu", config()).probe(endpoint) == probe
 
 
@@ -208,7 +208,7 @@ async def test_a_probe_knows_what_is_wrong(case: str) -> None:
     ],
 )
 async def test_it_is_warmed_up_by_its_task(task: str, path: str, body: object) -> None:
-    async with told({path: (200, {})}) as (endpoint, asked):
+    async with server({path: (200, {})}) as (endpoint, asked):
         await Vllm("gpu", config(task=task)).warm_up(endpoint)
 
     assert asked == [(path, body)]
@@ -220,7 +220,7 @@ RANKED = {**PLAIN, "logprobs": 1}
 
 async def test_its_first_request_with_logprobs_is_ours_once_for_each_start() -> None:
     """It compiles, and every other request would wait for it."""
-    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+    async with server({"/v1/completions": (200, {})}) as (endpoint, asked):
         engine = Vllm("gpu", config())
         await engine.warm_up(endpoint)
         await engine.warm_up(endpoint)
@@ -230,14 +230,14 @@ async def test_its_first_request_with_logprobs_is_ours_once_for_each_start() -> 
 
 
 async def test_each_of_its_cores_compiles_for_itself() -> None:
-    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+    async with server({"/v1/completions": (200, {})}) as (endpoint, asked):
         await Vllm("gpu", config(data_parallel_size=3)).warm_up(endpoint)
 
     assert [body for _, body in asked] == [PLAIN, RANKED, RANKED, RANKED]
 
 
 async def test_it_is_not_asked_for_logprobs_where_that_is_switched_off() -> None:
-    async with told({"/v1/completions": (200, {})}) as (endpoint, asked):
+    async with server({"/v1/completions": (200, {})}) as (endpoint, asked):
         await Vllm("gpu", config(warm_up_logprobs=False)).warm_up(endpoint)
 
     assert [body for _, body in asked] == [PLAIN]
@@ -250,9 +250,9 @@ async def ranking(status: int) -> AsyncIterator[Endpoint]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = next(int(line.split(":")[1]) for line in head.split("\r\n") if "content-length" in line)
-        said = status if b"logprobs" in await reader.readexactly(length) else 200
-        if said:
-            writer.write(f"HTTP/1.1 {said} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode())
+        code = status if b"logprobs" in await reader.readexactly(length) else 200
+        if code:
+            writer.write(f"HTTP/1.1 {code} X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}".encode())
             await writer.drain()
         writer.close()
         await writer.wait_closed()
@@ -267,10 +267,12 @@ async def test_one_that_may_not_tell_logprobs_serves_all_the_same() -> None:
         await Vllm("gpu", config()).warm_up(endpoint)
 
 
-@pytest.mark.parametrize(("status", "said"), [(500, "with `logprobs` failed"), (0, "with `logprobs` got no response")])
-async def test_one_that_dies_of_logprobs_does_not_serve(status: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "sentence"), [(500, "with `logprobs` failed"), (0, "with `logprobs` got no response")]
+)
+async def test_one_that_dies_of_logprobs_does_not_serve(status: int, sentence: str) -> None:
     async with ranking(status) as endpoint:
-        with pytest.raises(EngineFailed, match=said):
+        with pytest.raises(EngineFailed, match=sentence):
             await Vllm("gpu", config()).warm_up(endpoint)
 
 
@@ -289,10 +291,10 @@ COLD: dict[str, tuple[Answers, str]] = {
 
 @pytest.mark.parametrize("case", COLD)
 async def test_one_that_is_healthy_and_cannot_work_is_found_out(case: str) -> None:
-    answers, said = COLD[case]
+    answers, sentence = COLD[case]
 
-    async with told(answers) as (endpoint, _):
-        with pytest.raises(EngineFailed, match=said):
+    async with server(answers) as (endpoint, _):
+        with pytest.raises(EngineFailed, match=sentence):
             await Vllm("gpu", config()).warm_up(endpoint)
 
 
@@ -333,7 +335,7 @@ async def test_it_is_put_to_sleep_and_woken() -> None:
     }
     assert sleeper is not None
 
-    async with told(answers) as (endpoint, asked):
+    async with server(answers) as (endpoint, asked):
         await sleeper.sleep(endpoint, 2)
         await sleeper.wake_up(endpoint)
 
@@ -344,7 +346,7 @@ async def test_one_that_cannot_sleep_says_so() -> None:
     sleeper = Vllm("gpu", config(sleep=1)).sleeper
     assert sleeper is not None
 
-    async with told({}) as (endpoint, _):
+    async with server({}) as (endpoint, _):
         with pytest.raises(EngineFailed, match=r"sleep failed: status 404"):
             await sleeper.sleep(endpoint, 1)
 
@@ -355,7 +357,7 @@ async def test_an_adapter_is_loaded_over_the_one_of_its_name(folder: Path, name:
     (folder / "adapter_config.json").write_text("{}")
     assert adapters is not None
 
-    async with told({**UP, "/v1/load_lora_adapter": (200, b"Success")}) as (endpoint, asked):
+    async with server({**UP, "/v1/load_lora_adapter": (200, b"Success")}) as (endpoint, asked):
         await adapters.load(endpoint, name, f"{folder}/../{folder.name}")
 
     body = {"lora_name": name, "lora_path": str(folder), "load_inplace": in_place}
@@ -366,7 +368,7 @@ async def test_an_adapter_that_is_none_never_reaches_the_engine(tmp_path: Path) 
     adapters = Vllm("gpu", config(enable_lora=True)).adapters
     assert adapters is not None
 
-    async with told(UP) as (endpoint, asked):
+    async with server(UP) as (endpoint, asked):
         with pytest.raises(EngineFailed, match="the adapter 'law' has no adapter_config"):
             await adapters.load(endpoint, "law", str(tmp_path))
 
@@ -390,11 +392,11 @@ REFUSED: dict[str, tuple[Answers, Callable[[Any, Endpoint, Path], Any], str]] = 
 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_a_refusal_is_told_in_the_engines_words(folder: Path, case: str) -> None:
-    answers, ask, said = REFUSED[case]
+    answers, ask, sentence = REFUSED[case]
     (folder / "adapter_config.json").write_text("{}")
 
-    async with told(answers) as (endpoint, _):
-        with pytest.raises(EngineFailed, match=said):
+    async with server(answers) as (endpoint, _):
+        with pytest.raises(EngineFailed, match=sentence):
             await ask(Vllm("gpu", config(enable_lora=True)).adapters, endpoint, folder)
 
 
@@ -402,7 +404,7 @@ async def test_adapters_are_listed_and_forgetting_an_unknown_one_is_nothing() ->
     adapters = Vllm("gpu", config(enable_lora=True)).adapters
     assert adapters is not None
 
-    async with told(UP) as (endpoint, asked):
+    async with server(UP) as (endpoint, asked):
         assert await adapters.listed(endpoint) == ("law",)
         await adapters.unload(endpoint, "other")
 
@@ -413,7 +415,7 @@ async def test_adapters_are_listed_and_forgetting_an_unknown_one_is_nothing() ->
 async def test_one_that_somebody_else_runs_is_watched_by_its_metrics(status: int) -> None:
     listed = {"data": [{"id": "big", "owned_by": "vllm"}]}
 
-    async with told({"/v1/models": (200, listed), "/metrics": (status, METRICS)}) as (endpoint, asked):
+    async with server({"/v1/models": (200, listed), "/metrics": (status, METRICS)}) as (endpoint, asked):
         remote = Remote("far", RemoteConfig(kind="remote", url=endpoint.address))
         probe = await remote.probe(remote.endpoint(1, 0, ""))
 

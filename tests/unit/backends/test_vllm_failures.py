@@ -41,9 +41,9 @@ PASSING = {"not_on_this_machine", "port_taken"}
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.log")))
 def test_what_the_configuration_or_a_file_has_wrong_is_not_tried_again_like_a_crash(name: str) -> None:
-    told = explain(1, (RECORDED / f"{name}.log").read_text().splitlines())
+    sentence = explain(1, (RECORDED / f"{name}.log").read_text().splitlines())
 
-    assert isinstance(told, Settled) is (name not in PASSING)
+    assert isinstance(sentence, Settled) is (name not in PASSING)
 
 
 @pytest.mark.parametrize(

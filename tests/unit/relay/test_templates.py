@@ -11,7 +11,7 @@ import pytest
 from app.table import PublicModel, Rules, Target
 from tests.fakes.engine import FakeEngine
 from tests.fakes.ollama import FakeOllama
-from tests.fakes.talker import Said, Talker, whole
+from tests.fakes.talker import Talker, TalkerReply, whole
 from tests.rigs.ollama import gateway as ollama
 from tests.rigs.raw_client import Reply, chat
 from tests.rigs.relay import Rig, backend, models, running
@@ -54,8 +54,8 @@ def drops(messages: list[dict[str, Any]]) -> str | None:
     return first + written(messages, "user", "assistant")
 
 
-def vllm(template: Template) -> Callable[[str, Any], Said]:
-    def behave(path: str, body: Any) -> Said:
+def vllm(template: Template) -> Callable[[str, Any], TalkerReply]:
+    def behave(path: str, body: Any) -> TalkerReply:
         rendered = template(body["messages"])
         if rendered is None:
             return 400, {"error": {"message": "System message must be at the beginning.", "code": 400}}
@@ -67,8 +67,8 @@ def vllm(template: Template) -> Callable[[str, Any], Said]:
     return behave
 
 
-def llama_cpp(template: Template) -> Callable[[str, Any], Said]:
-    def behave(path: str, body: Any) -> Said:
+def llama_cpp(template: Template) -> Callable[[str, Any], TalkerReply]:
+    def behave(path: str, body: Any) -> TalkerReply:
         rendered = template(body["messages"])
         if rendered is None:
             return 500, {"error": {"message": "Jinja Exception: Conversation roles must alternate", "code": 500}}
@@ -167,7 +167,7 @@ async def test_what_was_asked_of_one_start_is_asked_of_the_next_again() -> None:
     assert asked_of(engine) == 2 * before
 
 
-BROKEN: dict[str, Said] = {
+BROKEN: dict[str, TalkerReply] = {
     "no such route": (404, {"detail": "Not Found"}),
     "no strings": (200, {"count": 1, "max_model_len": 9, "tokens": [1], "token_strs": None}),
     "no JSON": (200, "<html>"),
@@ -177,8 +177,8 @@ BROKEN: dict[str, Said] = {
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-async def test_an_engine_that_cannot_be_asked_gets_the_conversation_as_it_is(answer: Said) -> None:
-    def behave(path: str, body: Any) -> Said:
+async def test_an_engine_that_cannot_be_asked_gets_the_conversation_as_it_is(answer: TalkerReply) -> None:
+    def behave(path: str, body: Any) -> TalkerReply:
         return answer if path == "/tokenize" else whole()
 
     async with Talker(behave) as engine, running({"engine": backend(engine.url)}, models("fake")) as rig:
@@ -191,7 +191,7 @@ async def test_an_engine_that_cannot_be_asked_gets_the_conversation_as_it_is(ans
 
 
 async def test_an_engine_that_cannot_be_asked_is_believed_when_it_refuses() -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         return (404, {"detail": "Not Found"}) if path == "/tokenize" else vllm(at_front)(path, body)
 
     async with Talker(behave) as engine, running({"engine": backend(engine.url)}, models("fake")) as rig:
@@ -209,7 +209,7 @@ async def test_an_engine_that_cannot_be_asked_is_believed_when_it_refuses() -> N
 async def test_a_remote_engine_gets_the_clients_words_until_it_refuses_them(template: Template, streamed: bool) -> None:
     tried = [] if template is at_front else [LAST]
 
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         made = vllm(template)(path, body)
         return [EVENT] if streamed and made[0] == 200 else made
 
@@ -239,7 +239,7 @@ EVENT = {
 async def test_a_refusal_under_a_good_status_is_one_too(streamed: bool) -> None:
     """LM Studio tells it in an event."""
 
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         if at_front(body["messages"]) is None:
             told = {"error": {"message": 'Error rendering prompt with jinja template: "System message must be first"'}}
             return [told] if streamed else (200, told)
@@ -254,7 +254,7 @@ async def test_a_refusal_under_a_good_status_is_one_too(streamed: bool) -> None:
 
 
 async def test_of_a_model_without_a_system_the_usual_conversation_is_folded_too_once_it_was_refused() -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         if nowhere(body["messages"]) is None:
             return 400, {"error": {"message": "System role not supported", "code": 400}}
         return whole()
@@ -331,7 +331,7 @@ async def test_every_dialects_later_system_messages_are_folded(path: str, kind: 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_count_is_of_what_the_chat_would_be(kind: str) -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         if "content" in body:
             return 200, {"tokens": [1, 2, 3]}
         return KINDS[kind](at_front)(path, body)

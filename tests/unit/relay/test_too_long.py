@@ -13,7 +13,7 @@ from app.table import Limits
 from backends.endpoint import ModelFacts
 from backends.errors import EngineFailed, Rejected
 from backends.prompt_too_long import Length, TooLong, failed, length_of
-from tests.fakes.talker import Said, Talker, piece, whole
+from tests.fakes.talker import Talker, TalkerReply, piece, whole
 from tests.rigs.raw_client import chat
 from tests.rigs.relay import backend, models, running
 
@@ -253,11 +253,11 @@ ANTHROPICS = "prompt is too long: 5000 tokens > 4096 maximum"
 OURS = "This model's maximum context length is 4096 tokens, and the request has 5000. Shorten it."
 
 
-def refusing(path: str, body: Any) -> Said:
+def refusing(path: str, body: Any) -> TalkerReply:
     return 400, {"error": LONG}
 
 
-def streaming(path: str, body: Any) -> Said:
+def streaming(path: str, body: Any) -> TalkerReply:
     return [{"error": LONG}]
 
 
@@ -288,7 +288,7 @@ async def test_a_refusal_is_the_same_on_every_route(path: str, kind: str) -> Non
 
 @pytest.mark.parametrize("path", [path for path in BODIES if path != COUNT])
 async def test_under_a_good_status_it_is_a_400_too(path: str) -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         return 200, {"error": LONG}
 
     async with Talker(behave) as engine, running({"engine": backend(engine.url)}, models("fake")) as rig:
@@ -326,7 +326,7 @@ async def test_a_stream_of_responses_says_it_in_its_last_event_and_ends_well(beh
 
 
 async def test_another_refusal_of_such_a_stream_stays_a_status() -> None:
-    def no(path: str, body: Any) -> Said:
+    def no(path: str, body: Any) -> TalkerReply:
         return 400, {"error": "I do not like it."}
 
     async with Talker(no) as engine, running({"engine": backend(engine.url)}, models("fake")) as rig:
@@ -337,7 +337,7 @@ async def test_another_refusal_of_such_a_stream_stays_a_status() -> None:
 
 @pytest.mark.parametrize("path", WRITES)
 async def test_in_a_stream_that_is_open_it_is_the_last_event(path: str) -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         return [piece("Hello"), {"error": LONG}] if "messages" in body else [text("Hello"), {"error": LONG}]
 
     def text(said: str) -> dict[str, object]:
@@ -355,7 +355,7 @@ async def test_in_a_stream_that_is_open_it_is_the_last_event(path: str) -> None:
 
 
 async def test_the_context_is_known_where_the_engine_does_not_say_it() -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         return 500, {"error": "the input length exceeds the context length"}
 
     known = {"fake": ModelFacts(context_length=777)}
@@ -371,7 +371,7 @@ async def test_the_context_is_known_where_the_engine_does_not_say_it() -> None:
 
 
 async def test_a_bound_that_does_not_fit_is_told_to_anthropics_clients_as_theirs_is() -> None:
-    def behave(path: str, body: Any) -> Said:
+    def behave(path: str, body: Any) -> TalkerReply:
         told = "you requested 500 output tokens and your prompt contains 4000 input tokens, for a total of 4500."
         return 400, {"error": {"message": VLLM + told}}
 
