@@ -2,5 +2,5 @@
 values. Every mistake is reported at once, with its place in the file.
 
 May import: app.dialects.reasoning, app.keys, app.log_format, app.table, backends.config, backends.kinds,
-backends.llama_cpp.config, backends.ollama.config, backends.remote.config, backends.vllm.config.
+backends.remote.config.
 """

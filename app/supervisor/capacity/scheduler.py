@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.supervisor.admin import status_text
+from app.supervisor import status_text
 from app.supervisor.capacity.eviction import Evictable
 from app.supervisor.capacity.placement import Allocation
 from app.supervisor.capacity.schedule import Capacity, Evict, Occupant, Reject, StartNow, StartRequest, schedule

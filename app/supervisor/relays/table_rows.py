@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from app.supervisor.admin import status_text
+from app.supervisor import status_text
 from app.table import Backend
 from backends.endpoint import State
 from backends.lifecycle.machine import can_start

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 
 import structlog
 
-from app.supervisor.admin import status_text
+from app.supervisor import status_text
 from app.supervisor.file_stamp import stamp
 from backends.endpoint import Endpoint
 from backends.engine import Adapters

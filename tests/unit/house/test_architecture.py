@@ -152,6 +152,7 @@ def test_a_folder_says_what_lives_there_and_imports_what_it_says(folder: str) ->
 
     assert {name for name in allowed if name not in MODULES} == set()
     assert {name for name in imported - own if not is_in(name, allowed)} == set()
+    assert {name for name in allowed if not any(is_in(module, (name,)) for module in imported - own)} == set()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
