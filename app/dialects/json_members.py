@@ -20,6 +20,8 @@ def edit(body: bytes, fields: Mapping[str, bytes | None]) -> bytes:
     """The object with these members set to these JSON values, or without them (None); every other member's bytes and
     their order stay.
     """
+    if not fields:
+        return body
     members = decode(body)
     for name, value in fields.items():
         if value is None:

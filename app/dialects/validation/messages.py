@@ -99,18 +99,15 @@ def check_messages(raw: Raw) -> None:
     if not messages:
         raise bad_request("'messages' is empty: at least one is needed.", param="messages", code="missing_field")
     for index, message in enumerate(messages):
-        if not _is_plain(message):
+        # Nearly all have a role and a text, and nothing else that is checked.
+        is_plain = (
+            memoryview(message.content)[0] == _QUOTE
+            and message.role not in ("", "tool")
+            and message.reasoning_content is NOTHING
+            and message.tool_calls is None
+        )
+        if not is_plain:
             _check_message(f"messages[{index}]", message)
-
-
-def _is_plain(message: _Message) -> bool:
-    """Whether it has a role and a text and nothing else that is checked, as nearly all have."""
-    return (
-        memoryview(message.content)[0] == _QUOTE
-        and message.role not in ("", "tool")
-        and message.reasoning_content is NOTHING
-        and message.tool_calls is None
-    )
 
 
 def _check_message(place: str, message: _Message) -> None:

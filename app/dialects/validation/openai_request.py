@@ -165,8 +165,10 @@ def check(operation: str, body: bytes, members: Mapping[str, Raw], *, is_transla
         _check_stops(asked)
     if operation == "chat":
         check_messages(members.get("messages", NOTHING))
-        check_each(asked.tools or ())
-        _check_form(asked.response_format)
+        if asked.tools:
+            check_each(asked.tools)
+        if asked.response_format is not None:
+            _check_form(asked.response_format)
     elif operation == "text_completion":
         check_prompt("prompt", members.get("prompt", NOTHING))
     else:
@@ -226,9 +228,7 @@ def _check_stops(asked: Any) -> None:
         raise bad_request("'metadata' has at most 16 members.", param="metadata", code="invalid_value")
 
 
-def _check_form(form: _Form | None) -> None:
-    if form is None:
-        return
+def _check_form(form: _Form) -> None:
     if form.type not in ("text", "json_object", "json_schema", "structural_tag"):
         message = "'response_format.type' must be 'text', 'json_object' or 'json_schema'."
         raise bad_request(message, param="response_format", code="invalid_value")

@@ -58,7 +58,7 @@ class RequestRecord:
     def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
         """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
         if self.stream is not None:
-            self.stream.waits_for(lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})")
+            self.stream.waits_for = lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})"
 
     def took(self, timings: ResponseTimings) -> None:
         """Where the engine says the time went."""

@@ -6,7 +6,6 @@ it is known where the engine serves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -126,19 +125,20 @@ def prepare(
         members["stream"] = b"true"
     if hides_usage or gathers:
         members["stream_options"] = json_members.with_usage(plan.given.get("stream_options"))
-    call = translated(plan, model, backend, endpoint, _body(plan, model, members))
+    call = translated(plan, model, backend, endpoint, json_members.edit(plan.body, members))
+    in_client_words = plan.spelled
     return Attempt(
         call,
         hides_usage=hides_usage,
         gathers=gathers,
-        adjusted=_in_client_words(plan, changes.names),
-        dropped=plan.dropped + _in_client_words(plan, changes.dropped + call.dropped),
+        adjusted=tuple([in_client_words.get(name, name) for name in changes.names]),
+        dropped=plan.dropped + tuple([in_client_words.get(name, name) for name in changes.dropped + call.dropped]),
     )
 
 
 def openai_body(plan: RequestPlan, backend: Backend, model: str, concessions: Concessions) -> bytes:
     """The request in OpenAI's words as `prepare` has it, for what is only counted; raises BackendError likewise."""
-    return _body(plan, model, _changes(plan, backend, model, concessions).members)
+    return json_members.edit(plan.body, _changes(plan, backend, model, concessions).members)
 
 
 def smaller_answer(plan: RequestPlan, error: BackendError, profile: EngineProfile) -> Fit | None:
@@ -158,26 +158,22 @@ def _prepare_form(plan: RequestPlan, form: Form, backend: Backend, endpoint: End
     fields = {"model": model, "stream": "true"} if plan.is_stream else {"model": model}
     call = translated(plan, model, backend, endpoint, form.written(plan.boundary, fields, unheeded))
     content_type = f"multipart/form-data; boundary={plan.boundary}"
-    return Attempt(call, content_type, dropped=plan.dropped + _in_client_words(plan, unheeded))
-
-
-def _in_client_words(plan: RequestPlan, names: tuple[str, ...]) -> tuple[str, ...]:
-    """OpenAI's names as the client has them."""
-    return tuple(plan.spelled.get(name, name) for name in names)
-
-
-def _body(plan: RequestPlan, model: str, members: Mapping[str, bytes | None]) -> bytes:
-    """The client's own bytes where nothing has to change."""
-    if model != plan.name:
-        members = {**members, "model": msgspec.json.encode(model)}
-    return json_members.edit(plan.body, members) if members else plan.body
+    dropped = tuple(plan.spelled.get(name, name) for name in unheeded)
+    return Attempt(call, content_type, dropped=plan.dropped + dropped)
 
 
 def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Concessions) -> ParameterChanges:
-    """What this engine is sent otherwise than the client wrote it."""
+    """What this engine is sent otherwise than the client wrote it. Raises Unsupported for what it would ignore, or work
+    at for too long, and TooLong for a prompt that cannot fit."""
     profile, rules, facts = backend.profile, plan.resolved.model.rules, backend.fact(model)
     engine = TargetEngine(plan.operation.name, profile, facts)
-    _refuse(plan, backend.name, engine)
+    if adjust.ignores_tools(plan.asked, engine):
+        message = "This model's chat template has no place for tools, so none can be required."
+        raise Unsupported(backend.name, message, param="tool_choice")
+    if profile.checks_prompt:
+        prompt_length.check(engine.operation, plan.body, backend.name, facts)
+    if plan.may_have_constraints or plan.extras:
+        constraint_cost.check(plan.asked, plan.extras, backend.name, profile)
     changes = adjust.changes(plan.asked, plan.body, rules, engine, concessions.answer_limit)
     if plan.given:
         case = RequestCase(backend.name, profile, engine.operation, plan.given, kwargs=rules.template_kwargs)
@@ -186,18 +182,9 @@ def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Conce
         changes = _with_options(plan, profile, changes)
     if plan.system_messages is not None:
         changes = _with_folded_messages(plan, profile, changes, concessions.template)
+    if model != plan.name:
+        changes = changes._replace(members={**changes.members, "model": msgspec.json.encode(model)})
     return changes
-
-
-def _refuse(plan: RequestPlan, name: str, engine: TargetEngine) -> None:
-    """Raises Unsupported for what the engine would ignore, or work at for too long, and TooLong for a prompt."""
-    if adjust.ignores_tools(plan.asked, engine):
-        message = "This model's chat template has no place for tools, so none can be required."
-        raise Unsupported(name, message, param="tool_choice")
-    if engine.profile.checks_prompt:
-        prompt_length.check(engine.operation, plan.body, name, engine.facts)
-    if plan.may_have_constraints or plan.extras:
-        constraint_cost.check(plan.asked, plan.extras, name, engine.profile)
 
 
 def _with_options(plan: RequestPlan, profile: EngineProfile, changes: ParameterChanges) -> ParameterChanges:

@@ -32,7 +32,8 @@ class ClientStream:
 
     The status line waits for the engine's first event, so that a failure until then has a proper status. Only after
     `hold_s` is it sent early, and failures are events from then on. Whenever the client has got nothing for `hold_s`,
-    at the beginning or between two events, it gets a comment, since proxies cut what is silent.
+    at the beginning or between two events, it gets a comment, since proxies cut what is silent. `waits_for` says what
+    for, asked anew for each.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class ClientStream:
         self._loop = asyncio.get_running_loop()
         self._said_at = self._loop.time()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_alive)
-        self._waits_for: Callable[[], str] = lambda: "the model"
+        self.waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: StreamReader | DeltaStream | None = None
@@ -59,10 +60,6 @@ class ClientStream:
     def settle(self) -> Usage:
         """What the answer has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Usage()
-
-    def waits_for(self, what: Callable[[], str]) -> None:
-        """What the comments say while nothing comes, asked anew for each."""
-        self._waits_for = what
 
     async def relay(self, exchange: EngineResponse, terms: ResponseContext, *, hides_usage: bool) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
@@ -158,7 +155,7 @@ class ClientStream:
             self._said_at, left_s = now, hold_s
             if not self._line.is_full:  # who has not read what there is needs no sign of life
                 self._open()
-                self._line.write(self._sign(self._waits_for()))
+                self._line.write(self._sign(self.waits_for()))
         self._hold = self._loop.call_later(left_s, self._keep_alive)
 
     def _sign(self, what: str) -> bytes:

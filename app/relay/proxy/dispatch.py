@@ -38,7 +38,7 @@ from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
 from app.relay.proxy.collect import INLINE_BYTES, gather
 from app.relay.proxy.daemon_loads import DaemonLoads
-from app.relay.proxy.engine_call import EngineCall, TaskCall, loading
+from app.relay.proxy.engine_call import EngineCall, loading, task_call
 from app.relay.proxy.multi_call import MultiCall
 from app.relay.proxy.plan import COUNT, RequestPlan
 from app.relay.supervisor_client import Lease, SupervisorClient
@@ -339,7 +339,7 @@ class Dispatcher:
             body = await self._prepare(turn, NO_CONCESSIONS, partial(openai_body, plan, turn.backend, target.model))
             steps = tasks.count(body, profile, engine)
         else:
-            call = TaskCall(plan, profile)
+            call = task_call(plan, profile)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))
             steps = tasks.steps(plan.task, profile, engine=engine, model=target.model, name=plan.name, stamp=stamp)
             request.reports(dropped=plan.task.dropped)

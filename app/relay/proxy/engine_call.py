@@ -1,4 +1,4 @@
-"""What one engine is told for a request, and how its answer is understood, in whichever dialect it speaks."""
+"""A request in the dialect that one engine speaks, and how its response is read."""
 
 from __future__ import annotations
 
@@ -21,86 +21,91 @@ from backends.ollama.request import OllamaRequest, translate
 from backends.ollama.response import ResponseHead
 
 
-class EngineCall:
-    """OpenAI's: path and body as the client's, and the answer as it comes.
+class EngineCall(msgspec.Struct, frozen=True):
+    """A request in OpenAI's words, and its response as it comes.
 
-    `dropped`: the client's parameters that the engine is not told.
+    `dropped`: the client's parameters that the engine is not told. `doing`: what the engine does while nothing comes,
+    as a stream's comments say it.
     """
 
-    def __init__(self, path: str, body: bytes) -> None:
-        self.path = path
-        self.body = body
-        self.dropped: tuple[str, ...] = ()
-        self.doing = "working"  # what a stream's comments say while nothing comes
+    path: str
+    body: bytes
+    dropped: tuple[str, ...] = ()
+    doing: str = "working"
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> EngineResponse:
-        """The good answer as OpenAI's."""
+        """A good response, in OpenAI's words."""
         return exchange
 
     def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
-        """The error for an answer that is not good, where the dialect has words of its own for it."""
+        """The error for a response that is not good; None where that is read as for every engine. `load_s`: the seconds
+        that the model took to load the last time."""
         return None
 
 
-class OllamaCall(EngineCall):
-    """The daemon's own API."""
+class OllamaCall(EngineCall, frozen=True, kw_only=True):
+    """A request in the words of the daemon's own API."""
 
-    def __init__(self, asked: OllamaRequest, facts: ModelFacts | None) -> None:
-        super().__init__(asked.path, asked.body)
-        self.doing = "loading" if facts is not None and not facts.is_loaded else self.doing
-        self.dropped = tuple(asked.dropped)
-        self._asked = asked
+    asked: OllamaRequest
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> EngineResponse:
         """Translated as it comes."""
-        prefix = "chatcmpl" if self._asked.operation == "chat" else "cmpl"
+        prefix = "chatcmpl" if self.asked.operation == "chat" else "cmpl"
         name = f"{prefix}-{random.getrandbits(128):032x}"
-        head = ResponseHead(exchange.endpoint.engine, self._asked, name, int(time.time()))
+        head = ResponseHead(exchange.endpoint.engine, self.asked, name, int(time.time()))
         return OllamaExchange(exchange, head, max_event_bytes)
 
     def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
         """By the daemon's words."""
         engine = exchange.endpoint.engine
-        return ollama_failures.refusal(engine, exchange.status, body, self._asked.num_ctx, load_s)
+        return ollama_failures.refusal(engine, exchange.status, body, self.asked.num_ctx, load_s)
 
 
-class TaskCall(EngineCall):
-    """What engines do besides writing; `path` and `body` are empty where app/dialects/tasks/tasks.py has the words."""
+class TaskCall(EngineCall, frozen=True, kw_only=True):
+    """What engines do besides writing. `path` and `body` are of no use where app/dialects/tasks/tasks.py says what is
+    sent."""
 
-    def __init__(self, plan: RequestPlan, profile: EngineProfile, body: bytes = b"") -> None:
-        super().__init__(plan.operation.path, body)
-        self._operation, self._profile, self._name = plan.operation.name, profile, plan.name
+    operation: str
+    profile: EngineProfile
+    name: str
 
     def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
-        """An engine that has no such route."""
+        """That of an engine that has no such route."""
         engine = exchange.endpoint.engine
-        return tasks.refused(engine, self._operation, self._profile, self._name, exchange.status, body)
+        return tasks.refused(engine, self.operation, self.profile, self.name, exchange.status, body)
 
 
 def translated(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoint, body: bytes) -> EngineCall:
-    """What `body`, a request in OpenAI's words for the engine's `model`, is to this engine. BackendError when it cannot
-    be said.
-    """
+    """The call for `body`, a request in OpenAI's words for the engine's `model`; raises BackendError where the engine's
+    dialect has no words for it."""
     if plan.form is not None:
         if endpoint.dialect is not Dialect.OPENAI:
             raise tasks.unsupported(backend.name, plan.operation.name, backend.profile, plan.name)
-        return TaskCall(plan, backend.profile, body)
+        return task_call(plan, backend.profile, body)
     if endpoint.dialect is Dialect.OPENAI:
-        return EngineCall(plan.operation.path, with_both_names(body) if plan.operation.name == "chat" else body)
+        return EngineCall(plan.operation.path, with_both_names(body) if plan.may_have_reasoning else body)
     facts = backend.fact(model)
-    operation = plan.operation.name
-    asked = translate(operation, body, engine=backend.name, name=plan.name, model=model, facts=facts)
-    return OllamaCall(asked, facts)
+    asked = translate(plan.operation.name, body, engine=backend.name, name=plan.name, model=model, facts=facts)
+    return _ollama_call(asked, facts)
+
+
+def task_call(plan: RequestPlan, profile: EngineProfile, body: bytes = b"") -> TaskCall:
+    """The call for what such an engine does besides writing."""
+    return TaskCall(plan.operation.path, body, operation=plan.operation.name, profile=profile, name=plan.name)
 
 
 def loading(model: str, backend: Backend) -> EngineCall:
-    """What a daemon is told so that it has its `model` in memory, as every request for it will want it."""
+    """The call that has a daemon load its `model` as every request for it will want it."""
     facts = backend.fact(model) or ModelFacts()
-    told: dict[str, object] = {"model": model, "stream": False, "shift": facts.shift}
+    fields: dict[str, object] = {"model": model, "stream": False, "shift": facts.shift}
     if facts.num_ctx is not None:
-        told["options"] = {"num_ctx": facts.num_ctx}
+        fields["options"] = {"num_ctx": facts.num_ctx}
     if facts.keep_alive_s is not None:
-        told["keep_alive"] = facts.keep_alive_s
-    return OllamaCall(
-        OllamaRequest("chat", "/api/chat", msgspec.json.encode(told), model, num_ctx=facts.num_ctx), facts
-    )
+        fields["keep_alive"] = facts.keep_alive_s
+    body = msgspec.json.encode(fields)
+    return _ollama_call(OllamaRequest("chat", "/api/chat", body, model, num_ctx=facts.num_ctx), facts)
+
+
+def _ollama_call(asked: OllamaRequest, facts: ModelFacts | None) -> OllamaCall:
+    doing = "loading" if facts is not None and not facts.is_loaded else "working"
+    return OllamaCall(asked.path, asked.body, tuple(asked.dropped), doing, asked=asked)

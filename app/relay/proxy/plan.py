@@ -19,7 +19,7 @@ from app.errors import Problem, bad_request
 from app.relay.http import json_body
 from app.relay.http import member_names as names
 from app.relay.http.multipart import Form
-from app.relay.proxy import fold_system_messages
+from app.relay.proxy import fold_system_messages, reasoning_fields
 from app.relay.proxy.fold_system_messages import TemplateShape
 from app.routing import Resolved, resolve_for
 from app.table import Key, Table
@@ -84,6 +84,7 @@ class RequestPlan(msgspec.Struct, frozen=True):
     is_checked: bool = False  # its shape is what engines of this machine take
     is_translated: bool = False  # from another dialect
     may_have_urls: bool = False  # of media, so that they have to be looked for
+    may_have_reasoning: bool = False  # of earlier turns
     may_have_constraints: bool = False  # a schema or a grammar that the answer has to keep to
 
 
@@ -145,6 +146,7 @@ def plan(
         is_checked=is_local or not asks,
         is_translated=is_translated,
         may_have_urls=media.may_have(body),
+        may_have_reasoning=operation.name == "chat" and reasoning_fields.MARK in body,
         may_have_constraints=not constraint_cost.PARAMETERS.isdisjoint(members),
     )
 

@@ -1,4 +1,4 @@
-"""What an assistant thought in earlier turns of a request, under both names: engines read one or the other. Pure."""
+"""The reasoning of earlier turns of a request, under both of its names: engines read one or the other. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from app.dialects import json_members
 from app.dialects.reasoning import NAMES
 
-_MARK = b'"reasoning'  # both names begin so
+MARK = b'"reasoning'  # both names begin so
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -27,10 +27,10 @@ _messages = msgspec.json.Decoder(_Message)
 
 
 def with_both_names(body: bytes) -> bytes:
-    """A chat's body in which each message of an assistant that has its thinking under one name has it under the other
-    too. Everything else keeps its bytes; what is no list of messages is the engine's affair.
+    """A chat's body in which each message of an assistant that has its reasoning under one name has it under the other
+    too. Everything else keeps its bytes; a body whose messages cannot be read is left as it is.
     """
-    if _MARK not in body:
+    if MARK not in body:
         return body
     try:
         messages: list[msgspec.Raw | bytes] = [*_bodies.decode(body).messages]
@@ -49,12 +49,12 @@ def with_both_names(body: bytes) -> bytes:
 
 
 def _with_both(message: bytes) -> bytes | None:
-    """The message with both; None where nothing is missing."""
-    if _MARK not in message:
+    """The message with both names; None where nothing is missing."""
+    if MARK not in message:
         return None
-    found = _messages.decode(message)
-    first, second = found.reasoning, found.reasoning_content
+    turn = _messages.decode(message)
+    first, second = turn.reasoning, turn.reasoning_content
     value = first or second
-    if found.role != "assistant" or not isinstance(value, str) or not value or (first and second):
+    if turn.role != "assistant" or not isinstance(value, str) or not value or (first and second):
         return None
     return json_members.edit(message, {NAMES[1] if first else NAMES[0]: msgspec.json.encode(value)})
