@@ -1,8 +1,8 @@
 """What the data path has to know of a kind of engine: data only, and safe for relay processes to import.
 
-Each kind has one `EngineProfile`, in its folder's module `profile`. A field says what is promised by engines that have
-it set; its default is an engine of which nothing is known but that it speaks OpenAI's API. What is done with a field is
-in `app`, which never asks what kind of engine it is.
+Each kind has one `EngineProfile`, in its folder's module `profile`. The defaults are those of an engine of which
+nothing is known but that it has OpenAI's API. What follows from a field is in `app`, which never asks for the kind
+itself.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ class Act(StrEnum):
     """What becomes of a request's parameter."""
 
     DONE = "done"  # the engine does it, or refuses it itself
-    ADJUSTED = "adjusted"  # the engine is told otherwise, which is named
-    DROPPED = "dropped"  # the engine is not told, which is named
-    REFUSED = "refused"  # a 400, since the answer would be another one
+    ADJUSTED = "adjusted"  # it is sent in another form, which the response reports
+    DROPPED = "dropped"  # it is left out, which the response reports
+    REFUSED = "refused"  # a 400, since without it the response would be another one
 
 
 class Rule(StrEnum):
-    """How a parameter is adjusted where another name is not all (app/dialects/parameters/judge.py)."""
+    """How a parameter is adjusted where it needs more than another name (app/dialects/parameters/judge.py)."""
 
-    BEST_OF = "best_of"  # as many answers as are wanted anyway: left out; else refused
-    ONLY_NAMED_TOOL = "only_named_tool"  # a tool that must be called becomes the only one, and `required`
-    EFFORT_IN_TEMPLATE = "effort_in_template"  # told to the chat template
-    BY_ANSWER = "by_answer"  # the answer shows whether it was done
+    BEST_OF = "best_of"  # left out where it is the number of choices anyway; else refused
+    ONLY_NAMED_TOOL = "only_named_tool"  # a tool that must be called becomes the only one, with `required`
+    EFFORT_IN_TEMPLATE = "effort_in_template"  # sent as an argument of the chat template
+    BY_ANSWER = "by_answer"  # only the response shows whether it was done
 
 
 class Fate(NamedTuple):
     """What becomes of one parameter.
 
-    `unless`: JSON values that ask for what is done anyway. `note`: why it is refused, or what it becomes. `renamed`:
-    the engine's own name for it. `rule`: how it is adjusted otherwise.
+    `unless`: JSON values with which nothing has to be done, as they ask for what is done anyway. `note`: why it is
+    refused, or what it becomes. `renamed`: the engine's own name for it. `rule`: how it is adjusted beyond that.
     """
 
     act: Act
@@ -50,46 +50,46 @@ DONE = Fate(Act.DONE)
 
 
 def adjusted(note: str, *, renamed: str = "", rule: Rule | None = None) -> Fate:
-    """Told to the engine otherwise."""
+    """It is sent to the engine in another form."""
     return Fate(Act.ADJUSTED, frozenset(), note, renamed, rule)
 
 
 def dropped(*unless: str) -> Fate:
-    """Not told to the engine."""
+    """It is not sent to the engine."""
     return Fate(Act.DROPPED, frozenset(unless))
 
 
 def refused(note: str, *unless: str, rule: Rule | None = None) -> Fate:
-    """A 400 that gives this reason."""
+    """It is refused with a 400 that gives this reason."""
     return Fate(Act.REFUSED, frozenset(unless), note, "", rule)
 
 
 class Thinking(StrEnum):
-    """How an engine is told whether and how much its model is to think."""
+    """How a request says whether and how much the model is to reason."""
 
-    LEVEL = "level"  # `reasoning_effort` for a level; for yes and no there are no words
-    EFFORT = "effort"  # `reasoning_effort` for all of it: `none` for no, `medium` for yes
-    TEMPLATE = "template"  # both go into `chat_template_kwargs`
-    TEMPLATE_AND_EFFORT = "template_and_effort"  # yes and no in `chat_template_kwargs`, a level in `reasoning_effort`
+    LEVEL = "level"  # a level in `reasoning_effort`; on and off cannot be said
+    EFFORT = "effort"  # all of it in `reasoning_effort`: `none` for off, `medium` for on
+    TEMPLATE = "template"  # all of it in `chat_template_kwargs`
+    TEMPLATE_AND_EFFORT = "template_and_effort"  # on and off in `chat_template_kwargs`, a level in `reasoning_effort`
 
 
 class StructuredOutput(StrEnum):
-    """How an engine is told what form an answer must have, beside OpenAI's `response_format`."""
+    """How a request constrains the output, beside OpenAI's `response_format`."""
 
-    MEMBERS = "members"  # `structured_outputs`, with a member for each kind of form
+    MEMBERS = "members"  # `structured_outputs`, with a member for each sort of constraint
     GRAMMAR = "grammar"  # `json_schema` or `grammar`; `response_format` in chats only
     SCHEMA_ONLY = "schema_only"  # JSON schemas only, in `response_format`
 
 
 class TaskApi(StrEnum):
-    """How an engine is asked for ranks, scores and tokens."""
+    """The routes with which an engine ranks, scores and tokenizes."""
 
-    SAME_ROUTES = "same_routes"  # by the routes that clients have here (app/dialects/tasks/tasks.py)
-    LLAMA_SERVER = "llama_server"  # by those of llama.cpp's server (app/dialects/tasks/llama_cpp.py)
+    SAME_ROUTES = "same_routes"  # the routes that clients have here (app/dialects/tasks/tasks.py)
+    LLAMA_SERVER = "llama_server"  # those of llama.cpp's server (app/dialects/tasks/llama_cpp.py)
 
 
 class TemplateApi(StrEnum):
-    """How an engine shows what its chat template makes of a conversation, without writing an answer."""
+    """How an engine shows what its chat template makes of a conversation, without generating."""
 
     APPLY_TEMPLATE = "apply_template"  # POST /apply-template: the text
     TOKENIZE = "tokenize"  # POST /tokenize: the tokens, and how many
@@ -97,20 +97,20 @@ class TemplateApi(StrEnum):
 
 
 class ModelNames(StrEnum):
-    """An engine's name for its model, where the configuration does not say and it does not list the public name."""
+    """An engine's name for its model, where none is configured and the engine does not list the public name."""
 
     PUBLIC = "public"  # the public name
-    BACKEND = "backend"  # the backend's name: we started it under that
-    ONLY_LISTED = "only_listed"  # the one that it lists, where that is one
+    BACKEND = "backend"  # the backend's name: we started the engine with it
+    ONLY_LISTED = "only_listed"  # the name that it lists, where it lists exactly one
 
 
 class EngineProfile(msgspec.Struct, frozen=True):
     """One kind of engine, as the data path has to know it.
 
-    `kind`: the word that an operator writes. `title`: what error messages call it. `abilities`: what it can do, in
-    words for clients. `is_local`: it runs on this machine, so the shape and the cost of its requests are checked before
-    they are sent, and its requests are adjusted to what it takes. `failure_marks`: words of an error response after
-    which it will answer no more.
+    `kind`: the word that an operator writes. `title`: what error messages call it. `abilities`: what it can do, as the
+    end of a sentence for clients. `is_local`: it runs on this machine, so the shape and the cost of its requests are
+    checked before they are sent, and its requests are adjusted to what it takes. `failure_marks`: texts of an error
+    response after which it will serve no more.
 
     Of its models:
     `ignores_model_name`: it has one model, whatever a request calls it.
@@ -120,28 +120,28 @@ class EngineProfile(msgspec.Struct, frozen=True):
     `weights`: the format of its models' files.
 
     Of parameters (the table is app/dialects/parameters/table.py):
-    `passes_parameters`: whatever clients write is passed; no parameter is looked at.
-    `parameters`: operation → name → what becomes of it, where that is not as in the table.
+    `passes_parameters`: whatever clients send is passed on; no parameter is looked at.
+    `parameters`: operation → name → what becomes of it, where that differs from the table.
     `never_null`: names that are left out where they are null.
-    `configured_names`: sampling parameter of the configuration → its own name; None for what it does not have.
-    `streams_usage`: it knows `continuous_usage_stats` of `stream_options`.
-    `writes_at_least_one`: a completion of at most 0 tokens would have one.
-    `counts_logprobs_from_one`: 0 log probabilities of a completion would be none at all.
-    `checks_prompt`: what cannot fit its context is refused before it is sent.
-    `knows_template_tools`: where it says that a model has no tools, the chat template leaves them out without a word.
-    `max_constraint_ways`: the most ways on that an answer may have at one place under a schema or grammar.
-    `structured_output`: how it is told what form an answer must have; None: it cannot be told.
+    `configured_names`: sampling parameter of the configuration → its own name; None for one that it does not have.
+    `streams_usage`: it takes `continuous_usage_stats` of `stream_options`.
+    `writes_at_least_one`: with `max_tokens: 0` a completion would have one token.
+    `counts_logprobs_from_one`: with `logprobs: 0` a completion would have none at all.
+    `checks_prompt`: a prompt that cannot fit its context is refused before it is sent.
+    `knows_template_tools`: where it reports that a model has no tools, the chat template leaves them out silently.
+    `max_constraint_ways`: the most ways in which a text may go on at one place under a schema or grammar.
+    `structured_output`: how a request constrains its output; None: it cannot.
 
     Of what other dialects have (app/dialects/engine_options.py):
     `options`: parameter → its own name.
-    `prefill`: the members that make it go on from an assistant's message; None: it cannot be told to.
-    `takes_format`: a completion may have a form.
-    `thinking`: how it is told whether to think.
+    `prefill`: the members that make it continue an assistant's message; None: it cannot.
+    `takes_format`: a completion may have constraints.
+    `thinking`: how a request says whether to reason.
 
-    Of what it does besides writing:
-    `tasks`: how it is asked for ranks, scores and tokens; None: it has none of it.
+    Of what it does besides generating:
+    `tasks`: its routes for ranks, scores and tokens; None: it has none.
     `templates`: how it shows what its chat template makes of a conversation; None: it does not.
-    `transcribes`: it takes sounds to write down.
+    `transcribes`: it transcribes speech.
     """
 
     kind: str = ""

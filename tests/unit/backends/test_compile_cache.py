@@ -73,7 +73,7 @@ def test_only_the_versions_that_were_started_last_stay(tmp_path: Path) -> None:
     compile_cache.prune(tmp_path / "nowhere")
 
 
-def test_where_nothing_can_be_kept_nothing_is_said_of_it(tmp_path: Path, program: Path) -> None:
+def test_where_nothing_can_be_kept_no_variable_is_set(tmp_path: Path, program: Path) -> None:
     (tmp_path / "file").touch()
 
     assert compile_cache.variables(tmp_path / "file", program) == {}

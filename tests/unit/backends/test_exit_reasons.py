@@ -1,4 +1,4 @@
-"""What ended a process is told by what it was sent first, and by its last words only then; of every kind of engine."""
+"""Why a process ended: by the signal that it got, else by the last lines that it printed; for every kind of engine."""
 
 from __future__ import annotations
 

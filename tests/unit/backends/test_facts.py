@@ -1,4 +1,4 @@
-"""What engines say of their models, as facts."""
+"""Facts of models, from what engines report."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ LISTED = {
 }
 
 
-def test_vllm_tells_its_length_and_its_configuration_the_rest_also_for_adapters() -> None:
+def test_vllm_reports_its_length_and_its_configuration_the_rest_also_for_adapters() -> None:
     facts = of_vllm(vllm(tool_call_parser="hermes", reasoning_parser="qwen3"), LISTED, "awq")
 
     one = ModelFacts(

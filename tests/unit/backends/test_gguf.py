@@ -1,4 +1,4 @@
-"""Model files: found, or named with what is wrong."""
+"""Model files: there and valid, or named with what is wrong."""
 
 from __future__ import annotations
 

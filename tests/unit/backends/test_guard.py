@@ -1,4 +1,4 @@
-"""What a guard does to its engine: real processes, spoken to over its socket."""
+"""What a guard does to its engine: real processes, with orders over its socket."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Guarded:
         return self.reports.readline().decode().split()
 
     def close(self) -> None:
-        """A guard that is killed leaves what its engine had started elsewhere; told to end, it leaves nothing."""
+        """A guard that is killed leaves what its engine started elsewhere; one that is ordered to end does not."""
         with contextlib.suppress(OSError):
             self.line.sendall(b"kill\n")
         self.line.close()

@@ -1,4 +1,4 @@
-"""What lives and does nothing: the signs as tables, and real processes that stand still."""
+"""Engines that live and do nothing: signs of life as tables, and real processes that stand still."""
 
 from __future__ import annotations
 

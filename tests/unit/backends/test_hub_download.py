@@ -1,4 +1,4 @@
-"""Models brought from a hub: a real server that speaks its protocol, real processes, real files."""
+"""Downloads from a hub: a real server with the hub's API, real processes, real files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def hub() -> Iterator[FakeHub]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """As people publish them: every format, and a copy in `original`."""
+    """A repository as people publish them: every format, and a copy in `original`."""
     folder = tmp_path / "repository"
     (folder / "original").mkdir(parents=True)
     (folder / "config.json").write_text('{"architectures": ["Tiny"]}')
@@ -68,7 +68,7 @@ class Machine:
         return self.started[-1], launch
 
     def bring(self, hub: HubFetcher) -> str:
-        """Why it failed; empty when it did not."""
+        """Download; returns why it failed, "" when it did not."""
         process, launch = self.start(hub)
         printed, errors = process.communicate(timeout=60)
         lines = [*printed.splitlines(), *errors.splitlines()]
@@ -237,7 +237,7 @@ def test_two_gateways_bring_a_model_once(machine: Machine, hub: FakeHub, reposit
     assert machine.hub("two").missing() is None
 
 
-def test_progress_is_told_in_percent_and_bytes(machine: Machine, hub: FakeHub, repository: Path) -> None:
+def test_progress_is_reported_in_percent_and_bytes(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
 
     process, _ = machine.start(machine.hub())
@@ -253,7 +253,9 @@ def test_progress_is_told_in_percent_and_bytes(machine: Machine, hub: FakeHub, r
     assert half.text == "downloading 43 % of 16.1 GB"
 
 
-def test_a_disk_that_is_too_full_is_told_with_both_numbers(machine: Machine, hub: FakeHub, repository: Path) -> None:
+def test_a_disk_that_is_too_full_is_reported_with_both_numbers(
+    machine: Machine, hub: FakeHub, repository: Path
+) -> None:
     hub.add("org/tiny", repository)
     with (repository / "model-2.safetensors").open("wb") as file:
         file.truncate(400_000)
@@ -269,14 +271,14 @@ def test_a_disk_that_is_too_full_is_told_with_both_numbers(machine: Machine, hub
     assert hub.served == 0
 
 
-def test_a_repository_that_does_not_exist_is_told_with_the_remedy(machine: Machine) -> None:
+def test_a_repository_that_does_not_exist_is_reported_with_the_remedy(machine: Machine) -> None:
     assert machine.bring(machine.hub()) == (
         "the hub has no model 'org/tiny', or it is private: check `model`; a private one needs a token in "
         "`env: {HF_TOKEN: …}` of the backend"
     )
 
 
-def test_an_unknown_revision_is_told_with_the_remedy(machine: Machine, hub: FakeHub, repository: Path) -> None:
+def test_an_unknown_revision_is_reported_with_the_remedy(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
 
     failure = machine.bring(machine.hub(models={"org/tiny": "v9"}))
@@ -339,7 +341,7 @@ def test_offline_means_offline(machine: Machine, hub: FakeHub, repository: Path)
     assert hub.asked == []
 
 
-def test_a_hub_that_fails_is_told_with_its_status(machine: Machine, hub: FakeHub, repository: Path) -> None:
+def test_a_hub_that_fails_is_reported_with_its_status(machine: Machine, hub: FakeHub, repository: Path) -> None:
     hub.add("org/tiny", repository)
     hub.fails_with = 500
 
@@ -432,7 +434,7 @@ def test_what_can_be_a_repository(name: str, wanted: bool) -> None:
     assert is_repository(name) is wanted
 
 
-def test_a_library_that_is_not_there_is_told() -> None:
+def test_a_library_that_is_not_there_is_named() -> None:
     assert explain(1, ["ModuleNotFoundError: No module named 'huggingface_hub'"]) == (
         "the package huggingface_hub is not installed beside the gateway"
     )

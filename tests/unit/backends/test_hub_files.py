@@ -64,7 +64,7 @@ def test_only_what_an_engine_reads_is_needed(paths: list[str], wanted: list[str]
     assert needed(paths) == wanted
 
 
-def test_sizes_are_said_as_people_say_them() -> None:
+def test_sizes_are_written_for_people() -> None:
     assert [in_words(size) for size in (16_060_000_000, 856_984, 2_500_000)] == ["16.1 GB", "857.0 kB", "2.5 MB"]
 
 
@@ -119,7 +119,7 @@ def test_a_pin_is_remembered_for_one_revision_of_one_model(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"model": "org/m", "revision": null, "commit": "../..", "files": {}}']
 )
-def test_a_pin_that_cannot_be_one_is_none(tmp_path: Path, text: str) -> None:
+def test_a_pin_that_is_not_valid_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "pin.json").write_text(text)
 
     assert remembered(tmp_path / "pin.json", "org/m", None) is None

@@ -137,7 +137,7 @@ def test_how_far_it_is_is_the_reason_until_it_is_here() -> None:
     assert life.reason is None
 
 
-def test_why_the_last_start_failed_is_told_on_when_nothing_had_to_be_brought() -> None:
+def test_why_the_last_start_failed_is_still_reported_when_nothing_had_to_be_downloaded() -> None:
     life = Lifecycle()
     for now, event, _, _ in [*BOOT, (10.0, Exited(1, "no memory", 0.0), STARTING, []), (10.0, Tick(), STARTING, [])]:
         life, _ = step(life, event, now, POLICY)

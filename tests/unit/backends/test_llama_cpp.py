@@ -1,4 +1,4 @@
-"""The embedded engine: its command line, its excuses, and the real one with the real demo model."""
+"""The embedded engine: its command line, why it ends, and the real one with the real demo model."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_it_printed_becomes_one_sentence(printed: str) -> None:
     assert explain(1, printed.splitlines()) == EXCUSES[printed]
 
 
-def test_being_killed_from_outside_is_said() -> None:
+def test_a_kill_from_outside_is_named() -> None:
     assert explain(-9, []).startswith("it was killed from outside")
     assert explain(-11, []) == "it was ended by signal 11"
 
@@ -112,7 +112,7 @@ def test_there_is_at_least_one_core() -> None:
 
 @dataclass
 class Relays:
-    """No leases, every table applied; wakes who waits for a change."""
+    """No leases, and every table applied; wakes whoever waits for a change."""
 
     row: Backend | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -239,7 +239,7 @@ def _timeless(value: Any) -> Any:
 
 
 @on_one_loop
-async def test_a_probe_tells_its_name_and_that_it_is_idle(demo: Running) -> None:
+async def test_a_probe_gives_its_name_and_that_it_is_idle(demo: Running) -> None:
     probe = await LlamaCpp("demo", config()).probe(await demo.relays.ready(1))
 
     assert (probe.is_up, probe.models, probe.in_flight) == (True, ("demo",), 0)

@@ -1,4 +1,4 @@
-"""An Ollama daemon as an engine: how it is asked, and what is understood."""
+"""An Ollama daemon as an engine: what it is asked, and how its responses are read."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Ollama's clients on Ollama's daemon: there into OpenAI's words, and back. What a daemon was recorded answering to its
-own API is what comes through the gateway, but for the differences that are meant."""
+"""Ollama's clients on Ollama's daemon: the request becomes OpenAI's, and the response Ollama's again. What a daemon was
+recorded returning from its own API is what comes through the gateway, but for the differences that are intended."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_an_empty_question_has_the_daemon_load_its_model(daemon: FakeOllam
     assert missing.status == 404
 
 
-async def test_what_the_daemon_said_of_its_models_is_told(daemon: FakeOllama) -> None:
+async def test_what_the_daemon_reports_of_its_models_is_passed_on(daemon: FakeOllama) -> None:
     async with gateway(daemon) as rig:
         idle = (await rig.ask("/api/ps")).json["models"]
         shown = (await rig.ask("/api/show", {"model": "toolm"})).json

@@ -1,4 +1,4 @@
-"""Fifty clients at once on a daemon with two slots: our own bound holds, and who has no place is told when."""
+"""Fifty clients at once on a daemon with two slots: our own limit holds, and the others get a time to retry."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def crowd(url: str, threaded: Threaded) -> None:
     assert daemon.loads == [("smollm2:135m", 8192)]
 
 
-def test_fifty_clients_on_two_slots_are_served_or_told_when(tmp_path: Path) -> None:
+def test_fifty_clients_on_two_slots_are_served_or_get_a_time_to_retry(tmp_path: Path) -> None:
     config = tmp_path / "crowd.yaml"
     with Threaded(slow) as threaded:
         config.write_text(CONFIG.replace("URL", threaded.daemon.url))

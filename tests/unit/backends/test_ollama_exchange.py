@@ -1,4 +1,4 @@
-"""An answer of the daemon's as if an OpenAI engine sent it: through our own hop, from the fake daemon."""
+"""A daemon's response as if an OpenAI engine had sent it: over our own connection, from the fake daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a daemon says of its models and of itself."""
+"""Facts of a daemon and its models, from its responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A daemon of our own: how it is started, that it is watched like any engine, and what is told of it."""
+"""A managed daemon: how it is started, that it is watched like any engine, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_it_is_started_watched_and_started_again_and_leaves_nothing(gateway: Gat
     assert not Path(f"/proc/{again}").exists()
 
 
-def test_what_it_is_told_what_is_told_of_it_and_what_is_wrong_with_it(gateway: Gateway, tmp_path: Path) -> None:
+def test_what_it_is_started_with_what_is_shown_of_it_and_what_is_wrong_with_it(
+    gateway: Gateway, tmp_path: Path
+) -> None:
     lines = gateway.ask("/admin/backends/local/logs")["lines"]
     env = json.loads(lines[0].partition("{")[1] + lines[0].partition("{")[2])
     assert env == {
@@ -130,6 +132,6 @@ def test_settings_of_a_daemon_of_ours_need_that_it_is_ours() -> None:
         assert OllamaConfig.model_validate({"kind": "ollama", "managed": True, **given}).as_managed() is not None
 
 
-def test_why_it_ended_is_said() -> None:
+def test_why_it_ended_is_one_sentence() -> None:
     assert explain(1, ["Error: listen tcp: bind: address already in use"]) == "its port is taken by another program"
     assert explain(3, []) == "it exited with code 3"

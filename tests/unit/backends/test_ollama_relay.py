@@ -1,4 +1,4 @@
-"""Through the gateway onto the fake Ollama daemon: what comes back, what is refused, and what goes wrong."""
+"""Through the gateway to the fake Ollama daemon: what comes back, what is refused, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ async def test_a_prompt_of_twice_the_context_is_a_400_with_both_numbers(daemon: 
     assert reply.error["type"] == "invalid_request_error"
 
 
-async def test_a_stream_that_was_held_open_is_told_by_an_event(daemon: FakeOllama) -> None:
+async def test_a_stream_that_was_held_open_gets_an_error_event(daemon: FakeOllama) -> None:
     daemon.load_s = 0.3
     async with gateway(daemon, Limits(hold_s=0.05), num_ctx=400) as rig:
         reply = await rig.ask(body=chat("smollm2:135m", text=LONG, stream=True))

@@ -1,4 +1,4 @@
-"""OpenAI's requests in the daemon's words: every field's way, what is refused, and what is named as without effect."""
+"""OpenAI's requests as the daemon's: what becomes of each field, what is refused, and what is named as ignored."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_each_kind_of_message_has_its_way(given: dict[str, Any], expected: dict[
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Paris"}', {"city": "Paris"}], ids=["text", "object"])
-def test_a_tools_turn_is_told_with_its_name_and_arguments_as_an_object(arguments: object) -> None:
+def test_a_tools_turn_has_its_name_and_arguments_as_an_object(arguments: object) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": arguments}}
     turns = [
         {"role": "assistant", "content": None, "tool_calls": [call]},

@@ -1,4 +1,4 @@
-"""The daemon's whole answers as OpenAI's, and what is none."""
+"""The daemon's whole responses as OpenAI's, and responses that are not valid."""
 
 from __future__ import annotations
 
@@ -95,6 +95,6 @@ WRONG: dict[str, tuple[str, bytes, type[BackendError]]] = {
 
 
 @pytest.mark.parametrize(("operation", "body", "kind"), WRONG.values(), ids=WRONG)
-def test_what_is_no_answer_is_said_so(operation: str, body: bytes, kind: type[BackendError]) -> None:
+def test_what_is_not_a_valid_response_is_an_error(operation: str, body: bytes, kind: type[BackendError]) -> None:
     with pytest.raises(kind):
         whole(head(operation), body)

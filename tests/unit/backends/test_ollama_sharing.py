@@ -1,4 +1,4 @@
-"""A daemon that others use too: what makes it load anew, and what is told of its models. On the fake daemon."""
+"""A daemon that others use too: what makes it load anew, and what is shown of its models. On the fake daemon."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_remotes_url_is_its_base(written: str, base: str) -> None:
     assert RemoteConfig.model_validate({"kind": "remote", "url": written}).base_url == base
 
 
-def test_a_model_that_is_loaded_again_and_again_is_said_once() -> None:
+def test_a_model_that_is_loaded_again_and_again_is_logged_once() -> None:
     clock = [0.0]
     loads = DaemonLoads(lambda: clock[0])
 

@@ -34,7 +34,7 @@ async def test_what_only_the_daemon_cannot_do_goes_to_the_next_target(daemon: Fa
     assert daemon.asked == []
 
 
-async def test_what_the_target_before_did_not_heed_is_not_said_of_the_one_that_took_it(daemon: FakeOllama) -> None:
+async def test_what_the_target_before_ignored_is_not_reported_of_the_one_that_took_it(daemon: FakeOllama) -> None:
     both = PublicModel("both", (Target("ollama", "mymodel", 10**9), Target("engine", "fake")))
     daemon.script(Fault("line", status=503, text=BUSY))
     async with FakeEngine() as engine, gateway(daemon) as rig:

@@ -1,4 +1,4 @@
-"""The hop to an engine over real sockets: connections, their ends, and what a failure says of the request."""
+"""The connection to an engine over real sockets: how it begins and ends, and what a failure means for the request."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_name_that_does_not_resolve_is_unreachable(pool: ConnectionPool)
         await pool.open(endpoint("http://no-such-host.invalid/v1"), chat_request())
 
 
-async def test_a_missing_unix_socket_is_unreachable_and_its_path_is_not_told(pool: ConnectionPool) -> None:
+async def test_a_missing_unix_socket_is_unreachable_and_its_path_is_not_shown(pool: ConnectionPool) -> None:
     with pytest.raises(Unreachable) as caught:
         await pool.open(endpoint("unix:/nowhere/engine.sock"), chat_request())
 

@@ -1,4 +1,4 @@
-"""Streams and TLS on the hop to an engine: slow readers, the last bytes, certificates."""
+"""Streams and TLS on the connection to an engine: slow readers, the last bytes, certificates."""
 
 from __future__ import annotations
 

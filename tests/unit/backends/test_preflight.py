@@ -1,4 +1,4 @@
-"""What a configuration names and this machine has not, or has broken, as `modelport check` and `plan` say it."""
+"""What a configuration names and this machine does not have, or has broken, as `modelport check` and `plan` say it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read(section: dict[str, object]) -> BackendConfig:
     return adapter.validate_python(section)
 
 
-def test_of_what_is_sound_nothing_is_said(here: Path) -> None:
+def test_of_what_is_sound_nothing_is_missing(here: Path) -> None:
     sound = vllm(here, adapters={"law": f"{here}/law"}, tool_call_parser="brandnew", reasoning_parser="qwen3")
 
     assert list(preflight(sound).missing()) == []
@@ -195,7 +195,7 @@ def test_other_kinds_are_looked_at_too(case: str) -> None:
     assert list(preflight(read(section)).missing()) == missing
 
 
-def test_a_gguf_file_that_is_none_or_cut_is_named(tmp_path: Path) -> None:
+def test_a_gguf_file_that_is_not_valid_or_is_cut_is_named(tmp_path: Path) -> None:
     (tmp_path / "page.gguf").write_bytes(b"<html>")
     (tmp_path / "cut.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 5))
 

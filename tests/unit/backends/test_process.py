@@ -271,7 +271,7 @@ async def test_what_ends_with_a_killed_guard_leaves_no_zombie() -> None:
     assert not is_there(child)
 
 
-async def test_a_process_without_a_mark_goes_with_a_killed_guard_and_does_not_keep_the_rest() -> None:
+async def test_a_process_without_a_tag_ends_with_a_killed_guard_and_does_not_keep_the_rest() -> None:
     process.adopt_orphans()
     running = await spawn(Launch((sys.executable, "-c", UNMARKED), {}), "unmarked:gpu:1")
     semaphore, child = (await printed(running)).split()

@@ -1,4 +1,4 @@
-"""An engine that repeats its request hands nobody the operator's credentials."""
+"""An engine that repeats its request does not show anybody the operator's credentials."""
 
 from __future__ import annotations
 

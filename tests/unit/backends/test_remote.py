@@ -1,4 +1,4 @@
-"""Somebody else's endpoint: what its answers to a probe mean."""
+"""Somebody else's endpoint: what its responses to a probe mean."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def probed(url: str, **values: object) -> Probe:
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[str]:
-    """Something that says the same to everybody."""
+    """A server that sends the same to everybody."""
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)  # its first segment: whatever comes, it is answered

@@ -1,4 +1,4 @@
-"""One entry for several engines that somebody else runs: what may be written, how they are dialled and watched."""
+"""One entry for several engines that somebody else runs: what may be configured, how they are reached and watched."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("entry", "sentence"), BAD.values(), ids=BAD.keys())
-def test_what_cannot_be_is_said_with_its_place(entry: str, sentence: str) -> None:
+def test_what_is_not_valid_is_named_with_its_place(entry: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
         loads(f"backends:\n  x: {entry}\nmodels: {{m: {{backend: x}}}}\n", {}, source="f")
 

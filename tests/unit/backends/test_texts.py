@@ -1,4 +1,4 @@
-"""Texts as JSON."""
+"""Long texts as JSON."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ async def family() -> AsyncIterator[tuple[int, list[int]]]:
     await parent.wait()
 
 
-async def test_the_end_of_one_of_them_is_told_by_its_title(family: tuple[int, list[int]]) -> None:
+async def test_the_end_of_one_of_them_is_reported_by_its_title(family: tuple[int, list[int]]) -> None:
     root, children = family
     waiting = asyncio.create_task(vital_processes.loss(root, {"something else": "no", sys.executable: "a worker died"}))
     await asyncio.wait({waiting}, timeout=1)
@@ -48,7 +48,7 @@ async def test_the_end_of_one_of_them_is_told_by_its_title(family: tuple[int, li
 
 
 @pytest.mark.parametrize("titles", [{}, {"VLLM::EngineCore": "its core process died"}])
-async def test_where_none_has_such_a_title_nothing_is_told(
+async def test_where_none_has_such_a_title_nothing_is_reported(
     family: tuple[int, list[int]], titles: Mapping[str, str]
 ) -> None:
     root, children = family

@@ -74,7 +74,7 @@ def test_the_rank_of_the_adapters_is_read_from_their_folders(folder: Path) -> No
         ({"model": "./tests"}, "the folder 'tests' holds no model: it has no config.json"),
     ],
 )
-def test_what_cannot_start_is_said_at_once(folder: Path, values: dict[str, object], sentence: str) -> None:
+def test_what_cannot_start_fails_at_once(folder: Path, values: dict[str, object], sentence: str) -> None:
     engine = Vllm("gpu", config(**{"model": str(folder), "command": str(folder / "vllm"), **values}))
 
     with pytest.raises(CannotStart) as caught:
@@ -146,7 +146,7 @@ async def server(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[s
         yield Endpoint("gpu", 1, f"http://127.0.0.1:{port}/v1", {"authorization": "Bearer k"}), asked
 
 
-async def test_a_probe_tells_its_models_its_requests_and_its_progress() -> None:
+async def test_a_probe_gives_its_models_its_requests_and_its_progress() -> None:
     async with server(UP) as (endpoint, _):
         probe = await Vllm("gpu", config()).probe(endpoint)
 
@@ -261,7 +261,7 @@ async def ranking(status: int) -> AsyncIterator[Endpoint]:
         yield Endpoint("gpu", 1, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1")
 
 
-async def test_one_that_may_not_tell_logprobs_serves_all_the_same() -> None:
+async def test_one_that_refuses_logprobs_serves_all_the_same() -> None:
     """`--max-logprobs 0`."""
     async with ranking(400) as endpoint:
         await Vllm("gpu", config()).warm_up(endpoint)
@@ -298,7 +298,7 @@ async def test_one_that_is_healthy_and_cannot_work_is_found_out(case: str) -> No
             await Vllm("gpu", config()).warm_up(endpoint)
 
 
-def test_what_it_compiles_is_kept_unless_it_is_told_where(folder: Path) -> None:
+def test_what_it_compiles_is_kept_unless_the_configuration_says_where(folder: Path) -> None:
     caches = folder / "compiled"
     called = {"model": str(folder), "command": str(folder / "vllm"), "env": {"TRITON_CACHE_DIR": "/mine"}}
 
@@ -364,7 +364,7 @@ async def test_an_adapter_is_loaded_over_the_one_of_its_name(folder: Path, name:
     assert asked[-1] == ("/v1/load_lora_adapter", body)
 
 
-async def test_an_adapter_that_is_none_never_reaches_the_engine(tmp_path: Path) -> None:
+async def test_an_adapter_that_is_not_valid_never_reaches_the_engine(tmp_path: Path) -> None:
     adapters = Vllm("gpu", config(enable_lora=True)).adapters
     assert adapters is not None
 
@@ -391,7 +391,7 @@ REFUSED: dict[str, tuple[Answers, Callable[[Any, Endpoint, Path], Any], str]] = 
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_a_refusal_is_told_in_the_engines_words(folder: Path, case: str) -> None:
+async def test_a_refusal_has_the_engines_own_text(folder: Path, case: str) -> None:
     answers, ask, sentence = REFUSED[case]
     (folder / "adapter_config.json").write_text("{}")
 

@@ -1,4 +1,4 @@
-"""What vLLM is called with: a row for every setting, and its whole environment."""
+"""vLLM's argument list, with a row for every setting, and its whole environment."""
 
 from __future__ import annotations
 

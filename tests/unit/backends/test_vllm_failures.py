@@ -1,4 +1,4 @@
-"""Why vLLM failed, in one sentence: from what it really printed, and from texts published by those whose it failed."""
+"""Why vLLM failed, in one sentence: from logs that it really printed, and from logs that users published."""
 
 from __future__ import annotations
 
@@ -124,6 +124,6 @@ def test_a_published_failure_has_its_sentence(printed: str) -> None:
     assert explain(1, printed.splitlines()).startswith(PUBLISHED[printed])
 
 
-def test_being_killed_from_outside_is_said() -> None:
+def test_a_kill_from_outside_is_named() -> None:
     assert explain(-9, []).startswith("it was killed from outside")
     assert explain(-11, []) == "it was ended by signal 11"

@@ -31,13 +31,13 @@ class Machine:
         return Vllm("gpu", VllmConfig.model_validate(config), pins=self.folder / "pins")
 
     def wanted(self, engine: Vllm) -> list[dict[str, object]]:
-        """What the process is to bring."""
+        """What the process is to download."""
         assert engine.fetcher is not None
         launch = engine.fetcher.missing()
         return [] if launch is None else [json.loads(word) for word in launch.argv[3:]]
 
     def have(self, model: str = "org/tiny", revision: str | None = None, **files: str) -> Path:
-        """As if it had been brought."""
+        """As if it had been downloaded."""
         for want in self.wanted(self.engine(model=model, revision=revision)):
             pin = Pin(model, revision, COMMIT, {name: len(content) for name, content in files.items()})
             remember(pin, Path(str(want["pin"])))
@@ -131,7 +131,7 @@ def test_another_hub_is_vllms_own_affair(machine: Machine) -> None:
     assert machine.wanted(machine.engine(env={"VLLM_USE_MODELSCOPE": "True"})) == []
 
 
-def test_a_folder_that_is_not_there_is_told_before_anything_is_brought(machine: Machine) -> None:
+def test_a_folder_that_is_not_there_is_named_before_anything_is_downloaded(machine: Machine) -> None:
     with pytest.raises(CannotStart, match="the model's folder 'nowhere' is not there"):
         machine.wanted(machine.engine(model="/nowhere"))
 
