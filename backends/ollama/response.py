@@ -1,4 +1,4 @@
-"""An Ollama daemon's answer as OpenAI's: the pieces that whole answers and streams share, and whole answers. Pure."""
+"""An Ollama daemon's response as OpenAI's: what whole responses and streams have in common, and whole ones. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NS: Final = 1e-9
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
-    """What is the same in everything that is said to one request. `created` is Unix seconds."""
+    """What is the same in all parts of the response to one request. `created` is Unix seconds."""
 
     engine: str
     asked: OllamaRequest
@@ -28,12 +28,15 @@ class ResponseHead(msgspec.Struct, frozen=True):
     created: int
 
     def members(self, kind: str) -> dict[str, Any]:
-        """The members that begin every object."""
+        """The members with which every object begins."""
         return {"id": self.id, "object": kind, "created": self.created, "model": self.asked.name}
 
 
 class StreamLine(msgspec.Struct, frozen=True):
-    """One object of the daemon's: a whole answer, or a line of a stream. Zero values are left out by it."""
+    """One JSON object of the daemon's: a whole response, or a line of a stream. It leaves out what is zero or empty.
+
+    Durations are in nanoseconds.
+    """
 
     message: dict[str, Any] | None = None
     response: str | None = None
@@ -50,43 +53,43 @@ class StreamLine(msgspec.Struct, frozen=True):
     error: Any = None
 
     def usage(self) -> dict[str, int]:
-        """OpenAI's."""
+        """As OpenAI's `usage`."""
         prompt, output = self.prompt_eval_count, self.eval_count
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
     def timings(self) -> ResponseTimings:
-        """As far as it said."""
+        """In seconds; None for what it did not say."""
         took = (self.load_duration, self.prompt_eval_duration, self.eval_duration)
         return ResponseTimings(*(ns * _NS if ns else None for ns in took))
 
     def finish(self, has_calls: bool) -> str:
-        """Why it ended, in OpenAI's words."""
+        """OpenAI's `finish_reason`."""
         if not self.done_reason:
             return "tool_calls" if has_calls else STOP
-        said = finish(self.done_reason) or "error"
+        reason = finish(self.done_reason) or "error"
         # It says "stop" behind calls as well.
-        return "tool_calls" if has_calls and said == STOP else said
+        return "tool_calls" if has_calls and reason == STOP else reason
 
 
 _lines = msgspec.json.Decoder(StreamLine)
 
 
 def line(engine: str, data: bytes, num_ctx: int | None) -> StreamLine:
-    """One object; the daemon's error is raised, and Broken for what is none of its answers."""
+    """One object, decoded. Raises the daemon's error, and Broken for what is not a response of Ollama's."""
     try:
-        found = _lines.decode(data)
+        decoded = _lines.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         what = "an empty body" if not data.strip() else "what is not an answer of Ollama's"
         raise Broken(engine, f"it sent {what}") from exc
-    if found.error is not None:
-        raise in_stream(engine, found.error, num_ctx)
-    return found
+    if decoded.error is not None:
+        raise in_stream(engine, decoded.error, num_ctx)
+    return decoded
 
 
 def text_of(message: dict[str, Any], name: str) -> str:
-    """A text member; what is not text counts as none."""
-    found = message.get(name)
-    return found if isinstance(found, str) else ""
+    """The member of that name where it is text, else an empty text."""
+    value = message.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _both(thinking: str) -> dict[str, str]:
@@ -95,7 +98,10 @@ def _both(thinking: str) -> dict[str, str]:
 
 
 def tool_calls(message: dict[str, Any], head: ResponseHead, first: int) -> tuple[CallDelta, ...]:
-    """A message's calls, each of them whole: numbered from `first`, with an id each, and arguments as text."""
+    """A message's calls, each of them whole: numbered from `first`, with an id each, and arguments as text.
+
+    Broken for a call without a name.
+    """
     entries = message.get("tool_calls")
     calls: list[CallDelta] = []
     for entry in entries if isinstance(entries, list) else ():
@@ -117,7 +123,7 @@ def _openai_call(call: CallDelta) -> dict[str, Any]:
 
 
 def _logprobs(tokens: list[dict[str, Any]], *, is_chat: bool) -> dict[str, Any]:
-    """In OpenAI's shape: of chats a list of tokens, of completions lists side by side."""
+    """In OpenAI's shape: for chats a list of tokens, for completions lists side by side."""
     if is_chat:
         return {"content": [{"top_logprobs": [], **token} for token in tokens], "refusal": None}
     texts = [text_of(token, "token") for token in tokens]
@@ -133,16 +139,18 @@ def _logprobs(tokens: list[dict[str, Any]], *, is_chat: bool) -> dict[str, Any]:
 
 
 def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
-    """A complete answer. Raises what the daemon says under a good status, and Broken for what is no answer."""
-    found = line(head.engine, body, head.asked.num_ctx)
+    """A complete response. Raises the daemon's error, which it may send with status 200, and Broken for what is not a
+    finished response of Ollama's.
+    """
+    response = line(head.engine, body, head.asked.num_ctx)
     if head.asked.operation == "embeddings":
-        return _embeddings(head, found), found.timings()
+        return _embeddings(head, response), response.timings()
     is_chat = head.asked.operation == "chat"
-    if found.done is not True or (found.message is None if is_chat else found.response is None):
+    if response.done is not True or (response.message is None if is_chat else response.response is None):
         raise Broken(head.engine, "it sent an answer that is not finished")
     choice: dict[str, Any] = {"index": 0}
     if is_chat:
-        message = found.message or {}
+        message = response.message or {}
         calls = tool_calls(message, head, 0)
         text = text_of(message, "content")
         choice["message"] = {
@@ -151,21 +159,21 @@ def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
             **_both(text_of(message, "thinking")),
             **({"tool_calls": [_openai_call(call) for call in calls]} if calls else {}),
         }
-        choice["finish_reason"] = found.finish(bool(calls))
+        choice["finish_reason"] = response.finish(bool(calls))
     else:
-        choice |= {"text": found.response, "finish_reason": found.finish(False)}
-    choice["logprobs"] = _logprobs(found.logprobs, is_chat=is_chat) if found.logprobs else None
+        choice |= {"text": response.response, "finish_reason": response.finish(False)}
+    choice["logprobs"] = _logprobs(response.logprobs, is_chat=is_chat) if response.logprobs else None
     kind = "chat.completion" if is_chat else "text_completion"
-    answer = {**head.members(kind), "choices": [choice], "usage": found.usage()}
-    return msgspec.json.encode(answer), found.timings()
+    answer = {**head.members(kind), "choices": [choice], "usage": response.usage()}
+    return msgspec.json.encode(answer), response.timings()
 
 
-def _embeddings(head: ResponseHead, found: StreamLine) -> bytes:
-    if found.embeddings is None:
+def _embeddings(head: ResponseHead, response: StreamLine) -> bytes:
+    if response.embeddings is None:
         raise Broken(head.engine, "it sent an answer without embeddings")
-    vectors = [_packed(each) if head.asked.is_base64 else each for each in found.embeddings]
+    vectors = [_packed(each) if head.asked.is_base64 else each for each in response.embeddings]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    usage = {"prompt_tokens": found.prompt_eval_count, "total_tokens": found.prompt_eval_count}
+    usage = {"prompt_tokens": response.prompt_eval_count, "total_tokens": response.prompt_eval_count}
     return msgspec.json.encode({"object": "list", "data": data, "model": head.asked.name, "usage": usage})
 
 
