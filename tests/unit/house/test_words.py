@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests import ROOT
 from tests.rigs.pages import page
-from tests.unit.house.test_architecture import FILES
+from tests.unit.house.test_architecture import FILES, name_of
 
 BENCH = sorted((ROOT / "bench").rglob("*.py"))
 
@@ -47,3 +49,35 @@ def test_the_glossary_has_each_word_once_and_in_order() -> None:
     words = [word for word, _, _ in glossary()]
 
     assert words == sorted(set(words))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_local_is_named_for_what_it_is(path: Path) -> None:
+    """`found` says how a value came, not what it is."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    stored = [node.lineno for node in nodes if isinstance(node, ast.Name) and node.id == "found"]
+    taken = [node.lineno for node in nodes if isinstance(node, ast.arg) and node.arg == "found"]
+
+    assert stored + taken == []
+
+
+@pytest.mark.parametrize("path", [*FILES, *BENCH], ids=name_of)
+def test_a_docstring_says_more_than_a_word(path: Path) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    documented = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    texts = [text for node in documented if (text := ast.get_docstring(node)) is not None]
+
+    assert [text for text in texts if len(text.split()) < 2] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_message_says_that_something_is_none(path: Path) -> None:
+    """What is wrong with a value is said as it is said everywhere: it "is not a valid …"."""
+    tree = ast.parse(path.read_text())
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    docstrings = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings]
+
+    assert [
+        text for text in texts if isinstance(text, str) and re.search(r"\b(that|which) (is|are) none\b", text)
+    ] == []
