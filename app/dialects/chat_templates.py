@@ -1,4 +1,4 @@
-"""What a model's chat template takes, found out by having it render short conversations. Pure.
+"""Which system messages a model's chat template takes, shown by having it render short conversations. Pure.
 
 A template may leave a message out without a word, so each message has a marker that must appear in the rendering.
 """
@@ -49,7 +49,7 @@ class _Rendered(msgspec.Struct, frozen=True):
 
 
 def asking(token: str) -> Asking:
-    """What the template takes; None where that cannot be told. `token`: letters that nobody else writes."""
+    """Which system messages the template takes; None where that does not show. `token`: letters that occur nowhere."""
     if not (yield from _shows(token, ("user",))):
         return None
     late = True

@@ -1,7 +1,7 @@
-"""Nothing that a client asks for is ignored without a word: what of it an engine is not told, or told otherwise. Pure.
+"""No parameter is ignored silently: which of them an engine is not sent, or sent otherwise, and what is refused. Pure.
 
-What becomes of each parameter is in app/dialects/parameters/table.py and the engines' profiles. How one is adjusted is
-here; what is done for answers that must have a form is in structured_output.py.
+What becomes of each parameter is in app/dialects/parameters/table.py and in the engines' profiles. How one is adjusted
+is here; for answers that must have a form it is in structured_output.py.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from backends.kinds import FOLDERS, PROFILES
 MAX_NEUTRAL_BYTES: Final = 64
 MAX_STOP_BYTES: Final = 64 * 1024
 _BLANKS: Final = b" \t\r\n"
-# What is looked at besides what the tables have fates for.
+# What is looked at although the engine simply gets it.
 _ALSO: Final = frozenset({"stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"})
-# By operation and kind of engine, of those that have been asked for.
+# What `judged` returns, by operation and kind of engine.
 _judged: Final[dict[tuple[str, str], Fates]] = {}
 
 
 def judged(operation: str, profile: EngineProfile) -> Fates:
-    """Of the parameters of such a request those that such an engine is not simply told."""
+    """What becomes of the parameters of such a request that such an engine does not simply get as they are."""
     key = operation, profile.kind
     known = _judged.get(key)
     if known is None:
@@ -50,12 +50,12 @@ WATCHED: Final = _ALSO.union(*(_watched(PROFILES[kind]) for kind in FOLDERS))
 
 
 def given(members: Given) -> Given:
-    """The members of a checked body that are looked at."""
+    """The members of a valid body that are looked at."""
     return {name: raw for name, raw in members.items() if name in WATCHED}
 
 
 def judge(case: RequestCase) -> Verdict:
-    """What becomes of what was given; Unsupported for what the engine cannot do and must not leave out."""
+    """What becomes of the client's parameters; Unsupported for what the engine cannot do and must not leave out."""
     verdict = Verdict({}, [], [])
     profile = case.profile
     if profile.passes_parameters or case.operation not in SPECIFIED or not case.given:
@@ -70,8 +70,8 @@ def judge(case: RequestCase) -> Verdict:
     if case.operation in ("chat", "text_completion"):
         _stop(case, verdict)
         _options(case, verdict)
-        _no_alternatives(case, verdict)
-        _nothing(case)
+        _logprobs_of_answer_only(case, verdict)
+        _refuse_empty_text(case)
         structured_output.constrain(case, verdict)
     return verdict
 
@@ -109,14 +109,14 @@ def _rename(case: RequestCase, verdict: Verdict, old: str, new: str) -> None:
 
 
 def _best_of(case: RequestCase, verdict: Verdict, fate: Fate) -> None:
-    """Where all of them are wanted there is nothing to choose."""
+    """Where as many answers are wanted as are made there is nothing to choose."""
     if case.value("best_of") != (case.value("n") or 1):
         raise Unsupported(case.engine, f"'best_of' is not supported by this engine: {fate.note}.", param="best_of")
     verdict.members["best_of"] = None
 
 
 def _only_named_tool(case: RequestCase, verdict: Verdict, _: Fate) -> None:
-    """For an engine that takes an object for `auto`: the tool that must be called is the only one it is told of."""
+    """For an engine that takes an object for `auto`: the tool that must be called is the only one it is sent."""
     choice = case.value("tool_choice")
     if not isinstance(choice, dict):
         return
@@ -140,13 +140,13 @@ def _effort_in_template(case: RequestCase, verdict: Verdict, _: Fate) -> None:
     """Chat templates know `enable_thinking` (Qwen, Granite) or `reasoning_effort` (gpt-oss), and ignore the other."""
     verdict.members["reasoning_effort"] = None
     effort, theirs = case.value("reasoning_effort"), case.value("chat_template_kwargs")
-    told = {"enable_thinking": effort != "none"} | ({} if effort == "none" else {"reasoning_effort": effort})
-    told = {name: value for name, value in told.items() if name in case.kwargs}
-    if not told:
+    ours = {"enable_thinking": effort != "none"} | ({} if effort == "none" else {"reasoning_effort": effort})
+    ours = {name: value for name, value in ours.items() if name in case.kwargs}
+    if not ours:
         verdict.dropped.append("reasoning_effort")
         return
     theirs = theirs if isinstance(theirs, dict) else {}
-    verdict.members["chat_template_kwargs"] = msgspec.json.encode({**told, **theirs})
+    verdict.members["chat_template_kwargs"] = msgspec.json.encode({**ours, **theirs})
     verdict.adjusted.append("reasoning_effort")
 
 
@@ -174,20 +174,17 @@ def _options(case: RequestCase, verdict: Verdict) -> None:
         verdict.dropped.append("stream_options.continuous_usage_stats")
 
 
-def _no_alternatives(case: RequestCase, verdict: Verdict) -> None:
+def _logprobs_of_answer_only(case: RequestCase, verdict: Verdict) -> None:
     """0 log probabilities are those of the answer's tokens; where the engine takes it for none, 1 is asked for."""
-    is_here = case.profile.counts_logprobs_from_one and case.operation == "text_completion"
-    if (
-        is_here
-        and "logprobs" not in case.settled
-        and case.value("logprobs") == 0
-        and case.value("logprobs") is not False
-    ):
+    if not case.profile.counts_logprobs_from_one or case.operation != "text_completion":
+        return
+    asked = case.value("logprobs")
+    if asked == 0 and asked is not False:
         verdict.members["logprobs"] = b"1"
         verdict.adjusted.append("logprobs")
 
 
-def _nothing(case: RequestCase) -> None:
+def _refuse_empty_text(case: RequestCase) -> None:
     """Unsupported for a text of 0 tokens where the engine would write one. OpenAI takes 0 for the sake of `echo`."""
     if case.profile.writes_at_least_one and case.operation == "text_completion":
         for name in ("max_tokens", "max_completion_tokens"):
@@ -197,7 +194,7 @@ def _nothing(case: RequestCase) -> None:
 
 
 def _leave(case: RequestCase, verdict: Verdict, _: Fate) -> None:
-    """Nothing is done before the answer is there (app/dialects/openai/embeddings.py)."""
+    """Nothing is done before the response is there (app/dialects/openai/embeddings.py)."""
 
 
 _RULES: Final[Mapping[Rule, Callable[[RequestCase, Verdict, Fate], None]]] = MappingProxyType(

@@ -69,8 +69,8 @@ def _check(name: str, raw: msgspec.Raw, engine: str, most: int) -> None:
         many = f"{widest} ways" if widest < 1_000_000 else "millions of ways"
         message = f"lets an answer go on in {many} at one place, and at most {most} are allowed here"
     except Reversed as exc:
-        said = f"'{field}' has a minimum above its maximum ({exc}): no answer can have that."
-        raise Unsupported(engine, said, param=name) from exc
+        message = f"'{field}' has a minimum above its maximum ({exc}): no answer can have that."
+        raise Unsupported(engine, message, param=name) from exc
     except TooMuch as exc:
         message = f"describes an answer in too many {exc}"
     except msgspec.DecodeError:
