@@ -41,12 +41,12 @@ def test_every_failure_of_the_tree_is_in_the_table() -> None:
 def test_a_failure_becomes_its_status_code_and_advice(
     kind: type[backend.BackendError], expected: tuple[int, str, str]
 ) -> None:
-    found = problem(kind("gpu", "it is what it is"))
+    made = problem(kind("gpu", "it is what it is"))
 
-    assert (found.status, found.code, found.headers["x-should-retry"]) == expected
-    assert found.message == "gpu: it is what it is"
-    is_advised = found.status in (429, 503) and kind is not backend.GivenUp
-    assert ("retry-after" in found.headers) is is_advised
+    assert (made.status, made.code, made.headers["x-should-retry"]) == expected
+    assert made.message == "gpu: it is what it is"
+    is_advised = made.status in (429, 503) and kind is not backend.GivenUp
+    assert ("retry-after" in made.headers) is is_advised
     assert outcome(kind("gpu", "")) == expected[1]
 
 
@@ -65,23 +65,23 @@ def test_only_what_the_engine_cannot_have_taken_may_be_sent_again() -> None:
 
 @pytest.mark.parametrize(("seconds", "told"), [(None, None), (0.2, "1"), (59.4, "60"), (599.3, "600"), (-3.0, "1")])
 def test_what_has_given_up_is_not_asked_again_and_says_when_it_may_be(seconds: float | None, told: str | None) -> None:
-    found = problem(backend.GivenUp("gpu", "it failed", seconds))
+    made = problem(backend.GivenUp("gpu", "it failed", seconds))
 
-    assert found.headers.get("retry-after") == told
-    assert found.headers["x-should-retry"] == "false"
-    assert "retry-after-ms" not in found.headers
+    assert made.headers.get("retry-after") == told
+    assert made.headers["x-should-retry"] == "false"
+    assert "retry-after-ms" not in made.headers
 
 
 def test_the_engines_refusal_is_told_in_its_own_words_but_counted_in_ours() -> None:
     error = backend.Rejected("gpu", "too long", status=413, type_="x_error", code="made_up_by_engine", param="messages")
 
-    found = problem(error)
+    made = problem(error)
 
-    assert json.loads(found.body()) == {
+    assert json.loads(made.body()) == {
         "error": {"message": "too long", "type": "x_error", "param": "messages", "code": "made_up_by_engine"}
     }
-    assert found.status == 413
-    assert "x-should-retry" not in found.headers
+    assert made.status == 413
+    assert "x-should-retry" not in made.headers
     assert outcome(error) == "engine_rejected"
 
 
@@ -110,11 +110,11 @@ PROBLEMS: dict[str, tuple[Problem, int, str]] = {
 }
 
 
-@pytest.mark.parametrize(("found", "status", "code"), PROBLEMS.values(), ids=PROBLEMS)
-def test_our_own_refusals_have_the_same_shape(found: Problem, status: int, code: str) -> None:
-    told = json.loads(found.body())["error"]
+@pytest.mark.parametrize(("refusal", "status", "code"), PROBLEMS.values(), ids=PROBLEMS)
+def test_our_own_refusals_have_the_same_shape(refusal: Problem, status: int, code: str) -> None:
+    told = json.loads(refusal.body())["error"]
 
-    assert found.status == status
+    assert refusal.status == status
     assert set(told) == {"message", "type", "param", "code"}
     assert (told["type"], told["code"]) == ("invalid_request_error", code)
 

@@ -19,7 +19,7 @@ KEYS = (ALICE, BOB, GONE)
 
 
 @pytest.mark.parametrize(
-    ("presented", "found"),
+    ("presented", "expected"),
     [
         ("mp-alice", ALICE),
         (b"mp-alice", ALICE),
@@ -32,8 +32,8 @@ KEYS = (ALICE, BOB, GONE)
         (ALICE.sha256, None),
     ],
 )
-def test_a_key_is_found_by_its_digest_until_it_expires(presented: bytes | str, found: Key | None) -> None:
-    assert find(presented, KEYS, NOW) == found
+def test_a_key_is_found_by_its_digest_until_it_expires(presented: bytes | str, expected: Key | None) -> None:
+    assert find(presented, KEYS, NOW) == expected
 
 
 def test_a_key_has_ended_at_its_very_second() -> None:

@@ -30,8 +30,8 @@ def model(name: str, *targets: Target | str, fallbacks: tuple[str, ...] = ()) ->
     return PublicModel(name, tuple(Target(t, name) if isinstance(t, str) else t for t in targets), fallbacks)
 
 
-def models(*found: PublicModel) -> dict[str, PublicModel]:
-    return {each.name: each for each in found}
+def models(*given: PublicModel) -> dict[str, PublicModel]:
+    return {each.name: each for each in given}
 
 
 def idle(_: str) -> int:
@@ -80,22 +80,22 @@ NAMES: dict[str, tuple[str, str, str, str] | None] = {
 def test_a_name_is_found_exactly_then_by_alias_then_by_the_longest_wildcard(
     name: str, expected: tuple[str, str, str, str] | None
 ) -> None:
-    found = resolve(NAMED, name)
+    resolved = resolve(NAMED, name)
 
     if expected is None:
-        assert found is None
+        assert resolved is None
     else:
-        assert found is not None
-        target = found.model.targets[0]
-        assert (found.name, found.label, target.backend, target.model) == expected
+        assert resolved is not None
+        target = resolved.model.targets[0]
+        assert (resolved.name, resolved.label, target.backend, target.model) == expected
 
 
 def test_a_shorter_wildcard_serves_what_the_longer_ones_strict_engine_does_not_have() -> None:
     backends = {**NAMED.backends, "other": backend("other", models=(), is_strict=True)}
-    found = resolve(table(wildcards=NAMED.wildcards, backends=backends), "ollama/big/one")
+    resolved = resolve(table(wildcards=NAMED.wildcards, backends=backends), "ollama/big/one")
 
-    assert found is not None
-    assert found.label == "ollama/*"
+    assert resolved is not None
+    assert resolved.label == "ollama/*"
 
 
 def test_a_strict_engine_that_lists_nothing_yet_has_nothing() -> None:
@@ -110,10 +110,10 @@ def test_a_wildcard_of_a_backend_that_is_gone_serves_nothing() -> None:
 
 @pytest.mark.parametrize("default", ["base", "gpt-4", "xm"])
 def test_an_unknown_name_goes_to_the_default_model_only_when_there_is_one(default: str) -> None:
-    found = resolve(Table(**{**_fields(NAMED), "default_model": default}), "nonsense")
+    resolved = resolve(Table(**{**_fields(NAMED), "default_model": default}), "nonsense")
 
-    assert found is not None
-    assert found.label == {"base": "base", "gpt-4": "base", "xm": "x*"}[default]
+    assert resolved is not None
+    assert resolved.label == {"base": "base", "gpt-4": "base", "xm": "x*"}[default]
     assert resolve(NAMED, "nonsense") is None
 
 
@@ -144,9 +144,9 @@ def test_what_serves_comes_first_then_what_can_be_started_then_the_rest(
 ) -> None:
     one = model("m", *targets)
 
-    found = order(table(models=models(one), backends=RANKED), one, idle, lambda: 0.0)
+    ordered = order(table(models=models(one), backends=RANKED), one, idle, lambda: 0.0)
 
-    assert [target.backend for target in found] == expected
+    assert [target.backend for target in ordered] == expected
 
 
 def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once() -> None:
@@ -163,9 +163,9 @@ def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once
         backends={n: backend(n) for n in "abc"},
     )
 
-    found = [(t.backend, t.model) for t in order(one, main, idle, lambda: 0.0)]
+    targets = [(t.backend, t.model) for t in order(one, main, idle, lambda: 0.0)]
 
-    assert found == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
+    assert targets == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
 
 
 def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
@@ -177,9 +177,9 @@ def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
     )
     one = table(models=known, backends={n: backend(n) for n in "abcd"})
 
-    found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
+    backends = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
 
-    assert found == ["a", "b", "c", "d"]
+    assert backends == ["a", "b", "c", "d"]
 
 
 HAS_KEY = {"bounded": ("main", "last"), "patterned": ("ma*", "la*"), "free": None}
@@ -199,9 +199,9 @@ def test_a_fallback_that_the_key_may_not_use_is_passed_over_unless_it_is_for_all
     one = table(models=known, backends={n: backend(n) for n in "abcd"})
     key = Key("k", "0" * 64, HAS_KEY[who])
 
-    found = [target.backend for target in order(one, known["main"], idle, lambda: 0.0, key)]
+    backends = [target.backend for target in order(one, known["main"], idle, lambda: 0.0, key)]
 
-    assert "".join(found) == ("abcd" if who == "free" else "abd" if for_all else "ad")
+    assert "".join(backends) == ("abcd" if who == "free" else "abd" if for_all else "ad")
 
 
 def test_another_road_may_lead_to_what_one_was_closed_for() -> None:
@@ -212,9 +212,9 @@ def test_another_road_may_lead_to_what_one_was_closed_for() -> None:
     )
     one = table(models=known, backends={n: backend(n) for n in "abc"})
 
-    found = order(one, known["main"], idle, lambda: 0.0, Key("k", "0" * 64, ("main", "open")))
+    targets = order(one, known["main"], idle, lambda: 0.0, Key("k", "0" * 64, ("main", "open")))
 
-    assert [target.backend for target in found] == ["a", "b", "c"]
+    assert [target.backend for target in targets] == ["a", "b", "c"]
 
 
 def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
@@ -223,8 +223,8 @@ def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
     known = table(models=models(one), backends={n: backend(n) for n in "abc"})
 
     for point in (0.0, 0.4, 0.99):
-        found = [t.backend for t in order(known, one, counts.__getitem__, always(point))]
-        assert found == ["b", "c", "a"]
+        backends = [t.backend for t in order(known, one, counts.__getitem__, always(point))]
+        assert backends == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("weights", [(9, 1), (1, 1), (5, 3, 2), (1, 1, 8)])
@@ -290,10 +290,10 @@ def test_the_list_of_models_has_every_model_once_under_its_shortest_name() -> No
 
 @pytest.mark.parametrize("name", visible(NAMED, None))
 def test_every_listed_name_is_one_that_a_request_may_use(name: str) -> None:
-    found = resolve(NAMED, name)
+    resolved = resolve(NAMED, name)
 
-    assert found is not None
-    assert found.model.targets[0].backend == visible(NAMED, None)[name]
+    assert resolved is not None
+    assert resolved.model.targets[0].backend == visible(NAMED, None)[name]
 
 
 def test_a_key_sees_only_what_it_may_use() -> None:

@@ -66,12 +66,12 @@ def spoken(*stops: str) -> AnthropicEncoder:
 
 def events(out: bytes) -> list[Any]:
     """The data of each event; its name is the data's type."""
-    found = []
+    events = []
     for each in out.decode().split("\n\n")[:-1]:
         name, data = each.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-    return found
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    return events
 
 
 def built(out: bytes) -> tuple[list[Any], Any]:
@@ -178,13 +178,13 @@ def test_tools_that_only_anthropic_has_are_left_out_and_named() -> None:
 
 def test_what_they_did_does_not_end_the_conversation() -> None:
     searched = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
-    found = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
+    results = {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []}
     pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
     hit = {"type": "search_result", "title": "T", "source": "s", "content": [{"type": "text", "text": "body"}]}
     reference = {"type": "tool_reference", "tool_name": "add"}
     turns = [
         {"role": "user", "content": "search"},
-        {"role": "assistant", "content": [searched, found, {"type": "text", "text": "Found."}]},
+        {"role": "assistant", "content": [searched, results, {"type": "text", "text": "Found."}]},
         {"role": "user", "content": [{**RESULT, "content": [pdf, hit, reference]}, {"type": "container_upload"}]},
     ]
 
@@ -265,11 +265,11 @@ def test_results_and_what_they_show_stand_in_the_order_of_the_calls() -> None:
     ],
 )
 def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
-    found = body(asked(tools=[TOOL], tool_choice=choice))
+    translated = body(asked(tools=[TOOL], tool_choice=choice))
 
     function = {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}
-    assert found["tools"] == [{"type": "function", "function": function}]
-    assert {name: found[name] for name in found if name in ("tool_choice", "parallel_tool_calls")} == sent
+    assert translated["tools"] == [{"type": "function", "function": function}]
+    assert {name: translated[name] for name in translated if name in ("tool_choice", "parallel_tool_calls")} == sent
 
 
 @pytest.mark.parametrize(
@@ -302,9 +302,9 @@ def test_a_schema_is_a_response_format(where: str) -> None:
 
     fields: Any = {where: {"format": form} if where == "output_config" else form}
 
-    found = body(asked(**fields))
+    translated = body(asked(**fields))
 
-    assert found["response_format"]["json_schema"]["schema"] == {"type": "object"}
+    assert translated["response_format"]["json_schema"]["schema"] == {"type": "object"}
 
 
 def test_counting_needs_no_bound() -> None:
@@ -468,8 +468,8 @@ def test_the_stop_sequence_is_told_where_the_engine_tells_it() -> None:
 def test_calls_whose_parts_alternate_are_a_block_each(name: str) -> None:
     blocks, ended = built(encoded(spoken(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
-    found = [(block["id"], block["name"], block["parts"]) for block in blocks if block["type"] == "tool_use"]
-    assert found == BOTH_CALLS
+    calls = [(block["id"], block["name"], block["parts"]) for block in blocks if block["type"] == "tool_use"]
+    assert calls == BOTH_CALLS
     assert "".join(block["parts"] for block in blocks if block["type"] == "text") in ("", "One moment.")
     assert ended["delta"]["stop_reason"] == "tool_use"
 

@@ -102,9 +102,9 @@ def test_an_engines_own_form_is_left_to_it() -> None:
 )
 @pytest.mark.parametrize("dimensions", [None, 3])
 def test_what_is_no_vector_stays_as_it_is(given: Any, dimensions: int | None) -> None:
-    found = given if given == answer([1e300]) and dimensions else made(given, "base64", dimensions)
+    returned = given if given == answer([1e300]) and dimensions else made(given, "base64", dimensions)
 
-    assert found == given
+    assert returned == given
 
 
 @pytest.mark.parametrize("wrong", ["!!", "AAA=", "AACA"])

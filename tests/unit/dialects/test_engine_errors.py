@@ -119,10 +119,10 @@ WAITS: dict[str, float | None] = {
 
 @pytest.mark.parametrize(("value", "expected"), WAITS.items(), ids=[value[:40] or "empty" for value in WAITS])
 def test_retry_after_is_seconds_a_date_or_nothing(value: str, expected: float | None) -> None:
-    found = retry_after(value, NOW)
+    seconds = retry_after(value, NOW)
 
-    assert found == expected
-    assert found is None or math.isfinite(found)
+    assert seconds == expected
+    assert seconds is None or math.isfinite(seconds)
 
 
 @pytest.mark.parametrize("status", [429, 503])

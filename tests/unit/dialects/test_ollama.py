@@ -472,6 +472,6 @@ def test_calls_whose_parts_alternate_are_told_whole(name: str) -> None:
     *parts, last = lines(encoded(written(), [b"".join(map(wire.sse, ALTERNATING[name]))]))
 
     calls = [call for part in parts for call in part["message"].get("tool_calls") or ()]
-    found = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
-    assert found == [(id_, called, json.loads(arguments)) for id_, called, arguments in BOTH_CALLS]
+    triples = [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in calls]
+    assert triples == [(id_, called, json.loads(arguments)) for id_, called, arguments in BOTH_CALLS]
     assert last["done_reason"] == "stop"

@@ -201,11 +201,11 @@ def test_engines_of_this_machine_are_not_sent_it_and_a_remote_one_is(kind: str) 
     with pytest.raises(Problem):
         plan(OPERATIONS["/v1/chat/completions"], body, table(m=kind), None)
 
-    found = plan(OPERATIONS["/v1/chat/completions"], body, table(m="remote"), None)
-    assert found.body == body
-    check(found, table(m="remote").backends["m"], "m")
+    planned = plan(OPERATIONS["/v1/chat/completions"], body, table(m="remote"), None)
+    assert planned.body == body
+    check(planned, table(m="remote").backends["m"], "m")
     with pytest.raises(Rejected) as refusal:  # as a fallback of it
-        check(found, table(m=kind).backends["m"], "m")
+        check(planned, table(m=kind).backends["m"], "m")
     assert (refusal.value.status, refusal.value.param) == (400, "temperature")
 
 

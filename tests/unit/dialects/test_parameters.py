@@ -38,9 +38,9 @@ def sent(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the engine gets beside the model and the messages, and what the client is told of it."""
     engine = TargetEngine(operation, PROFILES[kind], facts)
-    found = adjust.changes(json_body.opened(body)[0], body, rules, engine, fit)
-    members: dict[str, Any] = json.loads(json_members.edit(body, found.members))
-    return {name: value for name, value in members.items() if name not in ("model", "messages")}, found.names
+    changed = adjust.changes(json_body.opened(body)[0], body, rules, engine, fit)
+    members: dict[str, Any] = json.loads(json_members.edit(body, changed.members))
+    return {name: value for name, value in members.items() if name not in ("model", "messages")}, changed.names
 
 
 LENIENT: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
@@ -157,9 +157,9 @@ def test_defaults_fill_in_and_overrides_replace_and_only_what_was_replaced_is_na
     [("vllm", "repetition_penalty", False), ("llama_cpp", "repeat_penalty", True), ("ollama", "repeat_penalty", True)],
 )
 def test_a_sampling_parameter_has_the_engines_own_name(kind: str, name: str, has_typical: bool) -> None:
-    found, names = sent(body_of(), SET, kind)
+    members, names = sent(body_of(), SET, kind)
 
-    assert found == {"temperature": 0.2, "max_tokens": 100, name: 1.1, "top_p": 0.5, "seed": 7} | (
+    assert members == {"temperature": 0.2, "max_tokens": 100, name: 1.1, "top_p": 0.5, "seed": 7} | (
         {"typical_p": 0.9} if has_typical else {}
     )
     assert names == ()
@@ -266,11 +266,11 @@ def test_tools_that_the_template_has_no_place_for_are_left_out_and_named(choice:
     asked = json_body.opened(body_of(**fields))[0]
     given = judge.given(json_body.opened(body_of(**fields))[1])
 
-    found = adjust.changes(asked, body_of(**fields), Rules(), NO_TOOLS)
-    judged = found.judged(RequestCase("engine", PROFILES["llama_cpp"], "chat", given))
+    changed = adjust.changes(asked, body_of(**fields), Rules(), NO_TOOLS)
+    judged = changed.judged(RequestCase("engine", PROFILES["llama_cpp"], "chat", given))
 
     left_out = {"tools": None, "tool_choice": None, "parallel_tool_calls": None}
-    assert (found.members, found.names, found.dropped) == (left_out, (), ("tools",))
+    assert (changed.members, changed.names, changed.dropped) == (left_out, (), ("tools",))
     assert judged.dropped == ("tools", "user")
     assert adjust.changes(asked, body_of(**fields), Rules(), TargetEngine("chat", PROFILES["llama_cpp"])).dropped == ()
     assert (

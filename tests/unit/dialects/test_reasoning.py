@@ -33,8 +33,8 @@ SPLITS: dict[str, tuple[Reasoning, str, str, str]] = {
 def split(reasoning: Reasoning, pieces: list[str]) -> tuple[str, str]:
     one = splitter(reasoning)
     assert one is not None
-    found = [*map(one.feed, pieces), one.end()]
-    return "".join(thinking for thinking, _ in found), "".join(text for _, text in found)
+    pairs = [*map(one.feed, pieces), one.end()]
+    return "".join(thinking for thinking, _ in pairs), "".join(text for _, text in pairs)
 
 
 @pytest.mark.parametrize(("reasoning", "text", "thinking", "said"), SPLITS.values(), ids=SPLITS)

@@ -55,13 +55,13 @@ def spoken(**echo: Any) -> ResponsesEncoder:
 
 
 def events(out: bytes) -> list[Any]:
-    found = []
+    all_events = []
     for each in out.decode().split("\n\n")[:-1]:
         name, data = each.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-    assert [each["sequence_number"] for each in found] == list(range(len(found)))
-    return found
+        all_events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {all_events[-1]['type']}"
+    assert [each["sequence_number"] for each in all_events] == list(range(len(all_events)))
+    return all_events
 
 
 # -- requests
@@ -138,12 +138,12 @@ def test_parts_are_parts() -> None:
     ],
 )
 def test_tools_are_functions(choice: Any, sent: dict[str, Any]) -> None:
-    found = body(asked(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False))
+    translated = body(asked(tools=[TOOL], tool_choice=choice, parallel_tool_calls=False))
 
     function = {"name": "add", "parameters": {"type": "object"}, "strict": True}
-    assert found["tools"] == [{"type": "function", "function": function}]
-    assert found["parallel_tool_calls"] is False
-    assert ({"tool_choice": found["tool_choice"]} if "tool_choice" in found else {}) == sent
+    assert translated["tools"] == [{"type": "function", "function": function}]
+    assert translated["parallel_tool_calls"] is False
+    assert ({"tool_choice": translated["tool_choice"]} if "tool_choice" in translated else {}) == sent
 
 
 @pytest.mark.parametrize(
@@ -252,9 +252,9 @@ def test_a_stream_ends_with_the_response_that_a_whole_answer_is(name: str) -> No
 
 
 def test_items_are_added_written_and_done_one_after_the_other() -> None:
-    found = events(encoded(spoken(), [STREAMS["calls"]]))
+    all_events = events(encoded(spoken(), [STREAMS["calls"]]))
 
-    kinds = [each["type"].removeprefix("response.") for each in found]
+    kinds = [each["type"].removeprefix("response.") for each in all_events]
     assert kinds == [
         "created",
         "in_progress",
@@ -275,9 +275,9 @@ def test_items_are_added_written_and_done_one_after_the_other() -> None:
         "output_item.done",
         "completed",
     ]
-    weather = found[14]["item"]
+    weather = all_events[14]["item"]
     assert (weather["call_id"], weather["name"], weather["arguments"]) == ("call_a", "get_weather", '{"city": "Köln"}')
-    assert [each["output_index"] for each in found if "output_index" in each] == [0] * 6 + [1] * 3 + [2] * 2 + [
+    assert [each["output_index"] for each in all_events if "output_index" in each] == [0] * 6 + [1] * 3 + [2] * 2 + [
         1
     ] * 2 + [2] * 2
 
@@ -310,13 +310,13 @@ def test_parts_of_several_calls_may_alternate() -> None:
         event({}, "tool_calls"),
     ]
 
-    found = events(encoded(spoken(), [b"".join(map(wire.sse, mixed)) + DONE]))
+    all_events = events(encoded(spoken(), [b"".join(map(wire.sse, mixed)) + DONE]))
 
-    _, first, second = found[-1]["response"]["output"]
+    _, first, second = all_events[-1]["response"]["output"]
     assert (first["name"], first["arguments"]) == ("get_weather", '{"city": "Köln"}')
     assert (second["name"], second["arguments"]) == ("get_time", '{"at": 1}')
     for item in (first, second):
-        written = [each["delta"] for each in found if each.get("item_id") == item["id"] and "delta" in each]
+        written = [each["delta"] for each in all_events if each.get("item_id") == item["id"] and "delta" in each]
         assert "".join(written) == item["arguments"]
 
 
@@ -384,11 +384,11 @@ def test_failures_have_openais_shape_and_no_end_follows() -> None:
     encoder = spoken()
     begun = unfinished(encoder)
 
-    found = events(begun + encoder.failed(not_found()))
+    all_events = events(begun + encoder.failed(not_found()))
 
-    assert found[-1]["error"] == json.loads(encoder.refused(not_found()))["error"]
-    assert (found[-1]["type"], found[-1]["code"]) == ("error", "route_not_found")
-    assert not {"response.completed", "response.incomplete"} & {each["type"] for each in found}
+    assert all_events[-1]["error"] == json.loads(encoder.refused(not_found()))["error"]
+    assert (all_events[-1]["type"], all_events[-1]["code"]) == ("error", "route_not_found")
+    assert not {"response.completed", "response.incomplete"} & {each["type"] for each in all_events}
     assert encoder.waiting("m (starting)") == b": waiting for m (starting)\n\n"
 
 

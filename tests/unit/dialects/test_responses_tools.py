@@ -118,8 +118,8 @@ def test_a_choice_of_a_tool_that_is_not_there_is_refused(choice: Any) -> None:
 def test_a_choice_names_what_the_engine_is_told(choice: Any, sent: str | None, left: list[str] | None) -> None:
     ask = asked(tools=[RUN, SPACE, PATCH], tool_choice=choice)
 
-    found = body(ask).get("tool_choice")
-    assert (found["function"]["name"] if isinstance(found, dict) else found) == sent
+    choice = body(ask).get("tool_choice")
+    assert (choice["function"]["name"] if isinstance(choice, dict) else choice) == sent
     assert left is None or names(ask) == left
 
 
@@ -187,12 +187,12 @@ def test_a_stream_tells_a_free_text_in_its_own_events() -> None:
 
     out = encoded(encoder, [b"".join(map(wire.sse, stream)) + DONE]).decode()
 
-    found = [json.loads(line[6:]) for line in out.split("\n") if line.startswith("data: ")]
-    kinds = [each["type"] for each in found]
+    events = [json.loads(line[6:]) for line in out.split("\n") if line.startswith("data: ")]
+    kinds = [each["type"] for each in events]
     assert "response.custom_tool_call_input.delta" in kinds
-    done = next(each for each in found if each["type"] == "response.custom_tool_call_input.done")
+    done = next(each for each in events if each["type"] == "response.custom_tool_call_input.done")
     assert done["input"] == "x"
-    patch, spawn = found[-1]["response"]["output"]
+    patch, spawn = events[-1]["response"]["output"]
     assert (patch["type"], patch["input"], patch["call_id"]) == ("custom_tool_call", "x", "c1")
     assert (spawn["namespace"], spawn["name"], spawn["arguments"]) == ("helpers_v1", "spawn", "{}")
 

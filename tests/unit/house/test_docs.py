@@ -53,22 +53,22 @@ def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def settings() -> dict[str, FieldInfo]:
     """Every setting by the heading that it must have."""
-    found = {f"server.{name}": field for name, field in ServerConfig.model_fields.items()}
-    found |= {f"backends.NAME.{name}": field for name, field in own_fields(BackendConfig).items()}
-    found |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
-    found |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
+    settings = {f"server.{name}": field for name, field in ServerConfig.model_fields.items()}
+    settings |= {f"backends.NAME.{name}": field for name, field in own_fields(BackendConfig).items()}
+    settings |= {f"backends.NAME.{name}": field for name, field in own_fields(ManagedConfig).items()}
+    settings |= {f"backends.NAME.timeouts.{name}": field for name, field in TimeoutsConfig.model_fields.items()}
     for kind in FOLDERS:
         config = engine_kind(kind).config
         adaptable = own_fields(AdaptableConfig) if issubclass(config, AdaptableConfig) else {}
         for name, field in {**own_fields(config), **adaptable}.items():
-            found["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
-    found |= {f"models.NAME.{name}": field for name, field in ModelConfig.model_fields.items()}
-    found |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
+            settings["backends.NAME.kind" if name == "kind" else f"backends.NAME.{name} ({kind})"] = field
+    settings |= {f"models.NAME.{name}": field for name, field in ModelConfig.model_fields.items()}
+    settings |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
     fallbacks = FallbackConfig.model_fields.items()
-    found |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
-    found |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
-    found |= {"default_model": Config.model_fields["default_model"]}
-    return found | {name.upper(): field for name, field in Settings.model_fields.items()}
+    settings |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
+    settings |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
+    settings |= {"default_model": Config.model_fields["default_model"]}
+    return settings | {name.upper(): field for name, field in Settings.model_fields.items()}
 
 
 def in_words(field: FieldInfo) -> str:
@@ -137,10 +137,10 @@ def codes_in(tree: ast.AST) -> Iterator[str]:
 @cache
 def codes() -> frozenset[str]:
     """Every code that a client can see."""
-    found = {code for _, code, _ in TABLE.values()}
+    codes = {code for _, code, _ in TABLE.values()}
     for path in [*(ROOT / "app").rglob("*.py"), *(ROOT / "backends").glob("*.py")]:
-        found |= set(codes_in(ast.parse(path.read_text())))
-    return frozenset(found)
+        codes |= set(codes_in(ast.parse(path.read_text())))
+    return frozenset(codes)
 
 
 def test_each_error_code_has_its_heading_and_each_heading_its_code() -> None:
@@ -170,9 +170,11 @@ async def endpoints() -> set[str]:
     admin = create_admin(cast("Any", object()), "0", docs=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(admin), base_url="http://admin") as client:
         described = (await client.get("/openapi.json")).json()["paths"]
-    found = {f"{method.upper()} {path}" for path, methods in described.items() for method in methods}
+    routes = {f"{method.upper()} {path}" for path, methods in described.items() for method in methods}
     rows = [row for row in rows_only().rows if row.is_exact]
-    return found | {f"{method} {row.path}" for row in rows for method in row.methods or () if method in ("GET", "POST")}
+    return routes | {
+        f"{method} {row.path}" for row in rows for method in row.methods or () if method in ("GET", "POST")
+    }
 
 
 async def test_each_endpoint_has_its_heading_and_each_heading_its_endpoint() -> None:
@@ -244,8 +246,8 @@ def test_the_service_example_starts_what_exists() -> None:
 
 def configurations() -> list[tuple[str, str]]:
     """Every YAML block that is a configuration."""
-    found = [(name, block) for name, one in PAGES.items() for block in one.blocks("yaml")]
-    return [(name, block) for name, block in found if set(parse(block, {}).tree) <= set(Config.model_fields)]
+    blocks = [(name, block) for name, one in PAGES.items() for block in one.blocks("yaml")]
+    return [(name, block) for name, block in blocks if set(parse(block, {}).tree) <= set(Config.model_fields)]
 
 
 @pytest.mark.parametrize(("name", "text"), configurations())

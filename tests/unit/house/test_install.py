@@ -74,8 +74,8 @@ def test_a_lock_file_is_installed_as_it_is_whatever_has_been_released_since(
 
     assert made.returncode == 0, made.stdout + made.stderr
     packages = next((clone / python).glob("lib/python3*/site-packages"))
-    found = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
-    assert {name for name in found if not name.startswith(("pip-", "setuptools-"))} == {"first-1.0", "second-1.0"}
+    installed = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
+    assert {name for name in installed if not name.startswith(("pip-", "setuptools-"))} == {"first-1.0", "second-1.0"}
 
 
 def test_what_the_locked_packages_ask_for_is_locked() -> None:
@@ -83,7 +83,8 @@ def test_what_the_locked_packages_ask_for_is_locked() -> None:
     locked = pins("requirements-dev.lock")
     asked = {
         (name, needed.name, str(needed.specifier))
-        for name in locked.keys() & {canonical(found.name) for found in importlib.metadata.distributions()}
+        for name in locked.keys()
+        & {canonical(distribution.name) for distribution in importlib.metadata.distributions()}
         for needed in map(Requirement, importlib.metadata.requires(name) or ())
         if needed.marker is None or needed.marker.evaluate({"extra": ""})
     }

@@ -33,11 +33,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def pins(name: str) -> dict[str, str]:
     """Each requirement of a lock file with its version and marker."""
-    found = {}
+    pinned = {}
     for line in (ROOT / name).read_text().splitlines():
         if match := re.fullmatch(r"([a-z0-9-]+)==([^\s;]+)( ;[^\\]+)? \\", line):
-            found[match[1]] = f"{match[2]}{match[3] or ''}".strip()
-    return found
+            pinned[match[1]] = f"{match[2]}{match[3] or ''}".strip()
+    return pinned
 
 
 def canonical(requirement: str) -> str:
@@ -111,9 +111,9 @@ def test_every_setting_is_described_in_the_schema() -> None:
     def undescribed(model: type[BaseModel]) -> list[str]:
         return [f"{model.__name__}.{name}" for name, field in model.model_fields.items() if not field.description]
 
-    found = [name for model in sections(Config) for name in undescribed(model)]
+    names = [name for model in sections(Config) for name in undescribed(model)]
 
-    assert [name for name in found if not name.endswith(".kind")] == []
+    assert [name for name in names if not name.endswith(".kind")] == []
 
 
 def sections(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -129,8 +129,8 @@ async def test_a_large_body_is_worked_on_in_a_thread_one_after_the_other() -> No
 
     async with asyncio.timeout(20):
         assert await intake.work(INLINE_BYTES, call) == here
-        found = await asyncio.gather(*(intake.work(INLINE_BYTES + 1, call) for _ in range(8)))
-    assert here not in found
+        threads = await asyncio.gather(*(intake.work(INLINE_BYTES + 1, call) for _ in range(8)))
+    assert here not in threads
 
 
 async def test_all_bodies_together_are_bounded_and_small_ones_always_taken() -> None:

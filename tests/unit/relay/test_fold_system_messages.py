@@ -251,6 +251,6 @@ REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], TemplateSupport | 
 def test_a_refusal_of_roles_is_answered_by_the_next_form(
     error: BackendError, messages: list[dict[str, Any]], sent: TemplateSupport | None, expected: TemplateSupport | None
 ) -> None:
-    found = next_form(body(messages), error, sent) if is_about_roles(error) else None
+    form = next_form(body(messages), error, sent) if is_about_roles(error) else None
 
-    assert found == expected
+    assert form == expected

@@ -124,9 +124,9 @@ def oracle(data: bytes) -> list[tuple[str, Any]]:
     """The outermost object's members by the standard library; ValueError (Strange too) for what must not pass."""
     pairs: list[tuple[str, Any]] = []
 
-    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs[:] = found  # the outermost object comes last
-        return dict(found)
+    def keep(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = members  # the outermost object comes last
+        return dict(members)
 
     text = data.decode("utf-8")
     value = json.loads(text, parse_constant=no_constant, object_pairs_hook=keep)

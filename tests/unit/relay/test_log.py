@@ -44,8 +44,8 @@ async def rig(engine: FakeEngine, lines: io.StringIO) -> AsyncIterator[Rig]:
 
 
 def logged(lines: io.StringIO) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in lines.getvalue().splitlines()]
-    return [line for line in found if line["event"] in ("request", "request failed")]
+    entries = [json.loads(line) for line in lines.getvalue().splitlines()]
+    return [line for line in entries if line["event"] in ("request", "request failed")]
 
 
 async def ask(rig: Rig, *, stream: bool) -> int:

@@ -67,9 +67,9 @@ TAKEN = {
 @pytest.mark.parametrize("body", TAKEN.values(), ids=TAKEN)
 @pytest.mark.parametrize("pad", [0, 2 * member_names.SHORT_BYTES])
 def test_what_can_be_read_in_one_way_only_passes(body: bytes, pad: int) -> None:
-    found = member_names.members(body + b" " * pad)
+    by_name = member_names.members(body + b" " * pad)
 
-    assert {name: json.loads(bytes(raw)) for name, raw in found.items()} == json.loads(body)
+    assert {name: json.loads(bytes(raw)) for name, raw in by_name.items()} == json.loads(body)
 
 
 def test_a_field_is_found_twice_wherever_it_stands() -> None:

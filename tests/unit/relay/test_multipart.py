@@ -24,8 +24,8 @@ def form(parts: list[tuple[str, bytes, str | None]]) -> Form:
     return Form(tuple(FormPart(name, memoryview(value), filename) for name, value, filename in parts))
 
 
-def plain(found: Form) -> list[tuple[str, bytes, str | None]]:
-    return [(part.name, bytes(part.value), part.filename) for part in found.parts]
+def plain(form: Form) -> list[tuple[str, bytes, str | None]]:
+    return [(part.name, bytes(part.value), part.filename) for part in form.parts]
 
 
 PARTS = st.lists(st.tuples(NAMES, VALUES, FILES), min_size=1, max_size=6)
@@ -44,11 +44,11 @@ def test_what_is_written_is_read_again(parts: list[tuple[str, bytes, str | None]
 def test_others_read_what_we_write_as_we_do(parts: list[tuple[str, bytes, str | None]]) -> None:
     body = form(parts).written(FRESH, {})
     message = message_from_bytes(f"content-type: multipart/form-data; boundary={FRESH}\r\n\r\n".encode() + body)
-    found = message.get_payload()
+    payload = message.get_payload()
 
-    assert isinstance(found, list)
-    assert all(isinstance(part, Message) for part in found)
-    names = [part.get_param("name", header="content-disposition") for part in found if isinstance(part, Message)]
+    assert isinstance(payload, list)
+    assert all(isinstance(part, Message) for part in payload)
+    names = [part.get_param("name", header="content-disposition") for part in payload if isinstance(part, Message)]
     assert names == [name for name, _, _ in parts]
 
 
@@ -56,10 +56,10 @@ def test_others_read_what_we_write_as_we_do(parts: list[tuple[str, bytes, str | 
 @given(st.binary(max_size=200) | st.lists(PIECES, max_size=20).map(b"".join))
 def test_any_bytes_are_a_form_or_refused(body: bytes) -> None:
     try:
-        found = multipart.read(body, b"B")
+        form = multipart.read(body, b"B")
     except Problem:
         return
-    assert plain(multipart.read(found.written(FRESH, {}), FRESH.encode())) == plain(found)
+    assert plain(multipart.read(form.written(FRESH, {}), FRESH.encode())) == plain(form)
 
 
 @settings(max_examples=100, deadline=None)

@@ -112,17 +112,17 @@ def asked_on(route: str, kind: str) -> list[tuple[str, Json]]:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_no_parameter_is_ignored_without_a_word(kind: str, route: str) -> None:
     async with ground(kind) as on:
-        found = {
+        by_name = {
             name: await heeded(on, route, name, {**beside(route, name), "model": on.model}, fields)
             for name, fields in asked_on(route, kind)
         }
 
-    assert [name for name, how in found.items() if not how] == []
+    assert [name for name, how in by_name.items() if not how] == []
     if route not in ROUTES:
-        assert {name: row[kind] for name, row in told_of(route).items() if name in found} == found
+        assert {name: row[kind] for name, row in told_of(route).items() if name in by_name} == by_name
     elif kind == "ollama":  # the others are looked at more closely in test_judge.py
         rows = fates(ROUTES[route], PROFILES[kind])
-        assert {name: str(rows[name].act) for name in found} == found
+        assert {name: str(rows[name].act) for name in by_name} == by_name
 
 
 def told_of(route: str) -> dict[str, dict[str, str]]:

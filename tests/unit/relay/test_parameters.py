@@ -39,8 +39,8 @@ async def rig(engine: FakeEngine) -> AsyncIterator[Rig]:
 
 
 def last(engine: FakeEngine) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(engine.posts[-1].body)
-    return found
+    sent: dict[str, Any] = json.loads(engine.posts[-1].body)
+    return sent
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -90,9 +90,9 @@ FLAGS: dict[str, tuple[dict[str, Any], tuple[bool, bool]]] = {
 
 @pytest.mark.parametrize(("fields", "expected"), FLAGS.values(), ids=FLAGS)
 def test_stream_and_usage_are_read(fields: dict[str, Any], expected: tuple[bool, bool]) -> None:
-    found = planned(chat(**fields))
+    made = planned(chat(**fields))
 
-    assert (found.is_stream, found.wants_usage) == expected
+    assert (made.is_stream, made.wants_usage) == expected
 
 
 def test_embeddings_are_never_a_stream() -> None:
@@ -155,11 +155,11 @@ def test_the_name_in_answers_is_the_clients_own() -> None:
 
 @pytest.mark.parametrize("body", [b'{"messages":[{"role":"user","content":"x"}]}', chat(model=None), chat(model="")])
 def test_a_request_without_a_model_goes_to_the_default_under_its_name(body: bytes) -> None:
-    found = planned(body, with_default("base"))
+    made = planned(body, with_default("base"))
 
-    assert (found.name, found.resolved.name) == ("base", "base")
+    assert (made.name, made.resolved.name) == ("base", "base")
     for name in ("engine-name", "base"):
-        assert json.loads(attempt.prepare(found, GPU, SERVED, name).call.body)["model"] == name
+        assert json.loads(attempt.prepare(made, GPU, SERVED, name).call.body)["model"] == name
 
 
 ALLOWED: dict[tuple[tuple[str, ...], str], bool] = {

@@ -115,13 +115,13 @@ async def test_no_sign_of_life_stands_in_the_middle_of_an_event(engine: Silent, 
 
 
 def _chunks(data: bytes) -> list[bytes]:
-    found = []
+    received = []
     while data:
         size, _, data = data.partition(b"\r\n")
         length = int(size, 16)
-        found += [data[:length]] if length else []
+        received += [data[:length]] if length else []
         data = data[length + 2 :]
-    return found
+    return received
 
 
 async def test_nothing_is_added_to_a_stream_that_is_not_silent(engine: Silent) -> None:

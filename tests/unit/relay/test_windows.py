@@ -153,11 +153,11 @@ async def test_what_is_refused_there_has_anthropics_shape(rig: Rig) -> None:
 
 async def test_anthropics_own_client_reads_all_pages(rig: Rig) -> None:
     async with anthropic.AsyncAnthropic(base_url=rig.url, api_key="none") as client:
-        found = [each async for each in client.models.list(limit=2)]
+        listed = [each async for each in client.models.list(limit=2)]
         one = await client.models.retrieve("vllm")
 
-    assert [each.id for each in found] == list(LENGTHS)
-    assert {each.type for each in found} == {"model"}
+    assert [each.id for each in listed] == list(LENGTHS)
+    assert {each.type for each in listed} == {"model"}
     assert (one.display_name, one.created_at.year) == ("vllm", 1970)
 
 
@@ -238,5 +238,5 @@ def test_what_an_engine_says_itself_goes_before_what_was_expected() -> None:
     assert told["a"].facts[""] == ModelFacts(context_length=100, capabilities={"chat": FAILED}, architecture="llama")
     assert told["b"].facts[""].context_length == 8192
     assert told["o"].facts == {"m:latest": ModelFacts(num_ctx=16, context_length=99)}
-    lengths = {name: found.context_length for name in ("x", "y", "z") if (found := told["r"].fact(name)) is not None}
+    lengths = {name: facts.context_length for name in ("x", "y", "z") if (facts := told["r"].fact(name)) is not None}
     assert lengths == {"x": 100, "y": 9, "z": 9}
