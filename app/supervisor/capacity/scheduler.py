@@ -83,13 +83,13 @@ class Scheduler:
             if unit.policy.is_attached:
                 continue
             first = named.get(self.firsts.get(unit.name, ""))
-            known, life = unit.occupancy, unit.life
-            known.waits_for_first = first is not None and _is_to_be_first(first)
+            occupancy, life = unit.occupancy, unit.life
+            occupancy.waits_for_first = first is not None and _is_to_be_first(first)
             if self._leases.has_returned(unit.name, life.generation):
-                known.served_generation = life.generation
+                occupancy.served_generation = life.generation
             is_idle = life.state is State.READY and not self._is_needed(unit)
-            if is_idle is (known.idle_since is None):
-                known.idle_since = self._now() if is_idle else None
+            if is_idle is (occupancy.idle_since is None):
+                occupancy.idle_since = self._now() if is_idle else None
                 is_news = True
         return is_news
 
@@ -119,33 +119,33 @@ class Scheduler:
             unit.occupancy.waits_for = status_text.queued(queued, _need(unit), others) if queued is not None else None
         for order in plan.orders:
             unit = named[order.name]
-            known = unit.occupancy
+            occupancy = unit.occupancy
             match order:
                 case StartNow(place=place):
-                    known.place = known.place if unit.life.is_asleep else place
-                    known.is_barred = False
+                    occupancy.place = occupancy.place if unit.life.is_asleep else place
+                    occupancy.is_barred = False
                     self._warn(unit)
                     # A spare one has not been asked yet.
                     happens += [(unit, Placed())] if unit.life.is_queued else [(unit, Wanted()), (unit, Placed())]
                 case Evict(may_sleep=may_sleep):
                     log.info("engine evicted", backend=unit.name, generation=unit.life.generation)
-                    known.swaps += 1
+                    occupancy.swaps += 1
                     happens.append((unit, self._rest(unit, may_sleep)))
                 case Reject(reason=reason, is_final=is_final, is_barred=is_barred):
                     log.warning("no room for engine", backend=unit.name, reason=reason)
-                    known.is_barred = is_barred
+                    occupancy.is_barred = is_barred
                     happens.append((unit, NotPlaced(reason, is_final)))
         return happens
 
     def _review_place(self, unit: Unit) -> None:
-        known = unit.occupancy
-        if known.place is None:
+        occupancy = unit.occupancy
+        if occupancy.place is None:
             return
         if not unit.runner.keeps_place:
-            known.place = None
+            occupancy.place = None
         elif unit.need.is_guess and unit.life.state is State.READY:
             # Nobody has said what it takes: it has its place by what it was measured to take.
-            known.place = replace(known.place, memory_gb=unit.need.memory_gb)
+            occupancy.place = replace(occupancy.place, memory_gb=unit.need.memory_gb)
 
     def _warn(self, unit: Unit) -> None:
         there_gb = self.capacity.machine.memory_gb
