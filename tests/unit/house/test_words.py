@@ -37,6 +37,20 @@ def test_each_public_class_has_a_name_of_its_own() -> None:
     assert {name: count for name, count in named.items() if count > 1} == {}
 
 
+def locals_of(path: Path) -> Iterator[tuple[str, int]]:
+    """The local variables and parameters of a file, each with its line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+
+
+@pytest.mark.parametrize("path", (*FILES, *BENCH), ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_is_found_is_called_what_it_is(path: Path) -> None:
+    assert [line for name, line in locals_of(path) if name == "found"] == []
+
+
 def test_each_word_of_the_glossary_leads_to_a_class_or_a_place() -> None:
     named = {name for path in FILES for name in classes(path)}
     places = [place for _, _, where in glossary() for place in re.findall(r"`([^`]+)`", where)]
