@@ -1,4 +1,4 @@
-"""What is known of one model request while it runs, and what is counted and logged of it: exactly once."""
+"""What is known of one model request while it runs, and what is counted and logged of it, exactly once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
 
 
 class RequestRecord:
-    """Its stream, its times, its series. One of `settled`, `fail` and `left` is called, then `close`."""
+    """A request's stream, its times and its metrics. One of `settled`, `fail`, `left` and `shut_down` is called, then
+    `close`."""
 
     def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan) -> None:
         self._metrics = metrics
@@ -42,11 +43,11 @@ class RequestRecord:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the client has got something of an answer."""
+        """Whether the client has got a part of the response."""
         return self.stream is not None and self.stream.has_event
 
     def turn_to(self, backend: str) -> None:
-        """This backend is tried next; the request counts as its."""
+        """This backend is tried next: the request is counted under its name from now on."""
         if self._series is not None:
             self._series.in_flight.dec()
         self._backend = backend
@@ -56,12 +57,13 @@ class RequestRecord:
         self._series.in_flight.inc()
 
     def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
-        """What a stream's comments say while nothing comes: of the backend as it is then; `serving`: when it serves."""
+        """What a stream's comments say while nothing comes: the backend's state at that time, or `serving` where it is
+        ready."""
         if self.stream is not None:
             self.stream.waits_for = lambda: f"{self._plan.resolved.label} ({situation(backend(), serving)})"
 
     def took(self, timings: ResponseTimings) -> None:
-        """Where the engine says the time went."""
+        """Count the seconds that the engine reports for each phase."""
         if self._series is None:
             return
         for phase, seconds in timings.phases().items():
@@ -69,66 +71,66 @@ class RequestRecord:
             self._metrics.phase(*labels, phase).observe(seconds)
 
     def waited(self, seconds: float) -> None:
-        """For an engine to start: not the gateway's own time."""
+        """It has waited this long for an engine, which is not the gateway's own time."""
         self._waited_s += seconds
 
     def sent(self) -> None:
-        """It goes to an engine. Only the first time shows our own part; later ones hold an engine's refusal."""
+        """It is sent to an engine. Only the first time shows the gateway's own part: later ones follow a refusal."""
         if self._series is not None and not self._is_sent:
             self._is_sent = True
             self._series.overhead.observe(self._took_s() - self._waited_s)
 
-    def settled(self, cost: Usage) -> None:
-        """The answer is complete."""
+    def settled(self, usage: Usage) -> None:
+        """The response is complete."""
         series = self._series
         if series is None:
             return
         took_s = self._took_s()
         series.duration.observe(took_s)
-        _count_tokens(series, cost)
+        _count_tokens(series, usage)
         first = self.stream.first_token_at if self.stream is not None else None
         if first is not None:
             first_s = first - self._request.response.arrived
             series.first_token.observe(first_s)
-            if cost.output_tokens > 1:
-                series.per_token.observe((took_s - first_s) / (cost.output_tokens - 1))
-        self._say("ok", 200, cost)
+            if usage.output_tokens > 1:
+                series.per_token.observe((took_s - first_s) / (usage.output_tokens - 1))
+        self._log("ok", 200, usage)
 
     def fail(self, error: BackendError) -> None:
-        """An engine failed, or none took it."""
+        """An engine failed, or none took the request: tell the client."""
         self._end(problem(error), outcome(error))
 
     def shut_down(self) -> None:
         """The time to drain is over. Only what was not sent to an engine yet may be sent again."""
         self._end(shutting_down(may_retry=not self._is_sent), "shutting_down")
 
-    def _end(self, trouble: Problem, ended: str) -> None:
-        """Tell the client, as a status or, once the answer has begun, as an event and a cut connection."""
-        cost = Usage()
+    def _end(self, failure: Problem, ended: str) -> None:
+        """Tell the client: as a status or, once the response has begun, as an event and a cut connection."""
+        usage = Usage()
         is_begun = self._request.response.is_started
-        if self.stream is not None and (is_begun or self.stream.tells(trouble)):
-            self.stream.fail(trouble)
-            cost = self.stream.settle()
+        if self.stream is not None and (is_begun or self.stream.tells(failure)):
+            self.stream.fail(failure)
+            usage = self.stream.settle()
         else:
-            self._request.refuse(trouble)
+            self._request.refuse(failure)
         if self._series is not None:
             if is_begun:
                 self._series.stream_errors.inc()
-            _count_tokens(self._series, cost)
+            _count_tokens(self._series, usage)
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
             self._metrics.failed(*labels, ended).observe(self._took_s())
-        self._say(ended, trouble.status, cost)
+        self._log(ended, failure.status, usage)
 
     def left(self) -> None:
-        """The client has gone. Hanging up early is not free."""
-        cost = self.stream.settle() if self.stream is not None else Usage()
+        """The client has gone. What was generated until then is counted too."""
+        usage = self.stream.settle() if self.stream is not None else Usage()
         if self._series is not None:
             self._series.disconnects.inc()
-            _count_tokens(self._series, cost)
-        self._say("client_left", CLIENT_LEFT, cost)
+            _count_tokens(self._series, usage)
+        self._log("client_left", CLIENT_LEFT, usage)
 
     def close(self) -> None:
-        """Over, however it ended."""
+        """The request is over, however it ended."""
         if self.stream is not None:
             self.stream.close()
         if self._series is not None:
@@ -137,8 +139,8 @@ class RequestRecord:
     def _took_s(self) -> float:
         return time.perf_counter() - self._request.response.arrived
 
-    def _say(self, ended: str, status: int, cost: Usage) -> None:
-        """A line for what the gateway or an engine failed at; for every request when the configuration asks for it."""
+    def _log(self, ended: str, status: int, usage: Usage) -> None:
+        """Log a request that the gateway or an engine failed at; every request where the configuration asks for it."""
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
             return
@@ -153,13 +155,14 @@ class RequestRecord:
             outcome=ended,
             streamed=self._request.response.is_started and self.stream is not None,
             seconds=round(self._took_s(), 4),
-            input_tokens=cost.input_tokens,
-            output_tokens=cost.output_tokens,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
         )
 
 
 def situation(backend: Backend, serving: str = "working") -> str:
-    """What one who waits for it is told: its state, and while it starts what is known of that."""
+    """The backend's state in words for a client that waits for it, with the reason while it starts; `serving` where it
+    is ready."""
     if backend.state is State.READY:
         return serving
     if backend.state is State.STARTING and backend.reason:
@@ -167,8 +170,8 @@ def situation(backend: Backend, serving: str = "working") -> str:
     return str(backend.state)
 
 
-def _count_tokens(series: Children, cost: Usage) -> None:
-    if cost.input_tokens:
-        series.input_tokens.observe(cost.input_tokens)
-    if cost.output_tokens:
-        series.output_tokens.observe(cost.output_tokens)
+def _count_tokens(series: Children, usage: Usage) -> None:
+    if usage.input_tokens:
+        series.input_tokens.observe(usage.input_tokens)
+    if usage.output_tokens:
+        series.output_tokens.observe(usage.output_tokens)

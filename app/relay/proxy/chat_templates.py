@@ -1,4 +1,4 @@
-"""What the models' chat templates take of system messages: asked once for each start of an engine, and remembered."""
+"""Which system messages the models' chat templates take: asked once for each start of an engine, and remembered."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class ChatTemplates:
         if plan.system_messages is None or not fold_system_messages.is_about_roles(error):
             return None
         sent = tried or self._remembered(_key(endpoint, model))
-        fold = partial(fold_system_messages.next_form, plan.body, error, sent)
+        fold = partial(fold_system_messages.next_support, plan.body, error, sent)
         return await self._intake.work(len(plan.body), fold)
 
     def remember(self, endpoint: Endpoint, model: str, takes: TemplateSupport | None) -> None:
-        """What the template of this start of an engine takes, to be told by `support` from now on."""
+        """From now on `support` returns this for the model, for this start of its engine."""
         key = _key(endpoint, model)
         if len(self._known) >= MOST:
             self._known.pop(next(iter(self._known)))
@@ -91,7 +91,7 @@ class ChatTemplates:
         return self._clock() < self._known.get(key, _UNKNOWN)[1]
 
     async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
-        """As its own engine renders; None where that cannot be told, which must not fail the request."""
+        """What its own engine's rendering shows; None where that shows nothing, which must not fail the request."""
         key = _key(endpoint, model)
         async with self._asking.setdefault(key, asyncio.Lock()):
             try:

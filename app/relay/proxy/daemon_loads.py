@@ -1,4 +1,4 @@
-"""How long the models of daemons take to load, and whether one is loaded again and again."""
+"""How long models of daemons (Ollama) take to load, and whether one is loaded again and again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 
 log = structlog.get_logger()
 
-# A daemon says that it loaded for a millisecond when it had nothing to load.
+# A daemon reports a load of a millisecond when it had nothing to load.
 COLD_S: Final = 0.1
 OFTEN: Final = 3
 WITHIN_S: Final = 300.0
@@ -22,7 +22,7 @@ WHY: Final = (
 
 
 class DaemonLoads:
-    """By backend and model. `now` in seconds."""
+    """What daemons report, by backend and model. `now`: a clock in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -30,12 +30,12 @@ class DaemonLoads:
         self._times: dict[tuple[str, str], deque[float]] = {}
 
     def took(self, backend: str, model: str) -> float | None:
-        """Seconds that its last load took."""
+        """The seconds that its last load took; None where none was reported."""
         return self._took.get((backend, model))
 
     def note(self, backend: str, model: str, load_s: float | None) -> None:
-        """A request says how long it waited for its model. What was loaded OFTEN within WITHIN_S is said once, and
-        again once it has been loaded as often again."""
+        """A response reports how long its model took to load. A model that was loaded OFTEN times within WITHIN_S is
+        logged once, and again once it has been loaded as often again."""
         if load_s is None or load_s < COLD_S:
             return
         key = (backend, model)

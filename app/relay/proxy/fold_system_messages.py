@@ -1,7 +1,7 @@
-"""System messages where a model's chat template takes none: told in the user's turns. Pure.
+"""System messages folded into the user's turns, where a model's chat template does not take them. Pure.
 
 Templates differ: some take a system message anywhere, some at the beginning only and raise otherwise, some leave it out
-without a word, some know no system at all. `developer` is OpenAI's newer name for the role.
+without a word, some know no system messages at all. `developer` is OpenAI's newer name for the role.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ _raws = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def shape(body: bytes) -> TemplateShape | None:
-    """Of a chat's body; None where it has no such message, or is none that can be read. The usual ones are not
-    decoded for it."""
+    """Which system messages the conversation of a chat's body has; None where it has none, or cannot be read. The usual
+    ones are told from the bytes."""
     has_developer = _DEVELOPER in body
     first = body.find(_SYSTEM)
     if first < 0 and not has_developer:
@@ -103,12 +103,13 @@ def shape(body: bytes) -> TemplateShape | None:
 
 
 def _begin(roles: Sequence[Any]) -> int:
-    """How many system messages the conversation begins with."""
+    """How many system messages a conversation begins with."""
     return next((at for at, role in enumerate(roles) if role not in _ROLES), len(roles))
 
 
 def fold(body: bytes, takes: TemplateSupport) -> bytes | None:
-    """The messages as JSON for a template that takes this; None where nothing changes. Untouched ones keep their bytes.
+    """The messages of a body, as JSON, for a template that takes these; None where nothing changes. Untouched messages
+    keep their bytes.
 
     A message at the beginning becomes the beginning of the first user's turn; a later one the end of the user's turn
     before it or, behind an answer, the beginning of the next one: it keeps its place, and what an engine has computed
@@ -129,8 +130,8 @@ def _folded(given: list[bytes], takes: TemplateSupport) -> list[bytes]:
     if not takes.first:
         turns.notes = [_note(message, is_late=False) for message in given[:begin]]
     elif begin > 1 and not takes.several:
-        said = _together([_note(message, is_late=False) for message in given[:begin]])
-        turns.out.append(json_members.edit(_as_system(given[0]), {"content": said}))
+        content = _together([_note(message, is_late=False) for message in given[:begin]])
+        turns.out.append(json_members.edit(_as_system(given[0]), {"content": content}))
     else:
         turns.out = [_as_system(message) for message in given[:begin]]
     for role, message in zip(roles[begin:], given[begin:], strict=True):
@@ -171,8 +172,8 @@ class _Turns:
             return
         self._close()
         notes, self.notes = self.notes, []
-        said = _together([*notes, _content(message)]) if notes else None
-        self._turn = message if said is None else json_members.edit(message, {"content": said})
+        content = _together([*notes, _content(message)]) if notes else None
+        self._turn = message if content is None else json_members.edit(message, {"content": content})
 
     def other(self, message: bytes, *, is_result: bool) -> None:
         self._close()
@@ -187,8 +188,8 @@ class _Turns:
 
     def _close(self) -> None:
         if self._turn is not None:
-            said = _together([_content(self._turn), *self._more]) if self._more else None
-            self.out.append(self._turn if said is None else json_members.edit(self._turn, {"content": said}))
+            content = _together([_content(self._turn), *self._more]) if self._more else None
+            self.out.append(self._turn if content is None else json_members.edit(self._turn, {"content": content}))
         self._turn, self._more, self._joins = None, [], False
 
     def _flush(self) -> None:
@@ -198,7 +199,7 @@ class _Turns:
 
 
 def _as_system(message: bytes) -> bytes:
-    """A developer's message under the name that every template knows."""
+    """A message of the role `developer` under the name of the role that every template knows."""
     return json_members.edit(message, {"role": _SYSTEM}) if _messages.decode(message).role == "developer" else message
 
 
@@ -207,7 +208,7 @@ def _content(message: bytes) -> _Piece:
 
 
 def _piece(content: msgspec.Raw) -> _Piece:
-    """ValidationError for what is no content of a message."""
+    """A message's content as a piece; ValidationError where it is not valid content."""
     start = bytes(memoryview(content)[:1])
     if start == b'"':
         return bytes(content)[1:-1]
@@ -218,7 +219,7 @@ def _piece(content: msgspec.Raw) -> _Piece:
 
 
 def _note(message: bytes, *, is_late: bool) -> _Piece:
-    """What a system message says: one text, where it is text only."""
+    """A system message's content: one text, where it is text only."""
     piece = _content(message)
     if not isinstance(piece, bytes):
         texts = [bytes(_parts_text.decode(part).text) for part in piece]
@@ -231,7 +232,7 @@ def _note(message: bytes, *, is_late: bool) -> _Piece:
 
 
 def _together(pieces: Sequence[_Piece]) -> bytes:
-    """Content of one message, as JSON."""
+    """These pieces as the content of one message, as JSON."""
     given = [piece for piece in pieces if piece]
     texts = [piece for piece in given if isinstance(piece, bytes)]
     if len(texts) == len(given):
@@ -265,26 +266,26 @@ _KNOWS_NONE: Final = re.compile(
 
 
 def is_about_roles(error: BackendError) -> bool:
-    """Whether an engine refuses the roles of a conversation. Nothing was generated, so it is safe to ask again."""
+    """Whether an engine refused the roles of a conversation. Nothing was generated, so it is safe to ask again."""
     if isinstance(error, Rejected):
         is_of_request = error.status in (400, 422) and not isinstance(error, TooLong)
         return is_of_request and _ABOUT_ROLES.search(error.message) is not None
     return isinstance(error, EngineFailed) and _SURELY.search(error.message) is not None
 
 
-def next_form(body: bytes, error: BackendError, sent: TemplateSupport | None) -> TemplateSupport | None:
-    """What to try after such a refusal of a body that was sent for a template that takes `sent` (None: as it is); None
-    where nothing is left to try.
+def next_support(body: bytes, error: BackendError, sent: TemplateSupport | None) -> TemplateSupport | None:
+    """The template's support to fold a body for after such a refusal, where it was sent folded for `sent` (None: as it
+    is); None where nothing is left to try.
     """
     if _KNOWS_NONE.search(error.message):
-        forms: tuple[TemplateSupport, ...] = (NOWHERE,)
+        supports: tuple[TemplateSupport, ...] = (NOWHERE,)
     elif sent is None and _OF_SYSTEM.search(error.message) is None:
-        forms = (ALL, AT_FRONT, NOWHERE)  # only the name of the role may be wrong
+        supports = (ALL, AT_FRONT, NOWHERE)  # only the name of the role may be wrong
     else:
-        forms = (AT_FRONT, NOWHERE)
+        supports = (AT_FRONT, NOWHERE)
     before = fold(body, sent) if sent is not None else None
-    for form in forms:
-        made = fold(body, form)
-        if form != sent and made is not None and made != before and (sent is None or sent.first):
-            return form
+    for support in supports:
+        made = fold(body, support)
+        if support != sent and made is not None and made != before and (sent is None or sent.first):
+            return support
     return None

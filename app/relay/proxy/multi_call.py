@@ -1,4 +1,4 @@
-"""Several requests to one engine for one answer of the client's; app/dialects/tasks/tasks.py says which."""
+"""Several requests to one engine, one after the other, for one response to the client."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class MultiCall:
-    """To one engine. Some of its routes for this lie beside `/v1`."""
+    """The requests that `Steps` ask for (app/dialects/tasks/tasks.py), each once the response before it has come.
+
+    Some of an engine's routes for this lie beside `/v1`. `refused` makes the error for a response that is not good.
+    """
 
     def __init__(
         self,
-        upstream: ConnectionPool,
+        pool: ConnectionPool,
         endpoint: Endpoint,
         headers: list[tuple[str, str]],
         refused: Callable[[Exchange], Awaitable[BackendError]],
     ) -> None:
-        self._upstream = upstream
+        self._pool = pool
         self._refused = refused
         self._endpoint = endpoint
         self._beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
         self._headers = headers
 
     async def run(self, steps: Steps) -> Done:
-        """The answer; raises BackendError."""
+        """Send them, and return the response that the steps end with; raises BackendError."""
         try:
             step = next(steps)
             while True:
@@ -45,7 +48,7 @@ class MultiCall:
 
     async def _ask(self, step: Step) -> bytes:
         endpoint = self._beside if step.is_beside else self._endpoint
-        exchange = await self._upstream.open(
+        exchange = await self._pool.open(
             endpoint, UpstreamRequest("POST" if step.body else "GET", step.path, step.body, self._headers)
         )
         try:

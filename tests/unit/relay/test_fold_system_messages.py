@@ -16,7 +16,7 @@ from app.relay.proxy.fold_system_messages import (
     TemplateShape,
     fold,
     is_about_roles,
-    next_form,
+    next_support,
     shape,
 )
 from backends.errors import BackendError, Disconnected, EngineFailed, Rejected
@@ -248,9 +248,9 @@ REFUSALS: dict[str, tuple[BackendError, list[dict[str, Any]], TemplateSupport | 
 
 
 @pytest.mark.parametrize(("error", "messages", "sent", "expected"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_of_roles_is_answered_by_the_next_form(
+def test_a_refusal_of_roles_is_answered_by_the_next_support(
     error: BackendError, messages: list[dict[str, Any]], sent: TemplateSupport | None, expected: TemplateSupport | None
 ) -> None:
-    form = next_form(body(messages), error, sent) if is_about_roles(error) else None
+    support = next_support(body(messages), error, sent) if is_about_roles(error) else None
 
-    assert form == expected
+    assert support == expected
