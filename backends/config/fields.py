@@ -55,21 +55,23 @@ def _credential(key: SecretStr) -> SecretStr:
     if not text:
         raise ValueError("is empty: give a key, or leave it out")
     if not (text.isascii() and text.isprintable()) or text != text.strip():
-        raise ValueError("{value} holds a line break, a blank at an end or another character that no header can carry")
+        raise ValueError(
+            "{value} holds a line break, a space at its beginning or end, or another character that no header can have"
+        )
     return key
 
 
 def _sendable(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
     for name, value in headers.items():
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError(f"{name!r} is not a header's name: letters, digits and -, without blanks")
+            raise ValueError(f"{name!r} is not a header's name: use letters, digits and -, without spaces")
         if name.lower() in _OURS:
             raise ValueError(f"'{name}' is set by the gateway itself")
         text = value.get_secret_value()
         if not re.fullmatch(r"[\t -~\xa1-\xff]*", text) or text != text.strip():
             raise ValueError(
-                f"the value of '{name}' holds a line break, a blank at an end or another character that no header can "
-                "carry (it is not shown)"
+                f"the value of '{name}' holds a line break, a space at its beginning or end, or another character that "
+                "no header can have (it is not shown)"
             )
     return headers
 

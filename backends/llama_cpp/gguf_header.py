@@ -98,12 +98,14 @@ def _pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
     of its longest text in bytes, once as it is and once where texts are written as byte pairs.
     """
     magic, version = file.read(len(MAGIC)), _number(file, "I")
-    if magic != MAGIC or version not in (2, 3):
-        raise Unreadable(f"version {version}")
+    if magic != MAGIC:
+        raise Unreadable("it is not a GGUF file")
+    if version not in (2, 3):
+        raise Unreadable(f"its GGUF version is {version}, not 2 or 3")
     _number(file, "Q")
     count = _number(file, "Q")
     if count > _MOST_PAIRS:
-        raise Unreadable(f"{count} pairs")
+        raise Unreadable(f"its header says that it has {count} entries")
     for _ in range(int(count)):
         key = _text(file)
         yield key, _value(file, int(_number(file, "I")), is_measured=key == measured)
@@ -132,14 +134,14 @@ def _value(file: BinaryIO, kind: int, *, is_measured: bool = False) -> Value:
 
 def _letter(kind: int) -> str:
     if kind not in _SCALARS:
-        raise Unreadable(f"type {kind}")
+        raise Unreadable(f"its header has a value of the unknown type {kind}")
     return _SCALARS[kind]
 
 
 def _text(file: BinaryIO) -> str:
     size = int(_number(file, "Q"))
     if size > _MOST_BYTES:
-        raise Unreadable(f"a text of {size} bytes")
+        raise Unreadable(f"its header says that it has a text of {size} bytes")
     data = file.read(size)
     if len(data) < size:
         raise Unreadable(_SHORT)

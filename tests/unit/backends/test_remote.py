@@ -102,12 +102,15 @@ ANSWERS: dict[str, tuple[bytes, Probe]] = {
         whole("500 Internal Server Error"),
         Probe(False, "it answers with status 500 when asked for its models"),
     ),
-    "an end": (b"", Probe(False, "it broke the connection off (RemoteProtocolError)")),
+    "an end": (b"", Probe(False, "it sent no valid response (RemoteProtocolError)")),
     "half an answer": (
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{",
-        Probe(False, "it broke the connection off (RemoteProtocolError)"),
+        Probe(False, "it sent no valid response (RemoteProtocolError)"),
     ),
-    "garbage": (b"hello\r\n\r\n", Probe(False, "it broke the connection off (RemoteProtocolError)")),
+    "garbage": (
+        b"hello\r\n\r\n",
+        Probe(False, "it sent no valid response (RemoteProtocolError)"),
+    ),
     "too much": (whole("200 OK", b"x" * 9_000_000), Probe(False, "its response is longer than 8388608 bytes")),
 }
 
