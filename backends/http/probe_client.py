@@ -65,9 +65,7 @@ class ProbeClient:
             kind = Refused if _is_refused(exc) else Unreachable
             raise kind(self._engine, f"no connection to it ({_cause(exc)})") from exc
         except httpx.HTTPError as exc:
-            raise Disconnected(
-                self._engine, f"it closed the connection without a valid response ({type(exc).__name__})"
-            ) from exc
+            raise Disconnected(self._engine, f"it sent no valid response ({type(exc).__name__})") from exc
         except (httpx.InvalidURL, UnicodeError, ValueError) as exc:
             raise NotTaken(self._engine, f"its address or headers cannot be used ({type(exc).__name__})") from exc
 
