@@ -46,7 +46,7 @@ def locals_of(path: Path) -> Iterator[tuple[str, int]]:
             yield node.arg, node.lineno
 
 
-@pytest.mark.parametrize("path", (*FILES, *BENCH), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*FILES, *BENCH], ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_is_found_is_called_what_it_is(path: Path) -> None:
     assert [line for name, line in locals_of(path) if name == "found"] == []
 
