@@ -302,17 +302,17 @@ def main() -> int:
     console = Console(width=120)
     is_wordy = "-v" in sys.argv[1:]
     events = Sheet("client → engine", "calls", "files", title="one later event")
-    said: list[tuple[str, Calls]] = []
+    counted: list[tuple[str, Calls]] = []
     for road in ROADS:
         calls = asyncio.run(of_event(road))
         name = f"{road.client} → {road.engine}"
-        said.append((name, calls))
+        counted.append((name, calls))
         events.add_row(name, str(len(calls.files)), str(len(set(calls.files))))
     requests = Sheet("client → engine", "calls", "files", "returns", title="one request, until it is written")
     calls = asyncio.run(of_request(ROADS[0]))
-    said.append(("request, OpenAI → vllm", calls))
+    counted.append(("request, OpenAI → vllm", calls))
     requests.add_row("OpenAI → vllm", str(len(calls.files)), str(len(set(calls.files))), str(calls.returns))
-    for name, each in said if is_wordy else ():
+    for name, each in counted if is_wordy else ():
         console.print(f"[bold]{name}[/]", *each.names, sep="\n  ", highlight=False)
     console.print(events)
     console.print(requests)

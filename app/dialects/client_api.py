@@ -155,7 +155,7 @@ def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     the order, while agents send them as they come (Claude Code 2.1 sent those of two commands the other way round).
     What they show is not taken there: it comes with the user's next words, or before anybody else's.
     """
-    told: list[dict[str, Any]] = []
+    ordered: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     numbers: dict[str, int] = {}  # of the last turn's calls, by id
     for message in [*messages, None]:
@@ -164,18 +164,18 @@ def with_results(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         results.sort(key=lambda result: numbers.get(result["tool_call_id"], len(numbers)))
         shown = [part for result in results for part in result.pop("shown", ())]
-        told += results
+        ordered += results
         results = []
         if shown and message is not None and message["role"] == "user":
             content = message["content"]
             words = [{"type": "text", "text": content}] if isinstance(content, str) else content
             message = {**message, "content": [*shown, *words]}
         elif shown:
-            told.append({"role": "user", "content": shown})
+            ordered.append({"role": "user", "content": shown})
         if message is not None:
-            told.append(message)
+            ordered.append(message)
             numbers = {call["id"]: number for number, call in enumerate(message.get("tool_calls") or ())}
-    return told
+    return ordered
 
 
 def given(**fields: Any) -> dict[str, Any]:

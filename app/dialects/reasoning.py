@@ -1,4 +1,4 @@
-"""What a model thinks aloud: the two names that it goes by, and the tags around it in a text. Pure."""
+"""A model's reasoning: the two names that it has in messages, and the tags around it in a text. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final, Literal
 
 NAMES: Final = ("reasoning", "reasoning_content")
-# Of a model's texts: `keep` leaves them alone, `split` takes what stands between the tags at their beginning for
+# What is done to a model's texts: `keep` leaves them alone, `split` takes what stands between tags at the beginning for
 # thinking, `split_opened` also where the prompt has opened the tag already.
 Reasoning = Literal["keep", "split", "split_opened"]
 
@@ -15,13 +15,13 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _CLOSE_PARTS = tuple(_CLOSE[:size] for size in range(len(_CLOSE) - 1, 0, -1))
 
 
-def give_both(said: MutableMapping[str, Any]) -> bool:
-    """Thinking that a message or delta has under one name gets the other as well; whether anything changed."""
-    first, second = said.get(NAMES[0]), said.get(NAMES[1])
+def give_both(message: MutableMapping[str, Any]) -> bool:
+    """Give thinking that a message or delta has under one name the other as well; whether anything changed."""
+    first, second = message.get(NAMES[0]), message.get(NAMES[1])
     value = first or second
     if not value or not isinstance(value, str) or (first and second):
         return False
-    said[NAMES[0]] = said[NAMES[1]] = value
+    message[NAMES[0]] = message[NAMES[1]] = value
     return True
 
 
@@ -46,11 +46,11 @@ class Splitter:
 
     @property
     def is_over(self) -> bool:
-        """Everything from now on is text."""
+        """Whether everything from now on is text."""
         return self._at is _At.TEXT
 
     def feed(self, piece: str) -> tuple[str, str]:
-        """What is thinking and what is text of everything up to here, less what was given before."""
+        """The thinking and the text that are certain by now and were not given before."""
         if self._at is _At.TEXT:
             return "", piece
         rest, self._held = self._held + piece, ""
@@ -65,14 +65,14 @@ class Splitter:
         return thinking, rest
 
     def end(self) -> tuple[str, str]:
-        """No more comes: what was held back."""
+        """No more comes: the thinking and the text that were held back."""
         held, self._held = self._held, ""
         is_thinking = self._at is _At.THINKING or (self._at is _At.BEGINNING and self._is_opened)
         self._at = _At.TEXT
         return (held, "") if is_thinking else ("", held)
 
     def _begin(self, text: str) -> str:
-        """What is left when it is clear how it begins; "" and everything is held while it is not."""
+        """The text behind the beginning, once it is clear what that is; until then "", and all is held back."""
         bare = text.lstrip()
         if bare.startswith(_OPEN):
             self._at, self._is_fresh = _At.THINKING, True
@@ -98,5 +98,5 @@ class Splitter:
 
 
 def splitter(reasoning: Reasoning) -> Splitter | None:
-    """One for a text of a model with that setting; None where texts are left alone."""
+    """A splitter for one text of a model with that setting; None where texts are left alone."""
     return None if reasoning == "keep" else Splitter(is_opened=reasoning == "split_opened")

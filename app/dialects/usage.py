@@ -53,7 +53,7 @@ def settled(counts: TokenCounts | None, finish: str | None, events: int) -> Usag
 
 
 class EngineStats(msgspec.Struct):
-    """What an engine says of its work besides the token counts; None or 0 where it says nothing.
+    """What an engine reports of its work besides the token counts; None or 0 where it reports nothing.
 
     Times are milliseconds. `cached`: tokens of the prompt that were read from a cache; `reasoned`: tokens of the answer
     that were thinking.
@@ -75,7 +75,7 @@ class EngineStats(msgspec.Struct):
         self.reasoned = _count(usage, "completion_tokens_details", "reasoning_tokens") or self.reasoned
 
     def note_times(self, timings: ResponseTimings | None) -> None:
-        """Take over what the engine said of its time in its own words."""
+        """Take over what an engine that does not speak OpenAI reported of its time."""
         for phase, seconds in (timings.phases() if timings is not None else {}).items():
             setattr(self, {"load": "load_ms", "prompt": "prompt_ms"}.get(phase, "predicted_ms"), seconds * 1e3)
 

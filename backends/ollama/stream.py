@@ -77,9 +77,9 @@ class OllamaStreamReader:
             calls = tool_calls(message, self._head, self._calls) if "tool_calls" in message else ()
             self._calls += len(calls)
             # The first delta of a chat is one even if it says nothing: the answer has begun.
-            said = text if text and isinstance(text, str) else None if self._is_begun else ""
-            if said is not None or thinking or calls or logprobs:
-                deltas.append(Delta(said, thinking, calls, logprobs))
+            added = text if text and isinstance(text, str) else None if self._is_begun else ""
+            if added is not None or thinking or calls or logprobs:
+                deltas.append(Delta(added, thinking, calls, logprobs))
                 self._is_begun = True
         if one.done is True:
             self.is_done = True

@@ -11,7 +11,7 @@ from app.dialects.openai.stream_reader import DONE, StreamReader
 from app.dialects.usage import Usage
 from backends.errors import Disconnected
 from tests.fakes import wire
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
 TEXT = wire.Ask("completions", "fake", stream=True, max_tokens=4)
@@ -109,12 +109,12 @@ def encoded(encoder: ResponseEncoder, pieces: list[bytes]) -> bytes:
 
 def encoded_whole(encoder: ResponseEncoder, answer: bytes, usage: Usage) -> bytes:
     """What the client gets when this is an engine's whole response, with that usage."""
-    delta, _, stats = settle_delta(terms(), answer)
+    delta, _, stats = settle_delta(response_context(), answer)
     return encoder.whole(delta, usage, stats)
 
 
 def _reader(encoder: ResponseEncoder) -> StreamReader:
-    return StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
+    return StreamReader(response_context(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
 
 
 def whole(name: str) -> bytes:

@@ -10,7 +10,7 @@ from app.dialects.reasoning import Reasoning
 TOKEN, CREATED = "t0ken", 1_700_000_000
 
 
-def terms(
+def response_context(
     name: str = "mine", *, engine: str = "engine", operation: str = "chat", reasoning: Reasoning = "keep"
 ) -> ResponseContext:
     """The context of a response to a request for `name`."""

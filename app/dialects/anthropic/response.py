@@ -1,4 +1,4 @@
-"""OpenAI's answers as Anthropic's: a message of blocks, or the events that build one. Pure."""
+"""Responses as Anthropic's API has them: a message of content blocks, or the events that build one. Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "function_call": "
 
 
 class AnthropicEncoder:
-    """One message. `stops` are the client's stop sequences: an engine may tell which one ended the answer."""
+    """Writes one message. `stops` are the client's stop sequences: an engine may report which one ended the message."""
 
     whole_type = JSON
     stream_type = CONTENT_TYPE
@@ -50,11 +50,11 @@ class AnthropicEncoder:
     def refused(self, problem: Problem) -> bytes:
         """Anthropic's error object."""
         type_ = _TYPES.get(problem.status, "invalid_request_error" if problem.status < 500 else "api_error")
-        said = problem.message if problem.length is None else _too_long(problem.length)
-        return msgspec.json.encode({"type": "error", "error": {"type": type_, "message": said}})
+        message = problem.message if problem.length is None else _too_long(problem.length)
+        return msgspec.json.encode({"type": "error", "error": {"type": type_, "message": message}})
 
     def failed(self, problem: Problem) -> bytes:
-        """An error event."""
+        """Anthropic's error event."""
         return b"event: error\ndata: " + self.refused(problem) + b"\n\n"
 
     def waiting(self, what: str) -> bytes:
@@ -66,14 +66,14 @@ class AnthropicEncoder:
         out = [] if self._is_begun else self._begin()
         if delta.calls or delta.finish or delta.stop:
             self._keep(delta)
-        out += self._say(self._orderer.next(delta))
+        out += self._write(self._orderer.next(delta))
         return b"".join(out)
 
     def end(self, usage: Usage, stats: EngineStats) -> bytes:
         """The events with the stop reason and the token counts, which are only known now."""
         self._inputs()
         ended = {"type": "message_delta", "delta": self._reason(), "usage": _usage(usage, stats.cached)}
-        out = [*self._begin(), *self._say(self._orderer.rest()), *self._leave()]
+        out = [*self._begin(), *self._write(self._orderer.rest()), *self._leave()]
         return b"".join([*out, _event(ended), _event({"type": "message_stop"})])
 
     def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
@@ -95,7 +95,7 @@ class AnthropicEncoder:
 
     # -- within
 
-    def _say(self, parts: Sequence[OrderedPart]) -> list[bytes]:
+    def _write(self, parts: Sequence[OrderedPart]) -> list[bytes]:
         out: list[bytes] = []
         for part in parts:
             if part.thinking:
@@ -154,7 +154,7 @@ class AnthropicEncoder:
         return [_event({"type": "message_start", "message": self._message([], _usage(Usage(), 0))})]
 
     def _enter(self, kind: str | int, block: dict[str, Any]) -> list[bytes]:
-        """Make this the open block."""
+        """The events that make this the open block; none where it is."""
         if kind == self._open:
             return []
         left = self._leave()

@@ -1,4 +1,4 @@
-"""OpenAI's answers as Ollama's: lines of JSON, or one object. Pure.
+"""Responses as Ollama's API has them: lines of JSON, or one object. Pure.
 
 Durations are whole nanoseconds; what the engine did not tell is measured where it can be, else left out.
 """
@@ -22,14 +22,14 @@ _REASONS = {"tool_calls": "stop", "function_call": "stop"}
 
 
 class Kind(enum.Enum):
-    """Which route's lines."""
+    """The route whose lines are written."""
 
     CHAT = "chat"
     GENERATE = "generate"
 
 
 class OllamaErrorEncoder:
-    """What every route of Ollama's says of a failure; answers are those of its children.
+    """Ollama's errors, which are the same on every route; the subclasses write responses.
 
     `name` is the client's own for the model.
     """
@@ -73,7 +73,7 @@ class OllamaErrorEncoder:
         return b""
 
     def embeddings(self, answer: bytes, usage: Usage) -> bytes:
-        """As they are."""
+        """OpenAI's response as it is."""
         return answer
 
     def _ns(self) -> int:
@@ -81,17 +81,17 @@ class OllamaErrorEncoder:
 
 
 class OllamaChatEncoder(OllamaErrorEncoder):
-    """An answer of `/api/chat` or `/api/generate`."""
+    """A response of `/api/chat` or `/api/generate`."""
 
     def __init__(self, kind: Kind, name: str, token: str, clock: Callable[[], float]) -> None:
         super().__init__(name, clock)
         self._kind = kind
         self._first: float | None = None
         self._finish: str | None = None
-        self._calls: dict[int, dict[str, Any]] = {}  # calls are told whole, so they are kept until the end
+        self._calls: dict[int, dict[str, Any]] = {}  # calls are written whole, so they are kept until the end
 
     def waiting(self, what: str) -> bytes:
-        """An empty piece: in lines of JSON there is no room for comments."""
+        """A line with an empty text: in lines of JSON there is no room for comments."""
         return self._line("", {})
 
     def next(self, delta: Delta) -> bytes:
@@ -111,7 +111,7 @@ class OllamaChatEncoder(OllamaErrorEncoder):
         return b"".join([*calls, self._line("", self._end(usage, stats))])
 
     def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
-        """The one object."""
+        """The one object, with everything in it."""
         self._keep(delta)
         calls = self._whole_calls()
         more = {"logprobs": delta.logprobs} if delta.logprobs else {}
@@ -120,7 +120,7 @@ class OllamaChatEncoder(OllamaErrorEncoder):
         return self._line(delta.text or "", self._end(usage, stats) | more, **message)[:-1]
 
     def loaded(self) -> bytes:
-        """The answer to a request that asks for nothing but the model."""
+        """The response to a request that asks for nothing but that the model be loaded."""
         return self._line("", {"done": True, "done_reason": "load"})[:-1]
 
     def _keep(self, delta: Delta) -> None:
@@ -138,8 +138,8 @@ class OllamaChatEncoder(OllamaErrorEncoder):
         is_cut = self._finish in CUT
         for at, call in self._calls.items():
             try:
-                told = "".join(call["arguments"]) or ("" if is_cut else "{}")
-                arguments = msgspec.json.decode(told, type=dict[str, Any])
+                text = "".join(call["arguments"]) or ("" if is_cut else "{}")
+                arguments = msgspec.json.decode(text, type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as exc:
                 if is_cut:
                     continue
@@ -147,12 +147,12 @@ class OllamaChatEncoder(OllamaErrorEncoder):
             calls.append({"id": call["id"], "function": {"index": at, "name": call["name"], "arguments": arguments}})
         return calls
 
-    def _line(self, text: str, more: dict[str, Any], **said: Any) -> bytes:
+    def _line(self, text: str, more: dict[str, Any], **members: Any) -> bytes:
         line: dict[str, Any] = {"model": self._name, "created_at": _time(self._clock())}
         if self._kind is Kind.CHAT:
-            line["message"] = {"role": "assistant", "content": text, **said}
+            line["message"] = {"role": "assistant", "content": text, **members}
         else:
-            line |= {"response": text, **said}
+            line |= {"response": text, **members}
         return msgspec.json.encode({**line, "done": False, **more}) + b"\n"
 
     def _end(self, usage: Usage, stats: EngineStats) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class OllamaChatEncoder(OllamaErrorEncoder):
 
 
 class OllamaEmbedEncoder(OllamaErrorEncoder):
-    """An answer of `/api/embed`, or of the older `/api/embeddings`."""
+    """A response of `/api/embed`, or of the older `/api/embeddings`."""
 
     def __init__(self, name: str, clock: Callable[[], float], *, is_old: bool) -> None:
         super().__init__(name, clock)
@@ -186,7 +186,7 @@ class OllamaEmbedEncoder(OllamaErrorEncoder):
         return self._object([each.embedding for each in data], usage.input_tokens)
 
     def loaded(self) -> bytes:
-        """For no text there is no vector."""
+        """The response to a request without a text: no vector."""
         return self._object([], 0)
 
     def _object(self, vectors: list[msgspec.Raw], tokens: int) -> bytes:

@@ -29,8 +29,8 @@ class ChunkEncoder:
 
     def next(self, delta: Delta) -> bytes:
         """The chunk for a delta; for the last one those of the end: the usage, and the end mark."""
-        said: dict[str, Any] = {"delta": self._delta(delta)} if self._is_chat else {"text": delta.text or ""}
-        choice = {"index": 0, **said, "finish_reason": delta.finish}
+        content: dict[str, Any] = {"delta": self._delta(delta)} if self._is_chat else {"text": delta.text or ""}
+        choice = {"index": 0, **content, "finish_reason": delta.finish}
         if delta.logprobs:
             choice["logprobs"] = {"content": delta.logprobs, "refusal": None}
             if not self._is_chat:
@@ -39,7 +39,7 @@ class ChunkEncoder:
         return chunk if delta.finish is None else chunk + self._usage(delta) + DONE
 
     def _delta(self, delta: Delta) -> dict[str, Any]:
-        """The chunk's `delta`: what is said, thinking under both of its names, and the role the first time."""
+        """The chunk's `delta`: text, thinking under both of its names, and the role the first time."""
         members: dict[str, Any] = {}
         if not self._is_begun:
             self._is_begun = True

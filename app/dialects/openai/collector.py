@@ -1,8 +1,8 @@
-"""A whole answer put together from the chunks of a stream. Pure.
+"""A whole response put together from the chunks of a stream. Pure.
 
 For engines that notice that a client has gone only while they stream to it
-(docs/decisions.md, "Whole answers from streams"). What comes out is what the engine itself sends when it is not asked
-for a stream.
+(docs/decisions.md, "Whole answers from streams"). What comes out is what the engine itself sends where it is
+not asked for a stream.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import msgspec
 from app.dialects import sse
 
 _OBJECTS: Final = {"chat.completion.chunk": "chat.completion"}
-# What is said once and not in pieces; everything else that is text is continued by the next chunk.
+# Texts that come whole; every other text is continued by the next chunk.
 _ONCE: Final = frozenset({"role", "id", "type", "name", "finish_reason", "object"})
 
 
 class Collector:
-    """One answer. `add` each event, sound ones only (stream_reader.py sees to it), then take `answer`."""
+    """One response. `add` each event, normalized ones only (by `stream_reader.py`), then take `response`."""
 
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
         self._choices: dict[Any, dict[str, Any]] = {}
 
     def add(self, event: bytes) -> None:
-        """One whole event."""
+        """Take over what one whole event says."""
         data = sse.data(event)
         if data is None or data.strip() == b"[DONE]":
             return
@@ -38,8 +38,8 @@ class Collector:
             index = choice.get("index", 0)
             _merge(self._choices.setdefault(index, {"index": index}), choice)
 
-    def answer(self) -> bytes:
-        """The answer of everything that was added."""
+    def response(self) -> bytes:
+        """The response that says what all events have said."""
         choices = [_choice(choice) for _, choice in sorted(self._choices.items(), key=lambda item: str(item[0]))]
         kind = str(self._head.get("object"))
         named = {name: self._head[name] for name in ("id", "object", "created", "model") if name in self._head}

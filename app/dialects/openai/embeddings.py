@@ -44,7 +44,7 @@ _numbers = msgspec.json.Decoder(list[float])
 def fitted(engine: str, body: bytes, wanted: EmbeddingFormat) -> bytes:
     """The answer with its embeddings in the form that is wanted, the very same where they are.
 
-    Unsupported where they have another number of dimensions; an answer that is none stays as it is.
+    Unsupported where they have another number of dimensions; a response without embeddings stays as it is.
     """
     try:
         data = _answers.decode(body).data
@@ -90,7 +90,7 @@ def _packed(raw: msgspec.Raw) -> Any:
         vector = _numbers.decode(raw)
         return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     except (msgspec.DecodeError, OverflowError):
-        return raw  # several vectors to a text, or numbers that are none
+        return raw  # several vectors for a text, or what is not numbers
 
 
 def _unpacked(engine: str, embedding: bytes) -> tuple[float, ...]:

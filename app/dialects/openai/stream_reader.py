@@ -1,6 +1,6 @@
-"""OpenAI's streams as engines send them: what they say in passing, what is mended, what ends them. Pure, synchronous.
+"""OpenAI's streams as engines send them: what is counted, what is changed, what ends them. Pure, synchronous.
 
-Every edit made here is listed in docs/wire.md.
+docs/wire.md lists everything that is changed here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ DONE = b"data: [DONE]\n\n"
 
 # Kinds of event that are known at a time: one for each choice, or for text, thinking and the calls of tools.
 MAX_TEMPLATES = 4
-# Learning a kind costs as much as three events; a stream in which none comes twice is not learnt from for ever.
+# To compile a template costs as much as three events: too much for a stream in which no kind comes twice.
 MAX_COMPILED = 8
 _DONE: Final = object()
-_NO_JSON: Final = object()
+_NOT_JSON: Final = object()
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*")')
 
 
@@ -42,7 +42,7 @@ class StreamReader:
 
     def __init__(
         self,
-        terms: ResponseContext,
+        context: ResponseContext,
         *,
         hides_usage: bool,
         max_event_bytes: int,
@@ -54,12 +54,12 @@ class StreamReader:
         self.is_done = False
         self.error: Taken | None = None
         self.stats = EngineStats()  # of a stream for an encoder
-        self.engine = terms.engine
-        self._name = terms.name
+        self.engine = context.engine
+        self._name = context.name
         self._encoder = encoder
-        self._deltas = DeltaReader(terms.token)
+        self._deltas = DeltaReader(context.token)
         self._done = DONE if encoder is None else b""
-        self._normalizer = StreamNormalizer(terms)
+        self._normalizer = StreamNormalizer(context)
         self._templates: list[Template] = []  # the latest first
         self._compilations_left = MAX_COMPILED
         self._hides_usage = hides_usage
@@ -71,8 +71,8 @@ class StreamReader:
         self._choices = choices  # as many as were asked for
         self._usage: TokenCounts | None = None
         self._timings: LlamaTimings | None = None
-        self._sum = UsageSum(terms.reports, terms.copies) if terms.reports > 1 else None
-        self._copies = terms.copies
+        self._sum = UsageSum(context.reports, context.copies) if context.reports > 1 else None
+        self._copies = context.copies
         self._events = 0
 
     def feed(self, chunk: bytes) -> bytes:
@@ -101,7 +101,7 @@ class StreamReader:
         if self.is_done:
             return b""
         rest = self._framer.rest()
-        # An event that lacks its blank line is one when its data is whole.
+        # An event without the blank line behind it counts when its data is whole.
         is_complete = _is_complete(sse.data_lines(rest) or [rest])
         events = self._each([rest.rstrip(b"\r\n") + b"\n\n"]) if is_complete else b""
         if self.error is not None:
@@ -110,11 +110,11 @@ class StreamReader:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every choice has its finish_reason: the answer is complete, whatever happens to the connection."""
+        """Whether every choice has its finish_reason: the response is complete, whatever happens to the connection."""
         return self._normalizer.finished >= self._choices and not self._normalizer.is_open
 
     def settle(self) -> Usage:
-        """What has been seen so far; may be asked at any time."""
+        """What the stream has cost until now; may be asked at any time."""
         is_counted_by_engine = self._usage is not None and self._usage.completion_tokens
         if self._timings is not None and not is_counted_by_engine:
             t = self._timings
@@ -134,7 +134,7 @@ class StreamReader:
 
     def _event(self, event: bytes) -> bytes:
         if self.is_done:
-            return b""  # nothing behind the end mark is part of the answer
+            return b""  # nothing behind the end mark is part of the response
         if self._is_at_start:
             event, self._is_at_start = event.removeprefix(codecs.BOM_UTF8), False
         for template in self._templates:
@@ -146,14 +146,14 @@ class StreamReader:
         if not lines:
             return self._without_data(event)
         value = _decoded(b"\n".join(lines))
-        if value is not _NO_JSON:
+        if value is not _NOT_JSON:
             return self._value(value, event, is_error=sse.name(event) == b"error")
         if len(lines) > 1 and _is_complete(lines):  # no blank lines between the events
             return self._each([b"data: " + line + b"\n\n" for line in lines])
         if sse.name(event) == b"error":
             text = b" ".join(lines).decode("utf-8", "replace")
             raise failed(self.engine, text, one_line(text))
-        raise self._no_chunk()
+        raise self._not_a_chunk()
 
     def _without_data(self, event: bytes) -> bytes:
         """What the client gets for a comment, or for an error that is written as bare JSON or behind `error:`."""
@@ -163,8 +163,8 @@ class StreamReader:
             # Before the first event comments are the gateway's own; other dialects have none from engines.
             return sse.plain(event) if self.has_event and self._encoder is None else b""
         value = _decoded(text.removeprefix(b"error:"))
-        if value is _NO_JSON:
-            raise self._no_chunk()
+        if value is _NOT_JSON:
+            raise self._not_a_chunk()
         return self._value(value, b"data: " + msgspec.json.encode(value) + b"\n\n", is_error=is_error)
 
     def _value(self, value: Any, event: bytes, *, is_error: bool) -> bytes:
@@ -173,7 +173,7 @@ class StreamReader:
         if is_error and not isinstance(value, dict):
             raise failed(self.engine, value, one_line(value))
         if not isinstance(value, dict):
-            raise self._no_chunk()
+            raise self._not_a_chunk()
         if is_error and failure(value) is None:
             raise failed(self.engine, value, one_line(value))
         return self._chunk(value, event)
@@ -192,14 +192,14 @@ class StreamReader:
         model = chunk.get("model")
         if model and isinstance(model, str) and model != self._renamed:
             self._renamed, self._rename = model, renaming(event, model, self._name)
-        is_mended = self._normalizer.normalize(chunk)
+        is_changed = self._normalizer.normalize(chunk)
         self.has_event = True
         choices = chunk["choices"]
         if self._encoder is not None and ("usage" in chunk or "timings" in chunk):
             self.stats.note(chunk.get("usage"), chunk.get("timings"))
         self._timings = self._timed(chunk) or self._timings
         if self._sum is not None:
-            is_mended = self._add_up(self._sum, chunk) or is_mended
+            is_changed = self._add_up(self._sum, chunk) or is_changed
             if not choices and "usage" not in chunk:
                 return b""
         usage = tokens(chunk.get("usage"))
@@ -213,15 +213,15 @@ class StreamReader:
         self._events += has_text or self._normalizer.is_held or (self.has_token and is_plain)
         if self._hides_usage and usage is not None and not choices:
             return b""
-        written = self._written(chunk, event, is_mended=is_mended)
-        if is_mended and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
+        written = self._written(chunk, event, is_changed=is_changed)
+        if is_changed and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
             self._templates = []  # the same bytes may now belong to another call
         elif has_text and not ends and len(choices) == 1:
             self._learn(given)
         return written
 
     def _add_up(self, total: UsageSum, chunk: dict[str, Any]) -> bool:
-        """One usage for all answers, at the end; whether the chunk changed."""
+        """One usage for all choices, at the end; whether the chunk changed."""
         usage = chunk.pop("usage", None)
         if not isinstance(usage, dict):
             return False
@@ -232,26 +232,26 @@ class StreamReader:
         return True
 
     def _timed(self, chunk: dict[str, Any]) -> LlamaTimings | None:
-        """llama.cpp's count, of all answers so far."""
+        """llama.cpp's counts, added up over the choices until now."""
         latest, before = timings(chunk.get("timings")), self._timings
         if latest is None or before is None or self._sum is None:
             return latest
         counts = zip(msgspec.structs.astuple(before), msgspec.structs.astuple(latest), strict=True)
         return LlamaTimings(*(one + other for one, other in counts))
 
-    def _written(self, chunk: dict[str, Any], event: bytes, *, is_mended: bool) -> bytes:
-        """What the client gets for a sound chunk; `event` are its bytes before it was mended."""
+    def _written(self, chunk: dict[str, Any], event: bytes, *, is_changed: bool) -> bytes:
+        """What the client gets for a sound chunk; `event` are its bytes before it was changed."""
         if self._encoder is not None:
             try:
                 return self._encoder.next(self._deltas.read(chunk))
             except ValueError as exc:
                 raise Broken(self.engine, f"it sent {exc}") from exc
-        if is_mended:
+        if is_changed:
             return b"data: " + msgspec.json.encode(chunk | {"model": self._name}) + b"\n\n"
         return event.replace(*self._rename) if self._rename else event
 
     def _learn(self, event: bytes) -> None:
-        """Know the events that follow, as far as they are like this one."""
+        """Compile a template, by which events that differ from this one in their text only are known."""
         if self._compilations_left == 0 or not self._normalizer.is_settled:
             return
         self._compilations_left -= 1
@@ -264,7 +264,7 @@ class StreamReader:
 
     def _remade(self, event: bytes) -> bytes:
         chunk = _decoded(sse.data(event) or b"")
-        return self._written(chunk, sse.plain(event), is_mended=self._normalizer.normalize(chunk))
+        return self._written(chunk, sse.plain(event), is_changed=self._normalizer.normalize(chunk))
 
     def _delta_of(self, event: bytes) -> Delta:
         chunk = _decoded(sse.data(event) or b"")
@@ -280,7 +280,7 @@ class StreamReader:
         self.is_done = True
         return self._done
 
-    def _no_chunk(self) -> Broken:
+    def _not_a_chunk(self) -> Broken:
         return Broken(self.engine, "it sent an event that is not a chunk of an answer")
 
     def _unfinished(self) -> Disconnected:
@@ -288,17 +288,17 @@ class StreamReader:
 
 
 def _decoded(data: bytes) -> Any:
-    """The JSON in an event's data, or one of the marks."""
+    """The JSON in an event's data; _DONE for the end mark, None for no data, _NOT_JSON for anything else."""
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = data.strip()
-        return _DONE if text == b"[DONE]" else _NO_JSON if text else None
+        return _DONE if text == b"[DONE]" else _NOT_JSON if text else None
 
 
 def _is_complete(lines: list[bytes]) -> bool:
-    """Whether each of these is JSON or a mark by itself, and one is there."""
-    return any(line.strip() for line in lines) and all(_decoded(line) is not _NO_JSON for line in lines)
+    """Whether there is a line, and each of them is JSON or a mark by itself."""
+    return any(line.strip() for line in lines) and all(_decoded(line) is not _NOT_JSON for line in lines)
 
 
 def _has_text(choice: dict[str, Any]) -> bool:
@@ -309,7 +309,9 @@ def _has_text(choice: dict[str, Any]) -> bool:
 
 
 def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | None:
-    """What to replace so that an answer carries the name the client used; None when it already does."""
+    """The bytes to replace, and by which, so that a response carries the client's name for the model; None where it
+    does.
+    """
     if engine_name == name:
         return None
     for match in _MODEL.finditer(data):
@@ -320,7 +322,7 @@ def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | 
 
 
 def _is_json(text: bytes, value: str) -> bool:
-    """Engines escape as they like: a slash, a quote or a letter beyond ASCII has more than one spelling."""
+    """Whether this JSON is that string: a slash, a quote or a letter beyond ASCII has more than one spelling."""
     try:
         return bool(msgspec.json.decode(text) == value)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The cost of several answers to one request, from an engine that tells each one's by itself (llama.cpp). Pure."""
+"""The usage of several choices, from an engine that reports each one's by itself (llama.cpp). Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UsageSum:
-    """`reports`: how many will come; `copies`: how many answers one prompt has (`n`), which is counted once."""
+    """`reports`: how many will come; `copies`: how many choices one prompt has (`n`), which is counted once."""
 
     def __init__(self, reports: int, copies: int) -> None:
         self._left = reports
@@ -14,7 +14,7 @@ class UsageSum:
         self._counts: dict[str, int] = {}
 
     def add(self, usage: dict[str, Any]) -> bool:
-        """One report; whether it was the last."""
+        """Add one report; whether it was the last."""
         self._left -= 1
         details = usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -31,7 +31,7 @@ class UsageSum:
     def usage(self) -> dict[str, Any]:
         """OpenAI's `usage` of all that was reported."""
         prompt, output = self._counts.get("prompt", 0) // self._copies, self._counts.get("completion", 0)
-        said = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         if "cached" not in self._counts:
-            return said
-        return said | {"prompt_tokens_details": {"cached_tokens": self._counts["cached"] // self._copies}}
+            return usage
+        return usage | {"prompt_tokens_details": {"cached_tokens": self._counts["cached"] // self._copies}}

@@ -1,4 +1,4 @@
-"""Chat answers as OpenAI's responses: items of output, or the events that build them. Pure."""
+"""Responses as OpenAI's `/v1/responses` has them: output items, or the events that build them. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Written:
 
 
 class ResponsesEncoder:
-    """One response. `echo` are the members that repeat the request."""
+    """Writes one response. `echo` are the members that repeat the request."""
 
     whole_type = JSON
     stream_type = CONTENT_TYPE
@@ -60,7 +60,7 @@ class ResponsesEncoder:
         self._finish: str | None = None
 
     def refused(self, problem: Problem) -> bytes:
-        """OpenAI's error object, as everywhere."""
+        """OpenAI's error object, as on all of OpenAI's routes."""
         return msgspec.json.encode({"error": _error(problem)})
 
     def failed(self, problem: Problem) -> bytes:
@@ -70,12 +70,12 @@ class ResponsesEncoder:
         if problem.code not in self.event_codes:
             return self._event("error", **named, error=error)
         out = [*self._begin(), self._event("error", **named, error=error)]
-        told = {"code": problem.code, "message": problem.message}
-        response = {**self._response(None), "status": "failed", "error": told}
+        failure = {"code": problem.code, "message": problem.message}
+        response = {**self._response(None), "status": "failed", "error": failure}
         return b"".join([*out, self._event("response.failed", response=response)])
 
     def waiting(self, what: str) -> bytes:
-        """A comment."""
+        """A comment that says what is waited for."""
         return f": waiting for {what}\n\n".encode()
 
     def next(self, delta: Delta) -> bytes:
@@ -146,7 +146,7 @@ class ResponsesEncoder:
     def _item(
         self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None, *, status: str = "completed"
     ) -> dict[str, Any]:
-        """A message or a thought that says this; one in progress has no parts yet."""
+        """An item of that kind (`message` or `reasoning`) with this text; one in progress has no parts yet."""
         at = len(self._items)
         is_begun = status == "in_progress"
         if kind == "reasoning":
@@ -158,7 +158,7 @@ class ResponsesEncoder:
         return {"type": kind, "status": status, **more}
 
     def _call(self, name: str, id_: str, arguments: str, status: str = "completed") -> dict[str, Any]:
-        """A call of a tool of the client's, in its own words."""
+        """The item for a call of one of the client's tools, under the tool's own name and in its kind."""
         tool = self._tools.told(name)
         named = {"call_id": id_, "name": tool.name, **given(namespace=tool.namespace)}
         if tool.kind == "custom":
@@ -182,7 +182,7 @@ class ResponsesEncoder:
         return self._written is not None and self._written.item["type"] == kind
 
     def _write(self, kind: str, text: str, logprobs: list[dict[str, Any]] | None = None) -> list[bytes]:
-        """Add to the message or the thought that is being written, or to a new one."""
+        """Add to the item of that kind that is being written, or to a new one."""
         out: list[bytes] = []
         if not self._is_open(kind):
             out = [*self._close(), *self._open(self._item(kind, "", status="in_progress"))]
@@ -214,28 +214,30 @@ class ResponsesEncoder:
         return [self._event("response.output_item.added", output_index=len(self._items) - 1, item=item)]
 
     def _close(self, *, is_last: bool = False) -> list[bytes]:
-        """The message or thought that is being written is done; the last item of a cut answer is not complete."""
+        """Finish the message or reasoning that is being written; the last item of a cut response is incomplete."""
         written, self._written = self._written, None
         if written is None:
             return []
         kind, text = written.item["type"], "".join(written.text)
         content = self._content(kind, text, written.logprobs)
-        said = {"text": text, "logprobs": written.logprobs} if kind == "message" else {"text": text}
+        members = {"text": text, "logprobs": written.logprobs} if kind == "message" else {"text": text}
         name = "output_text" if kind == "message" else "reasoning_text"
-        out = [self._in_part(f"response.{name}.done", written, **said), self._part("done", written, content)]
+        out = [self._in_part(f"response.{name}.done", written, **members), self._part("done", written, content)]
         return [*out, self._done(written, is_last=is_last, content=[content])]
 
     def _close_calls(self) -> list[bytes]:
-        """All calls are done."""
+        """Finish all calls."""
         out: list[bytes] = []
         for written in self._calls.values():
             text = "".join(written.text)
             is_last = written.at == len(self._items) - 1
             if written.item["type"] == "function_call":
-                told = text or ("" if is_last and self._finish in _CUT else "{}")
+                arguments = text or ("" if is_last and self._finish in _CUT else "{}")
                 name = written.item["name"]
-                out.append(self._in_item("response.function_call_arguments.done", written, arguments=told, name=name))
-                out.append(self._done(written, is_last=is_last, arguments=told))
+                out.append(
+                    self._in_item("response.function_call_arguments.done", written, arguments=arguments, name=name)
+                )
+                out.append(self._done(written, is_last=is_last, arguments=arguments))
                 continue
             text = free_text(text)
             out.append(self._in_item("response.custom_tool_call_input.delta", written, delta=text))
@@ -278,7 +280,7 @@ def _usage(usage: Usage, stats: EngineStats) -> dict[str, Any]:
 
 
 def _error(problem: Problem) -> dict[str, Any]:
-    """With the names that this dialect has for parameters."""
+    """OpenAI's error object, with the names that this API has for parameters."""
     param = PARAMS.get(problem.param or "", problem.param)
     message = problem.message.replace(f"'{problem.param}'", f"'{param}'")
     return {"message": message, "type": problem.type, "param": param, "code": problem.code}
@@ -289,13 +291,13 @@ def _output(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _logprobs(delta: Delta) -> list[dict[str, Any]]:
-    """The members that the SDK's types want, whatever the engine gave."""
+    """Log probabilities with the members that the SDK's types want, whatever the engine gave."""
 
-    def one(told: Mapping[str, Any]) -> dict[str, Any]:
-        token = str(told.get("token", ""))
-        spelled = told.get("bytes")
-        return {"token": token, "logprob": told.get("logprob"), "bytes": spelled or list(token.encode())}
+    def one(given: Mapping[str, Any]) -> dict[str, Any]:
+        token = str(given.get("token", ""))
+        return {"token": token, "logprob": given.get("logprob"), "bytes": given.get("bytes") or list(token.encode())}
 
     return [
-        {**one(told), "top_logprobs": [one(t) for t in told.get("top_logprobs") or ()]} for told in delta.logprobs or ()
+        {**one(given), "top_logprobs": [one(top) for top in given.get("top_logprobs") or ()]}
+        for given in delta.logprobs or ()
     ]

@@ -1,4 +1,4 @@
-"""How an engine's answer reaches the client: in one piece, or event by event as it comes."""
+"""How an engine's response reaches the client: in one piece, or event by event as it comes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STREAM_HEADERS = {"content-type": CONTENT_TYPE, "cache-control": "no-cache", "x-
 
 
 class ClientStream:
-    """The client's side of one streamed answer, whichever engine it comes from in the end.
+    """The client's side of one streamed response, whichever engine it comes from in the end.
 
     The status line waits for the engine's first event, so that a failure until then has a proper status. Only after
     `hold_s` is it sent early, and failures are events from then on. Whenever the client has got nothing for `hold_s`,
@@ -38,19 +38,19 @@ class ClientStream:
 
     def __init__(
         self,
-        line: ClientResponse,
+        response: ClientResponse,
         headers: Mapping[str, str],
         limits: Limits,
         choices: int = 1,
         encoder: ResponseEncoder | None = None,
     ) -> None:
-        self._line = line
+        self._response = response
         self._choices = choices
         self._headers = headers
         self._encoder = encoder
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._said_at = self._loop.time()
+        self._written_at = self._loop.time()
         self._hold = self._loop.call_later(limits.hold_s, self._keep_alive)
         self.waits_for: Callable[[], str] = lambda: "the model"
         self.first_token_at: float | None = None
@@ -58,26 +58,26 @@ class ClientStream:
         self._reader: StreamReader | DeltaStream | None = None
 
     def settle(self) -> Usage:
-        """What the answer has cost until now, however it ended."""
+        """What the response has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Usage()
 
-    async def relay(self, exchange: EngineResponse, terms: ResponseContext, *, hides_usage: bool) -> Usage:
+    async def relay(self, exchange: EngineResponse, context: ResponseContext, *, hides_usage: bool) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         engine = exchange.endpoint.engine
         if not exchange.is_stream:
-            await self._explain(exchange, terms)
+            await self._explain(exchange, context)
             raise Broken(engine, "it did not answer with a stream of events")
         reader: StreamReader | DeltaStream
         if isinstance(exchange, Exchange):
             reader = StreamReader(
-                terms,
+                context,
                 hides_usage=hides_usage and self._encoder is None,
                 max_event_bytes=self._limits.max_event_bytes,
                 choices=self._choices,
                 encoder=self._encoder,
             )
         else:
-            reader = DeltaStream(terms, self._encoder or ChunkEncoder(terms, hides_usage=hides_usage))
+            reader = DeltaStream(context, self._encoder or ChunkEncoder(context, hides_usage=hides_usage))
         self._reader = reader
 
         def sink(data: Any) -> bool:  # bytes, or deltas where the engine does not speak OpenAI
@@ -86,7 +86,7 @@ class ClientStream:
                 raise reader.error
             return reader.is_done
 
-        self._line.when_full(exchange.pause, exchange.resume)
+        self._response.when_full(exchange.pause, exchange.resume)
         try:
             await exchange.pump(sink)
         except (Disconnected, TimedOut):
@@ -100,9 +100,9 @@ class ClientStream:
             with _encoding(engine):
                 tail = self._encoder.end(reader.settle(), reader.stats)
             self._open()
-            self._line.write(tail)
+            self._response.write(tail)
         self.close()
-        self._line.finish()
+        self._response.finish()
         exchange.linger()
         return reader.settle()
 
@@ -111,11 +111,11 @@ class ClientStream:
         self.close()
         self._open()
         event = b"data: " + problem.body() + b"\n\n"
-        self._line.write(event if self._encoder is None else self._encoder.failed(problem))
+        self._response.write(event if self._encoder is None else self._encoder.failed(problem))
         if self.tells(problem):
-            self._line.finish()
+            self._response.finish()
         else:
-            self._line.cut()
+            self._response.cut()
 
     def tells(self, problem: Problem) -> bool:
         """Whether this failure is an event, whenever it comes, and ends the stream like an answer: a cut one would be
@@ -131,41 +131,41 @@ class ClientStream:
             self.has_event = True
         if not self.has_event or not (events or self._encoder is not None):
             return
-        if not self._line.is_started:
+        if not self._response.is_started:
             self._open()
-        if events:  # other dialects keep some of what they are told for the end
-            self._line.write(events)
-            self._said_at = self._loop.time()
+        if events:  # encoders keep some of it for the end
+            self._response.write(events)
+            self._written_at = self._loop.time()
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
 
     def _open(self) -> None:
-        if self._line.is_started:
+        if self._response.is_started:
             return
         headers = {**STREAM_HEADERS, **self._headers}
         if self._encoder is not None:
             headers["content-type"] = self._encoder.stream_type
-        self._line.start(200, headers, None)
+        self._response.start(200, headers, None)
 
     def _keep_alive(self) -> None:
         """One timer for the whole stream: setting it anew for every event would cost more than the event."""
         now, hold_s = self._loop.time(), self._limits.hold_s
-        left_s = self._said_at + hold_s - now
+        left_s = self._written_at + hold_s - now
         if left_s < CLOCK_S:
-            self._said_at, left_s = now, hold_s
-            if not self._line.is_full:  # who has not read what there is needs no sign of life
+            self._written_at, left_s = now, hold_s
+            if not self._response.is_full:  # who has not read what there is needs no sign of life
                 self._open()
-                self._line.write(self._sign(self.waits_for()))
+                self._response.write(self._sign(self.waits_for()))
         self._hold = self._loop.call_later(left_s, self._keep_alive)
 
     def _sign(self, what: str) -> bytes:
         return f": waiting for {what}\n\n".encode() if self._encoder is None else self._encoder.waiting(what)
 
-    async def _explain(self, exchange: EngineResponse, terms: ResponseContext) -> None:
+    async def _explain(self, exchange: EngineResponse, context: ResponseContext) -> None:
         """An error under status 200 says more than its type does."""
         body = await exchange.read(self._limits.max_event_bytes)
         if exchange.headers.get("content-type", "").startswith(JSON):
-            openai_response.settle(terms, body)
+            openai_response.settle(context, body)
 
 
 @contextlib.contextmanager
@@ -177,21 +177,23 @@ def _encoding(engine: str) -> Iterator[None]:
         raise Broken(engine, f"it sent {exc}") from exc
 
 
-def relay_whole(request: Request, terms: ResponseContext, body: bytes, timings: ResponseTimings | None = None) -> Usage:
+def relay_whole(
+    request: Request, context: ResponseContext, body: bytes, timings: ResponseTimings | None = None
+) -> Usage:
     """Check an answer in one piece, and pass it on."""
     encoder = request.encoder
     if encoder is None:
-        answer, usage = openai_response.settle(terms, body)
+        answer, usage = openai_response.settle(context, body)
         request.answer(200, answer)
         return usage
-    if terms.operation == "embeddings":
-        answer, usage = openai_response.settle(terms, body)
-        with _encoding(terms.engine):
+    if context.operation == "embeddings":
+        answer, usage = openai_response.settle(context, body)
+        with _encoding(context.engine):
             answer = encoder.embeddings(answer, usage)
     else:
-        delta, usage, stats = openai_response.settle_delta(terms, body)
+        delta, usage, stats = openai_response.settle_delta(context, body)
         stats.note_times(timings)
-        with _encoding(terms.engine):
+        with _encoding(context.engine):
             answer = encoder.whole(delta, usage, stats)
     request.answer(200, answer, encoder.whole_type)
     return usage

@@ -1,4 +1,4 @@
-"""Reads an engine's stream for a client that wants its answer in one piece."""
+"""Reads an engine's stream for a client that wants its response in one piece."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from app.table import Limits
 from backends.errors import Broken, Disconnected
 from backends.http.exchange import EngineResponse, Exchange
 
-# An answer up to this size is put together without letting other work in between.
+# A response up to this size is put together without letting other work in between.
 INLINE_BYTES = 256 * 1024
 
 
-async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int, limits: Limits) -> bytes:
+async def gather(exchange: EngineResponse, context: ResponseContext, choices: int, limits: Limits) -> bytes:
     """Read a stream to its end and put it together; what an engine sends in one piece after all stays as it is.
 
     Thinking is not split: that is done to the whole.
@@ -27,9 +27,9 @@ async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int,
     if not isinstance(exchange, Exchange) or not exchange.is_stream:
         return await exchange.read(limits.max_answer_bytes)
     limit = limits.max_event_bytes
-    terms = msgspec.structs.replace(terms, reasoning="keep")
-    reader = StreamReader(terms, hides_usage=False, max_event_bytes=limit, choices=choices)
-    assembler = Collector()
+    context = msgspec.structs.replace(context, reasoning="keep")
+    reader = StreamReader(context, hides_usage=False, max_event_bytes=limit, choices=choices)
+    collector = Collector()
     size = 0
 
     def sink(data: bytes) -> bool:
@@ -37,7 +37,7 @@ async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int,
         size += len(data)
         if size > limits.max_answer_bytes:
             raise Broken(engine, f"its answer has more than {limits.max_answer_bytes} bytes")
-        _add(assembler, reader.feed(data), engine)
+        _add(collector, reader.feed(data), engine)
         if reader.error is not None:
             raise reader.error
         return reader.is_done
@@ -48,13 +48,13 @@ async def gather(exchange: EngineResponse, terms: ResponseContext, choices: int,
         raise Disconnected(engine, "its stream ended before the answer was finished")
     exchange.linger()
     # Log probabilities make megabytes of it.
-    return await asyncio.to_thread(assembler.answer) if size > INLINE_BYTES else assembler.answer()
+    return await asyncio.to_thread(collector.response) if size > INLINE_BYTES else collector.response()
 
 
-def _add(assembler: Collector, events: bytes, engine: str) -> None:
-    """Broken for what only looks like a chunk of an answer: not all are decoded before."""
+def _add(collector: Collector, events: bytes, engine: str) -> None:
+    """Add the events; Broken for what only looks like a chunk: those that a template knew were not decoded before."""
     try:
         for event in sse.split(events):
-            assembler.add(event)
+            collector.add(event)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError, TypeError) as exc:
         raise Broken(engine, "it sent an event that is not a chunk of an answer") from exc

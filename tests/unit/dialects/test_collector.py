@@ -13,11 +13,11 @@ HEAD = {"id": "chatcmpl-1", "created": 1, "model": "m", "object": "chat.completi
 
 
 def assembled(*chunks: dict[str, Any]) -> Any:
-    assembler = Collector()
+    collector = Collector()
     for chunk in chunks:
-        assembler.add(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
-    assembler.add(b"data: [DONE]\n\n")
-    return msgspec.json.decode(assembler.answer())
+        collector.add(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+    collector.add(b"data: [DONE]\n\n")
+    return msgspec.json.decode(collector.response())
 
 
 def delta(index: int = 0, finish: str | None = None, **pieces: Any) -> dict[str, Any]:

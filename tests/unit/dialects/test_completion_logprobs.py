@@ -11,7 +11,7 @@ from app.dialects.openai.response import settle
 from app.dialects.openai.stream_reader import DONE, StreamReader
 from backends.errors import Broken
 from tests.fakes import wire
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 HEAD = {"id": "c", "object": "text_completion", "created": 1, "model": "mine"}
 
@@ -38,13 +38,15 @@ def choice(text: str, tokens: list[dict[str, Any]] | None, finish: str | None = 
 
 
 def answered(tokens: Any) -> Any:
-    asked = terms(operation="text_completion")
+    asked = response_context(operation="text_completion")
     return json.loads(settle(asked, wire.dumps(choice("x", tokens, "stop")))[0])["choices"][0]["logprobs"]
 
 
 def streamed(*chunks: dict[str, Any]) -> list[Any]:
     """The log probabilities of each event that the client gets."""
-    reader = StreamReader(terms(operation="text_completion"), hides_usage=False, max_event_bytes=1 << 20, choices=1)
+    reader = StreamReader(
+        response_context(operation="text_completion"), hides_usage=False, max_event_bytes=1 << 20, choices=1
+    )
     data = b"".join(reader.feed(wire.sse(chunk)) for chunk in chunks) + reader.feed(DONE)
     assert reader.error is None
     lines = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
@@ -58,7 +60,7 @@ def test_a_whole_completion_has_lists_and_the_token_that_was_taken_is_among_the_
 def test_what_is_right_already_or_absent_stays() -> None:
     body = wire.dumps({**HEAD, "choices": [{"text": "x", "index": 0, "logprobs": LISTS, "finish_reason": "stop"}]})
 
-    assert settle(terms(operation="text_completion"), body)[0] == body
+    assert settle(response_context(operation="text_completion"), body)[0] == body
     assert answered(None) is None
 
 

@@ -18,7 +18,7 @@ from app.dialects.reasoning import Reasoning
 from app.dialects.usage import Usage
 from backends.errors import Disconnected, EngineFailed
 from backends.http.delta import CallDelta, Delta, TokenCounts
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 _TEXTS = st.sampled_from(["<think>", "</think>", "<th", "ink>", "</", "\n", "two", "zwölf 🙂", 'say "no"'])
 _FIRST = st.sampled_from(["", "<think>", "one"])
@@ -34,7 +34,7 @@ def end(finish: str = "stop", usage: TokenCounts | None = None) -> Delta:
 
 
 def stream(reasoning: Reasoning = "keep", *, hides_usage: bool = False) -> DeltaStream:
-    context = terms(reasoning=reasoning)
+    context = response_context(reasoning=reasoning)
     return DeltaStream(context, ChunkEncoder(context, hides_usage=hides_usage))
 
 
@@ -56,8 +56,8 @@ def test_deltas_are_read_as_the_chunks_that_say_the_same(
     first: str, later: list[Delta], usage: TokenCounts | None, reasoning: Reasoning, hides_usage: bool
 ) -> None:
     deltas = [Delta(first), *later, end(usage=usage)]
-    written = ChunkEncoder(terms(), hides_usage=False)
-    reader = StreamReader(terms(reasoning=reasoning), hides_usage=hides_usage, max_event_bytes=1 << 20)
+    written = ChunkEncoder(response_context(), hides_usage=False)
+    reader = StreamReader(response_context(reasoning=reasoning), hides_usage=hides_usage, max_event_bytes=1 << 20)
     reader._compilations_left = 0
 
     chunks = b"".join(reader.feed(written.next(delta)) for delta in deltas)
@@ -110,7 +110,7 @@ def test_what_comes_behind_the_end_is_not_read() -> None:
 
 
 def test_another_dialect_gets_its_own_events_and_ends_them_itself() -> None:
-    one = DeltaStream(terms(reasoning="split"), AnthropicEncoder("mine", "abc"))
+    one = DeltaStream(response_context(reasoning="split"), AnthropicEncoder("mine", "abc"))
 
     events = one.feed([Delta("<think>"), Delta("hm</think>"), Delta("two"), end(usage=TokenCounts(3, 5))]) + one.end()
 

@@ -16,7 +16,7 @@ from app.dialects.openai.fast_path import compile_delta_template, compile_templa
 from app.dialects.openai.stream_reader import StreamReader
 from backends.http.delta import Delta
 from tests.fakes import wire
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 CHAT = wire.Ask("chat", "fake", stream=True)
 EVENT = wire.sse(wire.piece(CHAT, "one"))
@@ -143,7 +143,7 @@ def _pieces(text: list[str], name: str, drop: list[str], index: int) -> list[Any
 
 
 def read(data: list[bytes], *, is_learning: bool) -> tuple[list[Any], int]:
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(response_context(), hides_usage=False, max_event_bytes=1 << 20)
     if not is_learning:
         reader._compilations_left = 0
     out = b"".join(map(reader.feed, data)) + reader.end()
@@ -179,7 +179,7 @@ def test_a_stream_reads_the_same_whether_or_not_its_events_are_known(
 
 def told_as_anthropic(data: list[bytes], *, is_learning: bool) -> tuple[bytes, int]:
     encoder = AnthropicEncoder("mine", "abc")
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
+    reader = StreamReader(response_context(), hides_usage=False, max_event_bytes=1 << 20, encoder=encoder)
     if not is_learning:
         reader._compilations_left = 0
     out = b"".join(map(reader.feed, data)) + reader.end()
@@ -217,7 +217,7 @@ def test_an_escape_that_json_does_not_have_is_not_read_as_a_text(text: bytes) ->
 def test_a_stream_in_which_no_event_comes_twice_is_not_learnt_from_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[bytes] = []
     monkeypatch.setattr(stream_reader, "compile_template", lambda event, _: seen.append(event))
-    reader = StreamReader(terms(), hides_usage=False, max_event_bytes=1 << 20)
+    reader = StreamReader(response_context(), hides_usage=False, max_event_bytes=1 << 20)
 
     for at in range(50):
         reader.feed(wire.sse(wire.piece(CHAT, "a") | {"at": at}))

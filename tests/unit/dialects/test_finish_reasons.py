@@ -17,7 +17,7 @@ from backends.ollama.response import StreamLine
 from tests.fakes.scripted import Json, Scripted
 from tests.fakes.scripted import events as stream_of
 from tests.fakes.scripted import whole as one_piece
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 from tests.rigs.relay import Rig, backend, models, running
 
 WHOLE = ["stop", "STOP", "eos", "eos_token", "EOS", "end_turn", "endTurn", "stop_sequence", "stop-sequence", "COMPLETE"]
@@ -61,10 +61,10 @@ def pieces(reason: object, operation: str = "chat") -> list[Json]:
 @pytest.mark.parametrize("operation", ["chat", "text_completion"])
 def test_every_engines_word_is_one_of_openais(word: str, said: str, operation: str) -> None:
     settled, cost = openai_response.settle(
-        terms("fake", operation=operation), json.dumps(answer(word, operation)).encode()
+        response_context("fake", operation=operation), json.dumps(answer(word, operation)).encode()
     )
     chunk = pieces(word, operation)[1]
-    StreamNormalizer(terms("fake", operation=operation)).normalize(chunk)
+    StreamNormalizer(response_context("fake", operation=operation)).normalize(chunk)
 
     assert json.loads(settled)["choices"][0]["finish_reason"] == said == cost.finish_reason
     assert chunk["choices"][0]["finish_reason"] == said
@@ -73,21 +73,21 @@ def test_every_engines_word_is_one_of_openais(word: str, said: str, operation: s
 @pytest.mark.parametrize("word", GIVEN_UP)
 def test_what_an_engine_gave_up_is_a_failure(word: str) -> None:
     with pytest.raises(EngineFailed):
-        openai_response.settle(terms("fake"), json.dumps(answer(word)).encode())
+        openai_response.settle(response_context("fake"), json.dumps(answer(word)).encode())
     with pytest.raises(EngineFailed):
-        StreamNormalizer(terms("fake")).normalize(pieces(word)[1])
+        StreamNormalizer(response_context("fake")).normalize(pieces(word)[1])
 
 
 def test_a_reason_may_be_an_object_but_no_number() -> None:
     assert finish({"type": "length", "length": 9}) == "length"
     assert finish({"type": "stop", "matched": 2}) == "stop"
     with pytest.raises(Broken):
-        openai_response.settle(terms("fake"), json.dumps(answer(7)).encode())
+        openai_response.settle(response_context("fake"), json.dumps(answer(7)).encode())
 
 
 @pytest.mark.parametrize("word", ["null", "None", "", " ", None, "FINISH_REASON_UNSPECIFIED"])
 def test_a_word_for_not_finished_yet_is_no_end(word: str | None) -> None:
-    normalizer = StreamNormalizer(terms("fake"))
+    normalizer = StreamNormalizer(response_context("fake"))
     for each in (word, "length"):
         chunk = pieces(each)[1]
         normalizer.normalize(chunk)
@@ -300,11 +300,11 @@ def test_the_former_way_of_a_call_has_arguments_too(arguments: object) -> None:
     said["choices"][0]["message"] |= {"content": None, "function_call": dict(function)}
     told = pieces("function_call")
     told[0]["choices"][0]["delta"] = {"role": "assistant", "content": None, "function_call": dict(function)}
-    normalizer = StreamNormalizer(terms("fake"))
+    normalizer = StreamNormalizer(response_context("fake"))
     for chunk in told:
         normalizer.normalize(chunk)
 
-    settled = json.loads(openai_response.settle(terms("fake"), json.dumps(said).encode())[0])
+    settled = json.loads(openai_response.settle(response_context("fake"), json.dumps(said).encode())[0])
     deltas = [choice["delta"] for chunk in told for choice in chunk["choices"]]
     assert settled["choices"][0]["message"]["function_call"]["arguments"] == "{}"
     assert "".join(delta["function_call"]["arguments"] for delta in deltas if "function_call" in delta) == "{}"

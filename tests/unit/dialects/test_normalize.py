@@ -9,7 +9,7 @@ import pytest
 from app.dialects.openai.normalize import StreamNormalizer
 from backends.errors import Broken, EngineFailed
 from tests.fakes import wire
-from tests.rigs.read_answer import CREATED, TOKEN, terms
+from tests.rigs.read_answer import CREATED, TOKEN, response_context
 
 CHAT = wire.Ask("chat", "mine", stream=True, max_tokens=4)
 COMPLETION = wire.Ask("completions", "mine", stream=True, max_tokens=4)
@@ -21,7 +21,7 @@ SOUND = {
 
 
 def mended(*chunks: dict[str, Any], operation: str = "chat", **more: Any) -> list[dict[str, Any]]:
-    normalizer = StreamNormalizer(terms(operation=operation, **more))
+    normalizer = StreamNormalizer(response_context(operation=operation, **more))
     for chunk in chunks:
         normalizer.normalize(chunk)
     return list(chunks)
@@ -38,7 +38,7 @@ def chat(*deltas: Any, index: int = 0, finish: str | None = None) -> list[dict[s
 
 @pytest.mark.parametrize("name", SOUND)
 def test_what_engines_write_well_is_left_alone(name: str) -> None:
-    normalizer = StreamNormalizer(terms("mine"))
+    normalizer = StreamNormalizer(response_context("mine"))
 
     assert not any(normalizer.normalize(chunk) for chunk in SOUND[name])
     assert (normalizer.finished, normalizer.is_open) == (1, False)
@@ -46,7 +46,7 @@ def test_what_engines_write_well_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize("make", [wire.pieces, wire.llama_cpp_pieces])
 def test_completions_are_left_alone_too(make: Any) -> None:
-    normalizer = StreamNormalizer(terms("mine", operation="text_completion"))
+    normalizer = StreamNormalizer(response_context("mine", operation="text_completion"))
 
     assert not any(normalizer.normalize(chunk) for chunk in make(COMPLETION))
 

@@ -11,7 +11,7 @@ from app.dialects.openai.response import settle
 from app.dialects.usage import Usage
 from backends.errors import Broken, EngineFailed
 from tests.fakes import wire
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 CHAT, COMPLETION = wire.Ask("chat", "fake"), wire.Ask("completions", "fake")
 EMBEDDING = wire.Ask("embeddings", "fake", inputs=("a", "b"))
@@ -26,7 +26,7 @@ ANSWERS = {
 def test_a_sound_answer_passes_byte_for_byte_and_is_counted(operation: str, ask: wire.Ask, cost: Usage) -> None:
     body = wire.dumps(wire.answer(ask))
 
-    assert settle(terms("fake", operation=operation), body) == (body, cost)
+    assert settle(response_context("fake", operation=operation), body) == (body, cost)
 
 
 @pytest.mark.parametrize("operation", ANSWERS)
@@ -36,7 +36,7 @@ def test_only_the_models_name_is_changed(operation: str, public: str, engine: st
     value = wire.answer(wire.Ask(ANSWERS[operation][0].route, engine, inputs=("a",)))
 
     for body in (json.dumps(value), json.dumps(value, indent=2), json.dumps(value).replace("/", "\\/")):
-        answer, _ = settle(terms(public, operation=operation), body.encode())
+        answer, _ = settle(response_context(public, operation=operation), body.encode())
 
         assert json.loads(answer) == value | {"model": public}
         assert abs(len(answer) - len(body.encode())) < 80
@@ -61,20 +61,20 @@ BROKEN = {
 @pytest.mark.parametrize(("body", "said"), BROKEN.values(), ids=BROKEN)
 def test_what_is_no_answer_is_broken(operation: str, body: bytes, said: str) -> None:
     with pytest.raises(Broken, match=said):
-        settle(terms("fake", operation=operation), body)
+        settle(response_context("fake", operation=operation), body)
 
 
 def test_an_answer_of_another_operation_is_broken() -> None:
     with pytest.raises(Broken):
-        settle(terms("fake", operation="embeddings"), wire.dumps(wire.answer(CHAT)))
+        settle(response_context("fake", operation="embeddings"), wire.dumps(wire.answer(CHAT)))
     with pytest.raises(Broken):
-        settle(terms("fake", operation="chat"), wire.dumps(wire.answer(EMBEDDING)))
+        settle(response_context("fake", operation="chat"), wire.dumps(wire.answer(EMBEDDING)))
 
 
 @pytest.mark.parametrize("error", ["boom", {"message": "boom"}, [{"msg": "boom"}]])
 def test_an_error_under_status_200_is_a_failure_of_the_engine(error: object) -> None:
     with pytest.raises(EngineFailed, match="boom"):
-        settle(terms("fake", operation="chat"), wire.dumps({"error": error}))
+        settle(response_context("fake", operation="chat"), wire.dumps({"error": error}))
 
 
 COSTS = {
@@ -89,7 +89,7 @@ COSTS = {
 
 @pytest.mark.parametrize(("body", "cost"), COSTS.items())
 def test_the_cost_is_what_the_engine_says(body: str, cost: Usage) -> None:
-    assert settle(terms("fake", operation="chat"), body.encode())[1] == cost
+    assert settle(response_context("fake", operation="chat"), body.encode())[1] == cost
 
 
 # -- put right
@@ -99,12 +99,12 @@ HEAD = {"id": "chatcmpl-t0ken", "object": "chat.completion", "created": 1_700_00
 
 def told(choice: object, **more: Any) -> Any:
     """The one choice of an answer as the client gets it."""
-    answer = json.loads(settle(terms(**more), json.dumps({"choices": [choice]}).encode())[0])
+    answer = json.loads(settle(response_context(**more), json.dumps({"choices": [choice]}).encode())[0])
     return answer["choices"][0]
 
 
 def test_an_answer_has_all_that_clients_rely_on() -> None:
-    answer, cost = settle(terms(), b'{"choices":[{"message":{"content":"Hi"}}]}')
+    answer, cost = settle(response_context(), b'{"choices":[{"message":{"content":"Hi"}}]}')
 
     message = {"role": "assistant", "content": "Hi"}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -14,7 +14,7 @@ from app.dialects.usage import Usage
 from backends.errors import Broken, Disconnected, EngineFailed
 from tests import RECORDED
 from tests.fakes import wire
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 
 LIMIT = 1 << 20
 CHAT = wire.Ask("chat", "fake", stream=True, max_tokens=4)
@@ -56,7 +56,7 @@ STREAMS["vllm cr"] = STREAMS["vllm"].replace(b"\n", b"\r")
 def reader(
     name: str = "mine", *, hides_usage: bool = True, limit: int = LIMIT, operation: str = "chat"
 ) -> StreamReader:
-    return StreamReader(terms(name, operation=operation), hides_usage=hides_usage, max_event_bytes=limit)
+    return StreamReader(response_context(name, operation=operation), hides_usage=hides_usage, max_event_bytes=limit)
 
 
 def run(pieces: list[bytes], **options: Any) -> tuple[bytes, str, Usage, bool]:
@@ -367,7 +367,7 @@ def test_an_event_nested_without_end_is_no_answer() -> None:
 
 @pytest.mark.parametrize(("asked", "ended", "is_finished"), [(1, [0], True), (2, [0], False), (2, [1, 0], True)])
 def test_an_answer_is_finished_when_each_choice_is(asked: int, ended: list[int], is_finished: bool) -> None:
-    stream = StreamReader(terms("m"), hides_usage=False, max_event_bytes=LIMIT, choices=asked)
+    stream = StreamReader(response_context("m"), hides_usage=False, max_event_bytes=LIMIT, choices=asked)
     for index in ended:
         stream.feed(wire.sse({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}))
 

@@ -15,7 +15,7 @@ from backends.endpoint import UsageMode
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events
 from tests.rigs.raw_client import chat
-from tests.rigs.read_answer import terms
+from tests.rigs.read_answer import response_context
 from tests.rigs.relay import backend, models, running
 
 
@@ -46,7 +46,7 @@ TWO = [piece(0, "a"), piece(1, "b"), *told(1, 33, 3), piece(0, "c"), *told(0, 33
 
 
 def read(chunks: list[Json], reports: int, copies: int) -> tuple[list[Any], Usage]:
-    asked = msgspec.structs.replace(terms("fake"), reports=reports, copies=copies)
+    asked = msgspec.structs.replace(response_context("fake"), reports=reports, copies=copies)
     reader = StreamReader(asked, hides_usage=False, max_event_bytes=1 << 20, choices=reports)
     data = b"".join(reader.feed(wire.sse(chunk)) for chunk in chunks) + reader.feed(DONE)
     return [json.loads(line[6:]) for line in data.split(b"\n") if line.startswith(b"data: {")], reader.settle()
