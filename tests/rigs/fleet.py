@@ -37,7 +37,7 @@ class FakeManaged:
     def __init__(self, name: str, config: LlamaCppConfig) -> None:
         self.name = name
         self._config = config
-        self._control = ProbeClient(name)
+        self._client = ProbeClient(name)
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
         if self._config.model == "missing":
@@ -60,14 +60,14 @@ class FakeManaged:
         if "--model bug" in self._config.model:
             raise ZeroDivisionError
         try:
-            reply = await self._control.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=10)
+            reply = await self._client.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=10)
         except BackendError as exc:
             return Probe(False, exc.message)
         return Probe(reply.status == 200, f"status {reply.status}", ("fake",))
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         body = {"model": "fake", "prompt": "a"}
-        reply = await self._control.ask(f"{endpoint.address}/completions", endpoint.headers, timeout_s=10, body=body)
+        reply = await self._client.ask(f"{endpoint.address}/completions", endpoint.headers, timeout_s=10, body=body)
         if reply.status != 200:
             raise EngineFailed(self.name, f"status {reply.status}")
 
