@@ -149,7 +149,7 @@ def smaller_answer(plan: RequestPlan, error: BackendError, profile: EngineProfil
         return None
     if isinstance(error, TooLong) and error.length.is_of_prompt:
         return None
-    bound = adjust.bound(plan.asked, rules)
+    bound = adjust.bound(plan.parameters, rules)
     return None if bound is None else answer_limit.fit(error.message, bound)
 
 
@@ -167,14 +167,14 @@ def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Conce
     at for too long, and TooLong for a prompt that cannot fit."""
     profile, rules, facts = backend.profile, plan.resolved.model.rules, backend.fact(model)
     engine = TargetEngine(plan.operation.name, profile, facts)
-    if adjust.ignores_tools(plan.asked, engine):
+    if adjust.ignores_tools(plan.parameters, engine):
         message = "This model's chat template has no place for tools, so none can be required."
         raise Unsupported(backend.name, message, param="tool_choice")
     if profile.checks_prompt:
         prompt_length.check(engine.operation, plan.body, backend.name, facts)
     if plan.may_have_constraints or plan.extras:
-        constraint_cost.check(plan.asked, plan.extras, backend.name, profile)
-    changes = adjust.changes(plan.asked, plan.body, rules, engine, concessions.answer_limit)
+        constraint_cost.check(plan.parameters, plan.extras, backend.name, profile)
+    changes = adjust.changes(plan.parameters, plan.body, rules, engine, concessions.answer_limit)
     if plan.given:
         case = RequestCase(backend.name, profile, engine.operation, plan.given, kwargs=rules.template_kwargs)
         changes = changes.judged(case)

@@ -387,13 +387,13 @@ def _context(plan: RequestPlan, endpoint: Endpoint) -> ResponseContext:
         endpoint.engine, plan.name, plan.operation.name, token, now, plan.resolved.model.reasoning
     )
     if plan.choices > 1 and endpoint.usage is UsageMode.TIMINGS:
-        context = msgspec.structs.replace(context, reports=plan.choices, copies=adjust.choices(plan.asked))
+        context = msgspec.structs.replace(context, reports=plan.choices, copies=adjust.choices(plan.parameters))
     return context
 
 
 async def _as_asked(plan: RequestPlan, backend: Backend, body: bytes) -> bytes:
     """Embeddings in the format and with the dimensions that were asked for."""
-    wanted = adjust.vectors(plan.asked, backend.profile)
+    wanted = adjust.vectors(plan.parameters, backend.profile)
     if len(body) > INLINE_BYTES:
         return await asyncio.to_thread(embeddings.fitted, backend.name, body, wanted)
     return embeddings.fitted(backend.name, body, wanted)

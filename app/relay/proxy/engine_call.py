@@ -46,19 +46,19 @@ class EngineCall(msgspec.Struct, frozen=True):
 class OllamaCall(EngineCall, frozen=True, kw_only=True):
     """A request in the words of the daemon's own API."""
 
-    asked: OllamaRequest
+    request: OllamaRequest
 
     def answer(self, exchange: Exchange, max_event_bytes: int) -> EngineResponse:
         """Translated as it comes: a stream into deltas, a whole response into OpenAI's format."""
-        prefix = "chatcmpl" if self.asked.operation == "chat" else "cmpl"
+        prefix = "chatcmpl" if self.request.operation == "chat" else "cmpl"
         name = f"{prefix}-{random.getrandbits(128):032x}"
-        head = ResponseHead(exchange.endpoint.engine, self.asked, name, int(time.time()))
+        head = ResponseHead(exchange.endpoint.engine, self.request, name, int(time.time()))
         return OllamaExchange(exchange, head, max_event_bytes)
 
     def refusal(self, exchange: Exchange, body: bytes, load_s: float | None) -> BackendError | None:
         """By the daemon's words."""
         engine = exchange.endpoint.engine
-        return ollama_failures.refusal(engine, exchange.status, body, self.asked.num_ctx, load_s)
+        return ollama_failures.refusal(engine, exchange.status, body, self.request.num_ctx, load_s)
 
 
 class TaskCall(EngineCall, frozen=True, kw_only=True):
@@ -85,8 +85,8 @@ def translated(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoi
     if endpoint.dialect is Dialect.OPENAI:
         return EngineCall(plan.operation.path, with_both_names(body) if plan.may_have_reasoning else body)
     facts = backend.fact(model)
-    asked = translate(plan.operation.name, body, engine=backend.name, name=plan.name, model=model, facts=facts)
-    return _ollama_call(asked, facts)
+    request = translate(plan.operation.name, body, engine=backend.name, name=plan.name, model=model, facts=facts)
+    return _ollama_call(request, facts)
 
 
 def task_call(plan: RequestPlan, profile: EngineProfile, body: bytes = b"") -> TaskCall:
@@ -106,6 +106,6 @@ def loading(model: str, backend: Backend) -> EngineCall:
     return _ollama_call(OllamaRequest("chat", "/api/chat", body, model, num_ctx=facts.num_ctx), facts)
 
 
-def _ollama_call(asked: OllamaRequest, facts: ModelFacts | None) -> OllamaCall:
+def _ollama_call(request: OllamaRequest, facts: ModelFacts | None) -> OllamaCall:
     doing = "loading" if facts is not None and not facts.is_loaded else "working"
-    return OllamaCall(asked.path, asked.body, tuple(asked.dropped), doing, asked=asked)
+    return OllamaCall(request.path, request.body, tuple(request.dropped), doing, request=request)

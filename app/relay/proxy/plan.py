@@ -75,7 +75,7 @@ class RequestPlan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     spelled: Mapping[str, str] = {}  # what a client of another dialect calls OpenAI's parameters
     loads: bytes | None = None  # where only the model is to be made ready: the response when it is
-    asked: RequestParameters = RequestParameters()
+    parameters: RequestParameters = RequestParameters()
     given: Given = {}  # of the parameters that not every engine knows
     task: Task | None = None
     form: Form | None = None  # in place of `body`
@@ -139,7 +139,7 @@ def plan(
         work_bytes=len(body),
         key=key,
         choices=choices * head.prompts if "prompt" in members else choices,
-        asked=head,
+        parameters=head,
         given={} if operation.is_task or judge.WATCHED.isdisjoint(members) else judge.given(members),
         task=tasks_requests.read(operation.name, body, is_local=is_local) if operation.is_task else None,
         system_messages=fold_system_messages.shape(body) if may_fold else None,
