@@ -214,7 +214,7 @@ class StreamReader:
         if self._hides_usage and usage is not None and not choices:
             return b""
         written = self._written(chunk, event, is_changed=is_changed)
-        if is_changed and any((choice.get("delta") or {}).get("tool_calls") for choice in choices):
+        if is_changed and any(_delta(choice).get("tool_calls") for choice in choices):
             self._templates = []  # the same bytes may now belong to another call
         elif has_text and not ends and len(choices) == 1:
             self._learn(given)
@@ -304,8 +304,13 @@ def _is_complete(lines: list[bytes]) -> bool:
 def _has_text(choice: dict[str, Any]) -> bool:
     if choice.get("text"):
         return True
-    delta = choice.get("delta") or {}
-    return any(value for name, value in delta.items() if name != "role")
+    return any(value for name, value in _delta(choice).items() if name != "role")
+
+
+def _delta(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice's delta; empty where it has none, as in completions, where anything may stand in its place."""
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else {}
 
 
 def renaming(data: bytes, engine_name: str, name: str) -> tuple[bytes, bytes] | None:

@@ -381,3 +381,15 @@ def test_a_choice_that_nobody_asked_for_must_end_too() -> None:
 
     with pytest.raises(Disconnected):
         stream.end()
+
+
+@pytest.mark.parametrize("delta", [7, "x", [1], True])
+def test_what_stands_in_a_completion_in_place_of_a_delta_is_passed_over(delta: object) -> None:
+    stream = StreamReader(response_context(operation="text_completion"), hides_usage=False, max_event_bytes=LIMIT)
+    choice = {"index": 0, "text": "", "delta": delta, "finish_reason": None}
+
+    out = stream.feed(wire.sse({"choices": [choice]})) + stream.feed(wire.sse({"choices": [choice | {"text": "a"}]}))
+
+    assert stream.error is None
+    assert out.count(b"data: ") == 2
+    assert stream.has_token
