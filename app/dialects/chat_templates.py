@@ -75,8 +75,8 @@ def request(api: TemplateApi, model: str, messages: list[dict[str, str]], facts:
     if api is TemplateApi.TOKENIZE:
         return step("/tokenize", {"model": model, "messages": messages, "return_token_strs": True})
     facts = facts or ModelFacts()
-    # With what every request for the model is sent, or the daemon loads it anew. One that does not know the wish writes
-    # a single token.
+    # With what every request for the model is sent, or the daemon loads it anew. One that does not know the option
+    # writes a single token.
     options = {"num_predict": 1} | ({"num_ctx": facts.num_ctx} if facts.num_ctx is not None else {})
     asked = {"model": model, "messages": messages, "stream": False, "shift": facts.shift, "options": options}
     stays = {"keep_alive": facts.keep_alive_s} if facts.keep_alive_s is not None else {}
