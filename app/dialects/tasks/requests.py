@@ -119,7 +119,7 @@ def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
     asked: TaskBody = decoded(_DECODERS[operation], body)
     members = json_members.decode(body)
     for name in REFUSED:
-        if name in members:
+        if bytes(members.get(name, NOTHING)) != b"null":
             raise bad_request(f"'{name}' cannot be set by clients.", param=name, code="not_supported")
     if isinstance(asked, Scoring):
         asked.pairs()

@@ -122,9 +122,8 @@ async def test_what_is_ranked_is_counted(rig: Rig) -> None:
 
 
 async def test_only_listed_fields_reach_the_engine_and_the_others_are_named(rig: Rig, engine: FakeEngine) -> None:
-    reply = await rig.ask(
-        "/v1/rerank", {**RANKING, "priority": -9, "größe": 1, "a\r\nb": 1, "cache_salt": "x", "max_tokens_per_doc": 7}
-    )
+    more = {"priority": -9, "größe": 1, "a\r\nb": 1, "cache_salt": "x", "max_tokens_per_doc": 7, "chat_template": None}
+    reply = await rig.ask("/v1/rerank", {**RANKING, **more})
 
     assert set(json.loads(engine.posts[0].body)) == {"model", "query", "documents", "max_tokens_per_doc"}
     assert reply.headers["x-modelport-dropped-params"] == "cache_salt, priority"
