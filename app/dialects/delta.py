@@ -69,7 +69,7 @@ class DeltaReader:
             calls=tuple([self._call(call) for call in message.tool_calls or ()]),
             finish=(finish(choice.finish_reason) or LENGTH) if choice.finish_reason else None,
             stop=choice.stop_reason if isinstance(choice.stop_reason, str) else None,
-            logprobs=_logprobs(choice.logprobs),
+            logprobs=token_logprobs(choice.logprobs),
         )
 
     def _call(self, call: _Call) -> CallDelta:
@@ -84,6 +84,7 @@ class DeltaReader:
         return CallDelta(at, is_new, call.id or f"call_{self._token}{at}", call.function.name or "", arguments or "")
 
 
-def _logprobs(logprobs: Any) -> list[dict[str, Any]] | None:
+def token_logprobs(logprobs: Any) -> list[dict[str, Any]] | None:
+    """One object for each token of a chat's log probabilities; None for anything else."""
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     return content if isinstance(content, list) and all(isinstance(each, dict) for each in content) else None

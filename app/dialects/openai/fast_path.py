@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from app.dialects import sse
+from app.dialects.delta import token_logprobs
 from backends.http.delta import Delta
 
 _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
@@ -140,6 +141,30 @@ class DeltaTemplate(EventTemplate):
         return len(deltas), b"".join([self._encode(delta) for delta in deltas])
 
 
+class LogprobsDeltaTemplate(LogprobsTemplate):
+    """The same as DeltaTemplate of one event with a text and log probabilities, which are decoded."""
+
+    def __init__(self, given: list[bytes], encode: Callable[[Delta], bytes]) -> None:
+        super().__init__(given, None)
+        self._encode = encode
+
+    def fill(self, whole: bytes) -> tuple[int, bytes] | None:
+        """As of Template, one event at a time."""
+        if not (whole.startswith(self._begin) and whole.endswith(self._end)):
+            return None
+        match = _INSIDE.match(whole, len(self._begin))
+        at = match.end() if match else 0
+        raw = whole[at + len(self._between) : -len(self._end)]
+        if not whole.startswith(self._between, at) or b"\n" in raw:
+            return None
+        try:
+            text = _strings.decode(b'"%b"' % whole[len(self._begin) : at])
+            logprobs = token_logprobs(msgspec.json.decode(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return 1, self._encode(Delta(text or None, logprobs=logprobs))
+
+
 def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> Template | None:
     """The template of an event with text; None when it has none, or two that differ.
 
@@ -165,14 +190,19 @@ def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> Templat
 def compile_delta_template(
     event: bytes, delta_of: Callable[[bytes], Delta], encode: Callable[[Delta], bytes]
 ) -> Template | None:
-    """The same for a client of another dialect. `delta_of`: what an event like it says; `encode`: as of DeltaTemplate.
+    """The same for a client of another dialect.
 
-    None also for an event with log probabilities.
+    `delta_of`: what an event like it says; `encode`: as of DeltaTemplate.
     """
     given = _around_text(event)
-    if given is None or _probabilities(event):
+    if given is None:
         return None
-    made = _made(delta_of(_PLACE.join(given)), _PLACE.decode())
+    delta, place = delta_of(_PLACE.join(given)), _PLACE.decode()
+    raw = _probabilities(event)
+    if raw:
+        is_text = len(given) == 2 and given[1].count(raw) == 1 and delta == Delta(place, logprobs=delta.logprobs)
+        return LogprobsDeltaTemplate([given[0], *given[1].split(raw)], encode) if is_text else None
+    made = _made(delta, place)
     return DeltaTemplate(given, made, encode) if made is not None else None
 
 

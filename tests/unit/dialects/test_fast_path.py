@@ -205,6 +205,25 @@ def test_another_dialect_gets_the_text_without_its_escapes(text: str, name: str)
     assert [getattr(delta, field) for delta in made] == [text] * 4
 
 
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("logprobs", [{"content": [TOKEN | {"token": '"}],'}] * 2}, {"content": []}, {}, None])
+def test_another_dialect_gets_log_probabilities_with_the_text(text: str, logprobs: object) -> None:
+    made: list[Delta] = []
+
+    def encode(delta: Delta) -> bytes:
+        made.append(delta)
+        return b"x"
+
+    reader = DeltaReader("t")
+    template = compile_delta_template(PROBABLE, lambda event: reader.read(json.loads(event[6:])), encode)
+    other = probable(text, logprobs)
+
+    assert template is not None
+    assert template.fill(other) == (1, b"x")
+    assert made == [reader.read(json.loads(other[6:]))]
+    assert template.fill(other + other) is None
+
+
 @pytest.mark.parametrize("text", [rb"\q", rb"\ud800", rb"\u12"])
 def test_an_escape_that_json_does_not_have_is_not_read_as_a_text(text: bytes) -> None:
     template = compile_delta_template(EVENT, lambda event: DeltaReader("t").read(json.loads(event[6:])), lambda _: b"x")
