@@ -117,9 +117,11 @@ def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
     engine is on this machine, so the shape of a conversation is checked.
     """
     asked: TaskBody = decoded(_DECODERS[operation], body)
-    members = json_members.decode(body)
+    members = {
+        name: value for name, value in json_members.decode(body).items() if bytes(memoryview(value)[:4]) != b"null"
+    }
     for name in REFUSED:
-        if bytes(members.get(name, NOTHING)) != b"null":
+        if name in members:
             raise bad_request(f"'{name}' cannot be set by clients.", param=name, code="not_supported")
     if isinstance(asked, Scoring):
         asked.pairs()
