@@ -153,14 +153,14 @@ class FakeEngine:
                 self.asked.set()
 
     def send(self, word: str) -> None:
-        """One event with this text; the first of an answer, the last, or one between."""
+        """One event with this text."""
         if self._is_ollama:
             self._write(self._line(word) + b"\n")
         else:
             self._write(b"data: " + self._chunk({"content": word}) + b"\n\n")
 
     def end(self) -> None:
-        """The end of the answer."""
+        """The end of the response."""
         if self._is_ollama:
             self._write(
                 self._line("", done=True, done_reason="stop", eval_count=3, prompt_eval_count=3) + b"\n", b"0\r\n\r\n"

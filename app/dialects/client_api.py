@@ -25,8 +25,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 class ResponseEncoder(Protocol):
     """Writes the response to one request in its client's dialect. What a method returns goes to the client as it is.
 
-    `next`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for an answer that cannot be
-    put into this dialect.
+    `next`, `end` and `whole` raise ValueError (a sentence that goes behind "it sent …") for a response that cannot
+    be put into this dialect.
     """
 
     whole_type: str
@@ -52,15 +52,15 @@ class ResponseEncoder(Protocol):
         ...
 
     def end(self, usage: Usage, stats: EngineStats) -> bytes:
-        """The end of a stream whose answer is complete."""
+        """The end of a stream whose response is complete."""
         ...
 
     def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
-        """An answer that came in one piece, all of which is in the delta."""
+        """A whole response, all of which is in the delta."""
         ...
 
     def embeddings(self, answer: bytes, usage: Usage) -> bytes:
-        """OpenAI's whole answer to a request for embeddings."""
+        """The response to a request for embeddings, made of OpenAI's."""
         ...
 
 

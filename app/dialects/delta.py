@@ -1,4 +1,4 @@
-"""OpenAI's answers read for clients of other dialects: what each chunk, or a whole answer, says. Pure."""
+"""OpenAI's responses read as deltas, for clients of other dialects: chunk by chunk, or whole. Pure."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _NOTHING = _Message()
 
 
 class DeltaReader:
-    """One answer, chunk by chunk or whole. `token`: what ids of calls are made of where the engine gives none."""
+    """Reads one response, chunk by chunk or whole. `token`: what ids of calls are made of where there are none."""
 
     def __init__(self, token: str) -> None:
         self._token = token
         self._calls: dict[int, int] = {}  # the engine's index → ours
 
     def read(self, chunk: dict[str, Any]) -> Delta:
-        """What one chunk, or a whole answer, says in its first choice; ValueError for what is not OpenAI's."""
+        """What one chunk, or a whole response, says in its first choice; ValueError for what is not OpenAI's."""
         try:
             choices = msgspec.convert(chunk, _Chunk).choices or ()
         except msgspec.ValidationError as exc:

@@ -66,7 +66,7 @@ class DeltaStream:
         return b"".join(out)
 
     def end(self) -> bytes:
-        """No more comes: nothing is left to write. Raises Disconnected when the answer was not finished."""
+        """No more comes: nothing is left to write. Raises Disconnected when the response was not finished."""
         if self.error is not None:
             raise self.error
         if not self.is_done:
@@ -75,11 +75,11 @@ class DeltaStream:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer is complete, whatever happens to the connection."""
+        """Whether the response is complete, whatever happens to the connection."""
         return self.is_done
 
     def settle(self) -> Usage:
-        """What has been seen so far; may be asked at any time."""
+        """What the stream has cost until now; may be asked at any time."""
         return settled(self._usage, self._finish, self._events)
 
     def _split(self, delta: Delta) -> Delta:

@@ -1,4 +1,4 @@
-"""What an answer cost, as engines report it: tokens, and time. Pure."""
+"""What a response cost, as engines report it: tokens, and time. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def timings(value: Any) -> LlamaTimings | None:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What an answer cost. `is_counted`: the engine gave no usage, output tokens are counted events."""
+    """What a response cost. `is_counted`: the engine reported no usage, so its events stand for the output tokens."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -55,8 +55,8 @@ def settled(counts: TokenCounts | None, finish: str | None, events: int) -> Usag
 class EngineStats(msgspec.Struct):
     """What an engine reports of its work besides the token counts; None or 0 where it reports nothing.
 
-    Times are milliseconds. `cached`: tokens of the prompt that were read from a cache; `reasoned`: tokens of the answer
-    that were thinking.
+    Times are milliseconds. `cached`: tokens of the prompt that were read from a cache; `reasoned`: tokens of the
+    response that were thinking.
     """
 
     prompt_ms: float | None = None

@@ -34,7 +34,7 @@ class OllamaStreamReader:
                 lines[0] = b"".join((*self._pieces, lines[0]))
                 self._pieces, self._size = [], 0
             for each in lines:
-                if each.strip() and not self.is_done:  # nothing behind the last line is part of the answer
+                if each.strip() and not self.is_done:  # nothing behind the last line is part of the response
                     self._read(each, deltas)
             if rest:
                 self._keep(rest)
@@ -64,7 +64,7 @@ class OllamaStreamReader:
             raise Broken(self._head.engine, f"it sent a line of more than {self._max} bytes")
 
     def _read(self, data: bytes, deltas: list[Delta]) -> None:
-        """Add what one line says: at most what it adds to the answer, and the answer's end."""
+        """Add what one line says: what it adds to the response, if anything, and the response's end."""
         one = line(self._head.engine, data, self._head.asked.num_ctx)
         logprobs = [{"top_logprobs": [], **token} for token in one.logprobs] if one.logprobs else None
         if not self._is_chat:
@@ -76,7 +76,7 @@ class OllamaStreamReader:
             thinking = thinking if isinstance(thinking, str) else ""
             calls = tool_calls(message, self._head, self._calls) if "tool_calls" in message else ()
             self._calls += len(calls)
-            # The first delta of a chat is one even if it says nothing: the answer has begun.
+            # The first delta of a chat is one even if it says nothing: the response has begun.
             added = text if text and isinstance(text, str) else None if self._is_begun else ""
             if added is not None or thinking or calls or logprobs:
                 deltas.append(Delta(added, thinking, calls, logprobs))

@@ -17,7 +17,7 @@ from app.errors import Problem
 from backends.finish_reasons import CUT
 from backends.http.delta import Delta
 
-# What no daemon says passes: it is no "stop", which stands for a complete answer.
+# A reason that no daemon gives passes as it is: "stop" would stand for a complete response.
 _REASONS = {"tool_calls": "stop", "function_call": "stop"}
 
 

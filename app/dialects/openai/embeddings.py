@@ -42,7 +42,7 @@ _numbers = msgspec.json.Decoder(list[float])
 
 
 def fitted(engine: str, body: bytes, wanted: EmbeddingFormat) -> bytes:
-    """The answer with its embeddings in the form that is wanted, the very same where they are.
+    """The response with its embeddings in the form that is wanted; the very same bytes where they are.
 
     Unsupported where they have another number of dimensions; a response without embeddings stays as it is.
     """

@@ -324,14 +324,14 @@ def flat(content: Any) -> str:
 
 
 def _role(message: dict[str, Any]) -> bool:
-    """The role of whoever answers; whether it was another one, or none."""
+    """Set the role of the assistant; whether it was another one, or missing."""
     is_right = message.get("role") == "assistant"
     message["role"] = "assistant"
     return not is_right
 
 
 def _content(message: dict[str, Any]) -> bool:
-    """Content as one text; whether it was something else."""
+    """Make the content one text; whether it was something else."""
     content = message.get("content")
     if isinstance(content, str | None):
         return False
@@ -340,7 +340,7 @@ def _content(message: dict[str, Any]) -> bool:
 
 
 def _reason(context: ResponseContext, given: Any) -> str:
-    """The finish_reason in OpenAI's words; EngineFailed for one that says that there is no answer."""
+    """The finish_reason in OpenAI's words; EngineFailed for one that says that the engine failed."""
     reason = finish(given)
     if reason is None:
         raise EngineFailed(context.engine, GAVE_UP)

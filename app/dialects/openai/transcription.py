@@ -24,7 +24,7 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 def settle(engine: str, content_type: str, body: bytes) -> tuple[str, bytes, Usage]:
-    """The answer with its type: JSON, or plain where `response_format` is text, srt or vtt.
+    """The content type, the response and its cost: JSON, or plain text where `response_format` is text, srt or vtt.
 
     Raises Broken for what is neither, EngineFailed for an error under status 200.
     """

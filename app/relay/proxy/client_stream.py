@@ -118,7 +118,7 @@ class ClientStream:
             self._response.cut()
 
     def tells(self, problem: Problem) -> bool:
-        """Whether this failure is an event, whenever it comes, and ends the stream like an answer: a cut one would be
+        """Whether this failure is an event, whenever it comes, and ends the stream like a response: a cut one would be
         asked for again."""
         return self._encoder is not None and problem.code in self._encoder.event_codes
 
@@ -170,7 +170,7 @@ class ClientStream:
 
 @contextlib.contextmanager
 def _encoding(engine: str) -> Iterator[None]:
-    """Broken for an answer that cannot be put into the client's dialect."""
+    """Broken for a response that cannot be put into the client's dialect."""
     try:
         yield
     except ValueError as exc:
@@ -180,7 +180,7 @@ def _encoding(engine: str) -> Iterator[None]:
 def relay_whole(
     request: Request, context: ResponseContext, body: bytes, timings: ResponseTimings | None = None
 ) -> Usage:
-    """Check an answer in one piece, and pass it on."""
+    """Check a whole response, and pass it on; what it cost."""
     encoder = request.encoder
     if encoder is None:
         answer, usage = openai_response.settle(context, body)
