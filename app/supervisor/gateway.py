@@ -393,8 +393,5 @@ class Gateway:
     def _warn_of_few_files(self) -> None:
         configured, possible = self.config.server.max_connections, self._max_connections
         if possible is not None and possible < configured:
-            log.warning(
-                "max_connections lowered: the limit of open files (ulimit -n) allows no more",
-                configured=configured,
-                now=possible,
-            )
+            event = "max_connections lowered: the limit of open files (ulimit -n) allows no more"
+            log.warning(event, configured=configured, now=possible)
