@@ -111,6 +111,7 @@ def tool_calls(message: dict[str, Any], head: ResponseHead, first: int) -> tuple
         number = first + len(calls)
         arguments = function.get("arguments")
         text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
+        text = "{}" if text.strip() in ("", "null") else text
         own = entry.get("id")
         id_ = own if isinstance(own, str) and own else f"call_{head.id[-20:]}_{number}"
         calls.append(CallDelta(number, True, id_, function["name"], text))

@@ -127,6 +127,8 @@ class ClientStream:
         self._hold.cancel()
 
     def _pass(self, events: bytes, reader: StreamReader | DeltaStream) -> None:
+        if reader.error is not None and not events:
+            return  # nothing good came yet: where nothing was sent either, the error has a status of its own
         if not self.has_event and reader.has_event:
             self.has_event = True
         if not self.has_event or not (events or self._encoder is not None):

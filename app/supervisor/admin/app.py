@@ -1,4 +1,4 @@
-"""The admin application on `api.sock`. Whoever reaches it is an administrator: relays check keys and roles before.
+"""The admin application on `control.sock`. Whoever reaches it is an administrator: relays check keys and roles before.
 
 A relay forwards `/health`, `/metrics`, `/version`, `/openapi.json`, `/docs` and `/admin/*` of the public port to here;
 the command line connects directly, as the permissions of the socket allow.

@@ -133,6 +133,16 @@ def test_calls_are_numbered_over_the_whole_stream_and_have_an_id_each() -> None:
     assert json.loads(calls[0]["function"]["arguments"]) == {"a": "é"}
 
 
+@pytest.mark.parametrize("arguments", ['""', '" "', '"null"', "null", "{}"])
+def test_a_call_without_arguments_has_an_empty_object(arguments: str) -> None:
+    line = b'{"message":{"content":"","tool_calls":[{"function":{"name":"f","arguments":%b}}]}}\n' % arguments.encode()
+
+    events, _ = fed(stream(wants_usage=False), line + DONE)
+
+    (call,) = chunks(events)[0]["choices"][0]["delta"]["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": "{}"}
+
+
 def test_thinking_has_both_of_its_names() -> None:
     thought = b'{"message":{"role":"assistant","content":"","thinking":"Let me"}}\n'
 

@@ -14,6 +14,7 @@ from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend, Key, Limits, PublicModel, Target
 from backends.endpoint import State
 from tests.fakes.engine import FakeEngine
+from tests.fakes.scripted import Scripted, events
 from tests.rigs.raw_client import Client, Reply, request
 from tests.rigs.relay import Rig, backend, models, running
 
@@ -42,6 +43,24 @@ def lines(reply: Reply) -> list[Any]:
 
 def sent(engine: FakeEngine) -> Any:
     return json.loads(engine.posts[-1].body)
+
+
+# -- the first event
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/api/chat", "/v1/responses"])
+@pytest.mark.parametrize("member", [{"refusal": 5}, {"reasoning": [1]}])
+async def test_a_first_event_that_cannot_be_read_is_an_error_with_its_status(path: str, member: dict[str, Any]) -> None:
+    choice = {"index": 0, "delta": {"role": "assistant", "content": "a", **member}, "finish_reason": None}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 5, "model": "n", "choices": [choice]}
+    async with (
+        Scripted(lambda _path, _body: events(chunk)) as engine,
+        running({"engine": backend(engine.url)}, models("fake"), Limits(hold_s=9)) as gateway,
+    ):
+        reply = await gateway.ask(path, {**CHAT, "input": "hi", "max_tokens": 9, "stream": True})
+
+        assert reply.status == 502
+        assert reply.headers["content-type"].startswith("application/json")
 
 
 # -- Ollama's
