@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -123,20 +122,11 @@ def _openai_call(call: CallDelta) -> dict[str, Any]:
     return {"index": call.at, "id": call.id, "type": "function", "function": function}
 
 
-def _logprobs(tokens: list[dict[str, Any]], *, is_chat: bool) -> dict[str, Any]:
-    """In OpenAI's shape: for chats a list of tokens, for completions lists side by side."""
-    if is_chat:
-        return {"content": [{"top_logprobs": [], **token} for token in tokens], "refusal": None}
-    texts = [text_of(token, "token") for token in tokens]
-    return {
-        "tokens": texts,
-        "token_logprobs": [token.get("logprob") for token in tokens],
-        "top_logprobs": [
-            {text_of(top, "token"): top.get("logprob") for top in [*(token.get("top_logprobs") or ()), token]}
-            for token in tokens
-        ],
-        "text_offset": list(accumulate(map(len, texts[:-1]), initial=0)) if texts else [],
-    }
+def logprobs_of(tokens: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The log probabilities of a line as OpenAI's chats list them; None for a line without."""
+    if not tokens:
+        return None
+    return [{"top_logprobs": [], **token, "token": text_of(token, "token")} for token in tokens]
 
 
 def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
@@ -163,7 +153,9 @@ def whole(head: ResponseHead, body: bytes) -> tuple[bytes, ResponseTimings]:
         choice["finish_reason"] = response.finish(bool(calls))
     else:
         choice |= {"text": response.response, "finish_reason": response.finish(False)}
-    choice["logprobs"] = _logprobs(response.logprobs, is_chat=is_chat) if response.logprobs else None
+    logprobs = logprobs_of(response.logprobs)
+    # In this shape also of a completion: it becomes lists where every engine's does.
+    choice["logprobs"] = {"content": logprobs, "refusal": None} if logprobs else None
     kind = "chat.completion" if is_chat else "text_completion"
     answer = {**head.members(kind), "choices": [choice], "usage": response.usage()}
     return msgspec.json.encode(answer), response.timings()

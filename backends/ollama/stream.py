@@ -5,7 +5,7 @@ from __future__ import annotations
 from backends.errors import Broken, Disconnected, Taken
 from backends.http.delta import Delta, TokenCounts
 from backends.http.exchange import ResponseTimings
-from backends.ollama.response import ResponseHead, line, tool_calls
+from backends.ollama.response import ResponseHead, line, logprobs_of, tool_calls
 
 
 class OllamaStreamReader:
@@ -66,7 +66,7 @@ class OllamaStreamReader:
     def _read(self, data: bytes, deltas: list[Delta]) -> None:
         """Add what one line says: what it adds to the response, if anything, and the response's end."""
         one = line(self._head.engine, data, self._head.asked.num_ctx)
-        logprobs = [{"top_logprobs": [], **token} for token in one.logprobs] if one.logprobs else None
+        logprobs = logprobs_of(one.logprobs)
         if not self._is_chat:
             if one.response or logprobs:
                 deltas.append(Delta(one.response or None, logprobs=logprobs))

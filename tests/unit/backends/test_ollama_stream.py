@@ -9,11 +9,12 @@ import pytest
 
 from app.dialects.openai.chunk_encoder import ChunkEncoder
 from app.dialects.openai.normalize import ResponseContext
+from app.dialects.openai.response import settle
 from app.dialects.openai.stream_reader import StreamReader
 from backends.errors import BackendError, Broken, Disconnected, EngineFailed
 from backends.http.exchange import ResponseTimings
 from backends.ollama.request import OllamaRequest
-from backends.ollama.response import ResponseHead
+from backends.ollama.response import ResponseHead, whole
 from backends.ollama.stream import OllamaStreamReader
 from backends.prompt_too_long import TooLong
 from tests.rigs.read_answer import response_context
@@ -182,6 +183,21 @@ def test_offsets_of_a_completions_tokens_go_on_from_line_to_line() -> None:
     events, _ = fed(stream(operation="text_completion", wants_usage=False), line + line + DONE)
 
     assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in chunks(events)[:2]] == [[0], [2]]
+
+
+def test_offsets_are_the_same_whole_and_in_a_stream() -> None:
+    """Also of tokens that are parts of a character, or that have no text."""
+    tokens = [{"token": "�", "bytes": [226]}, {"token": "�", "bytes": [130, 172]}, {"token": "b", "bytes": [98]}, {}]
+    value = {"response": "€b", "done": True, "done_reason": "stop", "logprobs": tokens}
+    body = json.dumps(value).encode()
+
+    events, _ = fed(stream(operation="text_completion", wants_usage=False), body + b"\n")
+    put_together, _ = whole(ResponseHead("ollama", OllamaRequest("text_completion", "", b"", "mine"), "id-1", 1), body)
+    settled, _ = settle(response_context(operation="text_completion"), put_together)
+
+    in_whole = json.loads(settled)["choices"][0]["logprobs"]
+    assert in_whole == chunks(events)[0]["choices"][0]["logprobs"]
+    assert (in_whole["text_offset"], in_whole["tokens"]) == ([0, 0, 1, 2], ["�", "�", "b", ""])
 
 
 def test_an_answer_of_nothing_has_a_role_all_the_same() -> None:
