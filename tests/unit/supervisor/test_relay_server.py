@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,40 +32,10 @@ from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
 from app.table import Table
+from tests.rigs.relay import FakeFleet
 from tests.rigs.slow_client import until
 
 PATIENCE_S = 20.0
-
-
-@dataclass
-class StubFleet:
-    """Answers when it is told to; remembers what it was told."""
-
-    asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
-    failings: list[tuple[str, int]] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    notes: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def wanted(self, backend: str) -> WaitOutcome:
-        wait: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
-        self.asked[backend] = wait
-        self.leases_changed()
-        return await wait
-
-    def failing(self, backend: str, generation: int) -> None:
-        self.failings.append((backend, generation))
-        self.leases_changed()
-
-    def leases_changed(self) -> None:
-        self.notes.add(asyncio.create_task(self._note()))
-
-    async def _note(self) -> None:
-        async with self.changed:
-            self.changed.notify_all()
-
-    async def until(self, is_true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S), self.changed:
-            await self.changed.wait_for(is_true)
 
 
 class StubProcesses:
@@ -103,7 +73,7 @@ class Stage:
     path: Path
     server: RelayServer
     leases: Leases
-    fleet: StubFleet
+    fleet: FakeFleet
     processes: StubProcesses
     relays: list[Relay] = field(default_factory=list)
 
@@ -122,7 +92,7 @@ class Stage:
 
 @contextlib.asynccontextmanager
 async def staged(path: Path, patience_s: float = PATIENCE_S) -> AsyncIterator[Stage]:
-    leases, processes, fleet = Leases(), StubProcesses(), StubFleet()
+    leases, processes, fleet = Leases(), StubProcesses(), FakeFleet()
     stage = Stage(path, RelayServer(leases, processes, patience_s), leases, fleet, processes)
     await stage.server.open(path, fleet)
     try:
@@ -215,7 +185,7 @@ async def test_a_request_for_an_engine_that_nobody_waits_for_is_dropped(stage: S
 
     relay.say(Unwanted(5), Unwanted(99), Failing("gpu", 2))
 
-    await stage.fleet.until(lambda: stage.fleet.failings == [("gpu", 2)])
+    await stage.fleet.until(lambda: stage.fleet.failed == [("gpu", 2)])
     await stage.fleet.until(lambda: stage.fleet.asked["gpu"].cancelled())
 
 
@@ -234,7 +204,7 @@ async def test_an_admitted_request_holds_its_permit_until_its_relay_says_that_it
 
     if how == "it says so":
         relay.say(Unwanted(5), Failing("gpu", 2))
-        await stage.fleet.until(lambda: stage.fleet.failings == [("gpu", 2)])
+        await stage.fleet.until(lambda: stage.fleet.failed == [("gpu", 2)])
     else:
         relay.writer.close()
         await stage.loss()
