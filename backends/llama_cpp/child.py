@@ -29,6 +29,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--http-threads", type=int, required=True)
     parser.add_argument("--context", type=int, default=0, help="tokens over all slots; 0: the model's own")
+    parser.add_argument("--chat-template", default="", help="a Jinja file in place of the model's own template")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--cache-mib", type=int, default=0, help="host memory for prompts of earlier requests")
     parser.add_argument("--embed", action="store_true")
@@ -81,6 +82,9 @@ def main(argv: list[str]) -> None:
     params.n_threads_http = arguments.http_threads
     params.n_ctx = arguments.context
     params.n_batch = _BATCH_TOKENS
+    if arguments.chat_template:
+        with open(arguments.chat_template, encoding="utf-8") as file:  # noqa: PTH123
+            params.chat_template = file.read()
     params.n_gpu_layers = arguments.gpu_layers
     params.cpuparams.n_threads = arguments.threads
     params.cpuparams_batch.n_threads = arguments.threads

@@ -24,6 +24,7 @@ class LlamaCppConfig(ManagedConfig):
     context_length: int | None = Field(None, ge=16, description="Tokens of context per slot; default: the model's own.")
     slots: int = Field(4, ge=1, le=256, description="Requests that run at the same time; more wait in the gateway.")
     threads: int | None = Field(None, ge=1, le=1024, description="Threads that compute; default: the cores we may use.")
+    chat_template: str | None = Field(None, description="A Jinja file; default: the template in the model's file.")
     gpu_layers: int = Field(0, ge=-1, description="Layers on a GPU where the build has one; -1: all.")
 
     def limit(self) -> int:

@@ -110,8 +110,11 @@ class LlamaCpp:
         return f"<LlamaCpp {self.name} {self._config.model}>"
 
     def launch(self, port: int, devices: Sequence[str], key: str) -> Launch:
-        """The child process. BadModel when there is no file that it could load."""
+        """The child process. BadModel when there is no file that it could load, or no chat template."""
         model = model_file(self.name, self._config.model)
+        template = self._config.chat_template
+        if template is not None and not (path := Path(template).expanduser()).is_file():
+            raise BadModel(self.name, f"the chat template {path.name!r} is not there: check `chat_template`", path)
         env = inherited(os.environ)
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
         env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key, **gpu_environment(devices)}
@@ -119,8 +122,10 @@ class LlamaCpp:
         return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
 
     def inputs(self) -> Sequence[Path]:
-        """The file of its model."""
-        return inputs(self.name, self._config.model)
+        """The files of its model and its template."""
+        template = self._config.chat_template
+        more = (Path(template).expanduser().absolute(),) if template is not None else ()
+        return (*inputs(self.name, self._config.model), *more)
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """On this machine, with the key of that start."""
@@ -244,6 +249,8 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
         "gpu-layers": config.gpu_layers,
         "cache-mib": PROMPT_CACHE_MIB,
     }
+    if config.chat_template is not None:
+        options["chat-template"] = Path(config.chat_template).expanduser().absolute()
     line = [sys.executable, "-I", str(child), *(f"--{option}={value}" for option, value in options.items())]
     return line if config.task == "generate" else [*line, f"--{config.task}"]
 

@@ -29,8 +29,10 @@ class LlamaCppPreflight(Preflight):
         self._config = config
 
     def missing(self) -> Missing:
-        """The model's file, or the package that holds it."""
-        model = self._config.model
+        """The model's file, or the package that holds it, and the chat template."""
+        model, template = self._config.model, self._config.chat_template
+        if template is not None and not Path(template).expanduser().is_file():
+            yield "chat_template", f"'{template}' is not a file here"
         package = model.removeprefix("package:")
         if package == model and not Path(model).expanduser().is_file():
             yield "model", f"'{model}' is not a file here"

@@ -27,10 +27,12 @@ from app.table import Backend
 from backends.endpoint import Endpoint, State, UsageMode
 from backends.errors import EngineFailed
 from backends.http.probe_client import ProbeClient, Reply
+from backends.kinds import preflight
 from backends.llama_cpp import engine as llama_cpp_engine
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.engine import LlamaCpp, argv, explain, usable_cores
+from backends.llama_cpp.gguf import BadModel
 from backends.process import ownership
 from tests.rigs.read_answer import response_context
 
@@ -42,7 +44,7 @@ def config(model: str = DEMO, **values: object) -> LlamaCppConfig:
 
 
 def test_the_command_line_says_what_the_configuration_says() -> None:
-    asked = config(task="embed", context_length=2048, slots=3, gpu_layers=-1)
+    asked = config(task="embed", context_length=2048, slots=3, gpu_layers=-1, chat_template="/t.jinja")
 
     assert argv(asked, "demo", Path("/m.gguf"), 4711, 2) == [
         sys.executable,
@@ -57,6 +59,7 @@ def test_the_command_line_says_what_the_configuration_says() -> None:
         "--context=6144",
         "--gpu-layers=-1",
         "--cache-mib=512",
+        "--chat-template=/t.jinja",
         "--embed",
     ]
 
@@ -349,6 +352,32 @@ async def test_the_same_model_embeds(demo: Running) -> None:
     assert [len(each["embedding"]) for each in reply.json()["data"]] == [576, 576]
     await fleet.close(0)
     await task
+
+
+@on_one_loop
+async def test_a_chat_template_of_ones_own_takes_the_place_of_the_models(demo: Running, tmp_path: Path) -> None:
+    template = tmp_path / "plain.jinja"
+    template.write_text("{% for message in messages %}Human: {{ message['content'] }}\nAssistant:{% endfor %}")
+    relays = Relays()
+    settings = config(chat_template=str(template), context_length=512, slots=1)
+    fleet = Fleet({"demo": settings}, state_id="template", publish=relays.publish, leases=relays)
+    task = asyncio.create_task(fleet.run())
+
+    assert await fleet.wanted("demo") == WaitOutcome(True)
+    reply = await Running(fleet, relays).ask("../apply-template", CHAT)
+
+    assert reply.json()["prompt"] == "Human: What is 7+5?\nAssistant:"
+    assert LlamaCpp("demo", settings).inputs()[1:] == (template,)
+    await fleet.close(0)
+    await task
+
+
+def test_a_chat_template_that_is_not_there_is_named(tmp_path: Path) -> None:
+    lost = config(chat_template=str(tmp_path / "lost.jinja"))
+
+    with pytest.raises(BadModel, match="the chat template 'lost"):
+        LlamaCpp("demo", lost).launch(4711, [], "k")
+    assert list(preflight(lost).missing()) == [("chat_template", f"'{tmp_path}/lost.jinja' is not a file here")]
 
 
 SUPERVISOR = f"""
