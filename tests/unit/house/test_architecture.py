@@ -135,7 +135,7 @@ def may_import(folder: str) -> tuple[str, ...]:
     _, said, names = docstring.partition("\n\nMay import: ")
     assert said, f"{folder}: its __init__.py does not say `May import: …`"
     assert names.endswith("."), folder
-    return tuple(names.removesuffix(".").replace("\n", " ").split(", "))
+    return () if names == "nothing." else tuple(names.removesuffix(".").replace("\n", " ").split(", "))
 
 
 def own_modules(path: Path) -> set[str]:
