@@ -1,4 +1,7 @@
-"""Adds one entry to the text of a configuration file and keeps every other byte. Pure, except `read` and `write`."""
+"""Adds, replaces and removes entries in the text of a configuration file and keeps every other byte.
+
+Pure, except `read` and `write`.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,129 @@ def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any
     )
 
 
+def set_entry(text: str, path: Sequence[str], entry: Any) -> str:
+    """The text with `entry` at this path of keys (`backends`, `gpu`, `adapters`, `law`): in the place of what is there,
+    else added with what it lies in.
+
+    ConfigError, with the line to write by hand, when the file is written in a way that this cannot edit.
+    """
+    value = json.loads(json.dumps(entry))
+    wanted = _with(_parsed(text), path, value)
+    line = f"{scalar(path[-1])}: {scalar(value)}"
+    with contextlib.suppress(ConfigError):
+        after = _set(text, path, value)
+        if _parsed(after) == wanted:
+            return after
+    where = ".".join(path[:-1])
+    raise ConfigError(
+        [f"{where}: this file cannot be edited automatically; write this under {where} yourself:  {line}"]
+    )
+
+
+def remove_entry(text: str, path: Sequence[str]) -> str:
+    """The text without the entry at this path of keys; unchanged where there is none. What held nothing else is left
+    empty. ConfigError when the file is written in a way that this cannot edit.
+    """
+    before = _parsed(text)
+    holder = _tree_at(before, path[:-1])
+    if not isinstance(holder, dict) or path[-1] not in holder:
+        return text
+    left = {key: value for key, value in holder.items() if key != path[-1]}
+    with contextlib.suppress(ConfigError):
+        after = _remove(text, path)
+        if _parsed(after) in (_with(before, path[:-1], left), _with(before, path[:-1], left or None)):
+            return after
+    raise ConfigError([f"{'.'.join(path)}: this file cannot be edited automatically; remove this entry yourself"])
+
+
+def _tree_at(tree: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
+    if not path:
+        return value
+    known = tree if isinstance(tree, dict) else {}
+    return {**known, path[0]: _with(known.get(path[0]), path[1:], value)}
+
+
+def _pair_at(text: str, path: Sequence[str]) -> tuple[list[tuple[Node, Node]], int] | None:
+    """The pairs of the mapping that the last key of the path is in, and which of them it is; None: it is not there."""
+    node = YAML(typ="safe", pure=True).compose(io.StringIO(text))
+    for depth, key in enumerate(path):
+        if not isinstance(node, MappingNode):
+            return None
+        at = next((index for index, (name, _) in enumerate(node.value) if name.value == key), None)
+        if at is None:
+            return None
+        if node.value[at][1].start_mark.index < node.value[at][0].end_mark.index:
+            raise ConfigError(["an alias stands there, which means something written elsewhere"])
+        if depth == len(path) - 1:
+            return node.value, at
+        node = node.value[at][1]
+    return None
+
+
+def _set(text: str, path: Sequence[str], value: Any) -> str:
+    if text and not text.endswith("\n"):
+        text += "\r\n" if "\r\n" in text else "\n"
+    place = _pair_at(text, path)
+    if place is not None:
+        pairs, at = place
+        key, old = pairs[at]
+        end = key.end_mark.index if old.start_mark.index == old.end_mark.index else _end(text, old)
+        return f"{text[: key.start_mark.index]}{scalar(path[-1])}: {scalar(value)}{_rest(text, key, end)}"
+    if len(path) == 2:
+        return _insert(text, path[0], f"{scalar(path[1])}: {scalar(value)}")
+    above = _pair_at(text, path[:-1])
+    if above is None:
+        return _set(text, path[:-1], {path[-1]: value})
+    node = above[0][above[1]][1]
+    line = f"{scalar(path[-1])}: {scalar(value)}"
+    if isinstance(node, CollectionNode) and node.flow_style:
+        return _into_braces(text, node, line)
+    if isinstance(node, CollectionNode) and node.value:
+        newline = "\r\n" if "\r\n" in text else "\n"
+        return _after(text, _end(text, node), " " * node.start_mark.column + line + newline)
+    return _set(text, path[:-1], {path[-1]: value})
+
+
+def _rest(text: str, key: Node, end: int) -> str:
+    """What follows an entry. An empty value has no place of its own: its `:` stands behind the key."""
+    rest = text[end:]
+    return rest.lstrip(" ").removeprefix(":") if end == key.end_mark.index else rest
+
+
+def _remove(text: str, path: Sequence[str]) -> str:
+    place = _pair_at(text, path)
+    if place is None:
+        return text
+    pairs, at = place
+    key, value = pairs[at]
+    above = _pair_at(text, path[:-1])
+    holder = above[0][above[1]][1] if above is not None else None
+    start, end = key.start_mark.index, _end(text, value)
+    if value.start_mark.index == value.end_mark.index:
+        end = text.index(":", key.end_mark.index) + 1
+    if isinstance(holder, CollectionNode) and holder.flow_style:
+        if at + 1 < len(pairs):
+            return text[:start] + text[pairs[at + 1][0].start_mark.index :]
+        before = text[:start].rstrip().removesuffix(",") if at else text[:start]
+        return before + text[end:].removeprefix(",")
+    begin = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", end)
+    return text[:begin] + (text[line_end + 1 :] if line_end >= 0 else "")
+
+
+def _into_braces(text: str, node: CollectionNode, line: str) -> str:
+    end = node.end_mark.index - 1
+    before = text[:end].rstrip() if node.value else text[:end]
+    comma = ", " if node.value and not before.endswith(",") else " " if node.value else ""
+    return before + comma + line.removeprefix("- ") + text[end:]
+
+
 def _parsed(text: str) -> dict[str, Any]:
     return parse(text, {}, is_lenient=True).tree
 
@@ -77,10 +203,7 @@ def _insert(text: str, section: str, line: str) -> str:
         return f"{text}{section}:{newline}  {line}{newline}"
     key, value = pair
     if isinstance(value, CollectionNode) and value.flow_style:
-        end = value.end_mark.index - 1
-        before = text[:end].rstrip() if value.value else text[:end]
-        comma = ", " if value.value and not before.endswith(",") else " " if value.value else ""
-        return before + comma + line.removeprefix("- ") + text[end:]
+        return _into_braces(text, value, line)
     if isinstance(value, CollectionNode) and value.value:
         return _after(text, _end(text, value), " " * value.start_mark.column + line + newline)
     return _after(text, key.end_mark.index, "  " + line + newline)
