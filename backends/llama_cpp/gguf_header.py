@@ -46,7 +46,7 @@ def shape(path: Path) -> ModelShape:
     """The shape of a model whose layers attend. Raises Unreadable or OSError. Blocks: it reads the file's beginning."""
     members: dict[str, Value] = {}
     with path.open("rb") as file:
-        for key, value in _pairs(file):
+        for key, value in read_pairs(file):
             # Writers put the tokenizer's tables, which are megabytes, behind what we want.
             if key.startswith("tokenizer.") and "general.architecture" in members:
                 break
@@ -81,7 +81,7 @@ def longest_token(path: Path) -> int | None:
     kind: Value = None
     sizes: tuple[int | float | bool, ...] | None = None
     with path.open("rb") as file:
-        for key, value in _pairs(file, measured="tokenizer.ggml.tokens"):
+        for key, value in read_pairs(file, measured="tokenizer.ggml.tokens"):
             if key == "tokenizer.ggml.model":
                 kind = value
             if key == "tokenizer.ggml.tokens" and isinstance(value, tuple):
@@ -93,34 +93,35 @@ def longest_token(path: Path) -> int | None:
     return int(sizes[_FAITHFUL.index(kind)]) or None
 
 
-def _pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
-    """The header's pairs of key and value. The value of a list of texts is None; of the list `measured` it is the size
-    of its longest text in bytes, once as it is and once where texts are written as byte pairs.
+def read_pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
+    """The header's pairs of key and value, of a file that is read from its beginning. The value of a list
+    of texts is None; of the list `measured` it is the size of its longest text in bytes, once as it is and once where
+    texts are written as byte pairs.
     """
-    magic, version = file.read(len(MAGIC)), _number(file, "I")
+    magic, version = file.read(len(MAGIC)), read_number(file, "I")
     if magic != MAGIC:
         raise Unreadable("it is not a GGUF file")
     if version not in (2, 3):
         raise Unreadable(f"its GGUF version is {version}, not 2 or 3")
-    _number(file, "Q")
-    count = _number(file, "Q")
+    read_number(file, "Q")
+    count = read_number(file, "Q")
     if count > _MOST_PAIRS:
         raise Unreadable(f"its header says that it has {count} entries")
     for _ in range(int(count)):
-        key = _text(file)
-        yield key, _value(file, int(_number(file, "I")), is_measured=key == measured)
+        key = read_text(file)
+        yield key, _value(file, int(read_number(file, "I")), is_measured=key == measured)
 
 
 def _value(file: BinaryIO, kind: int, *, is_measured: bool = False) -> Value:
     if kind == _STRING:
-        return _text(file)
+        return read_text(file)
     if kind != _ARRAY:
-        return _number(file, _letter(kind))
-    inner, count = int(_number(file, "I")), int(_number(file, "Q"))
+        return read_number(file, _letter(kind))
+    inner, count = int(read_number(file, "I")), int(read_number(file, "Q"))
     if inner == _STRING:
         longest = pairs = 0
         for _ in range(count):
-            text = _text(file)
+            text = read_text(file)
             if is_measured:
                 longest = max(longest, len(text.encode()))
                 pairs = max(pairs, sum(1 if letter <= _LAST_BYTE else len(letter.encode()) for letter in text))
@@ -129,7 +130,7 @@ def _value(file: BinaryIO, kind: int, *, is_measured: bool = False) -> Value:
     if count > _MOST_ITEMS:
         file.seek(struct.calcsize(f"<{letter}") * count, 1)
         return None
-    return tuple(_number(file, letter) for _ in range(count))
+    return tuple(read_number(file, letter) for _ in range(count))
 
 
 def _letter(kind: int) -> str:
@@ -138,8 +139,9 @@ def _letter(kind: int) -> str:
     return _SCALARS[kind]
 
 
-def _text(file: BinaryIO) -> str:
-    size = int(_number(file, "Q"))
+def read_text(file: BinaryIO) -> str:
+    """The text at this place of the file; Unreadable where it ends too early."""
+    size = int(read_number(file, "Q"))
     if size > _MOST_BYTES:
         raise Unreadable(f"its header says that it has a text of {size} bytes")
     data = file.read(size)
@@ -148,7 +150,8 @@ def _text(file: BinaryIO) -> str:
     return data.decode(errors="replace")
 
 
-def _number(file: BinaryIO, letter: str) -> int | float | bool:
+def read_number(file: BinaryIO, letter: str) -> int | float | bool:
+    """The number at this place of the file, of the type that `struct` calls so; Unreadable where it ends too early."""
     size = struct.calcsize(f"<{letter}")
     data = file.read(size)
     if len(data) < size:
