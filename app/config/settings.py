@@ -51,6 +51,9 @@ class Settings(BaseSettings):
         None, description="Configuration file. Default: modelport.yaml in the working folder, when there is one."
     )
     modelport_state: Path | None = Field(None, description="State folder. Default: the platform's user state folder.")
+    modelport_tools: Path | None = Field(
+        None, description="Folder of the tool environments. Default: `tools` in the state folder."
+    )
     modelport_relays: Relays | None = Field(None, description="Relay processes. Default: `server.relays`, 1.")
     modelport_log_level: LogLevel | None = Field(None, description="debug, info, warning or error. Default: info.")
     modelport_log_format: LogFormat | None = Field(

@@ -110,6 +110,17 @@ class StateFolder:
             )
 
 
+def prepare(path: Path) -> None:
+    """Make the folder what a supervisor takes for its own, without taking it: for commands that put something there
+    before there was a gateway. StateError when it cannot be one.
+    """
+    _make_ready(path)
+    try:
+        (path / "lock").touch(mode=0o600)
+    except OSError as exc:
+        raise _unusable(path, exc) from exc
+
+
 def bind_private(path: Path) -> socket.socket:
     """A Unix socket bound to `path` that only this user can open. StateError when it fails, as on a full disk."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

