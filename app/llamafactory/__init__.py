@@ -1,0 +1,5 @@
+"""LLaMA-Factory's API server as a way to start this gateway: its flags and files, and what each of them becomes in the
+configuration. Pure but for the files that are named in it; `app/cli/api.py` does what it says.
+
+May import: app.cli.options, app.config, backends.vllm.model_folder.
+"""
