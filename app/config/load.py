@@ -86,7 +86,12 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
     """
     settings = Settings.from_env(options.env)
     path = options.config_path
-    config = load(path, options.env) if path is not None else Config.implicit(settings)
+    if path is not None:
+        config = load(path, options.env)
+    elif options.config_text is not None:
+        config = loads(options.config_text, options.env, source="the configuration")
+    else:
+        config = Config.implicit(settings)
     given = {
         "host": options.host if options.host is not None else settings.api_host,
         "port": options.port if options.port is not None else settings.api_port,

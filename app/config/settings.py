@@ -110,11 +110,13 @@ def _variable(place: KeyPath) -> str:
 class ServeOptions:
     """What one start of the gateway is called with. `None`: not given on the command line.
 
-    `env` is the whole environment: `${NAME}` in the file is filled in from it, again at every reload.
+    `config_text`: the configuration itself, where a verb wrote it and no file holds it. `env` is the whole environment:
+    `${NAME}` in the file is filled in from it, again at every reload.
     """
 
     state: Path
     config_path: Path | None = None
+    config_text: str | None = None
     host: str | None = None
     port: int | None = None
     relays: int | None = None
@@ -122,6 +124,11 @@ class ServeOptions:
     log_format: LogFormat = "console"
     log_level: LogLevel = "info"
     env: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_implicit(self) -> bool:
+        """Whether nobody configured anything."""
+        return self.config_path is None and self.config_text is None
 
 
 def resolve(

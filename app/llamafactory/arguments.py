@@ -65,7 +65,7 @@ def read(words: Sequence[str], *, allow_extra: bool = False) -> Arguments:
         source = Path(rest.pop(0))
         given += [(name, value, f"{source}: {name}") for name, value in _of_file(source).items()]
     errors: list[str] = []
-    given += [each for each in _of_words(rest, errors, has_file=source is not None)]
+    given += list(_of_words(rest, errors, has_file=source is not None))
     values: dict[str, Any] = {}
     ignored: list[str] = []
     for name, value, place in given:

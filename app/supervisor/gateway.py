@@ -82,9 +82,7 @@ class Gateway:
         self._url = listener.url(public)
         self._bound: str = public.getsockname()[0]
         self._is_loopback = cross_checks.is_loopback(self._bound)
-        self._implicit = (
-            frozenset() if options.config_path is not None else frozenset(config.backends) - self._named_backends()
-        )
+        self._implicit = frozenset(config.backends) - self._named_backends() if options.is_implicit else frozenset()
         self._started_at, self._created = time.monotonic(), int(time.time())
         self._max_connections = open_files.connections(open_files.limit())
         self._version = 0

@@ -121,6 +121,18 @@ def prepare(path: Path) -> None:
         raise _unusable(path, exc) from exc
 
 
+def is_held(path: Path) -> bool:
+    """Whether a supervisor runs on the folder."""
+    try:
+        with (path / "lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def bind_private(path: Path) -> socket.socket:
     """A Unix socket bound to `path` that only this user can open. StateError when it fails, as on a full disk."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

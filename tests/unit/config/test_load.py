@@ -319,3 +319,14 @@ def test_a_configuration_can_be_shown_as_json_without_its_secrets() -> None:
     config = loads(GOOD.replace('/v1"', f'/v1", api_key: {SECRET}'), {}, source="f")
 
     assert SECRET not in json.dumps(config.model_dump(mode="json"))
+
+
+def test_a_configuration_can_be_handed_over_without_a_file(tmp_path: Path) -> None:
+    made = options(tmp_path, env={"API_PORT": "6006"}, config_text=GOOD)
+
+    config = load_all(made)
+
+    assert (list(config.models), config.server.port) == (["a", "b"], 6006)
+    assert not made.is_implicit
+    with pytest.raises(ConfigError, match=r"^the configuration: models: is missing"):
+        load_all(options(tmp_path, config_text="backends: {}"))

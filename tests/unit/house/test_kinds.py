@@ -25,7 +25,7 @@ from tests.rigs.relay import Rig, models, running
 from tests.unit.house.test_architecture import imports, is_in, name_of
 
 # An operator's own words, and what checks and shows them.
-FOR_OPERATORS = ("app.config", "app.cli")
+FOR_OPERATORS = ("app.config", "app.cli", "app.llamafactory")
 FILES = [path for path in sorted((ROOT / "app").rglob("*.py")) if not is_in(name_of(path), FOR_OPERATORS)]
 # Ollama's API is one that clients speak, whatever the engine: which pages may, and how its routes are described.
 CLIENT_APIS = {"app.relay.http.origin_check": {"ollama"}, "app.supervisor.admin.openapi_routes": {"ollama"}}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.state_folder import StateError, StateFolder, bind_private
+from app.supervisor.state_folder import StateError, StateFolder, bind_private, is_held, prepare
 
 HOLDER = """
 import signal, sys
@@ -167,3 +167,17 @@ def test_the_identity_is_that_of_the_folder(tmp_path: Path) -> None:
 
     assert StateFolder(tmp_path).id == StateFolder(tmp_path / "link").id
     assert StateFolder(tmp_path).id != StateFolder(tmp_path / "other").id
+
+
+def test_a_folder_that_a_verb_has_filled_can_still_become_a_supervisors(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+
+    prepare(path)
+    (path / "served").mkdir()
+
+    with StateFolder(path) as state:
+        assert is_held(path)
+        prepare(path)
+        assert (state.path / "lock").read_text() == f"{os.getpid()}\n"
+    assert not is_held(path)
+    assert not is_held(tmp_path / "nowhere")
