@@ -72,6 +72,21 @@ class Wildcard(msgspec.Struct, frozen=True):
     rules: Rules = Rules()
 
 
+class Serving(msgspec.Struct, frozen=True):
+    """What the answers of one model of one start of an engine are made from.
+
+    `digest`: 16 hex digits; two servings with the same digest have the same weights, settings, template and adapter,
+    byte for byte, and the same version of the same kind of engine. None: a file has changed since the engine's start,
+    so nobody knows what it has in memory. The parts are hex digests of the files' contents: of one file its SHA-256,
+    of several that of their list; None where there is none, or where it lies inside another file.
+    """
+
+    digest: str | None
+    weights: str | None = None
+    template: str | None = None
+    adapter: str | None = None
+
+
 class Backend(msgspec.Struct, frozen=True):
     """One row: one engine's situation as the relays see it.
 
@@ -86,7 +101,9 @@ class Backend(msgspec.Struct, frozen=True):
     does not exist there. `facts`: the engine's own name for a model → what is known of it; "" stands for every other
     name. `adapters`: the name of each adapter that it is to have → why it does not have it, None where it has it.
     `adapters_due`: when those that it does not have are tried again (Unix seconds). `media_domains`: hosts that it may
-    fetch pictures and sounds from. `version`: the engine's own, None where it does not say.
+    fetch pictures and sounds from. `version`: the engine's own, None where it does not say. `servings`: the engine's
+    own name for a model → what its answers are made from; "" stands for every other name. Absent until the files have
+    been read (app/supervisor/provenance), and for engines of somebody else.
     """
 
     name: str
@@ -109,6 +126,7 @@ class Backend(msgspec.Struct, frozen=True):
     tries_at: float | None = None
     waits_for: str | None = None
     adapters_due: dict[str, float] = {}
+    servings: dict[str, Serving] = {}
 
     @property
     def profile(self) -> EngineProfile:
@@ -124,6 +142,15 @@ class Backend(msgspec.Struct, frozen=True):
             return GivenUp(self.name, self.reason or f"it is {self.state}", left_s)
         why = reason or self.reason or self.waits_for or f"it is {self.state}"
         return NotReady(self.name, why, self.retry_after_s if retry_after_s is None else retry_after_s)
+
+    def serving(self, model: str) -> Serving | None:
+        """What answers of a model, by the engine's own name, are made from; None while that is not known."""
+        return self.servings.get(model) or self.servings.get("")
+
+    def serving_digest(self, model: str) -> str | None:
+        """The digest of that serving; None while it is not known, or not what was read."""
+        serving = self.servings.get(model) or self.servings.get("")
+        return serving.digest if serving is not None else None
 
     def fact(self, model: str) -> ModelFacts | None:
         """What is known of a model by the engine's own name; None where nothing is. Ollama's `m` is `m:latest`."""
