@@ -9,6 +9,7 @@ import typer
 from app.cli import (
     adapters,
     add,
+    api,
     check,
     clean,
     init,
@@ -43,6 +44,7 @@ def cli() -> typer.Typer:
     local: list[Callable[..., None]] = [serve.serve, check.check, plan.plan, init.init, add.add, version.version]
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
+    app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
     app.command(rich_help_panel="Convert and prove")(clean.clean)
     remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]

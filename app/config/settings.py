@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     modelport_log_format: LogFormat | None = Field(
         None, description="console or json. Default: console on a terminal, else json."
     )
+    modelport_vllm: str | None = Field(
+        None, description="How `modelport api` calls vLLM, when it is not `vllm` on PATH."
+    )
     ollama_host: str | None = Field(
         None, description="The Ollama daemon, used when there is no configuration file. Default: 127.0.0.1:11434."
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from app.llamafactory.arguments import Arguments
-from app.llamafactory.configuration import DEFAULT_NAME, ServedParts, ServingMachine
+from app.llamafactory.configuration import ServedParts, ServingMachine
 from app.llamafactory.engine_choice import EngineChoice
 from app.llamafactory.flags import FLAGS
 
@@ -31,8 +31,8 @@ def notice(
     lines += [f"  {line}" for line in _engine(parts, entry)]
     lines += [f"  {line}" for line in (*choice.notes, *notes)]
     name = machine.model_name
-    default = "" if machine.env.get("API_MODEL_NAME") else f" (API_MODEL_NAME; default {DEFAULT_NAME})"
-    lines.append(f"  listed as '{name}'{default}; whatever other name a client sends, this model answers")
+    default = "" if machine.env.get("API_MODEL_NAME") else " (API_MODEL_NAME changes that)"
+    lines.append(f"  listed as '{name}'{default}; under any other name that a client sends it answers, too")
     lines += [f"  {line}" for line in _differences(machine, entry, is_default_host=is_default_host)]
     lines += [f"  without effect here: {line}" for line in unused(arguments)]
     return lines

@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from app.llamafactory.arguments import Arguments, BadArguments
+from app.llamafactory.configuration import ServedParts
 from app.llamafactory.engine_choice import FineTune, paths
 from app.llamafactory.yaml_text import as_yaml
 from app.reference.reference import Interpreters, Reference, ReferenceProblem, reference
@@ -90,6 +91,16 @@ def served_template(arguments: Arguments, state: Path, toolbox: Interpreters, *,
     except ReferenceProblem as exc:
         raise BadArguments(f"{words}: {exc}. Without these flags the tokenizer's own template is served") from exc
     return of_reference(trained, folder, state, is_embedded=is_embedded)
+
+
+def served_parts(parts: ServedParts, template: ServedTemplate) -> ServedParts:
+    """The parts with what the template needs."""
+    return replace(
+        parts,
+        chat_template=str(template.file) if template.file is not None else None,
+        generation_config=str(template.generation_config) if template.generation_config is not None else None,
+        stops=template.stops,
+    )
 
 
 def of_reference(trained: Reference, folder: Path, state: Path, *, is_embedded: bool) -> ServedTemplate:

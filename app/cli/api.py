@@ -1,0 +1,199 @@
+"""`modelport api`: the drop-in for `llamafactory-cli api`, with its flags, files and environment variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.options import BAD_CONFIG, StateOption, config_errors_reported, fail
+from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
+from app.log_format import LogFormat
+
+if TYPE_CHECKING:
+    from app.config.settings import ServeOptions
+    from app.llamafactory.configuration import ServingMachine
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line says beside LLaMA-Factory's flags. `state`: the folder that was named."""
+
+    outtype: str | None
+    yes: bool
+    state: Path | None
+
+    @property
+    def is_state_chosen(self) -> bool:
+        """Whether somebody has named a state folder."""
+        return self.state is not None or bool(os.environ.get("MODELPORT_STATE"))
+
+
+# Theirs, as they stand: nothing of them is ours to know here.
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def api(
+    context: typer.Context,
+    vllm_command: Annotated[
+        str | None,
+        typer.Option(
+            "--vllm-command",
+            "--vllm_command",
+            help="How vLLM is called. Else MODELPORT_VLLM, else `vllm` on PATH.",
+            show_default=False,
+        ),
+    ] = None,
+    outtype: Annotated[
+        str | None,
+        typer.Option(
+            help="The type of the GGUF file for --infer_backend llama_cpp: bf16, f16, q8_0, q4_k_m … Default: q8_0.",
+            show_default=False,
+        ),
+    ] = None,
+    print_config: Annotated[
+        bool,
+        typer.Option("--print-config", "--print_config", help="Print the modelport.yaml that does the same, and end."),
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Else API_HOST, else 127.0.0.1.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="Port to listen on; 0: a free one. Else API_PORT, else 8000.", show_default=False
+        ),
+    ] = None,
+    state: StateOption = None,
+    insecure_no_key: Annotated[
+        bool, typer.Option("--insecure-no-key", "--insecure_no_key", help="Let other machines use it without a key.")
+    ] = False,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="Else MODELPORT_LOG_FORMAT, else console on a terminal and json elsewhere.", show_default=False
+        ),
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """Serve a fine-tuned model as `llamafactory-cli api` does: with its flags, or one of its YAML files.
+
+    API_PORT=6006 API_MODEL_NAME=security modelport api --model_name_or_path DIR --template qwen --infer_backend vllm
+
+    A YAML or JSON file may be the only argument, with `key=value` behind it. What each flag becomes:
+    docs/llamafactory.md. Besides the engines of LLaMA-Factory there is --infer_backend llama_cpp, which converts the
+    model to a GGUF file and needs no vLLM.
+    """
+    from app.llamafactory.arguments import BadArguments
+
+    wanted = Wanted(outtype, yes, state)
+    with config_errors_reported(), tool_errors_reported():
+        from app.config.settings import resolve
+
+        options = resolve(
+            os.environ,
+            state=state,
+            host=host,
+            port=port,
+            insecure_no_key=insecure_no_key,
+            log_format=log_format,
+            is_terminal=sys.stderr.isatty(),
+        )
+        try:
+            text, lines, options = _configured(context.args, options, vllm_command, wanted)
+        except BadArguments as exc:
+            fail(exc.errors, BAD_CONFIG)
+        if print_config:
+            typer.echo("".join(f"# {line}\n" for line in lines) + text, nl=False)
+            return
+        typer.echo("\n".join((*lines, "")))
+        from app.supervisor import main
+
+        code = main.serve(options)
+    raise typer.Exit(code)
+
+
+def _configured(
+    words: Sequence[str], options: ServeOptions, vllm_command: str | None, wanted: Wanted
+) -> tuple[str, list[str], ServeOptions]:
+    """The configuration's text, the lines to print, and the options of the start. What is wrong is said before
+    anything that takes long begins.
+    """
+    import app.log
+    from app.config.load import load_all
+    from app.llamafactory import prepare
+    from app.llamafactory.arguments import read
+    from app.llamafactory.configuration import ServedParts, configuration
+    from app.llamafactory.engine_choice import choose
+    from app.llamafactory.notice import notice
+    from app.llamafactory.yaml_text import as_yaml
+
+    app.log.set_up(options.log_format, options.log_level)
+    machine = _machine(options.env)
+    arguments = read(words, allow_extra=machine.is_on("ALLOW_EXTRA_ARGS"))
+    model = prepare.fine_tune(arguments)
+    choice = choose(arguments, model, _vllm(vllm_command, options.env), outtype=wanted.outtype)
+    place = prepare.local(arguments["model_name_or_path"])
+    adapters = prepare.adapter_folders(arguments)
+    parts = ServedParts(str(place or arguments["model_name_or_path"]), next(iter(adapters), None))
+    # Whatever is wrong with addresses, keys, names and values is found here, before anything takes long.
+    load_all(_with_text(options, as_yaml(configuration(arguments, choice, parts, model, machine))))
+    options, notes = _with_state(options, is_chosen=wanted.is_state_chosen)
+    tools = toolbox(wanted.state, yes=wanted.yes)
+    template = prepare.served_template(arguments, options.state, tools, is_embedded=choice.kind == "llama_cpp")
+    parts = prepare.served_parts(parts, template)
+    tree = configuration(arguments, choice, parts, model, machine)
+    text = as_yaml(tree)
+    is_default_host = options.host is None and not options.env.get("API_HOST")
+    lines = notice(
+        arguments, choice, parts, machine, tree, is_default_host=is_default_host, notes=[*template.notes, *notes]
+    )
+    return text, lines, _with_text(options, text)
+
+
+def _machine(env: Mapping[str, str]) -> ServingMachine:
+    from app.llamafactory.configuration import ServingMachine
+    from app.supervisor.capacity.devices import machine
+
+    here = machine(None, env)
+    return ServingMachine(env, len(here.gpus), is_cpu_only=not here.gpus and not here.has_unknown_gpus)
+
+
+def _vllm(given: str | None, env: Mapping[str, str]) -> Sequence[str] | None:
+    """The words that call vLLM: those given, else MODELPORT_VLLM's, else `vllm` on PATH; None where there is none."""
+    if words := shlex.split(given or env.get("MODELPORT_VLLM", "")):
+        return words
+    program = shutil.which("vllm")
+    return [program] if program is not None else None
+
+
+def _with_text(options: ServeOptions, text: str) -> ServeOptions:
+    return dataclasses.replace(options, config_path=None, config_text=text)
+
+
+def _with_state(options: ServeOptions, *, is_chosen: bool) -> tuple[ServeOptions, list[str]]:
+    """The options with a state folder that is free: several servers on their own ports are several gateways here, and
+    LLaMA-Factory's need no folder to be named.
+    """
+    from app.config.settings import Settings, state_folder
+    from app.supervisor.state_folder import StateError, is_held, prepare
+
+    notes = []
+    if not is_chosen and is_held(options.state):
+        port = options.port if options.port is not None else Settings.from_env(options.env).api_port or 8000
+        other = state_folder(options.state.with_name(f"{options.state.name}-api-{port}"))
+        notes.append(f"another gateway runs on {options.state}, so this one's verbs need --state {other}")
+        options = dataclasses.replace(options, state=other)
+    try:
+        prepare(options.state)
+    except StateError as exc:
+        fail(str(exc))
+    return options, notes
