@@ -29,6 +29,7 @@ class Rule(StrEnum):
     BEST_OF = "best_of"  # left out where it is the number of choices anyway; else refused
     ONLY_NAMED_TOOL = "only_named_tool"  # a tool that must be called becomes the only one, with `required`
     EFFORT_IN_TEMPLATE = "effort_in_template"  # sent as an argument of the chat template
+    GREEDY = "greedy"  # false: the likeliest token each time, as Hugging Face calls that
     BY_ANSWER = "by_answer"  # only the response shows whether it was done
 
 
@@ -49,9 +50,9 @@ class Fate(NamedTuple):
 DONE = Fate(Act.DONE)
 
 
-def adjusted(note: str, *, renamed: str = "", rule: Rule | None = None) -> Fate:
+def adjusted(note: str, *unless: str, renamed: str = "", rule: Rule | None = None) -> Fate:
     """It is sent to the engine in another form."""
-    return Fate(Act.ADJUSTED, frozenset(), note, renamed, rule)
+    return Fate(Act.ADJUSTED, frozenset(unless), note, renamed, rule)
 
 
 def dropped(*unless: str) -> Fate:

@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import BAD_CONFIG, StateOption, config_errors_reported, fail
+from app.cli.options import (
+    BAD_CONFIG,
+    HostOption,
+    InsecureOption,
+    LogFormatOption,
+    PortOption,
+    StateOption,
+    config_errors_reported,
+    fail,
+)
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
-from app.log_format import LogFormat
 
 if TYPE_CHECKING:
     from app.config.settings import ServeOptions
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ApiOptions:
     """What the command line says beside LLaMA-Factory's flags. `state`: the folder that was named."""
 
     outtype: str | None
@@ -37,51 +45,36 @@ class Wanted:
         return self.state is not None or bool(os.environ.get("MODELPORT_STATE"))
 
 
-# Theirs, as they stand: nothing of them is ours to know here.
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+VllmOption = Annotated[
+    str | None, typer.Option(help="How vLLM is called. Else MODELPORT_VLLM, else `vllm` on PATH.", show_default=False)
+]
+OuttypeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The type of the GGUF file for --infer_backend llama_cpp: bf16, f16, q8_0, q4_k_m … Default: q8_0.",
+        show_default=False,
+    ),
+]
+# LLaMA-Factory's flags are left as they stand, and ours may be written as those are, with `_`.
+CONTEXT = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+}
 
 
 def api(
     context: typer.Context,
-    vllm_command: Annotated[
-        str | None,
-        typer.Option(
-            "--vllm-command",
-            "--vllm_command",
-            help="How vLLM is called. Else MODELPORT_VLLM, else `vllm` on PATH.",
-            show_default=False,
-        ),
-    ] = None,
-    outtype: Annotated[
-        str | None,
-        typer.Option(
-            help="The type of the GGUF file for --infer_backend llama_cpp: bf16, f16, q8_0, q4_k_m … Default: q8_0.",
-            show_default=False,
-        ),
-    ] = None,
+    vllm_command: VllmOption = None,
+    outtype: OuttypeOption = None,
     print_config: Annotated[
-        bool,
-        typer.Option("--print-config", "--print_config", help="Print the modelport.yaml that does the same, and end."),
+        bool, typer.Option("--print-config", help="Print the modelport.yaml that does the same, and end.")
     ] = False,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on. Else API_HOST, else 127.0.0.1.", show_default=False)
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="Port to listen on; 0: a free one. Else API_PORT, else 8000.", show_default=False
-        ),
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     state: StateOption = None,
-    insecure_no_key: Annotated[
-        bool, typer.Option("--insecure-no-key", "--insecure_no_key", help="Let other machines use it without a key.")
-    ] = False,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(
-            help="Else MODELPORT_LOG_FORMAT, else console on a terminal and json elsewhere.", show_default=False
-        ),
-    ] = None,
+    insecure_no_key: InsecureOption = False,
+    log_format: LogFormatOption = None,
     yes: YesOption = False,
 ) -> None:
     """Serve a fine-tuned model as `llamafactory-cli api` does: with its flags, or one of its YAML files.
@@ -94,7 +87,7 @@ def api(
     """
     from app.llamafactory.arguments import BadArguments
 
-    wanted = Wanted(outtype, yes, state)
+    wanted = ApiOptions(outtype, yes, state)
     with config_errors_reported(), tool_errors_reported():
         from app.config.settings import resolve
 
@@ -122,7 +115,7 @@ def api(
 
 
 def _configured(
-    words: Sequence[str], options: ServeOptions, vllm_command: str | None, wanted: Wanted
+    words: Sequence[str], options: ServeOptions, vllm_command: str | None, wanted: ApiOptions
 ) -> tuple[str, list[str], ServeOptions]:
     """The configuration's text, the lines to print, and the options of the start. What is wrong is said before
     anything that takes long begins.

@@ -10,6 +10,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from app.log_format import LogFormat
+
 REFUSED = 1
 BAD_CONFIG = 2
 NO_GATEWAY = 3
@@ -28,6 +30,21 @@ StateOption = Annotated[
     typer.Option(
         "--state", help="The state folder. Else MODELPORT_STATE, else the user's state folder.", show_default=False
     ),
+]
+HostOption = Annotated[
+    str | None,
+    typer.Option(help="Address to listen on. Else API_HOST, else the file's, else 127.0.0.1.", show_default=False),
+]
+PortOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0, max=65535, help="Port to listen on; 0: a free one. Else API_PORT, the file's, 8000.", show_default=False
+    ),
+]
+InsecureOption = Annotated[bool, typer.Option("--insecure-no-key", help="Let other machines use it without a key.")]
+LogFormatOption = Annotated[
+    LogFormat | None,
+    typer.Option(help="Else MODELPORT_LOG_FORMAT, else console on a terminal and json elsewhere.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

@@ -8,39 +8,28 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import ConfigOption, StateOption, config_errors_reported
-from app.log_format import LogFormat
+from app.cli.options import (
+    ConfigOption,
+    HostOption,
+    InsecureOption,
+    LogFormatOption,
+    PortOption,
+    StateOption,
+    config_errors_reported,
+)
 
 
 def serve(
     config: ConfigOption = None,
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on. Else API_HOST, else the file's, else 127.0.0.1.", show_default=False),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port to listen on; 0: a free one. Else API_PORT, the file's, 8000.",
-            show_default=False,
-        ),
-    ] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     state: StateOption = None,
     relays: Annotated[
         int | None,
         typer.Option(min=1, max=64, help="Relay processes. Else MODELPORT_RELAYS, the file's, 1.", show_default=False),
     ] = None,
-    insecure_no_key: Annotated[
-        bool, typer.Option("--insecure-no-key", help="Let other machines use it without a key.")
-    ] = False,
-    log_format: Annotated[
-        LogFormat | None,
-        typer.Option(
-            help="Else MODELPORT_LOG_FORMAT, else console on a terminal and json elsewhere.", show_default=False
-        ),
-    ] = None,
+    insecure_no_key: InsecureOption = False,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run the gateway until it is stopped (Ctrl-C, SIGTERM).
 

@@ -11,6 +11,8 @@ from tests import ROOT
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+_VARIABLE = re.compile(r"[A-Z_]+=")
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -52,10 +54,13 @@ class Page:
 
     @property
     def commands(self) -> Iterator[list[str]]:
-        """Every command line in a bash block, and every inline one of ours."""
+        """Every command line in a bash block, without variables in front of it, and every inline one of ours."""
         for block in self.blocks("bash"):
             for line in block.splitlines():
-                if words := shlex.split(line, comments=True):
+                words = shlex.split(line, comments=True)
+                while words and _VARIABLE.match(words[0]):
+                    del words[0]
+                if words:
                     yield words
         for line in re.findall(r"`((?:modelport|make) [^`]+)`", self.prose):
             yield shlex.split(line)

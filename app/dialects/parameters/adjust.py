@@ -213,7 +213,10 @@ def bound(asked: RequestParameters, rules: Rules) -> int | None:
 def _configure(
     body: bytes, rules: Rules, profile: EngineProfile, members: dict[str, bytes | None], names: list[str]
 ) -> None:
-    sent = {name for name, raw in json_members.decode(body).items() if _is_given(raw)}
+    members_sent = json_members.decode(body)
+    sent = {name for name, raw in members_sent.items() if _is_given(raw)}
+    if bytes(members_sent.get("do_sample", NOTHING)) == b"false":
+        sent.add("temperature")  # it is one
     for configured, is_default in ((rules.overrides, False), (rules.defaults, True)):
         for name, value in configured.items():
             theirs = sent.intersection(_SYNONYMS.get(name, (name,)))

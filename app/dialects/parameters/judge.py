@@ -193,6 +193,16 @@ def _refuse_empty_text(case: RequestCase) -> None:
                 raise Unsupported(case.engine, f"'{name}' must be 1 or more for this engine, and is 0.", param=name)
 
 
+def _greedy(case: RequestCase, verdict: Verdict, _: Fate) -> None:
+    """Not to sample is to take the likeliest token each time, unless the operator has fixed the temperature."""
+    verdict.members["do_sample"] = None
+    if case.value("do_sample") is not False or "temperature" in case.settled:
+        verdict.dropped.append("do_sample")
+        return
+    verdict.members["temperature"] = b"0"
+    verdict.adjusted.append("do_sample")
+
+
 def _leave(case: RequestCase, verdict: Verdict, _: Fate) -> None:
     """Nothing is done before the response is there (app/dialects/openai/embeddings.py)."""
 
@@ -202,6 +212,7 @@ _RULES: Final[Mapping[Rule, Callable[[RequestCase, Verdict, Fate], None]]] = Map
         Rule.BEST_OF: _best_of,
         Rule.ONLY_NAMED_TOOL: _only_named_tool,
         Rule.EFFORT_IN_TEMPLATE: _effort_in_template,
+        Rule.GREEDY: _greedy,
         Rule.BY_ANSWER: _leave,
     }
 )

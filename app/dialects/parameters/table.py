@@ -132,6 +132,8 @@ _OWN: Final[dict[str, Fate]] = {
     "reasoning_format": dropped(),
     "thinking_budget_tokens": dropped(),
     "t_max_predict_ms": dropped(),
+    # Hugging Face's and LLaMA-Factory's.
+    "do_sample": adjusted("`temperature: 0`", "true", rule=Rule.GREEDY),
     # Ollama's.
     **dict.fromkeys(("options", "num_ctx", "num_predict", "keep_alive", "think", "format"), dropped()),
 }

@@ -38,7 +38,7 @@ def build(
         for target in model.all_targets()
     ]
     missing = _missing(backends)
-    models = {name: _model(name, model, config, backends) for name, model in plain.items()}
+    models = {name: _model(name, model, config, backends, missing) for name, model in plain.items()}
     return Table(
         version=version,
         # A name of the file comes before one that was ordered while the gateway ran.
@@ -58,13 +58,20 @@ def build(
     )
 
 
-def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str, Backend]) -> PublicModel:
+def _model(
+    name: str,
+    model: ModelConfig,
+    config: Config,
+    backends: Mapping[str, Backend],
+    missing: Mapping[str, Backend],
+) -> PublicModel:
+    """A model of the file. Where it names an adapter that its engine does not have, it is as missing as that is."""
     targets = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
     weights = replicas.weights([(target.weight, len(names)) for target, names in targets])
     return PublicModel(
         name=name,
         targets=tuple(
-            Target(backend, engine_name(name, target, backends.get(backend)), weight)
+            _target(backend, engine_name(name, target, backends.get(backend)), weight, missing)
             for (target, names), weight in zip(targets, weights, strict=True)
             for backend in names
         ),
@@ -73,6 +80,11 @@ def _model(name: str, model: ModelConfig, config: Config, backends: Mapping[str,
         reasoning=model.reasoning,
         rules=model.rules(),
     )
+
+
+def _target(backend: str, model: str, weight: int, missing: Mapping[str, Backend]) -> Target:
+    row = _adapter_row(backend, model)
+    return Target(row if row in missing else backend, model, weight)
 
 
 def _canonical(config: Config, name: str) -> str:

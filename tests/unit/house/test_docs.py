@@ -24,6 +24,7 @@ from app.config.model import DEMO_MODEL, Config, FallbackConfig, KeyConfig, Mode
 from app.config.settings import Settings
 from app.config.yaml_document import parse
 from app.errors import TABLE
+from app.llamafactory.flags import FLAGS
 from app.metrics import Metrics
 from app.supervisor.admin.app import create_admin
 from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
@@ -220,7 +221,8 @@ def refuse_unknown(words: list[str]) -> None:
     verb = next((known for known in command_line() if tuple(words[1 : len(known) + 1]) == known), None)
     assert verb is not None, words
     options = {word.partition("=")[0] for word in words if word.startswith("-")}
-    assert options <= command_line()[verb] | {"--help"}, words
+    theirs = {f"--{name}" for name in FLAGS} if verb == ("api",) else set()
+    assert options <= command_line()[verb] | {"--help"} | theirs, words
 
 
 @EVERY_PAGE

@@ -96,6 +96,26 @@ def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
     assert made.keys[0].models == ("small", "ollama/*")
 
 
+def test_a_model_that_is_an_adapter_is_as_missing_as_the_adapter() -> None:
+    config = loads(
+        "backends: {gpu: {kind: vllm, model: /m, adapters: {law: /l}}}\nmodels: {a: {backend: gpu, model: law}}",
+        {},
+        source="t",
+    )
+    served = Backend("gpu", "vllm", State.READY, adapters={"law": None})
+    refused = Backend("gpu", "vllm", State.READY, adapters={"law": "it does nothing"})
+
+    good = build(config, {"gpu": served}, 1)
+    bad = build(config, {"gpu": refused}, 2)
+
+    assert [(target.backend, target.model) for target in good.models["a"].targets] == [("gpu", "law")]
+    (target,) = bad.models["a"].targets
+    assert (bad.backends[target.backend].state, bad.backends[target.backend].reason) == (
+        State.FAILED,
+        "it does nothing",
+    )
+
+
 def test_a_fallback_says_for_whom_it_is_and_an_adapter_may_be_the_default_model() -> None:
     text = """
 backends: {gpu: {kind: vllm, model: /m, adapters: {law: /l}}}
