@@ -117,11 +117,31 @@ class Sleeper(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a comparison of a loaded adapter with its base has shown, in log-probabilities (of embeddings: in what they
+    consist of). `effect`: how far they are apart at least; `noise`: how far answers of the base alone are apart.
+    `why_not`: they could not be compared.
+    """
+
+    effect: float = 0.0
+    noise: float = 0.0
+    why_not: str | None = None
+
+
 class Adapters(Protocol):
     """Loads LoRA adapters into a running engine; a restart forgets them. All raise BackendError."""
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
-        """Serve the adapter at `path` as `name`. One that is loaded already is replaced by what is at the path now."""
+        """Serve the adapter at `path` as `name`. One that is loaded already is replaced by what is at the path now.
+        What files alone tell against it is found before the engine gets it.
+        """
+        ...
+
+    async def prove(self, endpoint: Endpoint, name: str) -> Proof:
+        """Hold what it answers against what its base answers. NotFinite when one of them answers no numbers,
+        EngineFailed when the adapter answers as its base does.
+        """
         ...
 
     async def unload(self, endpoint: Endpoint, name: str) -> None:

@@ -15,6 +15,7 @@ BackendError
    ├─ TimedOut       nothing came within the time allowed
    ├─ Broken         what came is not a valid response: garbage, HTML, a redirect, invalid JSON, too much
    ├─ EngineFailed   the engine reported that it failed: 5xx, an error event
+   │  └─ NotFinite   it computes no numbers: NaN, infinity
    └─ Rejected       the engine read the request and refuses it: 4xx
 
 Source of the branch rules: docs/decisions.md, "Retries".
@@ -115,6 +116,16 @@ class Broken(Taken):
 
 class EngineFailed(Taken):
     """The engine itself reported that it failed."""
+
+
+class NotFinite(EngineFailed):
+    """What it computes are no numbers (NaN, infinity). What it keeps of earlier requests may spoil later ones, so only
+    a new start is sure to help. `adapter`: whose answer it was, None for the model's own.
+    """
+
+    def __init__(self, engine: str, message: str, adapter: str | None = None) -> None:
+        super().__init__(engine, message)
+        self.adapter = adapter
 
 
 class Rejected(Taken):

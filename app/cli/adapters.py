@@ -16,6 +16,13 @@ BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `mod
 NameArgument = Annotated[str, typer.Argument(help="The adapter's public name.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Its folder, with adapter_config.json.")]
 
+ProofOption = Annotated[
+    bool,
+    typer.Option(
+        "--proof/--no-proof", help="Hold its answers against its base's first. Its files are checked in any case."
+    ),
+]
+
 
 def verbs() -> typer.Typer:
     """The commands under `modelport adapters`."""
@@ -35,11 +42,14 @@ def load(
     backend: BackendArgument,
     name: NameArgument,
     folder: FolderArgument,
+    proof: ProofOption = True,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve an adapter under a public name of its own. To keep it, write it into the configuration as well."""
-    body = {"name": name, "path": str(folder.expanduser().absolute())}
+    """Serve an adapter under a public name of its own, once it has proved that it does something. To keep it, write it
+    into the configuration as well.
+    """
+    body = {"name": name, "path": str(folder.expanduser().absolute()), "proof": "on" if proof else "off"}
     _show(call("POST", f"{_path(backend)}/load", state, body=body), as_json)
 
 
@@ -58,5 +68,13 @@ def _show(response: Any, as_json: bool) -> None:
     if as_json:
         print_json(response)
     else:
-        rows = [(each["name"], each["path"], each["reason"] or "") for each in response["adapters"]]
-        show(("adapter", "folder", "note"), rows)
+        rows = [(each["name"], each["path"], _proof(each), each["reason"] or "") for each in response["adapters"]]
+        show(("adapter", "folder", "proof", "note"), rows)
+
+
+def _proof(adapter: Any) -> str:
+    """How its latest load ended, in a few words."""
+    proof = adapter.get("proof")
+    if proof is None:
+        return ""
+    return f"proved in {proof['seconds']:.1f} s" if proof["verdict"] == "proved" else proof["verdict"]

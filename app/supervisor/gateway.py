@@ -26,7 +26,7 @@ from app.supervisor.admin.capabilities import CapabilityStore
 from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
-    AdapterAnswer,
+    AdapterOrder,
     AdaptersAnswer,
     BackendAnswer,
     Health,
@@ -284,21 +284,19 @@ class Gateway:
 
     def adapters(self, backend: str) -> AdaptersAnswer:
         """The adapters that it is to have, each with the reason where its engine does not have it."""
-        adapters = [
-            AdapterAnswer(name=each.name, path=each.path, reason=each.reason) for each in self.fleet.adapters(backend)
-        ]
-        return AdaptersAnswer(backend=backend, adapters=tuple(adapters))
+        return AdaptersAnswer.of(backend, self.fleet.adapters(backend))
 
-    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
-        """Serve an adapter under that public name. Problem: the name is taken, or the engine refuses it."""
+    async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer:
+        """Serve an adapter under a public name. Problem: the name is taken, or the engine refuses it."""
         self._check_open()
+        name = order.name
         is_known = name in self._table().models
         is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
         if cross_checks.canonical(self.config, name) is not None or (is_known and not is_its_own):
             raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
         with self._one_order(name):
             try:
-                await self.fleet.load_adapter(backend, name, path)
+                await self.fleet.load_adapter(backend, name, order.path, is_proved=order.proof == "on")
             except BackendError as exc:
                 raise Problem(422, "adapter_refused", f"{exc.engine}: {exc.message}") from exc
         return self.adapters(backend)
@@ -376,8 +374,8 @@ class Gateway:
 
     def _counts(self) -> list[BackendCounts]:
         return [
-            BackendCounts(status.name, status.state, status.restarts, status.swaps, status.waiting)
-            for status in self._visible()
+            BackendCounts(each.name, each.state, each.restarts, each.swaps, each.waiting, each.adapters)
+            for each in self._visible()
         ]
 
     def _quarantines(self) -> dict[str, bool]:

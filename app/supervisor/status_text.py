@@ -61,7 +61,8 @@ def explained(
 def adapter_explained(backend: str, adapter: str, reason: str, tries_at: float | None) -> str:
     """The same for an adapter that its engine does not have."""
     load = f"`modelport adapters load {shlex.join((backend, adapter))} FOLDER`"
-    return f"{reason.rstrip('.')}; it is tried again at {clock(tries_at)}, or when its folder changes: {load} at once"
+    when = f"at {clock(tries_at)}, or when" if tries_at is not None else "when"
+    return f"{reason.rstrip('.')}; it is tried again {when} its folder changes: {load} at once"
 
 
 def queued(place: Queued, need: Need, others: Sequence[str]) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from backends.config.fields import GB, Device, Seconds
 from backends.endpoint import Timeouts
 from backends.engine import Need
+
+
+def _as_word(value: object) -> object:
+    """YAML reads `off` as false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 class TimeoutsConfig(BaseModel):
@@ -162,6 +167,21 @@ class ManagedConfig(BackendConfig):
         """The paths of its adapters, by public name."""
         return {}
 
+    def unproved_adapters(self) -> Collection[str]:
+        """The public names of those adapters that are served without being held against the base."""
+        return ()
+
+
+class AdapterConfig(BaseModel):
+    """One adapter, where there is more to say of it than its folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1, description="Its folder, or the name of a repository on the hub.")
+    proof: Annotated[Literal["on", "off"], BeforeValidator(_as_word)] = Field(
+        "on", description="`off`: it is not held against its base's answers; its files are checked all the same."
+    )
+
 
 class AdaptableConfig(ManagedConfig):
     """What every kind has that can sleep and take adapters while it runs."""
@@ -169,8 +189,8 @@ class AdaptableConfig(ManagedConfig):
     sleep: Literal[1, 2] | None = Field(
         None, description="Put to sleep instead of stopped: 1 keeps the weights in host memory, 2 forgets them."
     )
-    adapters: dict[Annotated[str, Field(min_length=1, max_length=256)], str] = Field(
-        default_factory=dict, description="Adapters (LoRA) by public name, with their folders."
+    adapters: dict[Annotated[str, Field(min_length=1, max_length=256)], str | AdapterConfig] = Field(
+        default_factory=dict, description="Adapters (LoRA) by public name, with their folders, or `{path, proof}`."
     )
 
     def sleep_level(self) -> int:
@@ -179,4 +199,8 @@ class AdaptableConfig(ManagedConfig):
 
     def adapter_paths(self) -> Mapping[str, str]:
         """The paths of its adapters, by public name."""
-        return self.adapters
+        return {name: each if isinstance(each, str) else each.path for name, each in self.adapters.items()}
+
+    def unproved_adapters(self) -> Collection[str]:
+        """The public names of those that are not held against the base."""
+        return {name for name, each in self.adapters.items() if not isinstance(each, str) and each.proof == "off"}

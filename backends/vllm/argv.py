@@ -112,6 +112,17 @@ def _rank(ranks: Iterable[int]) -> int:
     return next((rank for rank in LORA_RANKS if rank >= max(needed, DEFAULT_LORA_RANK)), LORA_RANKS[-1])
 
 
+def lora_rank(line: Sequence[str]) -> int | None:
+    """The highest rank of adapters that a server with this argument list takes; None where it takes none."""
+    last = None
+    for at, word in enumerate(line):
+        flag, is_given, value = word.partition("=")
+        if flag.replace("_", "-") == "--max-lora-rank":
+            text = value if is_given else line[at + 1] if at + 1 < len(line) else ""
+            last = int(text) if text.isdecimal() else last
+    return last
+
+
 def environment(
     config: VllmConfig,
     inherited: Mapping[str, str],

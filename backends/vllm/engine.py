@@ -9,23 +9,24 @@ import asyncio
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from backends.endpoint import Endpoint, UsageMode
 from backends.engine import Adapters, Fetcher, Launch, Probe, Sleeper
 from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.http.openai_models import model_ids
-from backends.http.probe_client import ProbeClient, Reply
+from backends.http.probe_client import ProbeClient
 from backends.huggingface.fetcher import HubFetcher, is_repository, secrets_in
 from backends.process import compile_cache
 from backends.process.process import inherited
-from backends.vllm.argv import argv, environment, first_port
+from backends.vllm.argv import argv, environment, first_port, lora_rank
 from backends.vllm.config import VllmConfig
 from backends.vllm.facts import of_vllm, quantization_in
 from backends.vllm.failures import explain
+from backends.vllm.lora.adapters import AdapterFiles, LoraAdapters, error_text
 from backends.vllm.memory import reported
 from backends.vllm.metrics import figures
 from backends.vllm.model_folder import adapter_rank, config_of, not_a_model
@@ -34,7 +35,6 @@ from backends.vllm.preflight import VllmPreflight
 PROBE_S: Final = 10.0
 WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
 SLEEP_S: Final = 300.0  # level 1 copies all weights into the host's memory
-ADAPTER_S: Final = 120.0
 CORE_DIED: Final = "its core process died"
 # For seconds after one of these has ended its server still responds, but with errors only.
 _VITAL: Final = {"VLLM::EngineCore": CORE_DIED, "VLLM::Worker": "one of its worker processes died"}
@@ -84,7 +84,9 @@ class Vllm:
         self._has_logprobs: int | None = None  # the generation that has compiled its code for `logprobs`
         self._hub = HubFetcher(pins, config.env, self._from_hub) if pins is not None else None
         self.fetcher: Fetcher | None = self._hub
-        lora = LoraAdapters(name, self._client, self._adapter_folder)
+        self._lora_rank: int | None = None  # the highest that the latest start takes
+        files = AdapterFiles(self._adapter_folder, self._base_folder, lambda: self._lora_rank)
+        lora = LoraAdapters(name, self._client, files, config)
         self.adapters: Adapters | None = lora if config.takes_adapters else None
         self.sleeper: Sleeper | None = DevSleeper(name, self._client) if config.sleep is not None else None
 
@@ -111,9 +113,10 @@ class Vllm:
             port,
             drain_s=self._drain_s,
             has_gpus=bool(devices),
-            lora_ranks=_ranks(map(self._adapter_folder, self._config.adapters.values())),
+            lora_ranks=_ranks(map(self._adapter_folder, self._config.adapter_paths().values())),
             commit=commit,
         )
+        self._lora_rank = lora_rank(line)
         program = shutil.which(line[0], path=env.get("PATH", os.defpath))
         if program is None:
             raise CannotStart(
@@ -137,7 +140,7 @@ class Vllm:
         revisions: dict[str, str | None] = {}
         if not self._is_local() and is_repository(model):
             revisions[model] = self._config.revision
-        for path in self._config.adapters.values():
+        for path in self._config.adapter_paths().values():
             if "/" in path and is_repository(path) and not Path(path).exists():
                 revisions.setdefault(path, None)
         return revisions
@@ -148,6 +151,15 @@ class Vllm:
         if not folder.exists() and self._hub is not None and is_repository(path):
             folder = self._hub.folder(path, None) or folder
         return str(folder) if (folder / "adapter_config.json").exists() else None
+
+    def _base_folder(self) -> Path | None:
+        """The model's folder, here or in the hub's cache; None where neither has it. Blocks shortly."""
+        model = self._config.model
+        folder: Path | str | None = Path(model).expanduser()
+        if not Path(model).expanduser().is_dir():
+            on_hub = self._hub is not None and is_repository(model)
+            folder = self._hub.folder(model, self._config.revision) if self._hub is not None and on_hub else None
+        return Path(folder) if folder is not None else None
 
     def _is_local(self) -> bool:
         """Whether the model is a folder here. CannotStart when its name can only be a path and nothing is there."""
@@ -236,7 +248,7 @@ class Vllm:
             raise WrongTask(self.name, "the model generates no text: set `task` to embed or classify")
         if reply.status != 200:
             # Its log says more than "EngineCore encountered an issue".
-            cause = "" if b"EngineCore encountered" in reply.body else f": {_error_text(reply)}"
+            cause = "" if b"EngineCore encountered" in reply.body else f": {error_text(reply)}"
             raise EngineFailed(self.name, f"it is healthy, but its first request failed{cause}")
         if self._config.warm_up_logprobs and self._config.task == "generate":
             await self._warm_up_logprobs(endpoint)
@@ -280,60 +292,11 @@ class DevSleeper:
     async def _post(self, endpoint: Endpoint, path: str) -> None:
         reply = await self._client.ask(_root(endpoint, path), endpoint.headers, timeout_s=SLEEP_S, body={})
         if reply.status != 200:
-            raise EngineFailed(self._name, f"{path.strip('/').partition('?')[0]} failed: {_error_text(reply)}")
-
-
-class LoraAdapters:
-    """Fulfils Adapters through vLLM's routes for LoRA. `folder`: finds an adapter's folder by its configured path."""
-
-    def __init__(self, name: str, client: ProbeClient, folder: Callable[[str], str | None]) -> None:
-        self._name = name
-        self._client = client
-        self._folder = folder
-
-    async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
-        """Serve the adapter at this path under that name, in place of what had the name before. EngineFailed when there
-        is no adapter, or vLLM does not load it.
-        """
-        folder = await asyncio.to_thread(self._folder, path)
-        if folder is None:
-            # vLLM would go on trying to load it with every adapter after it.
-            raise EngineFailed(self._name, f"the adapter {name!r} has no adapter_config.json in its folder")
-        body = {"lora_name": name, "lora_path": folder, "load_inplace": name in await self.listed(endpoint)}
-        reply = await self._ask(endpoint, "load_lora_adapter", body)
-        if reply.status != 200:
-            raise EngineFailed(self._name, f"the adapter {name!r} was not loaded: {_error_text(reply)}")
-
-    async def unload(self, endpoint: Endpoint, name: str) -> None:
-        """Forget it; does nothing when it is not loaded. EngineFailed when vLLM does not unload it."""
-        reply = await self._ask(endpoint, "unload_lora_adapter", {"lora_name": name})
-        if reply.status not in (200, 404):
-            raise EngineFailed(self._name, f"the adapter {name!r} was not unloaded: {_error_text(reply)}")
-
-    async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
-        """The names of the adapters that are loaded. EngineFailed when vLLM does not list its models."""
-        reply = await self._client.ask(f"{endpoint.address}/models", endpoint.headers, timeout_s=PROBE_S)
-        try:
-            return tuple(str(each["id"]) for each in reply.json()["data"] if each.get("parent"))
-        except (KeyError, TypeError, AttributeError) as exc:
-            raise EngineFailed(self._name, f"it does not list its models: {_error_text(reply)}") from exc
-
-    async def _ask(self, endpoint: Endpoint, route: str, body: object) -> Reply:
-        url = f"{endpoint.address}/{route}"
-        return await self._client.ask(url, endpoint.headers, timeout_s=ADAPTER_S, body=body)
+            raise EngineFailed(self._name, f"{path.strip('/').partition('?')[0]} failed: {error_text(reply)}")
 
 
 def _root(endpoint: Endpoint, path: str) -> str:
     return f"{endpoint.address.removesuffix('/v1')}{path}"
-
-
-def _error_text(reply: Reply) -> str:
-    """Its own error message, shortened, and the status."""
-    body: Any = reply.json()
-    error = body.get("error") if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else None
-    status = f"status {reply.status}"
-    return f"{' '.join(str(message).split())[:200]} ({status})" if message else status
 
 
 def _ranks(folders: Iterable[str | None]) -> Iterator[int]:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.huggingface.fetcher import is_repository
+from backends.model_files.adapter_file import flaw, read_base
+from backends.model_files.adapter_settings import ranks
+from backends.model_files.safetensors import BadFile, read_header
 
-_HEADER_BYTES: Final = 8  # of a safetensors file: the length of its header, in front of it
-_MOST_HEADER_BYTES: Final = 100_000_000
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 
@@ -55,39 +56,24 @@ def not_a_model(path: Path) -> str:
     return f"is an adapter (LoRA), not a model: set `model` to its base{named}, and name it under `adapters`"
 
 
-def adapter_flaw(path: str) -> str | None:
-    """What is wrong with an adapter's folder; None for a repository on the hub."""
+def adapter_flaw(path: str, base: str | None = None, max_rank: int | None = None) -> str | None:
+    """What is wrong with an adapter's folder; None for a repository on the hub. `base`: the model that it is for;
+    `max_rank`: the highest rank that its engine takes.
+    """
     folder = Path(path).expanduser()
     if not folder.exists():
         is_path = folder.is_absolute() or path.startswith((".", "~"))
         if not is_path and "/" in path and is_repository(path):
             return None
         return f"'{path}' is not a folder here"
-    config = folder / "adapter_config.json"
-    if not config.is_file():
-        is_model = (folder / "config.json").is_file()
-        instead = "is a model, not an adapter (LoRA)" if is_model else "holds no adapter"
-        return f"'{path}' {instead}: it has no adapter_config.json"
-    adapter = _json_object(config)
-    if adapter is None:
-        return f"'{path}' is broken: its adapter_config.json is not JSON"
-    if not isinstance(adapter.get("r"), int):
-        return f"'{path}' is broken: its adapter_config.json names no rank (`r`)"
-    candidates = [folder / name for name in ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")]
-    weights = next((file for file in candidates if file.is_file()), None)
-    if weights is None:
-        return f"'{path}' is broken: it has no adapter_model.safetensors"
-    flaw = _file_flaw(weights)
-    return f"'{path}' is broken: {flaw}" if flaw is not None else None
+    known = Path(base).expanduser() if base is not None else None
+    wrong = flaw(folder, read_base(known) if known is not None and known.is_dir() else None, max_rank=max_rank)
+    return f"'{path}' {wrong}" if wrong is not None else None
 
 
 def adapter_rank(folder: Path) -> int | None:
-    """The rank of the adapter in this folder; None where its file does not say it."""
-    rank = (_json_object(folder / "adapter_config.json") or {}).get("r")
-    try:
-        return int(rank) if rank is not None else None
-    except (TypeError, ValueError):
-        return None
+    """The highest rank of the adapter in this folder; None where its file does not say it."""
+    return max(ranks(_json_object(folder / "adapter_config.json") or {}), default=None)
 
 
 def _json_object(path: Path) -> dict[str, Any] | None:
@@ -111,22 +97,12 @@ def _file_flaw(file: Path) -> str | None:
     formats only the size is looked at.
     """
     try:
-        size = file.stat().st_size
-        if not size:
+        if file.suffix == ".safetensors":
+            read_header(file)
+        elif not file.stat().st_size:
             return f"{file.name} is empty"
-        if file.suffix != ".safetensors":
-            return None
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(_HEADER_BYTES), "little")
-            if not 2 <= length <= min(size, _MOST_HEADER_BYTES):
-                return f"{file.name} is not a safetensors file, or is cut short"
-            header = json.loads(opened.read(length))
+    except BadFile as exc:
+        return str(exc)
     except OSError as exc:
         return f"{file.name} cannot be read: {exc.strerror}"
-    except ValueError:
-        return f"{file.name} is not a safetensors file, or is cut short"
-    if not isinstance(header, dict):
-        return f"{file.name} is not a safetensors file, or is cut short"
-    ends = [each.get("data_offsets", [0, 0])[-1] for each in header.values() if isinstance(each, dict)]
-    needed = _HEADER_BYTES + length + max((end for end in ends if isinstance(end, int)), default=0)
-    return f"{file.name} is cut short: it has {size} of {needed} bytes" if size < needed else None
+    return None

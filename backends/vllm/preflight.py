@@ -10,6 +10,7 @@ from typing import Final
 from backends.endpoint import ModelFacts
 from backends.preflight import Missing, Preflight, missing_program, program_path
 from backends.vllm import memory
+from backends.vllm.argv import lora_rank
 from backends.vllm.config import VllmConfig
 from backends.vllm.facts import capabilities_of, length_in, quantization_in
 from backends.vllm.model_folder import adapter_flaw, config_of, model_flaw
@@ -33,8 +34,8 @@ class VllmPreflight(Preflight):
             yield from missing_program(config.command[0], "install vLLM in an environment of its own, and name it")
         if (flaw := model_flaw(config.model)) is not None:
             yield "model", flaw
-        for name, path in config.adapters.items():
-            if (flaw := adapter_flaw(path)) is not None:
+        for name, path in config.adapter_paths().items():
+            if (flaw := adapter_flaw(path, config.model, lora_rank(config.args))) is not None:
                 yield f"adapters.{name}", flaw
         template = config.chat_template
         if template is not None and "{" not in template and not Path(template).expanduser().is_file():

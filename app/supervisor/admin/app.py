@@ -67,7 +67,7 @@ class AdminApi(Protocol):
     async def restart(self, backend: str) -> BackendAnswer: ...
 
     def adapters(self, backend: str) -> AdaptersAnswer: ...
-    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer: ...
+    async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer: ...
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer: ...
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
@@ -225,9 +225,12 @@ def _adapters(app: FastAPI, api: AdminApi) -> None:
 
     @app.post("/admin/backends/{name:path}/adapters/load", tags=["admin"], responses=_ADAPTER)
     async def load(name: str, order: AdapterOrder) -> AdaptersAnswer:
-        """Serve an adapter under a public name of its own, until the configuration of the backend changes."""
+        """Serve an adapter under a public name of its own, until the configuration of the backend changes.
+
+        Its files are checked, and its answers are held against the base's (`proof`), before the name is public.
+        """
         with _known_backend(name):
-            return await api.load_adapter(name, order.name, order.path)
+            return await api.load_adapter(name, order)
 
     @app.post("/admin/backends/{name:path}/adapters/unload", tags=["admin"], responses=_UNKNOWN)
     async def unload(name: str, adapter: Annotated[str, Query(min_length=1)]) -> AdaptersAnswer:

@@ -9,7 +9,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from app import shared_counters
+from app.supervisor.replicas.adapters import AdapterCounts
 from backends.endpoint import State
 
 log = structlog.get_logger()
@@ -25,13 +26,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class BackendCounts:
-    """The numbers of one backend at one moment. `waiting`: requests that wait for a place at it."""
+    """The numbers of one backend at one moment. `waiting`: requests that wait for a place at it; `adapters`: its loads
+    of adapters by their ends, and how many adapters it does not have.
+    """
 
     backend: str
     state: State
     restarts: int
     swaps: int = 0
     waiting: int = 0
+    adapters: AdapterCounts = field(default_factory=AdapterCounts)
 
 
 class RelayCounters:
@@ -171,7 +175,18 @@ def _families(backends: Sequence[BackendCounts], version: str) -> Iterator[Metri
         "Requests that wait for a place at a backend, which has as many as it may have.",
         labels=["modelport_backend"],
     )
+    loads = CounterMetricFamily(
+        "modelport_adapter_loads_total",
+        "Loads of adapters by what their proof has shown: proved, unclear, failed, or off.",
+        labels=["modelport_backend", "verdict"],
+    )
+    missing = GaugeMetricFamily(
+        "modelport_adapters_missing", "Adapters that a backend is to have and has not.", labels=["modelport_backend"]
+    )
     for counts in backends:
+        for verdict, count in counts.adapters.loads.items():
+            loads.add_metric([counts.backend, verdict], count)
+        missing.add_metric([counts.backend], counts.adapters.missing)
         for each in State:
             state.add_metric([counts.backend, each.value], 1.0 if counts.state is each else 0.0)
         restarts.add_metric([counts.backend], counts.restarts)
@@ -179,7 +194,7 @@ def _families(backends: Sequence[BackendCounts], version: str) -> Iterator[Metri
         waiting.add_metric([counts.backend], counts.waiting)
     build = GaugeMetricFamily("modelport_build_info", "The version that runs.", labels=["version"])
     build.add_metric([version], 1.0)
-    yield from (state, restarts, swaps, waiting, build)
+    yield from (state, restarts, swaps, waiting, loads, missing, build)
 
 
 def _quarantine(quarantines: Mapping[str, bool]) -> Metric:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.supervisor.fleet.status import BackendStatus
+from app.supervisor.fleet.status import Adapter, BackendStatus
+from app.supervisor.replicas.adapters import ProofRecord
 from backends.endpoint import State
 
 
@@ -281,20 +283,55 @@ class ProbesAnswer(_Answer):
 
 
 class AdapterOrder(BaseModel):
-    """An adapter to load: its public name, and its folder on the gateway's machine."""
+    """An adapter to load: its public name, and its folder on the gateway's machine. `proof`: whether its answers are
+    held against the base's; its files are checked in any case.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     name: str = Field(min_length=1, max_length=256)
     path: str = Field(min_length=1, max_length=4096)
+    proof: Literal["on", "off"] = "on"
+
+
+class ProofAnswer(_Answer):
+    """How the latest load of an adapter ended, of several engines the least good. `verdict`: `proved`; `off`, when it
+    was not asked for; `unclear`, when it could not be compared (`why_not`), and is served; `failed`. `effect`: how far
+    its answers are from the base's, in log-probabilities; `noise`: how far the base's are from each other.
+    """
+
+    verdict: Literal["proved", "off", "unclear", "failed"]
+    seconds: float
+    effect: float | None = None
+    noise: float | None = None
+    why_not: str | None = None
+
+    @classmethod
+    def of(cls, records: Sequence[ProofRecord]) -> ProofAnswer | None:
+        """The least good of these."""
+        if not records:
+            return None
+        record = min(records, key=lambda each: ("failed", "unclear", "off", "proved").index(each.verdict))
+        proof = record.proof
+        is_compared = proof is not None and proof.why_not is None
+        return cls(
+            verdict=record.verdict,
+            seconds=round(record.seconds, 3),
+            effect=proof.effect if proof is not None and is_compared else None,
+            noise=proof.noise if proof is not None and is_compared else None,
+            why_not=proof.why_not if proof is not None else None,
+        )
 
 
 class AdapterAnswer(_Answer):
-    """One adapter of a backend. `reason`: why the engine does not have it; null when it has it, or does not run."""
+    """One adapter of a backend. `reason`: why the engine does not have it; null when it has it, or does not run.
+    `proof`: null before it was loaded for the first time.
+    """
 
     name: str
     path: str
     reason: str | None = None
+    proof: ProofAnswer | None = None
 
 
 class AdaptersAnswer(_Answer):
@@ -302,6 +339,17 @@ class AdaptersAnswer(_Answer):
 
     backend: str
     adapters: tuple[AdapterAnswer, ...]
+
+    @classmethod
+    def of(cls, backend: str, adapters: Sequence[Adapter]) -> AdaptersAnswer:
+        """These, as they are now."""
+        return cls(
+            backend=backend,
+            adapters=tuple(
+                AdapterAnswer(name=each.name, path=each.path, reason=each.reason, proof=ProofAnswer.of(each.records))
+                for each in adapters
+            ),
+        )
 
 
 class Reloaded(_Answer):

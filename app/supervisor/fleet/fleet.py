@@ -216,16 +216,22 @@ class Fleet:
         """Its adapters, loaded or not; KeyError for an unknown backend."""
         units = self._event_loop.replicas(backend)
         return [
-            Adapter(name, path, next((why for one in units if (why := one.adapters.explained(name))), None))
+            Adapter(
+                name,
+                path,
+                next((why for one in units if (why := one.adapters.explained(name))), None),
+                tuple(record for one in units if (record := one.adapters.records.get(name)) is not None),
+            )
             for name, path in units[0].adapters.paths.items()
         ]
 
-    async def load_adapter(self, backend: str, name: str, path: str) -> None:
+    async def load_adapter(self, backend: str, name: str, path: str, *, is_proved: bool = True) -> None:
         """Serve it from now on, also after restarts, until a reload that changes the backend's configuration.
 
-        BackendError when an engine refuses it: then no engine has it. KeyError for an unknown backend.
+        BackendError when an engine refuses it, or it does not prove itself: then no engine has it. KeyError for an
+        unknown backend. `is_proved`: it is held against the base's answers.
         """
-        await adapter_orders.load(self._event_loop, backend, name, path)
+        await adapter_orders.load(self._event_loop, backend, name, path, is_proved=is_proved)
 
     async def unload_adapter(self, backend: str, name: str) -> None:
         """Stop serving it; requests that use it have `drain_s`. KeyError for an unknown backend or adapter."""

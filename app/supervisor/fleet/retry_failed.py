@@ -5,6 +5,7 @@ tried again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
@@ -14,6 +15,7 @@ import structlog
 from app.supervisor.file_stamp import stamp
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
+from backends.errors import NotFinite
 from backends.lifecycle.events import FilesChanged, Start
 
 LOOK_S: Final = 2.0
@@ -64,7 +66,8 @@ class RetryFailed:
             current = await asyncio.to_thread(stamp, [path])
             is_due |= self._has_changed(unit.name, name, before, current) or adapters.due.get(name, now + 1) <= now
         if is_due and unit.life.state is State.READY:
-            await adapters.settle(unit.endpoint)
+            with contextlib.suppress(NotFinite):  # it is started anew then
+                await adapters.settle(unit.endpoint)
             self._changed()
 
     def _has_changed(self, backend: str, adapter: str, before: Hashable, current: Hashable) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.supervisor.fleet.past_lives import LastFailure
 from app.supervisor.fleet.unit import Unit
+from app.supervisor.replicas.adapters import AdapterCounts, ProofRecord
 from app.supervisor.replicas.rolling_update import UpdateProgress
 from backends.endpoint import Dialect, Endpoint, State
 from backends.engine import Probe
@@ -49,15 +50,19 @@ class BackendStatus:
     replacement: UpdateProgress | None = None
     daemon: Daemon | None = None
     last_failure: LastFailure | None = None
+    adapters: AdapterCounts = field(default_factory=AdapterCounts)
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One adapter of a backend. `reason`: why the engine has it not."""
+    """One adapter of a backend. `reason`: why the engine has it not. `records`: how its latest load ended at each of
+    the backend's engines.
+    """
 
     name: str
     path: str
     reason: str | None = None
+    records: tuple[ProofRecord, ...] = ()
 
 
 def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: UpdateProgress | None) -> BackendStatus:
@@ -84,6 +89,7 @@ def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: Updat
         replacement=progress,
         daemon=daemon(unit.endpoint, unit.probe),
         last_failure=record.past.failure(now),
+        adapters=AdapterCounts(dict(unit.adapters.counts), len(unit.adapters.missing)),
     )
 
 

@@ -23,7 +23,7 @@ from backends.config.base import BackendConfig
 from backends.endpoint import State
 from backends.engine import Engine, Need, Probe
 from backends.kinds import kind_of
-from backends.lifecycle.events import Action, Event, Probed
+from backends.lifecycle.events import Action, Event, Probed, Stalled
 from backends.lifecycle.machine import step
 from backends.lifecycle.phases import Intent, Lifecycle, Phase, Policy
 
@@ -89,7 +89,8 @@ class Unit:
         )
         self.need = self.shared.sizes.of(self.name, managed).need if managed is not None else Need()
         paths = managed.adapter_paths() if managed is not None else {}
-        self.adapters = AdapterSet(self.name, paths, self.engine.adapters)
+        unproved = managed.unproved_adapters() if managed is not None else ()
+        self.adapters = AdapterSet(self.name, paths, self.engine.adapters, unproved, self._spoilt)
         self.change.taken()
         self.reach_at(self.life.generation)
         self.probe = Probe(False)
@@ -104,6 +105,10 @@ class Unit:
     def post(self, event: Event) -> None:
         """This happened to it."""
         self.shared.post(self, event)
+
+    def _spoilt(self, reason: str) -> None:
+        """It computes no numbers any more: it is killed, which its clients are told, and started anew."""
+        self.post(Stalled(self.life.generation, f"{reason}, so it is started anew"))
 
     def probed(self, generation: int, probe: Probe) -> None:
         """This start was asked how it is. What an answer leaves out is as it was."""

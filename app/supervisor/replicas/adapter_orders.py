@@ -18,9 +18,9 @@ LOOK_S: Final = 0.05
 log = structlog.get_logger()
 
 
-async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> None:
-    """Load it at every replica that serves; the others get it when they start. BackendError when one refuses it: then
-    no replica has it. KeyError for an unknown backend.
+async def load(event_loop: EventLoop, backend: str, name: str, path: str, *, is_proved: bool = True) -> None:
+    """Load it at every replica that serves, and prove it there; the others get it when they start. BackendError when
+    one refuses it, or it does not prove itself: then no replica has it. KeyError for an unknown backend.
     """
     for each in event_loop.replicas(backend):
         if not each.adapters.is_possible:
@@ -29,7 +29,7 @@ async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> Non
     try:
         while (unit := _next(event_loop, backend, done)) is not None:
             done.append((unit, unit.life.generation))
-            await unit.adapters.load(unit.endpoint, name, path)
+            await unit.adapters.load(unit.endpoint, name, path, is_proved=is_proved)
         units = event_loop.replicas(backend)
     except BaseException as exc:
         await _take_back(done, name, path)
@@ -37,7 +37,7 @@ async def load(event_loop: EventLoop, backend: str, name: str, path: str) -> Non
             raise EngineFailed(backend, "it was removed meanwhile") from exc
         raise
     for each in units:
-        each.adapters.keep(name, path)
+        each.adapters.keep(name, path, is_proved=is_proved)
         each.enlist(name)
     event_loop.turn()
 
@@ -53,7 +53,7 @@ async def _take_back(done: list[tuple[Unit, int]], name: str, path: str) -> None
         is_there = unit.life.state is State.READY and unit.life.generation == generation
         if is_there and unit.adapters.paths.get(name) != path:
             try:
-                await unit.adapters.restore(unit.endpoint, name)
+                await unit.adapters.restore(unit.endpoint)
             except BackendError as exc:
                 log.warning("adapter not taken back", backend=unit.name, adapter=name, reason=exc.message)
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from app.config.model import AnyBackend
 from backends.config.base import BackendConfig
 from backends.kinds import preflight
+from tests.rigs.adapter_folder import Change, Config, Tensors, adapter, base_model
 from tests.rigs.cli import run
 
 
@@ -24,18 +25,22 @@ def safetensors(path: Path, promised: int = 8) -> None:
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A model, an adapter and a vLLM, all sound."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/config.json").write_text("{}")
-    safetensors(tmp_path / "model/model.safetensors")
-    (tmp_path / "law").mkdir()
-    (tmp_path / "law/adapter_config.json").write_text('{"r": 8, "base_model_name_or_path": "org/base"}')
-    safetensors(tmp_path / "law/adapter_model.safetensors")
+    adapter(tmp_path / "law", base_model(tmp_path / "model"), named("org/base"))
     parsers = tmp_path / "env/lib/python3.12/site-packages/vllm/tool_parsers"
     parsers.mkdir(parents=True)
     (parsers / "__init__.py").write_text('_TOOL_PARSERS_TO_REGISTER = {"brandnew": ("file", "Class")}\n')
     (tmp_path / "env/bin").mkdir()
     (tmp_path / "env/bin/vllm").touch(mode=0o755)
     return tmp_path
+
+
+def named(base: str) -> Change:
+    """It says that it was trained on this base."""
+
+    def change(tensors: Tensors, config: Config) -> None:
+        config["base_model_name_or_path"] = base
+
+    return change
 
 
 def vllm(here: Path, **settings: object) -> BackendConfig:
@@ -128,7 +133,7 @@ def test_broken_weights_are_named(here: Path, folder: str, name: str) -> None:
         safetensors(file, promised=1000)
     else:
         file.write_bytes(b"" if name == "empty" else b"<html>not found</html>")
-    flaws = {"cut": "is cut short: it has", "empty": "is empty", "other": "is not a safetensors file, or is cut short"}
+    flaws = {"cut": "has 1000 bytes for its tensor", "empty": "is empty", "other": "is no safetensors file"}
 
     [(_, sentence)] = preflight(vllm(here, adapters={"law": f"{here}/law"})).missing()
 
@@ -137,7 +142,7 @@ def test_broken_weights_are_named(here: Path, folder: str, name: str) -> None:
 
 BROKEN = {
     '{"r": 8': "its adapter_config.json is not JSON",
-    "[]": "its adapter_config.json is not JSON",
+    "[]": "its adapter_config.json is not an object",
     '{"lora_alpha": 1}': "its adapter_config.json names no rank (`r`)",
 }
 

@@ -24,6 +24,7 @@ from backends.remote.engine import Remote
 from backends.vllm.config import VllmConfig
 from backends.vllm.engine import CannotStart, Vllm
 from backends.vllm.facts import of_vllm
+from tests.rigs.adapter_folder import adapter, base_model
 
 MODEL = "org/model"
 
@@ -354,14 +355,29 @@ async def test_one_that_cannot_sleep_says_so() -> None:
 @pytest.mark.parametrize(("name", "in_place"), [("law", True), ("new", False)])
 async def test_an_adapter_is_loaded_over_the_one_of_its_name(folder: Path, name: str, in_place: bool) -> None:
     adapters = Vllm("gpu", config(enable_lora=True)).adapters
-    (folder / "adapter_config.json").write_text("{}")
+    adapter(folder / "law", base_model(folder))
     assert adapters is not None
 
     async with server({**UP, "/v1/load_lora_adapter": (200, b"Success")}) as (endpoint, asked):
-        await adapters.load(endpoint, name, f"{folder}/../{folder.name}")
+        await adapters.load(endpoint, name, f"{folder}/../{folder.name}/law")
 
-    body = {"lora_name": name, "lora_path": str(folder), "load_inplace": in_place}
+    body = {"lora_name": name, "lora_path": f"{folder}/law", "load_inplace": in_place}
     assert asked[-1] == ("/v1/load_lora_adapter", body)
+
+
+async def test_each_load_of_a_folder_spells_its_path_in_another_way(folder: Path) -> None:
+    """vLLM keeps what it has computed with an adapter under its name and its path, also when its weights are others."""
+    adapters = Vllm("gpu", config(enable_lora=True)).adapters
+    adapter(folder / "law", base_model(folder))
+    assert adapters is not None
+
+    async with server({**UP, "/v1/load_lora_adapter": (200, b"Success")}) as (endpoint, asked):
+        for _ in range(3):
+            await adapters.load(endpoint, "law", f"{folder}/law")
+
+    paths = [body["lora_path"] for path, body in asked if path == "/v1/load_lora_adapter"]
+    assert len(set(paths)) == 3
+    assert {path.replace("/.", "") for path in paths} == {f"{folder}/law"}
 
 
 async def test_an_adapter_that_is_not_valid_never_reaches_the_engine(tmp_path: Path) -> None:
@@ -369,7 +385,7 @@ async def test_an_adapter_that_is_not_valid_never_reaches_the_engine(tmp_path: P
     assert adapters is not None
 
     async with server(UP) as (endpoint, asked):
-        with pytest.raises(EngineFailed, match="the adapter 'law' has no adapter_config"):
+        with pytest.raises(EngineFailed, match="the adapter 'law' holds no adapter: it has no adapter_config"):
             await adapters.load(endpoint, "law", str(tmp_path))
 
     assert asked == []
@@ -393,7 +409,7 @@ REFUSED: dict[str, tuple[Answers, Callable[[Any, Endpoint, Path], Any], str]] = 
 @pytest.mark.parametrize("case", REFUSED)
 async def test_a_refusal_has_the_engines_own_text(folder: Path, case: str) -> None:
     answers, ask, sentence = REFUSED[case]
-    (folder / "adapter_config.json").write_text("{}")
+    adapter(folder, base_model(folder))
 
     async with server(answers) as (endpoint, _):
         with pytest.raises(EngineFailed, match=sentence):

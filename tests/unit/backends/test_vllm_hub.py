@@ -155,7 +155,7 @@ async def test_an_adapter_that_was_not_brought_is_refused_without_the_engine(mac
     engine = machine.engine(enable_lora=True)
     assert engine.adapters is not None
 
-    with pytest.raises(EngineFailed, match=r"no adapter_config\.json"):
+    with pytest.raises(EngineFailed, match="the adapter 'med' has no folder here"):
         await engine.adapters.load(engine.endpoint(1, 9, "key"), "med", "org/med-lora")
 
 

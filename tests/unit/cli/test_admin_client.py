@@ -22,6 +22,7 @@ from app.config.yaml_document import ConfigError
 from app.supervisor.admin.app import create_admin
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
+    AdapterOrder,
     AdaptersAnswer,
     BackendAnswer,
     FailureAnswer,
@@ -107,8 +108,9 @@ class FakeControl:
         law = AdapterAnswer(name="law", path="/law", reason="it is broken")
         return AdaptersAnswer(backend=backend, adapters={"demo": (law,)}[backend])
 
-    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
-        self.orders.append(f"load {name} {path} {backend}")
+    async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer:
+        unproved = "" if order.proof == "on" else "unproved "
+        self.orders.append(f"load {unproved}{order.name} {order.path} {backend}")
         return self.adapters(backend)
 
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:

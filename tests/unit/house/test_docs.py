@@ -198,7 +198,12 @@ def verbs(group: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[t
 def command_line() -> dict[tuple[str, ...], set[str]]:
     """The options of every verb."""
     return {
-        words: {option for parameter in verb.params for option in parameter.opts if option.startswith("-")}
+        words: {
+            option
+            for parameter in verb.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if option.startswith("-")
+        }
         for words, verb in verbs(cast("click.Command", typer.main.get_command(cli())))
     }
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from app.config.model import Config
+from app.supervisor.admin.schemas import AdaptersAnswer
 from app.supervisor.admin.views import models
-from app.supervisor.fleet.status import Adapter
 from app.supervisor.relays import build_table
 from app.table import Backend, Target
 from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
-from backends.engine import Adapters, Engine
-from backends.errors import EngineFailed
+from backends.engine import Adapters, Engine, Proof
+from backends.errors import EngineFailed, NotFinite
 from backends.llama_cpp.config import LlamaCppConfig
 from tests.rigs.fleet import FakeManaged, Relays, one, running
 
@@ -32,6 +32,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.has: dict[tuple[str, int], dict[str, str]] = {}
+        self.proved: list[str] = []
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
         if "broken" in path:
@@ -43,6 +44,15 @@ class Shelf:
 
     async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
         return tuple(self.has[endpoint.engine, endpoint.generation])
+
+    async def prove(self, endpoint: Endpoint, name: str) -> Proof:
+        path = self.has[endpoint.engine, endpoint.generation][name]
+        self.proved.append(name)
+        if "nothing" in path:
+            raise EngineFailed(endpoint.engine, f"the adapter {name!r} is loaded, but it does nothing")
+        if "nan" in path:
+            raise NotFinite(endpoint.engine, f"the adapter {name!r} answers no numbers", name)
+        return Proof(why_not="it gives no log-probabilities") if "unclear" in path else Proof(0.5, 0.01)
 
 
 class Adapted(FakeManaged):
@@ -77,8 +87,108 @@ async def test_adapters_are_loaded_before_their_engine_serves_and_again_after_ev
 
         assert shelf.has["a", 2] == {"law": "/law", "poems": "/poems"}
         law, broken, poems = fleet.adapters("a")
-        assert (law, poems) == (Adapter("law", "/law"), Adapter("poems", "/poems"))
+        assert [(each.name, each.path, each.reason) for each in (law, poems)] == [
+            ("law", "/law", None),
+            ("poems", "/poems", None),
+        ]
+        assert [[record.verdict for record in each.records] for each in (law, broken, poems)] == [
+            ["proved"],
+            ["failed"],
+            ["proved"],
+        ]
         assert str(broken.reason).endswith("`modelport adapters load a broken FOLDER` at once")
+
+
+async def test_one_that_does_nothing_is_unloaded_and_its_name_is_never_public() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        with pytest.raises(EngineFailed, match="is loaded, but it does nothing"):
+            await fleet.load_adapter("a", "poems", "/nothing")
+
+        assert shelf.has["a", 1] == {"law": "/law"}
+        assert all("poems" not in rows["a"].adapters for rows in relays.published)
+        assert fleet.status()[0].adapters.loads == {"proved": 1, "failed": 2}
+        assert fleet.status()[0].adapters.missing == 1
+
+
+async def test_one_that_replaces_another_is_proved_under_another_name() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        with pytest.raises(EngineFailed, match="does nothing"):
+            await fleet.load_adapter("a", "law", "/nothing")
+        assert shelf.has["a", 1] == {"law": "/law"}
+        await fleet.load_adapter("a", "law", "/better")
+
+        assert shelf.has["a", 1] == {"law": "/better"}
+        assert shelf.proved == ["law", "law (trial)", "law (trial)"]
+        assert relays.row("a").adapters["law"] is None
+
+
+async def test_one_that_answers_no_numbers_has_its_engine_started_anew_without_it() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        with pytest.raises(NotFinite, match="answers no numbers"):
+            await fleet.load_adapter("a", "poems", "/nan")
+        row = await relays.until_state("a", State.READY, generation=2)
+
+        assert shelf.has["a", 2] == {"law": "/law"}
+        assert "poems" not in row.adapters
+        lost = next(
+            rows["a"].reason for rows in relays.published if rows["a"].state is State.STARTING and rows["a"].reason
+        )
+        assert lost == "the adapter 'poems' answers no numbers, so it is started anew"
+
+
+class SpoiltConfig(LlamaCppConfig):
+    def adapter_paths(self) -> dict[str, str]:
+        return {"law": "/law", "bad": "/nan"}
+
+
+async def test_one_that_spoils_its_engine_at_the_start_is_not_tried_at_the_next() -> None:
+    relays, shelf = Relays(), Shelf()
+    spoilt = SpoiltConfig.model_validate({"kind": "llama_cpp", "model": "plain"})
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=spoilt) as fleet:
+        row = await relays.until_state("a", State.READY)
+
+        assert one(fleet, "a").generation == 2
+        assert shelf.proved == ["law", "bad", "law"]
+        assert str(row.adapters["bad"]).startswith(
+            "the adapter 'bad' answers no numbers; it is tried again when its folder changes: "
+        )
+        assert row.adapters["law"] is None
+
+
+async def test_one_whose_proof_is_off_is_served_unproved() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        await fleet.load_adapter("a", "poems", "/nothing", is_proved=False)
+        os.kill(one(fleet, "a").pid or 0, signal.SIGKILL)
+        await relays.until_state("a", State.READY, generation=2)
+
+        assert shelf.has["a", 2] == {"law": "/law", "poems": "/nothing"}
+        assert shelf.proved == ["law", "law"]
+        assert [record.verdict for record in fleet.adapters("a")[2].records] == ["off"]
+
+
+async def test_one_that_cannot_be_compared_is_served_and_said_so() -> None:
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        await fleet.load_adapter("a", "poems", "/unclear")
+
+        assert relays.row("a").adapters["poems"] is None
+        told = AdaptersAnswer.of("a", fleet.adapters("a")).adapters[2].proof
+        assert told is not None
+        assert (told.verdict, told.effect, told.why_not) == ("unclear", None, "it gives no log-probabilities")
 
 
 async def test_an_adapter_is_unloaded_and_stays_away() -> None:

@@ -17,6 +17,7 @@ from app.supervisor.admin import views
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
+    AdapterOrder,
     AdaptersAnswer,
     BackendAnswer,
     Health,
@@ -112,8 +113,9 @@ class StubControl:
         self._backend(backend)
         return AdaptersAnswer(backend=backend, adapters=(AdapterAnswer(name="law", path="/law"),))
 
-    async def load_adapter(self, backend: str, name: str, path: str) -> AdaptersAnswer:
-        self._ordered(f"load {name} {path} into", backend)
+    async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer:
+        unproved = "" if order.proof == "on" else "unproved "
+        self._ordered(f"load {unproved}{order.name} {order.path} into", backend)
         return self.adapters(backend)
 
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
@@ -216,7 +218,7 @@ async def test_a_life_that_is_no_longer_known_is_said_so(client: httpx.AsyncClie
 
 
 async def test_adapters_are_listed_loaded_and_unloaded(client: httpx.AsyncClient, control: StubControl) -> None:
-    told = {"backend": "demo", "adapters": [{"name": "law", "path": "/law", "reason": None}]}
+    told = {"backend": "demo", "adapters": [{"name": "law", "path": "/law", "reason": None, "proof": None}]}
 
     assert (await client.get("/admin/backends/demo/adapters")).json() == told
     loaded = await client.post("/admin/backends/demo/adapters/load", json={"name": "law", "path": "/law"})

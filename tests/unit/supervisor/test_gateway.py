@@ -15,6 +15,7 @@ from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
+from app.supervisor.admin.schemas import AdapterOrder
 from app.supervisor.gateway import Gateway
 from app.supervisor.state_folder import StateFolder
 
@@ -88,11 +89,14 @@ async def test_two_loads_of_one_name_at_once_are_one_load_and_one_refusal(tmp_pa
     with _gateway(tmp_path, config) as gateway:
         may_end = asyncio.Event()
 
-        async def load(backend: str, name: str, path: str) -> None:
+        async def load(backend: str, name: str, path: str, *, is_proved: bool) -> None:
             await may_end.wait()
 
         with mock.patch.object(gateway.fleet, "load_adapter", load):
-            loads = [asyncio.create_task(gateway.load_adapter("cloud", "law", path)) for path in ("/a", "/b")]
+            loads = [
+                asyncio.create_task(gateway.load_adapter("cloud", AdapterOrder(name="law", path=path)))
+                for path in ("/a", "/b")
+            ]
             await asyncio.sleep(0)
             with pytest.raises(Problem, match="is being loaded or unloaded just now") as refused:
                 await asyncio.wait_for(loads[1], 10)
@@ -101,4 +105,4 @@ async def test_two_loads_of_one_name_at_once_are_one_load_and_one_refusal(tmp_pa
 
             assert refused.value.status == 409
             assert told.backend == "cloud"
-            await gateway.load_adapter("cloud", "law", "/again")
+            await gateway.load_adapter("cloud", AdapterOrder(name="law", path="/again"))

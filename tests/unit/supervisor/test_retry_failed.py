@@ -16,7 +16,7 @@ from app.supervisor.relays import build_table
 from app.supervisor.replicas import adapters
 from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
-from backends.engine import Adapters, Engine, Launch
+from backends.engine import Adapters, Engine, Launch, Proof
 from backends.errors import EngineFailed
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.gguf import BadModel
@@ -199,6 +199,9 @@ class Shelf:
 
     async def listed(self, endpoint: Endpoint) -> tuple[str, ...]:
         return ()
+
+    async def prove(self, endpoint: Endpoint, name: str) -> Proof:
+        return Proof(0.5)
 
 
 def with_shelf(shelf: Shelf) -> Callable[[str, BackendConfig], Engine]:
