@@ -12,6 +12,7 @@ from app.cli import (
     api,
     check,
     clean,
+    convert,
     init,
     keys,
     logs,
@@ -46,7 +47,8 @@ def cli() -> typer.Typer:
         app.command(rich_help_panel="Configure and run")(verb)
     app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
-    app.command(rich_help_panel="Convert and prove")(clean.clean)
+    for verb in (convert.convert, clean.clean):
+        app.command(rich_help_panel="Convert and prove")(verb)
     remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]
     for verb in [*remote, start_stop.start, start_stop.stop, start_stop.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)

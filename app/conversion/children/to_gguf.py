@@ -1,0 +1,214 @@
+"""A folder in Hugging Face layout becomes a GGUF file, by llama.cpp's own converter (`convert-hf-to-gguf`).
+
+Request: `source` (a folder that holds nothing else than the model: this script looks for no pickles), `out`, `outtype`,
+`name`, `chat_template` (None: the tokenizer's own), `stops` (texts of tokens) and `stop_ids` at which an answer ends,
+`metadata` (texts by key, written into the file), `trust_remote_code`. Result: `left`, the stops that no token is for.
+
+With `list` only: the result is the names of all architectures that it knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+LOOK_S = 0.3  # between looks at how large the file is
+# Tokens at which llama.cpp ends an answer by their text, whatever the file says of them.
+ENDS = frozenset(
+    (
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+    )
+)
+
+
+class NotConverted(Exception):
+    """Why there is no file: one sentence."""
+
+
+def say(message: Mapping[str, Any]) -> None:
+    """One line for whoever started this."""
+    print(json.dumps(message), flush=True)
+
+
+def convert(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the file. Raises NotConverted."""
+    if not request["trust_remote_code"]:
+        refuse_remote_code()
+    say({"progress": {"step": "reading the model"}})
+    torch: Any = importlib.import_module("torch")
+    torch.load = no_pickles
+    gguf = importlib.import_module("gguf")
+    conversion = importlib.import_module("conversion")
+    quiet_card(gguf)
+    source = Path(request["source"])
+    types = {
+        "f32": gguf.LlamaFileType.ALL_F32,
+        "f16": gguf.LlamaFileType.MOSTLY_F16,
+        "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+        "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    }
+    with torch.inference_mode():
+        config = conversion.ModelBase.load_hparams(source, False)
+        architecture = conversion.get_model_architecture(config, conversion.ModelType.TEXT)
+        try:
+            model_class = conversion.get_model_class(architecture)
+        except NotImplementedError as exc:
+            raise NotConverted(f"llama.cpp's converter does not know the architecture {architecture}") from exc
+        model = model_class(source, types[request["outtype"]], Path(request["out"]), model_name=request["name"])
+        model.prepare_tensors()
+        model.prepare_metadata(vocab_only=False)
+        writer = model.gguf_writer
+        left = complete(writer, request)
+        total = sum(tensor.nbytes for tensors in writer.tensors for tensor in tensors.values())
+        say({"progress": {"step": "writing the GGUF file"}})
+        with growth_reported(Path(request["out"]), total):
+            writer.write_header_to_file(path=model.fname_out)
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file(progress=False)
+            writer.close()
+    return {"left": left}
+
+
+def complete(writer: Any, request: Mapping[str, Any]) -> list[str]:
+    """Put template, stops and the rest of the metadata into what will be written; the stops that no token is for."""
+    pairs = writer.kv_data[0]
+    if request["chat_template"] is not None:
+        for key in [key for key in pairs if key.startswith("tokenizer.chat_template")]:
+            del pairs[key]
+        writer.add_chat_template(request["chat_template"])
+    for key, text in request["metadata"].items():
+        writer.add_string(key, text)
+    tokens = pairs["tokenizer.ggml.tokens"].value if "tokenizer.ggml.tokens" in pairs else []
+    places = {as_text(token): number for number, token in enumerate(tokens)}
+    end = pairs.get("tokenizer.ggml.eos_token_id")
+    end_id = end.value if end is not None else None
+    ids = [each for each in request["stop_ids"] if 0 <= each < len(tokens)]
+    ids += [places[text] for text in request["stops"] if text in places]
+    left = [text for text in request["stops"] if text not in places]
+    others = [each for each in dict.fromkeys(ids) if each != end_id]
+    if end_id is None and others:
+        writer.add_eos_token_id(others.pop(0))
+    unknown = [each for each in others if as_text(tokens[each]) not in ENDS]
+    for add, each in zip((writer.add_eot_token_id, writer.add_eom_token_id), unknown, strict=False):
+        add(each)
+    return left + [as_text(tokens[each]) for each in unknown[2:]]
+
+
+def as_text(token: Any) -> str:
+    """A token of the vocabulary as text."""
+    return token.decode(errors="replace") if isinstance(token, bytes | bytearray) else str(token)
+
+
+@contextlib.contextmanager
+def growth_reported(out: Path, total: int) -> Iterator[None]:
+    """While inside, tell again and again how large the file is."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(LOOK_S):
+            with contextlib.suppress(OSError):
+                say({"progress": {"done": out.stat().st_size, "total": max(total, 1)}})
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def refuse_remote_code() -> None:
+    """The converter asks for tokenizers with their own code; none of it is run."""
+    transformers = importlib.import_module("transformers")
+    for name in ("AutoConfig", "AutoTokenizer", "AutoProcessor", "AutoModel", "AutoModelForCausalLM"):
+        owner = getattr(transformers, name)
+        owner.from_pretrained = without_code(owner.from_pretrained)
+
+
+def without_code(load: Any) -> Any:
+    """The same loader, which runs no code of the model whatever it is asked."""
+
+    def loader(*args: Any, **kwargs: Any) -> Any:
+        return load(*args, **{**kwargs, "trust_remote_code": False})
+
+    return staticmethod(loader)
+
+
+def no_pickles(*_: object, **__: object) -> Any:
+    """In place of torch.load."""
+    raise NotConverted("it wants to load a pickle, which would run the code in it")
+
+
+def quiet_card(gguf: Any) -> None:
+    """A model card whose head is not YAML stops no conversion: it is left out."""
+    load = gguf.Metadata.load_model_card
+
+    def loader(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - whatever the YAML library makes of it
+            return {}
+
+    gguf.Metadata.load_model_card = staticmethod(loader)
+
+
+def sentence(exc: BaseException) -> str:
+    """What went wrong in the converter, as the rest of a sentence about the model."""
+    text = " ".join(str(exc).split())
+    if isinstance(exc, NotConverted):
+        return text
+    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk became full"
+    if isinstance(exc, MemoryError):
+        return "there is not enough memory"
+    if "trust_remote_code" in text or "custom code" in text:
+        return "its tokenizer comes with code of its own, which is not run unless you trust it (--trust-remote-code)"
+    if "pre-tokenizer was not recognized" in text:
+        return "llama.cpp's converter does not know how its tokenizer splits texts"
+    if tensor := re.search(r"Can ?not map tensor '([^']+)'", text):
+        return f"its tensor '{tensor[1]}' does not belong to its architecture"
+    if isinstance(exc, KeyError | FileNotFoundError | ModuleNotFoundError | ImportError | ValueError):
+        return f"llama.cpp's converter cannot read it: {text[:300]}"
+    return f"llama.cpp's converter failed: {type(exc).__name__}: {text[:300]}"
+
+
+def main() -> None:
+    """Do what the request says."""
+    request = json.load(sys.stdin)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        if request.get("list"):
+            say({"result": sorted(importlib.import_module("conversion").TEXT_MODEL_MAP)})
+        else:
+            say({"result": convert(request)})
+    except Exception as exc:
+        logging.exception("not converted")
+        say({"error": sentence(exc)})
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # torch's threads take seconds to end
