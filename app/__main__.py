@@ -17,6 +17,7 @@ from app.cli import (
     keys,
     logs,
     models,
+    parity,
     plan,
     probe,
     pull,
@@ -49,7 +50,15 @@ def cli() -> typer.Typer:
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
     for verb in (convert.convert, clean.clean):
         app.command(rich_help_panel="Convert and prove")(verb)
-    remote: list[Callable[..., None]] = [models.models, probe.probe, status.status, logs.logs, reload.reload, pull.pull]
+    remote: list[Callable[..., None]] = [
+        models.models,
+        probe.probe,
+        parity.parity,
+        status.status,
+        logs.logs,
+        reload.reload,
+        pull.pull,
+    ]
     for verb in [*remote, start_stop.start, start_stop.stop, start_stop.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
     app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")

@@ -51,7 +51,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     client's key may not use is skipped, unless it is among `fallbacks_for_all`.
 
     `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what is done with tags of thinking
-    in its texts.
+    in its texts. `parity`: what its certificate says of what it was trained on, None where it has none.
     """
 
     name: str
@@ -61,6 +61,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     reasoning: Reasoning = "keep"
     rules: Rules = Rules()
     fallbacks_for_all: tuple[str, ...] = ()
+    parity: str | None = None
 
 
 class Wildcard(msgspec.Struct, frozen=True):

@@ -8,12 +8,46 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from backends.config.base import BackendConfig
 from backends.endpoint import ModelFacts
 
 Missing = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOnDisk:
+    """What the files and settings of one model say of how it is served; None where they do not.
+
+    `weights`: the files of its weights. `has_template`: whether they bring a chat template; `template_is_given`: the
+    settings name another. `bos`: the number of the token that begins a text, and `bos_text` its text. `sampling`: what
+    answers are drawn with when a request says nothing, by vLLM's names. `source`: the digest of the checkpoint that it
+    was made from. `context_length`: what the model was made for, in tokens.
+    """
+
+    weights: tuple[Path, ...] = ()
+    has_template: bool | None = None
+    template_is_given: bool = False
+    bos: int | None = None
+    bos_text: str | None = None
+    sampling: Mapping[str, float] | None = None
+    source: str | None = None
+    context_length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAccount:
+    """What a running engine says of one model; None where it does not. `sampling`: as in ModelOnDisk. `stops`: texts
+    that end an answer, as its settings name them. `has_template`: as there. `sha256`: of the weights.
+    """
+
+    sampling: Mapping[str, float] | None = None
+    stops: tuple[str, ...] | None = None
+    has_template: bool | None = None
+    sha256: str | None = None
 
 
 class Preflight:
@@ -35,6 +69,20 @@ class Preflight:
     def expected_facts(self) -> ModelFacts | None:
         """What the engine will report of each of its models; None where nothing is known before it runs."""
         return None
+
+    def on_disk(self) -> ModelOnDisk | None:
+        """What its model's files say of how it is served; None where they are not here."""
+        return None
+
+    def account_request(self, model: str) -> tuple[str, object] | None:
+        """How the running engine is asked what it says of `model`: a path beside `/v1`, and the body of a POST, None
+        for a GET. None where it says nothing.
+        """
+        return None
+
+    def account(self, answer: Any) -> EngineAccount:
+        """What its response says, decoded."""
+        return EngineAccount()
 
     def weights_gb(self) -> float | None:
         """The size of the model's weights on disk, in GB; None where they are not here or not known."""

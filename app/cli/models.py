@@ -24,9 +24,14 @@ def models(state: StateOption = None, as_json: JsonOption = False) -> None:
             str(model["context_length"] or ""),
             ", ".join(model["aliases"]),
             ", ".join(model["fallbacks"]),
+            model["parity"] or "",
             note(model["reason"], model["last_failure"], model["replacement"]),
         )
         for model in response["models"]
     ]
-    rows += [(wildcard, "", "", "", "", "", "", "", "every model of its backend") for wildcard in response["wildcards"]]
-    show(("model", "state", "serving", "restarts", "backends", "context", "aliases", "fallbacks", "note"), rows)
+    rows += [
+        (wildcard, "", "", "", "", "", "", "", "", "every model of its backend") for wildcard in response["wildcards"]
+    ]
+    show(
+        ("model", "state", "serving", "restarts", "backends", "context", "aliases", "fallbacks", "parity", "note"), rows
+    )

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from app.config.model import Config
 from app.supervisor.admin.views import models
 from app.table import Backend, Table
 from backends.endpoint import State
@@ -95,3 +96,27 @@ def _lines(name: str, backend: Backend, before: ReportedState | None, took_s: fl
             yield f"  {name}: failed: {backend.reason or 'no reason given'}"
         case State.STOPPING | State.STOPPED if is_named and before is not None and before.state is not backend.state:
             yield f"  {name}: {backend.state.value}"
+
+
+def named_backends(config: Config) -> frozenset[str]:
+    """The backends that a public name leads to, wildcards aside."""
+    return frozenset(
+        target.backend
+        for name, model in config.models.items()
+        if not name.endswith("*")
+        for target in model.all_targets()
+    )
+
+
+def implicit(config: Config) -> frozenset[str]:
+    """The backends that no public name leads to: without a file, those that are only looked for."""
+    return frozenset(config.backends) - named_backends(config)
+
+
+def chat_model(config: Config) -> str | None:
+    """The first public name to chat with, for the banner's example."""
+    for name, model in config.models.items():
+        backends = [config.backends[target.backend] for target in model.all_targets()]
+        if not name.endswith("*") and "generate" in [getattr(each, "task", "generate") for each in backends]:
+            return name
+    return None

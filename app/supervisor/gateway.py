@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import structlog
 
 from app import __version__
+from app.certificate.certificate import Certificate
+from app.certificate.observation import Observation, Questions
 from app.config import cross_checks
 from app.config.load import load_all
 from app.config.model import Config
@@ -23,7 +25,9 @@ from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
 from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import CapabilityStore
+from app.supervisor.admin.certificates import CertificateStore
 from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
+from app.supervisor.admin.observer import Observer
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
     AdapterOrder,
@@ -82,7 +86,7 @@ class Gateway:
         self._url = listener.url(public)
         self._bound: str = public.getsockname()[0]
         self._is_loopback = cross_checks.is_loopback(self._bound)
-        self._implicit = frozenset(config.backends) - self._named_backends() if options.is_implicit else frozenset()
+        self._implicit = console.implicit(config) if options.is_implicit else frozenset()
         self._started_at, self._created = time.monotonic(), int(time.time())
         self._max_connections = open_files.connections(open_files.limit())
         self._version = 0
@@ -105,7 +109,8 @@ class Gateway:
         self._measurements = MeasurementStore(state.measurements)
         self._sizes = Sizes(self._measurements)
         self._capabilities = CapabilityStore(state.capabilities)
-        self.disk = StateDisk(state.path, (self._measurements.file, self._capabilities.file))
+        self._certificates = CertificateStore(state.certificates, self._url)
+        self.disk = StateDisk(state.path, [self._measurements.file, self._capabilities.file, self._certificates.file])
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
@@ -123,6 +128,7 @@ class Gateway:
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
+        self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
         self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
         self._warn_of_few_files()
 
@@ -135,6 +141,7 @@ class Gateway:
         machine = devices.machine(server.memory_gb, self._options.env)
         self._sizes.refresh(replicas.expand(config.backends), machine)
         self._capabilities.refresh(config.backends)
+        self._certificates.refresh(config.backends)
         self._devices = [gpu.uuid for gpu in machine.gpus]
         return Capacity(machine, server.start_parallel, server.swap_after_s)
 
@@ -152,13 +159,13 @@ class Gateway:
         self.relay_server.publish(table)
         if self._reported is not None:
             self._reported, lines = console.progress(
-                self._reported, self._backends, self._named_backends(), time.monotonic()
+                self._reported, self._backends, console.named_backends(self.config), time.monotonic()
             )
             terminal.print_lines(*lines)
         return self._version
 
     def _table(self) -> Table:
-        return build_table.build(
+        table = build_table.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
             self._capabilities.applied(self._backends),
             self._version,
@@ -167,6 +174,7 @@ class Gateway:
             is_loopback=self._is_loopback,
             max_connections=self._max_connections,
         )
+        return self._certificates.applied(table)
 
     # -- the terminal
 
@@ -177,29 +185,14 @@ class Gateway:
             version=__version__,
             url=self._url,
             is_loopback=self._is_loopback,
-            chat_model=self._chat_model(),
+            chat_model=console.chat_model(self.config),
             implicit=self._implicit,
         )
         terminal.print_lines(text)
-        self._reported, lines = console.progress({}, self._backends, self._named_backends(), time.monotonic())
-        terminal.print_lines(*lines)
-
-    def _named_backends(self) -> frozenset[str]:
-        """The backends that a public name leads to, wildcards aside."""
-        return frozenset(
-            target.backend
-            for name, model in self.config.models.items()
-            if not name.endswith("*")
-            for target in model.all_targets()
+        self._reported, lines = console.progress(
+            {}, self._backends, console.named_backends(self.config), time.monotonic()
         )
-
-    def _chat_model(self) -> str | None:
-        """The first public name to chat with, for the banner's example."""
-        for name, model in self.config.models.items():
-            backends = [self.config.backends[target.backend] for target in model.all_targets()]
-            if not name.endswith("*") and "generate" in [getattr(each, "task", "generate") for each in backends]:
-                return name
-        return None
+        terminal.print_lines(*lines)
 
     # -- what an administrator asks for (app.supervisor.admin.app.AdminApi)
 
@@ -247,11 +240,7 @@ class Gateway:
         """Where each configured engine would run on this machine, with what was measured."""
         config, quarantined = self.config, {each.device: each.reason for each in self.fleet.quarantined}
         machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
-        running = {
-            status.name: status.footprint.resident_gb or 0.0 if status.footprint is not None else 0.0
-            for status in self.fleet.status()
-            if status.pid is not None
-        }
+        running = views.resident_gb(self.fleet.status())
         return await asyncio.to_thread(report.plan, config, machine, self._measurements, quarantined, running)
 
     async def metrics(self) -> bytes:
@@ -325,6 +314,16 @@ class Gateway:
         """Test what a model can do. KeyError: no such model; Problem: its engine cannot be asked now."""
         self._check_open()
         return await self._prober.probe(self._table(), model, capabilities, again=again)
+
+    async def observe(self, model: str, questions: Questions) -> Observation:
+        """What a served model does. KeyError: no such model; Problem: its engine cannot be asked now."""
+        self._check_open()
+        return await self._observer.observe(self._table(), model, questions)
+
+    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
+        """Keep it, and show it in lists of models. KeyError: no such model."""
+        await asyncio.to_thread(self._certificates.put, self._table().models[model].name, certificate)
+        self.publish_again()
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it. ConfigError for an invalid one, which changes nothing."""

@@ -19,6 +19,7 @@ from backends.process import compile_cache
 
 MEASUREMENTS: Final = "measures.json"
 CAPABILITIES: Final = "proofs.json"
+CERTIFICATES: Final = "certificates.json"
 
 
 class StateError(Exception):
@@ -52,6 +53,11 @@ class StateFolder:
     def capabilities(self) -> Path:
         """The file with what tests have shown of models."""
         return self.path / CAPABILITIES
+
+    @property
+    def certificates(self) -> Path:
+        """The file with the certificate of each public name."""
+        return self.path / CERTIFICATES
 
     @property
     def measurements(self) -> Path:

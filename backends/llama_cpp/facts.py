@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from backends.endpoint import DECLARED, FAILED, ModelFacts
 from backends.http.openai_models import OF_TEXT, member, positive
@@ -28,3 +28,24 @@ def of_llama_cpp(props: Any, *, embeds: bool) -> ModelFacts | None:
         capabilities=capabilities,
         quantization=packed if isinstance(packed, str) and packed else None,
     )
+
+
+# As its server calls what answers are drawn with, and as vLLM does.
+_DRAWN: Final = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repeat_penalty": "repetition_penalty",
+}
+
+
+def sampling(props: Any) -> dict[str, float] | None:
+    """What answers are drawn with when a request says nothing, by vLLM's names, from the body of `GET /props`, decoded;
+    None where it does not say.
+    """
+    params = member(props, "default_generation_settings", "params")
+    if not isinstance(params, dict):
+        return None
+    told = {ours: params[theirs] for theirs, ours in _DRAWN.items() if isinstance(params.get(theirs), int | float)}
+    return {name: round(float(value), 4) for name, value in told.items()} or None

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from backends.endpoint import DECLARED, ModelFacts
 from backends.errors import BackendError
 from backends.http.openai_models import OF_TEXT
 from backends.llama_cpp.config import LlamaCppConfig
+from backends.llama_cpp.facts import sampling
 from backends.llama_cpp.gguf import model_file
+from backends.llama_cpp.gguf_contents import read_contents
 from backends.llama_cpp.gguf_header import Unreadable, shape
-from backends.preflight import Missing, Preflight
+from backends.preflight import EngineAccount, Missing, ModelOnDisk, Preflight
 
+# Under this key a file says which checkpoint it was made from: the digest of its weights (app/conversion/digest.py).
+SOURCE_KEY: Final = "modelport.source.weights"
 _GB: Final = 1e9
 # Its process and buffers. Measured with SmolLM2-135M: 0.055 GB at the start; the buffer for one batch's logits of a
 # large vocabulary adds 0.26 (512 × 128k × 4 bytes).
@@ -56,6 +60,32 @@ class LlamaCppPreflight(Preflight):
             length, architecture = length or model.context_length or None, model.architecture
         capabilities = dict.fromkeys(_CAPABILITIES.get(self._config.task, ()), DECLARED)
         return ModelFacts(context_length=length, capabilities=capabilities, architecture=architecture)
+
+    def on_disk(self) -> ModelOnDisk | None:
+        """From the file's metadata. What it draws with, the engine tells."""
+        try:
+            path = model_file("", self._config.model)
+            told = read_contents(path).metadata
+        except (BackendError, OSError, Unreadable):
+            return None
+        bos, source = told.get("tokenizer.ggml.bos_token_id"), told.get(SOURCE_KEY)
+        length = told.get(f"{told.get('general.architecture')}.context_length")
+        return ModelOnDisk(
+            weights=(path,),
+            has_template=bool(told.get("tokenizer.chat_template")),
+            template_is_given=self._config.chat_template is not None,
+            bos=bos if isinstance(bos, int) else None,
+            source=source if isinstance(source, str) else None,
+            context_length=length if isinstance(length, int) and length > 0 else None,
+        )
+
+    def account_request(self, model: str) -> tuple[str, object] | None:
+        """Its properties."""
+        return "/props", None
+
+    def account(self, answer: Any) -> EngineAccount:
+        """What it draws with."""
+        return EngineAccount(sampling=sampling(answer))
 
     def weights_gb(self) -> float | None:
         """The size of the file."""

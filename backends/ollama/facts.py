@@ -142,3 +142,41 @@ def _size(value: Any) -> int:
 def of_abilities(abilities: Iterable[str]) -> dict[str, str]:
     """Capabilities by the names of CAPABILITIES, from Ollama's words."""
     return {name: DECLARED for ability in abilities for name in _ABILITIES.get(ability, ())}
+
+
+# What the daemon draws with where neither a request nor a Modelfile says anything; and as vLLM calls it.
+_DRAWN: Final = {
+    "temperature": ("temperature", 0.8),
+    "top_k": ("top_k", 40.0),
+    "top_p": ("top_p", 0.9),
+    "min_p": ("min_p", 0.0),
+    "repeat_penalty": ("repetition_penalty", 1.0),
+}
+_NUMBER: Final = re.compile(r"^(\w+)\s+(-?\d+(?:\.\d+)?)\s*$", re.MULTILINE)
+
+
+def sampling(show: Any) -> dict[str, float] | None:
+    """What answers are drawn with when a request says nothing, by vLLM's names, from the body of `/api/show`, decoded;
+    None where it is not an object.
+    """
+    if not isinstance(show, dict):
+        return None
+    parameters = show.get("parameters")
+    said = dict(_NUMBER.findall(parameters)) if isinstance(parameters, str) else {}
+    return {ours: float(said.get(theirs, default)) for theirs, (ours, default) in _DRAWN.items()}
+
+
+_STOP: Final = re.compile(r'^stop\s+(?:"((?:[^"\\]|\\.)*)"|(\S+))\s*$', re.MULTILINE)
+
+
+def stops(show: Any) -> tuple[str, ...]:
+    """The texts that end a model's answers beside its own tokens, from the body of `/api/show`, decoded."""
+    parameters = show.get("parameters") if isinstance(show, dict) else None
+    matches = _STOP.findall(parameters) if isinstance(parameters, str) else []
+    return tuple(quoted.replace('\\"', '"').replace("\\\\", "\\") or bare for quoted, bare in matches)
+
+
+def has_template(show: Any) -> bool | None:
+    """Whether a model has a template that says more than its prompt, from the body of `/api/show`, decoded."""
+    template = show.get("template") if isinstance(show, dict) else None
+    return template.strip() not in ("", "{{ .Prompt }}") if isinstance(template, str) else None

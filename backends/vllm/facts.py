@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from backends.endpoint import DECLARED, ModelFacts
 from backends.http.openai_models import OF_TEXT, entries_of, member, positive
@@ -50,3 +51,24 @@ def length_in(model_config: Any) -> int | None:
     """
     inner = member(model_config, "text_config", "max_position_embeddings")
     return positive(member(model_config, "max_position_embeddings")) or positive(inner)
+
+
+# What vLLM draws with where nobody says anything.
+_NEUTRAL: Final = {"temperature": 1.0, "top_p": 1.0, "top_k": 0.0, "min_p": 0.0, "repetition_penalty": 1.0}
+_FROM_WHERE: Final = "--generation-config"
+
+
+def sampling(config: VllmConfig, generation: Mapping[str, Any]) -> dict[str, float] | None:
+    """What answers are drawn with when a request says nothing. `generation`: the model's generation_config.json, which
+    `--generation-config` may replace; None where that is by another folder.
+    """
+    words = [word.replace("_", "-").partition("=") for word in config.args]
+    given = [value or None for flag, _, value in words if flag == _FROM_WHERE]
+    if _FROM_WHERE in config.args:
+        given = [config.args[at + 1] for at, word in enumerate(config.args[:-1]) if word == _FROM_WHERE]
+    source = given[-1] if given else "auto"
+    if source not in ("auto", "vllm"):
+        return None
+    said = {**(generation if source == "auto" else {}), **config.override_generation_config}
+    told = {name: said[name] for name in _NEUTRAL if isinstance(said.get(name), int | float)}
+    return {**_NEUTRAL, **{name: float(value) for name, value in told.items()}}

@@ -16,7 +16,7 @@ _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 def config_of(model: str) -> dict[str, Any] | None:
     """The model's `config.json`, decoded; None where it is not here or not a JSON object."""
-    return _json_object(Path(model).expanduser() / "config.json")
+    return json_object(Path(model).expanduser() / "config.json")
 
 
 def weights_bytes(model: str) -> int | None:
@@ -48,7 +48,7 @@ def model_flaw(model: str) -> str | None:
 
 def not_a_model(path: Path) -> str:
     """What a folder without a config.json is instead, as the end of a sentence that begins with its name."""
-    adapter = _json_object(path / "adapter_config.json")
+    adapter = json_object(path / "adapter_config.json")
     if adapter is None:
         return "holds no model: it has no config.json"
     base = adapter.get("base_model_name_or_path")
@@ -73,10 +73,11 @@ def adapter_flaw(path: str, base: str | None = None, max_rank: int | None = None
 
 def adapter_rank(folder: Path) -> int | None:
     """The highest rank of the adapter in this folder; None where its file does not say it."""
-    return max(ranks(_json_object(folder / "adapter_config.json") or {}), default=None)
+    return max(ranks(json_object(folder / "adapter_config.json") or {}), default=None)
 
 
-def _json_object(path: Path) -> dict[str, Any] | None:
+def json_object(path: Path) -> dict[str, Any] | None:
+    """What a file holds, decoded; None where it is not here or not a JSON object."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -86,7 +87,7 @@ def _json_object(path: Path) -> dict[str, Any] | None:
 
 def _missing_shard(folder: Path) -> str | None:
     """A file with a part of the weights that the index names and the folder does not have."""
-    index = _json_object(folder / "model.safetensors.index.json") or {}
+    index = json_object(folder / "model.safetensors.index.json") or {}
     shards = index.get("weight_map")
     names = sorted({str(name) for name in shards.values()}) if isinstance(shards, dict) else []
     return next((f"'{name}'" for name in names if not (folder / name).is_file()), None)

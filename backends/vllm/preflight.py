@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from backends.endpoint import ModelFacts
-from backends.preflight import Missing, Preflight, missing_program, program_path
+from backends.preflight import Missing, ModelOnDisk, Preflight, missing_program, program_path
 from backends.vllm import memory
 from backends.vllm.argv import lora_rank
 from backends.vllm.config import VllmConfig
-from backends.vllm.facts import capabilities_of, length_in, quantization_in
-from backends.vllm.model_folder import adapter_flaw, config_of, model_flaw
+from backends.vllm.facts import capabilities_of, length_in, quantization_in, sampling
+from backends.vllm.model_folder import adapter_flaw, config_of, json_object, model_flaw
 from backends.vllm.parsers import known
 
+# Where a model's folder keeps its chat template, if not in the tokenizer's configuration.
+_TEMPLATES: Final = ("chat_template.jinja", "chat_template.json")
 # With one of these among `args` a parser's name may be somebody's own.
 _PLUGINS: Final = {"tool_call_parser": "--tool-parser-plugin", "reasoning_parser": "--reasoning-parser-plugin"}
 
@@ -51,6 +53,24 @@ class VllmPreflight(Preflight):
             capabilities=capabilities_of(self._config),
             quantization=self._config.quantization or quantization_in(model),
             architecture=architecture[:64] if isinstance(architecture, str) and architecture else None,
+        )
+
+    def on_disk(self) -> ModelOnDisk | None:
+        """From the model's folder and the settings that stand over what it says."""
+        config, folder = self._config, Path(self._config.model).expanduser()
+        model = config_of(config.model)
+        if model is None:
+            return None
+        tokenizer = json_object(folder / "tokenizer_config.json") or {}
+        bos, text = model.get("bos_token_id"), tokenizer.get("bos_token")
+        return ModelOnDisk(
+            weights=tuple(sorted(folder.glob("*.safetensors"))),
+            has_template="chat_template" in tokenizer or any((folder / name).is_file() for name in _TEMPLATES),
+            template_is_given=config.chat_template is not None,
+            bos=bos if isinstance(bos, int) else None,
+            bos_text=text if isinstance(text, str) else None,
+            sampling=sampling(config, json_object(folder / "generation_config.json") or {}),
+            context_length=length_in(model),
         )
 
     def weights_gb(self) -> float | None:

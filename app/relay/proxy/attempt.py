@@ -22,7 +22,7 @@ from app.relay.http import json_body
 from app.relay.http.multipart import Form
 from app.relay.proxy.engine_call import EngineCall, translated
 from app.relay.proxy.fold_system_messages import fold
-from app.relay.proxy.plan import WRITING, RequestPlan
+from app.relay.proxy.plan import RENDER, WRITING, RequestPlan
 from app.table import Backend
 from backends.endpoint import FAILED, Endpoint, UsageMode
 from backends.engine_profile import EngineProfile
@@ -166,7 +166,7 @@ def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Conce
     """What this engine is sent otherwise than the client wrote it. Raises Unsupported for what it would ignore, or work
     at for too long, and TooLong for a prompt that cannot fit."""
     profile, rules, facts = backend.profile, plan.resolved.model.rules, backend.fact(model)
-    engine = TargetEngine(plan.operation.name, profile, facts)
+    engine = TargetEngine("chat" if plan.operation is RENDER else plan.operation.name, profile, facts)
     if adjust.ignores_tools(plan.parameters, engine):
         message = "This model's chat template has no place for tools, so none can be required."
         raise Unsupported(backend.name, message, param="tool_choice")

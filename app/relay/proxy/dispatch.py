@@ -38,9 +38,9 @@ from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
 from app.relay.proxy.collect import INLINE_BYTES, gather
 from app.relay.proxy.daemon_loads import DaemonLoads
-from app.relay.proxy.engine_call import EngineCall, loading, task_call
+from app.relay.proxy.engine_call import EngineCall, about_prompt, loading, task_call
 from app.relay.proxy.multi_call import MultiCall
-from app.relay.proxy.plan import COUNT, RequestPlan
+from app.relay.proxy.plan import RequestPlan
 from app.relay.supervisor_client import Lease, SupervisorClient
 from app.routing import order
 from app.table import Backend, Target
@@ -189,7 +189,7 @@ class Dispatcher:
         row = self._row(target)
         if row.endpoint is None and not row.can_start:
             raise row.not_ready(time.time())
-        needs_place = row.is_limited and plan.loads is None and plan.operation is not COUNT
+        needs_place = row.is_limited and plan.loads is None and not plan.operation.is_of_prompt
         if row.endpoint is None or needs_place:
             record.waits_for(lambda: self._row(target), "busy")
             began = time.monotonic()
@@ -209,7 +209,7 @@ class Dispatcher:
         try:
             if plan.loads is not None:
                 return await self._load(turn, plan.loads)
-            if plan.operation is COUNT or plan.task is not None:
+            if plan.operation.is_of_prompt or plan.task is not None:
                 return await self._ask_several_times(turn)
             result: Usage | Concessions = NO_CONCESSIONS
             while isinstance(result, Concessions):
@@ -331,13 +331,13 @@ class Dispatcher:
         return Usage()
 
     async def _ask_several_times(self, turn: _Turn) -> Usage:
-        """What takes several requests to the engine: ranks, scores, tokens, and how long a conversation is."""
+        """What takes several requests to the engine: ranks, scores, tokens, and what a chat's prompt is."""
         request, plan, target, endpoint = turn.request, turn.plan, turn.target, turn.endpoint
         profile, engine = turn.backend.profile, endpoint.engine
         if plan.task is None:
             call = None
             body = await self._prepare(turn, NO_CONCESSIONS, partial(openai_body, plan, turn.backend, target.model))
-            steps = tasks.count(body, profile, engine)
+            steps = about_prompt(plan, target.model, turn.backend, endpoint, body)
         else:
             call = task_call(plan, profile)
             stamp = Stamp(f"{random.getrandbits(96):024x}", int(time.time()))

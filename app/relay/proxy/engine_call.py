@@ -7,8 +7,9 @@ import time
 
 import msgspec
 
-from app.dialects.tasks import tasks
-from app.relay.proxy.plan import RequestPlan
+from app.dialects.tasks import render, tasks
+from app.dialects.tasks.llama_cpp import Steps
+from app.relay.proxy.plan import RENDER, RequestPlan
 from app.relay.proxy.reasoning_fields import with_both_names
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint, ModelFacts
@@ -92,6 +93,19 @@ def translated(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoi
 def task_call(plan: RequestPlan, profile: EngineProfile, body: bytes = b"") -> TaskCall:
     """The call for what such an engine does besides writing."""
     return TaskCall(plan.operation.path, body, operation=plan.operation.name, profile=profile, name=plan.name)
+
+
+def about_prompt(plan: RequestPlan, model: str, backend: Backend, endpoint: Endpoint, body: bytes) -> Steps:
+    """How the engine is asked for what `plan` wants to know of the prompt that it makes of `body`, a chat in OpenAI's
+    words; raises BackendError where it cannot be asked."""
+    if plan.operation is not RENDER:
+        return tasks.count(body, backend.profile, backend.name)
+    if endpoint.dialect is Dialect.OPENAI:
+        return render.rendered(
+            with_both_names(body) if plan.may_have_reasoning else body, backend.profile, backend.name
+        )
+    chat = translate("chat", body, engine=backend.name, name=plan.name, model=model, facts=backend.fact(model))
+    return render.rendered_by_daemon(chat.path, chat.body, backend.name)
 
 
 def loading(model: str, backend: Backend) -> EngineCall:

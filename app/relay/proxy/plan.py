@@ -29,6 +29,7 @@ class Operation(msgspec.Struct, frozen=True):
     """A model route: its path below `/v1`, its name in metrics, and the field it cannot do without.
 
     `is_task`: app/dialects/tasks/tasks.py says what is asked and how. `takes_tokens`: a field may be a list of tokens.
+    `is_of_prompt`: the engine is asked about the prompt that it makes of a chat, and generates nothing.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Operation(msgspec.Struct, frozen=True):
     needs: str
     is_task: bool = False
     takes_tokens: bool = False
+    is_of_prompt: bool = False
 
 
 OPERATIONS = {
@@ -51,7 +53,8 @@ OPERATIONS = {
 FORMS = {"/v1/audio/transcriptions": Operation("/audio/transcriptions", "transcription", "file")}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 LOAD = Operation("", "load", "")
-COUNT = Operation("", "count_tokens", "messages")
+COUNT = Operation("", "count_tokens", "messages", is_of_prompt=True)
+RENDER = Operation("", "render", "messages", is_of_prompt=True)
 # What engines stream.
 WRITING = frozenset({"chat", "text_completion"})
 
@@ -97,6 +100,11 @@ def loading(plan: RequestPlan, answer: bytes) -> RequestPlan:
 def counting(plan: RequestPlan) -> RequestPlan:
     """The plan of a request that only wants to know how long it is."""
     return msgspec.structs.replace(plan, operation=COUNT, is_stream=False)
+
+
+def rendering(plan: RequestPlan) -> RequestPlan:
+    """The plan of a request that only wants to see the prompt that its engine would make of it."""
+    return msgspec.structs.replace(plan, operation=RENDER, is_stream=False)
 
 
 def plan(

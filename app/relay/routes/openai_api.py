@@ -9,7 +9,7 @@ from app.relay.http import json_body, multipart
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form
+from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form, rendering
 from app.relay.routes import anthropic_models
 from app.relay.routes.openai_models import entry
 from app.routing import resolve_for, unknown_model, visible
@@ -31,6 +31,15 @@ class OpenAIApi:
         body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
         made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
         await self._dispatcher.serve(request, made)
+
+    async def render(self, request: Request) -> None:
+        """The prompt that an engine would make of a chat."""
+        key = request.key
+        request.check_type()
+        body = await self._intake.read(request)
+        chat = OPERATIONS["/v1/chat/completions"]
+        made = await self._intake.work(len(body), lambda: plan(chat, body, request.table, key))
+        await self._dispatcher.serve(request, rendering(made))
 
     async def run_form(self, request: Request) -> None:
         """Have an engine answer a form with a file in it."""

@@ -16,6 +16,7 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
         state = State.SLEEPING  # its daemon serves it, and loads it first
     length = facts.context_length if facts is not None else None
     parent = {"parent": model.parent} if model is not None and model.parent is not None else {}
+    known = {"parity": model.parity} if model is not None and model.parity is not None else {}
     return {
         "id": name,
         "object": "model",
@@ -28,6 +29,7 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
         "quantization": facts.quantization if facts is not None else None,
         "capabilities": facts.capabilities if facts is not None else {},
         **parent,
+        **known,
     }
 
 

@@ -28,6 +28,7 @@ def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi) ->
     """All routes. What is not listed leads to a 404 in the dialect of the paths around it."""
     for_clients = (
         Route("/v1/chat/completions", POST, KEY, openai.run),
+        Route("/v1/chat/completions/render", POST, KEY, openai.render),
         Route("/v1/completions", POST, KEY, openai.run),
         Route("/v1/embeddings", POST, KEY, openai.run),
         Route("/v1/rerank", POST, KEY, openai.run),

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.config.yaml_document import ConfigError
 from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
 from app.supervisor.admin import openapi
+from app.supervisor.admin.parity_routes import ParityApi, add_parity_routes
 from app.supervisor.admin.schemas import (
     AdapterOrder,
     AdaptersAnswer,
@@ -53,7 +54,7 @@ _ADAPTER = {
 }
 
 
-class AdminApi(Protocol):
+class AdminApi(ParityApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
 
     def health(self) -> Health: ...
@@ -87,6 +88,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     _orders(app, api)
     _adapters(app, api)
     _probe(app, api)
+    add_parity_routes(app, api, _UNKNOWN_MODEL)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)

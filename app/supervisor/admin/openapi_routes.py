@@ -22,6 +22,14 @@ class ResponseRequest(_Open):
     stream: bool = False
 
 
+class RenderRequest(_Open):
+    """A request of `/v1/chat/completions`, of which only the prompt is made."""
+
+    model: str | None = None
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
+
+
 class RankRequest(_Open):
     """vLLM's rerank: documents to sort by how well they match the query."""
 
@@ -55,6 +63,14 @@ class TokenList(BaseModel):
     max_model_len: int
     tokens: list[int]
     token_strs: list[str] | None = None
+
+
+class Rendering(BaseModel):
+    """The prompt that an engine makes of a chat. `tokens`: null where the engine does not tell them."""
+
+    prompt: str
+    tokens: list[int] | None = None
+    backend: str
 
 
 class DetokenRequest(_Open):
@@ -168,6 +184,10 @@ def _stream(kind: str, failure: type[BaseModel] | None) -> Answers:
 
 
 def _openai(router: APIRouter, errors: Answers) -> None:
+    @router.post("/v1/chat/completions/render", responses=errors, tags=["models"])
+    async def render(body: RenderRequest) -> Rendering:
+        raise NotImplementedError
+
     @router.post("/v1/rerank", responses=errors, tags=["models"])
     async def rerank(body: RankRequest) -> _Open:
         raise NotImplementedError

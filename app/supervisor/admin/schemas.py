@@ -54,6 +54,7 @@ class ModelAnswer(_Answer):
     `serving`: how many of its `engines` (backends, replicas) serve it now; `restarts`: of all of them, and
     `last_failure`: the last end of one of them that nobody asked for, kept when it serves again. `parent`: the model
     that an adapter belongs to. `context_length`: tokens of prompt and response together, as its engine reports it.
+    `parity`: what its certificate says.
     """
 
     name: str
@@ -69,6 +70,7 @@ class ModelAnswer(_Answer):
     restarts: int = 0
     last_failure: FailureAnswer | None = None
     replacement: ReplacementAnswer | None = None
+    parity: str | None = None
 
 
 class BackendAnswer(_Answer):

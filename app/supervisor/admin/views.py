@@ -43,7 +43,17 @@ def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus])
         restarts=sum(status.restarts for status in statuses),
         last_failure=failure(last) if last is not None else None,
         replacement=_replacement(statuses),
+        parity=model.parity,
     )
+
+
+def resident_gb(backends: Iterable[BackendStatus]) -> dict[str, float]:
+    """The host memory that each running engine takes, in GB; 0 where that has not been measured."""
+    return {
+        status.name: status.footprint.resident_gb or 0.0 if status.footprint is not None else 0.0
+        for status in backends
+        if status.pid is not None
+    }
 
 
 def _replacement(statuses: Sequence[BackendStatus]) -> ReplacementAnswer | None:

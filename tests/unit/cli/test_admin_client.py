@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from app.certificate.certificate import Certificate
+from app.certificate.observation import Observation, Questions
 from app.cli.admin_client import refusal
 from app.cli.reload import progress_of
 from app.cli.status import duration
@@ -103,6 +105,12 @@ class FakeControl:
         self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]
         told = ProbeAnswer(backend="demo", version="1.2", context_length=8192, capabilities={"chat": "verified"})
         return ProbesAnswer(model={"small": "small"}[model], probes=(told,))
+
+    async def observe(self, model: str, questions: Questions) -> Observation:
+        return Observation({"small": "small"}[model], "demo", "llama_cpp", "the embedded engine")
+
+    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
+        self.orders.append(f"keep {model} {certificate.summary}")
 
     def adapters(self, backend: str) -> AdaptersAnswer:
         law = AdapterAnswer(name="law", path="/law", reason="it is broken")

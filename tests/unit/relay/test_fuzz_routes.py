@@ -39,6 +39,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": TALK, **SAMPLING, "tools": [TOOL], "tool_choice": "auto", "logprobs": True}
     | {"stream": True, "stream_options": {"include_usage": True}, "response_format": FORM, "reasoning_effort": "low"}
     | {"logit_bias": {"1": 1}, "chat_template_kwargs": {"enable_thinking": True}, "top_logprobs": 1, "user": "u"},
+    "/v1/chat/completions/render": {"messages": TALK, **SAMPLING, "tools": [TOOL], "chat_template_kwargs": {}},
     "/v1/completions": {"prompt": "a", **SAMPLING, "logprobs": 1, "echo": False, "suffix": "", "best_of": 1},
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "float", "dimensions": 4},
     "/v1/rerank": {"query": "q", "documents": ["a", "b"], "top_n": 1},

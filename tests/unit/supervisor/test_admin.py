@@ -12,6 +12,8 @@ import httpx
 import jsonschema
 import pytest
 
+from app.certificate.certificate import Certificate
+from app.certificate.observation import Observation, Questions, SeenStop
 from app.config.yaml_document import ConfigError
 from app.supervisor.admin import views
 from app.supervisor.admin.app import AdminServer, create_admin
@@ -92,6 +94,13 @@ class StubControl:
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self._ordered(f"probe {','.join(capabilities)} {again}", model)
         return ProbesAnswer(model=model, probes=(ProbeAnswer(backend="demo", capabilities={"chat": "verified"}),))
+
+    async def observe(self, model: str, questions: Questions) -> Observation:
+        self._ordered(f"observe {','.join(questions.stops)}", model)
+        return Observation(model, "demo", "llama_cpp", "the embedded engine", stops={"</s>": SeenStop(True)})
+
+    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
+        self._ordered(f"keep {certificate.summary}", model)
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         self._backend(backend)

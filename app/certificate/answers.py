@@ -1,0 +1,204 @@
+"""Greedy answers of two servings, held against each other: texts, the first token that differs, and figures. Pure.
+
+What is compared are positions that both have reached by the same tokens: up to the first that differs, and that one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from app.certificate.certificate import Fault, Finding, Line
+from app.certificate.observation import Observation, SeenAnswer, SeenToken
+
+_AROUND: Final = 4  # tokens of a text that are shown on each side of a difference
+_SMALLEST: Final = 1e-9  # of a probability
+# How far two servings of the same 16-bit weights are from each other where both have the same text before them. Numbers
+# of 8 significant bits (bfloat16) leave 0.4 % of a logit; logits of small models reach 20, so 0.1 is usual.
+_NOISE: Final = 0.1
+# A decision is noise up to so many times the largest difference that was seen between the two where they agreed.
+_TIMES: Final = 2.0
+# Bits per weight → the most KL divergence (nats) and the least agreement that such a packing has by itself: about four
+# times what SmolLM2-135M, a small and thus sensitive model, was measured with (KL 0.0012, 0.049, 0.71 with 8, 4, 2 bits
+# per weight; same first choice 98 %, 87 %, 42 %). Below, nothing can be said.
+_TOLERATED: Final[tuple[tuple[float, float, float], ...]] = ((15.0, 0.02, 0.93), (7.9, 0.05, 0.9), (3.4, 0.3, 0.6))
+# Fewer positions than this say nothing about a share.
+_ENOUGH: Final = 16
+
+
+class Fork(NamedTuple):
+    """Where two answers part: at which token, what each writes there, and how sure each is of its own token over the
+    other's, in nats; None where the other's is not among its likeliest.
+    """
+
+    at: int
+    texts: tuple[str, str]
+    gaps: tuple[float | None, float | None]
+
+
+class Agreement(NamedTuple):
+    """Over the positions that were compared: how many, the share with the same likeliest token, the mean truncated KL
+    divergence in nats, and the largest difference of a log-probability where both went on alike.
+    """
+
+    positions: int
+    agreement: float
+    kl: float
+    noise: float
+
+
+def compared(one: Observation, other: Observation) -> tuple[Line, ...]:
+    """The lines about answers."""
+    names = [name for name in one.answers if name in other.answers]
+    both = {name: (one.answers[name], other.answers[name]) for name in names}
+    usable = {name: pair for name, pair in both.items() if all(each.refused is None for each in pair)}
+    if not usable:
+        why = next((each.refused for pair in both.values() for each in pair if each.refused), "nothing was asked")
+        return (
+            Line("answers", "greedy answers", Finding.UNCHECKED, why),
+            Line("numbers", "log-probabilities", Finding.UNCHECKED, why),
+        )
+    figures = figures_of(list(usable.values()))
+    bits = min(_bits(one), _bits(other))
+    return _texts(usable, figures, bits), _numbers(figures, bits)
+
+
+def fork(one: SeenAnswer, other: SeenAnswer) -> Fork | None:
+    """Where they part; None where they are the same as far as both go."""
+    pairs = zip(one.tokens, other.tokens, strict=False)
+    at = next((at for at, (mine, theirs) in enumerate(pairs) if mine.text != theirs.text), None)
+    if at is None:
+        return None
+    mine, theirs = one.tokens[at], other.tokens[at]
+    return Fork(at, (_around(one, at), _around(other, at)), (_gap(mine, theirs), _gap(theirs, mine)))
+
+
+def figures_of(pairs: list[tuple[SeenAnswer, SeenAnswer]]) -> Agreement | None:
+    """The figures over all positions; None where the engines told no log-probabilities."""
+    tokens = [pair for one, other in pairs for pair in _same_before(one, other)]
+    told = [(mine, theirs) for mine, theirs in tokens if mine.top and theirs.top]
+    if not told:
+        return None
+    agreement = sum(mine.top[0].text == theirs.top[0].text for mine, theirs in told) / len(told)
+    kl = sum(truncated_kl(mine, theirs) for mine, theirs in told) / len(told)
+    alike = [_apart(mine, theirs) for mine, theirs in told if mine.text == theirs.text]
+    return Agreement(len(told), agreement, kl, max(alike, default=0.0))
+
+
+def truncated_kl(mine: SeenToken, theirs: SeenToken) -> float:
+    """KL divergence over the tokens that both tell, and all others as one: less than the true one, never more."""
+    other = {each.text: each.logprob for each in theirs.top}
+    total, mass, other_mass = 0.0, 0.0, 0.0
+    for each in mine.top:
+        if each.text in other:
+            share = math.exp(each.logprob)
+            total += share * (each.logprob - other[each.text])
+            mass, other_mass = mass + share, other_mass + math.exp(other[each.text])
+    rest, other_rest = max(_SMALLEST, 1 - mass), max(_SMALLEST, 1 - other_mass)
+    return max(0.0, total + rest * math.log(rest / other_rest))
+
+
+def _same_before(one: SeenAnswer, other: SeenAnswer) -> Iterator[tuple[SeenToken, SeenToken]]:
+    for mine, theirs in zip(one.tokens, other.tokens, strict=False):
+        yield mine, theirs
+        if mine.text != theirs.text:
+            return
+
+
+def _apart(mine: SeenToken, theirs: SeenToken) -> float:
+    """The largest difference of a log-probability among what is likely: below 2 % it decides nothing."""
+    other = {each.text: each.logprob for each in theirs.top}
+    shared = [(each.logprob, other[each.text]) for each in mine.top if each.text in other]
+    return max((abs(a - b) for a, b in shared if max(a, b) > math.log(0.02)), default=0.0)
+
+
+def _gap(mine: SeenToken, theirs: SeenToken) -> float | None:
+    other = next((each.logprob for each in mine.top if each.text == theirs.text), None)
+    return None if other is None else mine.logprob - other
+
+
+def _around(answer: SeenAnswer, at: int) -> str:
+    return "".join(each.text for each in answer.tokens[max(0, at - _AROUND) : at + _AROUND])
+
+
+def _bits(observation: Observation) -> float:
+    """Bits per weight by the name of a packing (`Q4_K_M`, `F16`, `awq`); 16 where none is named."""
+    name = (observation.quantization or "").lower()
+    if not name or any(mark in name for mark in ("bf16", "f16", "f32", "float")):
+        return 16.0
+    digits = [letter for letter in name if letter.isdigit()]
+    if name.startswith(("awq", "gptq", "bitsandbytes", "compressed", "nvfp4", "mxfp4")) and "8" not in digits:
+        return 4.5
+    if name.startswith("fp8"):
+        return 8.0
+    return float(digits[0]) + 0.5 if digits and digits[0] in "123456" else 8.0
+
+
+def _is_noise(parted: Fork, figures: Agreement | None, bits: float) -> bool:
+    gaps = [gap for gap in parted.gaps if gap is not None]
+    seen = figures.noise if figures is not None else 0.0
+    # A packed model is as noisy as it is seen to be.
+    most = max(_NOISE, min(seen * _TIMES, 0.5 if bits >= 15 else 2.0))
+    return bool(gaps) and min(gaps) <= most
+
+
+def _texts(usable: dict[str, tuple[SeenAnswer, SeenAnswer]], figures: Agreement | None, bits: float) -> Line:
+    what, key = "greedy answers", "answers"
+    forks = {name: parted for name, (one, other) in usable.items() if (parted := fork(one, other)) is not None}
+    unequal = [name for name, (one, other) in usable.items() if name in forks or not _ends_alike(one, other)]
+    numbers: dict[str, Any] = {
+        "chats": len(usable),
+        "equal": len(usable) - len(unequal),
+        "forks": {name: parted._asdict() for name, parted in forks.items()},
+    }
+    if not unequal:
+        return Line(key, what, Finding.SAME, f"all {len(usable)} are the same, token by token", (), numbers)
+    if not forks:
+        how = f"{unequal[0]!r} is the same text and ends elsewhere"
+        return Line(key, what, Finding.DIFFERS, how, (Fault.OTHER_ANSWERS,), numbers)
+    sentences = [_in_words(name, parted, _is_noise(parted, figures, bits)) for name, parted in forks.items()]
+    are_noise = all(_is_noise(parted, figures, bits) for parted in forks.values())
+    how = f"{numbers['equal']} of {len(usable)} are the same; {'; '.join(sentences)}"
+    if are_noise:
+        return Line(key, what, Finding.SAME, how, (), numbers)
+    if bits < 15:
+        packed = "one of them is quantised, so its texts may go their own ways: the figures say how far"
+        return Line(key, what, Finding.UNCHECKED, f"{how}; {packed}", (), numbers)
+    return Line(key, what, Finding.DIFFERS, how, (Fault.OTHER_ANSWERS,), numbers)
+
+
+def _ends_alike(one: SeenAnswer, other: SeenAnswer) -> bool:
+    return len(one.tokens) == len(other.tokens) or one.text == other.text
+
+
+def _in_words(name: str, parted: Fork, is_noise: bool) -> str:
+    gaps = [gap for gap in parted.gaps if gap is not None]
+    gap = f"the choice hangs on {min(gaps):.3f} nats" if gaps else "neither has the other's token among its likeliest"
+    noise = ", less than the number formats differ by" if is_noise else ""
+    return f"{name!r} parts at token {parted.at} ({parted.texts[0]!r} and {parted.texts[1]!r}): {gap}{noise}"
+
+
+def _numbers(figures: Agreement | None, bits: float) -> Line:
+    key, what = "numbers", "log-probabilities"
+    if figures is None:
+        return Line(key, what, Finding.UNCHECKED, "one of the engines tells no log-probabilities")
+    told = {"positions": figures.positions, "agreement": figures.agreement, "kl": figures.kl, "apart": figures.noise}
+    how = (
+        f"same first choice at {figures.agreement:.1%} of {figures.positions} positions, truncated KL divergence "
+        f"{figures.kl:.4f} nats, log-probabilities up to {figures.noise:.3f} apart"
+    )
+    if figures.positions < _ENOUGH:
+        return Line(key, what, Finding.UNCHECKED, f"{how}: too few positions to judge", (), told)
+    limits = next(((kl, agreement) for least, kl, agreement in _TOLERATED if bits >= least), None)
+    if limits is None:
+        return Line(key, what, Finding.UNCHECKED, f"{how}: with so few bits per weight that says nothing", (), told)
+    packed = "" if bits >= 15 else " (quantised)"
+    # A share of few positions is uncertain: two standard errors are left to it.
+    slack = 2 * math.sqrt(limits[1] * (1 - limits[1]) / figures.positions)
+    if figures.kl <= limits[0] and figures.agreement >= limits[1] - slack:
+        return Line(key, what, Finding.SAME, f"{how}{packed}", (), told)
+    beyond = (
+        f"{how}{packed}: more than the number formats explain (KL up to {limits[0]}, agreement from {limits[1]:.0%})"
+    )
+    return Line(key, what, Finding.DIFFERS, beyond, (Fault.OTHER_ANSWERS,), told)

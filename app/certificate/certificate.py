@@ -1,0 +1,85 @@
+"""A certificate: one line for each thing that can go wrong between training and serving. Values only."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class Finding(enum.StrEnum):
+    """What one line of a certificate says."""
+
+    SAME = "same"
+    DIFFERS = "differs"
+    UNCHECKED = "not checkable"
+
+
+class Fault(enum.StrEnum):
+    """What is known to go wrong, by name."""
+
+    NO_TEMPLATE = "the chat template is missing"
+    OTHER_FAMILY = "another family's chat template"
+    NOT_TRAINED = "it was trained with another chat template"
+    SYSTEM_LOST = "the system prompt is lost"
+    BOS_DOUBLED = "the token that begins a text (BOS) comes twice"
+    OTHER_PROMPT = "the prompt differs"
+    NO_STOP = "a stop token does not end answers"
+    SHORT_CONTEXT = "the context is shorter than asked"
+    FORCED_SAMPLING = "sampling is forced"
+    OTHER_SAMPLING = "the sampling defaults are others"
+    WRONG_FILE = "another file is served"
+    OTHER_CHECKPOINT = "the weights were made from another checkpoint"
+    OTHER_ANSWERS = "the answers differ"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line. `key`: its short name; `what`: its title; `how`: in a sentence, what was seen. `figures`: numbers for
+    programs.
+    """
+
+    key: str
+    what: str
+    verdict: Finding
+    how: str
+    faults: tuple[Fault, ...] = ()
+    figures: dict[str, Any] = {}
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """What was found out about the public name `model` on that `date` (ISO). `reference`: what it was held against, and
+    why that. `against`: the other public name of a comparison. `serving` and `identity`: of what was
+    served, as an Observation has them.
+    """
+
+    model: str
+    date: str
+    reference: str
+    lines: tuple[Line, ...]
+    against: str | None = None
+    backend: str = ""
+    kind: str = ""
+    version: str | None = None
+    serving: str | None = None
+    identity: str | None = None
+    trained_on: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether any line differs."""
+        return any(line.verdict is Finding.DIFFERS for line in self.lines)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All that were named, once each."""
+        return tuple(dict.fromkeys(fault for line in self.lines for fault in line.faults))
+
+    @property
+    def summary(self) -> str:
+        """In a few words, as lists of models show it: `verified 2026-11-27 (…)`, `failed: stops`."""
+        if self.failed:
+            return "failed: " + ", ".join(line.key for line in self.lines if line.verdict is Finding.DIFFERS)
+        if not any(line.verdict is Finding.SAME for line in self.lines):
+            return "unverified (nothing could be checked)"
+        return f"verified {self.date}" + (f" (trained template {self.trained_on})" if self.trained_on else "")

@@ -1,0 +1,161 @@
+"""A certificate as a whole: what is asked, what is said of it, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.certificate import certify, report
+from app.certificate.certificate import Certificate, Fault, Finding, Line
+from app.certificate.expectation import expectation, folder_of, named_sampling
+from app.certificate.files import write_whole
+from app.certificate.observation import Observation, SeenAnswer, SeenFile, SeenPrompt, SeenStop, SeenToken
+from app.certificate.serving import Expectation
+from app.reference.chats import CHATS, Chat
+from app.reference.reference import Reference
+from backends.model_files.digest import folder_digest
+
+PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+ONE = {"one turn": Chat(({"role": "user", "content": "Hi"},))}
+QWEN = Reference(
+    source="llamafactory",
+    template="qwen",
+    reason="--template qwen",
+    rendered={"one turn": PROMPT},
+    own={"one turn": PROMPT},
+    own_differs=False,
+    stops=("<|im_end|>",),
+    default_system=None,
+    chat_template=None,
+)
+
+
+class Served:
+    """A gateway whose every answer is that of a good serving; keeps what it was asked."""
+
+    def __init__(self, prompt: str = PROMPT) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.prompt = prompt
+
+    def __call__(self, method: str, path: str, body: Any) -> Any:
+        self.asked.append((f"{method} {path}", body))
+        if path.endswith("/certificate"):
+            return {}
+        return msgspec.to_builtins(
+            Observation(
+                "law/1",
+                "law",
+                "vllm",
+                "vLLM",
+                identity="i",
+                prompts={name: SeenPrompt(self.prompt) for name in body.get("prompts", ())},
+                stops={text: SeenStop(True) for text in body.get("stops", ())},
+                answers={name: SeenAnswer("Hi", (SeenToken("Hi", -0.1),), "stop") for name in body.get("answers", ())},
+                file=SeenFile("/m", "a" * 64) if body.get("hashes") else SeenFile(),
+            )
+        )
+
+
+def test_a_good_serving_is_verified_and_the_gateway_keeps_that() -> None:
+    gateway = Served()
+    told: list[str] = []
+
+    made = certify.certify("law/1", QWEN, gateway, chats=ONE, report=told.append, date="2026-11-27")
+
+    assert made.summary == "verified 2026-11-27 (trained template qwen)"
+    assert {line.key: line.verdict for line in made.lines} == {
+        "prompt": Finding.SAME,
+        "own template": Finding.SAME,
+        "answers": Finding.UNCHECKED,
+        "stops": Finding.SAME,
+        "context": Finding.UNCHECKED,
+        "sampling": Finding.UNCHECKED,
+        "files": Finding.UNCHECKED,
+    }
+    assert [path for path, _ in gateway.asked[:-1]] == ["POST /admin/models/law%2F1/observe"] * 6
+    assert gateway.asked[-1] == ("POST /admin/models/law%2F1/certificate", msgspec.to_builtins(made))
+    assert told[0] == "law/1: the prompts that it builds …"
+
+
+def test_what_differs_fails_and_is_named_by_its_line() -> None:
+    expected = Expectation(sha256="b" * 64)
+
+    made = certify.certify("law/1", QWEN, Served(PROMPT + " "), expected=expected, chats=ONE, date="2026-11-27")
+
+    assert made.failed
+    assert made.summary == "failed: prompt, files"
+    assert made.faults == (Fault.OTHER_PROMPT, Fault.WRONG_FILE)
+
+
+def test_two_servings_are_compared_without_a_reference() -> None:
+    seen = certify.observe("law/1", None, Served(), chats=CHATS)
+    other = certify.observe("law/2", None, Served(PROMPT + " "), chats=CHATS)
+
+    same = certify.judge(seen, None, against=seen, date="2026-11-27")
+    differs = certify.judge(seen, None, against=other, date="2026-11-27")
+
+    assert same.lines[0].verdict is Finding.SAME
+    assert differs.lines[0].verdict is Finding.DIFFERS
+    assert [line.key for line in same.lines][:3] == ["same prompts", "answers", "numbers"]
+
+
+def test_nothing_that_could_be_checked_is_not_verified() -> None:
+    line = Line("prompt", "prompts", Finding.UNCHECKED, "why")
+
+    assert Certificate("m", "2026-11-27", "r", (line,)).summary == "unverified (nothing could be checked)"
+
+
+def test_it_is_written_as_markdown_and_json_that_say_all_of_it() -> None:
+    line = Line("prompt", "prompts", Finding.DIFFERS, "a|b <tag>\nsecond", (Fault.OTHER_PROMPT,), {"chats": 1})
+    made = Certificate("law", "2026-11-27", "what it was\nheld against", (line,), backend="b", kind="vllm")
+
+    text, value = report.as_markdown(made), json.loads(report.as_json(made))
+
+    assert "| prompts | differs | a\\|b &lt;tag> second |" in text
+    assert text.startswith("# Certificate: law: failed: prompt\n")
+    assert (value["failed"], value["lines"][0]["faults"]) == (True, ["the prompt differs"])
+    assert report.rows(made) == [("prompts", "differs", line.how)]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "certificate.md"
+    write_whole(target, "one")
+    (tmp_path / "folder").mkdir()
+
+    with pytest.raises(OSError, match="folder"):
+        write_whole(tmp_path / "folder", "two")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate.md", "folder"]
+    assert target.read_text() == "one"
+
+
+def test_a_folder_says_what_is_expected_of_its_serving(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20, "do_sample": true}')
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    digest = folder_digest(tmp_path)
+
+    of_folder = expectation(tmp_path, SeenFile(str(tmp_path / "model.safetensors")), 2048)
+    of_gguf = expectation(tmp_path, SeenFile(str(tmp_path / "m.gguf")))
+
+    assert (of_folder.sha256, of_folder.source, of_folder.context_length) == (digest, None, 2048)
+    assert (of_gguf.sha256, of_gguf.source) == (None, None)  # it holds no model
+    assert of_gguf.sampling == {"temperature": 0.6, "top_k": 20.0}
+    assert folder_of(SeenFile(str(tmp_path / "m.gguf"))) == tmp_path
+    assert folder_of(SeenFile()) is None
+    assert named_sampling(tmp_path / "nowhere") == {}
+
+
+def test_the_digest_of_several_files_depends_on_each(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    (tmp_path / "b.safetensors").write_bytes(b"two")
+    before = folder_digest(tmp_path)
+
+    (tmp_path / "b.safetensors").write_bytes(b"tow")
+
+    assert before != folder_digest(tmp_path)
+    assert folder_digest(tmp_path / "nowhere") is None
