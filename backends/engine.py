@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from backends.endpoint import Endpoint, ModelFacts
+from backends.model_files.sources import Sources
 from backends.process.exit_reasons import exit_in_words
 from backends.process.footprint import Footprint, nothing_reported
 
@@ -26,7 +27,8 @@ class Launch:
 
     `explain` says why it ended. `secrets` are values that its log must not show. `vital`: the processes below it
     without which it cannot go on, by how their titles begin, with what the end of one means. `reported` takes what it
-    reports of its memory from the lines that it printed while it started.
+    reports of its memory from the lines that it printed while it started. `sources`: what its answers depend on; None
+    where that is not known altogether.
     """
 
     argv: tuple[str, ...]
@@ -35,6 +37,7 @@ class Launch:
     secrets: tuple[str, ...] = ()
     vital: Mapping[str, str] = field(default_factory=dict)
     reported: Callable[[Sequence[str]], Footprint] = nothing_reported
+    sources: Sources | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class Probe:
     whenever it does any work; None when it has no such numbers. `is_mute`: it is up, but does not give its counters in
     time. `facts`: of its models, by their names (of a daemon's by their full names); "" stands for any name. `warning`:
     what its administrator should know. `version`: the engine's own, None when it did not give it. `is_dead`: it is not
-    up, and requests that it has will get no response; one that we run will never be up again.
+    up, and requests that it has will get no response; one that we run will never be up again. `digests`: of a daemon's
+    models by their full names, the digest that it keeps of everything in each.
     """
 
     is_up: bool
@@ -75,6 +79,7 @@ class Probe:
     warning: str | None = None
     version: str | None = None
     is_dead: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

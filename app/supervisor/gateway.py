@@ -50,6 +50,7 @@ from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
+from app.supervisor.provenance.provenance import Provenance
 from app.supervisor.relays import build_table, processes
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.processes import Relays
@@ -110,7 +111,9 @@ class Gateway:
         self._sizes = Sizes(self._measurements)
         self._capabilities = CapabilityStore(state.capabilities)
         self._certificates = CertificateStore(state.certificates, self._url)
-        self.disk = StateDisk(state.path, [self._measurements.file, self._capabilities.file, self._certificates.file])
+        self.provenance = Provenance(state.digests, lambda: self.fleet.started(), self.publish_again)
+        stores = (self._measurements, self._capabilities, self._certificates, self.provenance)
+        self.disk = StateDisk(state.path, [store.file for store in stores])
         self._devices: Sequence[str] = ()
         self.fleet = Fleet(
             config.backends,
@@ -167,7 +170,7 @@ class Gateway:
     def _table(self) -> Table:
         table = build_table.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
-            self._capabilities.applied(self._backends),
+            self.provenance.applied(self._capabilities.applied(self._backends)),
             self._version,
             self.is_draining,
             self._created,

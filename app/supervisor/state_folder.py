@@ -65,6 +65,11 @@ class StateFolder:
         return self.path / MEASUREMENTS
 
     @property
+    def digests(self) -> Path:
+        """The file with the digests of what engines were started from."""
+        return self.path / "digests.json"
+
+    @property
     def pins(self) -> Path:
         """The folder that keeps which commit of each Hugging Face model is used, in one file per model."""
         return self.path / "hub"

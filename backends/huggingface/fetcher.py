@@ -108,6 +108,11 @@ def secrets_in(env: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(value for name, value in env.items() if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET)
 
 
+def environment_settings(env: Mapping[str, str]) -> tuple[str, ...]:
+    """An engine's configured variables as texts, without those that may be secrets."""
+    return tuple(f"env:{name}={value}" for name, value in env.items() if not _SECRET.search(name))
+
+
 def progress(tail: Sequence[str]) -> Progress | None:
     """How far a download is, from the lines that its process has printed."""
     for line in reversed(tail):

@@ -24,12 +24,14 @@ from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, EngineFailed, Refused, TimedOut
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient
+from backends.huggingface.fetcher import environment_settings
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import of_llama_cpp
-from backends.llama_cpp.gguf import BadModel, inputs, model_file
+from backends.llama_cpp.gguf import BadModel, inputs, model_file, shards
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
 from backends.llama_cpp.preflight import LlamaCppPreflight
+from backends.model_files.sources import Sources, given
 from backends.process.exit_reasons import why
 from backends.process.process import gpu_environment, inherited
 
@@ -119,7 +121,18 @@ class LlamaCpp:
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
         env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key, **gpu_environment(devices)}
         threads = self._config.threads or usable_cores()
-        return Launch(tuple(argv(self._config, self.name, model, port, threads)), env, explain)
+        line = tuple(argv(self._config, self.name, model, port, threads))
+        return Launch(line, env, explain, sources=self._sources(model))
+
+    def _sources(self, model: Path) -> Sources:
+        """The model's file, the template, and what is set for them."""
+        config = self._config
+        template = [Path(config.chat_template).expanduser()] if config.chat_template is not None else []
+        settings = (
+            *(f"task={config.task}", f"context_length={config.context_length}", f"gpu_layers={config.gpu_layers}"),
+            *environment_settings(config.env),
+        )
+        return Sources((*given("weights", shards(model)), *given("template", template)), settings)
 
     def inputs(self) -> Sequence[Path]:
         """The files of its model and its template."""

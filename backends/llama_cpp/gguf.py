@@ -61,6 +61,14 @@ def model_file(name: str, model: str) -> Path:
     return path
 
 
+def shards(model: Path) -> list[Path]:
+    """The model's file, and the others where it is the first of several (`name-00001-of-00003.gguf`)."""
+    match = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", model.name)
+    if match is None:
+        return [model]
+    return [model.with_name(f"{match[1]}-{number:05}-of-{match[2]}.gguf") for number in range(1, int(match[2]) + 1)]
+
+
 def _inside_package(name: str, package: str) -> Path:
     # A dotted name would import the packages above it.
     module = re.sub(r"[-.]+", "_", package)

@@ -104,7 +104,14 @@ class Ollama:
         except BackendError as exc:
             return Probe(False, exc.message, is_dead=isinstance(exc, Refused))
         in_memory = loaded(running.json() if running.status == 200 else None)
-        return Probe(True, models=tuple(names), facts=self._known(names, in_memory), warning=vulnerable, version=number)
+        return Probe(
+            True,
+            models=tuple(names),
+            facts=self._known(names, in_memory),
+            warning=vulnerable,
+            version=number,
+            digests={full_name(name): tag.digest for name, tag in names.items() if tag.digest},
+        )
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Does nothing: which model to load is the daemon's decision."""

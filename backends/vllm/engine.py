@@ -19,7 +19,8 @@ from backends.engine_kind import EngineKind, Surroundings
 from backends.errors import BackendError, EngineFailed, NotReady, Refused
 from backends.http.openai_models import model_ids
 from backends.http.probe_client import ProbeClient
-from backends.huggingface.fetcher import HubFetcher, is_repository, secrets_in
+from backends.huggingface.fetcher import HubFetcher, environment_settings, is_repository, secrets_in
+from backends.model_files.sources import Sources
 from backends.process import compile_cache
 from backends.process.process import inherited
 from backends.vllm.argv import argv, environment, first_port, lora_rank
@@ -29,7 +30,7 @@ from backends.vllm.failures import explain
 from backends.vllm.lora.adapters import AdapterFiles, LoraAdapters, error_text
 from backends.vllm.memory import reported
 from backends.vllm.metrics import figures
-from backends.vllm.model_folder import adapter_rank, config_of, not_a_model
+from backends.vllm.model_folder import adapter_rank, config_of, not_a_model, sources
 from backends.vllm.preflight import VllmPreflight
 
 PROBE_S: Final = 10.0
@@ -128,7 +129,18 @@ class Vllm:
             # After the others: PyTorch sets one again, and a process whose first variable is set again loses its title.
             cache_env = compile_cache.variables(self._caches, Path(program))
             env |= {name: value for name, value in cache_env.items() if name not in env}
-        return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL, reported)
+        read = self._sources(line, is_local=is_local)
+        return Launch(tuple(line), env, explain, secrets_in(self._config.env), _VITAL, reported, read)
+
+    def _sources(self, line: Sequence[str], *, is_local: bool) -> Sources | None:
+        config = self._config
+        folder = Path(config.model).expanduser() if is_local else None
+        if folder is None and self._hub is not None:
+            folder = self._hub.folder(config.model, config.revision)
+        try:
+            return sources(folder, config.chat_template, line, config.args, environment_settings(config.env))
+        except OSError:
+            return None  # the engine will say what cannot be read
 
     def _from_hub(self) -> Mapping[str, str | None]:
         """The repositories of the hub that it needs, with their revisions: its model, and adapters that are not folders

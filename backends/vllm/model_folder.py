@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,24 @@ from backends.huggingface.fetcher import is_repository
 from backends.model_files.adapter_file import flaw, read_base
 from backends.model_files.adapter_settings import ranks
 from backends.model_files.safetensors import BadFile, read_header
+from backends.model_files.sources import Sources, given, in_folder, named_in
 
+# Flags with which answers depend on more than the model's folder.
+_OTHER_MODELS: Final = frozenset(
+    {
+        *("--tokenizer", "--hf-config-path", "--speculative-config", "--lora-modules", "--config", "--model"),
+        "--default-mm-loras",
+    }
+)
+# Flags that do not change what an engine answers, or that are known by their files.
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        *("--host", "--port", "--served-model-name", "--shutdown-timeout", "--model", "--chat-template", "--revision"),
+        *("--tokenizer-revision", "--code-revision", "--gpu-memory-utilization", "--kv-cache-memory-bytes"),
+        *("--max-loras", "--max-lora-rank", "--enable-lora", "--enable-sleep-mode", "--master-addr"),
+        *("--no-enable-log-requests", "--disable-uvicorn-access-log", "--max-num-seqs"),
+    }
+)
 _WEIGHTS: Final = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 
@@ -74,6 +92,25 @@ def adapter_flaw(path: str, base: str | None = None, max_rank: int | None = None
 def adapter_rank(folder: Path) -> int | None:
     """The highest rank of the adapter in this folder; None where its file does not say it."""
     return max(ranks(json_object(folder / "adapter_config.json") or {}), default=None)
+
+
+def sources(
+    folder: Path | None, template: str | None, line: Sequence[str], args: Sequence[str], settings: Sequence[str]
+) -> Sources | None:
+    """What the answers of a start with this argument list depend on: the model's folder, a template in a file of its
+    own, files among the further arguments (`args`), and what is set (`settings` beside the line's own).
+
+    None where the model is not here, or the arguments bring in other models. OSError when a file cannot be read.
+    """
+    if folder is None or any(word.partition("=")[0] in _OTHER_MODELS for word in args):
+        return None
+    own = in_folder(folder) if folder.is_dir() else given("weights", [folder])
+    path = Path(template).expanduser() if template and "\n" not in template else None
+    if path is not None and path.is_file():
+        own = (*(file for file in own if file.role != "template"), *given("template", [path]))
+    flags = [word for word in line if word.startswith("--") and word.partition("=")[0] not in _WITHOUT_EFFECT]
+    inline = [f"template={template}"] if template is not None and (path is None or not path.is_file()) else []
+    return Sources((*own, *named_in(args)), (*flags, *inline, *settings))
 
 
 def json_object(path: Path) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ _ADJUSTED, _DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params
 # The answer's headers that a page's script may read: its SDK retries by them.
 _READABLE_HEADERS = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
-    "x-modelport-model, x-modelport-backend, x-modelport-attempts, "
+    "x-modelport-model, x-modelport-backend, x-modelport-attempts, x-modelport-serving, "
     "x-modelport-dropped-params, x-modelport-adjusted-params, "
     "x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
 )

@@ -32,6 +32,7 @@ class ClientResponse:
         self._is_chunked = False
         self._is_head = False
         self._model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
+        self.serving: str | None = None  # the digest of what that answer is made from, where it is known
         self._unsent = b""  # status line and headers, until the first piece of the body goes with them
         self._on_gone: Callable[[], None] | None = None
         self._on_pause: Callable[[], None] | None = None
@@ -71,6 +72,7 @@ class ClientResponse:
     def served_by(self, model: str, backend: str, attempts: int) -> None:
         """Which model and backend the answer's headers will name, and in which attempt; the last call counts."""
         self._model_headers = _model_headers(model, backend, attempts)
+        self.serving = None
 
     def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
         """Status line and headers; `length` None starts a stream (chunks for HTTP/1.1, until close for 1.0).
@@ -90,6 +92,8 @@ class ClientResponse:
         if self._model_headers is not None:
             took_ms = (time.perf_counter() - self.arrived) * 1000
             lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))
+            if self.serving is not None:
+                lines.append(b"x-modelport-serving: %b\r\n" % self.serving.encode())
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
         if status == 204:

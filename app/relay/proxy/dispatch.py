@@ -160,6 +160,7 @@ class Dispatcher:
         try:
             await self._intake.work(plan.work_bytes, partial(check, plan, row, target.model))
             serving, endpoint = await self._endpoint(plan, target, lease, record)
+            request.response.serving = serving.serving_digest(target.model)
             if serving is not row:  # it may say only now what its model can do
                 check_ability(plan, serving, target.model)
             usage = await self._answer(_Turn(request, plan, record, target, serving, endpoint))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from app.table import Table
+from app.table import Serving, Table
 from backends.endpoint import State
+
+UNVERIFIED = "unverified"
 
 
 def entry(table: Table, name: str, backend: str) -> dict[str, object]:
@@ -11,7 +13,8 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
     row = table.backends.get(backend)
     state = row.state if row is not None else State.STOPPED
     model = table.models.get(name)
-    facts = row.fact(_engine_name(table, name, backend)) if row is not None else None
+    engine_name = _engine_name(table, name, backend)
+    facts = row.fact(engine_name) if row is not None else None
     if row is not None and row.profile.is_daemon and state is State.READY and facts and not facts.is_loaded:
         state = State.SLEEPING  # its daemon serves it, and loads it first
     length = facts.context_length if facts is not None else None
@@ -27,10 +30,16 @@ def entry(table: Table, name: str, backend: str) -> dict[str, object]:
         "context_length": length,
         "max_model_len": length,
         "quantization": facts.quantization if facts is not None else None,
+        "serving": shown(row.serving(engine_name)) if row is not None else None,
         "capabilities": facts.capabilities if facts is not None else {},
         **parent,
         **known,
     }
+
+
+def shown(serving: Serving | None) -> str | None:
+    """The digest of a serving, or that it is not known any more; None while it is not known yet."""
+    return (serving.digest or UNVERIFIED) if serving is not None else None
 
 
 def _engine_name(table: Table, name: str, backend: str) -> str:

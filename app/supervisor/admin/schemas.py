@@ -48,6 +48,21 @@ class ReplacementAnswer(_Answer):
     reason: str
 
 
+class ServingAnswer(_Answer):
+    """What a backend's answers for a model are made from. `digest`: as in the header `x-modelport-serving`; null where
+    a file has changed since the engine's start (`is_unverified`). `weights`, `template`, `adapter`: of the contents of
+    these files, null where there are none of their own; of a daemon's model, `weights` is the daemon's digest of it.
+    """
+
+    backend: str
+    digest: str | None
+    is_unverified: bool = False
+    weights: str | None = None
+    template: str | None = None
+    adapter: str | None = None
+    version: str | None = None
+
+
 class ModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
@@ -55,6 +70,7 @@ class ModelAnswer(_Answer):
     `last_failure`: the last end of one of them that nobody asked for, kept when it serves again. `parent`: the model
     that an adapter belongs to. `context_length`: tokens of prompt and response together, as its engine reports it.
     `parity`: what its certificate says.
+    `servings`: what the answers of each backend are made from, as far as that is known.
     """
 
     name: str
@@ -67,6 +83,7 @@ class ModelAnswer(_Answer):
     fallbacks: tuple[str, ...] = ()
     serving: int = 0
     engines: int = 0
+    servings: tuple[ServingAnswer, ...] = ()
     restarts: int = 0
     last_failure: FailureAnswer | None = None
     replacement: ReplacementAnswer | None = None

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from app.errors import Problem
-from app.supervisor.admin.schemas import LifeAnswer, Logs, ModelAnswer, ReplacementAnswer, failure, replacement
+from app.supervisor.admin.schemas import (
+    LifeAnswer,
+    Logs,
+    ModelAnswer,
+    ReplacementAnswer,
+    ServingAnswer,
+    failure,
+    replacement,
+)
 from app.supervisor.fleet.past_lives import Log
 from app.supervisor.fleet.status import BackendStatus
 from app.table import Backend, PublicModel, Table, Target
@@ -40,6 +48,7 @@ def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus])
         fallbacks=model.fallbacks,
         serving=serving,
         engines=engines,
+        servings=_servings(table, model.targets),
         restarts=sum(status.restarts for status in statuses),
         last_failure=failure(last) if last is not None else None,
         replacement=_replacement(statuses),
@@ -67,6 +76,23 @@ def _serving(table: Table, model: PublicModel) -> tuple[int, int]:
     serving = sum(_state_of(table.backends.get(name), each.model)[0] is State.READY for name, each in targets.items())
     having = [row for row in table.backends.values() if model.parent is not None and model.name in row.adapters]
     return serving, max(len(targets), len(having))
+
+
+def _servings(table: Table, targets: Sequence[Target]) -> tuple[ServingAnswer, ...]:
+    rows = {target.backend: (table.backends.get(target.backend), target.model) for target in targets}
+    known = [(row, serving) for row, model in rows.values() if row is not None and (serving := row.serving(model))]
+    return tuple(
+        ServingAnswer(
+            backend=row.name,
+            digest=serving.digest,
+            is_unverified=serving.digest is None,
+            weights=serving.weights,
+            template=serving.template,
+            adapter=serving.adapter,
+            version=row.version,
+        )
+        for row, serving in known
+    )
 
 
 def _context_length(table: Table, targets: Sequence[Target]) -> int | None:

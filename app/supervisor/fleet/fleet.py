@@ -17,7 +17,7 @@ from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.fleet.event_loop import EventLoop, LeaseView
 from app.supervisor.fleet.past_lives import Log, PastLives, StartRecord
 from app.supervisor.fleet.retry_failed import RetryFailed
-from app.supervisor.fleet.status import Adapter, BackendStatus, status
+from app.supervisor.fleet.status import Adapter, BackendStatus, Started, started, status
 from app.supervisor.fleet.unit import Shared, Unit
 from app.supervisor.fleet.waiters import Waiters, WaitOutcome
 from app.supervisor.replicas import adapter_orders, replicas
@@ -198,6 +198,10 @@ class Fleet:
         for unit in [*self._event_loop.everyone(), *self._event_loop.ended]:
             await unit.runner.gone()
         await self._quarantine.close()
+
+    def started(self) -> Sequence[Started]:
+        """What each start that serves now was made from."""
+        return [started(unit) for unit in self._event_loop.units.values() if unit.life.state is State.READY]
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""

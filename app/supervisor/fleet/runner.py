@@ -34,6 +34,7 @@ from backends.lifecycle.events import (
     Watch,
 )
 from backends.lifecycle.phases import Phase
+from backends.model_files.sources import Sources
 from backends.process import process
 from backends.process.exit_reasons import Settled, exit_in_words
 from backends.process.footprint import Footprint
@@ -51,6 +52,7 @@ class Runner:
 
     def __init__(self, unit: Unit) -> None:
         self.inputs: Hashable = None  # a stamp of the files that the latest start read
+        self.sources: Sources | None = None  # what the answers of the latest start depend on
         self._unit = unit
         self._download = ModelDownload(unit, self)
         self._process: process.Process | None = None
@@ -248,6 +250,7 @@ class Runner:
         launch = await asyncio.to_thread(unit.engine.launch, port, devices, key)
         if launch is None:
             raise InterruptedError("nothing to start")
+        self.sources = launch.sources
         return launch, key
 
     async def _attend(self, generation: int, running: process.Process) -> None:

@@ -11,6 +11,7 @@ from app.supervisor.replicas.adapters import AdapterCounts, ProofRecord
 from app.supervisor.replicas.rolling_update import UpdateProgress
 from backends.endpoint import Dialect, Endpoint, State
 from backends.engine import Probe
+from backends.model_files.sources import Sources
 from backends.process.footprint import Footprint
 
 
@@ -63,6 +64,39 @@ class Adapter:
     path: str
     reason: str | None = None
     records: tuple[ProofRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What one start of an engine was made from. `sources`: what it read, None where that is not known; `adapters`: the
+    same of each adapter that it is to have; `digests`, `num_ctx`: of a daemon's models by their full names.
+    """
+
+    name: str
+    kind: str
+    generation: int
+    version: str | None = None
+    models: tuple[str, ...] | None = None
+    sources: Sources | None = None
+    adapters: Mapping[str, Sources | None] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    num_ctx: Mapping[str, int | None] = field(default_factory=dict)
+
+
+def started(unit: Unit) -> Started:
+    """What its present start was made from."""
+    probe = unit.probe
+    return Started(
+        name=unit.name,
+        kind=unit.kind,
+        generation=unit.life.generation,
+        version=probe.version,
+        models=probe.models,
+        sources=unit.runner.sources,
+        adapters={name: unit.adapters.sources.get(name) for name in unit.adapters.paths},
+        digests=probe.digests,
+        num_ctx={name: facts.num_ctx for name, facts in probe.facts.items()} if probe.digests else {},
+    )
 
 
 def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: UpdateProgress | None) -> BackendStatus:

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal
 
 import structlog
@@ -19,6 +20,7 @@ from backends.endpoint import Endpoint
 from backends.engine import Adapters, Proof
 from backends.errors import BackendError, EngineFailed, NotFinite
 from backends.lifecycle.machine import REST_S
+from backends.model_files.sources import Sources, in_folder
 
 Verdict = Literal["proved", "off", "unclear", "failed"]
 
@@ -69,6 +71,7 @@ class AdapterSet:
         self.stamps: dict[str, Hashable] = {}  # of the folders of missing ones, when they were tried
         self.records: dict[str, ProofRecord] = {}
         self.counts: dict[Verdict, int] = {}  # loads by their verdicts, since the backend is there
+        self.sources: dict[str, Sources] = {}  # of those that it has: their files just before they were loaded
         self._backend = backend
         self._port = port
         self._unproved = set(unproved)
@@ -89,6 +92,7 @@ class AdapterSet:
     def begin(self) -> None:
         """The engine starts anew, or wakes up: it has no adapter now."""
         self._has.clear()
+        self.sources.clear()
         self._start += 1
 
     def keep(self, name: str, path: str, *, is_proved: bool = True) -> None:
@@ -180,6 +184,7 @@ class AdapterSet:
 
     async def _load(self, port: Adapters, endpoint: Endpoint, name: str, path: str, *, is_proved: bool) -> None:
         start, began = self._start, time.monotonic()
+        files = await asyncio.to_thread(_files, path)
         try:
             # Where clients use one that has the name now, the new one is proved under another.
             proof = None
@@ -192,6 +197,9 @@ class AdapterSet:
                 await port.load(endpoint, name, path)
             if start == self._start:
                 self._has[name] = path
+                self.sources.pop(name, None)
+                if files is not None:
+                    self.sources[name] = files
         except BackendError:
             self._note(name, ProofRecord("failed", time.monotonic() - began))
             raise
@@ -220,7 +228,16 @@ class AdapterSet:
 
     async def _unload(self, port: Adapters, endpoint: Endpoint, name: str) -> None:
         self._has.pop(name, None)
+        self.sources.pop(name, None)
         try:
             await port.unload(endpoint, name)
         except BackendError as exc:
             log.warning("adapter not unloaded", backend=self._backend, adapter=name, reason=exc.message)
+
+
+def _files(path: str) -> Sources | None:
+    """What is in an adapter's folder; None where it is none of this machine."""
+    try:
+        return Sources(in_folder(Path(path).expanduser().resolve(), "adapter"))
+    except OSError:
+        return None
