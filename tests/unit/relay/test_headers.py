@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.errors import Problem
-from app.table import Backend, Limits, PublicModel, Target, Wildcard
+from app.table import Backend, Limits, PublicModel, Serving, Target, Wildcard
 from backends.endpoint import State
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, chat, request
@@ -196,3 +196,63 @@ async def test_without_the_setting_nobody_elses_page_may_read(rig: Rig) -> None:
 
     assert reply.status == 403
     assert "access-control-allow-origin" not in reply.headers
+
+
+SERVED = {"fake": Serving("0123456789abcdef", "a" * 64)}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {}),
+        ("/v1/messages", {"max_tokens": 5}),
+        ("/v1/responses", {"input": "a", "messages": None}),
+        ("/api/chat", {}),
+    ],
+)
+async def test_an_answer_says_which_bytes_it_came_from_in_every_dialect(
+    engine: FakeEngine, path: str, body: dict[str, object], stream: bool
+) -> None:
+    asked = {key: value for key, value in (chat("public", stream=stream) | body).items() if value is not None}
+    async with running({"engine": backend(engine.url, servings=SERVED)}, models("public", engine_name="fake")) as rig:
+        reply = await rig.ask(path, body=asked)
+
+    assert (reply.status, reply.headers["x-modelport-serving"]) == (200, "0123456789abcdef")
+
+
+async def test_an_engines_error_says_it_too(engine: FakeEngine) -> None:
+    engine.script("status_500_vllm")
+    async with running({"engine": backend(engine.url, servings=SERVED)}, models("public", engine_name="fake")) as rig:
+        reply = await rig.ask(body=chat("public"))
+
+    assert (reply.status, reply.headers["x-modelport-serving"]) == (502, "0123456789abcdef")
+
+
+@pytest.mark.parametrize("servings", [{}, {"another": Serving("0123456789abcdef")}, {"fake": Serving(None)}])
+async def test_where_it_is_not_known_nothing_is_said(engine: FakeEngine, servings: dict[str, Serving]) -> None:
+    row = backend(engine.url, servings=servings)
+    async with running({"engine": row}, models("public", engine_name="fake")) as rig:
+        reply = await rig.ask(body=chat("public"))
+        listed = (await rig.ask("/v1/models")).json["data"][0]
+
+    assert (reply.status, "x-modelport-serving" in reply.headers) == (200, False)
+    assert listed["serving"] == ("unverified" if servings.get("fake") else None)
+
+
+async def test_the_list_of_models_says_it_as_well(engine: FakeEngine) -> None:
+    async with running({"engine": backend(engine.url, servings=SERVED)}, models("public", engine_name="fake")) as rig:
+        listed = (await rig.ask("/v1/models")).json["data"][0]
+
+    assert listed["serving"] == "0123456789abcdef"
+
+
+async def test_the_second_engines_answer_is_not_told_to_be_the_firsts(engine: FakeEngine) -> None:
+    engine.script("status_503_vllm")
+    known = {"public": PublicModel("public", (Target("engine", "fake"),), fallbacks=("spare",))}
+    known |= models("spare", backend="second", engine_name="fake")
+    backends = {"engine": backend(engine.url, servings=SERVED), "second": backend(engine.url, "second")}
+    async with running(backends, known) as rig:
+        reply = await rig.ask(body=chat("public"))
+
+    assert (reply.headers["x-modelport-backend"], "x-modelport-serving" in reply.headers) == ("second", False)
