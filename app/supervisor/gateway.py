@@ -115,7 +115,18 @@ class Gateway:
         stores = (self._measurements, self._capabilities, self._certificates, self.provenance)
         self.disk = StateDisk(state.path, [store.file for store in stores])
         self._devices: Sequence[str] = ()
-        self.fleet = Fleet(
+        self.fleet = self._new_fleet(config)
+        self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
+        self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
+        self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
+        self._warn_of_few_files()
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
+
+    def _new_fleet(self, config: Config) -> Fleet:
+        state = self._state
+        return Fleet(
             config.backends,
             state_id=state.id,
             publish=self.publish,
@@ -130,13 +141,6 @@ class Gateway:
             quarantine=GpuQuarantine(devices.nvml),
             engine=functools.partial(kinds.engine, drain_s=config.server.drain_s, pins=state.pins, caches=state.caches),
         )
-        self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
-        self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
-        self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
-        self._warn_of_few_files()
-
-    def __repr__(self) -> str:
-        return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
 
     def _capacity(self, config: Config) -> Capacity:
         """What engines have to share, as the machine is now. Blocks: it also looks at the files of these engines."""
