@@ -321,7 +321,8 @@ def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
         assert text.rstrip().endswith("data: [DONE]")
         assert code == 0
         assert alive(below) == []
-        assert sorted(path.name for path in gateway.state.iterdir()) == ["lock", "measures.json"]
+        left = {path.name for path in gateway.state.iterdir()}
+        assert left - {"digests.json"} == {"lock", "measures.json"}  # whether the files were read before it ended
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{gateway.url}/livez")
 
