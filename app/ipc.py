@@ -62,10 +62,13 @@ class Unwanted(msgspec.Struct, tag="unwanted", frozen=True):
 
 
 class Failing(msgspec.Struct, tag="failing", frozen=True):
-    """relay → supervisor: a connection to this start of this backend was refused or reset: look at it now."""
+    """relay → supervisor: a connection to this start of this backend was refused or reset: look at it now.
+    `is_not_finite`: it answers, and what it answered are no numbers.
+    """
 
     backend: str
     generation: int
+    is_not_finite: bool = False
 
 
 class Publish(msgspec.Struct, tag="publish", frozen=True):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from app.dialects import error_text
+from app.dialects.openai import finite
 from backends import prompt_too_long
 from backends.errors import BackendError, EngineFailed, NotReady, Rejected, Saturated, Unsupported
 from backends.prompt_too_long import TooLong
@@ -42,6 +43,8 @@ def refusal(engine: str, status: int, headers: Mapping[str, str], body: bytes, n
     length = prompt_too_long.in_body(body) if status <= 500 else None
     if length is not None:
         return TooLong(engine, length)
+    if finite.REFUSAL in text.message:
+        return finite.failed(engine)
     if 400 <= status < 500:
         code = text.code or _PASSED.get(status, "invalid_request")
         type_ = text.type if text.type and text.type.endswith("_error") else "invalid_request_error"

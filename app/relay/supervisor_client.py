@@ -173,9 +173,9 @@ class SupervisorClient:
         """Nobody waits for that number any more, or its request is over."""
         self._send(Unwanted(seq=seq))
 
-    def failing(self, endpoint: Endpoint) -> None:
-        """Tell the supervisor that this start of an engine refuses connections."""
-        self._send(Failing(backend=endpoint.engine, generation=endpoint.generation))
+    def failing(self, endpoint: Endpoint, *, is_not_finite: bool = False) -> None:
+        """Tell the supervisor that this start of an engine refuses connections, or answers what are no numbers."""
+        self._send(Failing(endpoint.engine, endpoint.generation, is_not_finite))
 
     def count(self, backend: str, generation: int, change: int) -> None:
         """Leases of one start of one backend, plus or minus one."""

@@ -29,6 +29,7 @@ class FakeFleet:
 
     asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failed: list[tuple[str, int]] = field(default_factory=list)
+    suspected: list[tuple[str, int]] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -38,8 +39,8 @@ class FakeFleet:
         self.leases_changed()
         return await wait
 
-    def failing(self, backend: str, generation: int) -> None:
-        self.failed.append((backend, generation))
+    def failing(self, backend: str, generation: int, *, is_not_finite: bool = False) -> None:
+        (self.suspected if is_not_finite else self.failed).append((backend, generation))
         self.leases_changed()
 
     def lost(self, pid: int, is_at_fault: bool) -> None:

@@ -106,7 +106,7 @@ class LogprobsTemplate:
             _raws.decode(raw)
         except (msgspec.DecodeError, RecursionError):
             return None
-        if b"\n" in raw:
+        if b"\n" in raw or _lacks_a_number(raw):
             return None
         if self._made is None:
             return 1, whole
@@ -155,7 +155,7 @@ class LogprobsDeltaTemplate(LogprobsTemplate):
         match = _INSIDE.match(whole, len(self._begin))
         at = match.end() if match else 0
         raw = whole[at + len(self._between) : -len(self._end)]
-        if not whole.startswith(self._between, at) or b"\n" in raw:
+        if not whole.startswith(self._between, at) or b"\n" in raw or _lacks_a_number(raw):
             return None
         try:
             text = _strings.decode(b'"%b"' % whole[len(self._begin) : at])
@@ -225,6 +225,13 @@ def _around_text(event: bytes) -> list[bytes] | None:
         given.append(event[at : match.start(1)])
         at = match.end(1)
     return [*given, event[at:]]
+
+
+def _lacks_a_number(raw: bytes) -> bool:
+    """Whether `null` may stand for a log probability: the engine computed no number then."""
+    if b"null" not in raw or raw == b"null":
+        return False
+    return b"null" in raw.replace(b'"refusal":null', b"").replace(b'"refusal": null', b"")
 
 
 def _probabilities(event: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from app.dialects.error_text import one_line
+from app.dialects.openai import finite
 from app.dialects.openai.completion_logprobs import Offsets, as_lists
 from app.dialects.openai.tool_calls import ToolCalls, fill_arguments, normalize_whole
 from app.dialects.reasoning import Reasoning, Splitter, give_both, splitter
@@ -103,6 +104,8 @@ class _Normalizer:
         choices = listed(given)
         is_changed = choices is not given
         for at, choice in enumerate(choices):
+            if not finite.are_numbers(choice.get("logprobs")):
+                raise finite.failed(self._context.engine)
             index = choice.get("index")
             if type(index) is not int:
                 choice["index"] = index = number(index, at)

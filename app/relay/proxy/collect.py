@@ -7,10 +7,13 @@ import asyncio
 import msgspec
 
 from app.dialects import sse
+from app.dialects.openai import embeddings
 from app.dialects.openai.collector import Collector
 from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
-from app.table import Limits
+from app.dialects.parameters import adjust
+from app.relay.proxy.plan import RequestPlan
+from app.table import Backend, Limits
 from backends.errors import Broken, Disconnected
 from backends.http.exchange import EngineResponse, Exchange
 
@@ -49,6 +52,14 @@ async def gather(exchange: EngineResponse, context: ResponseContext, choices: in
     exchange.linger()
     # Log probabilities make megabytes of it.
     return await asyncio.to_thread(collector.response) if size > INLINE_BYTES else collector.response()
+
+
+async def fitted(plan: RequestPlan, backend: Backend, body: bytes) -> bytes:
+    """Embeddings in the format and with the dimensions that were asked for."""
+    wanted = adjust.vectors(plan.parameters, backend.profile)
+    if len(body) > INLINE_BYTES:
+        return await asyncio.to_thread(embeddings.fitted, backend.name, body, wanted)
+    return embeddings.fitted(backend.name, body, wanted)
 
 
 def _add(collector: Collector, events: bytes, engine: str) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from app.dialects.engine_errors import names_stream_options, refusal
-from app.dialects.openai import embeddings, transcription
+from app.dialects.openai import transcription
 from app.dialects.openai.normalize import ResponseContext
 from app.dialects.parameters import adjust
 from app.dialects.tasks import tasks
@@ -36,7 +36,7 @@ from app.relay.proxy.attempt import (
 )
 from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
-from app.relay.proxy.collect import INLINE_BYTES, gather
+from app.relay.proxy.collect import fitted, gather
 from app.relay.proxy.daemon_loads import DaemonLoads
 from app.relay.proxy.engine_call import EngineCall, about_prompt, loading, task_call
 from app.relay.proxy.multi_call import MultiCall
@@ -52,6 +52,7 @@ from backends.errors import (
     EngineFailed,
     GivenUp,
     Lost,
+    NotFinite,
     NotReady,
     NotTaken,
     Rejected,
@@ -216,6 +217,9 @@ class Dispatcher:
             while isinstance(result, Concessions):
                 result = await self._exchange(turn, result)
             return result
+        except NotFinite:
+            self._supervisor.failing(turn.endpoint, is_not_finite=True)
+            raise
         except Unreachable as exc:
             # The supervisor looks at it; one of ours will be started again.
             self._supervisor.failing(turn.endpoint)
@@ -306,7 +310,7 @@ class Dispatcher:
             else:
                 body = await response.read(limits.max_answer_bytes)
             if plan.operation.name == "embeddings":
-                body = await _as_asked(plan, turn.backend, body)
+                body = await fitted(plan, turn.backend, body)
             request.base.update(response.notes)
             usage = relay_whole(request, context, body, response.timings)
         self._learn(response, turn)
@@ -390,11 +394,3 @@ def _context(plan: RequestPlan, endpoint: Endpoint) -> ResponseContext:
     if plan.choices > 1 and endpoint.usage is UsageMode.TIMINGS:
         context = msgspec.structs.replace(context, reports=plan.choices, copies=adjust.choices(plan.parameters))
     return context
-
-
-async def _as_asked(plan: RequestPlan, backend: Backend, body: bytes) -> bytes:
-    """Embeddings in the format and with the dimensions that were asked for."""
-    wanted = adjust.vectors(plan.parameters, backend.profile)
-    if len(body) > INLINE_BYTES:
-        return await asyncio.to_thread(embeddings.fitted, backend.name, body, wanted)
-    return embeddings.fitted(backend.name, body, wanted)

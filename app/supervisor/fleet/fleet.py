@@ -106,11 +106,16 @@ class Fleet:
         """Make it serve, and admit one request to it (`Waiters.wanted`)."""
         return await self._waiters.wanted(backend)
 
-    def failing(self, backend: str, generation: int) -> None:
-        """A relay could not reach this start of it: it is probed now."""
+    def failing(self, backend: str, generation: int, *, is_not_finite: bool = False) -> None:
+        """A relay could not reach this start of it: it is probed now. `is_not_finite`: it answered what are no numbers,
+        so its adapters are proved again.
+        """
         unit = self._event_loop.units.get(backend)
         if unit is not None and unit.life.generation == generation:
-            unit.runner.look()
+            if is_not_finite:
+                unit.adapters.suspect()
+            else:
+                unit.runner.look()
 
     def leases_changed(self) -> None:
         """The leases that the relays hold, or the table that they have applied, are different now."""

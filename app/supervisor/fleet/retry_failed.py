@@ -1,5 +1,5 @@
 """Looks at the files of engines and adapters that were given up: when these have changed, or the time is up, they are
-tried again.
+tried again. Proves again the adapters of an engine that has answered what are no numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from app.supervisor.file_stamp import stamp
 from app.supervisor.fleet.unit import Unit
 from backends.endpoint import State
-from backends.errors import NotFinite
+from backends.errors import BackendError, NotFinite
 from backends.lifecycle.events import FilesChanged, Start
 
 LOOK_S: Final = 2.0
@@ -53,6 +53,10 @@ class RetryFailed:
                 unit.post(FilesChanged())
                 if unit.starts_at_boot:
                     unit.post(Start())
+        elif unit.life.state is State.READY and unit.adapters.is_suspected:
+            with contextlib.suppress(BackendError):  # it is started anew then, or does not answer at all
+                await unit.adapters.check(unit.endpoint)
+            self._changed()
         elif unit.life.state is State.READY and unit.adapters.missing:
             await self._look_at_adapters(unit)
 

@@ -66,8 +66,8 @@ class FleetPort(Protocol):
         it, or when it is known that it will not be."""
         ...
 
-    def failing(self, backend: str, generation: int) -> None:
-        """A relay could not connect to this start of the backend."""
+    def failing(self, backend: str, generation: int, *, is_not_finite: bool = False) -> None:
+        """A relay could not connect to this start of the backend, or got no numbers from it."""
         ...
 
     def leases_changed(self) -> None:
@@ -254,8 +254,8 @@ class RelayServer:
                 permit = relay.permits.pop(seq, None)
                 if permit is not None:
                     permit.release()
-            case Failing(backend, generation):
-                self._of_fleet().failing(backend, generation)
+            case Failing(backend, generation, is_not_finite):
+                self._of_fleet().failing(backend, generation, is_not_finite=is_not_finite)
             case Hello():
                 raise ValueError("Hello twice")
 

@@ -79,6 +79,7 @@ class AdapterSet:
         self._spoilers: dict[str, Hashable] = {}  # adapters that answered no numbers, with the stamps of their folders
         self._has: dict[str, str] = {}
         self._start = 0
+        self._is_suspected = False
         self._work = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -94,6 +95,7 @@ class AdapterSet:
         self._has.clear()
         self.sources.clear()
         self._start += 1
+        self._is_suspected = False
 
     def keep(self, name: str, path: str, *, is_proved: bool = True) -> None:
         """The engine is to have it from now on; it has it already, or gets it when it starts."""
@@ -130,6 +132,42 @@ class AdapterSet:
             except NotFinite as exc:
                 self._spoilt(exc.message)
                 raise
+
+    def suspect(self) -> None:
+        """The engine has answered what are no numbers. Without an adapter that is its model's own fault, and another
+        start would not help.
+        """
+        self._is_suspected = bool(self._has)
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether `check` is asked for."""
+        return self._is_suspected
+
+    async def check(self, endpoint: Endpoint) -> None:
+        """Find out whether the engine computes numbers, with each of its adapters. NotFinite when it does not: then it
+        is started anew, without the adapter that did it where one is known.
+        """
+        self._is_suspected = False
+        if self._port is None:
+            return
+        async with self._work:
+            for name in list(self._has):
+                try:
+                    await self._port.prove(endpoint, name)
+                except NotFinite as exc:
+                    await self._condemn(exc, name, self.paths.get(name))
+                    raise
+                except EngineFailed as exc:
+                    log.warning("adapter not proved again", backend=self._backend, adapter=name, reason=exc.message)
+
+    async def _condemn(self, exc: NotFinite, name: str, path: str | None) -> None:
+        log.error("engine computes no numbers", backend=self._backend, adapter=name, reason=exc.message)
+        if exc.adapter is not None and path is not None:
+            self._spoilers[name] = self.stamps[name] = await asyncio.to_thread(stamp, [path])
+            self.missing[name] = exc.message
+            self.due.pop(name, None)
+        self._spoilt(exc.message)
 
     async def restore(self, endpoint: Endpoint) -> None:
         """Undo `load`: the engine gets what it is to have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from app.config.model import Config
 from app.supervisor.admin.schemas import AdaptersAnswer
 from app.supervisor.admin.views import models
+from app.supervisor.fleet import retry_failed
 from app.supervisor.relays import build_table
 from app.table import Backend, Target
 from backends.config.base import BackendConfig
@@ -27,12 +29,19 @@ class AdaptedConfig(LlamaCppConfig):
         return {"law": "/law", "broken": "/broken"}
 
 
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():  # noqa: ASYNC110 - nobody tells of what is waited for
+            await asyncio.sleep(0.01)
+
+
 class Shelf:
     """What each start of an engine has loaded."""
 
     def __init__(self) -> None:
         self.has: dict[tuple[str, int], dict[str, str]] = {}
         self.proved: list[str] = []
+        self.spoilt_by: tuple[str | None, ...] = ()
 
     async def load(self, endpoint: Endpoint, name: str, path: str) -> None:
         if "broken" in path:
@@ -48,6 +57,9 @@ class Shelf:
     async def prove(self, endpoint: Endpoint, name: str) -> Proof:
         path = self.has[endpoint.engine, endpoint.generation][name]
         self.proved.append(name)
+        if self.spoilt_by:
+            [by], self.spoilt_by = self.spoilt_by, ()
+            raise NotFinite(endpoint.engine, "it answers no numbers", by)
         if "nothing" in path:
             raise EngineFailed(endpoint.engine, f"the adapter {name!r} is loaded, but it does nothing")
         if "nan" in path:
@@ -162,6 +174,40 @@ async def test_one_that_spoils_its_engine_at_the_start_is_not_tried_at_the_next(
             "the adapter 'bad' answers no numbers; it is tried again when its folder changes: "
         )
         assert row.adapters["law"] is None
+
+
+@pytest.mark.parametrize(("by", "has"), [("law", {}), (None, {"law": "/law"})])
+async def test_an_engine_that_has_answered_no_numbers_is_proved_again(
+    by: str | None, has: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an adapter that does it the engine is started anew, without that adapter; without a known one, with all."""
+    monkeypatch.setattr(retry_failed, "LOOK_S", 0.02)
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=config()) as fleet:
+        await relays.until_state("a", State.READY)
+        fleet.failing("a", 1, is_not_finite=True)
+        await until(lambda: len(shelf.proved) == 2)
+        assert relays.row("a").state is State.READY, "it was sound"
+
+        shelf.spoilt_by = (by,)
+        fleet.failing("a", 1, is_not_finite=True)
+        await until(lambda: not shelf.spoilt_by)
+        await relays.until_state("a", State.READY, generation=2)
+
+        assert shelf.has.get(("a", 2), {}) == has
+
+
+async def test_a_model_that_computes_no_numbers_by_itself_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry_failed, "LOOK_S", 0.02)
+    relays, shelf = Relays(), Shelf()
+    async with running(relays, None, lambda *made: adapted(shelf, *made), a=plain()) as fleet:
+        await relays.until_state("a", State.READY)
+
+        fleet.failing("a", 1, is_not_finite=True)
+        await asyncio.sleep(0.1)
+
+        assert (one(fleet, "a").generation, one(fleet, "a").state) == (1, State.READY)
+        assert shelf.proved == []
 
 
 async def test_one_whose_proof_is_off_is_served_unproved() -> None:
