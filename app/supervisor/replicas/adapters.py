@@ -130,7 +130,8 @@ class AdapterSet:
             try:
                 await self._load(self._port, endpoint, name, path, is_proved=is_proved)
             except NotFinite as exc:
-                self._spoilt(exc.message)
+                if exc.adapter is not None or self._has:
+                    self._spoilt(exc.message)
                 raise
 
     def suspect(self) -> None:

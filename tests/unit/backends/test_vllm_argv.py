@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from backends.config.base import ManagedConfig
-from backends.vllm.argv import PORT_STRIDE, argv, environment, first_port
+from backends.vllm.argv import PORT_STRIDE, argv, environment, first_port, lora_rank
 from backends.vllm.config import VllmConfig
 
 MODEL = "org/model"
@@ -102,6 +102,42 @@ def test_an_empty_command_is_refused() -> None:
 @pytest.mark.parametrize(("ranks", "flag"), [((), 16), ((4, 8), 16), ((17,), 32), ((64, 8), 64), ((600,), 512)])
 def test_the_largest_adapter_decides_the_rank(ranks: tuple[int, ...], flag: int) -> None:
     assert f"--max-lora-rank={flag}" in argv(config(enable_lora=True), "gpu", 1, lora_ranks=ranks)
+
+
+@pytest.mark.parametrize(
+    ("args", "rank"),
+    [
+        ("", 16),
+        ("--max-lora-rank=64", 64),
+        ("--max_lora_rank 128", 128),
+        ("--max-lora-rank 8 --max-lora-rank=32", 32),
+        ("--max-lora-rank", 16),
+        ("--max-lora-rank=x", 16),
+    ],
+)
+def test_the_highest_rank_that_it_takes_is_read_from_its_arguments(args: str, rank: int) -> None:
+    assert lora_rank(argv(config(enable_lora=True, args=args), "gpu", 1)) == rank
+    assert lora_rank(argv(config(), "gpu", 1)) is None
+
+
+@pytest.mark.parametrize("off", ["off", False])
+def test_an_adapter_may_be_more_than_its_folder(off: object) -> None:
+    """YAML reads `off` as false."""
+    adapters = {"law": "/law", "plain": {"path": "/plain"}, "test": {"path": "/test", "proof": off}}
+
+    entry = config(adapters=adapters)
+
+    assert entry.adapter_paths() == {"law": "/law", "plain": "/plain", "test": "/test"}
+    assert set(entry.unproved_adapters()) == {"test"}
+    assert config().unproved_adapters() == set()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"proof": "off"}, {"path": ""}, {"path": "/a", "proof": "maybe"}, {"path": "/a", "x": 1}]
+)
+def test_an_adapter_that_is_written_wrongly_is_refused(wrong: object) -> None:
+    with pytest.raises(ValidationError, match="adapters"):
+        config(adapters={"law": wrong})
 
 
 def test_sleep_needs_no_flag_without_a_gpu() -> None:

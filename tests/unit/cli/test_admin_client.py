@@ -37,6 +37,7 @@ from app.supervisor.admin.schemas import (
     PlanAnswer,
     ProbeAnswer,
     ProbesAnswer,
+    ProofAnswer,
     QuarantineAnswer,
     RelayProcesses,
     Reloaded,
@@ -61,6 +62,7 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
+        self.proof: ProofAnswer | None = None
         self.bad: list[str] = []
         self.pending: tuple[str, ...] = ()
         self.replacement: ReplacementAnswer | None = None
@@ -113,7 +115,7 @@ class FakeControl:
         self.orders.append(f"keep {model} {certificate.summary}")
 
     def adapters(self, backend: str) -> AdaptersAnswer:
-        law = AdapterAnswer(name="law", path="/law", reason="it is broken")
+        law = AdapterAnswer(name="law", path="/law", reason="it is broken", proof=self.proof)
         return AdaptersAnswer(backend=backend, adapters={"demo": (law,)}[backend])
 
     async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer:
@@ -405,8 +407,27 @@ def test_adapters_are_listed_loaded_and_unloaded(folder: Path, control: FakeCont
     assert listed.out.splitlines() == ["adapter  folder  note", "law      /law    it is broken"]
     assert loaded.out == unloaded.out == listed.out
     assert control.orders == [f"load law {folder.resolve() / 'law-folder'} demo", "unload law demo"]
+    assert run(folder, "adapters", "load", "demo", "law", "/law", "--no-proof").code == 0
+    assert control.orders[-1] == "load unproved law /law demo"
     assert run(folder, "adapters", "list", "nobody").code == 1
     assert json.loads(run(folder, "adapters", "list", "demo", "--json").out)["backend"] == "demo"
+
+
+@pytest.mark.parametrize(
+    ("proof", "told"),
+    [
+        (ProofAnswer(verdict="proved", seconds=0.17, effect=0.2, noise=0.0), "proved in 0.2 s"),
+        (ProofAnswer(verdict="unclear", seconds=0.1, why_not="it gives none"), "unclear"),
+    ],
+)
+def test_how_an_adapter_proved_itself_is_told(
+    folder: Path, control: FakeControl, proof: ProofAnswer, told: str
+) -> None:
+    control.proof = proof
+
+    listed = run(folder, "adapters", "list", "demo")
+
+    assert told in listed.out
 
 
 def test_the_plan_of_a_running_gateway_has_what_was_measured(folder: Path, control: FakeControl) -> None:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.shared_counters import FIRST_BYTES, SharedCounters
 from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
+from app.supervisor.replicas.adapters import AdapterCounts
 from backends.endpoint import State
 from tests import ROOT
 
@@ -169,6 +170,21 @@ async def test_every_gpu_is_in_quarantine_or_not() -> None:
 
     assert page[("modelport_gpu_quarantined", (("device", "GPU-a"),))] == 1
     assert page[("modelport_gpu_quarantined", (("device", "GPU-b"),))] == 0
+
+
+async def test_loads_of_adapters_are_counted_by_what_their_proof_has_shown() -> None:
+    counts = AdapterCounts({"proved": 3, "failed": 1}, missing=1)
+    metrics = _page_of(BackendCounts("gpu", State.READY, 0, adapters=counts), BackendCounts("demo", State.READY, 0))
+
+    page = _values(await metrics.render())
+
+    loads = {labels: value for (name, labels), value in page.items() if name == "modelport_adapter_loads_total"}
+    assert loads == {
+        (("modelport_backend", "gpu"), ("verdict", "proved")): 3,
+        (("modelport_backend", "gpu"), ("verdict", "failed")): 1,
+    }
+    assert page[("modelport_adapters_missing", (("modelport_backend", "gpu"),))] == 1
+    assert page[("modelport_adapters_missing", (("modelport_backend", "demo"),))] == 0
 
 
 async def test_every_backend_is_in_exactly_one_state() -> None:
