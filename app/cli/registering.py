@@ -1,0 +1,200 @@
+"""What `modelport register` does, from its flags to a certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from app.cli.options import config_errors_reported, fail, print_json
+
+if TYPE_CHECKING:
+    from app.cli.register_progress import ShownProgress
+    from app.cli.register_targets import EnginesHere, Source
+    from app.reference.reference import Reference
+    from app.registration.journal import Journal
+    from app.registration.order import Order
+    from backends.toolenv.environment import Toolbox
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The command line of `modelport register`, paths absolute."""
+
+    folder: Path
+    name: str
+    engines: tuple[str, ...]
+    quant: str
+    template: str | None = None
+    training: Path | None = None
+    base: str | None = None
+    merge: bool = False
+    context: int | None = None
+    settings: tuple[str, ...] = ()
+    vllm_command: str | None = None
+    ollama_url: str | None = None
+    replace: bool = False
+    certificate: bool = True
+    trust_remote_code: bool = False
+    yes: bool = False
+    config: Path | None = None
+    state: Path | None = None
+    as_json: bool = False
+
+
+@contextlib.contextmanager
+def told_in_one_sentence() -> Iterator[None]:
+    """What a part of the work raises ends the command with its sentence and exit code 1."""
+    from app.conversion.errors import ConversionError
+    from app.reference.reference import ReferenceProblem
+    from app.registration.journal import RegistrationError
+    from backends.toolenv.environment import ToolError
+
+    try:
+        yield
+    except (ConversionError, ReferenceProblem, RegistrationError, ToolError) as exc:
+        fail(str(exc))
+
+
+def state_ready(state: Path | None) -> Path:
+    """The state folder, made where it is missing. Ends the command where it cannot be used."""
+    from app.config.settings import Settings, state_folder
+    from app.supervisor.state_folder import StateError, prepare
+
+    with config_errors_reported():
+        folder = state_folder(state or Settings.from_env(os.environ).modelport_state)
+    try:
+        prepare(folder)
+    except StateError as exc:
+        fail(str(exc))
+    return folder
+
+
+def config_file(config: Path | None) -> Path:
+    """The configuration file, which may not be there yet; absolute."""
+    from app.config.settings import CONFIG_NAME, Settings, config_path
+
+    path = config_path(config or Settings.from_env(os.environ).modelport_config) or Path(CONFIG_NAME)
+    return path.expanduser().absolute()
+
+
+def registered(asked: Asked) -> None:
+    """Do all of it. Ends the command with exit code 1 where it cannot be done, or where the certificate says no."""
+    from app.cli.register_progress import ShownProgress
+    from app.cli.register_targets import look_around, ordered, source_of
+    from app.cli.toolbox import toolbox
+    from app.registration.journal import Content, folder_of, opened
+
+    state = state_ready(asked.state)
+    with config_errors_reported(), told_in_one_sentence():
+        source = source_of(asked)
+        path = config_file(asked.config)
+        machine = look_around(asked, path)
+        order = ordered(asked, source, path, machine)
+        tools = toolbox(asked.state, yes=asked.yes)
+
+        def fresh() -> Content:
+            return Content(name=asked.name, source=str(asked.folder), config=str(path))
+
+        with opened(folder_of(state, asked.name), fresh) as journal, ShownProgress() as tell:
+            try:
+                outcome = _run(asked, source, order, machine, tools, journal, tell)
+            except BaseException:
+                _leave(journal)
+                raise
+    _report(asked, outcome)
+
+
+def _leave(journal: Journal) -> None:
+    """Nothing is left of a run in which no step was finished."""
+    if not any(record.seconds is not None for record in journal.content.steps.values()):
+        journal.erase()
+
+
+def _run(
+    asked: Asked,
+    source: Source,
+    order: Order,
+    machine: EnginesHere,
+    tools: Toolbox,
+    journal: Journal,
+    tell: ShownProgress,
+) -> dict[str, Any]:
+    from app.cli.register_gateway import in_force, proved
+    from app.cli.register_targets import Converting, trained_of, write_entries
+    from app.reference.reference import reference
+    from app.registration.daemon import OllamaDaemon
+    from app.registration.registrar import Registrar, refuse_taken
+
+    with contextlib.ExitStack() as stack:
+        url = next((each.url for each in order.servings if each.url), None)
+        daemon = stack.enter_context(OllamaDaemon(url)) if url is not None else None
+        version = daemon.version() if daemon is not None else None
+        refuse_taken(order, journal, machine.tree, daemon)
+        for line in machine.notes:
+            tell.say(line)
+        tell.step("finding out what it was trained on")
+        base = Path(order.base) if order.base is not None and Path(order.base).is_dir() else None
+        trained_on = reference(asked.folder, tools, template=asked.template, training=asked.training, base=base)
+        _tell_reference(trained_on, tell)
+        trained = trained_of(source, trained_on, version)
+        making = Converting(tools, tell, trust_remote_code=asked.trust_remote_code)
+        registrar = Registrar(order, journal, trained, making, tell, daemon=daemon)
+        registrar.read()
+        artifacts = {each: registrar.artifact(each) for each in order.servings}
+        write_entries(order, artifacts, trained, machine, source, journal, registrar)
+        registrar.retire()
+        models = in_force(order, asked.state, tell)
+        certificates = []
+        if asked.certificate and models is not None:
+            certificates = proved(order, artifacts, trained, trained_on, asked.state, tell)
+        registrar.complete()
+    return {
+        "name": asked.name,
+        "config": str(order.config),
+        "trained_on": trained_on.reason,
+        "models": [
+            {"name": each.name, "engine": each.engine, **(models or {}).get(each.name, {})} for each in order.servings
+        ],
+        "is_served": models is not None,
+        "certificates": certificates,
+        "log": str(journal.folder / "log.txt"),
+    }
+
+
+def _tell_reference(trained_on: Reference, tell: ShownProgress) -> None:
+    tell.say(f"Trained on: {trained_on.reason}")
+    if trained_on.chat_template is not None:
+        how = f": {trained_on.own_difference}" if trained_on.own_difference else ""
+        tell.say(f"The tokenizer's own template differs from that{how}. What was trained is what is served.")
+    for note in trained_on.notes:
+        tell.say(f"Note: {note}")
+
+
+def _report(asked: Asked, outcome: Mapping[str, Any]) -> None:
+    failed = [each for each in outcome["models"] if each.get("state") == "failed"]
+    refuted = [each for each in outcome["certificates"] if each["failed"]]
+    if asked.as_json:
+        print_json(outcome)
+    else:
+        for each in outcome["models"]:
+            state = each.get("state", "written")
+            typer.echo(f"{each['name']}: {each['engine']}, {state}")
+        if not outcome["is_served"]:
+            typer.echo(f"No gateway is running: `modelport serve --config {outcome['config']}` serves it.")
+        typer.echo(f"Log: {outcome['log']}")
+    if failed:
+        fail([f"{each['name']}: {each.get('reason')}" for each in failed])
+    if refuted:
+        fail([f"{each['model']}: {each['summary']}" for each in refuted])
+
+
+def today() -> str:
+    """The date, as certificates have it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,59 @@
+"""`modelport unregister`: take back what `modelport register` made for a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.options import StateOption, config_errors_reported, fail, warn
+
+if TYPE_CHECKING:
+    from app.registration.journal import Made
+
+
+def unregister(
+    name: Annotated[str, typer.Argument(help="The name that was registered.")], state: StateOption = None
+) -> None:
+    """Take a registered name out of the configuration and the daemon, and remove its files; nothing else is touched."""
+    from app.cli.register_gateway import reloaded
+    from app.cli.register_progress import ShownProgress
+    from app.cli.registering import state_ready, told_in_one_sentence
+    from app.registration.journal import Content, folder_of, names, opened, read
+
+    folder = folder_of(state_ready(state), name)
+    with config_errors_reported(), told_in_one_sentence():
+        if read(folder) is None:
+            known = ", ".join(names(folder.parent.parent)) or "none"
+            fail(f"'{name}' is not registered here (registered: {known}).")
+        with opened(folder, lambda: Content(name=name, source="", config="")) as journal, ShownProgress() as tell:
+            config = Path(journal.content.config)
+            left = _entries_removed(config, journal.made())
+            # First out of routing, then away: nobody is sent to what is not there any more.
+            reloaded(config, state, tell)
+            left += _taken_back(journal.made())
+            journal.erase()
+    for line in left:
+        warn(line)
+    typer.echo(f"{name}: unregistered. Its source, {journal.content.source}, is as it was.")
+
+
+def _entries_removed(config: Path, made: Sequence[Made]) -> list[str]:
+    from app.cli.yaml_edit import read, write
+    from app.registration.config_step import without
+    from app.registration.journal import held
+
+    with held(config):
+        text = read(config)
+        after, left = without(text, [each for each in made if each.what == "entry"])
+        if after != text:
+            write(config, after)
+    return left
+
+
+def _taken_back(made: Sequence[Made]) -> list[str]:
+    from app.registration.registrar import take_back
+
+    return [line for each in made if (line := take_back(each)) is not None]

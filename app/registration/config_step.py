@@ -1,0 +1,107 @@
+"""The entries of a registration in the configuration file: which may be written, and the text with them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.cli.yaml_edit import remove_entry, set_entry
+from app.config.yaml_document import parse
+from app.registration.journal import Made
+from app.registration.order import ConfigEntry
+
+
+def tree_of(text: str) -> dict[str, Any]:
+    """The configuration as it is written: `${NAME}` is not filled in. ConfigError where it is no YAML."""
+    return parse(text, {}, is_lenient=True).tree
+
+
+def at(tree: Any, keys: Sequence[str]) -> Any:
+    """The value at a path of keys; None where there is none."""
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def is_ours(made: Sequence[Made], keys: Sequence[str]) -> bool:
+    """Whether the registration made the entry at this path."""
+    return any(each.what == "entry" and each.keys == tuple(keys) for each in made)
+
+
+def conflicts(tree: Mapping[str, Any], entries: Sequence[ConfigEntry], made: Sequence[Made]) -> list[str]:
+    """Each entry that is in the file already and is not the registration's own, by its place."""
+    problems = []
+    for entry in entries:
+        there = at(tree, entry.keys)
+        if there is None or (entry.is_shared and there == entry.value) or is_ours(made, entry.keys):
+            continue
+        problems.append(".".join(entry.keys))
+    return problems
+
+
+def taken(tree: Mapping[str, Any], name: str, made: Sequence[Made]) -> str | None:
+    """What has this public name already, other than the registration itself: the place in the file; None: nothing."""
+    models = at(tree, ("models",)) or {}
+    if name in models and not is_ours(made, ("models", name)):
+        return f"models.{name}"
+    for public, model in models.items():
+        if isinstance(model, Mapping) and name in (model.get("aliases") or ()):
+            return f"models.{public}.aliases"
+    for backend, settings in (at(tree, ("backends",)) or {}).items():
+        keys = ("backends", str(backend), "adapters", name)
+        if isinstance(settings, Mapping) and name in (settings.get("adapters") or {}) and not is_ours(made, keys):
+            return ".".join(keys)
+    return None
+
+
+def with_entries(text: str, entries: Sequence[ConfigEntry], made: Sequence[Made]) -> tuple[str, list[Made]]:
+    """The text with the entries, without those that the registration made before and does not need any more, and what
+    of it is the registration's own now. An entry that is there as it is to be stays as it is written, with what the
+    user has added to it. ConfigError where the file cannot be edited.
+    """
+    own: list[Made] = []
+    before = {each.keys: each for each in made if each.what == "entry"}
+    wanted = {entry.keys for entry in entries}
+    for keys in sorted(set(before) - wanted, key=len, reverse=True):
+        if not any(keys == other[: len(keys)] for other in wanted):
+            text = without(text, [before[keys]])[0]
+    for entry in entries:
+        there = at(tree_of(text), entry.keys)
+        mine = before.get(entry.keys)
+        is_as_made = mine is not None and mine.value == entry.value and there is not None
+        if there != entry.value and not is_as_made:
+            text = set_entry(text, entry.keys, entry.value)
+        if mine is not None or there is None or not entry.is_shared:
+            own.append(Made(what="entry", keys=entry.keys, value=entry.value))
+    return text, own
+
+
+def without(text: str, made: Sequence[Made]) -> tuple[str, list[str]]:
+    """The text without these entries of a registration, models first, and a sentence for each that stays because others
+    use it. ConfigError where the file cannot be edited.
+    """
+    kept = []
+    entries = [each for each in made if each.what == "entry"]
+    for each in sorted(entries, key=lambda one: (one.keys[0] != "models", -len(one.keys))):
+        users = _users(tree_of(text), each.keys)
+        if users:
+            kept.append(f"{'.'.join(each.keys)} stays: {', '.join(users)} uses it")
+            continue
+        text = remove_entry(text, each.keys)
+        if len(each.keys) == 4 and at(tree_of(text), each.keys[:3]) in ({}, None):
+            text = remove_entry(text, each.keys[:3])
+    return text, kept
+
+
+def _users(tree: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
+    """The public names, other than a registration's own, that need the entry at this path."""
+    if len(keys) != 2 or keys[0] != "backends":
+        return []
+    names = []
+    for name, model in (at(tree, ("models",)) or {}).items():
+        settings = model if isinstance(model, Mapping) else {}
+        targets = [settings, *(settings.get("targets") or ())]
+        if any(isinstance(target, Mapping) and target.get("backend") == keys[1] for target in targets):
+            names.append(f"models.{name}")
+    adapters = at(tree, (*keys, "adapters")) or {}
+    return [*names, *(f"{'.'.join(keys)}.adapters.{name}" for name in adapters)]
