@@ -157,6 +157,7 @@ def test_one_that_answers_no_numbers_costs_one_start_and_the_base_is_sound_again
     assert of(load(taking, "real", MODELS / "tiny-lora"), "real")["proof"]["verdict"] == "proved"
 
 
+@pytest.mark.full
 def test_a_later_answer_of_no_numbers_is_a_failure_of_the_engine_and_it_is_started_anew(
     taking: Live, tmp_path: Path, record_property: Record
 ) -> None:
