@@ -24,7 +24,7 @@ from backends.remote.engine import Remote
 from backends.vllm.config import VllmConfig
 from backends.vllm.engine import CannotStart, Vllm
 from backends.vllm.facts import of_vllm
-from tests.rigs.adapter_folder import adapter, base_model
+from tests.rigs.adapter_folder import adapter, base_model, foreign_path
 
 MODEL = "org/model"
 
@@ -378,6 +378,24 @@ async def test_each_load_of_a_folder_spells_its_path_in_another_way(folder: Path
     paths = [body["lora_path"] for path, body in asked if path == "/v1/load_lora_adapter"]
     assert len(set(paths)) == 3
     assert {path.replace("/.", "") for path in paths} == {f"{folder}/law"}
+
+
+async def test_an_adapter_is_held_against_the_base_and_against_what_the_engine_was_started_for(folder: Path) -> None:
+    base = base_model(folder)
+    engine = Vllm("gpu", config(enable_lora=True, model=str(base), command=str(folder / "vllm")))
+    engine.launch(1, (), "k")
+    high, foreign = adapter(folder / "high", base, rank=17), adapter(folder / "foreign", base, foreign_path)
+    assert engine.adapters is not None
+
+    async with server(UP) as (endpoint, asked):
+        with pytest.raises(
+            EngineFailed, match="the adapter 'law' has the rank 17, and the engine was started for at m"
+        ):
+            await engine.adapters.load(endpoint, "law", str(high))
+        with pytest.raises(EngineFailed, match="the adapter 'law' has 4 of 4 modules that the base does not have"):
+            await engine.adapters.load(endpoint, "law", str(foreign))
+
+    assert asked == [], "the engine has seen none of them"
 
 
 async def test_an_adapter_that_is_not_valid_never_reaches_the_engine(tmp_path: Path) -> None:
