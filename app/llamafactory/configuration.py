@@ -95,7 +95,7 @@ def configuration(
         entry["adapters"] = {name: parts.adapter}
         served["model"] = name
     served["defaults"] = sampling(arguments)
-    if choice.kind != "vllm" and parts.stops:
+    if parts.stops:
         served["defaults"]["stop"] = list(parts.stops)
     tree: dict[str, Any] = {
         "backends": {backend: entry},

@@ -27,7 +27,7 @@ _FOLDER: Final = "served"
 @dataclass(frozen=True, slots=True)
 class ServedTemplate:
     """How prompts are made. `file`: Jinja in place of the model's own; `generation_config`: a folder with all stop
-    tokens; `stops`: texts; `notes`: sentences for the user.
+    tokens; `stops`: texts that end an answer beside these; `notes`: sentences for the user.
     """
 
     file: Path | None = None
@@ -85,7 +85,7 @@ def served_template(arguments: Arguments, state: Path, toolbox: Interpreters, *,
     if folder is None or folder.is_file():
         what = "a GGUF file" if folder is not None else "a model of the hub"
         return ServedTemplate(notes=(f"{words}: not compared, as this is {what}; its own template is served",))
-    training = write(state, as_yaml(asked), ".yaml")
+    training = write(state, as_yaml({"stage": "sft", **asked}), ".yaml")
     try:
         trained = reference(folder, toolbox, template=asked.get("template"), training=training)
     except ReferenceProblem as exc:
@@ -117,8 +117,11 @@ def of_reference(trained: Reference, folder: Path, state: Path, *, is_embedded: 
         notes.append(f"tools: {trained.tools_difference or 'are not written as in training'}")
     if trained.default_system:
         notes.append(f"without a system prompt it is {json.dumps(trained.default_system, ensure_ascii=False)}")
-    generation = None if is_embedded else _generation_config(folder, state, trained.stop_ids.values())
-    return ServedTemplate(file, generation, trained.stops, (*notes, *trained.notes))
+    if is_embedded:
+        return ServedTemplate(file, None, trained.stops, (*notes, *trained.notes))
+    generation = _generation_config(folder, state, trained.stop_ids.values())
+    texts = tuple(stop for stop in trained.stops if stop not in trained.stop_ids)
+    return ServedTemplate(file, generation, texts, (*notes, *trained.notes))
 
 
 def _generation_config(folder: Path, state: Path, stop_ids: Iterable[int]) -> Path | None:
