@@ -24,11 +24,16 @@ from app.cli.options import (
     config_errors_reported,
     fail,
 )
+from app.cli.progress import progress_shown
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
 if TYPE_CHECKING:
     from app.config.settings import ServeOptions
-    from app.llamafactory.configuration import ServingMachine
+    from app.llamafactory.arguments import Arguments
+    from app.llamafactory.configuration import ServedParts, ServingMachine
+    from app.llamafactory.engine_choice import EngineChoice
+    from app.llamafactory.prepare import ServedTemplate
+    from backends.toolenv.environment import Toolbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +147,45 @@ def _configured(
     options, notes = _with_state(options, is_chosen=wanted.is_state_chosen)
     tools = toolbox(wanted.state, yes=wanted.yes)
     template = prepare.served_template(arguments, options.state, tools, is_embedded=choice.kind == "llama_cpp")
-    parts = prepare.served_parts(parts, template)
+    parts, of_weights = _parts(arguments, choice, parts, template, options.state, tools)
+    notes = [*of_weights, *template.notes, *notes]
     tree = configuration(arguments, choice, parts, model, machine)
     text = as_yaml(tree)
     is_default_host = options.host is None and not options.env.get("API_HOST")
-    lines = notice(
-        arguments, choice, parts, machine, tree, is_default_host=is_default_host, notes=[*template.notes, *notes]
-    )
+    lines = notice(arguments, choice, parts, machine, tree, is_default_host=is_default_host, notes=notes)
     return text, lines, _with_text(options, text)
+
+
+def _parts(
+    arguments: Arguments,
+    choice: EngineChoice,
+    parts: ServedParts,
+    template: ServedTemplate,
+    state: Path,
+    tools: Toolbox,
+) -> tuple[ServedParts, list[str]]:
+    """What the engine is given: weights that are merged or converted first where it must be, and the template."""
+    from app.llamafactory import prepare
+    from app.llamafactory.weights import made_weights
+
+    adapters = prepare.adapter_folders(arguments)
+    place = prepare.local(arguments["model_name_or_path"])
+    notes: list[str] = []
+    if place is not None and (choice.kind == "llama_cpp" or choice.merges):
+        trusts = bool(arguments["trust_remote_code"])
+        with progress_shown() as progress:
+            made, notes = made_weights(
+                place,
+                adapters,
+                choice,
+                state,
+                lambda: tools,
+                progress,
+                eos=template.stop_tokens,
+                trust_remote_code=trusts,
+            )
+        parts = dataclasses.replace(parts, model=str(made), adapter=None)
+    return prepare.served_parts(parts, template), notes
 
 
 def _machine(env: Mapping[str, str]) -> ServingMachine:

@@ -28,7 +28,8 @@ _YES: Final = frozenset({"true", "y", "1"})
 class ServedParts:
     """What was made ready for the engine. `model`: its folder, file or name on the hub; `adapter`: the folder of the
     adapter that it loads; `chat_template`: a Jinja file in place of the model's own; `generation_config`: a folder with
-    a `generation_config.json` that names all stop tokens; `stops`: the texts that end an answer.
+    a `generation_config.json` that names all stop tokens; `stops`: the texts that end an answer; `tool_parser`: vLLM's,
+    for calls of tools.
     """
 
     model: str
@@ -36,6 +37,7 @@ class ServedParts:
     chat_template: str | None = None
     generation_config: str | None = None
     stops: tuple[str, ...] = ()
+    tool_parser: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ def _vllm(
     entry |= {name: True for name, flag in _SWITCHED.items() if arguments[flag]}
     if parts.chat_template is not None:
         entry["chat_template"] = parts.chat_template
+    if parts.tool_parser is not None:
+        entry["tool_call_parser"] = parts.tool_parser
     words = [f"--generation-config={parts.generation_config}"] if parts.generation_config is not None else []
     if arguments["cache_dir"] is not None:
         words.append(f"--download-dir={arguments['cache_dir']}")

@@ -68,6 +68,8 @@ def _engine(parts: ServedParts, entry: Mapping[str, Any]) -> Iterator[str]:
     words += [f"{entry['slots']} requests at a time"] if "slots" in entry else []
     words += [f"dtype {entry['dtype']}"] if "dtype" in entry else []
     yield ", ".join(words)
+    if "tool_call_parser" in entry:
+        yield f"calls of tools are read by vLLM's parser {entry['tool_call_parser']} (--vllm_config changes that)"
     if parts.adapter is not None:
         yield f"adapter {parts.adapter}: applied to every request"
 

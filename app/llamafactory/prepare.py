@@ -5,6 +5,7 @@ Files go into the state folder, named by their content, so that no two starts di
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from app.conversion.errors import ConversionError
+from app.conversion.model_folder import read_model_folder
 from app.llamafactory.arguments import Arguments, BadArguments
 from app.llamafactory.configuration import ServedParts
 from app.llamafactory.engine_choice import FineTune, paths
@@ -22,17 +25,29 @@ from app.reference.reference import Interpreters, Reference, ReferenceProblem, r
 # What a training file says of the prompts.
 _OF_PROMPTS: Final = ("template", "default_system", "tool_format", "enable_thinking", "preserve_thinking")
 _FOLDER: Final = "served"
+# How a template writes calls → the parser of vLLM's that reads them. The first that occurs counts.
+_PARSERS: Final = (
+    ("<function=", "qwen3_coder"),
+    ("<arg_key>", "glm45"),
+    ("<tool_call>", "hermes"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_tag|>", "llama3_json"),
+    ('{"name": "weather", "parameters"', "llama3_json"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ServedTemplate:
     """How prompts are made. `file`: Jinja in place of the model's own; `generation_config`: a folder with all stop
-    tokens; `stops`: texts that end an answer beside these; `notes`: sentences for the user.
+    tokens; `stop_tokens`: their texts; `stops`: texts that end an answer beside these; `tool_parser`: of vLLM's, for
+    calls as this template writes them; `notes`: sentences for the user.
     """
 
     file: Path | None = None
     generation_config: Path | None = None
     stops: tuple[str, ...] = ()
+    stop_tokens: tuple[str, ...] = ()
+    tool_parser: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -77,10 +92,11 @@ def served_template(arguments: Arguments, state: Path, toolbox: Interpreters, *,
     """What `--template` and the flags beside it mean for the prompts. BadArguments where that cannot be served. Blocks:
     a child process renders with LLaMA-Factory's own code.
     """
+    folder = local(arguments["model_name_or_path"])
     asked = {name: arguments.values[name] for name in _OF_PROMPTS if name in arguments.values}
     if not asked:
-        return ServedTemplate(notes=("template: the tokenizer's own, as no --template names another",))
-    folder = local(arguments["model_name_or_path"])
+        notes = ("template: the tokenizer's own, as no --template names another",)
+        return ServedTemplate(tool_parser=tool_parser(_own_template(folder)), notes=notes)
     words = ", ".join(f"--{name}" for name in asked)
     if folder is None or folder.is_file():
         what = "a GGUF file" if folder is not None else "a model of the hub"
@@ -100,6 +116,7 @@ def served_parts(parts: ServedParts, template: ServedTemplate) -> ServedParts:
         chat_template=str(template.file) if template.file is not None else None,
         generation_config=str(template.generation_config) if template.generation_config is not None else None,
         stops=template.stops,
+        tool_parser=template.tool_parser,
     )
 
 
@@ -117,11 +134,25 @@ def of_reference(trained: Reference, folder: Path, state: Path, *, is_embedded: 
         notes.append(f"tools: {trained.tools_difference or 'are not written as in training'}")
     if trained.default_system:
         notes.append(f"without a system prompt it is {json.dumps(trained.default_system, ensure_ascii=False)}")
-    if is_embedded:
-        return ServedTemplate(file, None, trained.stops, (*notes, *trained.notes))
-    generation = _generation_config(folder, state, trained.stop_ids.values())
+    generation = None if is_embedded else _generation_config(folder, state, trained.stop_ids.values())
     texts = tuple(stop for stop in trained.stops if stop not in trained.stop_ids)
-    return ServedTemplate(file, generation, texts, (*notes, *trained.notes))
+    tokens = tuple(stop for stop in trained.stops if stop in trained.stop_ids)
+    parser = tool_parser(trained.rendered.get("tool result", "")) if trained.serves_tools else None
+    return ServedTemplate(file, generation, texts, tokens, parser, (*notes, *trained.notes))
+
+
+def tool_parser(text: str) -> str | None:
+    """The parser of vLLM's for calls that are written as in this prompt or template; None where none is known."""
+    return next((parser for mark, parser in _PARSERS if mark in text), None)
+
+
+def _own_template(folder: Path | None) -> str:
+    if folder is None or not folder.is_dir():
+        return ""
+    try:
+        return read_model_folder(folder).chat_template or ""
+    except ConversionError:
+        return ""  # vLLM may take what cannot be converted
 
 
 def _generation_config(folder: Path, state: Path, stop_ids: Iterable[int]) -> Path | None:
@@ -150,16 +181,17 @@ def write(state: Path, text: str, suffix: str) -> Path:
 def _write(path: Path, text: str) -> None:
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with fresh.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as exc:
-        fresh.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            fresh.unlink()
         raise BadArguments(
             f"{path.parent} cannot be written: {exc.strerror or exc}; choose another with --state"
         ) from exc

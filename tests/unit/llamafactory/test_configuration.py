@@ -185,11 +185,11 @@ def test_the_embedded_engine_has_the_same_defaults_and_the_templates_stops() -> 
 
 def test_vllm_gets_the_template_the_stop_tokens_and_the_users_own_variables() -> None:
     env = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_API_KEY": "secret", "VLLM_PORT": "1", "USE_MODELSCOPE_HUB": "1"}
-    parts = ServedParts("/m", chat_template="/t.jinja", generation_config="/state/g")
+    parts = ServedParts("/m", chat_template="/t.jinja", generation_config="/state/g", tool_parser="hermes")
     tree, _, _ = made({"cache_dir": "/hub"}, ServingMachine(env), parts)
     (backend,) = tree["backends"].values()
 
-    assert backend["chat_template"] == "/t.jinja"
+    assert (backend["chat_template"], backend["tool_call_parser"]) == ("/t.jinja", "hermes")
     assert backend["args"] == ["--generation-config=/state/g", "--download-dir=/hub"]
     assert backend["env"] == {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
