@@ -22,6 +22,7 @@ from app.cli import (
     plan,
     probe,
     pull,
+    quant_report,
     register,
     reload,
     serve,
@@ -52,7 +53,8 @@ def cli() -> typer.Typer:
     app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
     tuned: list[Callable[..., None]] = [register.register, unregister.unregister, convert.convert, modelfile.modelfile]
-    for verb in [*tuned, clean.clean]:
+    proofs: list[Callable[..., None]] = [quant_report.quant_report, clean.clean]
+    for verb in [*tuned, *proofs]:
         app.command(rich_help_panel="Convert and prove")(verb)
     remote: list[Callable[..., None]] = [
         models.models,

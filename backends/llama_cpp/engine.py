@@ -32,6 +32,7 @@ from backends.llama_cpp.gguf import BadModel, inputs, model_file, shards
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
 from backends.llama_cpp.preflight import LlamaCppPreflight
 from backends.model_files.sources import Sources, given
+from backends.process.cores import usable_cores
 from backends.process.exit_reasons import why
 from backends.process.process import gpu_environment, inherited
 
@@ -280,19 +281,6 @@ def _version() -> str | None:
         return importlib.metadata.version("xllamacpp")
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def usable_cores() -> int:
-    """How many cores this process may use, by its affinity and its control group's quota; 1 at least."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no control groups, or "max"
-        return cores
 
 
 def _engine(name: str, config: LlamaCppConfig, _: Surroundings) -> LlamaCpp:

