@@ -21,7 +21,7 @@ from backends.model_files.values import Values, look
 WEIGHTS: Final = "adapter_model.safetensors"
 _PREFIX: Final = "base_model.model."
 _PART: Final = re.compile(r"(.+)\.(lora_A|lora_B|lora_embedding_A|lora_embedding_B)(?:\.weight)?")
-_LAYER: Final = re.compile(r"(?:(.+)\.)?(layers|h|blocks|block)\.(\d+)\.(.+)")
+_LAYER: Final = re.compile(r"(?:(.+)\.)?(layers|layer|h|blocks|block)\.(\d+)\.(.+)")
 # Parts of a path that families add or leave out, so that one of them more or less is no other module.
 _WRAPPERS: Final = frozenset({"model", "language_model", "transformer"})
 _HEADS: Final = (".score.weight", ".score.bias", ".classifier.weight", ".classifier.bias")  # vLLM takes one of these
@@ -91,9 +91,10 @@ def flaw(folder: Path, base: BaseModel | None = None, *, max_rank: int | None = 
         return _without_weights(folder)
     try:
         tensors = read_header(file).tensors
-        modules = dict(_pairs(tensors, base))
-        _check_modules(modules, config, base)
-        _check_values(file, tensors, modules)
+        modules = _Modules(base)
+        pairs = dict(_pairs(tensors, modules))
+        _check_modules(pairs, config, base, modules)
+        _check_values(file, tensors, pairs)
     except BadFile as exc:
         return f"is broken: {exc}"
     except _Unfit as exc:
@@ -130,12 +131,12 @@ class _Unfit(Exception):
     """The end of a sentence that begins with the adapter."""
 
 
-def _pairs(tensors: Mapping[str, Tensor], base: BaseModel | None) -> Iterator[tuple[str, _Pair]]:
+def _pairs(tensors: Mapping[str, Tensor], modules: _Modules) -> Iterator[tuple[str, _Pair]]:
     """The modules that it changes, by their names in the base. _Unfit for tensors that are no part of a LoRA."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.endswith((".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")):
-            _check_embedding(name, tensor, base)
+            _check_embedding(name, tensor, modules)
             continue
         if name.endswith(_HEADS):
             continue
@@ -165,10 +166,10 @@ def _no_part(name: str) -> str:
     return f"has weights that are no part of a LoRA ({name!r}): {MERGE}"
 
 
-def _check_embedding(name: str, tensor: Tensor, base: BaseModel | None) -> None:
+def _check_embedding(name: str, tensor: Tensor, modules: _Modules) -> None:
     """PEFT saves the embeddings too when one of them is adapted or has grown; vLLM leaves them out without a word."""
     module = name.removeprefix(_PREFIX).replace(".base_layer", "")
-    own = _own(module.removesuffix(".weight"), base)
+    own = modules.weight(module.removesuffix(".weight"))
     if own is not None and own.shape != tensor.shape:
         raise _Unfit(
             f"was trained with a vocabulary of {tensor.shape[0]} tokens, and the base has {own.shape[0]}: "
@@ -176,19 +177,21 @@ def _check_embedding(name: str, tensor: Tensor, base: BaseModel | None) -> None:
         )
 
 
-def _check_modules(modules: Mapping[str, _Pair], config: Mapping[str, Any], base: BaseModel | None) -> None:
+def _check_modules(
+    pairs: Mapping[str, _Pair], config: Mapping[str, Any], base: BaseModel | None, modules: _Modules
+) -> None:
     trained_on = base_named(config)
     whose = f" (it says that it was trained on '{trained_on}')" if trained_on is not None else ""
     if base is not None:
-        _check_places(modules, base, whose)
-    for module, pair in modules.items():
+        _check_places(pairs, base, modules, whose)
+    for module, pair in pairs.items():
         rank = _rank_of(module, config)
         if rank is not None and (pair.a.shape[0] != rank or pair.b.shape[1] != rank):
             raise _Unfit(
                 f"is broken: its weights for {module!r} have the rank {pair.a.shape[0]} and {pair.b.shape[1]}, and its "
                 f"adapter_config.json says {rank}"
             )
-        own = _own(module, base)
+        own = modules.weight(module)
         if own is None or len(own.shape) != 2 or own.dtype not in _FLOATS:
             continue
         into, out = pair.a.shape[1], pair.b.shape[0]
@@ -200,20 +203,20 @@ def _check_modules(modules: Mapping[str, _Pair], config: Mapping[str, Any], base
             )
 
 
-def _check_places(modules: Mapping[str, _Pair], base: BaseModel, whose: str) -> None:
+def _check_places(pairs: Mapping[str, _Pair], base: BaseModel, modules: _Modules, whose: str) -> None:
     """That the base has each of these modules, as far as it is known what it has."""
-    known, layers = _known(base), base.layers
-    missing = [module for module in modules if known and _plain(module) not in known and ".experts" not in module]
-    if not known and not base.has_several_parts:
-        missing = [module for module in modules if _LAYER.fullmatch(module)]
+    layers = base.layers
+    missing = [module for module in pairs if modules and not modules.has(module)]
+    if not modules and not base.has_several_parts:
+        missing = [module for module in pairs if _LAYER.fullmatch(module)]
     beyond: dict[str, int] = {}
     foreign: list[str] = []
     for module in missing:
         match = _LAYER.fullmatch(module)
-        is_path_known = match is not None and (not known or _plain(_with_layer(match, 0)) in known)
+        is_path_known = match is not None and (not modules or modules.has(_with_layer(match, 0)))
         if match is not None and layers is not None and is_path_known and int(match[3]) >= layers:
             beyond[module] = int(match[3])
-        elif known:
+        elif modules:
             foreign.append(module)
     if beyond:
         first = min(beyond, key=lambda module: beyond[module])
@@ -222,12 +225,9 @@ def _check_places(modules: Mapping[str, _Pair], base: BaseModel, whose: str) -> 
             f"the layers 0 to {(layers or 1) - 1}{whose}"
         )
     if foreign:
-        own = [name.rpartition(".")[0] for name in base.tensors if _LAYER.fullmatch(name)]
-        end = foreign[0].rpartition(".")[2]
-        example = next((name for name in own if name.endswith(f".{end}")), next(iter(own), ""))
         raise _Unfit(
-            f"has {len(foreign)} of {len(modules)} modules that the base does not have, such as {foreign[0]!r} (the "
-            f"base has {example!r}), and would leave them out{whose}"
+            f"has {len(foreign)} of {len(pairs)} modules that the base does not have, such as {foreign[0]!r} (the "
+            f"base has {modules.like(foreign[0])!r}), and would leave them out{whose}"
         )
 
 
@@ -241,26 +241,52 @@ def _plain(module: str) -> str:
     return ".".join(part for part in module.split(".") if part not in _WRAPPERS)
 
 
-def _known(base: BaseModel) -> Mapping[str, str]:
-    """The base's modules by their plain names; its head is there too where it is the embedding."""
-    known = {_plain(name.rpartition(".")[0]): name for name in base.tensors}
-    if known and "lm_head" not in known:
-        known["lm_head"] = ""
-    return known
+def _ends(name: str) -> Iterator[str]:
+    """The name itself, and what is left of it when parts are taken off its beginning."""
+    yield name
+    at = name.find(".")
+    while at >= 0:
+        yield name[at + 1 :]
+        at = name.find(".", at + 1)
 
 
-def _own(module: str, base: BaseModel | None) -> Tensor | None:
-    """The base's weight of this module; the head's is the embedding's where they are one."""
-    if base is None:
-        return None
-    name = f"{module}.weight"
-    if (own := base.tensors.get(name)) is not None:
-        return own
-    plain = _plain(name)
-    candidates = (tensor for each, tensor in base.tensors.items() if _plain(each) == plain)
-    if (own := next(candidates, None)) is not None or module.rpartition(".")[2] != "lm_head":
-        return own
-    return next((tensor for each, tensor in base.tensors.items() if each.endswith("embed_tokens.weight")), None)
+class _Modules:
+    """The modules of a base, found by the names that an adapter has for them. It has none where its weights are not
+    here.
+    """
+
+    def __init__(self, base: BaseModel | None) -> None:
+        self._tensors = base.tensors if base is not None else {}
+        self._names = {_plain(name.rpartition(".")[0]): name.rpartition(".")[0] for name in self._tensors}
+        self._ends: frozenset[str] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def has(self, module: str) -> bool:
+        """Whether the base has it, by its whole name or with something in front of it on one of the two sides. Its head
+        is there too where it is the embedding; experts may be kept as one.
+        """
+        plain = _plain(module)
+        if plain == "lm_head" or ".experts" in module or any(end in self._names for end in _ends(plain)):
+            return True
+        if self._ends is None:
+            self._ends = frozenset(end for name in self._names for end in _ends(name))
+        return plain in self._ends
+
+    def weight(self, module: str) -> Tensor | None:
+        """Its weight, where that is certain; the head's is the embedding's where they are one."""
+        name = self._names.get(_plain(module), module)
+        own = self._tensors.get(f"{module}.weight") or self._tensors.get(f"{name}.weight")
+        if own is not None or module.rpartition(".")[2] != "lm_head":
+            return own
+        return self._tensors.get(f"{self._names.get('embed_tokens', '')}.weight")
+
+    def like(self, module: str) -> str:
+        """The name of one in a layer that ends as this one's does, else of any in a layer."""
+        in_layers = [name for name in self._names.values() if _LAYER.fullmatch(name)]
+        end = module.rpartition(".")[2]
+        return next((name for name in in_layers if name.endswith(f".{end}")), next(iter(in_layers), ""))
 
 
 def _rank_of(module: str, config: Mapping[str, Any]) -> int | None:
@@ -277,7 +303,7 @@ def _rank_of(module: str, config: Mapping[str, Any]) -> int | None:
     return as_integer(config.get("r"))
 
 
-def _check_values(file: Path, tensors: Mapping[str, Tensor], modules: Mapping[str, _Pair]) -> None:
+def _check_values(file: Path, tensors: Mapping[str, Tensor], pairs: Mapping[str, _Pair]) -> None:
     seen: dict[Tensor, Values] = {}
     for name, tensor in tensors.items():
         seen[tensor] = values = look(file, tensor)
@@ -286,5 +312,5 @@ def _check_values(file: Path, tensors: Mapping[str, Tensor], modules: Mapping[st
                 f"has numbers that are not finite (NaN or infinity, in {name!r}): its training has failed, and with it "
                 "the base and all other adapters of the engine would answer nonsense"
             )
-    if all(seen[pair.a].is_zero or seen[pair.b].is_zero for pair in modules.values()):
+    if all(seen[pair.a].is_zero or seen[pair.b].is_zero for pair in pairs.values()):
         raise _Unfit("changes nothing: its weights are all zero, as they are before the training")

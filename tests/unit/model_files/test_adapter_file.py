@@ -207,6 +207,20 @@ def test_the_layers_of_a_picture_model_beside_it_are_not_the_bases(tmp_path: Pat
     assert flaw(folder, read_base(base)) is None
 
 
+@pytest.mark.parametrize(("of_base", "of_adapter"), [("encoder.layer", "bert.encoder.layer"), ("h", "transformer.h")])
+def test_a_base_may_be_saved_without_what_its_class_puts_in_front(
+    tmp_path: Path, of_base: str, of_adapter: str
+) -> None:
+    base = base_model(tmp_path / "base", path=of_base)
+    folder = adapter(tmp_path / "law", base, renamed(f"{PREFIX}{of_base}.", f"{PREFIX}{of_adapter}."))
+    beyond = adapter(tmp_path / "more", base, renamed(f"{of_base}.1.", f"{of_adapter}.7."))
+    other = adapter(tmp_path / "other", base, renamed(f"{of_base}.", "model.decoder.blocks."))
+
+    assert flaw(folder, read_base(base)) is None
+    assert "weights for the layer 7" in str(flaw(beyond, read_base(base)))
+    assert "4 of 4 modules that the base does not have" in str(flaw(other, read_base(base)))
+
+
 def test_quantized_weights_of_a_base_say_which_modules_it_has_and_not_their_sizes(tmp_path: Path) -> None:
     base = base_model(tmp_path / "base")
     folder = adapter(tmp_path / "law", base)
