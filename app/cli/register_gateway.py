@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from app.certificate.serving import Expectation
 from app.cli.admin_client import call, socket_of
+from app.conversion.digest import weights_digest
+from app.conversion.model_folder import read_model_folder
+from app.registration.content import file_digest
+from app.registration.journal import CERTIFICATE, errors_told, write_whole
+from app.registration.order import slug
+from app.registration.registrar import num_ctx
+from backends.model_files.digest import folder_digest
 
 if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
@@ -17,7 +27,6 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 0.5
 _PATIENCE_S: Final = 1800.0  # an engine's own start_timeout_s ends a start that hangs, long before this
-_ANSWER_S: Final = 900.0  # of one part of a certificate on a slow machine
 
 
 def running(state: Path | None) -> Mapping[str, Any] | None:
@@ -67,6 +76,7 @@ def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str,
         if all(each["is_settled"] for each in ours.values()):
             break
         if time.monotonic() - began > _PATIENCE_S:
+            tell.say(f"Not in force after {_PATIENCE_S:.0f} s; `modelport status` says why.")
             break
         time.sleep(_POLL_S)
     seconds = time.monotonic() - began
@@ -97,8 +107,44 @@ def proved(
     artifacts: Mapping[ServingOrder, Artifact],
     trained: Trained,
     trained_on: Reference,
+    folder: Path,
     state: Path | None,
     tell: ShownProgress,
 ) -> list[dict[str, Any]]:
-    """The certificate of each name."""
-    return []
+    """The certificate of each name, kept by the gateway and written into the registration's folder."""
+    from app.certificate import report
+    from app.certificate.certify import certify
+
+    client = partial(_asked, state)
+    certificates = []
+    for serving in order.servings:
+        expected = _expected(order, serving, artifacts[serving], trained)
+        date = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        made = certify(serving.name, trained_on, client, expected=expected, report=tell.step, date=date)
+        tell.say(f"Certificate of {report.heading(made)}")
+        for what, verdict, how in report.rows(made):
+            tell.say(f"  {what}: {verdict}: {how}" if how else f"  {what}: {verdict}")
+        for suffix, text in ((".json", report.as_json(made)), (".md", report.as_markdown(made))):
+            path = folder / f"{CERTIFICATE}{slug(serving.name)}{suffix}"
+            with errors_told(path):
+                write_whole(path, text.encode())
+        certificates.append({"model": made.model, "failed": made.failed, "summary": made.summary, "file": str(path)})
+    return certificates
+
+
+def _asked(state: Path | None, method: str, path: str, body: Any) -> Any:
+    return call(method, path, state, body=body, timeout_s=_PATIENCE_S)
+
+
+def _expected(order: Order, serving: ServingOrder, artifact: Artifact, trained: Trained) -> Expectation:
+    """What the certificate holds the serving against beside its prompts. Blocks: it reads the weights."""
+    length = order.context
+    if serving.takes == "daemon":
+        length = num_ctx(order, trained)
+    sampling = dict(trained.sampling.values)
+    if serving.takes == "adapter":
+        return Expectation(length, sampling)
+    if serving.takes == "folder":
+        return Expectation(length, sampling, sha256=folder_digest(artifact.path))
+    digest = file_digest(artifact.path, {}, lambda _: None)[2]
+    return Expectation(length, sampling, digest, weights_digest(read_model_folder(order.source)))

@@ -59,6 +59,7 @@ class ShownProgress:
             return
         self._end()
         self._text, self._told_at = text, time.monotonic()
+        text = text.removesuffix(" …")
         if self._progress is not None:
             self._task = self._progress.add_task(text, total=None)
         else:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from backends.toolenv.environment import Toolbox
 
 ENGINES: Final = ("vllm", "ollama", "embedded")
-_CONTEXT: Final = 8192  # of a daemon's model, where nothing else is asked for
 _RANKS: Final = 512
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,11 +85,13 @@ def config_file(config: Path | None) -> Path:
 
 def registered(asked: Asked) -> None:
     """Do all of it. Ends the command with exit code 1 where it cannot be done, or where the certificate says no."""
+    from app import log
     from app.cli.register_progress import ShownProgress
     from app.cli.register_targets import look_around, ordered, source_of
     from app.cli.toolbox import toolbox
     from app.registration.journal import Content, folder_of, opened
 
+    log.set_up("console", "warning")
     state = state_ready(asked.state)
     with config_errors_reported(), told_in_one_sentence():
         source = source_of(asked)
@@ -152,8 +153,9 @@ def _run(
         registrar.retire()
         models = in_force(order, asked.state, tell)
         certificates = []
-        if asked.certificate and models is not None:
-            certificates = proved(order, artifacts, trained, trained_on, asked.state, tell)
+        is_up = models is not None and not any(each["state"] == "failed" for each in models.values())
+        if asked.certificate and is_up:
+            certificates = proved(order, artifacts, trained, trained_on, journal.folder, asked.state, tell)
         registrar.complete()
     return {
         "name": asked.name,
@@ -193,8 +195,3 @@ def _report(asked: Asked, outcome: Mapping[str, Any]) -> None:
         fail([f"{each['name']}: {each.get('reason')}" for each in failed])
     if refuted:
         fail([f"{each['model']}: {each['summary']}" for each in refuted])
-
-
-def today() -> str:
-    """The date, as certificates have it."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

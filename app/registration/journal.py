@@ -22,6 +22,7 @@ import msgspec
 FOLDER: Final = "registrations"
 _JOURNAL: Final = "journal.json"
 _LOG: Final = "log.txt"
+CERTIFICATE: Final = "certificate-"  # how the names of certificates begin
 _PATIENCE_S: Final = 30.0
 _LOOK_S: Final = 0.05
 
@@ -116,7 +117,8 @@ class Journal:
         """Remove what is in the folder and is not named: what a killed run left, and files of an earlier version."""
         named = {made.path for record in self.content.steps.values() for made in record.made if made.what == "file"}
         for entry in self.folder.iterdir():
-            if entry.name not in (_JOURNAL, _LOG) and str(entry) not in named:
+            is_report = entry.name in (_JOURNAL, _LOG) or entry.name.startswith(CERTIFICATE)
+            if not is_report and str(entry) not in named:
                 remove(entry)
 
     def erase(self) -> None:

@@ -19,6 +19,7 @@ from app.registration.journal import Journal, Made, RegistrationError, StepRecor
 from app.registration.order import Artifact, Order, SamplingDefaults, ServingOrder, daemon_parameters, slug
 from backends.ollama.names import full_name
 
+_MOST_CONTEXT: Final = 8192  # of a daemon's model: its memory grows with it
 _VERSION: Final = 1  # of what a step makes from the same inputs; a higher one makes everything anew
 
 
@@ -175,9 +176,8 @@ class Registrar:
         stamp = file_digest(file, self._journal.content.stamps, lambda _: None)
         content = self._journal.content
         self._journal.write(msgspec.structs.replace(content, stamps={**content.stamps, str(file): stamp}))
-        num_ctx = min(self._order.context or 8192, trained.context_length or 8192)
         body: dict[str, Any] = {"model": name, "files": {file.name: f"sha256:{stamp[2]}"}}
-        body["parameters"] = daemon_parameters(trained.sampling, num_ctx)
+        body["parameters"] = daemon_parameters(trained.sampling, num_ctx(self._order, trained))
         if trained.default_system:
             body["system"] = trained.default_system
         if trained.daemon_template is not None:
@@ -243,6 +243,12 @@ class Registrar:
         self._journal.log(line, datetime.datetime.now(datetime.UTC))
         self._tell.say(line)
         return self._journal.content.steps[step]
+
+
+def num_ctx(order: Order, trained: Trained) -> int:
+    """The tokens of context of a daemon's model: what was asked for, else the model's own, at most 8192."""
+    most = order.context or _MOST_CONTEXT
+    return min(most, trained.context_length or most)
 
 
 def refuse_taken(order: Order, journal: Journal, tree: Mapping[str, Any], daemon: OllamaDaemon | None) -> None:
