@@ -12,7 +12,7 @@ from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, 
 from app.cli.toolbox import YesOption
 
 if TYPE_CHECKING:
-    from app.registration.modelfile_check import Finding, KnownModel
+    from app.registration.modelfile_check import Flaw, KnownModel
 
 
 def modelfile(
@@ -79,7 +79,7 @@ def modelfile(
 
 def _checked(file: Path, known: KnownModel, num_ctx: int | None, version: str, *, as_json: bool) -> None:
     from app.registration.modelfile import ModelfileError, parse
-    from app.registration.modelfile_check import Finding, check
+    from app.registration.modelfile_check import Flaw, check
 
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -88,11 +88,11 @@ def _checked(file: Path, known: KnownModel, num_ctx: int | None, version: str, *
     try:
         findings = check(parse(text), known, num_ctx=num_ctx, renders_jinja=_is_new(version))
     except ModelfileError as exc:
-        findings = [Finding("error", exc.line, str(exc).partition(": ")[2])]
+        findings = [Flaw("error", exc.line, str(exc).partition(": ")[2])]
     _report(file, findings, as_json=as_json)
 
 
-def _report(file: Path, findings: list[Finding], *, as_json: bool) -> None:
+def _report(file: Path, findings: list[Flaw], *, as_json: bool) -> None:
     errors = [each for each in findings if each.level == "error"]
     if as_json:
         listed = [{"level": each.level, "line": each.line, "text": each.text} for each in findings]

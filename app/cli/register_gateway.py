@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
     from app.reference.reference import Reference
     from app.registration.order import Artifact, Order, ServingOrder
-    from app.registration.registrar import Trained
+    from app.registration.registrar import ServedAs
 
 _POLL_S: Final = 0.5
 _PATIENCE_S: Final = 1800.0  # an engine's own start_timeout_s ends a start that hangs, long before this
@@ -105,7 +105,7 @@ def _daemons(order: Order, state: Path | None) -> list[str]:
 def proved(
     order: Order,
     artifacts: Mapping[ServingOrder, Artifact],
-    trained: Trained,
+    trained: ServedAs,
     trained_on: Reference,
     folder: Path,
     state: Path | None,
@@ -136,7 +136,7 @@ def _asked(state: Path | None, method: str, path: str, body: Any) -> Any:
     return call(method, path, state, body=body, timeout_s=_PATIENCE_S)
 
 
-def _expected(order: Order, serving: ServingOrder, artifact: Artifact, trained: Trained) -> Expectation:
+def _expected(order: Order, serving: ServingOrder, artifact: Artifact, trained: ServedAs) -> Expectation:
     """What the certificate holds the serving against beside its prompts. Blocks: it reads the weights."""
     length = order.context
     if serving.takes == "daemon":

@@ -29,7 +29,7 @@ from app.registration.order import (
     sampling_of,
     stop_ids_to_add,
 )
-from app.registration.registrar import Registrar, Trained
+from app.registration.registrar import Registrar, ServedAs
 
 if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
@@ -199,7 +199,7 @@ def ordered(asked: Asked, source: Source, config: Path, machine: EnginesHere) ->
     )
 
 
-def trained_of(source: Source, trained_on: Reference, daemon_version: str | None) -> Trained:
+def trained_of(source: Source, trained_on: Reference, daemon_version: str | None) -> ServedAs:
     """What serving it depends on. `daemon_version`: of the Ollama daemon, None where there is none."""
     eos = _text(source.model.tokenizer_config.get("eos_token") or source.whole.tokenizer_config.get("eos_token"))
     more, texts = stop_ids_to_add(trained_on.stops, trained_on.stop_ids, source.generation, eos)
@@ -211,7 +211,7 @@ def trained_of(source: Source, trained_on: Reference, daemon_version: str | None
 
         bos = trained_on.bos if trained_on.starts_with_bos else None
         template, system = family_for(trained_on.rendered, daemon_version, bos=bos, system=system)
-    return Trained(
+    return ServedAs(
         chat_template=trained_on.chat_template,
         default_system=system,
         sampling=sampling_of(source.generation, trained_on.stops, texts),
@@ -270,7 +270,7 @@ class Converting:
 def write_entries(
     order: Order,
     artifacts: Mapping[ServingOrder, Artifact],
-    trained: Trained,
+    trained: ServedAs,
     machine: EnginesHere,
     source: Source,
     journal: Journal,

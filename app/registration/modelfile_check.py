@@ -38,7 +38,7 @@ class KnownModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Flaw:
     """One thing that is wrong: an `error` changes answers, a `warning` may. `line`: where; 0: in the whole file."""
 
     level: Literal["error", "warning"]
@@ -52,7 +52,7 @@ class Finding:
 
 def check(
     modelfile: Modelfile, known: KnownModel, *, num_ctx: int | None = None, renders_jinja: bool = True
-) -> list[Finding]:
+) -> list[Flaw]:
     """Everything that is wrong with it. `num_ctx`: tokens of context that are needed; None: the model's, at most CAP.
     `renders_jinja`: whether the daemon renders the template in a GGUF file itself.
     """
@@ -66,57 +66,57 @@ def check(
     ]
 
 
-def _weights(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
+def _weights(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
     source = modelfile.first("from")
     if source is None:
-        yield Finding("error", 0, "there is no FROM: nothing says which weights the model has")
+        yield Flaw("error", 0, "there is no FROM: nothing says which weights the model has")
         return
     ggufs = sorted(name for name in known.files if name.endswith(".gguf"))
     has_safetensors = any(name.endswith(".safetensors") for name in known.files)
     value = source.value
     if value in (".", "./"):
         if ggufs and has_safetensors:
-            yield Finding(
+            yield Flaw(
                 "error", source.line, f"FROM . takes the safetensors and not {ggufs[0]}: write FROM ./{ggufs[0]}"
             )
         elif not ggufs and not has_safetensors:
-            yield Finding("error", source.line, "FROM . finds neither a GGUF file nor safetensors in this folder")
+            yield Flaw("error", source.line, "FROM . finds neither a GGUF file nor safetensors in this folder")
         elif len(ggufs) > 1:
-            yield Finding("error", source.line, f"FROM . finds several GGUF files ({', '.join(ggufs)}): name one")
+            yield Flaw("error", source.line, f"FROM . finds several GGUF files ({', '.join(ggufs)}): name one")
     elif value.startswith("./") or value.endswith(".gguf"):
         if "/" not in (name := value.removeprefix("./")) and name not in known.files:
-            yield Finding("error", source.line, f"FROM {value}: there is no such file in this folder")
+            yield Flaw("error", source.line, f"FROM {value}: there is no such file in this folder")
     elif not value.startswith(("/", "~", "..")) and (ggufs or has_safetensors) and modelfile.first("adapter") is None:
         own = f"./{ggufs[0]}" if ggufs else "."
         text = f"FROM {value} is a model of the daemon's and not this folder's: write FROM {own}"
-        yield Finding("error", source.line, text)
+        yield Flaw("error", source.line, text)
     several = [each for each in modelfile.instructions if each.name == "from"]
     if len(several) > 1:
-        yield Finding("warning", several[1].line, "a second FROM: the daemon takes all of them together, or refuses")
+        yield Flaw("warning", several[1].line, "a second FROM: the daemon takes all of them together, or refuses")
 
 
-def _template(modelfile: Modelfile, known: KnownModel, *, renders_jinja: bool) -> Iterator[Finding]:
+def _template(modelfile: Modelfile, known: KnownModel, *, renders_jinja: bool) -> Iterator[Flaw]:
     written = modelfile.last("template")
     if written is None:
         if known.rendered and not known.own_serves:
             text = f"there is no TEMPLATE, and the model's own is not what it was trained with ({known.trained_on})"
-            yield Finding("error", 0, text)
+            yield Flaw("error", 0, text)
         elif not renders_jinja and modelfile.first("renderer") is None:
-            yield Finding("warning", 0, "there is no TEMPLATE, and a daemon older than 0.33.0 then guesses one")
+            yield Flaw("warning", 0, "there is no TEMPLATE, and a daemon older than 0.33.0 then guesses one")
         return
     if known.takes_tools and "Tools" not in _fields(written.value):
-        yield Finding("error", written.line, "tools are lost: the TEMPLATE has no .Tools, the model's own template has")
+        yield Flaw("error", written.line, "tools are lost: the TEMPLATE has no .Tools, the model's own template has")
     if not known.rendered:
         return
     system = modelfile.last("system")
     try:
         unlike = differences(written.value, known.rendered, bos=known.bos, system=system.value if system else None)
     except NotRendered as exc:
-        yield Finding("warning", written.line, f"the TEMPLATE cannot be compared with the training's: {exc}")
+        yield Flaw("warning", written.line, f"the TEMPLATE cannot be compared with the training's: {exc}")
         return
     if unlike:
         name, (wanted, said) = next(iter(unlike.items()))
-        yield Finding(
+        yield Flaw(
             "error",
             written.line,
             f"the TEMPLATE is not the one that it was trained with ({known.trained_on}): {len(unlike)} chats differ, "
@@ -138,7 +138,7 @@ def _first_difference(wanted: str, said: str) -> str:
     return f"says {said[begin : begin + _SHOWN]!r} where it was {wanted[begin : begin + _SHOWN]!r}"
 
 
-def _system(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
+def _system(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
     if not known.rendered:
         return
     written = modelfile.last("system")
@@ -147,14 +147,14 @@ def _system(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
         return
     line = written.line if written is not None else 0
     if not wanted:
-        yield Finding("error", line, f"SYSTEM is {said[:_SHOWN]!r}, and it was trained without a system prompt")
+        yield Flaw("error", line, f"SYSTEM is {said[:_SHOWN]!r}, and it was trained without a system prompt")
     elif written is None and modelfile.last("template") is not None:
-        yield Finding("error", 0, f"there is no SYSTEM, and it was trained with {wanted[:_SHOWN]!r}")
+        yield Flaw("error", 0, f"there is no SYSTEM, and it was trained with {wanted[:_SHOWN]!r}")
     elif written is not None:
-        yield Finding("error", line, f"SYSTEM is {said[:_SHOWN]!r}, and it was trained with {wanted[:_SHOWN]!r}")
+        yield Flaw("error", line, f"SYSTEM is {said[:_SHOWN]!r}, and it was trained with {wanted[:_SHOWN]!r}")
 
 
-def _stops(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
+def _stops(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
     missing = [stop for stop in known.stops if stop not in modelfile.stops]
     if not missing:
         return
@@ -163,10 +163,10 @@ def _stops(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
     what = (
         "none of the texts that end an answer is a stop" if level == "error" else "not every end of an answer is a stop"
     )
-    yield Finding(level, 0, f"{what} an answer is a stop: add {told}")
+    yield Flaw(level, 0, f"{what} an answer is a stop: add {told}")
 
 
-def _context(modelfile: Modelfile, known: KnownModel, asked: int | None) -> Iterator[Finding]:
+def _context(modelfile: Modelfile, known: KnownModel, asked: int | None) -> Iterator[Flaw]:
     written = modelfile.parameter("num_ctx")
     line = written[-1].line if written else 0
     value = _number(written[-1].value) if written else _DAEMONS_OWN
@@ -178,27 +178,27 @@ def _context(modelfile: Modelfile, known: KnownModel, asked: int | None) -> Iter
         text = (
             f"{said}, and {f'{wanted} are ' if asked else ''}{whose}: longer prompts are cut without a word; {advice}"
         )
-        yield Finding("error" if asked or written else "warning", line, text)
+        yield Flaw("error" if asked or written else "warning", line, text)
     if value is not None and known.context_length is not None and value > known.context_length:
-        yield Finding("warning", line, f"num_ctx {value:g} is more than the model has ({known.context_length})")
+        yield Flaw("warning", line, f"num_ctx {value:g} is more than the model has ({known.context_length})")
 
 
-def _parameters(modelfile: Modelfile, known: KnownModel) -> Iterator[Finding]:
+def _parameters(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
     for each in modelfile.instructions:
         if each.name != "parameter":
             continue
         if is_retired(each.key):
-            yield Finding("warning", each.line, f"PARAMETER {each.key} has no effect any more")
+            yield Flaw("warning", each.line, f"PARAMETER {each.key} has no effect any more")
         elif each.key not in PARAMETERS:
-            yield Finding("error", each.line, f"PARAMETER {each.key} is not known: the daemon refuses the Modelfile")
+            yield Flaw("error", each.line, f"PARAMETER {each.key} is not known: the daemon refuses the Modelfile")
         elif PARAMETERS[each.key] in (int, float) and _number(each.value) is None:
-            yield Finding("error", each.line, f"PARAMETER {each.key} needs a number, not {each.value!r}")
+            yield Flaw("error", each.line, f"PARAMETER {each.key} needs a number, not {each.value!r}")
     wanted = daemon_parameters(sampling_of(known.generation, ()), None)
     for name in ("temperature", "top_p", "top_k"):
         written = modelfile.parameter(name)
         if name in known.generation and written and _number(written[-1].value) not in (None, float(wanted[name])):
             said = f"{name} {written[-1].value}, and the model's generation_config.json says {known.generation[name]}"
-            yield Finding("warning", written[-1].line, said)
+            yield Flaw("warning", written[-1].line, said)
 
 
 def _number(text: str) -> float | None:

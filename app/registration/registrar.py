@@ -51,7 +51,7 @@ class Conversions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class ServedAs:
     """What the model was trained with, as far as serving it depends on it.
 
     `generation`: a generation_config.json with the tokens that end an answer, where the model's own lacks one;
@@ -74,7 +74,7 @@ class Registrar:
         self,
         order: Order,
         journal: Journal,
-        trained: Trained,
+        trained: ServedAs,
         make: Conversions,
         tell: Teller,
         *,
@@ -245,7 +245,7 @@ class Registrar:
         return self._journal.content.steps[step]
 
 
-def num_ctx(order: Order, trained: Trained) -> int:
+def num_ctx(order: Order, trained: ServedAs) -> int:
     """The tokens of context of a daemon's model: what was asked for, else the model's own, at most 8192."""
     most = order.context or _MOST_CONTEXT
     return min(most, trained.context_length or most)

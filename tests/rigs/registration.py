@@ -24,7 +24,7 @@ from app.registration import config_step, journal, registrar
 from app.registration.daemon import OllamaDaemon
 from app.registration.journal import Content, folder_of, opened
 from app.registration.order import Order, ServingOrder, sampling_of
-from app.registration.registrar import Registrar, Trained, refuse_taken
+from app.registration.registrar import Registrar, ServedAs, refuse_taken
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -101,7 +101,7 @@ def order_for(folder: Path, url: str, **changes: Any) -> Order:
     return Order(**(values | changes))
 
 
-def trained(**changes: Any) -> Trained:
+def trained(**changes: Any) -> ServedAs:
     """A model whose template is not the tokenizer's, and whose answers end at a token of their own."""
     values: dict[str, Any] = {
         "chat_template": TEMPLATE,
@@ -110,10 +110,10 @@ def trained(**changes: Any) -> Trained:
         "generation": {"eos_token_id": [7]},
         "context_length": 4096,
     }
-    return Trained(**(values | changes))
+    return ServedAs(**(values | changes))
 
 
-def register(order: Order, state: Path, model: Trained, making: Copying, tell: Quiet) -> None:
+def register(order: Order, state: Path, model: ServedAs, making: Copying, tell: Quiet) -> None:
     """One run, as `modelport register` does it but for the reference, the reload and the certificate."""
     url = next((each.url for each in order.servings if each.url), None)
     text = yaml_edit.read(order.config)
