@@ -32,6 +32,7 @@ _LISTED: Final[dict[str, tuple[str, ...]]] = {
         *("add_generation_prompt", "continue_final_message", "chat_template_kwargs"),
     ),
     "detokenize": ("tokens",),
+    "evaluation": ("messages", "max_length"),
 }
 
 
@@ -94,12 +95,20 @@ class Detokenizing(msgspec.Struct, frozen=True):
     tokens: list[int]
 
 
-TaskBody = Ranking | Scoring | Tokenizing | Detokenizing
+class Evaluating(msgspec.Struct, frozen=True):
+    """LLaMA-Factory's `/v1/score/evaluation`: a reward model's score of each text, of `max_length` tokens at most."""
+
+    messages: list[str]
+    max_length: int | None = None
+
+
+TaskBody = Ranking | Scoring | Tokenizing | Detokenizing | Evaluating
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "rerank": msgspec.json.Decoder(Ranking),
     "score": msgspec.json.Decoder(Scoring),
     "tokenize": msgspec.json.Decoder(Tokenizing),
     "detokenize": msgspec.json.Decoder(Detokenizing),
+    "evaluation": msgspec.json.Decoder(Evaluating),
 }
 
 
@@ -125,6 +134,8 @@ def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
             raise bad_request(f"'{name}' cannot be set by clients.", param=name, code="not_supported")
     if isinstance(asked, Scoring):
         asked.pairs()
+    if isinstance(asked, Evaluating):
+        _check_evaluating(asked)
     if isinstance(asked, Tokenizing):
         _check_tokenizing(asked)
         if is_local and asked.messages is not None:
@@ -134,6 +145,13 @@ def read(operation: str, body: bytes, *, is_local: bool = False) -> Task:
     fields = {name: value for name, value in members.items() if name in listed}
     dropped = tuple(name for name in members if name not in listed and name != "model" and _NAME.match(name))
     return Task(operation, fields, asked, dropped)
+
+
+def _check_evaluating(asked: Evaluating) -> None:
+    if not asked.messages:
+        raise bad_request("'messages' is empty.", param="messages")
+    if asked.max_length is not None and asked.max_length < 1:
+        raise bad_request("'max_length' must be 1 or more.", param="max_length")
 
 
 def _check_tokenizing(asked: Tokenizing) -> None:

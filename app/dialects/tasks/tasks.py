@@ -12,6 +12,7 @@ import msgspec
 from app.dialects import json_members
 from app.dialects.error_text import one_line
 from app.dialects.openai.stream_reader import renaming
+from app.dialects.tasks.evaluation import evaluated, not_allowed
 from app.dialects.tasks.llama_cpp import (
     Done,
     Prompt,
@@ -27,7 +28,7 @@ from app.dialects.tasks.llama_cpp import (
     step,
     tokenized,
 )
-from app.dialects.tasks.requests import Detokenizing, Ranking, Scoring, Task, Tokenizing
+from app.dialects.tasks.requests import Detokenizing, Evaluating, Ranking, Scoring, Task, Tokenizing
 from app.dialects.usage import Usage, tokens
 from backends.engine_profile import EngineProfile, TaskApi, TemplateApi
 from backends.errors import BackendError, Broken, Rejected, Unsupported
@@ -49,6 +50,10 @@ class _Count(msgspec.Struct, frozen=True):
 
 def steps(task: Task, profile: EngineProfile, *, engine: str, model: str, name: str, stamp: Stamp) -> Steps:
     """How such an engine is asked for its `model`; the response says `name`. Unsupported where it cannot be asked."""
+    if isinstance(task.asked, Evaluating):
+        if profile.tasks is not TaskApi.SAME_ROUTES:
+            raise not_allowed(engine)
+        return evaluated(task.asked, engine, model, name, stamp)
     if profile.tasks is TaskApi.SAME_ROUTES:
         return _by_same_route(task, engine, model, name)
     if profile.tasks is not TaskApi.LLAMA_SERVER:
@@ -76,6 +81,8 @@ def refused(
 ) -> BackendError | None:
     """The error for an engine's refusal of such a task; None where it means the same as for any other request."""
     if status in (405, 501) or (status == 404 and not _is_of_model(body)):
+        if operation == "evaluation":
+            return not_allowed(engine)
         return unsupported(engine, operation, profile, name)
     if status == 500 and operation == "detokenize" and b"range_check" in body:
         return invalid_token(engine)

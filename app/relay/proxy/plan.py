@@ -47,6 +47,7 @@ OPERATIONS = {
     "/v1/rerank": Operation("/rerank", "rerank", "query", is_task=True),
     "/v1/score": Operation("/score", "score", "", is_task=True),
     "/v1/tokenize": Operation("/tokenize", "tokenize", "", is_task=True),
+    "/v1/score/evaluation": Operation("/score/evaluation", "evaluation", "messages", is_task=True),
     "/v1/detokenize": Operation("/detokenize", "detokenize", "tokens", is_task=True),
 }
 # What comes as a form, with a file in it.

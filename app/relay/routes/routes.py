@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from app.dialects.client_api import ResponseEncoder
+from app.dialects.tasks.evaluation import DetailErrors
 from app.errors import not_found
 from app.relay.http.origin_check import OriginRule
 from app.relay.http.request import Request
@@ -33,6 +35,7 @@ def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi) ->
         Route("/v1/embeddings", POST, KEY, openai.run),
         Route("/v1/rerank", POST, KEY, openai.run),
         Route("/v1/score", POST, KEY, openai.run),
+        Route("/v1/score/evaluation", POST, KEY, openai.run, encoder=_with_detail),
         Route("/v1/tokenize", POST, KEY, openai.run),
         Route("/v1/detokenize", POST, KEY, openai.run),
         Route("/v1/audio/transcriptions", POST, KEY, openai.run_form),
@@ -74,6 +77,10 @@ def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi) ->
         Route("*", ANY_METHOD, OPEN, unknown),
     )
     return RouteTable((*for_clients, *by_the_supervisor, *refused, *elsewhere))
+
+
+def _with_detail(_request: Request) -> ResponseEncoder:
+    return DetailErrors()
 
 
 def _ollama(

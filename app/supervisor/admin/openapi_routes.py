@@ -80,6 +80,23 @@ class DetokenRequest(_Open):
     tokens: list[int]
 
 
+class EvaluationRequest(_Open):
+    """LLaMA-Factory's scores: texts for a reward model."""
+
+    model: str | None = None
+    messages: list[str]
+    max_length: int | None = None
+
+
+class EvaluationScores(BaseModel):
+    """A reward model's score of each text."""
+
+    id: str
+    object: str
+    model: str
+    scores: list[float]
+
+
 class Text(BaseModel):
     """The text of tokens."""
 
@@ -194,6 +211,10 @@ def _openai(router: APIRouter, errors: Answers) -> None:
 
     @router.post("/v1/score", responses=errors, tags=["models"])
     async def score(body: ScoreRequest) -> _Open:
+        raise NotImplementedError
+
+    @router.post("/v1/score/evaluation", responses=errors, tags=["models"])
+    async def evaluation(body: EvaluationRequest) -> EvaluationScores:
         raise NotImplementedError
 
     @router.post("/v1/tokenize", responses=errors, tags=["models"])

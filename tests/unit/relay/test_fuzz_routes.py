@@ -43,6 +43,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "a", **SAMPLING, "logprobs": 1, "echo": False, "suffix": "", "best_of": 1},
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "float", "dimensions": 4},
     "/v1/rerank": {"query": "q", "documents": ["a", "b"], "top_n": 1},
+    "/v1/score/evaluation": {"messages": ["a"]},
     "/v1/score": {"text_1": "a", "text_2": ["a", "b"]},
     "/v1/tokenize": {"messages": [{"role": "user", "content": [PART]}], "tools": [TOOL], "return_token_strs": True},
     "/v1/detokenize": {"tokens": [1, 2]},
