@@ -219,6 +219,7 @@ def trained_of(source: Source, trained_on: Reference, daemon_version: str | None
         context_length=source.whole.context_length,
         daemon_template=template,
         eos=tuple(text for text in trained_on.stops if trained_on.stop_ids.get(text) in more),
+        adds_bos=trained_on.gguf_adds_bos,
     )
 
 
@@ -236,7 +237,14 @@ class Converting:
         self._trusts = trust_remote_code
 
     def gguf(
-        self, source: Path, base: str | None, outtype: str, out: Path, chat_template: str | None, eos: Sequence[str]
+        self,
+        source: Path,
+        base: str | None,
+        outtype: str,
+        out: Path,
+        chat_template: str | None,
+        eos: Sequence[str],
+        adds_bos: bool | None,
     ) -> Mapping[str, Any]:
         """Write a GGUF file and return facts of it for the log."""
         from app.conversion.convert import convert
@@ -250,6 +258,7 @@ class Converting:
             base=Path(base) if base is not None else None,
             chat_template=chat_template,
             eos=eos,
+            adds_bos=adds_bos,
             trust_remote_code=self._trusts,
             replace=True,
         )

@@ -57,6 +57,7 @@ class _Work:
     out: Path
     chat_template: str | None
     eos: tuple[str, ...]
+    adds_bos: bool | None
     trust_remote_code: bool
 
     @property
@@ -75,6 +76,7 @@ def convert(
     base: Path | None = None,
     chat_template: str | None = None,
     eos: Sequence[str] = (),
+    adds_bos: bool | None = None,
     trust_remote_code: bool = False,
     replace: bool = False,
 ) -> Conversion:
@@ -82,7 +84,8 @@ def convert(
 
     `outtype`: "auto", "f16", "q8_0", "q4_k_m" …; `out` None: beside the folder (`default_out`). `base`: of an adapter,
     where its configuration does not lead to it. `chat_template`: Jinja text that goes into the file in place of the
-    tokenizer's. `eos`: texts of more tokens at which an answer ends. A file that is there stays, unless it was made
+    tokenizer's. `eos`: texts of more tokens at which an answer ends. `adds_bos`: whether an engine puts the first
+    token before each text, None: as the tokenizer says. A file that is there stays, unless it was made
     from the same inputs (then it is the result) or `replace`.
     """
     started = time.monotonic()
@@ -92,7 +95,7 @@ def convert(
     below = base_of(model, base) if model.is_adapter else None
     kind = outtype_of(below or model, outtype)
     target = _target(out, model.folder, kind)
-    work = _Work(model, below, kind, target, chat_template, tuple(eos), trust_remote_code)
+    work = _Work(model, below, kind, target, chat_template, tuple(eos), adds_bos, trust_remote_code)
     try:
         recorded_as = _metadata(work, progress)
     except OSError as exc:
@@ -147,6 +150,7 @@ def _metadata(work: _Work, progress: ProgressReport) -> dict[str, str]:
     if work.base is not None:
         result[BASE] = weights_digest(work.base, files[1])
     settings = [_EDITION, files, work.outtype, work.chat_template, sorted(work.eos), work.trust_remote_code]
+    settings += [work.adds_bos] if work.adds_bos is not None else []
     return {**result, INPUTS: of_value(settings)}
 
 
@@ -224,6 +228,7 @@ def _run_converter(
         "name": work.model.folder.name,
         "chat_template": work.chat_template,
         "stops": list(work.eos),
+        "adds_bos": work.adds_bos,
         "stop_ids": [each for each in (ids if isinstance(ids, list) else [ids]) if type(each) is int],
         "metadata": dict(recorded_as),
         "trust_remote_code": work.trust_remote_code,

@@ -95,6 +95,15 @@ class Reference:
     cutoff_len: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def gguf_adds_bos(self) -> bool | None:
+        """What a GGUF file has to say of the first token (`tokenizer.ggml.add_bos_token`); None: as the tokenizer.
+
+        llama.cpp takes one first token off the beginning of a prompt where it adds one itself, so a prompt that begins
+        with it is right either way; one that does not must not get it.
+        """
+        return None if self.starts_with_bos or not self.tokenizer_adds_bos else False
+
 
 def reference(
     folder: Path,

@@ -42,9 +42,18 @@ class Conversions(Protocol):
     """
 
     def gguf(
-        self, source: Path, base: str | None, outtype: str, out: Path, chat_template: str | None, eos: Sequence[str]
+        self,
+        source: Path,
+        base: str | None,
+        outtype: str,
+        out: Path,
+        chat_template: str | None,
+        eos: Sequence[str],
+        adds_bos: bool | None,
     ) -> Mapping[str, Any]:
-        """Write a GGUF file and return facts of it for the log. `eos`: the texts of tokens that end an answer."""
+        """Write a GGUF file and return facts of it for the log. `eos`: the texts of tokens that end an answer;
+        `adds_bos`: whether an engine puts the first token before each text, None: as the tokenizer says.
+        """
 
     def merged(self, adapter: Path, base: str | None, out: Path) -> Mapping[str, Any]:
         """Write the folder of a model that has the adapter in its weights."""
@@ -55,7 +64,8 @@ class ServedAs:
     """What the model was trained with, as far as serving it depends on it.
 
     `generation`: a generation_config.json with the tokens that end an answer, where the model's own lacks one;
-    `eos`: the texts of those tokens. `daemon_template`: a Go template, for a daemon that cannot render the file's own.
+    `eos`: the texts of those tokens; `adds_bos`: see Conversions. `daemon_template`: a Go template, for a daemon that
+    cannot render the file's own.
     """
 
     chat_template: str | None
@@ -65,6 +75,7 @@ class ServedAs:
     context_length: int | None
     daemon_template: str | None = None
     eos: tuple[str, ...] = ()
+    adds_bos: bool | None = None
 
 
 class Registrar:
@@ -122,11 +133,12 @@ class Registrar:
 
     def _gguf(self) -> Path:
         order, template, eos = self._order, self._trained.chat_template, self._trained.eos
-        key = hash_of(_VERSION, self._digest, order.outtype, template, eos)
+        bos = self._trained.adds_bos
+        key = hash_of(_VERSION, self._digest, order.outtype, template, eos, bos)
         out = self._journal.folder / f"{slug(order.name)}-{order.outtype}-{key[:8]}.gguf"
 
         def act() -> Mapping[str, Any]:
-            return self._make.gguf(order.source, order.base, order.outtype, out, template, eos)
+            return self._make.gguf(order.source, order.base, order.outtype, out, template, eos, bos)
 
         self.run("convert", key, f"converting to {order.outtype}", [_file(out)], act)
         return out

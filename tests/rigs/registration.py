@@ -52,7 +52,14 @@ class Copying:
         self.made: list[str] = []
 
     def gguf(
-        self, source: Path, base: str | None, outtype: str, out: Path, chat_template: str | None, eos: Sequence[str]
+        self,
+        source: Path,
+        base: str | None,
+        outtype: str,
+        out: Path,
+        chat_template: str | None,
+        eos: Sequence[str],
+        adds_bos: bool | None,
     ) -> Mapping[str, Any]:
         self.made.append(outtype)
         fresh = out.with_name(f".{out.name}.part")

@@ -2,6 +2,7 @@
 
 Request: `source` (a folder that holds nothing else than the model: this script looks for no pickles), `out`, `outtype`,
 `name`, `chat_template` (None: the tokenizer's own), `stops` (texts of tokens) and `stop_ids` at which an answer ends,
+`adds_bos` (whether an engine puts the first token before each text; None: as the tokenizer says),
 `metadata` (texts by key, written into the file), `trust_remote_code`. Result: `left`, the stops that no token is for.
 
 With `list` only: the result is the names of all architectures that it knows.
@@ -97,6 +98,9 @@ def complete(writer: Any, request: Mapping[str, Any]) -> list[str]:
         for key in [key for key in pairs if key.startswith("tokenizer.chat_template")]:
             del pairs[key]
         writer.add_chat_template(request["chat_template"])
+    if request["adds_bos"] is not None:
+        pairs.pop("tokenizer.ggml.add_bos_token", None)
+        writer.add_add_bos_token(request["adds_bos"])
     for key, text in request["metadata"].items():
         writer.add_string(key, text)
     tokens = pairs["tokenizer.ggml.tokens"].value if "tokenizer.ggml.tokens" in pairs else []
