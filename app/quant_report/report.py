@@ -77,15 +77,15 @@ def quant_report(order: ReportOrder, toolbox: Toolbox, progress: ReportProgress)
     Blocks for as long as that takes. Raises ReportProblem, TextProblem, ConversionError or ToolError, each with one
     sentence; files that were made and results stay for the next time.
     """
-    text = read(order.eval_file)
     _check(order)
+    text = read(order.eval_file)
     if order.source.is_file():
-        _check_memory(order.source.stat().st_size, order.source.name, order)
+        check_memory(order.source.stat().st_size, order.source.name, order, 0, free_memory_gb())
     with locked(order.out):
         numpy_python = toolbox.python("report")
         maker = Maker(order.source, order.out, toolbox, progress, order.base, order.trust_remote_code)
         reference = maker.reference()
-        _check_memory(reference.size_bytes, reference.path.name, order, reference.vocabulary)
+        check_memory(reference.size_bytes, reference.path.name, order, reference.vocabulary, free_memory_gb())
         if reference.context_length is not None and order.window > reference.context_length:
             raise ReportProblem(f"--window {order.window} is more than the model's {reference.context_length} tokens")
         progress.step(f"{reference.path.name}: digest")
@@ -142,14 +142,13 @@ def _check(order: ReportOrder) -> None:
         raise ReportProblem(f"--stride {order.stride} must be from 1 to half of --window ({order.window // 2})")
 
 
-def _check_memory(size_bytes: int, name: str, order: ReportOrder, vocabulary: int = 0) -> None:
-    """Raises ReportProblem where the model would not fit into memory."""
-    free = free_memory_gb()
-    needed = (size_bytes + _SLACK_BYTES + _ROWS_AT_ONCE * order.window * vocabulary * 4) / 1e9
-    if free is not None and needed > free:
+def check_memory(size_bytes: int, name: str, order: ReportOrder, vocabulary: int, free_gb: float | None) -> None:
+    """Raises ReportProblem where the model would not fit into memory. `free_gb` None: not known."""
+    needed_gb = (size_bytes + _SLACK_BYTES + _ROWS_AT_ONCE * order.window * vocabulary * 4) / 1e9
+    if free_gb is not None and needed_gb > free_gb:
         raise ReportProblem(
-            f"'{name}' does not fit into memory: it takes about {needed:.1f} GB, and {free:.1f} GB are free; end other "
-            "engines, or make the report on a machine with more memory"
+            f"'{name}' does not fit into memory: it takes about {needed_gb:.1f} GB, and {free_gb:.1f} GB are free; end "
+            "other engines, or make the report on a machine with more memory"
         )
 
 
