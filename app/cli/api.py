@@ -182,6 +182,7 @@ def _parts(
                 lambda: tools,
                 progress,
                 eos=template.stop_tokens,
+                adds_bos=template.adds_bos,
                 trust_remote_code=trusts,
             )
         parts = dataclasses.replace(parts, model=str(made), adapter=None)

@@ -28,10 +28,12 @@ def made_weights(
     progress: ProgressReport,
     *,
     eos: Sequence[str] = (),
+    adds_bos: bool | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Path, list[str]]:
     """The folder or the file for the engine, and what is to be said of it. `model`: a folder, or a GGUF file; `eos`:
-    texts of tokens at which an answer ends. BadArguments or ToolError says why it cannot be had.
+    texts of tokens at which an answer ends; `adds_bos`: see `convert`. BadArguments or ToolError says why it cannot be
+    had.
     """
     if model.is_file():
         return model, []
@@ -48,7 +50,16 @@ def made_weights(
             notes.append(f"adapter {adapter}: merged into {model}")
         if is_embedded:
             return _converted(
-                model, last, choice.outtype, place, toolbox, progress, notes, eos=eos, trusts=trust_remote_code
+                model,
+                last,
+                choice.outtype,
+                place,
+                toolbox,
+                progress,
+                notes,
+                eos=eos,
+                adds_bos=adds_bos,
+                trusts=trust_remote_code,
             )
     except ConversionError as exc:
         raise BadArguments(f"{exc}") from exc
@@ -67,6 +78,7 @@ def _converted(
     notes: list[str],
     *,
     eos: Sequence[str],
+    adds_bos: bool | None,
     trusts: bool,
 ) -> tuple[Path, list[str]]:
     source = model if adapter is None else Path(adapter)
@@ -79,6 +91,7 @@ def _converted(
         progress,
         base=model if adapter is not None else None,
         eos=eos,
+        adds_bos=adds_bos,
         trust_remote_code=trusts,
         replace=True,
     )
