@@ -25,7 +25,17 @@ _LOOK_S: Final = 0.2
 # Of pip's configuration: what would put the packages somewhere else, or ask for something else than the lock file.
 _UNWANTED: Final = frozenset(
     f"PIP_{name}"
-    for name in ("TARGET", "PREFIX", "ROOT", "USER", "REQUIRE_VIRTUALENV", "REQUIREMENT", "CONSTRAINT", "NO_BINARY")
+    for name in (
+        "TARGET",
+        "PREFIX",
+        "ROOT",
+        "USER",
+        "PYTHON",
+        "REQUIRE_VIRTUALENV",
+        "REQUIREMENT",
+        "CONSTRAINT",
+        "NO_BINARY",
+    )
 )
 
 Say = Callable[[str], None]
@@ -165,22 +175,18 @@ def _check_room(tool: Recipe, choice: Choice | None, folder: Path, say: Say, con
 
 
 def _install(making: Path, tool: Recipe, choice: Choice | None, say: Say) -> None:
-    made = _printed([base_python(), "-I", "-m", "venv", str(making)], os.environ, None)
-    if made[0]:
-        if "ensurepip" in "\n".join(made[1]):
-            raise ToolError(
-                f"{base_python()} cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)"
-            )
-        raise ToolError(f"{base_python()} cannot make a virtual environment: {_last(made[1])}")
+    code, printed = _printed([base_python(), "-I", "-m", "venv", "--without-pip", str(making)], os.environ, None)
+    if code:
+        raise ToolError(f"{base_python()} cannot make a virtual environment: {_last(printed)}")
     python = making / "bin/python"
     temporary = making / "tmp"
     temporary.mkdir()
-    env = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    env = {name: value for name, value in os.environ.items() if name not in _UNWANTED and not name.startswith("PYTHON")}
     # A lock file is complete, so nothing is resolved: pip would look again at what each package asks for, and fail when
     # a dependency's dependency has a newer release than the file has a hash for.
-    pip = [str(python), "-I", "-m", "pip", "install", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    pip = [*_pip(python), "install", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
     for lock in (*([choice.lock] if choice is not None else []), *tool.locks):
-        say(f"  {len(set(requirements(lock)))} packages of {lock}.lock")
+        say(f"  {lock}.lock: {len(set(requirements(lock)))} packages")
         argv = [*pip, "--disable-pip-version-check", "--no-input", "-r", str(LOCKS / f"{lock}.lock")]
         code, printed = _printed(argv, {**env, "TMPDIR": str(temporary)}, say)
         if code:
@@ -189,6 +195,24 @@ def _install(making: Path, tool: Recipe, choice: Choice | None, say: Say) -> Non
     code, printed = _printed([str(python), "-I", "-c", tool.probe], os.environ, None)
     if code:
         raise ToolError(f"what was installed does not work here: {_last(printed)}")
+
+
+def have_pip() -> list[str]:
+    """Interpreters whose pip may do for an environment too, as far as they have one."""
+    return list(dict.fromkeys((sys.executable, base_python())))
+
+
+def _pip(python: Path) -> list[str]:
+    """The command that installs into the environment of this interpreter: a pip that is here already, else one that is
+    put into it. ToolError when there is none.
+    """
+    for each in have_pip():
+        if _printed([each, "-I", "-m", "pip", "--python", str(python), "--version"], os.environ, None)[0] == 0:
+            return [each, "-I", "-m", "pip", "--python", str(python)]
+    code, printed = _printed([str(python), "-I", "-m", "ensurepip"], os.environ, None)
+    if code:
+        raise ToolError(f"{base_python()} has no pip (Debian, Ubuntu: apt-get install python3-pip): {_last(printed)}")
+    return [str(python), "-I", "-m", "pip"]
 
 
 def _printed(argv: list[str], env: Mapping[str, str], say: Say | None) -> tuple[int, list[str]]:

@@ -24,10 +24,12 @@ from app.config.model import AnyBackend, Config
 from app.config.settings import Settings
 from app.config.yaml_document import parse
 from backends.kinds import kind_of
+from backends.toolenv.tools import TOOLS
 from tests import ROOT
 from tests.unit.house.test_architecture import FILES
 
 LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-dev", "-demo", "-vllm-cpu", "-clients"))
+TOOL_LOCKS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backends/toolenv/locks").glob("*.lock")))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -47,7 +49,7 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", match[0]).lower()
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, *TOOL_LOCKS])
 def test_a_lock_file_holds_names_versions_and_hashes_only(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     requirement = r"[a-z0-9-]+==[A-Za-z0-9.+]+( ; [A-Za-z0-9_.'<>=! ()]+)? \\"
@@ -59,7 +61,7 @@ def test_a_lock_file_holds_names_versions_and_hashes_only(name: str) -> None:
     ] == []
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, *TOOL_LOCKS])
 def test_every_requirement_has_a_hash(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
 
@@ -78,6 +80,29 @@ def test_development_runs_on_what_users_run_on() -> None:
     runtime, dev = pins("requirements.lock"), pins("requirements-dev.lock")
 
     assert {name: dev[name] for name in runtime} == runtime
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_a_tool_environment_is_asked_for_is_locked(tool: str) -> None:
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"][f"tool-{tool}"]
+    locked = {name for lock in TOOLS[tool].locks for name in pins(f"backends/toolenv/locks/{lock}.lock")}
+    chosen = [pins(f"backends/toolenv/locks/{choice.lock}.lock") for choice in TOOLS[tool].choices]
+
+    assert {canonical(each) for each in asked} - {"torch"} <= locked
+    assert [set(each) - locked for each in chosen if "torch" not in each] == []
+    assert {each["torch"].partition("+")[0] for each in chosen} <= {"2.13.0"}
+
+
+def test_the_lock_files_of_tools_are_of_tools_and_go_where_the_code_goes() -> None:
+    named = {path for tool in TOOLS.values() for path in tool.lock_files()}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+
+    assert named == {ROOT / name for name in TOOL_LOCKS}
+    assert wheel == {"packages": ["app", "backends"]}  # all that is in them, not code alone
+
+
+def test_the_tools_pytorch_is_the_one_that_vllm_is_tested_with() -> None:
+    assert pins("backends/toolenv/locks/torch-cpu.lock")["torch"] == pins("requirements-vllm-cpu.lock")["torch"]
 
 
 def test_the_demo_model_is_one_package_of_one_version() -> None:
