@@ -87,16 +87,21 @@ def figures_of(pairs: list[tuple[SeenAnswer, SeenAnswer]]) -> Agreement | None:
 
 
 def truncated_kl(mine: SeenToken, theirs: SeenToken) -> float:
-    """KL divergence over the tokens that both tell, and all others as one: less than the true one, never more."""
-    other = {each.text: each.logprob for each in theirs.top}
-    total, mass, other_mass = 0.0, 0.0, 0.0
-    for each in mine.top:
-        if each.text in other:
-            share = math.exp(each.logprob)
-            total += share * (each.logprob - other[each.text])
-            mass, other_mass = mass + share, other_mass + math.exp(other[each.text])
-    rest, other_rest = max(_SMALLEST, 1 - mass), max(_SMALLEST, 1 - other_mass)
+    """KL divergence over the texts that both tell, and all others as one: less than the true one, never more."""
+    shares, others = _shares(mine), _shares(theirs)
+    both = [text for text in shares if text in others]
+    total = sum(shares[text] * math.log(shares[text] / others[text]) for text in both)
+    rest = max(_SMALLEST, 1 - sum(shares[text] for text in both))
+    other_rest = max(_SMALLEST, 1 - sum(others[text] for text in both))
     return max(0.0, total + rest * math.log(rest / other_rest))
+
+
+def _shares(token: SeenToken) -> dict[str, float]:
+    """The probability of each text. Tokens that are no whole letter, or are not shown, share one: "\ufffd" and ""."""
+    shares: dict[str, float] = {}
+    for each in token.top:
+        shares[each.text] = shares.get(each.text, 0.0) + max(math.exp(each.logprob), _SMALLEST)
+    return shares
 
 
 def _same_before(one: SeenAnswer, other: SeenAnswer) -> Iterator[tuple[SeenToken, SeenToken]]:
@@ -108,9 +113,9 @@ def _same_before(one: SeenAnswer, other: SeenAnswer) -> Iterator[tuple[SeenToken
 
 def _apart(mine: SeenToken, theirs: SeenToken) -> float:
     """The largest difference of a log-probability among what is likely: below 2 % it decides nothing."""
-    other = {each.text: each.logprob for each in theirs.top}
-    shared = [(each.logprob, other[each.text]) for each in mine.top if each.text in other]
-    return max((abs(a - b) for a, b in shared if max(a, b) > math.log(0.02)), default=0.0)
+    shares, others = _shares(mine), _shares(theirs)
+    pairs = [(share, others[text]) for text, share in shares.items() if text in others]
+    return max((abs(math.log(one / other)) for one, other in pairs if max(one, other) > 0.02), default=0.0)
 
 
 def _gap(mine: SeenToken, theirs: SeenToken) -> float | None:

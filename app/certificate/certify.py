@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,6 +22,8 @@ AdminClient = Callable[[str, str, Any], Any]
 ANSWERED: Final[tuple[str, ...]] = ("one turn", "system", "several turns", "Chinese")
 MAX_TOKENS: Final = 64
 NOTHING: Final = Expectation()
+# What is asked about, in this order.
+PARTS: Final[tuple[str, ...]] = ("prompts", "stops", "context", "answers", "sampling", "files")
 
 
 def look(name: str, gateway: AdminClient) -> Observation:
@@ -38,29 +40,30 @@ def observe(
     expected: Expectation = NOTHING,
     chats: Mapping[str, Chat] = CHATS,
     max_tokens: int = MAX_TOKENS,
+    parts: Collection[str] = PARTS,
     report: Callable[[str], None] = lambda text: None,
 ) -> Observation:
-    """Everything that can be seen of a public name; its engine is started where it does not run. Blocks: minutes on a
-    slow machine. `report` is told what is asked next.
+    """Everything that can be seen of a public name, or only these parts; its engine is started where it does not run.
+    Blocks: minutes on a slow machine. `report` is told what is asked next.
     """
     rendered = reference.rendered if reference is not None else {}
     asked = {each: _question(chat, rendered.get(each)) for each, chat in chats.items()}
     shown = {each: asked[each] for each in asked if reference is None or each in rendered}
     answered = {each: asked[each] for each in ANSWERED if each in asked} or dict(list(asked.items())[:2])
-    steps: tuple[tuple[str, Questions], ...] = (
-        ("the prompts that it builds", Questions(prompts=shown)),
-        ("where it stops", Questions(stops=reference.stops if reference is not None else ())),
-        ("how much context it takes", Questions(context=expected.context_length or 0)),
-        ("greedy answers", Questions(answers=answered, max_tokens=max_tokens)),
-        ("what it draws with", Questions(sampling=True)),
-        ("which weights it has", Questions(hashes=True)),
-    )
+    steps = {
+        "prompts": ("the prompts that it builds", Questions(prompts=shown)),
+        "stops": ("where it stops", Questions(stops=reference.stops if reference is not None else ())),
+        "context": ("how much context it takes", Questions(context=expected.context_length or 0)),
+        "answers": ("greedy answers", Questions(answers=answered, max_tokens=max_tokens)),
+        "sampling": ("what it draws with", Questions(sampling=True)),
+        "files": ("which weights it has", Questions(hashes=True)),
+    }
     path = f"/admin/models/{quote(name, safe='')}/observe"
     seen: Observation | None = None
-    for what, questions in steps:
+    for what, questions in (steps[part] for part in PARTS if part in parts):
         report(f"{name}: {what} …")
-        part = msgspec.convert(gateway("POST", path, msgspec.to_builtins(questions)), Observation)
-        seen = part if seen is None else merged(seen, part, questions)
+        told = msgspec.convert(gateway("POST", path, msgspec.to_builtins(questions)), Observation)
+        seen = told if seen is None else merged(seen, told, questions)
     assert seen is not None
     return seen
 

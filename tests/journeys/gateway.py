@@ -129,6 +129,12 @@ class Gateway(Program):
         """A response of the control socket."""
         return self._admin.get(f"http://admin{path}").json()
 
+    def order(self, method: str, path: str, body: Any) -> Any:
+        """The response to an administrator's order over the control socket."""
+        reply = self._admin.request(method, f"http://admin{path}", json=body, timeout=600)
+        assert reply.is_success, reply.text
+        return reply.json()
+
     def status(self) -> Any:
         """`/admin/status`, over the control socket."""
         return self.ask("/admin/status")

@@ -45,7 +45,7 @@ _TOO_LONG: Final = "context_length_exceeded"
 _TOP: Final = 5
 _FORCING: Final = 100  # `logit_bias` that makes an engine write a token
 _STOP_TOKENS: Final = 4
-_DRAWN_TOKENS: Final = 24
+_DRAWN_TOKENS: Final = 16
 _DRAWN: Final[dict[str, Any]] = {
     "messages": [{"role": "user", "content": "Write one sentence about the sea."}],
     "max_tokens": _DRAWN_TOKENS,

@@ -111,3 +111,14 @@ def test_the_truncated_divergence_is_a_lower_bound_of_the_true_one() -> None:
     cut = [token(*zip("abc", shares[:3], strict=True)) for shares in (mine, theirs)]
 
     assert 0 < truncated_kl(*cut) <= true
+
+
+def test_tokens_that_are_written_alike_are_one_text() -> None:
+    """Tokens that end a turn are told as empty texts: two of them, in another order, are no difference."""
+    mine = token(("", 0.9), ("", 0.001), ("a", 0.05))
+    theirs = token(("", 0.9), ("a", 0.05), ("", 0.001))
+
+    assert truncated_kl(mine, theirs) == pytest.approx(0.0, abs=1e-6)
+    figures = figures_of([(answer(mine), answer(theirs))])
+    assert figures is not None
+    assert figures.noise == pytest.approx(0.0, abs=1e-6)
