@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.registration.registrar import ServedAs
 
 _POLL_S: Final = 0.5
+_SETTLE_S: Final = 15.0  # a daemon is asked for its models every so often: what it was just given is not known at once
 _PATIENCE_S: Final = 1800.0  # an engine's own start_timeout_s ends a start that hangs, long before this
 
 
@@ -63,6 +64,7 @@ def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str,
     if not reloaded(order.config, state, tell):
         return None
     began, last = time.monotonic(), ""
+    since: dict[str, float] = {}
     for daemon in _daemons(order, state):
         call("POST", f"/admin/backends/{daemon}/start", state)
     while True:
@@ -73,7 +75,10 @@ def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str,
         if said != last:
             tell.step(f"waiting for the engines: {said}")
             last = said
-        if all(each["is_settled"] for each in ours.values()):
+        failing = [name for name, each in ours.items() if each["state"] == "failed"]
+        since = {name: since.get(name, time.monotonic()) for name in failing}
+        is_new = any(time.monotonic() - at < _SETTLE_S for at in since.values())
+        if all(each["is_settled"] for each in ours.values()) and not is_new:
             break
         if time.monotonic() - began > _PATIENCE_S:
             tell.say(f"Not in force after {_PATIENCE_S:.0f} s; `modelport status` says why.")

@@ -62,9 +62,6 @@ def with_entries(text: str, entries: Sequence[ConfigEntry], made: Sequence[Made]
     own: list[Made] = []
     before = {each.keys: each for each in made if each.what == "entry"}
     wanted = {entry.keys for entry in entries}
-    for keys in sorted(set(before) - wanted, key=len, reverse=True):
-        if not any(keys == other[: len(keys)] for other in wanted):
-            text = without(text, [before[keys]])[0]
     for entry in entries:
         there = at(tree_of(text), entry.keys)
         mine = before.get(entry.keys)
@@ -73,7 +70,9 @@ def with_entries(text: str, entries: Sequence[ConfigEntry], made: Sequence[Made]
             text = set_entry(text, entry.keys, entry.value)
         if mine is not None or there is None or not entry.is_shared:
             own.append(Made(what="entry", keys=entry.keys, value=entry.value))
-    return text, own
+    # Last, so that nothing refers to them any more.
+    gone = [keys for keys in before if not any(keys == other[: len(keys)] for other in wanted)]
+    return without(text, [before[keys] for keys in gone])[0], own
 
 
 def without(text: str, made: Sequence[Made]) -> tuple[str, list[str]]:

@@ -19,6 +19,7 @@ from app.supervisor.fleet.past_lives import Log
 from app.supervisor.fleet.status import BackendStatus
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import State
+from backends.ollama.names import full_name
 
 # From the best state to the worst.
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
@@ -132,7 +133,8 @@ def _state_of(backend: Backend | None, model: str) -> tuple[State, str | None, b
     """The state of a model at one backend, the reason, and whether it can be started."""
     if backend is None:
         return State.STOPPED, "its backend is not known yet", True
-    if backend.state is State.READY and backend.is_strict and model not in (backend.models or (model,)):
+    listed = map(full_name, backend.models or (model,))
+    if backend.state is State.READY and backend.is_strict and full_name(model) not in listed:
         return State.FAILED, f"{backend.name} has no model {model!r}", False
     return backend.state, backend.reason or backend.waits_for, backend.can_start
 

@@ -126,8 +126,27 @@ def test_an_engine_that_is_not_asked_for_any_more_is_taken_back(tmp_path: Path, 
 
     run(tmp_path, daemon.url, servings=(ServingOrder("law", "embedded", "file"),))
 
+    tree = tree_of((tmp_path / "modelport.yaml").read_text())
     assert daemon.models() == {"smollm2:135m"}
-    assert set(tree_of((tmp_path / "modelport.yaml").read_text())["models"]) == {"a", "law"}
+    assert set(tree["models"]) == {"a", "law"}
+    assert set(tree["backends"]) == {"other", "law"}
+
+
+def test_a_name_that_goes_to_another_engine_leaves_no_backend_of_the_old_one(tmp_path: Path, daemon: Daemon) -> None:
+    run(tmp_path, "", servings=(ServingOrder("law", "embedded", "file"),))
+
+    run(
+        tmp_path,
+        daemon.url,
+        servings=(
+            ServingOrder("law", "ollama", "daemon", daemon.url),
+            ServingOrder("law-embedded", "embedded", "file"),
+        ),
+    )
+
+    tree = tree_of((tmp_path / "modelport.yaml").read_text())
+    assert set(tree["backends"]) == {"other", "ollama", "law-embedded"}
+    assert tree["models"]["law"]["backend"] == "ollama"
 
 
 def test_what_the_user_adds_to_an_entry_stays(tmp_path: Path, daemon: Daemon) -> None:

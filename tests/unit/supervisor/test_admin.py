@@ -470,3 +470,12 @@ def test_a_name_that_its_engine_does_not_list_is_not_served() -> None:
     (model,) = models(table)
 
     assert (model.state, model.reason) == (State.FAILED, "b0 has no model 'm'")
+
+
+@pytest.mark.parametrize("listed", ["law", "law:latest", "LAW:latest"])
+def test_a_daemons_name_is_one_model_however_it_is_spelled(listed: str) -> None:
+    row = Backend("b", "ollama", State.READY, models=("x", listed), is_strict=True)
+    served = {"m": PublicModel("m", (Target("b", "law"),))}
+    table = Table(version=1, models=served, aliases={}, wildcards=(), backends={"b": row})
+
+    assert [model.state for model in models(table)] == [State.READY]
