@@ -137,6 +137,8 @@ def _configured(
     app.log.set_up(options.log_format, options.log_level)
     machine = _machine(options.env)
     arguments = read(words, allow_extra=machine.is_on("ALLOW_EXTRA_ARGS"))
+    if arguments.is_given("hf_hub_token"):
+        os.environ["HF_TOKEN"] = arguments["hf_hub_token"]
     model = prepare.fine_tune(arguments)
     choice = choose(arguments, model, _vllm(vllm_command, options.env), outtype=wanted.outtype)
     place = prepare.local(arguments["model_name_or_path"])
@@ -175,15 +177,7 @@ def _parts(
         trusts = bool(arguments["trust_remote_code"])
         with progress_shown() as progress:
             made, notes = made_weights(
-                place,
-                adapters,
-                choice,
-                state,
-                lambda: tools,
-                progress,
-                eos=template.stop_tokens,
-                adds_bos=template.adds_bos,
-                trust_remote_code=trusts,
+                place, adapters, choice, state, tools, progress, template=template, trust_remote_code=trusts
             )
         parts = dataclasses.replace(parts, model=str(made), adapter=None)
     return prepare.served_parts(parts, template), notes

@@ -107,7 +107,11 @@ def configuration(
     if machine.env.get("API_KEY"):
         # As LLaMA-Factory's: pages of every origin, once a key is needed.
         tree["server"] = {"cors_origins": ["*"]}
-    return {key: _escaped(value) for key, value in tree.items()}
+    made = {key: _escaped(value) for key, value in tree.items()}
+    if arguments.is_given("hf_hub_token") and choice.kind == "vllm":
+        # Its value stays in the environment, where the verb has put it.
+        made["backends"][backend].setdefault("env", {})["HF_TOKEN"] = "${HF_TOKEN:-}"  # noqa: S105
+    return made
 
 
 def adapter_name(path: str, public: str) -> str:

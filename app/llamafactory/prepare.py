@@ -40,7 +40,8 @@ _PARSERS: Final = (
 class ServedTemplate:
     """How prompts are made. `file`: Jinja in place of the model's own; `generation_config`: a folder with all stop
     tokens; `stop_tokens`: their texts; `stops`: texts that end an answer beside these; `tool_parser`: of vLLM's, for
-    calls as this template writes them; `adds_bos`: see `convert`; `notes`: sentences for the user.
+    calls as this template writes them; `adds_bos`: whether an engine that reads a GGUF file puts the first token before
+    each text, None: as the tokenizer says; `notes`: sentences for the user.
     """
 
     file: Path | None = None
@@ -139,8 +140,7 @@ def of_reference(trained: Reference, folder: Path, state: Path, *, is_embedded: 
     texts = tuple(stop for stop in trained.stops if stop not in trained.stop_ids)
     tokens = tuple(stop for stop in trained.stops if stop in trained.stop_ids)
     parser = tool_parser(trained.rendered.get("tool result", "")) if trained.serves_tools else None
-    bos = trained.gguf_adds_bos
-    return ServedTemplate(file, generation, texts, tokens, parser, bos, (*notes, *trained.notes))
+    return ServedTemplate(file, generation, texts, tokens, parser, trained.gguf_adds_bos, (*notes, *trained.notes))
 
 
 def tool_parser(text: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from app.conversion.merge import merge
 from app.conversion.progress import ProgressReport
 from app.llamafactory.arguments import BadArguments
 from app.llamafactory.engine_choice import EngineChoice
+from app.llamafactory.prepare import ServedTemplate
 from backends.huggingface.cache import in_words
 from backends.toolenv.environment import Toolbox
 
@@ -24,16 +25,14 @@ def made_weights(
     adapters: Sequence[str],
     choice: EngineChoice,
     state: Path,
-    toolbox: Callable[[], Toolbox],
+    toolbox: Toolbox,
     progress: ProgressReport,
     *,
-    eos: Sequence[str] = (),
-    adds_bos: bool | None = None,
+    template: ServedTemplate,
     trust_remote_code: bool = False,
 ) -> tuple[Path, list[str]]:
-    """The folder or the file for the engine, and what is to be said of it. `model`: a folder, or a GGUF file; `eos`:
-    texts of tokens at which an answer ends; `adds_bos`: see `convert`. BadArguments or ToolError says why it cannot be
-    had.
+    """The folder or the file for the engine, and what is to be said of it. `model`: a folder, or a GGUF file;
+    `template`: what it says of tokens goes into a GGUF file. BadArguments or ToolError says why it cannot be had.
     """
     if model.is_file():
         return model, []
@@ -57,8 +56,7 @@ def made_weights(
                 toolbox,
                 progress,
                 notes,
-                eos=eos,
-                adds_bos=adds_bos,
+                template=template,
                 trusts=trust_remote_code,
             )
     except ConversionError as exc:
@@ -73,12 +71,11 @@ def _converted(
     adapter: str | None,
     outtype: str,
     place: Path,
-    toolbox: Callable[[], Toolbox],
+    toolbox: Toolbox,
     progress: ProgressReport,
     notes: list[str],
     *,
-    eos: Sequence[str],
-    adds_bos: bool | None,
+    template: ServedTemplate,
     trusts: bool,
 ) -> tuple[Path, list[str]]:
     source = model if adapter is None else Path(adapter)
@@ -87,11 +84,11 @@ def _converted(
         source,
         outtype,
         out,
-        toolbox(),
+        toolbox,
         progress,
         base=model if adapter is not None else None,
-        eos=eos,
-        adds_bos=adds_bos,
+        eos=template.stop_tokens,
+        adds_bos=template.adds_bos,
         trust_remote_code=trusts,
         replace=True,
     )
@@ -105,7 +102,7 @@ def _merged(
     adapter: Path,
     base: Path,
     place: Path,
-    toolbox: Callable[[], Toolbox],
+    toolbox: Toolbox,
     progress: ProgressReport,
     *,
     trust_remote_code: bool,
@@ -115,7 +112,7 @@ def _merged(
     stamps = [f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
     out = place / f"{adapter.name}-merged-{_digest(*stamps)}"
     if not out.exists():
-        merge(adapter, base, out, toolbox(), progress, trust_remote_code=trust_remote_code)
+        merge(adapter, base, out, toolbox, progress, trust_remote_code=trust_remote_code)
     return out
 
 

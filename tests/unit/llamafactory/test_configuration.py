@@ -198,6 +198,14 @@ def test_vllm_gets_the_template_the_stop_tokens_and_the_users_own_variables() ->
     }
 
 
+def test_a_token_of_the_hub_stays_in_the_environment() -> None:
+    tree, config, _ = made({"hf_hub_token": "hf_secret"})
+
+    assert "hf_secret" not in as_yaml(tree)
+    assert tree["backends"]["security"]["env"] == {"HF_TOKEN": "${HF_TOKEN:-}"}
+    assert "HF_TOKEN" in next(iter(config.backends.values())).model_dump()["env"]
+
+
 def test_with_a_key_pages_of_every_origin_may_call_and_without_one_none() -> None:
     assert made({}, ServingMachine({"API_KEY": "k"}))[1].server.cors_origins == ("*",)
     assert made({}, ServingMachine({}))[1].server.cors_origins == ()
