@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from app.reference import reference as door
-from app.reference.chats import CHATS
+from app.reference.chats import CHATS, Chat
 from app.reference.differences import differing
 from app.reference.jinja_builder import chat_template
 from app.reference.reference import Reference, ReferenceProblem, reference, template_names
@@ -76,6 +76,51 @@ SETTINGS = (
 )
 
 
+def user(text: str) -> Mapping[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def answer(text: str) -> Mapping[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+def tool(name: str, **properties: Any) -> Mapping[str, Any]:
+    parameters = {"type": "object", "properties": properties, "required": sorted(properties)[:1]}
+    return {"type": "function", "function": {"name": name, "description": "<b>'&\"\\\n", "parameters": parameters}}
+
+
+def called(name: str, arguments: Any) -> tuple[Mapping[str, Any], ...]:
+    """A user's question, a call, and what came of it."""
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    call = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+    }
+    return (user("Do."), call, {"role": "tool", "tool_call_id": "c1", "content": '{"a": [1, 2]}'})
+
+
+_DEEP = {"type": "object", "properties": {"k": {"type": "array", "items": {"type": "integer"}}}}
+_TOOLS = (tool("plain"), tool("deep", x={"type": "number", "default": 1.5}, deep=_DEEP))
+# Seldom, and where Jinja and Python are likely to differ.
+MORE = {
+    "empty system": Chat(({"role": "system", "content": ""}, user("Hi"))),
+    "empty answer": Chat((user("a"), answer(""), user("b"))),
+    "several thoughts": Chat(
+        (
+            *(user("a"), answer("<think>\nx\n</think>\n\n1"), user("b"), answer("<think>y</think>2"), user("c")),
+            *(answer("so <think>\nz <think>\n w\n</think>\n\n q\n</think>\n\n"), user("d"), answer("◁think▷x◁/think▷")),
+            user("e"),
+        )
+    ),
+    "tools": Chat((user("Hi"),), _TOOLS),
+    "tools that are not called": Chat((user("a"), answer("no"), user("b")), _TOOLS),
+    "a call with numbers": Chat(called("deep", {"x": 1.5, "deep": {"k": [1, 2]}, "is": True, "no": None}), _TOOLS),
+    "a call with texts": Chat(called("deep", {"x": 'line\n"q" \\ é 😀', "Z": "", "a": [{"q": "r"}]}), _TOOLS),
+    "a call without arguments": Chat(called("plain", {}), _TOOLS),
+}
+
+
 def model(folder: Path, jinja: str | None = CHATML, bos: str = "<|im_start|>") -> Path:
     """A folder with the demo model's special tokens and this chat template."""
     folder.mkdir(exist_ok=True)
@@ -98,7 +143,8 @@ def asked(toolbox: Toolbox, *jobs: Mapping[str, Any]) -> list[dict[str, Any]]:
 def test_every_template_of_llamafactorys_is_said_by_a_chat_template(
     toolbox: Toolbox, settings: Mapping[str, Any]
 ) -> None:
-    chats = {name: job_chat(chat) for name, chat in CHATS.items()}
+    more = {f"more: {name}": chat for name, chat in MORE.items()}
+    chats = {name: job_chat(chat) for name, chat in {**CHATS, **more}.items()}
     tokenizer = {"tokens": {"bos_token": "<s>", "eos_token": "</s>"}, "chat_templates": {}, "adds_bos": True}
     common = {"do": "llamafactory", "settings": settings, "tokenizer": tokenizer, "chats": chats}
     probes = {"probes": PROBES, "probe_day": PROBE_DAY}
