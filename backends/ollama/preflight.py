@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from backends.endpoint import ModelFacts
+from backends.ollama import facts
 from backends.ollama.config import OllamaConfig
-from backends.preflight import Missing, Preflight, missing_program, program_path
+from backends.preflight import EngineAccount, Missing, Preflight, missing_program, program_path
 
 
 class OllamaPreflight(Preflight):
@@ -29,3 +31,16 @@ class OllamaPreflight(Preflight):
         """The context length, where one is configured for all models."""
         length = self._config.num_ctx
         return ModelFacts(context_length=length) if length is not None else None
+
+    def account_request(self, model: str) -> tuple[str, object] | None:
+        """What the daemon shows of it."""
+        return "/api/show", {"model": model}
+
+    def account(self, answer: Any) -> EngineAccount:
+        """Its Modelfile's parameters and template, and the digest of its weights."""
+        return EngineAccount(
+            sampling=facts.sampling(answer),
+            stops=facts.stops(answer),
+            has_template=facts.has_template(answer),
+            sha256=facts.weights(answer),
+        )
