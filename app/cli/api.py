@@ -128,7 +128,7 @@ def _configured(
     import app.log
     from app.config.load import load_all
     from app.llamafactory import prepare
-    from app.llamafactory.arguments import read
+    from app.llamafactory.arguments import BadArguments, read
     from app.llamafactory.configuration import ServedParts, configuration
     from app.llamafactory.engine_choice import choose
     from app.llamafactory.notice import notice
@@ -136,6 +136,8 @@ def _configured(
 
     app.log.set_up(options.log_format, options.log_level)
     machine = _machine(options.env)
+    if "*" in machine.model_name:
+        raise BadArguments(f"environment: API_MODEL_NAME: '{machine.model_name}' is one whole name, without `*`")
     arguments = read(words, allow_extra=machine.is_on("ALLOW_EXTRA_ARGS"))
     if arguments.is_given("hf_hub_token"):
         os.environ["HF_TOKEN"] = arguments["hf_hub_token"]

@@ -64,6 +64,12 @@ def fine_tune(arguments: Arguments) -> FineTune:
         if (folder := local(adapter)) is not None and not (folder / "adapter_config.json").is_file():
             raise BadArguments(f"--adapter_name_or_path: '{adapter}' is not an adapter: it has no adapter_config.json")
     config = _json(path / "config.json") if path is not None and path.is_dir() else {}
+    if path is not None and path.is_dir() and not config and (path / "adapter_config.json").is_file():
+        base = _json(path / "adapter_config.json").get("base_model_name_or_path")
+        raise BadArguments(
+            f"--model_name_or_path: '{path}' is an adapter (LoRA): it belongs to --adapter_name_or_path, and "
+            f"--model_name_or_path names its base{f' ({base})' if isinstance(base, str) and base else ''}"
+        )
     if path is not None and path.is_dir() and not config:
         raise BadArguments(f"--model_name_or_path: '{path}' is not a model's folder: it has no config.json")
     ranks = [_json(Path(adapter) / "adapter_config.json").get("r") for adapter in adapters]

@@ -175,6 +175,7 @@ def test_the_file_that_does_the_same_is_printed_and_is_one(tmp_path: Path) -> No
     [
         (["--vllm_maxln", "1"], {}, ["--vllm_maxln: is not a flag of LLaMA-Factory's server (nearest: --vllm_maxlen"]),
         ([], {"API_HOST": "0.0.0.0"}, ["API_HOST: '0.0.0.0'", "API_KEY", "--insecure-no-key"]),
+        ([], {"API_MODEL_NAME": "a*"}, ["API_MODEL_NAME: 'a*' is one whole name, without `*`"]),
         (["--infer_backend", "vllm"], {}, ["is a GGUF file: --infer_backend llama_cpp serves it"]),
         (["--temperature", "99"], {}, ["defaults.temperature: 99", "at most 10"]),
         (["--stage", "rm"], {}, ["--stage rm: the embedded engine has no reward models"]),

@@ -105,6 +105,14 @@ def test_what_is_not_a_model_is_said(tmp_path: Path) -> None:
         fine_tune(given(folder(tmp_path), adapter_name_or_path=str(tmp_path / "empty")))
 
 
+def test_an_adapter_in_the_models_place_is_told_where_it_belongs(tmp_path: Path) -> None:
+    lora = adapter(tmp_path)
+    (lora / "adapter_config.json").write_text(json.dumps({"r": 8, "base_model_name_or_path": "/models/base"}))
+
+    with pytest.raises(BadArguments, match=r"belongs to --adapter_name_or_path, and .* its base \(/models/base\)"):
+        fine_tune(given(lora))
+
+
 def test_without_a_flag_of_prompts_no_tool_is_asked_for(tmp_path: Path) -> None:
     served = served_template(given("org/model"), tmp_path, NoTools(), is_embedded=False)
 
