@@ -53,6 +53,8 @@ def warnings(config: Config) -> list[str]:
     from backends.kinds import preflight
 
     used = {target.backend for model in config.models.values() for target in model.all_targets()}
+    # An adapter is public by itself.
+    used |= {name for name, each in config.backends.items() if (run := each.as_managed()) and run.adapter_paths()}
     notes = [f"backends.{name}: no model uses it" for name in config.backends if name not in used]
     for name, backend in config.backends.items():
         notes += [f"backends.{name}.{key}: {problem}" for key, problem in preflight(backend).missing()]

@@ -140,6 +140,8 @@ def _run(
         refuse_taken(order, journal, machine.tree, daemon)
         for line in machine.notes:
             tell.say(line)
+        if source.unservable is not None and "vllm" in machine.engines:
+            tell.say(f"vLLM cannot serve it as an adapter, so it is merged with its base: {source.unservable}.")
         tell.step("finding out what it was trained on")
         base = Path(order.base) if order.base is not None and Path(order.base).is_dir() else None
         trained_on = reference(asked.folder, tools, template=asked.template, training=asked.training, base=base)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.cli.yaml_edit import remove_entry, set_entry
@@ -49,7 +49,8 @@ def taken(tree: Mapping[str, Any], name: str, made: Sequence[Made]) -> str | Non
             return f"models.{public}.aliases"
     for backend, settings in (at(tree, ("backends",)) or {}).items():
         keys = ("backends", str(backend), "adapters", name)
-        if isinstance(settings, Mapping) and name in (settings.get("adapters") or {}) and not is_ours(made, keys):
+        has_it = isinstance(settings, Mapping) and name in (settings.get("adapters") or {})
+        if has_it and not is_ours(made, keys) and not is_ours(made, keys[:2]):
             return ".".join(keys)
     return None
 
@@ -82,9 +83,12 @@ def without(text: str, made: Sequence[Made]) -> tuple[str, list[str]]:
     kept = []
     entries = [each for each in made if each.what == "entry"]
     for each in sorted(entries, key=lambda one: (one.keys[0] != "models", -len(one.keys))):
-        users = _users(tree_of(text), each.keys)
+        own = (each.value.get("adapters") or {}) if isinstance(each.value, Mapping) else {}
+        users = _users(tree_of(text), each.keys, own)
         if users:
             kept.append(f"{'.'.join(each.keys)} stays: {', '.join(users)} uses it")
+            for name in own:
+                text = remove_entry(text, (*each.keys, "adapters", name))
             continue
         text = remove_entry(text, each.keys)
         if len(each.keys) == 4 and at(tree_of(text), each.keys[:3]) in ({}, None):
@@ -92,8 +96,8 @@ def without(text: str, made: Sequence[Made]) -> tuple[str, list[str]]:
     return text, kept
 
 
-def _users(tree: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
-    """The public names, other than a registration's own, that need the entry at this path."""
+def _users(tree: Mapping[str, Any], keys: Sequence[str], own: Collection[str]) -> list[str]:
+    """The public names that need the entry at this path; `own`: adapters that came with it."""
     if len(keys) != 2 or keys[0] != "backends":
         return []
     names = []
@@ -103,4 +107,4 @@ def _users(tree: Mapping[str, Any], keys: Sequence[str]) -> list[str]:
         if any(isinstance(target, Mapping) and target.get("backend") == keys[1] for target in targets):
             names.append(f"models.{name}")
     adapters = at(tree, (*keys, "adapters")) or {}
-    return [*names, *(f"{'.'.join(keys)}.adapters.{name}" for name in adapters)]
+    return [*names, *(f"{'.'.join(keys)}.adapters.{name}" for name in adapters if name not in own)]

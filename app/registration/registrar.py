@@ -229,10 +229,12 @@ class Registrar:
         self, step: str, key: str, text: str, made: Sequence[Made], act: Callable[[], Mapping[str, Any]]
     ) -> StepRecord:
         """Do a step that is not done with this key; written down before it begins and when it is done."""
+        is_new = step not in self._used
         self._used.add(step)
         done = self._journal.done(step, key)
         if done is not None and all(Path(each.path).exists() for each in made if each.what == "file"):
-            self._tell.say(f"{text}: done already ({done.began})")
+            if is_new:
+                self._tell.say(f"{text}: done already ({done.began})")
             return done
         self._tell.step(text)
         now = datetime.datetime.now(datetime.UTC)

@@ -140,3 +140,12 @@ def test_a_start_with_a_bad_file_shows_all_its_errors_and_ends_with_2(tmp_path: 
     assert (ended.code, ended.out) == (2, "")
     assert [line.split(": ")[1] for line in ended.err.splitlines()] == ["server.prot", "models.a.backend"]
     assert not Path("/tmp/modelport-never-made").exists()
+
+
+def test_a_backend_with_adapters_is_used_by_their_names(tmp_path: Path) -> None:
+    backends = "backends: {g: {kind: vllm, model: org/base, adapters: {law: org/law}}, o: {kind: ollama}}"
+    (tmp_path / "modelport.yaml").write_text(f"{backends}\nmodels: {{a: {{backend: o}}}}\n")
+
+    warnings = json.loads(run(tmp_path, "check", "--json").out)["warnings"]
+
+    assert [each for each in warnings if "no model uses it" in each] == []

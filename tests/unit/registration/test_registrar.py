@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.cli.yaml_edit import set_entry
 from app.config.load import loads
 from app.registration.config_step import tree_of, without
 from app.registration.journal import Journal, RegistrationError, folder_of, names, read
@@ -289,6 +290,19 @@ def test_an_adapter_with_another_template_gets_an_engine_of_its_own(tmp_path: Pa
     assert backend["model"] == "/base"
     assert backend["adapters"] == {"law": str(tmp_path / "tuned")}
     assert Path(backend["chat_template"]).read_text() == TEMPLATE
+    run(tmp_path, "", servings=(ServingOrder("law", "vllm", "adapter"),), is_adapter=True, base="/base")
+    assert undo(tmp_path) == []
+    assert set(tree_of(config.read_text())["backends"]) == {"gpu"}
+
+
+def test_an_engine_that_another_adapter_joined_stays_without_the_first(tmp_path: Path) -> None:
+    servings = (ServingOrder("law", "vllm", "adapter"),)
+    run(tmp_path, "", servings=servings, is_adapter=True, base="/base")
+    config = tmp_path / "modelport.yaml"
+    config.write_text(set_entry(config.read_text(), ("backends", "law", "adapters", "tax"), "/tax"))
+
+    assert undo(tmp_path) == ["backends.law stays: backends.law.adapters.tax uses it"]
+    assert tree_of(config.read_text())["backends"]["law"]["adapters"] == {"tax": "/tax"}
 
 
 def test_a_merged_adapter_is_a_model_of_its_own(tmp_path: Path) -> None:
