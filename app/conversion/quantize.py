@@ -135,8 +135,11 @@ def _flaw(before: GgufContents, after: GgufContents, outtype: str) -> str | None
     kinds = {each.type for name, each in after.tensors.items() if len(each.shape) > 1}
     wanted = outtype.upper().removesuffix("_S").removesuffix("_M").removesuffix("_L")
     rows = [each.shape[0] for each in after.tensors.values() if len(each.shape) > 1]
-    if wanted not in kinds and any(row % 256 == 0 for row in rows):
+    # Where rows fall back, none of the few that do not may be of the type that gives a mixture its name.
+    if wanted not in kinds and all(row % 256 == 0 for row in rows):
         return f"its result holds no {wanted}"
+    if rows and kinds <= _UNQUANTIZED and wanted not in kinds:
+        return "its result is not quantised"
     return None
 
 

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Protocol
 
+from app.conversion.errors import ConversionError
 from app.conversion.progress import ProgressReport
 from app.quant_report import rendering
 from app.quant_report.choice import recommend
@@ -90,7 +91,7 @@ def quant_report(order: ReportOrder, toolbox: Toolbox, progress: ReportProgress)
             raise ReportProblem(f"--window {order.window} is more than the model's {reference.context_length} tokens")
         progress.step(f"{reference.path.name}: digest")
         source = _digest(reference)
-        forms = [maker.quantised(reference, source, quant) for quant in order.quants]
+        forms, unmade = _forms(maker, reference, source, order.quants)
         check_comparable(reference, forms)
         bench = Workbench(numpy_python, order.threads, order.window, call, progress)
         progress.step(f"{reference.path.name}: tokens")
@@ -101,7 +102,7 @@ def quant_report(order: ReportOrder, toolbox: Toolbox, progress: ReportProgress)
             raise ReportProblem(f"'{text.name}' has no token that could be predicted{_because(said)}")
         measured = _measured(order, bench, [reference, *forms], cut, reference.vocabulary)
         rows = _rows([reference, *forms], measured, cut)
-        notes = _notes(order, text, said, cut, reference, rows, is_plain)
+        notes = (*unmade, *_notes(order, text, said, cut, reference, rows, is_plain))
         report = QuantReport(
             maker.stem,
             text.name,
@@ -116,10 +117,25 @@ def quant_report(order: ReportOrder, toolbox: Toolbox, progress: ReportProgress)
             version("xllamacpp"),
             order.within,
             rows,
-            recommend(rows[1:], rows[0].name, order.within),
+            recommend(rows[1:], rows[0], order.within),
             notes,
         )
         return _written(report, order.out, numpy_python)
+
+
+def _forms(maker: Maker, reference: ModelFile, source: str, quants: Sequence[str]) -> tuple[list[ModelFile], list[str]]:
+    """The quantised forms, and a sentence for each that cannot be made. Raises ConversionError where none can."""
+    forms, unmade = [], []
+    for quant in quants:
+        try:
+            forms.append(maker.quantised(reference, source, quant))
+        except ConversionError as exc:
+            if len(quants) == 1:
+                raise
+            unmade.append(f"There is no {quant}: {exc}.")
+    if not forms:
+        raise ConversionError(" ".join(unmade))
+    return forms, unmade
 
 
 def _rendered(text: EvalText, is_plain: bool) -> list[Passage]:

@@ -89,30 +89,35 @@ def row(name: str, size: int, ratio: float, high: float | None = None, *, is_exa
     return Row(name, f"{name}.gguf", size, 8.0, SPEED, Quality(is_exact, Estimate(10, 9, 11), 1.0, estimate))
 
 
+BF16 = row("bf16", 270, 1.0)
 ROWS = [row("q8_0", 140, 1.001), row("q5_k_m", 110, 1.019, 1.031), row("q4_k_m", 100, 1.08)]
 
 
 @pytest.mark.parametrize(("within", "name"), [(0.1, "q4_k_m"), (0.02, "q5_k_m"), (0.01, "q8_0"), (0.0, None)])
 def test_the_smallest_within_the_limit_is_recommended(within: float, name: str | None) -> None:
-    recommendation = recommend(ROWS, "bf16", within)
+    recommendation = recommend(ROWS, BF16, within)
 
     assert recommendation.name == name
     assert f"Serve {name or 'bf16'}:" in recommendation.text
 
 
 def test_what_the_text_leaves_open_is_said() -> None:
-    assert "may be +3.10 %" in recommend(ROWS, "bf16", 0.02).text
-    assert "may be" not in recommend(ROWS, "bf16", 0.01).text
+    assert "may be +3.10 %" in recommend(ROWS, BF16, 0.02).text
+    assert "may be" not in recommend(ROWS, BF16, 0.01).text
 
 
 def test_the_nearest_is_named_where_none_is_good_enough() -> None:
-    assert recommend(ROWS, "bf16", 0.0).text.endswith("the nearest is q8_0 with +0.10 %.")
-    assert recommend([], "bf16", 0.0).text == "Serve bf16: no quantised file is within 0 % of its perplexity."
+    assert recommend(ROWS, BF16, 0.0).text.endswith("the nearest is q8_0 with +0.10 %.")
+    assert recommend([], BF16, 0.0).text == "Serve bf16: no smaller file is within 0 % of its perplexity."
 
 
 def test_approximate_figures_are_called_so() -> None:
-    assert "approximate" in recommend([row("q8_0", 1, 1.0, is_exact=False)], "bf16", 0.02).text
+    assert "approximate" in recommend([row("q8_0", 1, 1.0, is_exact=False)], BF16, 0.02).text
 
 
 def test_a_file_that_predicts_better_than_the_first_is_within_every_limit() -> None:
-    assert recommend([row("q8_0", 1, 0.99)], "bf16", 0.0).name == "q8_0"
+    assert recommend([row("q8_0", 1, 0.99)], BF16, 0.0).name == "q8_0"
+
+
+def test_a_file_that_is_larger_is_never_recommended() -> None:
+    assert recommend([row("q8_0", 300, 1.0)], BF16, 0.02).name is None
