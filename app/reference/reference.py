@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from app.reference import evidence
 from app.reference.chats import CHATS
 from app.reference.differences import differing
-from app.reference.jinja_builder import chat_template
+from app.reference.served import WITH_TOOLS, first, served
 from app.reference.tokenizer import BadTokenizer, TokenizerFacts, has_tokenizer, read_tokenizer
 from app.reference.tool_formats import PROBE_DAY, PROBES, NotExpressible
 from app.reference.training_file import BadTraining, Training
@@ -31,7 +31,6 @@ _TOOL: Final = "templates"
 _ANOTHER_DAY: Final = "2001-02-03"
 _TEXT_ONLY: Final = "base"  # LLaMA-Factory's name for no plugin of images, video or audio
 _MOST_NAMES: Final = 5
-_WITH_TOOLS: Final = frozenset(name for name, chat in CHATS.items() if chat.tools)
 
 
 class ReferenceProblem(Exception):
@@ -255,7 +254,7 @@ class _Work:
             raise ReferenceProblem(f"LLaMA-Factory cannot use the template {training.template!r}: {told['error']}")
         rendered: Mapping[str, str] = told["rendered"]
         differences = differing(rendered, own["rendered"], own["refused"])
-        served, lost = (None, {}) if not differences else self._served(training, told)
+        jinja, lost = (None, {}) if not differences else self._served(training, told)
         stops = tuple(told["stops"])
         return Reference(
             source="llamafactory",
@@ -266,11 +265,11 @@ class _Work:
             own_differs=bool(differences),
             stops=stops,
             default_system=told["default_system"] or None,
-            chat_template=served,
+            chat_template=jinja,
             refused=told["refused"],
-            own_difference=_first(differences),
+            own_difference=first(differences),
             serves_tools=not lost,
-            tools_difference=_first(lost),
+            tools_difference=first(lost),
             trained=told["trained"],
             is_dated=rendered != dated["rendered"],
             cutoff_len=training.cutoff_len,
@@ -279,27 +278,19 @@ class _Work:
         )
 
     def _served(self, training: Training, told: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
-        """A chat template that says what LLaMA-Factory does, and how chats with tools differ where it cannot say them:
-        it refuses tools then.
-        """
-        lost: dict[str, str] = {}
-        for with_tools in (True, False):
-            try:
-                source = chat_template(told["described"], with_tools=with_tools)
-            except NotExpressible as exc:
-                lost = lost or dict.fromkeys(_WITH_TOOLS, str(exc))
-                continue
+        """The chat template to serve, and the chats with tools that it refuses."""
+
+        def rendering(source: str) -> Mapping[str, Any]:
             [made] = self._asked(self._jinja({"default": source}, told["tokens"]))
-            differences = differing(told["rendered"], made["rendered"], made["refused"])
-            if not differences:
-                return source, {}
-            if not with_tools and not differences.keys() - _WITH_TOOLS:
-                return source, lost
-            lost = lost or differences
-        raise ReferenceProblem(
-            f"what LLaMA-Factory's template {training.template!r} encodes cannot be said as a chat template in Jinja "
-            f"({_first(lost)}), so it cannot be served as it was trained"
-        )
+            return made
+
+        try:
+            return served(told["described"], told["rendered"], rendering)
+        except NotExpressible as exc:
+            raise ReferenceProblem(
+                f"what LLaMA-Factory's template {training.template!r} encodes cannot be said as a chat template in "
+                f"Jinja ({exc}), so it cannot be served as it was trained"
+            ) from exc
 
     def _check_name(self, training: Training, names: Sequence[str]) -> None:
         name = training.template
@@ -347,14 +338,9 @@ class _Work:
 def _toolless(rendered: Mapping[str, str]) -> list[str]:
     """Whether a tokenizer's template tells of tools: their names must occur."""
     told = [
-        str(tool["function"]["name"]) in rendered.get(name, "") for name in _WITH_TOOLS for tool in CHATS[name].tools
+        str(tool["function"]["name"]) in rendered.get(name, "") for name in WITH_TOOLS for tool in CHATS[name].tools
     ]
     return [] if any(told) else ["the tokenizer's chat template does not tell the model of tools"]
-
-
-def _first(differences: Mapping[str, str]) -> str | None:
-    """The first difference, with the chat's name."""
-    return next((f"in the chat {name!r} {how}" for name, how in differences.items()), None)
 
 
 def _stops_of(folder: Path, facts: TokenizerFacts) -> tuple[str, ...]:
