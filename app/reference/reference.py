@@ -149,15 +149,22 @@ def _asked(python: Path, today: str, jobs: Sequence[Mapping[str, Any]]) -> Seque
 
 def _with_tokenizer(folder: Path, base: Path | None) -> Path:
     """The folder with the tokenizer: an adapter may have none of its own and then has its base's."""
-    if has_tokenizer(folder) or not folder.is_dir():
+    if not folder.is_dir():
+        raise ReferenceProblem(f"{folder} is not a folder here")
+    if has_tokenizer(folder) or not (folder / "adapter_config.json").is_file():
         return folder
-    if base is None and (folder / "adapter_config.json").is_file():
+    if base is None:
         try:
             named = json.loads((folder / "adapter_config.json").read_text("utf-8-sig")).get("base_model_name_or_path")
         except (OSError, ValueError, AttributeError):
             named = None
         base = Path(named).expanduser() if isinstance(named, str) else None
-    return base if base is not None and has_tokenizer(base) else folder
+    if base is None or not has_tokenizer(base):
+        raise ReferenceProblem(
+            f"the adapter in {folder} has no tokenizer, and its base ({base or 'it names none'}) is no folder with one "
+            "here: name the folder of the base"
+        )
+    return base
 
 
 class _Work:

@@ -302,6 +302,15 @@ def test_an_adapter_has_the_tokenizer_of_its_base(toolbox: Toolbox, tmp_path: Pa
     assert reference(adapter, toolbox).rendered == reference(base, toolbox).rendered
 
 
+def test_a_folder_that_is_not_there_or_an_adapter_without_its_base_is_named(toolbox: Toolbox, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "of/the-hub"}))
+
+    with pytest.raises(ReferenceProblem, match=r"none is not a folder here"):
+        reference(tmp_path / "none", toolbox)
+    with pytest.raises(ReferenceProblem, match=r"its base \(of/the-hub\) is no folder with one here"):
+        reference(tmp_path, toolbox)
+
+
 @contextmanager
 def embedded(template: Path) -> Iterator[str]:
     """The embedded engine with this chat template in place of its model's; its address."""
