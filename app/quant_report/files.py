@@ -99,18 +99,18 @@ class Maker:
         folder = read_model_folder(self.source)
         outtype = "bf16" if folder.is_adapter else _UNQUANTIZED.get(folder.dtype or "", "bf16")
         out = self.out / f"{self.stem}-{outtype}.gguf"
-        MadeFiles(self.out).begin(out, str(self.source))
-        made = convert(
-            self.source,
-            outtype,
-            out,
-            self.toolbox,
-            self.progress,
-            base=self.base,
-            trust_remote_code=self.trust_remote_code,
-            replace=True,
-        )
-        return opened(made.path, outtype)
+        with MadeFiles(self.out).making(out, str(self.source)):
+            convert(
+                self.source,
+                outtype,
+                out,
+                self.toolbox,
+                self.progress,
+                base=self.base,
+                trust_remote_code=self.trust_remote_code,
+                replace=True,
+            )
+        return opened(out, outtype)
 
     def quantised(self, reference: ModelFile, source: str, quant: str) -> ModelFile:
         """The reference, whose digest is `source`, as `quant`: a type ("q4_k_m"), or a GGUF file that is there already.
@@ -122,8 +122,8 @@ class Maker:
         out = self.out / f"{self.stem}-{quant}.gguf"
         made = MadeFiles(self.out)
         if not out.exists() or made.source(out) != source:
-            made.begin(out, source)
-            quantize(reference.path, quant, out, self.toolbox, self.progress, replace=True)
+            with made.making(out, source):
+                quantize(reference.path, quant, out, self.toolbox, self.progress, replace=True)
         return opened(out, quant)
 
 

@@ -45,6 +45,8 @@ def locked(folder: Path) -> Iterator[None]:
                 left.unlink()
         yield
     finally:
+        with contextlib.suppress(OSError):  # nothing came of it
+            folder.rmdir()
         os.close(descriptor)
 
 
@@ -98,14 +100,26 @@ class MadeFiles:
         """The digest of what the file was made from; None where it is not one of ours."""
         return self._sources.get(file.name)
 
-    def begin(self, file: Path, source: str) -> None:
-        """The file is about to be made. Comes before: whoever makes it renames it when it is whole, so it is known from
-        its first moment on. Raises ReportProblem, also for a file that somebody else put there.
+    @contextlib.contextmanager
+    def making(self, file: Path, source: str) -> Iterator[None]:
+        """The file is made inside. It is known before: whoever makes it renames it when it is whole, so a kill leaves
+        none that is not known. Raises ReportProblem, also for a file that somebody else put there.
         """
         if file.exists() and file.name not in self._sources:
             raise ReportProblem(f"'{file}' is there and was not made by a report: move it away, or name another --out")
+        if self._sources.get(file.name, source) != source:  # ours, and of no use any more
+            file.unlink(missing_ok=True)
         self._sources[file.name] = source
         write_file(self._path, msgspec.json.encode(self._sources))
+        try:
+            yield
+        finally:
+            if not file.exists():
+                del self._sources[file.name]
+                if self._sources:
+                    write_file(self._path, msgspec.json.encode(self._sources))
+                else:
+                    self._path.unlink(missing_ok=True)
 
 
 class Remembered:

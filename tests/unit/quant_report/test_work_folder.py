@@ -21,6 +21,7 @@ def test_two_reports_are_not_made_in_one_folder(tmp_path: Path) -> None:
 
     with locked(tmp_path / "out"):
         assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_killed_run_left_is_removed_and_all_else_stays(tmp_path: Path) -> None:
@@ -69,20 +70,30 @@ def test_a_file_that_somebody_else_made_is_not_overwritten(tmp_path: Path) -> No
     file = tmp_path / "model-q8_0.gguf"
     file.write_text("theirs")
 
-    with pytest.raises(ReportProblem, match="was not made by a report"):
-        MadeFiles(tmp_path).begin(file, "abc")
+    with pytest.raises(ReportProblem, match="was not made by a report"), MadeFiles(tmp_path).making(file, "abc"):
+        file.write_text("ours")
 
     assert MadeFiles(tmp_path).source(file) is None
+    assert file.read_text() == "theirs"
 
 
 def test_a_file_is_ours_from_the_moment_on_that_it_is_begun(tmp_path: Path) -> None:
     file = tmp_path / "model-q8_0.gguf"
-    MadeFiles(tmp_path).begin(file, "abc")
-    file.write_text("ours")
+    with MadeFiles(tmp_path).making(file, "abc"):
+        assert MadeFiles(tmp_path).source(file) == "abc"
+        file.write_text("ours")
 
-    assert MadeFiles(tmp_path).source(file) == "abc"
-    MadeFiles(tmp_path).begin(file, "def")
+    with MadeFiles(tmp_path).making(file, "def"):
+        assert not file.exists()
+        file.write_text("ours, anew")
     assert MadeFiles(tmp_path).source(file) == "def"
+
+
+def test_a_file_that_was_not_made_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"), MadeFiles(tmp_path).making(tmp_path / "model.gguf", "abc"):
+        raise ValueError("no")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
