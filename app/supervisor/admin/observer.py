@@ -242,25 +242,29 @@ class Observer:
         if used is None:
             return None
         spelled, bare = await self._draw(name, used), await self._draw(name, {})
-        if spelled is None or bare is None or spelled == bare:
-            return None if bare is None or spelled is None else True
+        if spelled is None or bare is None:
+            return None
+        if spelled.text == bare.text:
+            return True
         # The same seed must give the same answer twice, or it says nothing.
-        return False if bare == await self._draw(name, {}) else None
+        again = await self._draw(name, {})
+        return False if again is not None and again.text == bare.text else None
 
     async def _obeys(self, name: str) -> bool | None:
-        """Whether a client's top_p decides anything."""
-        wide = await self._draw(name, {"temperature": 1.5, "top_p": 1.0})
-        narrow = await self._draw(name, {"temperature": 1.5, "top_p": 0.01})
-        if wide is None or narrow is None:
-            return None
-        return wide != narrow
+        """Whether a client's top_p decides anything. An answer that ends by itself may be too clear to show it."""
+        for seed in (7, 8):
+            wide = await self._draw(name, {"temperature": 1.5, "top_p": 1.0, "seed": seed})
+            narrow = await self._draw(name, {"temperature": 1.5, "top_p": 0.01, "seed": seed})
+            if wide is None or narrow is None or wide.text != narrow.text:
+                return None if wide is None or narrow is None else True
+            if wide.finish != "length":
+                return None
+        return False
 
-    async def _draw(self, name: str, parameters: Mapping[str, float]) -> str | None:
-        sent = {key: int(value) if key == "top_k" else value for key, value in parameters.items()}
+    async def _draw(self, name: str, parameters: Mapping[str, float]) -> SeenAnswer | None:
+        sent = {key: int(value) if key in ("top_k", "seed") else value for key, value in parameters.items()}
         reply = await self._asker.ask("/v1/chat/completions", {"model": name, **_DRAWN, **sent})
-        return answer_of(reply.json()).text if reply.status == 200 else None
-
-    # -- of the engine itself, and of its files
+        return answer_of(reply.json()) if reply.status == 200 else None
 
     async def _file(self, served: _Served, *, hashes: bool) -> SeenFile:
         disk, account = served.disk, served.account
