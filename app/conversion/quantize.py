@@ -93,10 +93,14 @@ def by_library(
     gguf: Path, outtype: str, made: Path, toolbox: Toolbox, progress: ProgressReport, expected_bytes: int
 ) -> None:
     """Quantise with libgguf. Raises ConversionError or ToolError."""
-    request = _request(gguf, made, outtype, expected_bytes)
-    call(toolbox.python("quantize-rows"), script("by_library"), request, lambda said: _tell(progress, said))
+    python = toolbox.python("quantize-rows")
+    try:
+        request = _request(gguf, made, outtype, expected_bytes)
+        call(python, script("by_library"), request, lambda said: _tell(progress, said))
+    except ToolError as exc:
+        raise ConversionError(f"quantising to {outtype} failed: {exc}") from exc
     if (flaw := _flaw(_contents(gguf), _contents(made), outtype)) is not None:
-        raise ConversionError(f"'{gguf}' cannot be quantised to {outtype}: {flaw}")
+        raise ConversionError(f"quantising to {outtype} failed: {flaw}")
 
 
 def _request(gguf: Path, made: Path, outtype: str, expected_bytes: int) -> dict[str, Any]:
