@@ -63,7 +63,7 @@ def _of_folder(
         own_serves=trained_on.chat_template is None,
         takes_tools="tools" in (model.chat_template or ""),
         bos=trained_on.bos if trained_on.starts_with_bos else None,
-        trained_on=trained_on.reason,
+        trained_on=trained_on.reason.rstrip("."),
     )
 
 
