@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from app.certificate.certificate import Fault, Finding, Line
 from app.certificate.observation import Observation, SeenAnswer, SeenToken
 
-_AROUND: Final = 4  # tokens of a text that are shown on each side of a difference
+_LETTERS: Final = 16  # of a text that are shown on each side of a difference
 _SMALLEST: Final = 1e-9  # of a probability
 # How far two servings of the same 16-bit weights are from each other where both have the same text before them. Numbers
 # of 8 significant bits (bfloat16) leave 0.4 % of a logit; logits of small models reach 20, so 0.1 is usual.
@@ -65,18 +65,25 @@ def compared(one: Observation, other: Observation) -> tuple[Line, ...]:
 
 
 def fork(one: SeenAnswer, other: SeenAnswer) -> Fork | None:
-    """Where they part; None where they are the same as far as both go."""
-    pairs = zip(one.tokens, other.tokens, strict=False)
-    at = next((at for at, (mine, theirs) in enumerate(pairs) if mine.text != theirs.text), None)
+    """Where they part; None where they are the same as far as both go. What counts is the text: engines tell letters of
+    several tokens in other pieces.
+    """
+    if one.text.startswith(other.text) or other.text.startswith(one.text):
+        return None
+    mine, theirs = _told(one), _told(other)
+    at = next((at for at, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]), None)
     if at is None:
         return None
-    mine, theirs = one.tokens[at], other.tokens[at]
-    return Fork(at, (_around(one, at), _around(other, at)), (_gap(mine, theirs), _gap(theirs, mine)))
+    parted = [pair for pair in _aligned(one, other) if pair[0].text != pair[1].text]
+    place = next((index for index, _ in enumerate(one.tokens) if len(_told(one, index + 1)) > at), 0)
+    texts = tuple(text[max(0, at - _LETTERS) : at + _LETTERS] for text in (mine, theirs))
+    gaps = (_gap(*parted[-1]), _gap(*reversed(parted[-1]))) if parted else (None, None)
+    return Fork(place, (texts[0], texts[1]), gaps)
 
 
 def figures_of(pairs: list[tuple[SeenAnswer, SeenAnswer]]) -> Agreement | None:
     """The figures over all positions; None where the engines told no log-probabilities."""
-    tokens = [pair for one, other in pairs for pair in _same_before(one, other)]
+    tokens = [pair for one, other in pairs for pair in _aligned(one, other)]
     told = [(mine, theirs) for mine, theirs in tokens if mine.top and theirs.top]
     if not told:
         return None
@@ -104,11 +111,35 @@ def _shares(token: SeenToken) -> dict[str, float]:
     return shares
 
 
-def _same_before(one: SeenAnswer, other: SeenAnswer) -> Iterator[tuple[SeenToken, SeenToken]]:
-    for mine, theirs in zip(one.tokens, other.tokens, strict=False):
-        yield mine, theirs
-        if mine.text != theirs.text:
+def _told(answer: SeenAnswer, count: int | None = None) -> str:
+    return "".join(each.text for each in answer.tokens[:count]) if answer.tokens else answer.text
+
+
+def _aligned(one: SeenAnswer, other: SeenAnswer) -> Iterator[tuple[SeenToken, SeenToken]]:
+    """The tokens of both that have the same text before them and as far as that goes; the last pair is where they
+    part. Where one tells in one piece what the other tells in two, nothing is compared until both have caught up.
+    """
+    mine, theirs = list(one.tokens), list(other.tokens)
+    ahead = ""  # what the one that is ahead has told more than the other
+    is_mine_ahead = False
+    while mine and theirs:
+        if not ahead:
+            left, right = mine.pop(0), theirs.pop(0)
+            is_mine_ahead = len(left.text) > len(right.text)
+            longer, shorter = (left.text, right.text) if is_mine_ahead else (right.text, left.text)
+            if left.text == right.text or not shorter or not longer.startswith(shorter):
+                yield left, right
+            if not longer.startswith(shorter):
+                return
+            ahead = longer[len(shorter) :]
+            continue
+        text = (theirs if is_mine_ahead else mine).pop(0).text
+        if not (ahead.startswith(text) or text.startswith(ahead)):
             return
+        if len(text) > len(ahead):
+            ahead, is_mine_ahead = text[len(ahead) :], not is_mine_ahead
+        else:
+            ahead = ahead[len(text) :]
 
 
 def _apart(mine: SeenToken, theirs: SeenToken) -> float:
@@ -121,10 +152,6 @@ def _apart(mine: SeenToken, theirs: SeenToken) -> float:
 def _gap(mine: SeenToken, theirs: SeenToken) -> float | None:
     other = next((each.logprob for each in mine.top if each.text == theirs.text), None)
     return None if other is None else mine.logprob - other
-
-
-def _around(answer: SeenAnswer, at: int) -> str:
-    return "".join(each.text for each in answer.tokens[max(0, at - _AROUND) : at + _AROUND])
 
 
 def _bits(observation: Observation) -> float:
@@ -174,7 +201,7 @@ def _texts(usable: dict[str, tuple[SeenAnswer, SeenAnswer]], figures: Agreement 
 
 
 def _ends_alike(one: SeenAnswer, other: SeenAnswer) -> bool:
-    return len(one.tokens) == len(other.tokens) or one.text == other.text
+    return one.text == other.text or "length" in (one.finish, other.finish)
 
 
 def _in_words(name: str, parted: Fork, is_noise: bool) -> str:

@@ -122,3 +122,20 @@ def test_tokens_that_are_written_alike_are_one_text() -> None:
     figures = figures_of([(answer(mine), answer(theirs))])
     assert figures is not None
     assert figures.noise == pytest.approx(0.0, abs=1e-6)
+
+
+def test_letters_that_are_told_in_other_pieces_are_the_same_text() -> None:
+    """llama.cpp tells several tokens of one letter, and what comes with it, in one piece; vLLM each for itself."""
+    whole, one, two = token(("xyz", 0.9)), token(("x", 0.9)), token(("yz", 0.9))
+
+    assert fork(answer(SURE, whole, SURE), answer(SURE, one, two, SURE)) is None
+    figures = figures_of([(answer(SURE, whole, SURE), answer(SURE, one, two, SURE))])
+    assert figures is not None
+    assert (figures.positions, figures.agreement) == (2, 1.0)
+
+
+def test_they_may_part_in_the_middle_of_a_piece() -> None:
+    parted = fork(answer(SURE, token(("xyz", 0.9))), answer(SURE, token(("x", 0.9)), token(("q", 0.9))))
+
+    assert parted is not None
+    assert (parted.at, parted.texts, parted.gaps) == (1, ("axyz", "axq"), (None, None))
