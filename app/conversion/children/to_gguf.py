@@ -183,7 +183,8 @@ def sentence(exc: BaseException) -> str:
     text = " ".join(str(exc).split())
     if isinstance(exc, NotConverted):
         return text
-    if isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    # What numpy says of a full disk has no number: "4096 requested and 0 written".
+    if isinstance(exc, OSError) and (exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in text):
         return "the disk became full"
     if isinstance(exc, MemoryError):
         return "there is not enough memory"
