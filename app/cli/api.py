@@ -145,7 +145,8 @@ def _configured(
     choice = choose(arguments, model, _vllm(vllm_command, options.env), outtype=wanted.outtype)
     place = prepare.local(arguments["model_name_or_path"])
     adapters = prepare.adapter_folders(arguments)
-    parts = ServedParts(str(place or arguments["model_name_or_path"]), next(iter(adapters), None))
+    loaded = None if choice.merges else next(iter(adapters), None)
+    parts = ServedParts(str(place or arguments["model_name_or_path"]), loaded)
     # Whatever is wrong with addresses, keys, names and values is found here, before anything takes long.
     load_all(_with_text(options, as_yaml(configuration(arguments, choice, parts, model, machine))))
     options, notes = _with_state(options, is_chosen=wanted.is_state_chosen)
@@ -181,7 +182,7 @@ def _parts(
             made, notes = made_weights(
                 place, adapters, choice, state, tools, progress, template=template, trust_remote_code=trusts
             )
-        parts = dataclasses.replace(parts, model=str(made), adapter=None)
+        parts = dataclasses.replace(parts, model=str(made))
     return prepare.served_parts(parts, template), notes
 
 

@@ -200,3 +200,19 @@ def test_without_vllm_a_folder_needs_the_embedded_engine_and_that_is_named(tmp_p
     assert ended.code == 2
     assert "--infer_backend huggingface is served by vLLM here, and vLLM was not found" in ended.err
     assert "--infer_backend llama_cpp" in ended.err
+
+
+def test_an_adapter_for_the_embedded_engine_becomes_part_of_the_weights_and_is_no_setting(tmp_path: Path) -> None:
+    model, adapter = tmp_path / "tuned", tmp_path / "lora"
+    for folder, name, text in (
+        (model, "config.json", '{"model_type": "llama"}'),
+        (adapter, "adapter_config.json", "{}"),
+    ):
+        folder.mkdir()
+        (folder / name).write_text(text)
+    words = ["--adapter_name_or_path", str(adapter), "--infer_backend", "llama_cpp"]
+
+    ended = run(tmp_path, "api", "--model_name_or_path", str(model), *words)
+
+    assert ended.code == 2
+    assert ended.err.startswith(f"'{adapter}'")  # what is wrong with its files, and nothing before that
