@@ -25,7 +25,7 @@ from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
 from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import CapabilityStore
-from app.supervisor.admin.certificates import CertificateStore
+from app.supervisor.admin.certificates import CertificateStore, public_name
 from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.admin.observer import Observer
 from app.supervisor.admin.prober import Prober
@@ -329,7 +329,7 @@ class Gateway:
 
     async def keep_certificate(self, model: str, certificate: Certificate) -> None:
         """Keep it, and show it in lists of models. KeyError: no such model."""
-        await asyncio.to_thread(self._certificates.put, self._table().models[model].name, certificate)
+        await asyncio.to_thread(self._certificates.put, public_name(self._table(), model), certificate)
         self.publish_again()
 
     async def reload(self) -> Reloaded:

@@ -16,6 +16,7 @@ import msgspec
 
 from app import keys
 from app.certificate.certificate import Certificate
+from app.routing import resolve
 from app.supervisor.admin.observer import Asker
 from app.supervisor.json_store import JsonStore
 from app.supervisor.replicas import replicas
@@ -89,6 +90,14 @@ class CertificateStore:
         is_of_now = known.identity == self.identity(model) and _is_served(known, model, rows)
         parity = known.summary if is_of_now else f"unverified (what is served has changed since {known.date})"
         return msgspec.structs.replace(model, parity=parity)
+
+
+def public_name(table: Table, name: str) -> str:
+    """The public name that a name or an alias stands for, behind a wildcard too; KeyError where there is none."""
+    resolved = resolve(table, name)
+    if resolved is None:
+        raise KeyError(name)
+    return resolved.name
 
 
 def _is_served(known: Certificate, model: PublicModel, rows: Mapping[str, Backend]) -> bool:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from app.certificate.certificate import Certificate, Finding, Line
 from app.relay.routes.openai_models import entry
-from app.supervisor.admin.certificates import KEY_NAME, CertificateStore
+from app.supervisor.admin.certificates import KEY_NAME, CertificateStore, public_name
 from app.supervisor.admin.views import models
-from app.table import Backend, Key, PublicModel, Rules, Serving, Table, Target
+from app.table import Backend, Key, PublicModel, Rules, Serving, Table, Target, Wildcard
 from backends.config.base import BackendConfig
 from backends.endpoint import State
 from backends.llama_cpp.config import LlamaCppConfig
@@ -117,3 +118,12 @@ def test_the_observers_key_is_there_only_where_keys_are_asked_for() -> None:
     assert store.applied(table()).keys == ()
     added = store.applied(table(keys=(client,))).keys
     assert [(key.name, key.role) for key in added] == [("client", "user"), (KEY_NAME, "user")]
+
+
+def test_a_certificate_may_be_of_an_alias_or_of_a_name_behind_a_wildcard() -> None:
+    of = msgspec.structs.replace(table(), aliases={"judge": "law"}, wildcards=(Wildcard("ollama/", "demo"),))
+
+    assert public_name(of, "judge") == "law"
+    assert public_name(of, "ollama/law") == "ollama/law"
+    with pytest.raises(KeyError):
+        public_name(of, "nobody")
