@@ -15,7 +15,8 @@ BackendError
    ├─ TimedOut       nothing came within the time allowed
    ├─ Broken         what came is not a valid response: garbage, HTML, a redirect, invalid JSON, too much
    ├─ EngineFailed   the engine reported that it failed: 5xx, an error event
-   │  └─ NotFinite   it computes no numbers: NaN, infinity
+   │  ├─ NotFinite   it computes no numbers: NaN, infinity
+   │  └─ NoEffect    an adapter of it answers as its base does
    └─ Rejected       the engine read the request and refuses it: 4xx
 
 Source of the branch rules: docs/decisions.md, "Retries".
@@ -126,6 +127,10 @@ class NotFinite(EngineFailed):
     def __init__(self, engine: str, message: str, adapter: str | None = None) -> None:
         super().__init__(engine, message)
         self.adapter = adapter
+
+
+class NoEffect(EngineFailed):
+    """An adapter is loaded, and answers as its base does."""
 
 
 class Rejected(Taken):

@@ -18,7 +18,7 @@ from app.supervisor import status_text
 from app.supervisor.file_stamp import stamp
 from backends.endpoint import Endpoint
 from backends.engine import Adapters, Proof
-from backends.errors import BackendError, EngineFailed, NotFinite
+from backends.errors import BackendError, EngineFailed, NoEffect, NotFinite
 from backends.lifecycle.machine import REST_S
 from backends.model_files.sources import Sources, in_folder
 
@@ -226,11 +226,9 @@ class AdapterSet:
         files = await asyncio.to_thread(_files, path)
         try:
             # Where clients use one that has the name now, the new one is proved under another.
-            proof = None
             trial = name + TRIAL if self._has.get(name) else name
-            if is_proved:
-                proof = await self._tried(port, endpoint, trial, path)
-            if trial != name or not is_proved:
+            proof = await self._tried(port, endpoint, trial, path, is_proved=is_proved)
+            if trial != name:
                 if name in self._has:
                     self._has[name] = ""  # no path, until it is known what the engine has
                 await port.load(endpoint, name, path)
@@ -249,14 +247,23 @@ class AdapterSet:
             log.warning("adapter not proved", backend=self._backend, adapter=name, reason=proof.why_not)
         log.info("adapter loaded", backend=self._backend, adapter=name, proof=verdict, seconds=seconds)
 
-    async def _tried(self, port: Adapters, endpoint: Endpoint, trial: str, path: str) -> Proof:
-        """Load it under this name and prove it; unloaded again where it fails, or has proved itself for another."""
+    async def _tried(
+        self, port: Adapters, endpoint: Endpoint, trial: str, path: str, *, is_proved: bool
+    ) -> Proof | None:
+        """Load it under this name and prove it; unloaded again where it fails, or has proved itself for another. One
+        that need not be proved must answer numbers all the same.
+        """
         await port.load(endpoint, trial, path)
         is_to_stay = False
         try:
             proof = await port.prove(endpoint, trial)
             is_to_stay = not trial.endswith(TRIAL)
-            return proof
+            return proof if is_proved else None
+        except NoEffect:
+            if is_proved:
+                raise
+            is_to_stay = not trial.endswith(TRIAL)
+            return None
         finally:
             if not is_to_stay:
                 await self._unload(port, endpoint, trial)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from backends.endpoint import Endpoint
 from backends.engine import Proof
-from backends.errors import EngineFailed, NotFinite
+from backends.errors import EngineFailed, NoEffect, NotFinite
 from backends.http.probe_client import ProbeClient, Reply
 from backends.model_files.adapter_file import flaw, read_base
 from backends.vllm.config import VllmConfig
@@ -118,7 +118,7 @@ class LoraAdapters:
             if probe.is_clear(proof):
                 break
         if probe.is_nothing(proof):
-            raise EngineFailed(
+            raise NoEffect(
                 self._name,
                 f"the adapter {name!r} is loaded, but it does nothing: it answers as the base does (their "
                 f"log-probabilities differ by {proof.effect:.1g}, the base's own by {proof.noise:.1g})",

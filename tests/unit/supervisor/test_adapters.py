@@ -19,7 +19,7 @@ from app.table import Backend, Target
 from backends.config.base import BackendConfig
 from backends.endpoint import Endpoint, State
 from backends.engine import Adapters, Engine, Proof
-from backends.errors import EngineFailed, NotFinite
+from backends.errors import EngineFailed, NoEffect, NotFinite
 from backends.llama_cpp.config import LlamaCppConfig
 from tests.rigs.fleet import FakeManaged, Relays, one, running
 
@@ -61,7 +61,7 @@ class Shelf:
             [by], self.spoilt_by = self.spoilt_by, ()
             raise NotFinite(endpoint.engine, "it answers no numbers", by)
         if "nothing" in path:
-            raise EngineFailed(endpoint.engine, f"the adapter {name!r} is loaded, but it does nothing")
+            raise NoEffect(endpoint.engine, f"the adapter {name!r} is loaded, but it does nothing")
         if "nan" in path:
             raise NotFinite(endpoint.engine, f"the adapter {name!r} answers no numbers", name)
         return Proof(why_not="it gives no log-probabilities") if "unclear" in path else Proof(0.5, 0.01)
@@ -220,7 +220,7 @@ async def test_one_whose_proof_is_off_is_served_unproved() -> None:
         await relays.until_state("a", State.READY, generation=2)
 
         assert shelf.has["a", 2] == {"law": "/law", "poems": "/nothing"}
-        assert shelf.proved == ["law", "law"]
+        assert shelf.proved == ["law", "poems", "law", "poems"], "it must answer numbers all the same"
         assert [record.verdict for record in fleet.adapters("a")[2].records] == ["off"]
 
 
