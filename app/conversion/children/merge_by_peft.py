@@ -26,7 +26,7 @@ class NotMerged(Exception):
 
 def say(message: Mapping[str, Any]) -> None:
     """One line for whoever started this."""
-    print(json.dumps(message), flush=True)
+    print(f"\n{json.dumps(message)}", flush=True)  # behind a question that a library may have printed
 
 
 def merge(request: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ def merge(request: Mapping[str, Any]) -> None:
     if loaded.unexpected_keys:
         raise NotMerged(f"its tensor {loaded.unexpected_keys[0]} belongs to no layer of the base")
     with torch.inference_mode():
-        merged = adapter.merge_and_unload(progressbar=False, safe_merge=True)
+        merged = adapter.merge_and_unload(progressbar=False)
     first, last = merged.get_input_embeddings(), merged.get_output_embeddings()
     if last is not None and first.weight.shape == last.weight.shape and not torch.equal(first.weight, last.weight):
         # One of them was trained: whoever reads that both are one would lose it.

@@ -55,7 +55,7 @@ def merge(request: Mapping[str, Any]) -> None:
 
 
 def added(torch: Any, adapter: Any, weight: Any, scale: Mapping[str, Any]) -> Any:
-    """What PEFT's `merge_and_unload` makes of the weight: it computes in 32 bits, and adds in the weight's own type."""
+    """What PEFT's `merge_and_unload` makes of the weight: it computes and adds in 32 bits, then rounds once."""
     first, second = (adapter.get_tensor(scale[name]).to(torch.float32) for name in ("a", "b"))
     delta = second @ first
     delta = (delta.T if scale["turned"] else delta) * scale["factor"]
@@ -65,7 +65,7 @@ def added(torch: Any, adapter: Any, weight: Any, scale: Mapping[str, Any]) -> An
         )
     if not bool(torch.isfinite(delta).all()):
         raise Unmergeable(f"{scale['a']} or {scale['b']} has numbers that are not finite")
-    weight += delta.to(weight.dtype)
+    weight += delta
     return weight
 
 

@@ -49,7 +49,7 @@ class NotConverted(Exception):
 
 def say(message: Mapping[str, Any]) -> None:
     """One line for whoever started this."""
-    print(json.dumps(message), flush=True)
+    print(f"\n{json.dumps(message)}", flush=True)  # behind a question that a library may have printed
 
 
 def convert(request: Mapping[str, Any]) -> dict[str, Any]:
