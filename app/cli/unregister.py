@@ -32,12 +32,22 @@ def unregister(
             config = Path(journal.content.config)
             left = _entries_removed(config, journal.made())
             # First out of routing, then away: nobody is sent to what is not there any more.
-            reloaded(config, state, tell)
+            if _has_models(config):
+                reloaded(config, state, tell)
+            else:
+                left.append(f"{config} names no model any more: the running gateway keeps what it has until it ends.")
             left += _taken_back(journal.made())
             journal.erase()
     for line in left:
         warn(line)
     typer.echo(f"{name}: unregistered. Its source, {journal.content.source}, is as it was.")
+
+
+def _has_models(config: Path) -> bool:
+    from app.cli.yaml_edit import read
+    from app.registration.config_step import tree_of
+
+    return bool(tree_of(read(config)).get("models"))
 
 
 def _entries_removed(config: Path, made: Sequence[Made]) -> list[str]:
