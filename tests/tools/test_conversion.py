@@ -95,6 +95,7 @@ def test_an_adapter_for_other_layers_is_not_merged(toolbox: Toolbox, folders: Pa
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.full
 def test_files_of_both_quantisers_are_served(toolbox: Toolbox, folders: Path, tmp_path: Path) -> None:
     """The small model is 256 wide, so that K-quants are what they are called."""
     whole = convert(folders / "base", "auto", tmp_path / "whole.gguf", toolbox, QUIET)

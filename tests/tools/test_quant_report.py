@@ -144,6 +144,7 @@ def test_perplexity_is_what_transformers_computes(
     assert max(abs(one - other) for one, other in zip(own, said, strict=True)) < 1
 
 
+@pytest.mark.full
 def test_the_command_measures_recommends_and_remembers(
     toolbox: Toolbox, demo: Path, forms: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -54,8 +54,7 @@ def say(message: Mapping[str, Any]) -> None:
 
 def convert(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the file. Raises NotConverted."""
-    if not request["trust_remote_code"]:
-        refuse_remote_code()
+    decide_on_remote_code(bool(request["trust_remote_code"]))
     say({"progress": {"step": "reading the model"}})
     torch: Any = importlib.import_module("torch")
     torch.load = no_pickles
@@ -143,19 +142,19 @@ def growth_reported(out: Path, total: int) -> Iterator[None]:
         watcher.join()
 
 
-def refuse_remote_code() -> None:
-    """The converter asks for tokenizers with their own code; none of it is run."""
+def decide_on_remote_code(is_trusted: bool) -> None:
+    """The converter asks for some tokenizers with their own code and for others without; we decide for all."""
     transformers = importlib.import_module("transformers")
     for name in ("AutoConfig", "AutoTokenizer", "AutoProcessor", "AutoModel", "AutoModelForCausalLM"):
         owner = getattr(transformers, name)
-        owner.from_pretrained = without_code(owner.from_pretrained)
+        owner.from_pretrained = decided(owner.from_pretrained, is_trusted)
 
 
-def without_code(load: Any) -> Any:
-    """The same loader, which runs no code of the model whatever it is asked."""
+def decided(load: Any, is_trusted: bool) -> Any:
+    """The same loader, which runs the model's own code only where that is trusted, whatever it is asked."""
 
     def loader(*args: Any, **kwargs: Any) -> Any:
-        return load(*args, **{**kwargs, "trust_remote_code": False})
+        return load(*args, **{**kwargs, "trust_remote_code": is_trusted})
 
     return staticmethod(loader)
 
