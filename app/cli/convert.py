@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import JsonOption, StateOption, fail, print_json, warn
+from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, warn
 from app.cli.progress import progress_shown
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -77,6 +77,8 @@ def convert(
             )
     except ConversionError as exc:
         fail(f"{exc}.")
+    except KeyboardInterrupt:
+        fail("Interrupted; nothing was left behind.", STOPPED)
     for remark in result.remarks:
         warn(f"{remark}.")
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, warn
+from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, refuse_missing, warn
 from app.cli.toolbox import YesOption
 
 if TYPE_CHECKING:
@@ -42,13 +42,16 @@ def modelfile(
     """
     from app.cli.modelfile_facts import facts_of, weights_name
     from app.cli.registering import told_in_one_sentence
-    from app.registration.journal import write_whole
     from app.registration.modelfile_check import written
 
     if template is not None and training is not None:
         fail("Give --template or --training, not both: the training file names its template.", 2)
     path = model.expanduser().absolute()
-    target = (check or out or path / "Modelfile").expanduser().absolute()
+    folder = path if path.is_dir() else path.parent
+    target = (check or out or folder / "Modelfile").expanduser().absolute()
+    if out is not None and not target.parent.is_dir():
+        fail(f"'{target.parent}' is not a folder here: make it.")
+    refuse_missing(training)
     version = daemon or _version_here()
     with told_in_one_sentence():
         known = facts_of(path, target.parent, template=template, training=training, state=state, yes=yes)
@@ -68,6 +71,13 @@ def modelfile(
     if out is None:
         typer.echo(text, nl=False)
         return
+    _write(target, text, out, replace=replace)
+
+
+def _write(target: Path, text: str, out: Path, *, replace: bool) -> None:
+    """Write the file; `out`: what it was called on the command line."""
+    from app.registration.journal import write_whole
+
     if target.exists() and not replace:
         fail(f"{out} exists: --check looks at it, --replace writes over it.")
     try:

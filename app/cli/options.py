@@ -15,6 +15,7 @@ from app.log_format import LogFormat
 REFUSED = 1
 BAD_CONFIG = 2
 NO_GATEWAY = 3
+STOPPED = 130  # as shells have it for Ctrl-C
 
 ConfigOption = Annotated[
     Path | None,
@@ -54,6 +55,13 @@ def fail(lines: Sequence[str] | str, code: int = REFUSED) -> NoReturn:
     for line in [lines] if isinstance(lines, str) else lines:
         typer.secho(line, err=True, fg="red")
     raise typer.Exit(code)
+
+
+def refuse_missing(training: Path | None) -> None:
+    """End the command with exit code 2 where this training file was named and is no file."""
+    if training is not None and not training.expanduser().is_file():
+        what = "is not a file" if training.expanduser().exists() else "is not there"
+        fail(f"The training file '{training}' {what}.", BAD_CONFIG)
 
 
 def warn(line: str) -> None:

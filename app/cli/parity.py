@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.admin_client import call
-from app.cli.options import REFUSED, JsonOption, StateOption, fail, warn
+from app.cli.options import REFUSED, JsonOption, StateOption, fail, refuse_missing, warn
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -60,6 +60,7 @@ def parity(
     """
     from app.certificate import report
 
+    refuse_missing(training)
     served = [_look(name, state) for name in (model, *([other] if other else ()))]
     place = folder or next((where for each in served if (where := _folder(each)) is not None), None)
     reference = _reference(place, template, training, state, yes=yes)

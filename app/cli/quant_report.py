@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import JsonOption, StateOption, fail, print_json
+from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
 if TYPE_CHECKING:
     from app.quant_report.figures import QuantReport
-
-_STOPPED = 130  # as shells have it for Ctrl-C
 
 
 class Method(StrEnum):
@@ -108,7 +106,7 @@ def quant_report(
     except (ReportProblem, TextProblem, ConversionError) as exc:
         fail(str(exc))
     except KeyboardInterrupt:
-        fail("Stopped. The same command goes on where it was.", _STOPPED)
+        fail("Stopped. The same command goes on where it was.", STOPPED)
     if as_json:
         print_json(dataclasses.asdict(report))
     else:

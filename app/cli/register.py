@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.options import ConfigOption, JsonOption, StateOption, fail
+from app.cli.options import STOPPED, ConfigOption, JsonOption, StateOption, fail, refuse_missing
 from app.cli.toolbox import YesOption
 
 FolderArgument = Annotated[
@@ -85,6 +85,7 @@ def register(
 
     if template is not None and training is not None:
         fail("Give --template or --training, not both: the training file names its template.", 2)
+    refuse_missing(training)
     if not name.strip() or not name.isprintable() or name != name.strip() or "*" in name:
         fail(f"{name!r} is no public name: it has no blanks around it, no `*` and no invisible characters.", 2)
     asked = Asked(
@@ -102,4 +103,7 @@ def register(
         ollama_url=ollama_url,
     )
     asked = dataclasses.replace(asked, replace=replace, certificate=certificate, trust_remote_code=trust_remote_code)
-    registered(dataclasses.replace(asked, yes=yes, config=config, state=state, as_json=as_json))
+    try:
+        registered(dataclasses.replace(asked, yes=yes, config=config, state=state, as_json=as_json))
+    except KeyboardInterrupt:
+        fail("Interrupted: the same command goes on where it was.", STOPPED)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 from app.certificate.serving import Expectation
 from app.cli.admin_client import call, socket_of
@@ -43,6 +44,12 @@ def running(state: Path | None) -> Mapping[str, Any] | None:
         return None
 
 
+def running_config(state: Path | None) -> str | None:
+    """The configuration of the gateway that runs with this state folder; None where none runs."""
+    status = running(state)
+    return None if status is None else str(status.get("config") or "no configuration file")
+
+
 def reloaded(config: Path, state: Path | None, tell: ShownProgress) -> bool:
     """Have the running gateway read its configuration again; returns whether one runs with this file."""
     status = running(state)
@@ -57,6 +64,16 @@ def reloaded(config: Path, state: Path | None, tell: ShownProgress) -> bool:
     return True
 
 
+def stopped(config: Path, backends: Sequence[str], state: Path | None) -> bool:
+    """Stop these backends of the running gateway; returns whether one runs with this file."""
+    theirs = (running(state) or {}).get("config")
+    if theirs is None or Path(theirs).resolve() != config.resolve():
+        return False
+    for name in backends:
+        call("POST", f"/admin/backends/{quote(name, safe='')}/stop", state)
+    return True
+
+
 def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str, dict[str, Any]] | None:
     """Reload and wait until each name is served or has failed: its state, reason and backends by name; None where no
     gateway runs with this file.
@@ -65,8 +82,8 @@ def in_force(order: Order, state: Path | None, tell: ShownProgress) -> dict[str,
         return None
     began, last = time.monotonic(), ""
     since: dict[str, float] = {}
-    for daemon in _daemons(order, state):
-        call("POST", f"/admin/backends/{daemon}/start", state)
+    for backend in (*_daemons(order, state), *_stopped(order, state)):
+        call("POST", f"/admin/backends/{quote(backend, safe='')}/start", state)
     while True:
         listed = call("GET", "/admin/models", state)["models"]
         models = {str(each["name"]): each for each in listed}
@@ -98,6 +115,14 @@ def _seen(model: Mapping[str, Any] | None) -> dict[str, Any]:
         state, reason = "failed", change["reason"]
     is_settled = state in ("ready", "failed", "sleeping", "stopped") and (change is None or state == "failed")
     return {"state": state, "reason": reason, "backends": list(model["backends"]), "is_settled": is_settled}
+
+
+def _stopped(order: Order, state: Path | None) -> list[str]:
+    """The backends of these servings that were stopped by hand, or by `unregister`: reloading does not start them."""
+    names = {each.name for each in order.servings}
+    listed = call("GET", "/admin/models", state)["models"]
+    ours = [each for each in listed if each["name"] in names and each["state"] == "stopped"]
+    return [str(backend) for each in ours for backend in each["backends"]]
 
 
 def _daemons(order: Order, state: Path | None) -> list[str]:

@@ -87,6 +87,9 @@ def source_of(asked: Asked) -> Source:
         raise RegistrationError(f"'{asked.folder}' does not say which model it was trained on: name it with --base")
     folder = Path(base).expanduser()
     if not folder.is_dir():
+        if asked.base is not None and (folder.exists() or folder.is_absolute() or base.startswith((".", "~"))):
+            what = "is not a folder" if folder.exists() else "is not there"
+            raise RegistrationError(f"the base that --base names, '{base}', {what}")
         if folder.is_absolute() or base.startswith((".", "~")):
             raise RegistrationError(f"the base of '{asked.folder}', '{base}', is not here: name it with --base")
         return Source(model, base, None, _unservable(model.config))
@@ -117,8 +120,8 @@ def look_around(asked: Asked, config: Path) -> EnginesHere:
     """
     text = yaml_edit.read(config)
     tree = config_step.tree_of(text)
-    if text.strip():
-        loads(text, os.environ, source=str(config), is_lenient=True)
+    loads(_with_something(text, tree), os.environ, source=str(config), is_lenient=True)
+    yaml_edit.check_writable(config)
     url = (asked.ollama_url or _daemon_url(tree)).rstrip("/")
     command = asked.vllm_command or os.environ.get("MODELPORT_VLLM")
     settings = settings_here(tree, command, shutil.which("vllm"), _settings(asked.settings))
@@ -136,6 +139,15 @@ def look_around(asked: Asked, config: Path) -> EnginesHere:
             "--vllm-command, or take --embedded"
         )
     return EnginesHere(text, tree, tuple(each for each in ENGINES if each in engines), settings, url, tuple(notes))
+
+
+def _with_something(text: str, tree: Mapping[str, Any]) -> str:
+    """The text; where it serves nothing yet, with something that it serves: the rest of it can be checked then."""
+    if config_step.at(tree, ("models",)):
+        return text
+    address = {"kind": "remote", "url": "http://127.0.0.1:9/v1"}
+    text = yaml_edit.set_entry(text, ("backends", "modelport-register"), address)
+    return yaml_edit.set_entry(text, ("models", "modelport-register"), {"backend": "modelport-register"})
 
 
 def _program(settings: EngineSettings) -> str | None:

@@ -86,7 +86,7 @@ def _of_adapter(
     """An engine that has the same base and template takes one adapter more; else there is one more engine."""
     assert order.base is not None
     for name, backend in (at(now.tree, ("backends",)) or {}).items():
-        is_made = is_ours(now.made, ("backends", str(name)))
+        is_made = is_ours(now.made, ("backends", str(name)), backend)
         if not is_made and isinstance(backend, Mapping) and _can_take(backend, artifact, order.base, now):
             return [ConfigEntry(("backends", str(name), "adapters", serving.name), str(artifact.path))]
     backend = _free_name(serving.name, now)
@@ -137,7 +137,7 @@ def _free_name(name: str, now: Situation) -> str:
     backends = at(now.tree, ("backends",)) or {}
     stem = slug(name)
     candidate, number = stem, 2
-    while candidate in backends and not is_ours(now.made, ("backends", candidate)):
+    while candidate in backends and not is_ours(now.made, ("backends", candidate), backends[candidate]):
         candidate, number = f"{stem}-{number}", number + 1
     return candidate
 

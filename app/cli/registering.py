@@ -92,6 +92,7 @@ def registered(asked: Asked) -> None:
     from app.registration.journal import Content, folder_of, opened
 
     log.set_up("console", "warning")
+    _refuse_quant(asked.quant)
     state = state_ready(asked.state)
     with config_errors_reported(), told_in_one_sentence():
         source = source_of(asked)
@@ -104,12 +105,25 @@ def registered(asked: Asked) -> None:
             return Content(name=asked.name, source=str(asked.folder), config=str(path))
 
         with opened(folder_of(state, asked.name), fresh) as journal, ShownProgress() as tell:
+            is_first = not journal.content.steps
             try:
                 outcome = _run(asked, source, order, machine, tools, journal, tell)
             except BaseException:
-                _leave(journal)
+                if is_first:
+                    _leave(journal)
                 raise
     _report(asked, outcome)
+
+
+def _refuse_quant(quant: str) -> None:
+    """End the command with exit code 2 where there is no such type of weights."""
+    from app.conversion.errors import ConversionError
+    from app.conversion.room import check_outtype
+
+    try:
+        check_outtype(quant)
+    except ConversionError as exc:
+        fail(f"--quant: {exc}.", 2)
 
 
 def _leave(journal: Journal) -> None:
@@ -127,7 +141,7 @@ def _run(
     journal: Journal,
     tell: ShownProgress,
 ) -> dict[str, Any]:
-    from app.cli.register_gateway import in_force, proved
+    from app.cli.register_gateway import in_force, proved, running_config
     from app.cli.register_targets import Converting, trained_of, write_entries
     from app.reference.reference import reference
     from app.registration.daemon import OllamaDaemon
@@ -167,6 +181,7 @@ def _run(
             {"name": each.name, "engine": each.engine, **(models or {}).get(each.name, {})} for each in order.servings
         ],
         "is_served": models is not None,
+        "running_config": running_config(asked.state) if models is None else str(order.config),
         "certificates": certificates,
         "log": str(journal.folder / "log.txt"),
     }
@@ -181,6 +196,16 @@ def _tell_reference(trained_on: Reference, tell: ShownProgress) -> None:
         tell.say(f"Note: {note}")
 
 
+def how_to_serve(config: str, theirs: str | None) -> str:
+    """What to do where no gateway serves it. `theirs`: the configuration of a gateway that runs, None: none does."""
+    if theirs is None:
+        return f"No gateway is running: `modelport serve --config {config}` serves it."
+    return (
+        f"The gateway that runs has {theirs} and does not serve it: end it and start `modelport serve --config "
+        f"{config}`, or start that with another --state."
+    )
+
+
 def _report(asked: Asked, outcome: Mapping[str, Any]) -> None:
     failed = [each for each in outcome["models"] if each.get("state") == "failed"]
     refuted = [each for each in outcome["certificates"] if each["failed"]]
@@ -191,7 +216,7 @@ def _report(asked: Asked, outcome: Mapping[str, Any]) -> None:
             state = each.get("state", "written")
             typer.echo(f"{each['name']}: {each['engine']}, {state}")
         if not outcome["is_served"]:
-            typer.echo(f"No gateway is running: `modelport serve --config {outcome['config']}` serves it.")
+            typer.echo(how_to_serve(outcome["config"], outcome["running_config"]))
         typer.echo(f"Log: {outcome['log']}")
     if failed:
         fail([f"{each['name']}: {each.get('reason')}" for each in failed])

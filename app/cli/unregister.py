@@ -30,12 +30,12 @@ def unregister(
             fail(f"'{name}' is not registered here (registered: {known}).")
         with opened(folder, lambda: Content(name=name, source="", config="")) as journal, ShownProgress() as tell:
             config = Path(journal.content.config)
-            left = _entries_removed(config, journal.made())
+            left, gone = _entries_removed(config, journal.made())
             # First out of routing, then away: nobody is sent to what is not there any more.
             if _has_models(config):
                 reloaded(config, state, tell)
-            else:
-                left.append(f"{config} names no model any more: the running gateway keeps what it has until it ends.")
+            elif config.exists():
+                left.append(_left_empty(config, gone, state))
             left += _taken_back(journal.made())
             journal.erase()
     for line in left:
@@ -50,9 +50,22 @@ def _has_models(config: Path) -> bool:
     return bool(tree_of(read(config)).get("models"))
 
 
-def _entries_removed(config: Path, made: Sequence[Made]) -> list[str]:
+def _left_empty(config: Path, gone: Sequence[str], state: Path | None) -> str:
+    """End the engines that are `gone` from a file that names no model any more, which no gateway would read again;
+    returns a sentence about the file.
+    """
+    from app.cli.register_gateway import stopped
+
+    next_time = "`modelport register` or `modelport add` gives it one before the next start"
+    if stopped(config, gone, state):
+        return f"{config} names no model any more: the gateway runs on with the engine stopped; {next_time}."
+    return f"{config} names no model any more: {next_time}."
+
+
+def _entries_removed(config: Path, made: Sequence[Made]) -> tuple[list[str], list[str]]:
+    """Take the entries out of the file; returns sentences about those that stay, and the backends that are gone."""
     from app.cli.yaml_edit import read, write
-    from app.registration.config_step import without
+    from app.registration.config_step import at, tree_of, without
     from app.registration.journal import held
 
     with held(config):
@@ -60,7 +73,8 @@ def _entries_removed(config: Path, made: Sequence[Made]) -> list[str]:
         after, left = without(text, [each for each in made if each.what == "entry"])
         if after != text:
             write(config, after)
-    return left
+        backends, before = at(tree_of(after), ("backends",)) or {}, at(tree_of(text), ("backends",)) or {}
+    return left, [str(name) for name in before if name not in backends]
 
 
 def _taken_back(made: Sequence[Made]) -> list[str]:

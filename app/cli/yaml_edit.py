@@ -238,6 +238,18 @@ def read(path: Path) -> str:
         raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from exc
 
 
+def check_writable(path: Path) -> None:
+    """ConfigError where `write` could not replace or make the file."""
+    target = path.resolve()
+    if target.is_dir():
+        raise ConfigError([f"{path}: is a folder, not a file"])
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}."):
+            pass
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be written: {exc.strerror}"]) from exc
+
+
 def write(path: Path, text: str) -> None:
     """Replace the file in one step: it holds either the old text or the new one, with the old permissions.
 

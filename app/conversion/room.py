@@ -42,10 +42,14 @@ GB: Final = 1e9
 
 def outtype_of(model: ModelFolder, asked: str) -> str:
     """The type that is meant: "auto" is the 16 bits that the weights have. ConversionError for one that is unknown."""
+    name = check_outtype(asked)
+    return _SIXTEEN.get(model.dtype or "", "bf16") if name == "auto" else name
+
+
+def check_outtype(asked: str) -> str:
+    """The type's name as it is written here, "auto" among them. ConversionError for one that is unknown."""
     name = asked.lower().replace("-", "_")
-    if name == "auto":
-        return _SIXTEEN.get(model.dtype or "", "bf16")
-    if name not in OUTTYPES:
+    if name != "auto" and name not in OUTTYPES:
         near = difflib.get_close_matches(name, OUTTYPES, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         raise ConversionError(f"'{asked}' is not a type of weights here: {meant}known are auto, {', '.join(OUTTYPES)}")

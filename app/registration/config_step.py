@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from app.cli.yaml_edit import remove_entry, set_entry
 from app.config.yaml_document import parse
 from app.registration.journal import Made
 from app.registration.order import ConfigEntry
+
+_LEADS: Final = ("kind", "model", "url", "backend", "targets")  # what says where an entry leads
 
 
 def tree_of(text: str) -> dict[str, Any]:
@@ -23,9 +25,16 @@ def at(tree: Any, keys: Sequence[str]) -> Any:
     return tree
 
 
-def is_ours(made: Sequence[Made], keys: Sequence[str]) -> bool:
-    """Whether the registration made the entry at this path."""
-    return any(each.what == "entry" and each.keys == tuple(keys) for each in made)
+def is_ours(made: Sequence[Made], keys: Sequence[str], there: Any) -> bool:
+    """Whether the registration made what is `there` at this path, whatever the user has added to it since."""
+    return any(each.what == "entry" and each.keys == tuple(keys) and _is_same(each.value, there) for each in made)
+
+
+def _is_same(made: Any, there: Any) -> bool:
+    """Whether an entry leads where the one that was made leads: the same engine and the same model."""
+    if isinstance(made, Mapping) and isinstance(there, Mapping):
+        return all(made.get(key) == there.get(key) for key in _LEADS)
+    return bool(made == there)
 
 
 def conflicts(tree: Mapping[str, Any], entries: Sequence[ConfigEntry], made: Sequence[Made]) -> list[str]:
@@ -33,7 +42,7 @@ def conflicts(tree: Mapping[str, Any], entries: Sequence[ConfigEntry], made: Seq
     problems = []
     for entry in entries:
         there = at(tree, entry.keys)
-        if there is None or (entry.is_shared and there == entry.value) or is_ours(made, entry.keys):
+        if there is None or (entry.is_shared and there == entry.value) or is_ours(made, entry.keys, there):
             continue
         problems.append(".".join(entry.keys))
     return problems
@@ -42,15 +51,17 @@ def conflicts(tree: Mapping[str, Any], entries: Sequence[ConfigEntry], made: Seq
 def taken(tree: Mapping[str, Any], name: str, made: Sequence[Made]) -> str | None:
     """What has this public name already, other than the registration itself: the place in the file; None: nothing."""
     models = at(tree, ("models",)) or {}
-    if name in models and not is_ours(made, ("models", name)):
+    if name in models and not is_ours(made, ("models", name), models[name]):
         return f"models.{name}"
     for public, model in models.items():
         if isinstance(model, Mapping) and name in (model.get("aliases") or ()):
             return f"models.{public}.aliases"
     for backend, settings in (at(tree, ("backends",)) or {}).items():
         keys = ("backends", str(backend), "adapters", name)
-        has_it = isinstance(settings, Mapping) and name in (settings.get("adapters") or {})
-        if has_it and not is_ours(made, keys) and not is_ours(made, keys[:2]):
+        adapters = settings.get("adapters") if isinstance(settings, Mapping) else None
+        if not isinstance(adapters, Mapping) or name not in adapters:
+            continue
+        if not is_ours(made, keys, adapters[name]) and not is_ours(made, keys[:2], settings):
             return ".".join(keys)
     return None
 
@@ -66,7 +77,7 @@ def with_entries(text: str, entries: Sequence[ConfigEntry], made: Sequence[Made]
     for entry in entries:
         there = at(tree_of(text), entry.keys)
         mine = before.get(entry.keys)
-        is_as_made = mine is not None and mine.value == entry.value and there is not None
+        is_as_made = mine is not None and mine.value == entry.value and _is_same(entry.value, there)
         if there != entry.value and not is_as_made:
             text = set_entry(text, entry.keys, entry.value)
         if mine is not None or there is None or not entry.is_shared:
@@ -78,11 +89,18 @@ def with_entries(text: str, entries: Sequence[ConfigEntry], made: Sequence[Made]
 
 def without(text: str, made: Sequence[Made]) -> tuple[str, list[str]]:
     """The text without these entries of a registration, models first, and a sentence for each that stays because others
-    use it. ConfigError where the file cannot be edited.
+    use it, or because somebody wrote another one in its place. ConfigError where the file cannot be edited.
     """
     kept = []
     entries = [each for each in made if each.what == "entry"]
     for each in sorted(entries, key=lambda one: (one.keys[0] != "models", -len(one.keys))):
+        there = at(tree_of(text), each.keys)
+        if there is None:
+            continue
+        if not is_ours(entries, each.keys, there):
+            line = f"{'.'.join(each.keys)} stays: it is not what was registered any more"
+            kept += [line] if line not in kept else []
+            continue
         own = (each.value.get("adapters") or {}) if isinstance(each.value, Mapping) else {}
         users = _users(tree_of(text), each.keys, own)
         if users:

@@ -12,7 +12,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from app.registration.config_step import taken
+from app.cli import yaml_edit
+from app.config.yaml_document import ConfigError
+from app.registration.config_step import at, is_ours, taken, tree_of
 from app.registration.content import file_digest, folder_digest, hash_of
 from app.registration.daemon import OllamaDaemon
 from app.registration.journal import Journal, Made, RegistrationError, StepRecord, remove, write_whole
@@ -115,8 +117,10 @@ class Registrar:
             fresh |= more
         self._digest = hash_of(digest, base)
         content = self._journal.content
-        if content.stamps != fresh or not content.steps:
-            self._journal.write(msgspec.structs.replace(content, stamps={**content.stamps, **fresh}))
+        stands = {"source": str(order.source), "config": str(order.config), "stamps": {**content.stamps, **fresh}}
+        after = msgspec.structs.replace(content, **stands)
+        if after != content or not content.steps:
+            self._journal.write(after)
 
     def artifact(self, serving: ServingOrder) -> Artifact:
         """Make what the serving is to be given; nothing is made twice."""
@@ -270,6 +274,7 @@ def refuse_taken(order: Order, journal: Journal, tree: Mapping[str, Any], daemon
     else, and it is not to be replaced. Nothing has been made yet.
     """
     made = journal.made()
+    _refuse_another(order, journal)
     for serving in order.servings:
         place = taken(tree, serving.name, made)
         if place is not None and not (order.replace and place == f"models.{serving.name}"):
@@ -283,6 +288,35 @@ def refuse_taken(order: Order, journal: Journal, tree: Mapping[str, Any], daemon
             raise RegistrationError(
                 f"the daemon at {daemon.url} has a model '{name}' already: choose another --name, or --replace"
             )
+
+
+def _refuse_another(order: Order, journal: Journal) -> None:
+    """RegistrationError where the name is registered for another configuration file, or from another folder."""
+    content = journal.content
+    if all(each.what == "file" for each in journal.made()):
+        return
+    config = Path(content.config)
+    if config.resolve() != order.config.resolve() and _has_entries(config, journal.made()):
+        raise RegistrationError(
+            f"'{order.name}' is registered in {config} already, not in {order.config}: `modelport unregister "
+            f"{order.name}` first, or choose another --name"
+        )
+    if Path(content.source).resolve() != order.source.resolve() and not order.replace:
+        raise RegistrationError(
+            f"the name '{order.name}' is taken: it is registered from {content.source}, not from {order.source}; "
+            "choose another --name, or --replace"
+        )
+
+
+def _has_entries(config: Path, made: Sequence[Made]) -> bool:
+    """Whether the file has an entry of the registration still."""
+    if not config.exists():
+        return False
+    try:
+        tree = tree_of(yaml_edit.read(config))
+    except ConfigError:
+        return True  # nobody knows
+    return any(is_ours(made, each.keys, at(tree, each.keys)) for each in made if each.what == "entry")
 
 
 def take_back(made: Made) -> str | None:

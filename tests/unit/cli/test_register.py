@@ -9,7 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from app.__main__ import cli
+from app.cli.register_targets import look_around
+from app.cli.registering import Asked, how_to_serve
+from app.config.load import loads
+from app.config.yaml_document import ConfigError
 from app.registration.journal import RegistrationError, folder_of
 from app.registration.order import ServingOrder
 from tests.rigs.cli import Ended, run
@@ -57,6 +63,21 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], int, str]] = {
     "a pickle": (pickled, (), 1, r"pickle \(pytorch_model\.bin\).*runs the code"),
     "a base that is not there": (adapter, (), 1, r"the base of '.*lora', '.*gone', is not here: name it with --base"),
     "a base for a whole model": (whole, ("--base", "x"), 1, "is a whole model, no adapter"),
+    "a base that is named and is not there": (
+        adapter,
+        ("--base", "/nowhere"),
+        1,
+        "--base names, '/nowhere', is not there",
+    ),
+    "a base that is a file": (adapter, ("--base", "/etc/passwd"), 1, "--base names, '/etc/passwd', is not a folder"),
+    "a training file that is not there": (whole, ("--training", "t.yaml"), 2, r"training file 't\.yaml' is not there"),
+    "a type of weights that is none": (whole, ("--quant", "q4km"), 2, "--quant: 'q4km' is not a type of weights here"),
+    "a place for the configuration that is not there": (
+        whole,
+        ("--embedded", "--config", "gone/c.yaml"),
+        2,
+        r"gone/c\.yaml: cannot be written: No such file",
+    ),
     "two ways to name the training": (whole, ("--template", "qwen", "--training", "t"), 2, "not both"),
     "a name with a star": (whole, ("--name", "a*"), 2, "is no public name"),
     "no vLLM": (whole, ("--vllm",), 1, "vLLM's program 'vllm' is not here.*--vllm-command"),
@@ -114,6 +135,61 @@ def test_unregister_takes_back_what_register_made(tmp_path: Path) -> None:
     assert ended.out == f"law: unregistered. Its source, {tuned(tmp_path)}, is as it was.\n"
     assert (tmp_path / "modelport.yaml").read_text() == before
     assert not folder_of(tmp_path / "state", "law").exists()
+
+
+@pytest.mark.parametrize("text", ["backends:\nmodels:\n", "backends: {}\nmodels: {}\n", "# mine\n", ""])
+def test_a_file_that_serves_nothing_yet_takes_a_name_and_is_left_ready_for_the_next(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/lock").touch(mode=0o600)
+    config = tmp_path / "modelport.yaml"
+    config.write_text(text)
+    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), quant="q8_0", ollama_url="http://127.0.0.1:9")
+
+    assert look_around(asked, config).engines == ("embedded",)
+    registered(tmp_path)
+    ended = run(tmp_path, "unregister", "law")
+
+    assert ended.code == 0, ended
+    assert "names no model any more: `modelport register` or `modelport add` gives it one" in ended.err
+    assert look_around(asked, config).engines == ("embedded",)
+    registered(tmp_path)
+    assert set(loads(config.read_text(), {}, source="x").models) == {"law"}
+
+
+def test_what_stands_beside_no_models_is_checked_before_anything_is_made(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    config.write_text("models: {}\nserver: {port: nonsense}\n")
+    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), quant="q8_0", ollama_url="http://127.0.0.1:9")
+
+    with pytest.raises(ConfigError, match="port"):
+        look_around(asked, config)
+
+
+@pytest.mark.parametrize(
+    ("verb", "part", "words"),
+    [
+        (["register", "m", "--name", "law"], "app.cli.registering.registered", "the same command goes on where it was"),
+        (["convert", "m"], "app.conversion.convert.convert", "nothing was left behind"),
+    ],
+)
+def test_ctrl_c_is_answered_with_a_line(
+    verb: list[str], part: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part, interrupted)
+    monkeypatch.setenv("MODELPORT_STATE", str(tmp_path / "state"))
+
+    ended = CliRunner().invoke(cli(), verb)
+
+    assert ended.exit_code == 130
+    assert re.fullmatch(rf"Interrupted[:;] {words}\.\n", ended.stderr)
+
+
+def test_what_to_do_follows_from_the_gateway_that_runs() -> None:
+    assert how_to_serve("/b.yaml", None).startswith("No gateway is running: `modelport serve --config /b.yaml`")
+    assert how_to_serve("/b.yaml", "/a.yaml").startswith("The gateway that runs has /a.yaml and does not serve it: ")
 
 
 def test_a_full_disk_is_one_sentence_and_the_next_run_finishes(tmp_path: Path) -> None:
@@ -187,6 +263,17 @@ def test_a_modelfile_that_is_there_is_not_written_over(tmp_path: Path, gguf: Pat
     assert "exists: --check looks at it" in refused.err
     assert replaced.code == 0
     assert (tmp_path / "Modelfile").read_text() != "mine"
+
+
+def test_a_modelfile_for_a_gguf_file_is_printed_and_a_folder_that_is_not_there_is_told(
+    tmp_path: Path, gguf: Path
+) -> None:
+    printed = run(tmp_path, "modelfile", gguf.name)
+    refused = run(tmp_path, "modelfile", gguf.name, "--out", "nodir/M")
+
+    assert printed.code == 0, printed
+    assert "\nFROM ./law.gguf\n" in printed.out
+    assert (refused.code, refused.err) == (1, f"'{tmp_path}/nodir' is not a folder here: make it.\n")
 
 
 def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:

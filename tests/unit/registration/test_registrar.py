@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from app.registration.order import ServingOrder, public_names
 from app.registration.registrar import take_back
 from tests import ROOT
 from tests.fakes.ollama import FakeOllama
-from tests.rigs.registration import TEMPLATE, Copying, Quiet, order_for, register, trained
+from tests.rigs.registration import TEMPLATE, Copying, Quiet, order_for, register, trained, tuned
 
 
 class Daemon:
@@ -243,6 +244,97 @@ def test_a_name_of_the_file_is_taken_over_when_asked(tmp_path: Path, daemon: Dae
     run(tmp_path, daemon.url, replace=True)
 
     assert tree_of(path.read_text())["models"]["law"] == {"backend": "law"}
+
+
+EMBEDDED = (ServingOrder("law", "embedded", "file"),)
+
+
+def another(folder: Path) -> Path:
+    model = folder / "another"
+    shutil.copytree(tuned(folder), model)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    return model
+
+
+def test_another_folder_takes_a_registered_name_only_when_asked_and_is_the_source_then(tmp_path: Path) -> None:
+    run(tmp_path, "", servings=EMBEDDED)
+    making, source = Copying(), another(tmp_path)
+
+    with pytest.raises(RegistrationError, match=r"'law' is taken: it is registered from .*tuned, not from .*another; "):
+        run(tmp_path, "", making, servings=EMBEDDED, source=source)
+    assert making.made == []
+    run(tmp_path, "", servings=EMBEDDED, source=source, replace=True)
+
+    content = read(folder_of(tmp_path / "state", "law"))
+    assert content is not None
+    assert content.source == str(source)
+    file = tree_of((tmp_path / "modelport.yaml").read_text())["backends"]["law"]["model"]
+    assert b"other weights" in Path(file).read_bytes()
+
+
+def test_the_same_folder_with_new_weights_goes_on_under_its_name(tmp_path: Path) -> None:
+    run(tmp_path, "", servings=EMBEDDED)
+    (tmp_path / "tuned/model.safetensors").write_bytes(b"trained again")
+
+    run(tmp_path, "", servings=EMBEDDED)
+
+    file = tree_of((tmp_path / "modelport.yaml").read_text())["backends"]["law"]["model"]
+    assert b"trained again" in Path(file).read_bytes()
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_second_configuration_for_a_name_is_refused_until_the_first_has_it_no_more(
+    tmp_path: Path, replace: bool
+) -> None:
+    run(tmp_path, "", servings=EMBEDDED)
+    first, second = tmp_path / "modelport.yaml", tmp_path / "hand.yaml"
+    second.write_text("backends:\nmodels:\n")
+
+    with pytest.raises(RegistrationError, match=r"is registered in .*modelport\.yaml already, not in .*hand\.yaml: "):
+        run(tmp_path, "", servings=EMBEDDED, config=second, replace=replace)
+    assert second.read_text() == "backends:\nmodels:\n"
+    first.rename(tmp_path / "moved.yaml")
+    run(tmp_path, "", servings=EMBEDDED, config=second)
+
+    content = read(folder_of(tmp_path / "state", "law"))
+    assert content is not None
+    assert content.config == str(second)
+    assert set(tree_of(second.read_text())["models"]) == {"law"}
+
+
+def by_hand(folder: Path) -> str:
+    """The user has put another model in the place of what was registered."""
+    run(folder, "", servings=EMBEDDED)
+    path = folder / "modelport.yaml"
+    text = set_entry(path.read_text(), ("backends", "law"), {"kind": "llama_cpp", "model": "/mine.gguf"})
+    text = set_entry(text, ("models", "law"), {"backend": "other"})
+    path.write_text(text)
+    return text
+
+
+def test_an_entry_that_somebody_wrote_over_the_registrations_own_is_taken(tmp_path: Path) -> None:
+    text = by_hand(tmp_path)
+
+    with pytest.raises(RegistrationError, match=r"'law' is taken: models\.law in"):
+        run(tmp_path, "", servings=EMBEDDED)
+    assert (tmp_path / "modelport.yaml").read_text() == text
+    run(tmp_path, "", servings=EMBEDDED, replace=True)
+
+    tree = tree_of((tmp_path / "modelport.yaml").read_text())
+    assert tree["backends"]["law"]["model"] == "/mine.gguf"
+    assert tree["models"]["law"]["backend"] == "law-2"
+
+
+def test_an_entry_that_somebody_wrote_over_the_registrations_own_is_not_taken_back(tmp_path: Path) -> None:
+    text = by_hand(tmp_path)
+
+    left = undo(tmp_path)
+
+    assert left == [
+        "models.law stays: it is not what was registered any more",
+        "backends.law stays: it is not what was registered any more",
+    ]
+    assert (tmp_path / "modelport.yaml").read_text() == text
 
 
 def test_an_error_in_the_daemons_stream_is_told_and_goes_on_from_there(tmp_path: Path, daemon: Daemon) -> None:
