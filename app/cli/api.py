@@ -23,6 +23,7 @@ from app.cli.options import (
     StateOption,
     config_errors_reported,
     fail,
+    sentence,
 )
 from app.cli.progress import progress_shown
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
@@ -38,11 +39,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ApiOptions:
-    """What the command line says beside LLaMA-Factory's flags. `state`: the folder that was named."""
+    """What the command line says beside LLaMA-Factory's flags. `state`: the folder that was named;
+    `is_started`: a gateway is wanted, not only its configuration.
+    """
 
     outtype: str | None
     yes: bool
     state: Path | None
+    is_started: bool
 
     @property
     def is_state_chosen(self) -> bool:
@@ -92,7 +96,7 @@ def api(
     """
     from app.llamafactory.arguments import BadArguments
 
-    wanted = ApiOptions(outtype, yes, state)
+    wanted = ApiOptions(outtype, yes, state, is_started=not print_config)
     with config_errors_reported(), tool_errors_reported():
         from app.config.settings import resolve
 
@@ -149,7 +153,7 @@ def _configured(
     parts = ServedParts(str(place or arguments["model_name_or_path"]), loaded)
     # Whatever is wrong with addresses, keys, names and values is found here, before anything takes long.
     load_all(_with_text(options, as_yaml(configuration(arguments, choice, parts, model, machine))))
-    options, notes = _with_state(options, is_chosen=wanted.is_state_chosen)
+    options, notes = _with_state(options, is_chosen=wanted.is_state_chosen, is_started=wanted.is_started)
     tools = toolbox(wanted.state, yes=wanted.yes)
     template = prepare.served_template(arguments, options.state, tools, is_embedded=choice.kind == "llama_cpp")
     parts, of_weights = _parts(arguments, choice, parts, template, options.state, tools)
@@ -206,12 +210,13 @@ def _with_text(options: ServeOptions, text: str) -> ServeOptions:
     return dataclasses.replace(options, config_path=None, config_text=text)
 
 
-def _with_state(options: ServeOptions, *, is_chosen: bool) -> tuple[ServeOptions, list[str]]:
+def _with_state(options: ServeOptions, *, is_chosen: bool, is_started: bool) -> tuple[ServeOptions, list[str]]:
     """The options with a state folder that is free: several servers on their own ports are several gateways here, and
-    LLaMA-Factory's need no folder to be named.
+    LLaMA-Factory's need no folder to be named. One that was named is refused where a gateway runs on it, if this one
+    `is_started`: before anything takes long.
     """
     from app.config.settings import Settings, state_folder
-    from app.supervisor.state_folder import StateError, is_held, prepare
+    from app.supervisor.state_folder import StateError, check_free, is_held, prepare
 
     notes = []
     if not is_chosen and is_held(options.state):
@@ -221,6 +226,8 @@ def _with_state(options: ServeOptions, *, is_chosen: bool) -> tuple[ServeOptions
         options = dataclasses.replace(options, state=other)
     try:
         prepare(options.state)
+        if is_started:
+            check_free(options.state)
     except StateError as exc:
-        fail(str(exc))
+        fail(sentence(exc))
     return options, notes

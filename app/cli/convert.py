@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, warn
+from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, sentence, warn
 from app.cli.progress import progress_shown
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -76,7 +76,7 @@ def convert(
                 replace=replace,
             )
     except ConversionError as exc:
-        fail(f"{exc}.")
+        fail(sentence(exc))
     except KeyboardInterrupt:
         fail("Interrupted; nothing was left behind.", STOPPED)
     for remark in result.remarks:
@@ -104,6 +104,12 @@ def as_values(result: Conversion) -> dict[str, object]:
     }
 
 
+def change_in_words(size_bytes: int, source_bytes: int) -> str:
+    """How the file's size compares with its source's."""
+    percent = round((size_bytes / max(source_bytes, 1) - 1) * 100)
+    return f"{-percent} % less" if percent < 0 else f"{percent} % more" if percent > 0 else "about the same"
+
+
 def _text(file: Path | None) -> str | None:
     if file is None:
         return None
@@ -122,8 +128,8 @@ def _show(result: Conversion) -> None:
     typer.echo(f"{result.path}: {was}.")
     before = result.source_bytes * 8 / max(result.parameters, 1)
     typer.echo(
-        f"{in_words(result.size_bytes)} of {in_words(result.source_bytes)} "
-        f"({100 - result.size_bytes * 100 / max(result.source_bytes, 1):.0f} % less); "
+        f"{in_words(result.size_bytes)}, from {in_words(result.source_bytes)} "
+        f"({change_in_words(result.size_bytes, result.source_bytes)}); "
         f"{result.bits_per_weight:.2f} bits per weight, before {before:.2f}; "
         f"{result.parameters / 1e6:,.1f} million weights."
     )

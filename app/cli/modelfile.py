@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, refuse_missing, warn
+from app.cli.options import REFUSED, JsonOption, StateOption, fail, print_json, refuse_missing, sentence, warn
 from app.cli.toolbox import YesOption
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def modelfile(
     """Write a Modelfile (weights, template, system prompt, stops, context, sampling), or check one: exit code 1 when it
     changes answers.
     """
-    from app.cli.modelfile_facts import facts_of, weights_name
+    from app.cli.modelfile_facts import facts_of, origin, weights_name
     from app.cli.registering import told_in_one_sentence
     from app.registration.modelfile_check import written
 
@@ -58,16 +58,19 @@ def modelfile(
         if check is not None:
             _checked(target, known, num_ctx, version, as_json=as_json)
             return
+        weights = weights_name(path, target.parent)
         try:
             text = written(
                 known,
-                weights_name(path, target.parent),
+                weights,
                 num_ctx=num_ctx,
                 version=version,
                 renders_jinja=_is_new(version),
             )
         except ValueError as exc:
-            fail(f"{exc}.")
+            fail(sentence(exc))
+        if (note := origin(path, weights, target.parent)) is not None:
+            warn(f"Note: {note}.")
     if out is None:
         typer.echo(text, nl=False)
         return
@@ -83,7 +86,7 @@ def _write(target: Path, text: str, out: Path, *, replace: bool) -> None:
     try:
         write_whole(target, text.encode())
     except OSError as exc:
-        fail(f"{out} cannot be written: {exc.strerror}")
+        fail(f"{out} cannot be written: {exc.strerror}.")
     typer.echo(f"Wrote {out}. Next: `ollama create NAME -f {out}`.")
 
 
@@ -94,7 +97,7 @@ def _checked(file: Path, known: KnownModel, num_ctx: int | None, version: str, *
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        fail(f"{file} cannot be read: {getattr(exc, 'strerror', None) or 'it is not UTF-8 text'}")
+        fail(f"{file} cannot be read: {getattr(exc, 'strerror', None) or 'it is not UTF-8 text'}.")
     try:
         findings = check(parse(text), known, num_ctx=num_ctx, renders_jinja=_is_new(version))
     except ModelfileError as exc:

@@ -50,6 +50,12 @@ LogFormatOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
+def sentence(error: Exception) -> str:
+    """The error's text with one full stop at its end."""
+    text = str(error)
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
 def fail(lines: Sequence[str] | str, code: int = REFUSED) -> NoReturn:
     """Print the lines on standard error and end the command with this exit code."""
     for line in [lines] if isinstance(lines, str) else lines:

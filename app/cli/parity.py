@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.admin_client import call
-from app.cli.options import REFUSED, JsonOption, StateOption, fail, refuse_missing, warn
+from app.cli.options import REFUSED, JsonOption, StateOption, fail, refuse_missing, sentence, warn
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -140,7 +140,7 @@ def _reference(
         try:
             return reference(folder, toolbox(state, yes=yes), template=template, training=training)
         except ReferenceProblem as exc:
-            fail(str(exc))
+            fail(sentence(exc))
 
 
 def _write(certificates: list[Certificate], folder: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json
+from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, sentence
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -104,7 +104,7 @@ def quant_report(
         with tool_errors_reported(), _Progress() as progress:
             report = make(order, toolbox(state, yes=yes), progress)
     except (ReportProblem, TextProblem, ConversionError) as exc:
-        fail(str(exc))
+        fail(sentence(exc))
     except KeyboardInterrupt:
         fail("Stopped. The same command goes on where it was.", STOPPED)
     if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from app.cli.options import config_errors_reported, fail, print_json
+from app.cli.options import config_errors_reported, fail, print_json, sentence
 
 if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
@@ -58,7 +58,7 @@ def told_in_one_sentence() -> Iterator[None]:
     try:
         yield
     except (ConversionError, ReferenceProblem, RegistrationError, ToolError) as exc:
-        fail(str(exc))
+        fail(sentence(exc))
 
 
 def state_ready(state: Path | None) -> Path:
@@ -71,7 +71,7 @@ def state_ready(state: Path | None) -> Path:
     try:
         prepare(folder)
     except StateError as exc:
-        fail(str(exc))
+        fail(sentence(exc))
     return folder
 
 

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import config_errors_reported, fail
+from app.cli.options import config_errors_reported, fail, sentence
 
 if TYPE_CHECKING:
     from backends.toolenv.environment import Toolbox
 
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Agree to large downloads without being asked.")]
+YesOption = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        "-y",
+        help="Agree to the one download that is asked about: PyTorch with its GPU libraries (3 GB). Others are told.",
+    ),
+]
 
 
 def folder(state: Path | None) -> Path:
@@ -30,8 +37,8 @@ def folder(state: Path | None) -> Path:
 
 
 def toolbox(state: Path | None, *, yes: bool) -> Toolbox:
-    """The tool environments that this command may use. Progress goes to standard error; without a terminal a large
-    download is refused unless `yes`.
+    """The tool environments that this command may use. Progress goes to standard error; without a terminal a
+    download that is asked about is refused unless `yes`.
     """
     from app.supervisor.state_folder import StateError, prepare
     from backends.toolenv.environment import Toolbox
@@ -41,7 +48,7 @@ def toolbox(state: Path | None, *, yes: bool) -> Toolbox:
         try:
             prepare(place.parent)
         except StateError as exc:
-            fail(str(exc))
+            fail(sentence(exc))
     return Toolbox(place, lambda line: typer.echo(line, err=True), lambda question: yes or _agreed(question))
 
 
@@ -60,4 +67,4 @@ def tool_errors_reported() -> Iterator[None]:
     try:
         yield
     except ToolError as exc:
-        fail(str(exc))
+        fail(sentence(exc))

@@ -31,7 +31,7 @@ from app.conversion.room import (
     outtype_of,
 )
 from app.conversion.scripts import script
-from app.conversion.workplace import put_in_place, workplace
+from app.conversion.workplace import free_bytes, put_in_place, workplace
 from app.supervisor.capacity.devices import free_memory_gb
 from backends.llama_cpp.gguf_contents import read_contents
 from backends.llama_cpp.gguf_header import Unreadable
@@ -164,11 +164,7 @@ def _made_from(target: Path) -> str | None:
 def _check_room(work: _Work) -> None:
     what = f"the conversion of '{work.model.folder}' to {work.outtype}"
     needed = disk_needed(work.weights, work.outtype) + (work.base.weights_bytes if work.base is not None else 0)
-    try:
-        free = shutil.disk_usage(work.out.parent).free
-    except OSError as exc:
-        raise ConversionError(f"'{work.out.parent}' cannot be written: {exc.strerror or exc}") from exc
-    check_disk(what, str(work.out.parent), needed, free)
+    check_disk(what, str(work.out.parent), needed, free_bytes(work.out.parent))
     check_memory(what, memory_needed(work.weights), free_memory_gb())
 
 
@@ -270,6 +266,16 @@ def _remarks(work: _Work, model: ModelFolder, left: Sequence[str]) -> tuple[str,
     return tuple(remarks)
 
 
+def about_place(out: Path, folder: Path) -> tuple[str, ...]:
+    """What is to be said of a file's place, if anything: inside the model's folder it is easily passed over."""
+    if out.parent.resolve() != folder.resolve():
+        return ()
+    return (
+        f"'{out.name}' lies in the model's folder, where Ollama's `FROM .` takes the safetensors and not this file: "
+        f"write `FROM ./{out.name}`, or put it elsewhere with --out",
+    )
+
+
 def _conversion(
     work: _Work, file: Path, started: float, remarks: tuple[str, ...] = (), *, was_there: bool = False
 ) -> Conversion:
@@ -286,5 +292,5 @@ def _conversion(
         work.weights.weights_bytes,
         time.monotonic() - started,
         was_there,
-        remarks,
+        (*remarks, *about_place(work.out, work.model.folder)),
     )

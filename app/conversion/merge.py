@@ -20,7 +20,7 @@ from app.conversion.model_folder import ModelFolder, read_model_folder
 from app.conversion.progress import ProgressReport
 from app.conversion.room import check_disk, check_memory, memory_needed, memory_to_load
 from app.conversion.scripts import script
-from app.conversion.workplace import put_in_place, workplace
+from app.conversion.workplace import free_bytes, put_in_place, workplace
 from app.supervisor.capacity.devices import free_memory_gb
 from backends.huggingface.cache import folder_of
 from backends.huggingface.fetcher import cache, is_repository
@@ -96,7 +96,7 @@ def merge_into(
     """Write the merged model into a folder that is not there yet, in a workplace. Raises ConversionError, ToolError."""
     reason = why_peft(adapter, base)
     scales = additions(adapter, base) if reason is None else {}
-    disk = shutil.disk_usage(made.parent).free
+    disk = free_bytes(made.parent)
     check_disk("the merged model", str(made.parent.parent), base.weights_bytes, disk)
     needed = memory_needed(base) if reason is None else memory_to_load(base)
     check_memory(f"merging '{adapter.folder}'", needed, free_memory_gb())

@@ -21,7 +21,7 @@ from app.conversion.room import OUTTYPES
 from app.conversion.scripts import script
 from app.conversion.workplace import put_in_place, workplace
 from backends.llama_cpp.gguf_contents import GgufContents, read_contents
-from backends.llama_cpp.gguf_header import Unreadable
+from backends.llama_cpp.gguf_header import UnknownType, Unreadable
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox, ToolError
 
@@ -84,7 +84,14 @@ def by_program(
             return flaw
         request = _request(gguf, made, outtype, expected_bytes)
         call(python, script("by_program"), request, lambda said: _tell(progress, said))
-        return _flaw(_contents(gguf), _contents(made), outtype)
+        before = _contents(gguf)
+        try:
+            after = read_contents(made)
+        except UnknownType:
+            return f"for {outtype} of this model it writes a type that only its own llama.cpp reads"
+        except (Unreadable, OSError) as exc:
+            return f"its result cannot be used: {exc}"
+        return _flaw(before, after, outtype)
     except (ToolError, ConversionError) as exc:
         return str(exc)
 

@@ -19,6 +19,21 @@ _BEGIN: Final = ".modelport-"
 _END: Final = ".part"
 
 
+def free_bytes(folder: Path) -> int:
+    """How much room the folder's disk has. ConversionError where nothing can be written to it at all."""
+    try:
+        status = os.statvfs(folder)
+    except OSError as exc:
+        raise ConversionError(f"'{folder}' cannot be written: {exc.strerror or exc}") from exc
+    if status.f_flag & os.ST_RDONLY:
+        raise ConversionError(_read_only(folder))
+    return status.f_bavail * status.f_frsize
+
+
+def _read_only(folder: Path) -> str:
+    return f"'{folder}' cannot be written: its disk is mounted read-only; name another place with --out"
+
+
 @contextlib.contextmanager
 def workplace(out: Path) -> Iterator[Path]:
     """A fresh folder on the disk of `out` (a file or a folder to be), which is removed in the end.
@@ -31,6 +46,8 @@ def workplace(out: Path) -> Iterator[Path]:
         _clear_leftovers(out.parent, at)
         descriptor = _claimed(at)
     except OSError as exc:
+        if exc.errno == errno.EROFS:
+            raise ConversionError(_read_only(out.parent)) from exc
         raise ConversionError(f"'{out.parent}' cannot be written: {exc.strerror or exc}") from exc
     if descriptor is None:
         raise ConversionError(f"'{out}' is being made by another run right now: wait for it")
@@ -58,6 +75,8 @@ def in_words(exc: OSError, out: Path) -> str:
     """Why `out` could not be made."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk became full while '{out}' was made: make room there, or name another place"
+    if exc.errno == errno.EROFS:
+        return _read_only(out.parent)
     name = exc.filename if isinstance(exc.filename, str) else str(out)
     return f"'{out}' was not made: '{name}': {exc.strerror or exc}"
 

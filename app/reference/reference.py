@@ -31,6 +31,8 @@ _TOOL: Final = "templates"
 _ANOTHER_DAY: Final = "2001-02-03"
 _TEXT_ONLY: Final = "base"  # LLaMA-Factory's name for no plugin of images, video or audio
 _MOST_NAMES: Final = 5
+_LIKENESS: Final = 0.6  # of two names; less is another word
+_LIST: Final = "list"  # in place of a template's name: all names are wanted
 
 
 class ReferenceProblem(Exception):
@@ -256,7 +258,7 @@ class _Work:
         """One of LLaMA-Factory's templates is the reference."""
         later = {**self._job(training), "today": _ANOTHER_DAY}
         names, told, dated, own = self._asked({"do": "names"}, self._job(training), later, self._own())
-        self._check_name(training, names["names"])
+        check_name(training.template, names["names"])
         if "error" in told:
             raise ReferenceProblem(f"LLaMA-Factory cannot use the template {training.template!r}: {told['error']}")
         rendered: Mapping[str, str] = told["rendered"]
@@ -298,16 +300,6 @@ class _Work:
                 f"what LLaMA-Factory's template {training.template!r} encodes cannot be said as a chat template in "
                 f"Jinja ({exc}), so it cannot be served as it was trained"
             ) from exc
-
-    def _check_name(self, training: Training, names: Sequence[str]) -> None:
-        name = training.template
-        if name is None or name in names:
-            return
-        near = get_close_matches(name, names, _MOST_NAMES, 0.5) or list(names)[:_MOST_NAMES]
-        raise ReferenceProblem(
-            f"LLaMA-Factory 0.9.5 has no template {name!r} (near it: {', '.join(near)}); "
-            f"{evidence.TOKENIZER!r} is the tokenizer's own"
-        )
 
     def _of_tokens(
         self, stops: Sequence[str], rendered: Mapping[str, str], tokens: Mapping[str, str]
@@ -360,3 +352,17 @@ def _stops_of(folder: Path, facts: TokenizerFacts) -> tuple[str, ...]:
     numbers = said if isinstance(said, list) else [said]
     named = [texts[number] for number in numbers if isinstance(number, int) and number in texts]
     return tuple(dict.fromkeys([text for text in (facts.tokens.get("eos_token"), *named) if text]))
+
+
+def check_name(name: str | None, names: Sequence[str]) -> None:
+    """ReferenceProblem where no template of LLaMA-Factory's `names` has this name; None stands for none given."""
+    if name is None or name in names:
+        return
+    if name == _LIST:
+        raise ReferenceProblem(f"LLaMA-Factory 0.9.5 has these templates: {', '.join(sorted(names))}")
+    near = get_close_matches(name, names, _MOST_NAMES, _LIKENESS)
+    meant = f" (near it: {', '.join(near)})" if near else ""
+    raise ReferenceProblem(
+        f"LLaMA-Factory 0.9.5 has no template {name!r}{meant}; {evidence.TOKENIZER!r} is the tokenizer's own, and "
+        "`--template list` names all"
+    )

@@ -163,7 +163,7 @@ def _stops(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
     what = (
         "none of the texts that end an answer is a stop" if level == "error" else "not every end of an answer is a stop"
     )
-    yield Flaw(level, 0, f"{what} an answer is a stop: add {told}")
+    yield Flaw(level, 0, f"{what}: add {told}")
 
 
 def _context(modelfile: Modelfile, known: KnownModel, asked: int | None) -> Iterator[Flaw]:

@@ -144,6 +144,15 @@ def is_held(path: Path) -> bool:
     return False
 
 
+def check_free(path: Path) -> None:
+    """StateError where a supervisor runs on the folder."""
+    if is_held(path):
+        holder = ""
+        with contextlib.suppress(OSError, ValueError):
+            holder = (path / "lock").read_text().strip()
+        raise _in_use(path, holder)
+
+
 def bind_private(path: Path) -> socket.socket:
     """A Unix socket bound to `path` that only this user can open. StateError when it fails, as on a full disk."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -156,6 +165,14 @@ def bind_private(path: Path) -> socket.socket:
         listener.close()
         raise _unusable(path.parent, exc) from exc
     return listener
+
+
+def _in_use(folder: Path, holder: str) -> StateError:
+    """`holder`: what the lock file says, a process id if all is well."""
+    who = f"process {holder}" if holder.isdigit() else "another process"
+    return StateError(
+        f"a gateway already runs on the state folder {folder} ({who}); stop it or choose another with --state"
+    )
 
 
 def _unusable(path: Path, exc: OSError) -> StateError:
@@ -216,10 +233,7 @@ def _take(lock: Path, folder: Path) -> int:
         with contextlib.suppress(OSError):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
-        who = f"process {holder}" if holder.isdigit() else "another process"
-        raise StateError(
-            f"modelport already runs on the state folder {folder} ({who}); stop it or choose another with --state"
-        ) from exc
+        raise _in_use(folder, holder) from exc
     content = f"{os.getpid()}\n".encode()
     # For people only, so a full disk does not matter: what holds the folder is the lock.
     with contextlib.suppress(OSError):

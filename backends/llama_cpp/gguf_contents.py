@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from backends.llama_cpp.gguf_header import MAGIC, Unreadable, Value, read_number, read_pairs, read_text
+from backends.llama_cpp.gguf_header import MAGIC, UnknownType, Unreadable, Value, read_number, read_pairs, read_text
 
 _MOST_TENSORS: Final = 200_000
 _MOST_DIMENSIONS: Final = 4
@@ -111,7 +111,7 @@ def read_contents(path: Path) -> GgufContents:
             shape = tuple(int(read_number(file, "Q")) for _ in range(dimensions))
             kind = int(read_number(file, "I"))
             if kind not in TYPES:
-                raise Unreadable(f"its tensor {name!r} is of the unknown type {kind}")
+                raise UnknownType(f"its tensor {name!r} is of the unknown type {kind}")
             label, block, size = TYPES[kind]
             tensors[name] = GgufTensor(label, shape, prod(shape) // block * size)
             end = max(end, int(read_number(file, "Q")) + tensors[name].size_bytes)

@@ -29,6 +29,10 @@ class Unreadable(Exception):
     """It is not a GGUF file that we can read."""
 
 
+class UnknownType(Unreadable):
+    """It holds a type of tensor that llama.cpp does not have: one of a fork's."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """What decides how large the KV cache is, and the model's `architecture` ("llama", "qwen3").

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.convert import change_in_words
+from app.cli.options import sentence
+from app.conversion.convert import about_place
 from tests.rigs.cli import run
 
 
@@ -61,3 +64,24 @@ def test_an_adapter_whose_base_is_elsewhere_asks_for_it(tmp_path: Path) -> None:
 
     assert ended.code == 1
     assert "was trained on '/gone/qwen', which is not on this machine: name the base's folder with --base" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("size", "source", "words"), [(50, 100, "50 % less"), (101, 100, "1 % more"), (1001, 1000, "about the same")]
+)
+def test_a_file_that_is_not_smaller_is_not_called_so(size: int, source: int, words: str) -> None:
+    assert change_in_words(size, source) == words
+
+
+def test_a_sentence_has_one_full_stop() -> None:
+    assert sentence(ValueError("it is so")) == "it is so."
+    assert sentence(ValueError("It is so.")) == "It is so."
+
+
+def test_a_file_inside_the_models_folder_is_told_whatever_its_ending(tmp_path: Path) -> None:
+    (tmp_path / "law").mkdir()
+
+    (remark,) = about_place(tmp_path / "law" / "in.bin", tmp_path / "law")
+
+    assert "where Ollama's `FROM .` takes the safetensors and not this file: write `FROM ./in.bin`" in remark
+    assert about_place(tmp_path / "law.gguf", tmp_path / "law") == ()

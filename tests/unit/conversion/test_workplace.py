@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from app.conversion.errors import ConversionError
-from app.conversion.workplace import put_in_place, workplace
+from app.conversion.workplace import free_bytes, put_in_place, workplace
 
 
 def test_what_was_made_has_its_place_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -87,3 +88,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConversionError, match="cannot be written: Not a directory"), workplace(tmp_path / "file" / "x"):
         pytest.fail("it was written")
+
+
+def test_a_disk_that_is_mounted_read_only_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert free_bytes(tmp_path) > 0
+
+    status = os.statvfs(tmp_path)
+    told = SimpleNamespace(f_flag=status.f_flag | os.ST_RDONLY, f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+
+    with pytest.raises(ConversionError, match="its disk is mounted read-only; name another place with --out"):
+        free_bytes(tmp_path)
+    with (
+        pytest.raises(ConversionError, match="its disk is mounted read-only"),
+        workplace(tmp_path / "model.gguf"),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "converted.gguf")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.state_folder import StateError, StateFolder, bind_private, is_held, prepare
+from app.supervisor.state_folder import StateError, StateFolder, bind_private, check_free, is_held, prepare
 
 HOLDER = """
 import signal, sys
@@ -181,3 +181,12 @@ def test_a_folder_that_a_verb_has_filled_can_still_become_a_supervisors(tmp_path
         assert (state.path / "lock").read_text() == f"{os.getpid()}\n"
     assert not is_held(path)
     assert not is_held(tmp_path / "nowhere")
+
+
+def test_whether_a_gateway_runs_on_a_folder_is_told_without_taking_it(tmp_path: Path) -> None:
+    ours = rf"^a gateway already runs on .* \(process {os.getpid()}\)"
+    with StateFolder(tmp_path), pytest.raises(StateError, match=ours):
+        check_free(tmp_path)
+
+    check_free(tmp_path)
+    assert not is_held(tmp_path)
