@@ -12,10 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli
+from app.cli.modelfile_facts import origin
 from app.cli.register_targets import look_around
 from app.cli.registering import Asked, how_to_serve
 from app.config.load import loads
 from app.config.yaml_document import ConfigError
+from app.conversion.digest import WEIGHTS, weights_digest
+from app.conversion.model_folder import read_model_folder
 from app.registration.journal import RegistrationError, folder_of
 from app.registration.order import ServingOrder
 from tests.rigs.cli import Ended, run
@@ -283,3 +286,26 @@ def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
 
     assert ended.code == 1
     assert "it is not a GGUF file" in ended.err
+
+
+def test_a_gguf_file_in_the_folder_is_held_against_the_folders_weights(tmp_path: Path) -> None:
+    model = whole(tmp_path)
+    digest = weights_digest(read_model_folder(model))
+    said = {}
+    values: dict[str, str | None] = {"same": digest, "other": "00", "unknown": None}
+    for name, value in values.items():
+        (model / f"{name}.gguf").write_bytes(gguf_made_from(value))
+        said[name] = origin(model, f"./{name}.gguf", model)
+
+    assert said["same"] is None
+    assert "was made of other weights than those in" in str(said["other"])
+    assert "nothing in that file says that it was made of the weights in" in str(said["unknown"])
+    assert origin(model, ".", model) is None
+
+
+def gguf_made_from(digest: str | None) -> bytes:
+    """A GGUF file without tensors that says which weights it was made of."""
+    words = [each.encode() for each in (WEIGHTS, digest)] if digest is not None else []
+    texts = [struct.pack("<Q", len(each)) + each for each in words]
+    pair = texts[0] + struct.pack("<I", 8) + texts[1] if texts else b""
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1 if texts else 0) + pair + bytes(64)
