@@ -124,9 +124,10 @@ def _has_no_template(file: SeenFile, prompts: Mapping[str, SeenPrompt]) -> bool:
 def _doubles_bos(file: SeenFile, prompts: Mapping[str, SeenPrompt]) -> bool:
     for seen in prompts.values():
         tokens, expected = seen.tokens, seen.expected_tokens
-        if tokens is not None and expected is not None and len(tokens) > 1 and tokens[0] == tokens[1]:
-            # Of the token that begins a text there is one more than there should be.
-            return tokens[0] == file.bos or tokens[1:] == expected
+        # Of the token that begins a text there is one more than there should be.
+        is_double = tokens is not None and len(tokens) > 1 and tokens[0] == tokens[1]
+        if tokens is not None and is_double and (tokens[0] == file.bos or tokens[1:] == expected):
+            return True
         text = seen.text or ""
         if file.bos_text and text.startswith(file.bos_text * 2):
             return True

@@ -77,6 +77,9 @@ def without_stop(copy: Path) -> None:
 
 
 def with_other_weights(copy: Path) -> None:
+    """One bit is another; and its tokenizer has a token that begins a text."""
+    settings = copy / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "bos_token": "<|im_start|>"}))
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-2] ^= 1

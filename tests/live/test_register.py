@@ -24,6 +24,9 @@ models:
 """
 
 
+pytestmark = pytest.mark.full
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A gateway that serves something else."""
