@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from app.registration.journal import RegistrationError
 from app.registration.modelfile_check import KnownModel
+from backends.llama_cpp.gguf_header import MAGIC
 
 _PROJECTOR = "mmproj"  # a second file, for pictures: no model by itself
 
@@ -76,6 +78,7 @@ def _of_folder(
     trained_on = reference(folder, toolbox(state, yes=yes), template=template, training=training)
     return KnownModel(
         files=_names(beside),
+        hidden_ggufs=_hidden_ggufs(beside),
         context_length=model.context_length,
         stops=trained_on.stops,
         generation=model.generation,
@@ -105,6 +108,20 @@ def _of_gguf(file: Path, beside: Path) -> KnownModel:
         stops=stops,
         takes_tools="tools" in (facts.chat_template or ""),
     )
+
+
+def _hidden_ggufs(folder: Path) -> frozenset[str]:
+    """The names of GGUF files that do not end so."""
+    hidden = set()
+    for name in _names(folder):
+        if name.endswith(".gguf"):
+            continue
+        with contextlib.suppress(OSError):
+            path = folder / name
+            if path.is_file():
+                with path.open("rb") as file:
+                    hidden |= {name} if file.read(len(MAGIC)) == MAGIC else set()
+    return frozenset(hidden)
 
 
 def _names(folder: Path) -> frozenset[str]:

@@ -20,12 +20,14 @@ _SHOWN: Final = 60
 class KnownModel:
     """What is known of the model that a Modelfile is for.
 
-    `files`: the names in the Modelfile's folder. `stops`: the texts that end its answers. `rendered`: the prompts of
-    the chats as it was trained, empty where that is not known; `own_serves`: whether the template in the model's own
-    files says them. `takes_tools`: whether that template has tools. `bos`: the text of the first token.
+    `files`: the names in the Modelfile's folder; `hidden_ggufs`: those of GGUF files that do not end so. `stops`: the
+    texts that end its answers. `rendered`: the prompts of the chats as it was trained, empty where that is not known;
+    `own_serves`: whether the template in the model's own files says them. `takes_tools`: whether that template has
+    tools. `bos`: the text of the first token.
     """
 
     files: frozenset[str] = frozenset()
+    hidden_ggufs: frozenset[str] = frozenset()
     context_length: int | None = None
     stops: tuple[str, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +81,11 @@ def _weights(modelfile: Modelfile, known: KnownModel) -> Iterator[Flaw]:
             yield Flaw(
                 "error", source.line, f"FROM . takes the safetensors and not {ggufs[0]}: write FROM ./{ggufs[0]}"
             )
+        elif known.hidden_ggufs and not ggufs:
+            name = min(known.hidden_ggufs)
+            level: Literal["error", "warning"] = "warning" if has_safetensors or name.endswith(".bin") else "error"
+            text = f"FROM . may pass over {name}, a GGUF file that does not end so: write FROM ./{name} for it"
+            yield Flaw(level, source.line, text)
         elif not ggufs and not has_safetensors:
             yield Flaw("error", source.line, "FROM . finds neither a GGUF file nor safetensors in this folder")
         elif len(ggufs) > 1:

@@ -207,3 +207,13 @@ def test_a_file_whose_template_is_not_that_of_the_training_gets_one() -> None:
     known = dataclasses.replace(KNOWN, own_serves=False)
 
     assert parse(written(known, ".")).last("template") is not None
+
+
+@pytest.mark.parametrize(("others", "level"), [((), "error"), (("model.safetensors",), "warning")])
+def test_a_gguf_file_with_another_ending_is_not_what_from_a_folder_takes(others: tuple[str, ...], level: str) -> None:
+    known = KnownModel(files=frozenset(("in.dat", *others)), hidden_ggufs=frozenset(("in.dat",)))
+
+    flaw = check(parse("FROM ."), known)[0]
+
+    assert (flaw.level, flaw.line) == (level, 1)
+    assert flaw.text == "FROM . may pass over in.dat, a GGUF file that does not end so: write FROM ./in.dat for it"
