@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+PROMPTS: Final = "prompt"  # the key of the line about the prompts of the training
 
 
 class Finding(enum.StrEnum):
@@ -50,7 +52,8 @@ class Line(msgspec.Struct, frozen=True):
 class Certificate(msgspec.Struct, frozen=True):
     """What was found out about the public name `model` on that `date` (ISO). `reference`: what it was held against, and
     why that. `against`: the other public name of a comparison. `serving` and `identity`: of what was
-    served, as an Observation has them.
+    served, as an Observation has them. `held_against`: the folder's name, where somebody named a folder and the gateway
+    does not know itself what the model was made from.
     """
 
     model: str
@@ -64,6 +67,12 @@ class Certificate(msgspec.Struct, frozen=True):
     serving: str | None = None
     identity: str | None = None
     trained_on: str | None = None
+    held_against: str | None = None
+
+    @property
+    def checks_prompts(self) -> bool:
+        """Whether the prompts were held against those of the training; without that nothing is verified."""
+        return any(line.key == PROMPTS and line.verdict is not Finding.UNCHECKED for line in self.lines)
 
     @property
     def failed(self) -> bool:
@@ -78,8 +87,14 @@ class Certificate(msgspec.Struct, frozen=True):
     @property
     def summary(self) -> str:
         """In a few words, as lists of models show it: `verified 2026-11-27 (…)`, `failed: stops`."""
+        folder = f"held against folder {self.held_against}" if self.held_against else ""
         if self.failed:
-            return "failed: " + ", ".join(line.key for line in self.lines if line.verdict is Finding.DIFFERS)
+            failed = ", ".join(line.key for line in self.lines if line.verdict is Finding.DIFFERS)
+            return f"failed: {failed}" + (f" ({folder})" if folder else "")
         if not any(line.verdict is Finding.SAME for line in self.lines):
             return "unverified (nothing could be checked)"
-        return f"verified {self.date}" + (f" (trained template {self.trained_on})" if self.trained_on else "")
+        if not self.checks_prompts:
+            return f"partly verified {self.date} (prompts not checked)"
+        template = f"trained template {self.trained_on}" if self.trained_on else ""
+        remarks = ", ".join(each for each in (template, folder) if each)
+        return f"verified {self.date}" + (f" ({remarks})" if remarks else "")

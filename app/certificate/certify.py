@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -24,6 +25,8 @@ MAX_TOKENS: Final = 64
 NOTHING: Final = Expectation()
 # Of the chats: two libraries may split a rare text otherwise; a tokenizer that is not the model's does it everywhere.
 _FEW: Final = 0.25
+_LOOKS: Final = 10  # for the digest of what is served, which the gateway finds out by itself
+_LOOK_S: Final = 0.5
 # What is asked about, in this order.
 PARTS: Final[tuple[str, ...]] = ("prompts", "stops", "context", "answers", "sampling", "files")
 
@@ -44,6 +47,7 @@ def observe(
     max_tokens: int = MAX_TOKENS,
     parts: Collection[str] = PARTS,
     report: Callable[[str], None] = lambda text: None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Observation:
     """Everything that can be seen of a public name, or only these parts; its engine is started where it does not run.
     Blocks: minutes on a slow machine. `report` is told what is asked next.
@@ -67,6 +71,11 @@ def observe(
         told = msgspec.convert(gateway("POST", path, msgspec.to_builtins(questions)), Observation)
         seen = told if seen is None else merged(seen, told, questions)
     assert seen is not None
+    for _ in range(_LOOKS if seen.file.path is not None else 0):
+        if seen.serving is not None:
+            break
+        pause(_LOOK_S)  # the gateway reads the same files beside this, and is soon done
+        seen = merged(seen, look(name, gateway), Questions())
     return seen
 
 
@@ -92,6 +101,7 @@ def judge(
     expected: Expectation = NOTHING,
     against: Observation | None = None,
     chats: Mapping[str, Chat] = CHATS,
+    held_against: str | None = None,
     date: str,
 ) -> Certificate:
     """What is to be said of an observation, against what the model was trained on and against another serving. Pure."""
@@ -111,7 +121,7 @@ def judge(
     return Certificate(
         model=seen.model,
         date=date,
-        reference=reference.reason if reference is not None else "none: two servings are compared",
+        reference=reference.reason if reference is not None else _without(against),
         lines=tuple(lines),
         against=against.model if against is not None else None,
         backend=seen.backend,
@@ -120,6 +130,7 @@ def judge(
         serving=seen.serving,
         identity=seen.identity,
         trained_on=reference.template if reference is not None else None,
+        held_against=held_against,
     )
 
 
@@ -142,10 +153,13 @@ def certify(
     return certificate
 
 
-def keep(certificate: Certificate, gateway: AdminClient) -> None:
-    """Have the gateway keep it."""
+def keep(certificate: Certificate, gateway: AdminClient) -> str | None:
+    """Have the gateway keep it. Returns what lists of models go on showing in its place, where the gateway has one of
+    the same serving that checked more.
+    """
     path = f"/admin/models/{quote(certificate.model, safe='')}/certificate"
-    gateway("POST", path, msgspec.to_builtins(certificate))
+    told = gateway("POST", path, msgspec.to_builtins(certificate))
+    return None if told.get("is_kept", True) else str(told["parity"])
 
 
 def trained(reference: Reference, chats: Mapping[str, Chat] = CHATS) -> prompts.Trained:
@@ -158,6 +172,10 @@ def trained(reference: Reference, chats: Mapping[str, Chat] = CHATS) -> prompts.
         reference.default_system,
         reference.own_differs,
     )
+
+
+def _without(against: Observation | None) -> str:
+    return "nothing: what it was trained on is not known" if against is None else "none: two servings are compared"
 
 
 def _question(chat: Chat, expected: str | None) -> ChatQuestion:

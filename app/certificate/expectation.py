@@ -16,15 +16,19 @@ from backends.model_files.digest import folder_digest
 _GGUF: Final = ".gguf"
 
 
-def expectation(folder: Path, file: SeenFile, context_length: int | None = None) -> Expectation:
+def expectation(
+    folder: Path, file: SeenFile, context_length: int | None = None, base: Path | None = None
+) -> Expectation:
     """Of the model in a folder in Hugging Face layout, which is served from that file: the sampling that its
-    generation_config.json names, and the digest of its weights.
+    generation_config.json names, and the digest of its weights. An adapter has its base's sampling where it names none,
+    and no weights that are served as they lie there.
     """
     is_converted = file.path is not None and file.path.endswith(_GGUF)
-    is_folder = file.path is not None and not is_converted
+    is_adapter = (folder / "adapter_config.json").is_file()
+    is_folder = file.path is not None and not is_converted and not is_adapter
     return Expectation(
         context_length=context_length,
-        sampling=named_sampling(folder),
+        sampling=named_sampling(folder) or (named_sampling(base) if base is not None else {}),
         sha256=folder_digest(folder) if is_folder else None,
         source=_recorded_as(folder) if is_converted else None,
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from app.certificate.certificate import Fault, Finding, Line
+from app.certificate.certificate import PROMPTS, Fault, Finding, Line
 from app.certificate.observation import Observation, SeenFile, SeenPrompt
 
 WHAT: Final = "prompts"
@@ -70,19 +70,19 @@ def compared(observation: Observation, trained: Trained) -> tuple[Line, ...]:
     if not told:
         why = next((seen.refused for seen in asked.values() if seen.refused), "no chat was shown to it")
         if _has_no_template(observation.file, asked):
-            line = Line("prompt", WHAT, Finding.DIFFERS, f"{Fault.NO_TEMPLATE}: {why}", (Fault.NO_TEMPLATE,))
+            line = Line(PROMPTS, WHAT, Finding.DIFFERS, f"{Fault.NO_TEMPLATE}: {why}", (Fault.NO_TEMPLATE,))
             return (line,)
-        return (Line("prompt", WHAT, Finding.UNCHECKED, why),)
+        return (Line(PROMPTS, WHAT, Finding.UNCHECKED, why),)
     wrong = {name: seen for name, seen in asked.items() if not is_same(seen, trained.rendered[name])}
     figures = {"chats": len(asked), "same": len(asked) - len(wrong), "differ": sorted(wrong)}
     if not wrong:
-        line = Line("prompt", WHAT, Finding.SAME, f"all {len(asked)} chats become what it was trained on", (), figures)
+        line = Line(PROMPTS, WHAT, Finding.SAME, f"all {len(asked)} chats become what it was trained on", (), figures)
     else:
         faults = _faults(observation, trained, wrong)
         name, first = next(iter(wrong.items()))
         how = first.refused if first.refused is not None else _how(first, trained.rendered[name])
         text = f"{', '.join(faults)}: {len(wrong)} of {len(asked)} chats; {name!r} {how}"
-        line = Line("prompt", WHAT, Finding.DIFFERS, text, faults, figures)
+        line = Line(PROMPTS, WHAT, Finding.DIFFERS, text, faults, figures)
     return (line, *_against_own(told, trained))
 
 

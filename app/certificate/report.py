@@ -35,7 +35,7 @@ def as_markdown(certificate: Certificate) -> str:
         f"# Certificate: {heading(certificate)}",
         f"- Date: {certificate.date}",
         f"- Served by: {served}",
-        f"- Serving: `{certificate.serving}`" if certificate.serving else "- Serving: not hashed",
+        f"- Serving: `{certificate.serving}`" if certificate.serving else "- Serving: its files have not been read yet",
         f"- Held against: {_plain(certificate.reference)}",
     ]
     table = ["| line | verdict | how |", "|---|---|---|"]

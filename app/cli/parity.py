@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from app.cli.admin_client import call
+from app.cli.admin_client import call, socket_of
 from app.cli.options import REFUSED, JsonOption, StateOption, fail, refuse_missing, sentence, warn
+from app.cli.parity_origin import Origin, Told, in_order, origin, registered_from
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
 if TYPE_CHECKING:
     from app.certificate.certificate import Certificate
     from app.certificate.observation import Observation
+    from app.certificate.serving import Expectation
     from app.reference.reference import Reference
 
 # One group of questions: an engine may have to be started first, and answers of slow machines take minutes.
@@ -30,7 +33,8 @@ def parity(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--folder", help="The folder that was trained, in Hugging Face layout. Else the one that is served from."
+            "--folder",
+            help="The folder that was trained, in Hugging Face layout. Else the registered or the served one.",
         ),
     ] = None,
     template: Annotated[
@@ -61,12 +65,12 @@ def parity(
     from app.certificate import report
 
     refuse_missing(training)
-    served = [_look(name, state) for name in (model, *([other] if other else ()))]
-    place = folder or next((where for each in served if (where := _folder(each)) is not None), None)
-    reference = _reference(place, template, training, state, yes=yes)
-    length = context_length or (reference.cutoff_len if reference is not None else None)
-    certificates = _certificates(served, reference, [_expected(place, each, length) for each in served], tokens, state)
-    _write(certificates, out or place)
+    served = _looked([model, *([other] if other else ())], state)
+    subjects = _subjects(served, Told(folder, template, training), context_length, state, yes=yes)
+    certificates = _certificates(subjects, tokens, state)
+    places = [out or (each.origin.folder if each.origin is not None else None) for each in subjects]
+    for made, place in zip(certificates, places, strict=True):
+        _write(made, place)
     if as_json:
         typer.echo("[" + ",\n".join(report.as_json(each).rstrip() for each in certificates) + "]")
     else:
@@ -77,23 +81,40 @@ def parity(
         raise typer.Exit(REFUSED)
 
 
-def _certificates(
-    served: list[Observation], reference: Reference | None, expected: list[Any], tokens: int, state: Path | None
-) -> list[Certificate]:
+class _Subject(NamedTuple):
+    """A served model, what it was made from, what it was trained on, and what is expected of it."""
+
+    seen: Observation
+    origin: Origin | None
+    reference: Reference | None
+    expected: Expectation
+
+
+def _certificates(subjects: list[_Subject], tokens: int, state: Path | None) -> list[Certificate]:
     """One for each, kept by the gateway; the first is held against the second, too."""
     from app.certificate import certify
 
     client = _client(state)
     seen = [
-        certify.observe(each.model, reference, client, expected=wanted, max_tokens=tokens, report=_tell)
-        for each, wanted in zip(served, expected, strict=True)
+        certify.observe(
+            each.seen.model, each.reference, client, expected=each.expected, max_tokens=tokens, report=_tell
+        )
+        for each in subjects
     ]
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     made = []
-    for at, asked in enumerate(seen):
+    for at, (asked, subject) in enumerate(zip(seen, subjects, strict=True)):
         against = seen[1] if at == 0 and len(seen) > 1 else None
-        made.append(certify.judge(asked, reference, expected=expected[at], against=against, date=today))
-        certify.keep(made[-1], client)
+        folder = subject.origin.held_against if subject.origin is not None else None
+        made.append(
+            certify.judge(
+                asked, subject.reference, expected=subject.expected, against=against, held_against=folder, date=today
+            )
+        )
+        if subject.origin is not None and subject.origin.is_other:
+            _tell(f"{asked.model}: you named another origin than its own, so lists of models do not show this.")
+        elif (shown := certify.keep(made[-1], client)) is not None:
+            _tell(f"{asked.model}: this checked less than what is known of the same serving, which stays: {shown}")
     return made
 
 
@@ -105,58 +126,84 @@ def _client(state: Path | None) -> Any:
     return lambda method, path, body: call(method, path, state, body=body, timeout_s=_TIMEOUT_S)
 
 
-def _look(name: str, state: Path | None) -> Observation:
-    """Which engine serves it, and from which file."""
+def _looked(names: list[str], state: Path | None) -> list[Observation]:
+    """Which engine serves each, and from which file."""
     from app.certificate import certify
 
-    _tell(f"{name}: making it ready …")
-    return certify.look(name, _client(state))
+    models = call("GET", "/admin/models", state)["models"]
+    listed = {name: each for each in models for name in (each["name"], *(each.get("aliases") or ()))}
+    seen = {}
+    for name in in_order(names, listed):
+        if name in listed and listed[name]["state"] != "ready":
+            _tell(f"{name}: making it ready …")
+        seen[name] = certify.look(name, _client(state))
+    return [seen[name] for name in names]
 
 
-def _folder(seen: Observation) -> Path | None:
-    from app.certificate.expectation import folder_of
-
-    return folder_of(seen.file)
-
-
-def _expected(place: Path | None, seen: Observation, length: int | None) -> Any:
-    from app.certificate.expectation import expectation
+def _subjects(
+    served: list[Observation], told: Told, length: int | None, state: Path | None, *, yes: bool
+) -> list[_Subject]:
+    """What each is held against. A model of which nothing is known is held against what the first one is."""
+    from app.certificate.expectation import expectation, folder_of
     from app.certificate.serving import Expectation
+    from app.registration.journal import RegistrationError
 
-    return expectation(place, seen.file, length) if place is not None else Expectation(context_length=length)
+    try:
+        known = [registered_from(each.model, socket_of(state).parent) for each in served]
+    except RegistrationError as exc:
+        fail(str(exc))
+    origins = [origin(told, mine, folder_of(each.file)) for each, mine in zip(served, known, strict=True)]
+    first = next((each for each in origins if each is not None), None)
+    references: dict[tuple[Any, ...], Reference | None] = {}
+    subjects = []
+    for seen, own in zip(served, origins, strict=True):
+        mine = own or (dataclasses.replace(first, borrowed=True) if first is not None else None)
+        key = (mine.folder, mine.base, mine.template, mine.training) if mine is not None else ()
+        if key not in references:
+            references[key] = _reference(mine, told, state, yes=yes)
+        reference = references[key]
+        tokens = length or (mine.context if mine is not None else None) or (reference.cutoff_len if reference else None)
+        is_there = mine is not None and mine.folder.is_dir()
+        expected = (
+            expectation(mine.folder, seen.file, tokens, mine.base)
+            if mine is not None and is_there
+            else Expectation(context_length=tokens)
+        )
+        subjects.append(_Subject(seen, mine if is_there else None, reference, expected))
+    return subjects
 
 
-def _reference(
-    folder: Path | None, template: str | None, training: Path | None, state: Path | None, *, yes: bool
-) -> Reference | None:
+def _reference(of: Origin | None, told: Told, state: Path | None, *, yes: bool) -> Reference | None:
     from app.reference.reference import ReferenceProblem, reference
 
-    if folder is None:
-        if template is not None or training is not None:
+    if of is None:
+        if told.template is not None or told.training is not None:
             fail("The folder that was trained is not known here: name it with --folder.")
-        warn("What it was trained on is not known: no folder is served from, and --folder names none.")
+        warn("What it was trained on is not known: it is not registered, and no folder is served or named by --folder.")
+        return None
+    if told.folder is None and not of.folder.is_dir():
+        warn(f"What it was registered from, {of.folder}, is not there any more: --folder names where it is now.")
         return None
     with tool_errors_reported():
         try:
-            return reference(folder, toolbox(state, yes=yes), template=template, training=training)
+            tools = toolbox(state, yes=yes)
+            return reference(of.folder, tools, template=of.template, training=of.training, base=of.base)
         except ReferenceProblem as exc:
             fail(sentence(exc))
 
 
-def _write(certificates: list[Certificate], folder: Path | None) -> None:
+def _write(made: Certificate, folder: Path | None) -> None:
     """As JSON and Markdown; a folder that cannot be written is only said."""
     from app.certificate import report
     from app.certificate.files import write_whole
 
     if folder is None:
         return
-    for each in certificates:
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in each.model)
-        try:
-            for suffix, text in ((".json", report.as_json(each)), (".md", report.as_markdown(each))):
-                path = folder / f"certificate-{name}{suffix}"
-                write_whole(path, text)
-                _tell(f"wrote {path}")
-        except OSError as exc:
-            warn(f"The certificate cannot be written into {folder}: {exc.strerror} (--out names another folder).")
-            return
+    name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in made.model)
+    try:
+        for suffix, text in ((".json", report.as_json(made)), (".md", report.as_markdown(made))):
+            path = folder / f"certificate-{name}{suffix}"
+            write_whole(path, text)
+            _tell(f"wrote {path}")
+    except OSError as exc:
+        warn(f"The certificate cannot be written into {folder}: {exc.strerror} (--out names another folder).")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
     from app.cli.register_targets import EnginesHere, Source
     from app.reference.reference import Reference
-    from app.registration.journal import Journal
+    from app.registration.journal import Content, Journal
     from app.registration.order import Order
     from backends.toolenv.environment import Toolbox
 
@@ -126,6 +126,19 @@ def _refuse_quant(quant: str) -> None:
         fail(f"--quant: {exc}.", 2)
 
 
+def with_origin(content: Content, asked: Asked, order: Order) -> Content:
+    """The journal with what this run was told of the model, for who asks later what it was made from."""
+    import msgspec
+
+    return msgspec.structs.replace(
+        content,
+        base=order.base,
+        template=asked.template,
+        training=str(asked.training) if asked.training is not None else None,
+        context=order.context,
+    )
+
+
 def _leave(journal: Journal) -> None:
     """Nothing is left of a run in which no step was finished."""
     if not any(record.seconds is not None for record in journal.content.steps.values()):
@@ -152,6 +165,7 @@ def _run(
         daemon = stack.enter_context(OllamaDaemon(url)) if url is not None else None
         version = daemon.version() if daemon is not None else None
         refuse_taken(order, journal, machine.tree, daemon)
+        journal.content = with_origin(journal.content, asked, order)
         for line in machine.notes:
             tell.say(line)
         if source.unservable is not None and "vllm" in machine.engines:

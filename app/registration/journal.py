@@ -58,11 +58,17 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole journal. `stamps`: size, time stamp and digest of source files, by path."""
+    """The whole journal. `stamps`: size, time stamp and digest of source files, by path. `base`, `template`, `training`
+    and `context`: what the command was given, or found out, of the model beside its folder.
+    """
 
     name: str
     source: str
     config: str
+    base: str | None = None
+    template: str | None = None
+    training: str | None = None
+    context: int | None = None
     steps: dict[str, StepRecord] = {}
     stamps: dict[str, tuple[int, int, str]] = {}
     is_complete: bool = False
@@ -183,6 +189,20 @@ def read(folder: Path) -> Content | None:
         raise RegistrationError(f"{path} cannot be read: {exc.strerror}") from exc
     except msgspec.MsgspecError as exc:
         raise RegistrationError(f"{path} is damaged ({exc}); remove its folder by hand") from exc
+
+
+def serving(state: Path, name: str) -> Content | None:
+    """The journal of the registration that made this public name, also one with an engine's name at its end; None where
+    none did. RegistrationError where a journal cannot be read.
+    """
+    for registered in sorted(names(state), key=lambda each: each != name):
+        content = read(folder_of(state, registered))
+        if content is None:
+            continue
+        keys = [each.keys for step in content.steps.values() for each in step.made if each.what == "entry"]
+        if content.name == name or any(each == ("models", name) or each[-2:] == ("adapters", name) for each in keys):
+            return content
+    return None
 
 
 @contextlib.contextmanager

@@ -327,10 +327,11 @@ class Gateway:
         self._check_open()
         return await self._observer.observe(self._table(), model, questions)
 
-    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
-        """Keep it, and show it in lists of models. KeyError: no such model."""
-        await asyncio.to_thread(self._certificates.put, public_name(self._table(), model), certificate)
+    async def keep_certificate(self, model: str, certificate: Certificate) -> Certificate:
+        """Keep it, show it in lists of models, and return the one that is kept. KeyError: no such model."""
+        kept = await asyncio.to_thread(self._certificates.put, public_name(self._table(), model), certificate)
         self.publish_again()
+        return kept
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it. ConfigError for an invalid one, which changes nothing."""

@@ -112,7 +112,7 @@ def test_lists_of_models_show_the_outcome(gateway: Gateway) -> None:
     for name in ("demo", "forced"):
         certify.keep(judged(gateway, name, TRAINED, Expectation(), ("stops", "sampling")), gateway.order)
 
-    assert listed(gateway, "demo")["parity"] == "verified 2026-11-27"
+    assert listed(gateway, "demo")["parity"] == "partly verified 2026-11-27 (prompts not checked)"
     assert listed(gateway, "forced")["parity"] == "failed: sampling"
     shown = {each["name"]: each["parity"] for each in gateway.ask("/admin/models")["models"]}
-    assert shown["demo"] == "verified 2026-11-27"
+    assert shown["demo"] == "partly verified 2026-11-27 (prompts not checked)"

@@ -66,13 +66,19 @@ class CertificateStore:
         decides = msgspec.json.encode([sorted(set(targets)), msgspec.to_builtins(model.rules), model.reasoning])
         return hashlib.sha256(decides).hexdigest()[:32]
 
-    def put(self, name: str, certificate: Certificate) -> None:
-        """Keep it in place of an earlier one of the same name. Blocks: it writes the file."""
+    def put(self, name: str, certificate: Certificate) -> Certificate:
+        """Keep it in place of an earlier one of the same name, and return the one that is kept: one that did not check
+        the prompts does not take the place of one of the same serving that did. Blocks: it writes the file.
+        """
         certificate = msgspec.structs.replace(certificate, model=name)
         with self._lock:
+            known = self._known.get(name)
+            if known is not None and _is_fuller(known, certificate):
+                return known
             others = [each for each in self._known.values() if each.model != certificate.model]
             self._known = {each.model: each for each in [*others[-MOST + 1 :], certificate]}
             self.file.write(_File(1, list(self._known.values())))
+        return certificate
 
     def applied(self, table: Table) -> Table:
         """The table with what is known of each of its names, and with the observer's key where keys are asked for."""
@@ -98,6 +104,14 @@ def public_name(table: Table, name: str) -> str:
     if resolved is None:
         raise KeyError(name)
     return resolved.name
+
+
+def _is_fuller(known: Certificate, other: Certificate) -> bool:
+    """Whether a known certificate says more of the same serving than another one does."""
+    is_same = known.identity == other.identity and (
+        None in (known.serving, other.serving) or known.serving == other.serving
+    )
+    return is_same and known.checks_prompts and not other.checks_prompts
 
 
 def _is_served(known: Certificate, model: PublicModel, rows: Mapping[str, Backend]) -> bool:

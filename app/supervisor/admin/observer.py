@@ -246,15 +246,24 @@ class Observer:
             return None
         if spelled.text == bare.text:
             return True
-        # The same seed must give the same answer twice, or it says nothing.
-        again = await self._draw(name, {})
-        return False if again is not None and again.text == bare.text else None
+        # The first one met an empty prompt cache, which may round otherwise than a filled one: it counts no more. The
+        # same seed must give the same answer twice, or it says nothing.
+        again = [await self._draw(name, each) for each in (used, {}, used)]
+        told = [each.text for each in again if each is not None]
+        if len(told) < len(again):
+            return None
+        if told[0] == told[1]:
+            return True
+        return False if told[0] == told[2] and told[1] == bare.text else None
 
     async def _obeys(self, name: str) -> bool | None:
         """Whether a client's top_p decides anything. An answer that ends by itself may be too clear to show it."""
         for seed in (7, 8):
             wide = await self._draw(name, {"temperature": 1.5, "top_p": 1.0, "seed": seed})
             narrow = await self._draw(name, {"temperature": 1.5, "top_p": 0.01, "seed": seed})
+            if wide is not None and narrow is not None and wide.text != narrow.text:
+                # With a prompt cache that was empty the first time, it may be other for that alone.
+                wide = await self._draw(name, {"temperature": 1.5, "top_p": 1.0, "seed": seed})
             if wide is None or narrow is None or wide.text != narrow.text:
                 return None if wide is None or narrow is None else True
             if wide.finish != "length":

@@ -19,7 +19,7 @@ class ParityApi(Protocol):
     """What an administrator may ask of a served model. KeyError: there is no model of that name."""
 
     async def observe(self, model: str, questions: Questions) -> Observation: ...
-    async def keep_certificate(self, model: str, certificate: Certificate) -> None: ...
+    async def keep_certificate(self, model: str, certificate: Certificate) -> Certificate: ...
 
 
 def add_parity_routes(app: FastAPI, api: ParityApi, responses: Answers) -> None:
@@ -39,15 +39,18 @@ def add_parity_routes(app: FastAPI, api: ParityApi, responses: Answers) -> None:
 
     @app.post("/admin/models/{name:path}/certificate", tags=["admin"], responses=responses)
     async def keep(name: str, body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Keep a certificate (`modelport parity`), which lists of models show for as long as the same is served."""
+        """Keep a certificate (`modelport parity`), which lists of models show for as long as the same is served. One
+        that did not check the prompts does not take the place of one that did: then `is_kept` is false.
+        """
         certificate = _read(body, Certificate)
         if certificate.model != name:
             raise bad_request(f"model: it is a certificate of {certificate.model!r}, not of {name!r}", param="model")
         try:
-            await api.keep_certificate(name, certificate)
+            kept = await api.keep_certificate(name, certificate)
         except KeyError as exc:
             raise _unknown(name) from exc
-        return {"model": name, "parity": certificate.summary}
+        is_kept = msgspec.structs.replace(kept, model=name) == certificate
+        return {"model": name, "parity": kept.summary, "is_kept": is_kept}
 
 
 def _read(body: dict[str, Any], kind: type[T]) -> T:

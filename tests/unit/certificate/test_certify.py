@@ -37,7 +37,8 @@ QWEN = Reference(
 class Served:
     """A gateway whose every answer is that of a good serving; keeps what it was asked."""
 
-    def __init__(self, prompt: str = PROMPT) -> None:
+    def __init__(self, prompt: str = PROMPT, *, hashed_at: int = 0) -> None:
+        self.hashed_at = hashed_at
         self.asked: list[tuple[str, Any]] = []
         self.prompt = prompt
 
@@ -51,6 +52,7 @@ class Served:
                 "law",
                 "vllm",
                 "vLLM",
+                serving="aa" if len(self.asked) > self.hashed_at else None,
                 identity="i",
                 prompts={name: SeenPrompt(self.prompt) for name in body.get("prompts", ())},
                 stops={text: SeenStop(True) for text in body.get("stops", ())},
@@ -107,6 +109,41 @@ def test_nothing_that_could_be_checked_is_not_verified() -> None:
     line = Line("prompt", "prompts", Finding.UNCHECKED, "why")
 
     assert Certificate("m", "2026-11-27", "r", (line,)).summary == "unverified (nothing could be checked)"
+
+
+def test_without_the_prompts_of_the_training_nothing_is_verified() -> None:
+    seen = certify.observe("law/1", None, Served(), chats=CHATS)
+
+    made = certify.judge(seen, None, date="2026-11-27")
+    compared = certify.judge(seen, None, against=seen, date="2026-11-27")
+
+    stops = Line("stops", "where answers end", Finding.SAME, "how")
+    assert msgspec.structs.replace(made, lines=(stops,)).summary == "partly verified 2026-11-27 (prompts not checked)"
+    assert compared.summary == "partly verified 2026-11-27 (prompts not checked)"
+    assert made.reference == "nothing: what it was trained on is not known"
+
+
+def test_the_outcome_says_which_folder_somebody_named() -> None:
+    seen = certify.observe("law/1", QWEN, Served(), chats=ONE)
+    wrong = certify.observe("law/1", QWEN, Served(PROMPT + " "), chats=ONE)
+
+    good, bad = (
+        certify.judge(each, QWEN, chats=ONE, held_against="tuned", date="2026-11-27") for each in (seen, wrong)
+    )
+
+    assert good.summary == "verified 2026-11-27 (trained template qwen, held against folder tuned)"
+    assert bad.summary == "failed: prompt (held against folder tuned)"
+
+
+def test_the_digest_of_what_is_served_is_waited_for_but_not_for_long() -> None:
+    pauses: list[float] = []
+    late, never = (
+        certify.observe("law/1", QWEN, Served(hashed_at=at), chats=ONE, pause=pauses.append) for at in (7, 99)
+    )
+
+    assert (late.serving, never.serving) == ("aa", None)
+    assert pauses == [0.5] * (2 + 10)
+    assert "its files have not been read yet" in report.as_markdown(certify.judge(never, QWEN, chats=ONE, date="d"))
 
 
 def test_it_is_written_as_markdown_and_json_that_say_all_of_it() -> None:

@@ -111,8 +111,9 @@ class FakeControl:
     async def observe(self, model: str, questions: Questions) -> Observation:
         return Observation({"small": "small"}[model], "demo", "llama_cpp", "the embedded engine")
 
-    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
+    async def keep_certificate(self, model: str, certificate: Certificate) -> Certificate:
         self.orders.append(f"keep {model} {certificate.summary}")
+        return certificate
 
     def adapters(self, backend: str) -> AdaptersAnswer:
         law = AdapterAnswer(name="law", path="/law", reason="it is broken", proof=self.proof)

@@ -99,8 +99,9 @@ class StubControl:
         self._ordered(f"observe {','.join(questions.stops)}", model)
         return Observation(model, "demo", "llama_cpp", "the embedded engine", stops={"</s>": SeenStop(True)})
 
-    async def keep_certificate(self, model: str, certificate: Certificate) -> None:
+    async def keep_certificate(self, model: str, certificate: Certificate) -> Certificate:
         self._ordered(f"keep {certificate.summary}", model)
+        return certificate
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         self._backend(backend)

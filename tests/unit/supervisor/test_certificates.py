@@ -101,6 +101,21 @@ def test_other_bytes_make_it_unverified_and_so_does_a_file_that_changed_since_th
     assert parity(store, table(serving=Serving(None))) == CHANGED
 
 
+def test_one_that_checked_less_of_the_same_serving_does_not_take_the_place_of_a_fuller_one() -> None:
+    store = CertificateStore()
+    store.refresh(configs())
+    fuller = certified(store)
+    stops = (Line("stops", "where answers end", Finding.SAME, "how"),)
+    less = msgspec.structs.replace(fuller, lines=stops, date="2026-11-28")
+
+    assert store.put("law", less) == fuller
+    assert parity(store, table()) == VERIFIED
+
+    other = msgspec.structs.replace(less, serving="bb", identity="another")
+    assert store.put("law", other) == other
+    assert store.put("law", fuller) == fuller
+
+
 def test_a_name_is_kept_once_by_its_public_name() -> None:
     store = CertificateStore()
     store.refresh(configs())

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import msgspec
 
 from app.certificate import certify
 from app.certificate.certificate import Certificate, Fault, Finding
-from app.certificate.observation import Observation, Questions
+from app.certificate.observation import Observation, Questions, SeenSampling
 from app.certificate.serving import Expectation
 from app.reference.reference import Reference
 from app.supervisor.admin.certificates import CertificateStore
-from app.supervisor.admin.observer import Observer
+from app.supervisor.admin.observer import Asker, Observer
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import PublicModel, Rules, Target
+from backends.http.probe_client import Reply
 from backends.ollama.config import OllamaConfig
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.ollama_models import Model
@@ -120,6 +122,53 @@ async def test_the_template_of_the_training_is_seen_to_be_served() -> None:
         made = await judged(rig, observer, TRAINED_IN_WORDS)
 
     assert [line.verdict for line in made.lines[:2]] == [Finding.SAME, Finding.SAME]
+
+
+class Cold(Asker):
+    """Asks as the real one does; the first so many drawn answers are told as an engine with an empty prompt cache, or
+    one that never says the same twice, would round them.
+    """
+
+    def __init__(self, asker: Asker, odd: tuple[int, ...]) -> None:
+        self._real = asker
+        self._odd = odd
+        self._drawn = 0
+
+    async def ask(self, path: str, body: Mapping[str, Any]) -> Reply:
+        reply = await self._real.ask(path, body)
+        if path != "/v1/chat/completions" or "seed" not in body:
+            return reply
+        self._drawn += 1
+        told = reply.json()
+        told["choices"][0]["message"]["content"] = f"by {body.get('top_p')}" if "top_p" in body else "by itself"
+        if self._drawn in self._odd:
+            told["choices"][0]["message"]["content"] = f"odd {self._drawn}"
+        elif self._is_true(body):
+            told["choices"][0]["message"]["content"] = "as claimed"
+        return Reply(reply.status, json.dumps(told).encode())
+
+    def _is_true(self, body: Mapping[str, Any]) -> bool:
+        return body.get("temperature") != 1.5 and self._odd != ()
+
+
+async def sampled(odd: tuple[int, ...]) -> SeenSampling:
+    """What is seen of drawing, where these drawn answers are odd; without any, the engine draws otherwise than told."""
+    model = Model("law:latest", parameters=STOP, template="{{ .Messages }}")
+    async with FakeOllama() as daemon, observing(daemon, model) as (rig, observer):
+        observer._asker = Cold(observer._asker, odd)
+        return (await observer.observe(rig.table, "law", Questions(sampling=True))).sampling
+
+
+async def test_an_answer_that_only_an_empty_prompt_cache_makes_other_accuses_nobody() -> None:
+    assert (await sampled((1,))).is_so is True
+
+
+async def test_answers_that_repeat_and_differ_do() -> None:
+    assert (await sampled(())).is_so is False
+
+
+async def test_answers_that_do_not_repeat_say_nothing() -> None:
+    assert (await sampled((1, 3, 5))).is_so is None
 
 
 async def test_a_daemon_that_is_too_old_to_tell_is_not_checkable() -> None:
