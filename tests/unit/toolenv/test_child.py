@@ -120,9 +120,11 @@ def test_what_it_started_ends_with_it(tmp_path: Path) -> None:
 
 
 CALLER = """
+import signal
 import sys
 from pathlib import Path
 from backends.toolenv.child import call
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 call(Path(sys.executable), Path(sys.argv[1]), {}, lambda told: print(told["pid"], flush=True))
 """
 
@@ -137,7 +139,10 @@ def test_it_ends_with_the_command_that_waits_for_it(tmp_path: Path, number: sign
         pid = int(caller.stdout.readline())
         was_alive = alive(pid)
         caller.send_signal(number)
-        caller.wait(PATIENCE_S)
+        try:
+            caller.wait(PATIENCE_S)
+        finally:
+            caller.kill()
 
     assert was_alive
     assert gone(pid)
