@@ -109,10 +109,10 @@ def _backend_name(public_name: str) -> str:
 
 
 def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, str]:
-    from app.cli.yaml_edit import read, write
     from app.config.load import loads
     from app.config.settings import CONFIG_NAME, Settings, config_path
     from app.config.yaml_document import ConfigError, parse
+    from app.config.yaml_edit import read, write
 
     path = config_path(config or Settings.from_env(os.environ).modelport_config) or Path(CONFIG_NAME)
     text = read(path)
@@ -129,8 +129,8 @@ def _write(name: str, addition: Addition, config: Path | None) -> tuple[Path, st
 
 def added(text: str, name: str, addition: Addition) -> tuple[str, str]:
     """The configuration's text with the model added, and the name of its backend, which is added if need be. Pure."""
-    from app.cli.yaml_edit import add_entry
     from app.config.yaml_document import parse
+    from app.config.yaml_edit import add_entry
 
     # Parsed leniently, so that `${NAME}` is compared as it is written.
     backends: dict[str, Any] = parse(text, {}, is_lenient=True).tree.get("backends") or {}

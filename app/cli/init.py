@@ -91,8 +91,8 @@ def detect(ggufs: tuple[Path, ...]) -> LocalEngines:
 
 def config_text(engines: LocalEngines) -> str:
     """The text of a commented modelport.yaml for these engines. Pure."""
-    from app.cli.yaml_edit import scalar
     from app.config.model import DEMO_MODEL, DEMO_PACKAGE
+    from app.config.yaml_edit import scalar
 
     backends, models = [], []
     if engines.has_demo:

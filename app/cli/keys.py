@@ -38,8 +38,8 @@ def new_key(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it once. The configuration keeps only its digest."""
-    from app.cli.yaml_edit import add_entry, read, scalar, write
     from app.config.load import loads
+    from app.config.yaml_edit import add_entry, read, scalar, write
     from app.keys import new
 
     secret, sha256 = new(name)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from app.cli import yaml_edit
 from app.cli.registered_entries import EngineSettings, Situation, entries, settings_here, without_gpu
+from app.config import yaml_edit
 from app.config.load import loads
 from app.config.settings import Settings
 from app.conversion.model_folder import ModelFolder, read_model_folder

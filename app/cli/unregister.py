@@ -44,7 +44,7 @@ def unregister(
 
 
 def _has_models(config: Path) -> bool:
-    from app.cli.yaml_edit import read
+    from app.config.yaml_edit import read
     from app.registration.config_step import tree_of
 
     return bool(tree_of(read(config)).get("models"))
@@ -64,7 +64,7 @@ def _left_empty(config: Path, gone: Sequence[str], state: Path | None) -> str:
 
 def _entries_removed(config: Path, made: Sequence[Made]) -> tuple[list[str], list[str]]:
     """Take the entries out of the file; returns sentences about those that stay, and the backends that are gone."""
-    from app.cli.yaml_edit import read, write
+    from app.config.yaml_edit import read, write
     from app.registration.config_step import at, tree_of, without
     from app.registration.journal import held
 

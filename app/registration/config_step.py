@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from app.cli.yaml_edit import remove_entry, set_entry
 from app.config.yaml_document import parse
+from app.config.yaml_edit import remove_entry, set_entry
 from app.registration.journal import Made
 from app.registration.order import ConfigEntry
 

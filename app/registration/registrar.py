@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from app.cli import yaml_edit
+from app.config import yaml_edit
 from app.config.yaml_document import ConfigError
 from app.registration.config_step import at, is_ours, taken, tree_of
 from app.registration.content import file_digest, folder_digest, hash_of

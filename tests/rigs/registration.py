@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from app.cli import yaml_edit
 from app.cli.register_targets import EnginesHere, Source, write_entries
 from app.cli.registered_entries import EngineSettings
+from app.config import yaml_edit
 from app.conversion.model_folder import ModelFolder
 from app.registration import config_step, journal, registrar
 from app.registration.daemon import OllamaDaemon

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.cli.yaml_edit import set_entry
 from app.config.load import loads
+from app.config.yaml_edit import set_entry
 from app.registration.config_step import tree_of, without
 from app.registration.journal import Journal, RegistrationError, folder_of, names, read
 from app.registration.order import ServingOrder, public_names

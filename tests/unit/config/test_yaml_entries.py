@@ -1,4 +1,4 @@
-"""app/cli/yaml_edit.py: entries that are replaced and removed, and every other byte stays."""
+"""app/config/yaml_edit.py: entries that are replaced and removed, and every other byte stays."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.cli.yaml_edit import remove_entry, set_entry
 from app.config.yaml_document import ConfigError
+from app.config.yaml_edit import remove_entry, set_entry
 
 FILE = """# The whole.
 backends:

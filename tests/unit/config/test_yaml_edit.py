@@ -1,4 +1,4 @@
-"""app/cli/yaml_edit.py with `modelport init`, `add` and `keys new`: what is written into configuration files."""
+"""app/config/yaml_edit.py with `modelport init`, `add` and `keys new`: what is written into configuration files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.yaml_edit import add_entry, scalar, write
 from app.config.load import loads
 from app.config.yaml_document import ConfigError
+from app.config.yaml_edit import add_entry, scalar, write
 from app.keys import digest
 from tests.rigs.cli import run
 
