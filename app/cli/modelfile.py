@@ -79,7 +79,7 @@ def modelfile(
 
 def _write(target: Path, text: str, out: Path, *, replace: bool) -> None:
     """Write the file; `out`: what it was called on the command line."""
-    from app.registration.journal import write_whole
+    from app.whole_file import write_whole
 
     if target.exists() and not replace:
         fail(f"{out} exists: --check looks at it, --replace writes over it.")

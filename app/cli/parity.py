@@ -195,7 +195,7 @@ def _reference(of: Origin | None, told: Told, state: Path | None, *, yes: bool) 
 def _write(made: Certificate, folder: Path | None) -> None:
     """As JSON and Markdown; a folder that cannot be written is only said."""
     from app.certificate import report
-    from app.certificate.files import write_whole
+    from app.whole_file import write_whole
 
     if folder is None:
         return
@@ -203,7 +203,7 @@ def _write(made: Certificate, folder: Path | None) -> None:
     try:
         for suffix, text in ((".json", report.as_json(made)), (".md", report.as_markdown(made))):
             path = folder / f"certificate-{name}{suffix}"
-            write_whole(path, text)
+            write_whole(path, text.encode())
             _tell(f"wrote {path}")
     except OSError as exc:
         warn(f"The certificate cannot be written into {folder}: {exc.strerror} (--out names another folder).")

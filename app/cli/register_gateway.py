@@ -15,9 +15,10 @@ from app.cli.admin_client import call, socket_of
 from app.conversion.digest import weights_digest
 from app.conversion.model_folder import read_model_folder
 from app.registration.content import file_digest
-from app.registration.journal import CERTIFICATE, errors_told, write_whole
+from app.registration.journal import CERTIFICATE, errors_told
 from app.registration.order import slug
 from app.registration.registrar import num_ctx
+from app.whole_file import write_whole
 from backends.model_files.digest import folder_digest
 
 if TYPE_CHECKING:

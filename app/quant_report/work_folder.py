@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from app.quant_report.figures import Measured
+from app.whole_file import write_whole
 
 _MEASURED: Final = "measured.json"
 _MADE: Final = "made.json"
@@ -68,16 +69,9 @@ def scratch(folder: Path) -> Iterator[str]:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all. Raises ReportProblem."""
-    fresh = path.with_name(f".{path.name}{_FRESH}")
     try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_whole(path, data)
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
         raise ReportProblem(f"'{path}' cannot be written: {exc.strerror or exc}") from exc
 
 

@@ -19,6 +19,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from app.whole_file import write_whole
+
 FOLDER: Final = "registrations"
 _JOURNAL: Final = "journal.json"
 _LOG: Final = "log.txt"
@@ -150,19 +152,6 @@ def errors_told(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         raise RegistrationError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there as a whole or not at all. OSError where the disk does not take it."""
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def folder_of(state: Path, name: str) -> Path:

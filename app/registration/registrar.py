@@ -17,8 +17,9 @@ from app.config.yaml_document import ConfigError
 from app.registration.config_step import at, is_ours, taken, tree_of
 from app.registration.content import file_digest, folder_digest, hash_of
 from app.registration.daemon import OllamaDaemon
-from app.registration.journal import Journal, Made, RegistrationError, StepRecord, remove, write_whole
+from app.registration.journal import Journal, Made, RegistrationError, StepRecord, remove
 from app.registration.order import Artifact, Order, SamplingDefaults, ServingOrder, daemon_parameters, slug
+from app.whole_file import write_whole
 from backends.ollama.names import full_name
 
 _MOST_CONTEXT: Final = 8192  # of a daemon's model: its memory grows with it

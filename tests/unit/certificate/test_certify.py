@@ -12,11 +12,11 @@ import pytest
 from app.certificate import certify, report
 from app.certificate.certificate import Certificate, Fault, Finding, Line
 from app.certificate.expectation import expectation, folder_of, named_sampling
-from app.certificate.files import write_whole
 from app.certificate.observation import Observation, SeenAnswer, SeenFile, SeenPrompt, SeenStop, SeenToken
 from app.certificate.serving import Expectation
 from app.reference.chats import CHATS, Chat
 from app.reference.reference import Reference
+from app.whole_file import write_whole
 from backends.model_files.digest import folder_digest
 
 PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
@@ -160,11 +160,11 @@ def test_it_is_written_as_markdown_and_json_that_say_all_of_it() -> None:
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "certificate.md"
-    write_whole(target, "one")
+    write_whole(target, b"one")
     (tmp_path / "folder").mkdir()
 
     with pytest.raises(OSError, match="folder"):
-        write_whole(tmp_path / "folder", "two")
+        write_whole(tmp_path / "folder", b"two")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate.md", "folder"]
     assert target.read_text() == "one"
