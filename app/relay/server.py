@@ -21,6 +21,7 @@ from app.relay.routes.application import RelayApplication
 from app.relay.routes.foreign_apis import ForeignApis
 from app.relay.routes.gateway_api import GatewayApi
 from app.relay.routes.openai_api import OpenAIApi
+from app.relay.routes.page_files import PageFiles
 from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
 from app.table import Limits
@@ -46,7 +47,10 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     intake = BodyIntake()
     dispatcher = Dispatcher(supervisor, pool, Metrics(registry), intake)
     routes = route_table(
-        OpenAIApi(dispatcher, intake), ForeignApis(dispatcher, intake), GatewayApi(pool, state / "control.sock")
+        OpenAIApi(dispatcher, intake),
+        ForeignApis(dispatcher, intake),
+        GatewayApi(pool, state / "control.sock"),
+        PageFiles(),
     )
 
     def limits() -> Limits:

@@ -8,6 +8,7 @@ from typing import Any, cast
 from app.relay.routes.foreign_apis import ForeignApis
 from app.relay.routes.gateway_api import GatewayApi
 from app.relay.routes.openai_api import OpenAIApi
+from app.relay.routes.page_files import PageFiles
 from app.relay.routes.route import RouteTable
 from app.relay.routes.routes import route_table
 
@@ -17,5 +18,8 @@ NOTHING = cast("Any", None)
 def rows_only() -> RouteTable:
     """The table; its handlers cannot be called."""
     return route_table(
-        OpenAIApi(NOTHING, NOTHING), ForeignApis(NOTHING, NOTHING), GatewayApi(NOTHING, Path("control.sock"))
+        OpenAIApi(NOTHING, NOTHING),
+        ForeignApis(NOTHING, NOTHING),
+        GatewayApi(NOTHING, Path("control.sock")),
+        PageFiles(),
     )

@@ -96,7 +96,7 @@ class ClientResponse:
                 lines.append(b"x-modelport-serving: %b\r\n" % self.serving.encode())
         if cycle.more_body:
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
-        if status == 204:
+        if status in (204, 304):
             pass  # has no body and must not state its length
         elif length is not None:
             lines.append(b"content-length: %d\r\n" % length)

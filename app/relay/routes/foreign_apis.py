@@ -99,13 +99,6 @@ class ForeignApis:
 
     # -- Ollama's lists
 
-    async def welcome(self, request: Request) -> None:
-        """What Ollama answers at its root, by which programs look for it; a page for browsers."""
-        if "text/html" in request.headers.get("accept", ""):
-            request.answer(200, ollama_models.PAGE, "text/html; charset=utf-8", **ollama_models.PAGE_HEADERS)
-        else:
-            request.answer(200, b"Ollama is running", "text/plain; charset=utf-8")
-
     async def version(self, request: Request) -> None:
         """The version of Ollama whose API this is."""
         request.answer_json({"version": ollama_models.OLLAMA_VERSION})

@@ -27,13 +27,6 @@ _ABILITIES = {
     "thinking": ("reasoning",),
 }
 _FOREVER = "2318-01-01T00:00:00Z"  # Ollama's time for a model that is never unloaded
-PAGE_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'", "vary": "accept"}
-PAGE = (
-    b'<!doctype html><html lang="en"><meta charset="utf-8"><title>Modelport</title>'
-    b"<style>body{font:16px sans-serif;margin:2rem}</style><h1>Modelport is running</h1>"
-    b"<p>This is an API, not a page. OpenAI's is under <code>/v1</code>, Ollama's under <code>/api</code>.</p>"
-    b'<p><a href="v1/models">The models</a>, <a href="openapi.json">the routes</a></p></html>'
-)
 
 
 def entry(table: Table, name: str) -> dict[str, Any]:

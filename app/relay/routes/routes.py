@@ -19,6 +19,7 @@ from app.relay.routes.foreign_apis import (
 )
 from app.relay.routes.gateway_api import GatewayApi, live, ready
 from app.relay.routes.openai_api import OpenAIApi
+from app.relay.routes.page_files import PageFiles
 from app.relay.routes.route import ANY_METHOD, POST, READ, READ_OR_POST, Access, EncoderOf, Handler, Route, RouteTable
 
 OPEN, KEY, ADMIN = Access.OPEN, Access.KEY, Access.ADMIN
@@ -26,7 +27,7 @@ OPEN, KEY, ADMIN = Access.OPEN, Access.KEY, Access.ADMIN
 OLLAMA_ORDERS = ("blobs", "copy", "create", "delete", "me", "pull", "push", "signin", "signout")
 
 
-def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi) -> RouteTable:
+def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi, page: PageFiles) -> RouteTable:
     """All routes. What is not listed leads to a 404 in the dialect of the paths around it."""
     for_clients = (
         Route("/v1/chat/completions", POST, KEY, openai.run),
@@ -52,7 +53,8 @@ def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi) ->
         _ollama("/api/tags", READ, KEY, foreign.list_models),
         _ollama("/api/ps", READ, KEY, foreign.list_running),
         _ollama("/api/version", READ, OPEN, foreign.version),
-        _ollama("/", READ, OPEN, foreign.welcome),
+        _ollama("/", READ, OPEN, page.welcome),
+        Route("/page/{file}", READ, OPEN, page.file),
         Route("/livez", READ, OPEN, live, origin=OriginRule.ANY),
         Route("/readyz", READ, OPEN, ready, origin=OriginRule.ANY),
         Route("/health", READ, ADMIN, gateway.forward, otherwise=ready),

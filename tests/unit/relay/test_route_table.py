@@ -21,6 +21,7 @@ from app.relay.routes import access
 from app.relay.routes.foreign_apis import ForeignApis
 from app.relay.routes.gateway_api import GatewayApi, ready
 from app.relay.routes.openai_api import OpenAIApi
+from app.relay.routes.page_files import PageFiles
 from app.relay.routes.route import ANY_METHOD, READ, Access, Route, RouteTable
 from app.supervisor.admin.app import create_admin
 from app.table import Key
@@ -70,7 +71,9 @@ async def rig() -> AsyncIterator[Rig]:
 
 def path_of(route: Route) -> str:
     """One that leads to this row."""
-    return "/status" if route.path == "*" else route.path.replace("{model}", "fake").replace("*", "status")
+    if route.path == "*":
+        return "/status"
+    return route.path.replace("{model}", "fake").replace("{file}", PageFiles().names[0]).replace("*", "status")
 
 
 async def answer(rig: Rig, route: Route, method: str, who: str | None, **headers: str) -> Reply:
@@ -186,7 +189,7 @@ def test_every_handler_belongs_to_a_row() -> None:
     handlers = {getattr(handler, "__func__", handler) for route in TABLE.rows for handler in (route.handler,)}
     written = {
         method
-        for api in (OpenAIApi, ForeignApis, GatewayApi)
+        for api in (OpenAIApi, ForeignApis, GatewayApi, PageFiles)
         for name, method in vars(api).items()
         if inspect.iscoroutinefunction(method) and not name.startswith("_")
     }
