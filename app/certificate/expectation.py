@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from app.certificate.observation import SeenFile
 from app.certificate.serving import NEUTRAL, Expectation
-from app.conversion.digest import weights_digest
 from app.conversion.errors import ConversionError
 from app.conversion.model_folder import read_model_folder
-from backends.model_files.digest import folder_digest
+from backends.model_files.digests import weights_digest
 
 _GGUF: Final = ".gguf"
 
@@ -37,8 +36,18 @@ def expectation(
 def _recorded_as(folder: Path) -> str | None:
     """The digest under which a file that was converted from this folder says so; None where it holds no model."""
     try:
-        return weights_digest(read_model_folder(folder))
+        return weights_digest(read_model_folder(folder).weights)
     except (ConversionError, OSError):
+        return None
+
+
+def folder_digest(folder: Path) -> str | None:
+    """The digest of the weights that an engine reads of a folder in Hugging Face layout; None where it has none, or one
+    cannot be read. Blocks.
+    """
+    try:
+        return weights_digest(folder.glob("*.safetensors"))
+    except OSError:
         return None
 
 

@@ -45,8 +45,9 @@ def origin(model: Path, weights: str, beside: Path) -> str | None:
     """What is to be said of a GGUF file in a model's folder: whether it was made of this folder's weights. None where
     it was, or where FROM names no such file. Reads all weights where the file says what it was made from.
     """
-    from app.conversion.digest import WEIGHTS, recorded, weights_digest
+    from app.conversion.digest import WEIGHTS, recorded
     from app.conversion.model_folder import read_model_folder
+    from backends.model_files.digests import weights_digest
 
     file = beside / weights
     if not model.is_dir() or not file.is_file():
@@ -55,7 +56,7 @@ def origin(model: Path, weights: str, beside: Path) -> str | None:
         made_from = recorded(file, WEIGHTS)
         if made_from is None:
             return f"FROM {weights}: nothing in that file says that it was made of the weights in '{model}'"
-        if made_from != weights_digest(read_model_folder(model)):
+        if made_from != weights_digest(read_model_folder(model).weights):
             return f"FROM {weights}: that file was made of other weights than those in '{model}': convert them again"
     except OSError as exc:
         raise RegistrationError(f"'{file}' cannot be compared with '{model}': {exc.strerror or exc}") from exc

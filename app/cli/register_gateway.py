@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from app.certificate.expectation import folder_digest
 from app.certificate.serving import Expectation
 from app.cli.admin_client import call, socket_of
-from app.conversion.digest import weights_digest
 from app.conversion.model_folder import read_model_folder
-from app.registration.content import file_digest
-from app.registration.journal import CERTIFICATE, errors_told
+from app.registration.journal import CERTIFICATE, RegistrationError, errors_told
 from app.registration.order import slug
 from app.registration.registrar import num_ctx
 from app.whole_file import write_whole
-from backends.model_files.digest import folder_digest
+from backends.model_files.digests import file_digest, weights_digest
 
 if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
@@ -177,5 +176,8 @@ def _expected(order: Order, serving: ServingOrder, artifact: Artifact, trained: 
         return Expectation(length, sampling)
     if serving.takes == "folder":
         return Expectation(length, sampling, sha256=folder_digest(artifact.path))
-    digest = file_digest(artifact.path, {}, lambda _: None)[2]
-    return Expectation(length, sampling, digest, weights_digest(read_model_folder(order.source)))
+    try:
+        digest, source = file_digest(artifact.path), weights_digest(read_model_folder(order.source).weights)
+    except OSError as exc:
+        raise RegistrationError(f"{exc.filename or artifact.path} cannot be read: {exc.strerror or exc}") from exc
+    return Expectation(length, sampling, digest, source)

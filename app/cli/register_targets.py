@@ -16,7 +16,6 @@ from app.config.load import loads
 from app.config.settings import Settings
 from app.conversion.model_folder import ModelFolder, read_model_folder
 from app.registration import config_step
-from app.registration.content import hash_of
 from app.registration.daemon import renders_jinja
 from app.registration.journal import Journal, RegistrationError, held
 from app.registration.order import (
@@ -30,6 +29,7 @@ from app.registration.order import (
     stop_ids_to_add,
 )
 from app.registration.registrar import Registrar, ServedAs
+from backends.model_files.digests import value_digest
 
 if TYPE_CHECKING:
     from app.cli.register_progress import ShownProgress
@@ -317,7 +317,7 @@ def write_entries(
             )
         after, own = config_step.with_entries(text, wanted, made)
         loads(after, os.environ, source=str(order.config), is_lenient=True)
-        key = hash_of([(each.keys, each.value) for each in wanted], hash_of(after))
+        key = value_digest([[(each.keys, each.value) for each in wanted], after])
 
         def act() -> Mapping[str, Any]:
             if after != text:

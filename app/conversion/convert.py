@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from app.conversion.conversion import Conversion
-from app.conversion.digest import BASE, INPUTS, WEIGHTS, digests, of_value, recorded, weights_digest
+from app.conversion.digest import BASE, INPUTS, WEIGHTS, digests, of_weights, recorded
 from app.conversion.errors import ConversionError
 from app.conversion.merge import base_of, merge_into, report
 from app.conversion.model_folder import ModelFolder, read_model_folder
@@ -35,13 +35,14 @@ from app.conversion.workplace import free_bytes, put_in_place, workplace
 from app.supervisor.capacity.devices import free_memory_gb
 from backends.llama_cpp.gguf_contents import read_contents
 from backends.llama_cpp.gguf_header import Unreadable
+from backends.model_files.digests import value_digest
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox, ToolError
 
 __all__ = ["Conversion", "ConversionError", "convert", "default_out"]
 
 # Of all that decides what is in a file: to be raised when this code writes other files from the same inputs.
-_EDITION: Final = 1
+_EDITION: Final = 2
 _SCRIPT: Final = script("to_gguf")
 _TEXTS: Final = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".md")
 _UNKNOWN: Final = "does not know the architecture"
@@ -146,12 +147,12 @@ def _metadata(work: _Work, progress: ProgressReport) -> dict[str, str]:
         progress.bytes(min(done, total), total)
 
     files = [digests(each, tell) for each in folders]
-    result = {WEIGHTS: weights_digest(work.model, files[0])}
+    result = {WEIGHTS: of_weights(work.model, files[0])}
     if work.base is not None:
-        result[BASE] = weights_digest(work.base, files[1])
+        result[BASE] = of_weights(work.base, files[1])
     settings = [_EDITION, files, work.outtype, work.chat_template, sorted(work.eos), work.trust_remote_code]
     settings += [work.adds_bos] if work.adds_bos is not None else []
-    return {**result, INPUTS: of_value(settings)}
+    return {**result, INPUTS: value_digest(settings)}
 
 
 def _made_from(target: Path) -> str | None:

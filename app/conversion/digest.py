@@ -6,21 +6,19 @@ later, when those are long elsewhere.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from app.conversion.model_folder import ModelFolder
-from backends.llama_cpp.gguf_contents import read_contents
+from backends.llama_cpp.gguf_contents import SOURCE_DIGEST, read_contents
 from backends.llama_cpp.gguf_header import Unreadable
+from backends.model_files.digests import file_digest, list_digest
 
 # Keys of a GGUF file's metadata; the values are hexadecimal.
 INPUTS: Final = "modelport.inputs"  # of everything that decides what is in the file
-WEIGHTS: Final = "modelport.source.weights"  # of the safetensors files of the model or the adapter
-BASE: Final = "modelport.base.weights"  # of those of the adapter's base
-_PIECE_BYTES: Final = 1 << 20
+WEIGHTS: Final = SOURCE_DIGEST  # of the safetensors files of the model or the adapter
+BASE: Final = "modelport.base.digest"  # of those of the adapter's base
 _TEXTS: Final = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".py")
 
 
@@ -31,18 +29,14 @@ def digests(model: ModelFolder, tell: Callable[[int], None] = lambda _: None) ->
     names = [file.name for file in model.weights]
     names += [file.name for file in sorted(model.folder.iterdir()) if file.suffix in _TEXTS and file.is_file()]
     names += [str(file.relative_to(model.folder)) for file in sorted(model.folder.glob("*/config.json"))]
-    return {name: _sha256(model.folder / name, tell) for name in dict.fromkeys(names)}
+    return {name: file_digest(model.folder / name, tell) for name in dict.fromkeys(names)}
 
 
-def weights_digest(model: ModelFolder, files: Mapping[str, str] | None = None) -> str:
-    """One digest for the model's weights. `files`: those of `digests`, where they are known already."""
-    known = files if files is not None else {file.name: _sha256(file, lambda _: None) for file in model.weights}
-    return of_value([[file.name, known[file.name]] for file in model.weights])
-
-
-def of_value(value: Any) -> str:
-    """The digest of a value that JSON can express."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def of_weights(model: ModelFolder, files: Mapping[str, str]) -> str:
+    """The digest of the model's weights, from those of its files, as `weights_digest` makes it."""
+    digest = list_digest([(name, files[name]) for name in sorted(file.name for file in model.weights)])
+    assert digest is not None  # a folder without weights is no ModelFolder
+    return digest
 
 
 def recorded(gguf: Path, key: str) -> str | None:
@@ -54,12 +48,3 @@ def recorded(gguf: Path, key: str) -> str | None:
     except Unreadable:
         return None
     return value if isinstance(value, str) else None
-
-
-def _sha256(path: Path, tell: Callable[[int], None]) -> str:
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            hashed.update(piece)
-            tell(len(piece))
-    return hashed.hexdigest()

@@ -34,8 +34,9 @@ from app.quant_report.measuring import (
 )
 from app.quant_report.passages import EvalText, Passage, plain, read
 from app.quant_report.windows import Window, windows
-from app.quant_report.work_folder import Remembered, ReportProblem, digest, locked, scratch, write_file
+from app.quant_report.work_folder import Remembered, ReportProblem, locked, scratch, write_file
 from app.supervisor.capacity.devices import free_memory_gb
+from backends.model_files.digests import file_digest
 from backends.process.cores import usable_cores
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox
@@ -215,7 +216,7 @@ def _keys(order: ReportOrder, bench: Workbench, files: Sequence[ModelFile], cut:
 
 def _digest(file: ModelFile) -> str:
     try:
-        return digest(file.path)
+        return file_digest(file.path)
     except OSError as exc:
         raise ReportProblem(f"'{file.path}' cannot be read: {exc.strerror or exc}") from exc
 

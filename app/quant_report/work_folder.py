@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import sys
 import tempfile
@@ -73,12 +72,6 @@ def write_file(path: Path, data: bytes) -> None:
         write_whole(path, data)
     except OSError as exc:
         raise ReportProblem(f"'{path}' cannot be written: {exc.strerror or exc}") from exc
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal. Raises OSError. Blocks: it reads all of it."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class MadeFiles:

@@ -4,5 +4,5 @@ What is decided is decided by pure functions; what is done is written down befor
 run that was killed is finished by the next, and `unregister` removes what `register` made and nothing else.
 
 May import: app.config.yaml_edit, app.config.yaml_document, app.reference.chats, app.whole_file,
-backends.ollama.names.
+backends.model_files.digests, backends.ollama.names.
 """

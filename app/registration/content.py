@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from app.registration.journal import RegistrationError
+from backends.model_files.digests import file_digest, value_digest
 
 Stamps = Mapping[str, tuple[int, int, str]]
 # Of a folder in Hugging Face layout: weights, configuration, tokenizer, template, and code that comes with it. What a
 # training leaves beside them (logs, pictures, checkpoints, a GGUF, a Modelfile) changes nothing.
 _SUFFIXES: Final = (".safetensors", ".json", ".jinja", ".model", ".txt", ".py", ".tiktoken")
 _NOT: Final = ("trainer_state.json", "trainer_log.json", "all_results.json", "train_results.json", "eval_results.json")
-_BLOCK: Final = 1 << 22
 
 
-def hash_of(*parts: Any) -> str:
-    """The SHA-256 of values that JSON can hold."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-
-
-def file_digest(path: Path, known: Stamps, tell: Callable[[int], None]) -> tuple[int, int, str]:
+def stamp_of(path: Path, known: Stamps, tell: Callable[[int], None]) -> tuple[int, int, str]:
     """(size, time stamp, SHA-256) of a file, taken from `known` where size and time stamp are the same. `tell` is
     called with the number of bytes after each block. RegistrationError where it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            status = path.stat()
-            before = known.get(str(path))
-            if before is not None and before[:2] == (status.st_size, status.st_mtime_ns):
-                tell(status.st_size)
-                return before
-            digest = hashlib.sha256()
-            while block := file.read(_BLOCK):
-                digest.update(block)
-                tell(len(block))
+        status = path.stat()
+        before = known.get(str(path))
+        if before is not None and before[:2] == (status.st_size, status.st_mtime_ns):
+            tell(status.st_size)
+            return before
+        return status.st_size, status.st_mtime_ns, file_digest(path, tell)
     except OSError as exc:
         raise RegistrationError(f"{path} cannot be read: {exc.strerror}") from exc
-    return status.st_size, status.st_mtime_ns, digest.hexdigest()
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -68,5 +55,5 @@ def folder_digest(
         done += size
         tell(done, total)
 
-    stamps = {str(file): file_digest(file, known, count) for file in files}
-    return hash_of([(Path(path).name, digest) for path, (_, _, digest) in stamps.items()]), stamps
+    stamps = {str(file): stamp_of(file, known, count) for file in files}
+    return value_digest([(Path(path).name, digest) for path, (_, _, digest) in stamps.items()]), stamps

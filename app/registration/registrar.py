@@ -15,15 +15,16 @@ import msgspec
 from app.config import yaml_edit
 from app.config.yaml_document import ConfigError
 from app.registration.config_step import at, is_ours, taken, tree_of
-from app.registration.content import file_digest, folder_digest, hash_of
+from app.registration.content import folder_digest, stamp_of
 from app.registration.daemon import OllamaDaemon
 from app.registration.journal import Journal, Made, RegistrationError, StepRecord, remove
 from app.registration.order import Artifact, Order, SamplingDefaults, ServingOrder, daemon_parameters, slug
 from app.whole_file import write_whole
+from backends.model_files.digests import value_digest
 from backends.ollama.names import full_name
 
 _MOST_CONTEXT: Final = 8192  # of a daemon's model: its memory grows with it
-_VERSION: Final = 1  # of what a step makes from the same inputs; a higher one makes everything anew
+_VERSION: Final = 2  # of what a step makes from the same inputs; a higher one makes everything anew
 
 
 class Teller(Protocol):
@@ -116,7 +117,7 @@ class Registrar:
         if order.base is not None and (folder := Path(order.base)).is_dir():
             base, more = folder_digest(folder, stamps, self._tell.bytes)
             fresh |= more
-        self._digest = hash_of(digest, base)
+        self._digest = value_digest([digest, base])
         content = self._journal.content
         stands = {"source": str(order.source), "config": str(order.config), "stamps": {**content.stamps, **fresh}}
         after = msgspec.structs.replace(content, **stands)
@@ -139,7 +140,7 @@ class Registrar:
     def _gguf(self) -> Path:
         order, template, eos = self._order, self._trained.chat_template, self._trained.eos
         bos = self._trained.adds_bos
-        key = hash_of(_VERSION, self._digest, order.outtype, template, eos, bos)
+        key = value_digest([_VERSION, self._digest, order.outtype, template, eos, bos])
         out = self._journal.folder / f"{slug(order.name)}-{order.outtype}-{key[:8]}.gguf"
 
         def act() -> Mapping[str, Any]:
@@ -150,7 +151,7 @@ class Registrar:
 
     def _merged(self) -> Path:
         order = self._order
-        key = hash_of(_VERSION, self._digest)
+        key = value_digest([_VERSION, self._digest])
         out = self._journal.folder / f"{slug(order.name)}-merged-{key[:8]}"
 
         def act() -> Mapping[str, Any]:
@@ -164,7 +165,7 @@ class Registrar:
         text = self._trained.chat_template
         if text is None:
             return None
-        key = hash_of(_VERSION, text)
+        key = value_digest([_VERSION, text])
         out = self._journal.folder / f"chat_template-{key[:8]}.jinja"
         self.run(
             "template", key, "writing the template that it was trained with", [_file(out)], lambda: _write(out, text)
@@ -176,7 +177,7 @@ class Registrar:
         if generation is None:
             return None
         text = json.dumps(generation, indent=2, ensure_ascii=False) + "\n"
-        key = hash_of(_VERSION, text)
+        key = value_digest([_VERSION, text])
         out = self._journal.folder / f"generation-{key[:8]}"
 
         def act() -> Mapping[str, Any]:
@@ -190,7 +191,7 @@ class Registrar:
         daemon, trained = self._daemon, self._trained
         assert daemon is not None
         name = slug(serving.name)
-        stamp = file_digest(file, self._journal.content.stamps, lambda _: None)
+        stamp = stamp_of(file, self._journal.content.stamps, lambda _: None)
         content = self._journal.content
         self._journal.write(msgspec.structs.replace(content, stamps={**content.stamps, str(file): stamp}))
         body: dict[str, Any] = {"model": name, "files": {file.name: f"sha256:{stamp[2]}"}}
@@ -199,11 +200,11 @@ class Registrar:
             body["system"] = trained.default_system
         if trained.daemon_template is not None:
             body["template"] = trained.daemon_template
-        key = hash_of(_VERSION, daemon.url, body)
+        key = value_digest([_VERSION, daemon.url, body])
         done = self._journal.done("create", key)
         if done is not None and daemon.digest(name) != done.result.get("digest"):
             self._tell.say(f"the daemon does not have '{name}' any more as it was made: it is made again")
-            key = hash_of(key, "again", time.time())
+            key = value_digest([key, "again", time.time()])
 
         def act() -> Mapping[str, Any]:
             daemon.push(file, stamp[2], self._tell.bytes)

@@ -13,6 +13,8 @@ from typing import Final
 
 from backends.llama_cpp.gguf_header import MAGIC, UnknownType, Unreadable, Value, read_number, read_pairs, read_text
 
+# Our key in the metadata: which checkpoint the file was made from, as the digest of its weights.
+SOURCE_DIGEST: Final = "modelport.source.digest"
 _MOST_TENSORS: Final = 200_000
 _MOST_DIMENSIONS: Final = 4
 # Names of the types of tensors, with the numbers in one block and the block's bytes.

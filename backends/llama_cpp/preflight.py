@@ -12,12 +12,10 @@ from backends.http.openai_models import OF_TEXT
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import sampling
 from backends.llama_cpp.gguf import model_file
-from backends.llama_cpp.gguf_contents import read_contents
+from backends.llama_cpp.gguf_contents import SOURCE_DIGEST, read_contents
 from backends.llama_cpp.gguf_header import Unreadable, shape
 from backends.preflight import EngineAccount, Missing, ModelOnDisk, Preflight
 
-# Under this key a file says which checkpoint it was made from: the digest of its weights (app/conversion/digest.py).
-SOURCE_KEY: Final = "modelport.source.weights"
 _GB: Final = 1e9
 # Its process and buffers. Measured with SmolLM2-135M: 0.055 GB at the start; the buffer for one batch's logits of a
 # large vocabulary adds 0.26 (512 × 128k × 4 bytes).
@@ -68,7 +66,7 @@ class LlamaCppPreflight(Preflight):
             told = read_contents(path).metadata
         except (BackendError, OSError, Unreadable):
             return None
-        bos, source = told.get("tokenizer.ggml.bos_token_id"), told.get(SOURCE_KEY)
+        bos, source = told.get("tokenizer.ggml.bos_token_id"), told.get(SOURCE_DIGEST)
         length = told.get(f"{told.get('general.architecture')}.context_length")
         return ModelOnDisk(
             weights=(path,),

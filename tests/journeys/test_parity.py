@@ -13,7 +13,7 @@ from app.certificate.certificate import Certificate, Fault, Finding
 from app.certificate.serving import Expectation
 from app.reference.reference import Reference
 from backends.llama_cpp.gguf import model_file
-from backends.model_files.digest import weights_digest
+from backends.model_files.digests import weights_digest
 from tests.journeys.gateway import KEY, Gateway
 from tests.rigs import planted
 from tests.rigs.planted import SHOWN, TRAINED, TRAINED_IN_WORDS, TRAINED_RENAMED, named, observed

@@ -13,9 +13,9 @@ import pytest
 
 from app.certificate import certify
 from app.certificate.certificate import Certificate, Fault, Finding
+from app.certificate.expectation import folder_digest
 from app.certificate.serving import Expectation
 from app.reference.reference import Reference
-from backends.model_files.digest import folder_digest
 from tests.live.engines import MODELS, Live, Record, backend, config
 from tests.rigs import planted
 from tests.rigs.planted import SHOWN, TRAINED, TRAINED_IN_WORDS, observed

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from app.conversion.convert import ConversionError, convert
-from app.conversion.digest import BASE, WEIGHTS, weights_digest
+from app.conversion.digest import BASE, WEIGHTS
 from app.conversion.merge import merge
 from app.conversion.model_folder import read_model_folder
 from app.conversion.progress import Unseen
 from app.conversion.quantize import by_library, by_program, quantize
 from app.conversion.scripts import script
 from backends.llama_cpp.gguf_contents import read_contents
+from backends.model_files.digests import weights_digest
 from backends.model_files.safetensors import read_header, shards
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox, ToolError
@@ -111,8 +112,8 @@ def test_a_file_says_where_it_comes_from_and_is_not_made_twice(toolbox: Toolbox,
     other = convert(folders / "base", "q8_0", out, toolbox, QUIET, replace=True)
 
     assert (first.path, first.was_there, again.was_there, other.was_there) == (out, False, True, False)
-    assert metadata[WEIGHTS] == weights_digest(read_model_folder(adapter))
-    assert metadata[BASE] == weights_digest(read_model_folder(folders / "base"))
+    assert metadata[WEIGHTS] == weights_digest(read_model_folder(adapter).weights)
+    assert metadata[BASE] == weights_digest(read_model_folder(folders / "base").weights)
     assert read_contents(out).metadata[WEIGHTS] == metadata[BASE]
     assert left_in(tmp_path) == [out.name]
 

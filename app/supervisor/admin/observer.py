@@ -7,6 +7,7 @@ served (docs/decisions.md, "Observed as a client sees it"); an engine is asked i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -36,7 +37,7 @@ from backends.endpoint import Endpoint, State
 from backends.errors import BackendError
 from backends.http.probe_client import ProbeClient, Reply
 from backends.kinds import preflight
-from backends.model_files.digest import weights_digest
+from backends.model_files.digests import weights_digest
 from backends.preflight import EngineAccount, ModelOnDisk, Preflight
 
 ASK_S: Final = 300.0  # for one question: an answer of some dozen tokens, or a prompt of thousands, on a slow processor
@@ -279,7 +280,10 @@ class Observer:
         disk, account = served.disk, served.account
         if disk is None:
             return SeenFile(sha256=account.sha256, has_template=account.has_template)
-        digest = await asyncio.to_thread(weights_digest, disk.weights) if hashes else None
+        digest = None
+        if hashes:
+            with contextlib.suppress(OSError):
+                digest = await asyncio.to_thread(weights_digest, disk.weights)
         return SeenFile(
             path=str(disk.weights[0] if len(disk.weights) == 1 else disk.weights[0].parent) if disk.weights else None,
             sha256=digest,

@@ -19,7 +19,7 @@ from app.supervisor.fleet.status import Started
 from app.supervisor.json_store import JsonStore
 from app.supervisor.provenance.servings import servings
 from app.table import Backend, Serving
-from backends.model_files.digests import Changed, file_digest
+from backends.model_files.digests import Changed, stamped_digest
 from backends.model_files.sources import FileStamp, is_unchanged
 
 MOST: Final = 5000  # files that are remembered; the oldest go first
@@ -127,7 +127,7 @@ class Provenance:
         for stamp in _stamps(start):
             try:
                 if stamp not in self._digests:
-                    fresh[stamp] = file_digest(stamp, self._is_over.is_set, SHARE)
+                    fresh[stamp] = stamped_digest(stamp, self._is_over.is_set, SHARE)
                     self._unreadable.discard(stamp)
                 elif not is_unchanged(stamp):
                     raise Changed(stamp.path)

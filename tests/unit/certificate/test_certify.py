@@ -11,13 +11,12 @@ import pytest
 
 from app.certificate import certify, report
 from app.certificate.certificate import Certificate, Fault, Finding, Line
-from app.certificate.expectation import expectation, folder_of, named_sampling
+from app.certificate.expectation import expectation, folder_digest, folder_of, named_sampling
 from app.certificate.observation import Observation, SeenAnswer, SeenFile, SeenPrompt, SeenStop, SeenToken
 from app.certificate.serving import Expectation
 from app.reference.chats import CHATS, Chat
 from app.reference.reference import Reference
 from app.whole_file import write_whole
-from backends.model_files.digest import folder_digest
 
 PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 ONE = {"one turn": Chat(({"role": "user", "content": "Hi"},))}

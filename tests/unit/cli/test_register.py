@@ -17,10 +17,11 @@ from app.cli.register_targets import look_around
 from app.cli.registering import Asked, how_to_serve
 from app.config.load import loads
 from app.config.yaml_document import ConfigError
-from app.conversion.digest import WEIGHTS, weights_digest
+from app.conversion.digest import WEIGHTS
 from app.conversion.model_folder import read_model_folder
 from app.registration.journal import RegistrationError, folder_of
 from app.registration.order import ServingOrder
+from backends.model_files.digests import weights_digest
 from tests.rigs.cli import Ended, run
 from tests.rigs.registration import Copying, Quiet, order_for, register, trained, tuned
 from tests.rigs.small_disk import WORDS, small_disk
@@ -290,7 +291,7 @@ def test_a_file_that_is_no_gguf_is_told(tmp_path: Path) -> None:
 
 def test_a_gguf_file_in_the_folder_is_held_against_the_folders_weights(tmp_path: Path) -> None:
     model = whole(tmp_path)
-    digest = weights_digest(read_model_folder(model))
+    digest = weights_digest(read_model_folder(model).weights)
     said = {}
     values: dict[str, str | None] = {"same": digest, "other": "00", "unknown": None}
     for name, value in values.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.quant_report.figures import Measured, Scores, Speed
-from app.quant_report.work_folder import MadeFiles, Remembered, ReportProblem, digest, locked, scratch, write_file
+from app.quant_report.work_folder import MadeFiles, Remembered, ReportProblem, locked, scratch, write_file
 
 MEASURED = Measured(Speed(1.0, 2.0, 3), Scores((0.5, 1.5), (0.1, 0.2), (True, False)), None, 0.0001)
 
@@ -103,9 +103,3 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         write_file(tmp_path / "report.md", b"text")
 
     assert [each.name for each in tmp_path.iterdir()] == ["report.md"]
-
-
-def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-
-    assert digest(tmp_path / "a").startswith("ba7816bf8f01cfea")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.registration.content import folder_digest, hash_of
+from app.registration.content import folder_digest
 from app.registration.journal import Content, Journal, Made, RegistrationError, folder_of, names, opened, read
 
 NOW = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
@@ -143,8 +143,3 @@ def test_a_file_is_read_once_as_long_as_it_does_not_change(model: Path) -> None:
 
     assert told[-1] == (9, 9)
     assert folder_digest(model, remembered, lambda done, total: None)[0] != first
-
-
-def test_values_have_one_hash_in_any_order_of_their_keys() -> None:
-    assert hash_of({"a": 1, "b": [2]}) == hash_of({"b": [2], "a": 1})
-    assert hash_of("a", "b") != hash_of("ab")

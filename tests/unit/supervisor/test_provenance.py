@@ -16,7 +16,7 @@ from app.supervisor.fleet.status import Started
 from app.supervisor.provenance.provenance import Provenance
 from app.supervisor.provenance.servings import servings
 from app.table import Serving
-from backends.model_files.digests import Changed, file_digest
+from backends.model_files.digests import Changed, stamped_digest
 from backends.model_files.sources import FileStamp, Sources, file_stamp, given, in_folder
 from tests.rigs.relay import backend
 
@@ -39,7 +39,7 @@ def started(folder: Path, **more: object) -> Started:
 
 def digests(start: Started) -> dict[FileStamp, str]:
     every = [start.sources, *start.adapters.values()]
-    return {file.stamp: file_digest(file.stamp) for each in every if each is not None for file in each.files}
+    return {file.stamp: stamped_digest(file.stamp) for each in every if each is not None for file in each.files}
 
 
 def serving(start: Started, name: str = "big") -> Serving:
@@ -130,7 +130,7 @@ def test_a_file_that_is_no_longer_what_it_was_has_no_digest(tmp_path: Path) -> N
     path.write_bytes(b"bb")
 
     with pytest.raises(Changed):
-        file_digest(before)
+        stamped_digest(before)
 
 
 class Fleet:
