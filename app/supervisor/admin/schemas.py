@@ -63,7 +63,7 @@ class ServingAnswer(_Answer):
     version: str | None = None
 
 
-class ModelAnswer(_Answer):
+class PublicModelAnswer(_Answer):
     """A public name. `state` is that of its best backend, `reason` says why it does not serve.
 
     `serving`: how many of its `engines` (backends, replicas) serve it now; `restarts`: of all of them, and
@@ -179,7 +179,7 @@ class Health(_Answer):
     status: Literal["ok", "degraded", "starting", "draining"]
     version: str
     uptime_s: float
-    models: tuple[ModelAnswer, ...]
+    models: tuple[PublicModelAnswer, ...]
     backends: tuple[BackendAnswer, ...]
     quarantined: tuple[QuarantineAnswer, ...] = ()
     state_folder: str | None = None
@@ -194,7 +194,7 @@ class Version(_Answer):
 class Models(_Answer):
     """The public names; `wildcards` as they are written in the configuration."""
 
-    models: tuple[ModelAnswer, ...]
+    models: tuple[PublicModelAnswer, ...]
     wildcards: tuple[str, ...] = ()
 
 

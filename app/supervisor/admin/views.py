@@ -9,7 +9,7 @@ from app.errors import Problem
 from app.supervisor.admin.schemas import (
     LifeAnswer,
     Logs,
-    ModelAnswer,
+    PublicModelAnswer,
     ReplacementAnswer,
     ServingAnswer,
     failure,
@@ -25,20 +25,20 @@ from backends.ollama.names import full_name
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
 
 
-def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[ModelAnswer, ...]:
+def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[PublicModelAnswer, ...]:
     """Every public name with its state, reason and engines, in the order of the configuration."""
     known = {status.name: status for status in backends}
     return tuple(_model(table, model, known) for model in table.models.values())
 
 
-def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus]) -> ModelAnswer:
+def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus]) -> PublicModelAnswer:
     state, reason, _ = _best(table, model.targets)
     serving, engines = _serving(table, model)
     # An adapter has the restarts and failures of its engines.
     statuses = [known[name] for name in dict.fromkeys(each.backend for each in model.targets) if name in known]
     failed = [status for status in statuses if status.last_failure is not None]
     last = min(failed, key=lambda status: status.last_failure.ago_s if status.last_failure else 0.0, default=None)
-    return ModelAnswer(
+    return PublicModelAnswer(
         name=model.name,
         state=state,
         reason=reason,

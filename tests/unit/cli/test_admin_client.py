@@ -32,12 +32,12 @@ from app.supervisor.admin.schemas import (
     Health,
     LifeAnswer,
     Logs,
-    ModelAnswer,
     Models,
     PlanAnswer,
     ProbeAnswer,
     ProbesAnswer,
     ProofAnswer,
+    PublicModelAnswer,
     QuarantineAnswer,
     RelayProcesses,
     Reloaded,
@@ -52,7 +52,7 @@ DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generatio
 DOWN = BackendAnswer(
     name="cloud", kind="remote", state=State.FAILED, is_managed=False, reason="refused [by] the server"
 )
-SMALL = ModelAnswer(name="small", state=State.READY, backends=("demo",), context_length=8192, aliases=("tiny",))
+SMALL = PublicModelAnswer(name="small", state=State.READY, backends=("demo",), context_length=8192, aliases=("tiny",))
 ILL = QuarantineAnswer(device="GPU-a", backend="demo", reason="GPU-a is in quarantine: 30 GB of it did not come back")
 HEALTH = Health(status="ok", version="9.9", uptime_s=3700, models=(SMALL,), backends=(DEMO, DOWN), quarantined=(ILL,))
 

@@ -1,0 +1,4 @@
+"""How good one answer is: the measures, and each answer's scores. Pure.
+
+May import: app.comparison.
+"""
