@@ -1,4 +1,4 @@
-"""How sure a measured figure is: intervals for means, ratios and shares of texts' tokens. Pure, standard library only.
+"""How sure a measured figure is: intervals, tests of paired differences, votes, families of tests. Pure; numpy.
 
 May import: nothing.
 """
