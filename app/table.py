@@ -205,6 +205,7 @@ class Table(msgspec.Struct, frozen=True):
     backends: dict[str, Backend]
     keys: tuple[Key, ...] = ()
     default_model: str | None = None
+    pairs: dict[str, dict[str, str]] = {}  # of models to compare: its name → a word for each → its public name
     limits: Limits = Limits()
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""

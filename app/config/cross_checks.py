@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Problem = tuple[KeyPath, str]
 MOST_ADDRESSES = 64  # that one host name is followed to
+MOST_COMPARED = 8  # models, side by side
 
 
 def is_loopback(host: str) -> bool:
@@ -48,6 +49,7 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     problems += _aliases(config, models)
     problems += _cycles(config)
     problems += _keys(config, models, known)
+    problems += _pairs(config, models, known)
     problems += _remotes(config)
     problems += _replicas(config, backends)
     for name, backend in config.backends.items():
@@ -154,6 +156,22 @@ def _replicas(config: Config, backends: Sequence[str]) -> Iterator[Problem]:
             count = MOST_ADDRESSES if backend.addresses == "dns" else len(backend.engines())
         for taken in {f"{name}#{number}" for number in range(2, count + 1)} & set(backends):
             yield ("backends", taken), f"is the name of a replica of '{name}'"
+
+
+def _pairs(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:
+    prefixes = [name[:-1] for name in models if name.endswith("*")]
+    for pair, members in config.pairs.items():
+        place: KeyPath = ("pairs", pair)
+        if not 2 <= len(members) <= MOST_COMPARED:
+            yield place, f"needs 2 to {MOST_COMPARED} models to compare, and has {len(members)}"
+        compared: dict[str, str] = {}
+        for word, name in members.items():
+            meant = canonical(config, name) or name
+            if name not in known and not any(name.startswith(prefix) for prefix in prefixes):
+                yield (*place, word), f"'{name}' is not a model here {nearest(name, known)}"
+            elif meant in compared:
+                yield (*place, word), f"'{name}' is the same model as '{compared[meant]}'"
+            compared.setdefault(meant, word)
 
 
 def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterator[Problem]:

@@ -245,6 +245,11 @@ class Config(_Section):
         (), description="Who may use it; with no key at all, everybody who can reach it."
     )
     default_model: Name | None = Field(None, description="Where an unknown name goes; default: nowhere, it is a 404.")
+    pairs: dict[Name, dict[Name, Name]] = Field(
+        default_factory=dict,
+        description="Models to compare with each other, by names of your choice: of each a word for it and its public "
+        "name. The first is what the others are held against: `{base: NAME, tuned: NAME}`.",
+    )
 
     @classmethod
     def implicit(cls, settings: Settings) -> Config:

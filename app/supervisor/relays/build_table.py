@@ -48,6 +48,10 @@ def build(
         backends={**backends, **missing},
         keys=tuple(_key(key, config) for key in config.keys),
         default_model=_canonical(config, config.default_model) if config.default_model else None,
+        pairs={
+            pair: {word: _canonical(config, name) for word, name in members.items()}
+            for pair, members in config.pairs.items()
+        },
         limits=limits,
         cors_origins=config.server.cors_origins,
         access_log=config.server.access_log,

@@ -152,6 +152,12 @@ BAD = {
         "models: {a: {backend: x, fallbacks: [zz]}}",
         "models.a.fallbacks[0]: 'zz' is not a model here",
     ),
+    "a pair of one": ("pairs: {p: {base: a}}", "pairs.p: needs 2 to 8 models to compare, and has 1"),
+    "an unknown model of a pair": ("pairs: {p: {base: a, tuned: zz}}", "pairs.p.tuned: 'zz' is not a model here"),
+    "a model against itself": (
+        "models: {a: {backend: x}}\npairs: {p: {base: a, tuned: a}}",
+        "pairs.p.tuned: 'a' is the same model as 'base'",
+    ),
     "an unknown default": ("default_model: zz", "default_model: 'zz' is not a model here"),
     "an unknown model of a key": (
         f"keys: [{{name: k, sha256: {'a' * 64}, models: [zz]}}]",

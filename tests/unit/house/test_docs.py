@@ -68,7 +68,7 @@ def settings() -> dict[str, FieldInfo]:
     fallbacks = FallbackConfig.model_fields.items()
     settings |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
     settings |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
-    settings |= {"default_model": Config.model_fields["default_model"]}
+    settings |= {name: Config.model_fields[name] for name in ("default_model", "pairs")}
     return settings | {name.upper(): field for name, field in Settings.model_fields.items()}
 
 

@@ -41,6 +41,8 @@ models:
 keys:
   - {{name: office, sha256: {DIGEST}, models: [tiny, "ollama/*"], expires: 2027-01-01}}
 default_model: tiny
+pairs:
+  sizes: {{tuned: large, base: tiny, theirs: ollama/x}}
 """
 
 
@@ -94,6 +96,10 @@ def test_aliases_become_the_names_they_stand_for_everywhere() -> None:
     assert made.models["whatever"].fallbacks == ("big",)
     assert made.default_model == "small"
     assert made.keys[0].models == ("small", "ollama/*")
+
+
+def test_a_pair_keeps_the_order_of_the_file_and_has_public_names() -> None:
+    assert list(table().pairs["sizes"].items()) == [("tuned", "big"), ("base", "small"), ("theirs", "ollama/x")]
 
 
 def test_a_model_that_is_an_adapter_is_as_missing_as_the_adapter() -> None:
