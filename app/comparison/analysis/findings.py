@@ -46,7 +46,7 @@ class NoiseFloor:
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """One model against the first one: one measure, over the questions (of one category, or None: of all) where both
-    have a score.
+    have a score. The category of questions that have none is "".
     """
 
     model: str
