@@ -1,4 +1,5 @@
-"""A comparison's report: `contents.py` is what it consists of, as JSON, Markdown and HTML. Pure.
+"""A comparison's report: `contents.py` is what it consists of; stored as JSON, shown as Markdown and HTML. Pure.
 
-May import: app.comparison.analysis.findings.
+May import: app.comparison.analysis.findings, app.comparison.model_answer, app.comparison.question,
+app.comparison.scores.
 """

@@ -54,12 +54,15 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class ShownMeasure:
-    """A measure in words. `higher_is_better` is None where neither direction is better."""
+    """A measure in words, English and Chinese. `unit`: "" for shares from 0 to 1; differences of these are shown in
+    points. `higher_is_better` is None where neither direction is better.
+    """
 
     name: str
     unit: str
     higher_is_better: bool | None
     text: str
+    chinese: str = ""
 
 
 @dataclass(frozen=True, slots=True)
