@@ -1,0 +1,117 @@
+"""What is still to be asked, in which order, and with which words. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from app.comparison.model_answer import ModelAnswer
+from app.comparison.question import Question, prompt
+from app.comparison.running.run_record import DrawnWith
+
+_SHORT: Final = 40  # characters: a longer reference is not repeated word for word
+# An answer is known by these.
+Key = tuple[str, str, int]
+# What engines would otherwise add of their own: the model's `generation_config.json`, or their own defaults. These are
+# the values that do nothing.
+NEUTRAL: Final[dict[str, Any]] = {"presence_penalty": 0, "frequency_penalty": 0}
+# OpenAI does not have these; each engine of ours knows those it has, under one of these names.
+NEUTRAL_ELSEWHERE: Final[dict[str, Any]] = {"top_k": 0, "min_p": 0, "repetition_penalty": 1, "repeat_penalty": 1}
+
+
+class Ask(NamedTuple):
+    """One question to one model. `repeat` 0 is the answer, others are for the noise floor."""
+
+    question: Question
+    model: str
+    repeat: int
+
+
+def key_of(answer: ModelAnswer) -> Key:
+    """What an answer is known by."""
+    return answer.question, answer.model, answer.repeat
+
+
+def latest(answers: Iterable[ModelAnswer]) -> dict[Key, ModelAnswer]:
+    """Each answer once: a failed one was asked again by a later run, and that counts."""
+    return {key_of(answer): answer for answer in answers}
+
+
+def remaining(
+    questions: Sequence[Question],
+    models: Sequence[str],
+    repeats: int,
+    known: Iterable[ModelAnswer],
+    *,
+    one_by_one: bool = False,
+) -> list[Ask]:
+    """What has no answer yet. Every question goes to all models before the next one, so that what the machine does
+    meanwhile meets all alike, and first everything once. `one_by_one`: each model is asked everything before the next,
+    for machines that have no room for all.
+    """
+    done = {key for key, answer in latest(known).items() if answer.error is None}
+    rounds = range(repeats + 1)
+    if one_by_one:
+        asks = [Ask(question, model, at) for model in models for at in rounds for question in questions]
+    else:
+        asks = [Ask(question, model, at) for at in rounds for question in questions for model in models]
+    return [each for each in asks if (each.question.id, each.model, each.repeat) not in done]
+
+
+def chat_body(ask: Ask, sampling: DrawnWith, *, only_openai: bool = False) -> dict[str, Any]:
+    """The request for it: everything that the answer is drawn with is said. `only_openai`: only parameters that OpenAI
+    has, for servers that refuse others.
+    """
+    more = {} if only_openai else NEUTRAL_ELSEWHERE
+    return {"model": ask.model, "messages": prompt(ask.question), **drawn_with(sampling, ask.repeat), **more}
+
+
+def drawn_with(sampling: DrawnWith, repeat: int = 0) -> dict[str, Any]:
+    """The parameters of sampling of a request. A repeat has a seed of its own: with the same seed an engine that draws
+    would say the same again, and hide how far its answers differ.
+    """
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": sampling.seed + repeat,
+        **NEUTRAL,
+    }
+
+
+def questions_digest(questions: Sequence[Question]) -> str:
+    """16 hex digits: the same for the same questions in the same order."""
+    return hashlib.sha256(msgspec.json.encode(list(questions))).hexdigest()[:16]
+
+
+def limited(questions: Sequence[Question], count: int | None, seed: int) -> list[Question]:
+    """So many of the questions, drawn evenly from all categories, in the file's order; all where `count` is None."""
+    if count is None or count >= len(questions):
+        return list(questions)
+    chance = random.Random(seed)  # noqa: S311 - which questions are asked is no secret
+    drawn: dict[str | None, list[int]] = {}
+    for at, question in enumerate(questions):
+        drawn.setdefault(question.category, []).append(at)
+    for places in drawn.values():
+        chance.shuffle(places)
+    turns = [each for turn in zip_longest(*drawn.values()) for each in turn if each is not None]
+    return [questions[at] for at in sorted(turns[:count])]
+
+
+def default_primary(questions: Sequence[Question]) -> str:
+    """The measure that decides where none is named: whether the right option was chosen where most questions have
+    options; whether a short reference occurs in the answer; chrF where references are long; the length where nothing
+    says what is right.
+    """
+    answered = [each for each in questions if each.answer is not None]
+    if not answered:
+        return "length"
+    if 2 * sum(each.form != "open" for each in answered) > len(answered):
+        return "choice"
+    lengths = sorted(len(each.answer or "") for each in answered if each.form == "open")
+    return "contains" if lengths[len(lengths) // 2] <= _SHORT else "chrf"

@@ -1,0 +1,66 @@
+"""How likely a model finds the reference answer: the sum of its tokens' log-probabilities behind the chat's prompt."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, NamedTuple
+
+from app.comparison.question import Question, prompt
+from app.comparison.running.gateway_client import GatewayClient
+
+_RENDER: Final = "/v1/chat/completions/render"
+_TOKENIZE: Final = "/v1/tokenize"
+_COMPLETIONS: Final = "/v1/completions"
+_CANNOT: Final = frozenset({400, 404, 405, 501})  # the engine does not tell such things at all
+
+
+class Likelihood(NamedTuple):
+    """`logprob`: the sum in nats, over so many `tokens`; both None where it is not known, and `why` says so.
+    `is_never`: this model never tells.
+    """
+
+    logprob: float | None = None
+    tokens: int | None = None
+    why: str | None = None
+    is_never: bool = False
+
+
+async def reference_likelihood(client: GatewayClient, model: str, question: Question) -> Likelihood:
+    """How likely the model finds the reference answer to a question that has one."""
+    assert question.answer is not None
+    rendered = await client.ask(_RENDER, {"model": model, "messages": prompt(question)})
+    if rendered.status != 200:
+        return Likelihood(why=rendered.refusal, is_never=rendered.status in _CANNOT)
+    before = rendered.value.get("tokens")
+    if before is None:
+        return Likelihood(why="its engine does not tell the tokens of a prompt", is_never=True)
+    split = await client.ask(
+        _TOKENIZE, {"model": model, "prompt": reference_text(question), "add_special_tokens": False}
+    )
+    if split.status != 200:
+        return Likelihood(why=split.refusal, is_never=split.status in _CANNOT)
+    answer = split.value["tokens"]
+    asked = {"model": model, "prompt": [*before, *answer], "max_tokens": 0, "echo": True, "logprobs": 1}
+    told = await client.ask(_COMPLETIONS, {**asked, "temperature": 0})
+    if told.status != 200:
+        return Likelihood(why=told.refusal, is_never=told.status in _CANNOT)
+    return summed(told.value, len(before), len(answer))
+
+
+def reference_text(question: Question) -> str:
+    """The reference as a model would write it."""
+    assert question.answer is not None
+    return question.answer
+
+
+def summed(response: Any, before: int, count: int) -> Likelihood:
+    """The sum over the last tokens of an echoed prompt. Pure."""
+    try:
+        logprobs = response["choices"][0]["logprobs"]["token_logprobs"]
+        # What is generated beyond the prompt, where an engine must generate something, does not count.
+        own = [float(each) for each in logprobs[before : before + count]]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return Likelihood(why="its engine does not tell how likely the tokens of a prompt are", is_never=True)
+    if len(own) != count or not count or not all(map(math.isfinite, own)):
+        return Likelihood(why="its engine told other tokens than those of the prompt")
+    return Likelihood(sum(own), count)
