@@ -46,14 +46,14 @@ def is_chinese(text: str) -> bool:
     """Whether a text is to be treated as Chinese: at least as many Chinese characters as words of other scripts. Kana
     or Hangul make it Japanese or Korean, which have no spaces to rely on either and are treated alike.
     """
-    dense = sum(1 for char in text if _is_dense(char))
+    dense = sum(1 for char in text if is_dense(char))
     if not dense:
         return False
-    others = len("".join(" " if _is_dense(char) or not char.isalnum() else char for char in text).split())
+    others = len("".join(" " if is_dense(char) or not char.isalnum() else char for char in text).split())
     return dense >= others
 
 
-def _is_dense(char: str) -> bool:
+def is_dense(char: str) -> bool:
     """Whether the character belongs to a script that writes without spaces between words, or with few of them."""
     code = ord(char)
     return (
