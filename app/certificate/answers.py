@@ -6,7 +6,7 @@ What is compared are positions that both have reached by the same tokens: up to 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from app.certificate.certificate import Fault, Finding, Line
@@ -29,12 +29,19 @@ _ENOUGH: Final = 16
 
 class Fork(NamedTuple):
     """Where two answers part: at which token, what each writes there, and how sure each is of its own token over the
-    other's, in nats; None where the other's is not among its likeliest.
+    other's, in nats; None where the other's is not among its likeliest. `is_told`: whether the engines tell what else
+    could stand there; not where they part within what one of them tells in one piece.
     """
 
     at: int
     texts: tuple[str, str]
     gaps: tuple[float | None, float | None]
+    is_told: bool = True
+
+    @property
+    def gap(self) -> float | None:
+        """On how many nats the choice hangs."""
+        return min((gap for gap in self.gaps if gap is not None), default=None)
 
 
 class Agreement(NamedTuple):
@@ -61,24 +68,52 @@ def compared(one: Observation, other: Observation) -> tuple[Line, ...]:
         )
     figures = figures_of(list(usable.values()))
     bits = min(_bits(one), _bits(other))
-    return _texts(usable, figures, bits), _numbers(figures, bits)
+    stops = {*one.stops, *other.stops}
+    parted = {name: fork(mine, theirs, stops) for name, (mine, theirs) in usable.items()}
+    forks = {name: each for name, each in parted.items() if each is not None}
+    return _texts(forks, len(usable), figures, bits), _numbers(figures, bits)
 
 
-def fork(one: SeenAnswer, other: SeenAnswer) -> Fork | None:
+def fork(one: SeenAnswer, other: SeenAnswer, stops: Collection[str] = ()) -> Fork | None:
     """Where they part; None where they are the same as far as both go. What counts is the text: engines tell letters of
-    several tokens in other pieces.
+    several tokens in other pieces. `stops`: the texts that end an answer, as engines tell them that tell them at all.
     """
-    if one.text.startswith(other.text) or other.text.startswith(one.text):
-        return None
+    shorter, longer = (one, other) if len(one.text) <= len(other.text) else (other, one)
+    if longer.text.startswith(shorter.text):
+        has_ended = longer.text != shorter.text and shorter.finish != "length"
+        return _ended(one, other, shorter is one, frozenset({"", *stops})) if has_ended else None
     mine, theirs = _told(one), _told(other)
     at = next((at for at, pair in enumerate(zip(mine, theirs, strict=False)) if pair[0] != pair[1]), None)
     if at is None:
         return None
     parted = [pair for pair in _aligned(one, other) if pair[0].text != pair[1].text]
-    place = next((index for index, _ in enumerate(one.tokens) if len(_told(one, index + 1)) > at), 0)
-    texts = tuple(text[max(0, at - _LETTERS) : at + _LETTERS] for text in (mine, theirs))
     gaps = (_gap(*parted[-1]), _gap(*reversed(parted[-1]))) if parted else (None, None)
-    return Fork(place, (texts[0], texts[1]), gaps)
+    return Fork(_place(one, at), _around(mine, theirs, at), gaps, bool(parted))
+
+
+def _ended(one: SeenAnswer, other: SeenAnswer, is_mine: bool, ends: Collection[str]) -> Fork:
+    """Where the first (`is_mine`) or the other has ended, and the other one goes on: to end is a choice like any."""
+    shorter, longer = (one, other) if is_mine else (other, one)
+    at = len(shorter.text)
+    place = _place(longer, at)
+    goes_on = longer.tokens[place] if longer.tokens else None
+    told = next((each for each in reversed(shorter.tokens) if each.text in ends), None)  # not all engines tell it
+    gaps = (
+        _over(told, {goes_on.text}) if told is not None and goes_on is not None else None,
+        _over(goes_on, ends) if goes_on is not None else None,
+    )
+    in_order = gaps if is_mine else (gaps[1], gaps[0])
+    return Fork(place, _around(one.text, other.text, at), in_order, goes_on is not None and bool(goes_on.top))
+
+
+def _place(answer: SeenAnswer, at: int) -> int:
+    """Which token of an answer has the letter at this place."""
+    return next((index for index, _ in enumerate(answer.tokens) if len(_told(answer, index + 1)) > at), 0)
+
+
+def _around(mine: str, theirs: str, at: int) -> tuple[str, str]:
+    start = max(0, at - _LETTERS)
+    return mine[start : at + _LETTERS], theirs[start : at + _LETTERS]
 
 
 def figures_of(pairs: list[tuple[SeenAnswer, SeenAnswer]]) -> Agreement | None:
@@ -150,8 +185,13 @@ def _apart(mine: SeenToken, theirs: SeenToken) -> float:
 
 
 def _gap(mine: SeenToken, theirs: SeenToken) -> float | None:
-    other = next((each.logprob for each in mine.top if each.text == theirs.text), None)
-    return None if other is None else mine.logprob - other
+    return _over(mine, {theirs.text})
+
+
+def _over(token: SeenToken, others: Collection[str]) -> float | None:
+    """How much likelier a token was than the likeliest of these, in nats; None where none of them was told."""
+    other = max((each.logprob for each in token.top if each.text in others), default=None)
+    return None if other is None else token.logprob - other
 
 
 def _bits(observation: Observation) -> float:
@@ -168,47 +208,44 @@ def _bits(observation: Observation) -> float:
 
 
 def _is_noise(parted: Fork, figures: Agreement | None, bits: float) -> bool:
-    gaps = [gap for gap in parted.gaps if gap is not None]
     seen = figures.noise if figures is not None else 0.0
     # A packed model is as noisy as it is seen to be.
     most = max(_NOISE, min(seen * _TIMES, 0.5 if bits >= 15 else 2.0))
-    return bool(gaps) and min(gaps) <= most
+    return parted.gap is not None and parted.gap <= most
 
 
-def _texts(usable: dict[str, tuple[SeenAnswer, SeenAnswer]], figures: Agreement | None, bits: float) -> Line:
+def _texts(forks: Mapping[str, Fork], chats: int, figures: Agreement | None, bits: float) -> Line:
     what, key = "greedy answers", "answers"
-    forks = {name: parted for name, (one, other) in usable.items() if (parted := fork(one, other)) is not None}
-    unequal = [name for name, (one, other) in usable.items() if name in forks or not _ends_alike(one, other)]
     numbers: dict[str, Any] = {
-        "chats": len(usable),
-        "equal": len(usable) - len(unequal),
+        "chats": chats,
+        "equal": chats - len(forks),
         "forks": {name: parted._asdict() for name, parted in forks.items()},
     }
-    if not unequal:
-        return Line(key, what, Finding.SAME, f"all {len(usable)} are the same, token by token", (), numbers)
     if not forks:
-        how = f"{unequal[0]!r} is the same text and ends elsewhere"
-        return Line(key, what, Finding.DIFFERS, how, (Fault.OTHER_ANSWERS,), numbers)
-    sentences = [_in_words(name, parted, _is_noise(parted, figures, bits)) for name, parted in forks.items()]
-    are_noise = all(_is_noise(parted, figures, bits) for parted in forks.values())
-    how = f"{numbers['equal']} of {len(usable)} are the same; {'; '.join(sentences)}"
-    if are_noise:
+        return Line(key, what, Finding.SAME, f"all {chats} are the same, token by token", (), numbers)
+    noise = {name: _is_noise(parted, figures, bits) for name, parted in forks.items()}
+    sentences = [_in_words(name, parted, noise[name]) for name, parted in forks.items()]
+    how = f"{numbers['equal']} of {chats} are the same; {'; '.join(sentences)}"
+    if all(noise.values()):
         return Line(key, what, Finding.SAME, how, (), numbers)
+    if not any(parted.is_told for name, parted in forks.items() if not noise[name]):
+        return Line(key, what, Finding.UNCHECKED, how, (), numbers)
     if bits < 15:
         packed = "one of them is quantised, so its texts may go their own ways: the figures say how far"
         return Line(key, what, Finding.UNCHECKED, f"{how}; {packed}", (), numbers)
     return Line(key, what, Finding.DIFFERS, how, (Fault.OTHER_ANSWERS,), numbers)
 
 
-def _ends_alike(one: SeenAnswer, other: SeenAnswer) -> bool:
-    return one.text == other.text or "length" in (one.finish, other.finish)
-
-
 def _in_words(name: str, parted: Fork, is_noise: bool) -> str:
-    gaps = [gap for gap in parted.gaps if gap is not None]
-    gap = f"the choice hangs on {min(gaps):.3f} nats" if gaps else "neither has the other's token among its likeliest"
+    gap = "neither has the other's token among its likeliest"
+    if not parted.is_told:
+        gap = "within what one engine tells in one piece, so it is not known how close the choice was"
+    elif parted.gap is not None:
+        gap = f"the choice hangs on {parted.gap:.3f} nats"
     noise = ", less than the number formats differ by" if is_noise else ""
-    return f"{name!r} parts at token {parted.at} ({parted.texts[0]!r} and {parted.texts[1]!r}): {gap}{noise}"
+    one, other = parted.texts
+    ends = ", one ends where the other goes on" if one.startswith(other) or other.startswith(one) else ""
+    return f"{name!r} parts at token {parted.at} ({one!r} and {other!r}{ends}): {gap}{noise}"
 
 
 def _numbers(figures: Agreement | None, bits: float) -> Line:

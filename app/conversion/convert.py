@@ -100,7 +100,7 @@ def convert(
     try:
         recorded_as = _metadata(work, progress)
     except OSError as exc:
-        raise ConversionError(f"'{source}' cannot be read: {exc.strerror or exc}") from exc
+        raise ConversionError(f"'{exc.filename or source}' cannot be read: {exc.strerror or exc}") from exc
     if target.exists():
         if _made_from(target) == recorded_as[INPUTS]:
             return _conversion(work, target, started, was_there=True)

@@ -115,7 +115,8 @@ def read_model_folder(folder: Path) -> ModelFolder:
         for file in weights:
             tensors |= read_header(file).tensors
     except BadFile as exc:
-        raise FolderProblem(f"'{folder}' cannot be used: {exc}; bring this file here again") from exc
+        way_out = "" if isinstance(exc.__cause__, PermissionError) else "; bring this file here again"
+        raise FolderProblem(f"'{folder}' cannot be used: {exc}{way_out}") from exc
     if not tensors:
         raise FolderProblem(f"'{folder}' cannot be used: its safetensors files hold no weights")
     tokenizer = _tokenizer(names)
@@ -246,7 +247,8 @@ def _chat_template(folder: Path, names: frozenset[str], tokenizer_config: Mappin
         try:
             return (folder / "chat_template.jinja").read_text()
         except (OSError, ValueError) as exc:
-            raise FolderProblem(f"'{folder}' cannot be used: its chat_template.jinja cannot be read") from exc
+            why = exc.strerror if isinstance(exc, OSError) and exc.strerror else "it is not UTF-8 text"
+            raise FolderProblem(f"'{folder}' cannot be used: its chat_template.jinja cannot be read: {why}") from exc
     template = tokenizer_config.get("chat_template") or _optional_json(folder, names, "chat_template.json").get(
         "chat_template"
     )

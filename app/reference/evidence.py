@@ -110,10 +110,10 @@ def _trainings(folder: Path) -> list[tuple[Path, Training]]:
     folder = folder.absolute()
     own = _CHECKPOINT.fullmatch(folder.name)
     for place in (folder, *((folder.parent,) if own else ())):
-        told = [(file, one) for file in _first(place) if (one := training_in(file)) is not None]
+        told = [(file, one) for file in _first(place) if (one := training_in(file, is_own=True)) is not None]
         if told:
             return told[:1]
-        told = [(file, one) for file in _files(place) if (one := training_in(file)) is not None]
+        told = [(file, one) for file in _files(place) if (one := training_in(file, is_own=True)) is not None]
         if told:
             return told
     beside = [(file, one) for file in _files(folder.parent) if (one := training_in(file)) is not None]

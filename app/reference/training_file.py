@@ -33,6 +33,10 @@ class BadTraining(Exception):
     """The training file cannot be read: one sentence."""
 
 
+class UnreadableTraining(BadTraining):
+    """Nobody knows what is in it: the system does not let us read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """What a training file says of prompts; what it does not say has LLaMA-Factory's default.
@@ -68,13 +72,19 @@ def read_training(file: Path) -> Training:
     return training(members, str(file))
 
 
-def training_in(file: Path) -> Training | None:
-    """Likewise of a file that may be anything: None where it is not a training file."""
+def training_in(file: Path, *, is_own: bool = False) -> Training | None:
+    """Likewise of a file that may be anything: None where it is not a training file. `is_own`: it lies in the model's
+    own folder, so what it says must be known; UnreadableTraining where the system does not let us read it.
+    """
     try:
         members = _members(file)
         if members is None or not _MARKS & members.keys() or not {"template", "top.template"} & members.keys():
             return None
         return training(members, str(file))
+    except UnreadableTraining:
+        if is_own:
+            raise
+        return None
     except BadTraining:
         return None
 
@@ -120,7 +130,7 @@ def _members(file: Path) -> dict[str, Any] | None:
             raise BadTraining(f"{file} has more than {_MOST_BYTES >> 20} MiB; no training file has")
         text = file.read_text("utf-8-sig")
     except OSError as exc:
-        raise BadTraining(f"{file} cannot be read: {exc.strerror}") from exc
+        raise UnreadableTraining(f"{file} cannot be read: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
         raise BadTraining(f"{file} is not UTF-8 text") from exc
     try:

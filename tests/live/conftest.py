@@ -10,6 +10,7 @@ from types import FrameType
 import pytest
 
 from tests.live.engines import MODELS, VLLM, Live, backend, config
+from tests.rigs.figures import write_figures
 
 LONGEST_S = 1200  # of one test; each wait in it has an end of its own
 
@@ -54,12 +55,5 @@ def live(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The figures that tests have recorded (`record_property`), and how long each took, without its fixtures."""
-    terminalreporter.section("seen on the real engine")
-    for outcome in ("passed", "failed"):
-        for report in terminalreporter.getreports(outcome):
-            if report.when == "call":
-                name = report.nodeid.rpartition("/")[2]
-                terminalreporter.write_line(f"{outcome}  {report.duration:6.1f} s  {name}")
-                for what, value in report.user_properties:
-                    terminalreporter.write_line(f"                    {what}: {value}")
+    """What was seen."""
+    write_figures(terminalreporter, "seen on the real engine")

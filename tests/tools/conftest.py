@@ -14,6 +14,7 @@ import pytest
 from backends.llama_cpp.gguf import model_file
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox
+from tests.rigs.figures import write_figures
 
 LONGEST_S = 900  # of one test, making its environments included
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -63,3 +64,8 @@ def bounded() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was seen."""
+    write_figures(terminalreporter, "seen with the real tools")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from app.certificate.answers import compared, figures_of, fork, truncated_kl
 from app.certificate.certificate import Finding
-from app.certificate.observation import Candidate, Observation, SeenAnswer, SeenToken
+from app.certificate.observation import Candidate, Observation, SeenAnswer, SeenStop, SeenToken
 
 
 def token(*likely: tuple[str, float]) -> SeenToken:
@@ -93,7 +94,62 @@ def test_a_fork_has_its_place_its_texts_and_how_sure_each_is() -> None:
     assert parted is not None
     assert (parted.at, parted.texts) == (1, ("aa", "ab"))
     assert parted.gaps[0] == pytest.approx(math.log(0.48 / 0.47))
-    assert fork(answer(SURE), answer(SURE, SURE)) is None
+    assert fork(answer(SURE), answer(SURE)) is None
+
+
+END = token(("", 0.48), (" And", 0.47))
+GOES_ON = token((" And", 0.48), ("<|im_end|>", 0.47))
+CUT = SeenAnswer("a", (SURE,), "length")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "gaps"),
+    [
+        (answer(SURE, END), answer(SURE, GOES_ON, SURE), (0.021, 0.021)),
+        (answer(SURE), answer(SURE, GOES_ON, SURE), (None, 0.021)),
+        (answer(SURE, GOES_ON, SURE), answer(SURE, END), (0.021, 0.021)),
+        (answer(SURE, GOES_ON, SURE), answer(SURE), (0.021, None)),
+    ],
+    ids=["told", "untold", "told by the other", "untold by the other"],
+)
+def test_to_end_is_a_choice_like_any_other(
+    one: SeenAnswer, other: SeenAnswer, gaps: tuple[float | None, float | None]
+) -> None:
+    """vLLM tells the token that ends an answer, llama.cpp does not: what else could stand there has it, too."""
+    parted = fork(one, other, ("<|im_end|>",))
+
+    assert parted is not None
+    assert (parted.at, parted.texts) == (1, (one.text, other.text))
+    assert tuple(None if gap is None else round(gap, 3) for gap in parted.gaps) == gaps
+
+
+def test_an_answer_that_was_cut_has_not_ended() -> None:
+    assert fork(CUT, answer(SURE, SURE)) is None
+    assert fork(answer(SURE, SURE), CUT) is None
+    assert fork(answer(SURE), SeenAnswer("aa", (SURE, SURE), "length")) is not None
+
+
+def test_an_end_is_judged_as_any_choice() -> None:
+    close, clear = answer(*LONG, GOES_ON, SURE), answer(*LONG, token((" And", 0.9), ("", 0.05)))
+    ended = answer(*LONG)
+    stops = {"<|im_end|>": SeenStop(ends=True)}
+
+    noise, _ = compared(msgspec.structs.replace(served(ended), stops=stops), served(close))
+    differs, _ = compared(served(ended), served(clear))
+    packed, _ = compared(served(ended), served(clear, "Q4_K - Medium"))
+
+    assert (noise.verdict, differs.verdict, packed.verdict) == (Finding.SAME, Finding.DIFFERS, Finding.UNCHECKED)
+    assert "one ends where the other goes on): the choice hangs on 0.021 nats, less than" in noise.how
+
+
+def test_texts_that_part_within_a_piece_are_not_judged() -> None:
+    """How close the choice was is not told: that is no proof that the answers differ."""
+    texts, _ = compared(
+        served(answer(*LONG, token(("xyz", 0.9)))), served(answer(*LONG, token(("x", 0.9)), token(("q", 0.9))))
+    )
+
+    assert texts.verdict is Finding.UNCHECKED
+    assert "within what one engine tells in one piece" in texts.how
 
 
 def test_nothing_is_compared_behind_a_fork() -> None:

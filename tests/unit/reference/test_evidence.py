@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.reference.evidence import Untold, choose
-from app.reference.training_file import Training
+from app.reference.training_file import BadTraining, Training
 
 ARGS = "stage: sft\ntemplate: {}\noutput_dir: {}\n"
 MODELFILE = (
@@ -156,3 +156,17 @@ def test_a_readme_that_only_speaks_of_llamafactory_is_no_evidence(model: Path) -
 
 def test_a_folder_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
     assert choose(tmp_path / "none", None, None).training is None
+
+
+def test_a_training_file_in_the_folder_that_cannot_be_read_is_not_passed_over(model: Path) -> None:
+    """Else the tokenizer's template would be taken for the training's without a word."""
+    (model / "training_args.yaml").symlink_to("/proc/self/mem")  # reading it fails for root, too
+
+    with pytest.raises(BadTraining, match=r"training_args\.yaml cannot be read: Input/output error"):
+        choose(model, None, None)
+
+
+def test_what_cannot_be_read_beside_the_folder_is_somebody_elses(model: Path) -> None:
+    (model.parent / "other.yaml").symlink_to("/proc/self/mem")
+
+    assert choose(model, None, None).training is None
