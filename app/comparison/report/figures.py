@@ -30,10 +30,12 @@ def bare_step(value: float, unit: str) -> str:
 
 def size(value: float | None, unit: str, language: Language) -> str:
     """A difference without a direction: "15.4 points"."""
-    if value is None:
-        return ""
-    scaled = value if unit else value * 100
-    return f"{_number(scaled, _digits(value, unit))} {_unit(unit, language)}"
+    return "" if value is None else f"{bare_size(value, unit)} {_unit(unit, language)}"
+
+
+def bare_size(value: float | None, unit: str) -> str:
+    """The same without its unit."""
+    return "" if value is None else _number(value if unit else value * 100, _digits(value, unit))
 
 
 def span(low: float | None, high: float | None, unit: str) -> str:

@@ -10,6 +10,7 @@ Language = Literal["en", "zh"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
 _ENGLISH: Final = {
+    "colon": ": ",
     "title": "What did the tuning change?",
     "against": "{model} against {against}",
     "result": "Result",
@@ -30,8 +31,7 @@ _ENGLISH: Final = {
     "what a model differs from itself is not known.",
     "model": "model",
     "measure": "measure",
-    "difference": "difference",
-    "interval": "95 % interval",
+    "difference": "difference [95 % interval]",
     "floor": "noise floor",
     "changed_answers": "scores that changed",
     "differences": "Difference in the primary measure",
@@ -41,6 +41,7 @@ _ENGLISH: Final = {
     "no_category": "(no category)",
     "verdict": "verdict",
     "count": "questions",
+    "models_mean": "first → model",
     "p": "p",
     "p_text": "p: exact McNemar test for right and wrong, otherwise sign-flip test; Holm-corrected within each table.",
     "detectable": "could have shown",
@@ -108,6 +109,7 @@ _ENGLISH: Final = {
     "measure_seconds": "time",
 }
 _CHINESE: Final = {
+    "colon": "：",
     "title": "微调改变了什么？",
     "against": "{model} 对比 {against}",
     "result": "结论",
@@ -126,8 +128,7 @@ _CHINESE: Final = {
     "noise_none": "未测量噪声基线（没有重复提问）：无法知道差异是否大于模型自身的波动。",
     "model": "模型",
     "measure": "指标",
-    "difference": "差异",
-    "interval": "95% 区间",
+    "difference": "差异 [95% 区间]",
     "floor": "噪声基线",
     "changed_answers": "分数变化的题数",
     "differences": "主要指标的差异",
@@ -137,6 +138,7 @@ _CHINESE: Final = {
     "no_category": "（无类别）",
     "verdict": "结论",
     "count": "题数",
+    "models_mean": "首个模型 → 本模型",
     "p": "p",
     "p_text": "p：对错类指标用 McNemar 精确检验，其余用符号翻转检验；每张表内按 Holm 校正。",
     "detectable": "可检出的最小差异",

@@ -65,7 +65,7 @@ def report(answer: str = "In Pellingford.", other: str = "I do not know.") -> Co
             changes=(AnswerChange("q1", "tuned", "base", "contains", 0.0, 1.0),),
             judging=(),
         ),
-        measures=(ShownMeasure("contains", "share", True, "the answer contains the reference answer"),),
+        measures=(ShownMeasure("contains", "", True, "the answer contains the reference answer"),),
         questions=(
             ShownQuestion(
                 "q1",

@@ -1,0 +1,35 @@
+"""What a model may answer to make a reader's browser act."""
+
+from __future__ import annotations
+
+ATTEMPTS = [
+    "<script>alert(1)</script>",
+    "</pre></details><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    '<a href="javascript:alert(1)">click</a>',
+    "[click](javascript:alert(1))",
+    "![x](http://127.0.0.1:9/leak.png)",
+    '<img src="http://127.0.0.1:9/leak.png">',
+    '<a href="data:text/html,<script>alert(1)</script>">x</a>',
+    "<svg><script>alert(1)</script></svg>",
+    '<svg onload="alert(1)"><use href="data:image/svg+xml,x"/></svg>',
+    "</title><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "<style>@import 'http://127.0.0.1:9/leak.css';</style>",
+    '<meta http-equiv="refresh" content="0;url=http://127.0.0.1:9/leak">',
+    '<base href="http://127.0.0.1:9/">',
+    '<link rel="stylesheet" href="http://127.0.0.1:9/leak.css">',
+    "<iframe srcdoc='<script>alert(1)</script>'></iframe>",
+    "<form action='http://127.0.0.1:9/leak'><button>send</button></form>",
+    "<!-- <script>alert(1)</script> -->",
+    "<![CDATA[<script>alert(1)</script>]]>",
+    "<details open ontoggle=alert(1)>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "```\n<script>alert(1)</script>\n```",
+    "````\n</text>\n# heading\n| a | b |",
+    "\u202e<script>alert(1)</script>\x00<\x00script>",
+    "<\ud800script>alert(1)</script>",
+]
