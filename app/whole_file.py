@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 from pathlib import Path
 
@@ -9,8 +11,14 @@ from pathlib import Path
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file under another name in its folder, wait until the disk has it, and rename it. OSError where that is
     not possible; then the file is what it was. Blocks.
+
+    Two processes may write the same file at once: one of their files is there. What a killed one left is removed.
     """
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):
+        if not _runs(left.name.split(".")[-2]):
+            with contextlib.suppress(OSError):
+                left.unlink()
     try:
         with fresh.open("wb") as file:
             file.write(data)
@@ -19,3 +27,14 @@ def write_whole(path: Path, data: bytes) -> None:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _runs(pid: str) -> bool:
+    """Whether there is a process of this number, or this is none."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError, OverflowError):  # somebody else's, for one
+        return True
+    return True

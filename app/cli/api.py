@@ -60,6 +60,8 @@ VllmOption = Annotated[
 OuttypeOption = Annotated[
     str | None,
     typer.Option(
+        "--outtype",
+        "--quant",
         help="The type of the GGUF file for --infer_backend llama_cpp: bf16, f16, q8_0, q4_k_m … Default: q8_0.",
         show_default=False,
     ),

@@ -20,7 +20,12 @@ SourceArgument = Annotated[
 ]
 OuttypeOption = Annotated[
     str,
-    typer.Option("--outtype", "-t", help="auto (the 16 bits that the weights have), bf16, f16, f32, q8_0, q4_k_m, …"),
+    typer.Option(
+        "--outtype",
+        "--quant",
+        "-t",
+        help="auto (the 16 bits that the weights have), bf16, f16, f32, q8_0, q4_k_m, …",
+    ),
 ]
 OutOption = Annotated[
     Path | None,

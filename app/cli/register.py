@@ -18,8 +18,11 @@ NameOption = Annotated[str, typer.Option("--name", "-n", help="The public name: 
 VllmOption = Annotated[bool, typer.Option("--vllm", help="Serve it with vLLM.")]
 OllamaOption = Annotated[bool, typer.Option("--ollama", help="Create it in the Ollama daemon.")]
 EmbeddedOption = Annotated[bool, typer.Option("--embedded", help="Serve it with the embedded engine.")]
-QuantOption = Annotated[
-    str, typer.Option("--quant", help="What the GGUF file for Ollama and the embedded engine holds: q4_k_m, f16 …")
+OuttypeOption = Annotated[
+    str,
+    typer.Option(
+        "--outtype", "--quant", "-t", help="What the GGUF file for Ollama and the embedded engine holds: q4_k_m, f16 …"
+    ),
 ]
 TemplateOption = Annotated[
     str | None,
@@ -60,7 +63,7 @@ def register(
     vllm: VllmOption = False,
     ollama: OllamaOption = False,
     embedded: EmbeddedOption = False,
-    quant: QuantOption = "q8_0",
+    outtype: OuttypeOption = "q8_0",
     template: TemplateOption = None,
     training: TrainingOption = None,
     base: BaseOption = None,
@@ -92,7 +95,7 @@ def register(
         folder=folder.expanduser().absolute(),
         name=name,
         engines=tuple(each for each, is_on in zip(ENGINES, (vllm, ollama, embedded), strict=True) if is_on),
-        quant=quant.lower(),
+        outtype=outtype.lower(),
         template=template,
         training=training.expanduser().absolute() if training is not None else None,
         base=base,

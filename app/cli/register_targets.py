@@ -28,7 +28,7 @@ from app.registration.order import (
     sampling_of,
     stop_ids_to_add,
 )
-from app.registration.registrar import Registrar, ServedAs
+from app.registration.registrar import Registrar, ServedAs, WantedFile
 from backends.model_files.digests import value_digest
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def ordered(asked: Asked, source: Source, config: Path, machine: EnginesHere) ->
         source=asked.folder,
         config=config,
         servings=tuple(servings),
-        outtype=asked.quant,
+        outtype=asked.outtype,
         is_adapter=source.model.is_adapter,
         base=source.base,
         context=asked.context,
@@ -248,29 +248,20 @@ class Converting:
         self._tell = tell
         self._trusts = trust_remote_code
 
-    def gguf(
-        self,
-        source: Path,
-        base: str | None,
-        outtype: str,
-        out: Path,
-        chat_template: str | None,
-        eos: Sequence[str],
-        adds_bos: bool | None,
-    ) -> Mapping[str, Any]:
+    def gguf(self, wanted: WantedFile) -> Mapping[str, Any]:
         """Write a GGUF file and return facts of it for the log."""
         from app.conversion.convert import convert
 
         done = convert(
-            source,
-            outtype,
-            out,
+            wanted.source,
+            wanted.outtype,
+            wanted.out,
             self._tools,
             self._tell,
-            base=Path(base) if base is not None else None,
-            chat_template=chat_template,
-            eos=eos,
-            adds_bos=adds_bos,
+            base=Path(wanted.base) if wanted.base is not None else None,
+            chat_template=wanted.chat_template,
+            eos=wanted.eos,
+            adds_bos=wanted.adds_bos,
             trust_remote_code=self._trusts,
             replace=True,
         )

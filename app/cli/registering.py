@@ -29,7 +29,7 @@ class Asked:
     folder: Path
     name: str
     engines: tuple[str, ...]
-    quant: str
+    outtype: str
     template: str | None = None
     training: Path | None = None
     base: str | None = None
@@ -92,7 +92,7 @@ def registered(asked: Asked) -> None:
     from app.registration.journal import Content, folder_of, opened
 
     log.set_up("console", "warning")
-    _refuse_quant(asked.quant)
+    _refuse_outtype(asked.outtype)
     state = state_ready(asked.state)
     with config_errors_reported(), told_in_one_sentence():
         source = source_of(asked)
@@ -115,15 +115,15 @@ def registered(asked: Asked) -> None:
     _report(asked, outcome)
 
 
-def _refuse_quant(quant: str) -> None:
+def _refuse_outtype(outtype: str) -> None:
     """End the command with exit code 2 where there is no such type of weights."""
     from app.conversion.errors import ConversionError
     from app.conversion.room import check_outtype
 
     try:
-        check_outtype(quant)
+        check_outtype(outtype)
     except ConversionError as exc:
-        fail(f"--quant: {exc}.", 2)
+        fail(f"--outtype: {exc}.", 2)
 
 
 def with_origin(content: Content, asked: Asked, order: Order) -> Content:

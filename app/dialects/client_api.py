@@ -64,6 +64,44 @@ class ResponseEncoder(Protocol):
         ...
 
 
+class ErrorEncoder:
+    """What is the same of all response encoders of routes that write no text: they answer whole, with what an engine or
+    this gateway has made, and only errors are written in the dialect, by subclasses.
+    """
+
+    whole_type = "application/json"
+    stream_type = "text/event-stream"
+    event_codes: frozenset[str] = frozenset()
+
+    def refused(self, problem: Problem) -> bytes:
+        """OpenAI's error."""
+        return problem.body()
+
+    def failed(self, problem: Problem) -> bytes:
+        """As `refused`; it does not stream."""
+        return self.refused(problem)
+
+    def waiting(self, what: str) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def next(self, delta: Delta) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def end(self, usage: Usage, stats: EngineStats) -> bytes:
+        """Nothing; it does not stream."""
+        return b""
+
+    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
+        """Nothing; it has no text."""
+        return b""
+
+    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
+        """The response as it is."""
+        return answer
+
+
 class TranslatedRequest(msgspec.Struct, frozen=True):
     """A request as OpenAI's: the route, the model's name as the client spells it, and the body's other fields.
 

@@ -5,10 +5,8 @@ Files go into the state folder, named by their content, so that no two starts di
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from app.llamafactory.configuration import ServedParts
 from app.llamafactory.engine_choice import FineTune, paths
 from app.llamafactory.yaml_text import as_yaml
 from app.reference.reference import Interpreters, Reference, ReferenceProblem, reference
+from app.whole_file import write_whole
 
 # What a training file says of the prompts.
 _OF_PROMPTS: Final = ("template", "default_system", "tool_format", "enable_thinking", "preserve_thinking")
@@ -189,17 +188,10 @@ def write(state: Path, text: str, suffix: str) -> Path:
 def _write(path: Path, text: str) -> None:
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_whole(path, text.encode())
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
         raise BadArguments(
             f"{path.parent} cannot be written: {exc.strerror or exc}; choose another with --state"
         ) from exc

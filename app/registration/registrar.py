@@ -40,24 +40,29 @@ class Teller(Protocol):
         """How far the work is."""
 
 
+@dataclass(frozen=True, slots=True)
+class WantedFile:
+    """A GGUF file that is to be made of a folder. `base`: of an adapter; `chat_template`: Jinja in place of the
+    tokenizer's; `eos`: the texts of tokens that end an answer; `adds_bos`: whether an engine puts the first token
+    before each text, None: as the tokenizer says.
+    """
+
+    source: Path
+    base: str | None
+    outtype: str
+    out: Path
+    chat_template: str | None
+    eos: Sequence[str]
+    adds_bos: bool | None
+
+
 class Conversions(Protocol):
     """What makes models of other forms. Both write under a temporary name and rename; both raise what the command line
     tells in one sentence.
     """
 
-    def gguf(
-        self,
-        source: Path,
-        base: str | None,
-        outtype: str,
-        out: Path,
-        chat_template: str | None,
-        eos: Sequence[str],
-        adds_bos: bool | None,
-    ) -> Mapping[str, Any]:
-        """Write a GGUF file and return facts of it for the log. `eos`: the texts of tokens that end an answer;
-        `adds_bos`: whether an engine puts the first token before each text, None: as the tokenizer says.
-        """
+    def gguf(self, wanted: WantedFile) -> Mapping[str, Any]:
+        """Write a GGUF file and return facts of it for the log."""
 
     def merged(self, adapter: Path, base: str | None, out: Path) -> Mapping[str, Any]:
         """Write the folder of a model that has the adapter in its weights."""
@@ -144,7 +149,7 @@ class Registrar:
         out = self._journal.folder / f"{slug(order.name)}-{order.outtype}-{key[:8]}.gguf"
 
         def act() -> Mapping[str, Any]:
-            return self._make.gguf(order.source, order.base, order.outtype, out, template, eos, bos)
+            return self._make.gguf(WantedFile(order.source, order.base, order.outtype, out, template, eos, bos))
 
         self.run("convert", key, f"converting to {order.outtype}", [_file(out)], act)
         return out

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator
-from types import FrameType
 
 import pytest
 
 from tests.live.engines import MODELS, VLLM, Live, backend, config
 from tests.rigs.figures import write_figures
+from tests.rigs.patience import ended_after
 
 LONGEST_S = 1200  # of one test; each wait in it has an end of its own
 
@@ -24,16 +23,9 @@ def installed() -> None:
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """A test that hangs fails, and what it started is ended as after any other failure."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        pytest.fail(f"it went on for longer than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    """A test that hangs fails."""
+    with ended_after(LONGEST_S):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from app.registration import config_step, journal, registrar
 from app.registration.daemon import OllamaDaemon
 from app.registration.journal import Content, folder_of, opened
 from app.registration.order import Order, ServingOrder, sampling_of
-from app.registration.registrar import Registrar, ServedAs, refuse_taken
+from app.registration.registrar import Registrar, ServedAs, WantedFile, refuse_taken
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
@@ -51,19 +51,12 @@ class Copying:
     def __init__(self) -> None:
         self.made: list[str] = []
 
-    def gguf(
-        self,
-        source: Path,
-        base: str | None,
-        outtype: str,
-        out: Path,
-        chat_template: str | None,
-        eos: Sequence[str],
-        adds_bos: bool | None,
-    ) -> Mapping[str, Any]:
-        self.made.append(outtype)
+    def gguf(self, wanted: WantedFile) -> Mapping[str, Any]:
+        self.made.append(wanted.outtype)
+        out = wanted.out
         fresh = out.with_name(f".{out.name}.part")
-        fresh.write_bytes(b"GGUF" + (source / "model.safetensors").read_bytes() + (chat_template or "").encode())
+        weights = (wanted.source / "model.safetensors").read_bytes()
+        fresh.write_bytes(b"GGUF" + weights + (wanted.chat_template or "").encode())
         fresh.replace(out)
         return {"told": f"{out.stat().st_size} bytes"}
 

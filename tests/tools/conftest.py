@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ from backends.llama_cpp.gguf import model_file
 from backends.toolenv.child import call
 from backends.toolenv.environment import Toolbox
 from tests.rigs.figures import write_figures
+from tests.rigs.patience import ended_after
 
 LONGEST_S = 900  # of one test, making its environments included
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -54,16 +53,9 @@ def folders(toolbox: Toolbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def bounded() -> Iterator[None]:
-    """A test that hangs fails, and what it started is ended as after any other failure."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        pytest.fail(f"it went on for longer than {LONGEST_S} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LONGEST_S)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+    """A test that hangs fails."""
+    with ended_after(LONGEST_S):
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,21 +5,20 @@ Request: `source`, `out`, `outtype`, `expected_bytes`. Result: null.
 
 from __future__ import annotations
 
-import errno
 import importlib
-import json
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.conversion.children import answering
+else:
+    sys.path.append(str(Path(__file__).parent))
+    answering = importlib.import_module("answering")
 
 PIECE = 8 << 20  # numbers that are turned at once
-
-
-def say(message: Mapping[str, Any]) -> None:
-    """One line for whoever started this."""
-    print(json.dumps(message), flush=True)
 
 
 def quantize(request: Mapping[str, Any]) -> None:
@@ -100,7 +99,7 @@ def write(gguf: Any, writer: Any, tensor: Any, kind: Any, done: int, expected: i
             turned = libgguf.quantize_rows(numpy.ascontiguousarray(rows), int(kind))
             turned.tofile(out)
             done += int(turned.nbytes)
-            say({"progress": {"done": done, "total": max(expected, done, 1)}})
+            answering.progress(done, expected)
     writer.write_padding(out, out.tell())
     return done
 
@@ -128,21 +127,12 @@ def size_of(gguf: Any, shape: list[int], kind: Any) -> int:
     return size
 
 
-def main() -> None:
-    """Do what the request says."""
-    request = json.load(sys.stdin)
-    try:
-        quantize(request)
-    except OSError as exc:
-        # What numpy says of a full disk has no number: "4096 requested and 0 written".
-        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(exc)
-        say({"error": "the disk became full" if is_full else f"{exc.strerror or exc}"})
-        return
-    except Exception as exc:  # noqa: BLE001 - whatever two libraries raise
-        say({"error": f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"})
-        return
-    say({"result": None})
+def sentence(exc: BaseException) -> str:
+    """What went wrong in the two packages."""
+    if isinstance(exc, OSError):
+        return str(exc.strerror or exc)
+    return f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"
 
 
 if __name__ == "__main__":
-    main()
+    answering.answer(quantize, sentence)

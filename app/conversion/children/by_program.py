@@ -6,23 +6,25 @@ one author, so what it makes is looked at by whoever asked.
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import importlib.util
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-LOOK_S = 0.3
+if TYPE_CHECKING:
+    from app.conversion.children import answering
+else:
+    sys.path.append(str(Path(__file__).parent))
+    answering = importlib.import_module("answering")
+
 TAIL = 2000  # characters of what it prints
 
 
-def say(message: Mapping[str, Any]) -> None:
-    """One line for whoever started this."""
-    print(json.dumps(message), flush=True)
+class NotQuantised(Exception):
+    """Why there is no file: one sentence."""
 
 
 def program() -> Path | None:
@@ -34,41 +36,20 @@ def program() -> Path | None:
     return path if path.is_file() else None
 
 
-def main() -> None:
-    """Do what the request says."""
-    request = json.load(sys.stdin)
+def quantize(request: Mapping[str, Any]) -> None:
+    """Write the file. Raises NotQuantised."""
     path = program()
     if path is None:
-        say({"error": "the package ik-llama-cpp-python holds no llama-quantize"})
-        return
+        raise NotQuantised("the package ik-llama-cpp-python holds no llama-quantize")
     out = Path(request["out"])
     argv = [str(path), request["source"], str(out), request["outtype"].upper(), str(request["threads"])]
-    printed: list[str] = []
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as running:
-        assert running.stdout is not None
-        reader = threading.Thread(target=read, args=(running.stdout, printed), daemon=True)
-        reader.start()
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = running.wait(LOOK_S)
-                break
-            with contextlib.suppress(OSError):
-                say({"progress": {"done": out.stat().st_size, "total": max(request["expected_bytes"], 1)}})
-        reader.join()
-    if code == 0:
-        say({"result": None})
-        return
-    lines = [line for line in "".join(printed)[-TAIL:].splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
-    say({"error": f"llama-quantize ended with code {code} ({said.strip()[:300]})"})
-
-
-def read(lines: Any, printed: list[str]) -> None:
-    """Keep what it prints."""
-    for line in lines:
-        printed.append(line)
-        del printed[:-200]
+    with answering.growth_reported(lambda: out.stat().st_size, request["expected_bytes"]):
+        ended = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", check=False)
+    if ended.returncode != 0:
+        lines = [line for line in ended.stdout[-TAIL:].splitlines() if line.strip()]
+        said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
+        raise NotQuantised(f"llama-quantize ended with code {ended.returncode} ({said.strip()[:300]})")
 
 
 if __name__ == "__main__":
-    main()
+    answering.answer(quantize, str)

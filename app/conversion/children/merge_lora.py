@@ -8,14 +8,19 @@ null.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import struct
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from app.conversion.children import answering
+else:
+    sys.path.append(str(Path(__file__).parent))
+    answering = importlib.import_module("answering")
 
 PIECE_BYTES = 16 << 20
 TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
@@ -23,11 +28,6 @@ TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64
 
 class Unmergeable(Exception):
     """Why there is no result: the rest of a sentence about the adapter."""
-
-
-def say(message: Mapping[str, Any]) -> None:
-    """One line for whoever started this."""
-    print(json.dumps(message), flush=True)
 
 
 def merge(request: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ def merge(request: Mapping[str, Any]) -> None:
                     else:
                         copy(source, target, end - begin)
                     done += end - begin
-                    say({"progress": {"done": done, "total": max(total, 1)}})
+                    answering.progress(done, total)
 
 
 def added(torch: Any, adapter: Any, weight: Any, scale: Mapping[str, Any]) -> Any:
@@ -102,20 +102,13 @@ def copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
         size -= len(piece)
 
 
-def main() -> None:
-    """Do what the request says."""
-    request = json.load(sys.stdin)
-    try:
-        merge(request)
-    except Unmergeable as exc:
-        say({"error": str(exc)})
-        return
-    except OSError as exc:
-        is_full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
-        say({"error": "the disk became full" if is_full else f"{exc.filename}: {exc.strerror or exc}"})
-        return
-    say({"result": None})
+def sentence(exc: BaseException) -> str:
+    """What went wrong, as the rest of a sentence about the adapter."""
+    if isinstance(exc, OSError):
+        return f"{exc.filename}: {exc.strerror or exc}"
+    text = " ".join(str(exc).split())
+    return text if isinstance(exc, Unmergeable) else f"{type(exc).__name__}: {text[:300]}"
 
 
 if __name__ == "__main__":
-    main()
+    answering.answer(merge, sentence)

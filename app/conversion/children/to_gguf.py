@@ -10,20 +10,20 @@ With `list` only: the result is the names of all architectures that it knows.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import importlib
-import json
 import logging
-import os
 import re
 import sys
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-LOOK_S = 0.3  # between looks at how large the file is
+if TYPE_CHECKING:
+    from app.conversion.children import answering
+else:
+    sys.path.append(str(Path(__file__).parent))
+    answering = importlib.import_module("answering")
+
 # Tokens at which llama.cpp ends an answer by their text, whatever the file says of them.
 ENDS = frozenset(
     (
@@ -47,15 +47,10 @@ class NotConverted(Exception):
     """Why there is no file: one sentence."""
 
 
-def say(message: Mapping[str, Any]) -> None:
-    """One line for whoever started this."""
-    print(f"\n{json.dumps(message)}", flush=True)  # behind a question that a library may have printed
-
-
 def convert(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the file. Raises NotConverted."""
     decide_on_remote_code(bool(request["trust_remote_code"]))
-    say({"progress": {"step": "reading the model"}})
+    answering.say({"progress": {"step": "reading the model"}})
     torch: Any = importlib.import_module("torch")
     torch.load = no_pickles
     gguf = importlib.import_module("gguf")
@@ -81,8 +76,8 @@ def convert(request: Mapping[str, Any]) -> dict[str, Any]:
         writer = model.gguf_writer
         left = complete(writer, request)
         total = sum(tensor.nbytes for tensors in writer.tensors for tensor in tensors.values())
-        say({"progress": {"step": "writing the GGUF file"}})
-        with growth_reported(Path(request["out"]), total):
+        answering.say({"progress": {"step": "writing the GGUF file"}})
+        with answering.growth_reported(lambda: Path(request["out"]).stat().st_size, total):
             writer.write_header_to_file(path=model.fname_out)
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file(progress=False)
@@ -123,25 +118,6 @@ def as_text(token: Any) -> str:
     return token.decode(errors="replace") if isinstance(token, bytes | bytearray) else str(token)
 
 
-@contextlib.contextmanager
-def growth_reported(out: Path, total: int) -> Iterator[None]:
-    """While inside, tell again and again how large the file is."""
-    is_over = threading.Event()
-
-    def look() -> None:
-        while not is_over.wait(LOOK_S):
-            with contextlib.suppress(OSError):
-                say({"progress": {"done": out.stat().st_size, "total": max(total, 1)}})
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        watcher.join()
-
-
 def decide_on_remote_code(is_trusted: bool) -> None:
     """The converter asks for some tokenizers with their own code and for others without; we decide for all."""
     transformers = importlib.import_module("transformers")
@@ -167,11 +143,13 @@ def no_pickles(*_: object, **__: object) -> Any:
 def quiet_card(gguf: Any) -> None:
     """A model card whose head is not YAML stops no conversion: it is left out."""
     load = gguf.Metadata.load_model_card
+    # The last three: what the YAML library lets through of a wrong date, bytes that are no text, an odd tag, depth.
+    wrong = (importlib.import_module("yaml").YAMLError, ValueError, LookupError, RecursionError)
 
     def loader(*args: Any, **kwargs: Any) -> Any:
         try:
             return load(*args, **kwargs)
-        except Exception:  # noqa: BLE001 - whatever the YAML library makes of it
+        except wrong:
             return {}
 
     gguf.Metadata.load_model_card = staticmethod(loader)
@@ -182,9 +160,6 @@ def sentence(exc: BaseException) -> str:
     text = " ".join(str(exc).split())
     if isinstance(exc, NotConverted):
         return text
-    # What numpy says of a full disk has no number: "4096 requested and 0 written".
-    if isinstance(exc, OSError) and (exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in text):
-        return "the disk became full"
     if isinstance(exc, MemoryError):
         return "there is not enough memory"
     if "trust_remote_code" in text or "custom code" in text:
@@ -198,21 +173,13 @@ def sentence(exc: BaseException) -> str:
     return f"llama.cpp's converter failed: {type(exc).__name__}: {text[:300]}"
 
 
-def main() -> None:
+def work(request: Mapping[str, Any]) -> Any:
     """Do what the request says."""
-    request = json.load(sys.stdin)
     logging.basicConfig(level=logging.WARNING)
-    try:
-        if request.get("list"):
-            say({"result": sorted(importlib.import_module("conversion").TEXT_MODEL_MAP)})
-        else:
-            say({"result": convert(request)})
-    except Exception as exc:
-        logging.exception("not converted")
-        say({"error": sentence(exc)})
+    if request.get("list"):
+        return sorted(importlib.import_module("conversion").TEXT_MODEL_MAP)
+    return convert(request)
 
 
 if __name__ == "__main__":
-    main()
-    sys.stdout.flush()
-    os._exit(0)  # torch's threads take seconds to end
+    answering.answer(work, sentence)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from app.dialects.client_api import ErrorEncoder
 from app.dialects.usage import EngineStats, Usage
 from app.errors import Problem
 from backends.finish_reasons import CUT
@@ -28,7 +29,7 @@ class Kind(enum.Enum):
     GENERATE = "generate"
 
 
-class OllamaErrorEncoder:
+class OllamaErrorEncoder(ErrorEncoder):
     """Ollama's errors, which are the same on every route; the subclasses write responses.
 
     `name` is the client's own for the model.
@@ -36,7 +37,6 @@ class OllamaErrorEncoder:
 
     whole_type = "application/json; charset=utf-8"
     stream_type = "application/x-ndjson"
-    event_codes: frozenset[str] = frozenset()
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self._name = name
@@ -55,26 +55,6 @@ class OllamaErrorEncoder:
     def failed(self, problem: Problem) -> bytes:
         """The last line of a stream that breaks."""
         return self.refused(problem) + b"\n"
-
-    def waiting(self, what: str) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def next(self, delta: Delta) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def end(self, usage: Usage, stats: EngineStats) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
-        """Nothing; it has no text."""
-        return b""
-
-    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
-        """OpenAI's response as it is."""
-        return answer
 
     def _ns(self) -> int:
         return max(0, int((self._clock() - self._began) * 1e9))

@@ -6,12 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
+from app.dialects.client_api import ErrorEncoder
 from app.dialects.tasks.llama_cpp import Done, Stamp, Steps, decoded, step
 from app.dialects.tasks.requests import Evaluating
-from app.dialects.usage import EngineStats, Usage
 from app.errors import Problem
 from backends.errors import Broken, Rejected
-from backends.http.delta import Delta
 
 # What LLaMA-Factory's server says where no reward model is served.
 NOT_ALLOWED: Final = "Not allowed"
@@ -48,38 +47,10 @@ def not_allowed(engine: str) -> Rejected:
     return Rejected(engine, message, status=405, type_="invalid_request_error", code="not_supported", param="model")
 
 
-class DetailErrors:
+class DetailErrors(ErrorEncoder):
     """Fulfils ResponseEncoder for refusals: OpenAI's error with LLaMA-Factory's `detail` beside it."""
-
-    whole_type = "application/json"
-    stream_type = "text/event-stream"
-    event_codes: frozenset[str] = frozenset()
 
     def refused(self, problem: Problem) -> bytes:
         """Both words for it in one object."""
         detail = NOT_ALLOWED if problem.status == 405 else problem.message
         return msgspec.json.encode({"detail": detail, **msgspec.json.decode(problem.body())})
-
-    def failed(self, problem: Problem) -> bytes:
-        """As `refused`; it does not stream."""
-        return self.refused(problem)
-
-    def waiting(self, what: str) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def next(self, delta: Delta) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def end(self, usage: Usage, stats: EngineStats) -> bytes:
-        """Nothing; it does not stream."""
-        return b""
-
-    def whole(self, delta: Delta, usage: Usage, stats: EngineStats) -> bytes:
-        """Nothing; it has no text."""
-        return b""
-
-    def embeddings(self, answer: bytes, usage: Usage) -> bytes:
-        """The response as it is."""
-        return answer

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from app.certificate import certify, report
 from app.certificate.certificate import Certificate, Fault, Finding, Line
@@ -16,7 +15,6 @@ from app.certificate.observation import Observation, SeenAnswer, SeenFile, SeenP
 from app.certificate.serving import Expectation
 from app.reference.chats import CHATS, Chat
 from app.reference.reference import Reference
-from app.whole_file import write_whole
 
 PROMPT = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 ONE = {"one turn": Chat(({"role": "user", "content": "Hi"},))}
@@ -155,18 +153,6 @@ def test_it_is_written_as_markdown_and_json_that_say_all_of_it() -> None:
     assert text.startswith("# Certificate: law: failed: prompt\n")
     assert (value["failed"], value["lines"][0]["faults"]) == (True, ["the prompt differs"])
     assert report.rows(made) == [("prompts", "differs", line.how)]
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "certificate.md"
-    write_whole(target, b"one")
-    (tmp_path / "folder").mkdir()
-
-    with pytest.raises(OSError, match="folder"):
-        write_whole(tmp_path / "folder", b"two")
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["certificate.md", "folder"]
-    assert target.read_text() == "one"
 
 
 def test_a_folder_says_what_is_expected_of_its_serving(tmp_path: Path) -> None:

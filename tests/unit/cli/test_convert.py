@@ -42,7 +42,7 @@ def test_a_base_is_for_adapters_only_and_a_template_must_be_a_file(folder: Path,
 
     based = run(tmp_path, "convert", "law", "--base", "law")
     templated = run(tmp_path, "convert", "law", "--chat-template", "gone.jinja")
-    typed = run(tmp_path, "convert", "law", "--outtype", "q4")
+    typed = run(tmp_path, "convert", "law", "--quant", "q4")
     placed = run(tmp_path, "convert", "law", "--out", "gone/law.gguf")
 
     assert "is a model, not an adapter (LoRA): it has no base" in based.err

@@ -75,7 +75,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], int, str]] = {
     ),
     "a base that is a file": (adapter, ("--base", "/etc/passwd"), 1, "--base names, '/etc/passwd', is not a folder"),
     "a training file that is not there": (whole, ("--training", "t.yaml"), 2, r"training file 't\.yaml' is not there"),
-    "a type of weights that is none": (whole, ("--quant", "q4km"), 2, "--quant: 'q4km' is not a type of weights here"),
+    "a type of weights that is none": (
+        whole,
+        ("--quant", "q4km"),
+        2,
+        "--outtype: 'q4km' is not a type of weights here",
+    ),
     "a place for the configuration that is not there": (
         whole,
         ("--embedded", "--config", "gone/c.yaml"),
@@ -147,7 +152,7 @@ def test_a_file_that_serves_nothing_yet_takes_a_name_and_is_left_ready_for_the_n
     (tmp_path / "state/lock").touch(mode=0o600)
     config = tmp_path / "modelport.yaml"
     config.write_text(text)
-    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), quant="q8_0", ollama_url="http://127.0.0.1:9")
+    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), outtype="q8_0", ollama_url="http://127.0.0.1:9")
 
     assert look_around(asked, config).engines == ("embedded",)
     registered(tmp_path)
@@ -163,7 +168,7 @@ def test_a_file_that_serves_nothing_yet_takes_a_name_and_is_left_ready_for_the_n
 def test_what_stands_beside_no_models_is_checked_before_anything_is_made(tmp_path: Path) -> None:
     config = tmp_path / "modelport.yaml"
     config.write_text("models: {}\nserver: {port: nonsense}\n")
-    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), quant="q8_0", ollama_url="http://127.0.0.1:9")
+    asked = Asked(folder=tmp_path, name="law", engines=("embedded",), outtype="q8_0", ollama_url="http://127.0.0.1:9")
 
     with pytest.raises(ConfigError, match="port"):
         look_around(asked, config)

@@ -20,7 +20,7 @@ from app.config.yaml_edit import set_entry
 from app.registration.config_step import tree_of, without
 from app.registration.journal import Journal, RegistrationError, folder_of, names, read
 from app.registration.order import ServingOrder, public_names
-from app.registration.registrar import take_back
+from app.registration.registrar import WantedFile, take_back
 from tests import ROOT
 from tests.fakes.ollama import FakeOllama
 from tests.rigs.registration import TEMPLATE, Copying, Quiet, order_for, register, trained, tuned
@@ -339,9 +339,9 @@ def test_an_entry_that_somebody_wrote_over_the_registrations_own_is_not_taken_ba
 
 def test_an_error_in_the_daemons_stream_is_told_and_goes_on_from_there(tmp_path: Path, daemon: Daemon) -> None:
     class Broken(Copying):
-        def gguf(self, *args: Any) -> Any:
-            facts = super().gguf(*args)
-            args[3].write_bytes(b"nonsense")
+        def gguf(self, wanted: WantedFile) -> Any:
+            facts = super().gguf(wanted)
+            wanted.out.write_bytes(b"nonsense")
             return facts
 
     with pytest.raises(RegistrationError, match="cannot create 'law-ollama': supplied file was not in GGUF format"):
