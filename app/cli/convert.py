@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, sentence, warn
+from app.cli.options import STOPPED, JsonOption, StateOption, TrustOption, fail, print_json, sentence, warn
 from app.cli.progress import progress_shown
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -41,9 +41,6 @@ TemplateOption = Annotated[
 ]
 EosOption = Annotated[
     list[str] | None, typer.Option("--eos", help="One more token that ends an answer; may be repeated.")
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code in the folder, if its tokenizer has any.")
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace a file that was made from something else.")]
 

@@ -48,6 +48,9 @@ LogFormatOption = Annotated[
     typer.Option(help="Else MODELPORT_LOG_FORMAT, else console on a terminal and json elsewhere.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with the model.")
+]
 
 
 def sentence(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import STOPPED, JsonOption, StateOption, fail, print_json, sentence
+from app.cli.options import STOPPED, JsonOption, StateOption, TrustOption, fail, print_json, sentence
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -52,9 +52,6 @@ ThreadsOption = Annotated[
 PlainOption = Annotated[bool, typer.Option("--plain", help="Conversations as plain text, without chat template.")]
 BaseOption = Annotated[
     Path | None, typer.Option("--base", help="An adapter's base model; default: what the adapter names.")
-]
-TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let the converter run code from the model's folder.")
 ]
 
 

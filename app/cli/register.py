@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from app.cli.options import STOPPED, ConfigOption, JsonOption, StateOption, fail, refuse_missing
+from app.cli.options import STOPPED, ConfigOption, JsonOption, StateOption, TrustOption, fail, refuse_missing
 from app.cli.toolbox import YesOption
 
 FolderArgument = Annotated[
@@ -53,7 +53,6 @@ ReplaceOption = Annotated[
 CertificateOption = Annotated[
     bool, typer.Option("--certificate/--no-certificate", help="Prove that what is served is what was trained.")
 ]
-CodeOption = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")]
 ENGINES: Final = ("vllm", "ollama", "embedded")
 
 
@@ -74,7 +73,7 @@ def register(
     ollama_url: UrlOption = None,
     replace: ReplaceOption = False,
     certificate: CertificateOption = True,
-    trust_remote_code: CodeOption = False,
+    trust_remote_code: TrustOption = False,
     yes: YesOption = False,
     config: ConfigOption = None,
     state: StateOption = None,
