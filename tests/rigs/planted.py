@@ -13,6 +13,7 @@ from app.certificate.observation import Observation
 from app.certificate.serving import Expectation
 from app.reference.chats import CHATS
 from app.reference.reference import Reference
+from backends.llama_cpp.gguf_contents import SOURCE_DIGEST
 from backends.llama_cpp.gguf_rewrite import rewrite
 from tests.journeys.gateway import Gateway
 
@@ -81,7 +82,7 @@ def plant(demo: Path, folder: Path) -> Mapping[str, Path]:
     names = ("no_template", "renamed", "no_stop", "other_checkpoint")
     files = {name: folder / f"{name}.gguf" for name in names}
     rewrite(demo, files["no_template"], {"tokenizer.chat_template": None})
-    rewrite(demo, files["other_checkpoint"], {"modelport.source.weights": "aa" * 32})
+    rewrite(demo, files["other_checkpoint"], {SOURCE_DIGEST: "aa" * 32})
     renamed = demo.read_bytes().replace(b"<|im_end|>", b"<|my_end|>")
     files["renamed"].write_bytes(renamed)
     rewrite(files["renamed"], files["no_stop"], {"tokenizer.ggml.eos_token_id": 0})
