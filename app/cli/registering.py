@@ -50,13 +50,15 @@ class Asked:
 @contextlib.contextmanager
 def told_in_one_sentence() -> Iterator[None]:
     """What a part of the work raises ends the command with its sentence and exit code 1."""
-    from app.conversion.errors import ConversionError
+    from app.conversion.errors import ConversionError, NoPlace
     from app.reference.reference import ReferenceProblem
     from app.registration.journal import RegistrationError
     from backends.toolenv.environment import ToolError
 
     try:
         yield
+    except NoPlace as exc:
+        fail(f"{exc.elsewhere('choose another state folder with --state')}.")
     except (ConversionError, ReferenceProblem, RegistrationError, ToolError) as exc:
         fail(sentence(exc))
 

@@ -9,3 +9,19 @@ class ConversionError(Exception):
 
 class FolderProblem(ConversionError):
     """A folder is not one that can be converted: what is wrong with it, and what helps."""
+
+
+class NoPlace(ConversionError):
+    """What is made has no room where it is to go, or nothing can be written there.
+
+    `problem`: that much alone. The whole sentence says what `modelport convert` can do; `elsewhere` says what another
+    command can.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}, or name another place with --out")
+        self.problem = problem
+
+    def elsewhere(self, way: str) -> str:
+        """The sentence, with another way out."""
+        return f"{self.problem}, or {way}"

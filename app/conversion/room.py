@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
-from app.conversion.errors import ConversionError
+from app.conversion.errors import ConversionError, NoPlace
 from app.conversion.model_folder import ModelFolder
 
 # Bits for a number of a matrix, for each type: where its rows can be divided into blocks of 256, and where only into
@@ -94,11 +94,11 @@ def memory_to_load(model: ModelFolder) -> int:
 
 
 def check_disk(what: str, place: str, needed_bytes: int, free_bytes: int) -> None:
-    """Raises ConversionError, with both figures, where the disk has no room."""
+    """Raises NoPlace, with both figures, where the disk has no room."""
     if free_bytes < needed_bytes:
-        raise ConversionError(
+        raise NoPlace(
             f"{what} needs {needed_bytes / GB:.2f} GB on the disk of '{place}', which has {free_bytes / GB:.2f} GB "
-            "free: make room there, or name another place with --out"
+            "free: make room there"
         )
 
 

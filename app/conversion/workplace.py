@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from app.conversion.errors import ConversionError
+from app.conversion.errors import ConversionError, NoPlace
 
 _BEGIN: Final = ".modelport-"
 _END: Final = ".part"
@@ -26,12 +26,12 @@ def free_bytes(folder: Path) -> int:
     except OSError as exc:
         raise ConversionError(f"'{folder}' cannot be written: {exc.strerror or exc}") from exc
     if status.f_flag & os.ST_RDONLY:
-        raise ConversionError(_read_only(folder))
+        raise _read_only(folder)
     return status.f_bavail * status.f_frsize
 
 
-def _read_only(folder: Path) -> str:
-    return f"'{folder}' cannot be written: its disk is mounted read-only; name another place with --out"
+def _read_only(folder: Path) -> NoPlace:
+    return NoPlace(f"'{folder}' cannot be written, as its disk is mounted read-only: mount it for writing")
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def workplace(out: Path) -> Iterator[Path]:
         descriptor = _claimed(at)
     except OSError as exc:
         if exc.errno == errno.EROFS:
-            raise ConversionError(_read_only(out.parent)) from exc
+            raise _read_only(out.parent) from exc
         raise ConversionError(f"'{out.parent}' cannot be written: {exc.strerror or exc}") from exc
     if descriptor is None:
         raise ConversionError(f"'{out}' is being made by another run right now: wait for it")
@@ -55,7 +55,7 @@ def workplace(out: Path) -> Iterator[Path]:
         _empty(at)
         yield at
     except OSError as exc:
-        raise ConversionError(in_words(exc, out)) from exc
+        raise as_problem(exc, out) from exc
     finally:
         shutil.rmtree(at, ignore_errors=True)
         os.close(descriptor)
@@ -71,14 +71,14 @@ def put_in_place(made: Path, out: Path) -> None:
     _sync_one(out.parent)
 
 
-def in_words(exc: OSError, out: Path) -> str:
+def as_problem(exc: OSError, out: Path) -> ConversionError:
     """Why `out` could not be made."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk became full while '{out}' was made: make room there, or name another place"
+        return NoPlace(f"the disk became full while '{out}' was made: make room there")
     if exc.errno == errno.EROFS:
         return _read_only(out.parent)
     name = exc.filename if isinstance(exc.filename, str) else str(out)
-    return f"'{out}' was not made: '{name}': {exc.strerror or exc}"
+    return ConversionError(f"'{out}' was not made: '{name}': {exc.strerror or exc}")
 
 
 def _claimed(at: Path) -> int | None:

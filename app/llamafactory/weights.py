@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from app.conversion.convert import convert
-from app.conversion.errors import ConversionError
+from app.conversion.errors import ConversionError, NoPlace
 from app.conversion.merge import merge
 from app.conversion.progress import ProgressReport
 from app.llamafactory.arguments import BadArguments
@@ -59,6 +59,8 @@ def made_weights(
                 template=template,
                 trusts=trust_remote_code,
             )
+    except NoPlace as exc:
+        raise BadArguments(exc.elsewhere("choose another state folder with --state")) from exc
     except ConversionError as exc:
         raise BadArguments(f"{exc}") from exc
     except OSError as exc:

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.cli.modelfile_facts import origin
 from app.cli.register_targets import look_around
-from app.cli.registering import Asked, how_to_serve
+from app.cli.registering import Asked, how_to_serve, told_in_one_sentence
 from app.config.load import loads
 from app.config.yaml_document import ConfigError
 from app.conversion.digest import WEIGHTS
 from app.conversion.model_folder import read_model_folder
+from app.conversion.room import check_disk
 from app.registration.journal import RegistrationError, folder_of
 from app.registration.order import ServingOrder
 from backends.model_files.digests import weights_digest
@@ -315,3 +317,12 @@ def gguf_made_from(digest: str | None) -> bytes:
     texts = [struct.pack("<Q", len(each)) + each for each in words]
     pair = texts[0] + struct.pack("<I", 8) + texts[1] if texts else b""
     return b"GGUF" + struct.pack("<IQQ", 3, 0, 1 if texts else 0) + pair + bytes(64)
+
+
+def test_a_disk_without_room_is_told_with_an_option_that_the_command_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """`register` has no --out, which the conversion speaks of by itself."""
+    with pytest.raises(typer.Exit), told_in_one_sentence():
+        check_disk("the conversion", "/s", 2_000_000_000, 1_500_000_000)
+
+    said = capsys.readouterr().err
+    assert said.endswith("1.50 GB free: make room there, or choose another state folder with --state.\n")
