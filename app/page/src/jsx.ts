@@ -1,0 +1,2 @@
+// What markup in the sources becomes calls of.
+export { Fragment, h } from "preact";

@@ -1,0 +1,110 @@
+// One report: what came out first, then how sure it is, then the texts.
+import { useEffect, useState } from "preact/hooks";
+import { address } from "../browser/route";
+import { download } from "../browser/files";
+import { language } from "../browser/settings";
+import { Button } from "../controls/button";
+import { Failure, Loading } from "../controls/notice";
+import { type Report, report, reportHtml } from "../gateway/reports";
+import { Refusal } from "../gateway/http";
+import { failureText } from "../words/failures";
+import { number, when, words } from "../words/words";
+import { Changes } from "./changes";
+import { ContrastTable } from "./contrast-table";
+
+export function ReportView({ id }: { id: string }) {
+  const say = words.value.reports;
+  const [shown, setShown] = useState<Report | null>(null);
+  const [failure, setFailure] = useState("");
+  const fail = (error: unknown) => setFailure(error instanceof Refusal ? failureText(error) : String(error));
+  useEffect(() => {
+    report(id).then(setShown, fail);
+  }, [id]);
+  const save = () => {
+    reportHtml(id).then((text) => download(`${id}.html`, text, "text/html"), fail);
+  };
+  return (
+    <>
+      <p><a href={address("reports")}>{say.back}</a></p>
+      {failure && <Failure>{failure}</Failure>}
+      {!shown && !failure && <Loading label={say.loading} />}
+      {shown && <Opened report={shown} onSave={save} />}
+    </>
+  );
+}
+
+function Opened({ report: { run, findings, questions, headline, measures }, onSave }: { report: Report; onSave: () => void }) {
+  const say = words.value.reports;
+  const primary = measures.find((each) => each.name === findings.primary);
+  return (
+    <>
+      <header class="page-head report-head">
+        <h1 dir="auto">{run.models.map((each) => each.name).join(" · ")}</h1>
+        <p class="muted" dir="auto">{[when(Date.parse(run.date)), say.questions(number(run.questions)), run.questions_file, run.pair].filter(Boolean).join(" · ")}</p>
+        <Button icon="download" label={say.save} small onClick={onSave} />
+      </header>
+      {!run.is_whole && <Failure>{say.notWhole}</Failure>}
+      <section class="headline">{(headline[language.value] ?? headline.en ?? []).map((each) => <p key={each} dir="auto">{each}</p>)}</section>
+      {run.notes.map((each) => <p key={each} class="muted" dir="auto">{each}</p>)}
+      <section class="stack">
+        <h2>{say.overall}</h2>
+        <p class="muted">{say.measured}: {primary ? primary.text : findings.primary}</p>
+        <ContrastTable contrasts={findings.overall} measures={measures} first="model" />
+      </section>
+      {findings.categories.length > 0 && <section class="stack"><h2>{say.categories}</h2><ContrastTable contrasts={findings.categories} measures={measures} first="category" /></section>}
+      <Noise findings={findings} />
+      {findings.secondary.length > 0 && <section class="stack"><h2>{say.secondary}</h2><p class="muted">{say.hints}</p><ContrastTable contrasts={findings.secondary} measures={measures} first="measure" /></section>}
+      {findings.judging.map((each) => (
+        <section key={each.judge + each.model} class="stack">
+          <h2 dir="auto">{say.judge(each.judge)}</h2>
+          {each.is_useful
+            ? <p>{say.judged(each.model, number(each.wins), number(each.ties), number(each.losses), number(each.agreement * 100))}</p>
+            : <Failure>{say.uselessJudge(number(each.agreement * 100))}</Failure>}
+        </section>
+      ))}
+      <Changes changes={findings.changes} questions={questions} />
+      <Controls run={run} findings={findings} />
+    </>
+  );
+}
+
+function Noise({ findings }: { findings: Report["findings"] }) {
+  const say = words.value.reports;
+  const noise = findings.noise.filter((each) => each.measure === findings.primary);
+  return (
+    <section class="stack">
+      <h2>{say.noise}</h2>
+      <p class="muted">{noise.length ? say.noiseText : say.noNoise}</p>
+      {noise.length > 0 && (
+        <ul class="facts">
+          {noise.map((each) => <li key={each.model}><b dir="auto">{each.model}</b> ± {number(each.floor, 3)} <span class="muted">{say.noiseOf(number(each.changed), number(each.questions))}</span></li>)}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function Controls({ run, findings }: { run: Report["run"]; findings: Report["findings"] }) {
+  const say = words.value.reports;
+  const errors = findings.models.filter((each) => each.errors > 0);
+  return (
+    <>
+      {errors.length > 0 && (
+        <section class="stack">
+          <h2>{say.errors}</h2>
+          {errors.map((each) => <p key={each.model} dir="auto">{each.model}: {number(each.errors)} / {number(each.asked)} — {each.error_texts[0]?.[0]}</p>)}
+        </section>
+      )}
+      <section class="stack">
+        <h2>{say.controlled}</h2>
+        <ul class="controls">
+          {run.controls.map((each) => (
+            <li key={each.what} class={each.state}>
+              <b>{each.what}</b> <span class="tag">{say.control[each.state]}</span> <span class="muted" dir="auto">{each.how}</span>
+            </li>
+          ))}
+        </ul>
+      </section>
+    </>
+  );
+}
