@@ -12,6 +12,7 @@ import pytest
 from app.comparison.formats.files import FORMATS, QuestionFile, QuestionFileError, parse_questions, read_questions
 from app.comparison.question import Question
 from tests import ROOT
+from tests.rigs.pages import page
 
 RECORDED = ROOT / "tests/recorded/questions"  # Easy Dataset's own functions wrote these
 
@@ -408,3 +409,19 @@ def test_the_digest_is_of_the_files_bytes() -> None:
 
 def test_every_format_says_what_it_is() -> None:
     assert [name for name, form in FORMATS.items() if "(" not in form.text] == []
+
+
+def test_the_page_has_every_format_and_what_its_examples_promise() -> None:
+    written = page("docs/questions.md")
+    rows = [
+        line.split("|")[1].strip(" `") for line in written.sections["Formats"].splitlines() if line.startswith("| `")
+    ]
+    (example,) = written.blocks("json")
+
+    assert rows == list(FORMATS)
+    assert parsed(example).questions == (
+        Question("a1", (user("Which port does HTTPS use?"),), "443", category="network"),
+        Question("2", (user("下列哪些是对称加密算法？"),), "AC", ("AES", "RSA", "SM4"), "choice", "密码"),
+        Question("3", (user("Port 22 is SSH's."),), "true", (), "true_false"),
+        Question("4", ({"role": "system", "content": "Be brief."}, user("What is a port?"))),
+    )

@@ -14,6 +14,7 @@ from app.comparison.scores.overlap import chrf, contains, is_same, longest_commo
 from app.comparison.scores.refusals import is_refusal
 from app.comparison.scores.score import score
 from app.comparison.scores.tokens import tokens
+from tests.rigs.pages import page
 
 
 def asked(answer: str | None, *, form: str = "open", options: tuple[str, ...] = ()) -> Question:
@@ -272,3 +273,9 @@ def test_measures_of_right_and_wrong_are_that() -> None:
     scores = score(asked("Ulm"), said("Ulm on the Danube"))
 
     assert {scores[name] for name, measure in MEASURES.items() if measure.is_right_or_wrong} <= {0.0, 1.0, None}
+
+
+def test_the_page_has_every_measure() -> None:
+    section = page("docs/questions.md").sections["How an answer is scored"]
+
+    assert [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")] == list(MEASURES)
