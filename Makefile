@@ -36,8 +36,9 @@ all: check test ## check and test (plain `make`)
 run: $(DONE)/runtime $(DONE)/demo ## start the gateway; options: make run ARGS="--config F --port P"
 	@exec $(PY) -m app serve $(ARGS)
 
+# Two files at a time: most tests wait. Those of one file stay together, as they share gateways. One at a time: -n 0.
 test: $(DONE)/dev $(DONE)/demo ## run the suite; options: make test ARGS="-k keys"
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DONE)/dev ## formatting, lint and types
 	@$(PY) -m ruff format --check .

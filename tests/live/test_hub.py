@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.hub import FakeHub
 from tests.journeys.gateway import until
 from tests.live.engines import MODELS, Live, backend, config
@@ -11,7 +13,8 @@ from tests.live.engines import MODELS, Live, backend, config
 COMMIT = "c0ffee" * 6 + "c0de"
 
 
-def test_a_model_of_the_hub_is_brought_and_served_and_needs_the_hub_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_restarted", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_a_model_of_the_hub_is_brought_and_served_and_needs_the_hub_no_more(tmp_path: Path, is_restarted: bool) -> None:
     with FakeHub() as hub:
         hub.add("org/tiny", MODELS / "tiny", COMMIT)
         hub.stops_at = 0
@@ -33,9 +36,10 @@ def test_a_model_of_the_hub_is_brought_and_served_and_needs_the_hub_no_more(tmp_
             assert _answers(gateway)
         asked = len(hub.asked)
 
-        with Live(tmp_path, config(section.replace(str(MODELS / "tiny"), "org/tiny"))) as gateway:
-            gateway.ready("tiny")
-            assert _answers(gateway)
+        if is_restarted:
+            with Live(tmp_path, config(section.replace(str(MODELS / "tiny"), "org/tiny"))) as gateway:
+                gateway.ready("tiny")
+                assert _answers(gateway)
         assert len(hub.asked) == asked
 
 

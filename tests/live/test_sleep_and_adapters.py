@@ -100,6 +100,7 @@ def test_an_engine_that_is_stuck_with_a_request_is_started_anew(sleepy: Live, re
     assert "stood still for 5 s with requests in it" in sleepy.errors.read_text()
 
 
+@pytest.mark.full
 def test_an_engine_that_was_stuck_before_its_only_request_is_started_anew(
     sleepy: Live, record_property: Record
 ) -> None:

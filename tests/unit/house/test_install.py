@@ -22,6 +22,12 @@ from tests.unit.house.test_architecture import FILES, imports
 from tests.unit.house.test_packaging import canonical, pins
 
 OURS = {"app", "backends"}
+LOCKS = {
+    "requirements.lock": "runtime",
+    "requirements-dev.lock": "dev",
+    "requirements-demo.lock": "demo",
+    "requirements-clients.lock": "clients",
+}
 
 
 def wheel(folder: Path, name: str, version: str, needs: Sequence[str] = (), extras: Sequence[str] = ()) -> str:
@@ -41,41 +47,41 @@ def wheel(folder: Path, name: str, version: str, needs: Sequence[str] = (), extr
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile and lock files of two small packages, and an index that has released more since.
+    """A folder with the Makefile and lock files of two small packages each, and an index that has released more since.
 
     The first asks for an extra of the second in a version that the lock file has no hash for, and for a third that it
     does not name at all: what a complete lock file looks like to pip after others have gone on.
     """
     index = tmp_path / "index"
     index.mkdir()
-    first = wheel(index, "first", "1.0", ["second[more]>=2", "third"])
-    second = wheel(index, "second", "1.0", extras=["more"])
-    wheel(index, "first", "2.0")
-    wheel(index, "second", "2.0", extras=["more"])
-    wheel(index, "third", "1.0")
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
-    lock = f"first==1.0 \\\n    --hash=sha256:{first}\nsecond==1.0 \\\n    --hash=sha256:{second}\n"
-    for name in ("", "-dev", "-demo", "-clients"):
-        (tmp_path / f"requirements{name}.lock").write_text(lock)
+    for lock, name in LOCKS.items():
+        first = wheel(index, f"{name}_first", "1.0", [f"{name}_second[more]>=2", f"{name}_third"])
+        second = wheel(index, f"{name}_second", "1.0", extras=["more"])
+        wheel(index, f"{name}_first", "2.0")
+        wheel(index, f"{name}_second", "2.0", extras=["more"])
+        wheel(index, f"{name}_third", "1.0")
+        (tmp_path / lock).write_text(
+            f"{name}_first==1.0 \\\n    --hash=sha256:{first}\n{name}_second==1.0 \\\n    --hash=sha256:{second}\n"
+        )
     return tmp_path
 
 
-@pytest.mark.parametrize(("target", "python"), [("dev", ".venv"), ("demo", ".venv"), ("clients", "build/clients")])
-def test_a_lock_file_is_installed_as_it_is_whatever_has_been_released_since(
-    clone: Path, target: str, python: str
-) -> None:
-    done = f"{clone}/build/clients/.done" if target == "clients" else f".venv/.done/{target}"
+def test_lock_files_are_installed_as_they_are_whatever_has_been_released_since(clone: Path) -> None:
+    wanted = [".venv/.done/dev", ".venv/.done/demo", f"{clone}/build/clients/.done"]
     only = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(clone / "index")}
     quiet = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "MAKE"))}
 
     made = subprocess.run(
-        ["make", done, f"PYTHON={sys.executable}"], cwd=clone, env=quiet | only, capture_output=True, text=True
+        ["make", *wanted, f"PYTHON={sys.executable}"], cwd=clone, env=quiet | only, capture_output=True, text=True
     )
 
     assert made.returncode == 0, made.stdout + made.stderr
-    packages = next((clone / python).glob("lib/python3*/site-packages"))
-    installed = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
-    assert {name for name in installed if not name.startswith(("pip-", "setuptools-"))} == {"first-1.0", "second-1.0"}
+    for environment, names in ((".venv", ("runtime", "dev", "demo")), ("build/clients", ("clients",))):
+        packages = next((clone / environment).glob("lib/python3*/site-packages"))
+        installed = {path.name.removesuffix(".dist-info") for path in packages.glob("*.dist-info")}
+        pips = {name for name in installed if name.startswith(("pip-", "setuptools-"))}
+        assert installed - pips == {f"{name}_{part}-1.0" for name in names for part in ("first", "second")}
 
 
 def test_what_the_locked_packages_ask_for_is_locked() -> None:
