@@ -220,12 +220,8 @@ class Gateway:
         )
 
     def models(self) -> Models:
-        """The public names with their states, and the wildcards."""
-        table = self._table()
-        return Models(
-            models=views.models(table, self.fleet.status()),
-            wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
-        )
+        """The public names with their states, the wildcards, and the pairs to compare."""
+        return views.listed(self._table(), self.fleet.status())
 
     def status(self) -> Status:
         """`health`, with the processes, the address and the state folder."""

@@ -14,7 +14,6 @@ from app.comparison.model_answer import ModelAnswer
 from app.comparison.question import Question, prompt
 from app.comparison.running.run_record import DrawnWith
 
-_SHORT: Final = 40  # characters: a longer reference is not repeated word for word
 # An answer is known by these.
 Key = tuple[str, str, int]
 # What engines would otherwise add of their own: the model's `generation_config.json`, or their own defaults. These are
@@ -101,17 +100,3 @@ def limited(questions: Sequence[Question], count: int | None, seed: int) -> list
         chance.shuffle(places)
     turns = [each for turn in zip_longest(*drawn.values()) for each in turn if each is not None]
     return [questions[at] for at in sorted(turns[:count])]
-
-
-def default_primary(questions: Sequence[Question]) -> str:
-    """The measure that decides where none is named: whether the right option was chosen where most questions have
-    options; whether a short reference occurs in the answer; chrF where references are long; the length where nothing
-    says what is right.
-    """
-    answered = [each for each in questions if each.answer is not None]
-    if not answered:
-        return "length"
-    if 2 * sum(each.form != "open" for each in answered) > len(answered):
-        return "choice"
-    lengths = sorted(len(each.answer or "") for each in answered if each.form == "open")
-    return "contains" if lengths[len(lengths) // 2] <= _SHORT else "chrf"

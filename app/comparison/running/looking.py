@@ -47,7 +47,7 @@ def look_at(
         seen[name] = look(name, admin)
     listed = _listed(admin)
     for _ in range(_LOOKS):
-        if all(servings_of(listed[name]) for name in names):
+        if all(servings_of(listed[name]) or seen[name].file.path is None for name in names):
             break
         pause(_LOOK_S)
         listed = _listed(admin)

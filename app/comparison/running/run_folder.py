@@ -89,7 +89,10 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else works in the folder meanwhile; it is made where it is not there."""
+        """Nobody else works in the folder meanwhile. It is made where it is not there, and taken away again where no run
+        has begun in it.
+        """
+        was_there = self.path.exists()
         with _told(self.path):
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -102,6 +105,8 @@ class RunFolder:
                 ) from None
             yield
         finally:
+            if not was_there and not self.is_run:
+                shutil.rmtree(self.path, ignore_errors=True)
             os.close(handle)
 
 

@@ -192,10 +192,13 @@ class Version(_Answer):
 
 
 class Models(_Answer):
-    """The public names; `wildcards` as they are written in the configuration."""
+    """The public names; `wildcards` as they are written in the configuration. `pairs`: of models to compare, a word for
+    each and its public name; the first is what the others are held against.
+    """
 
     models: tuple[PublicModelAnswer, ...]
     wildcards: tuple[str, ...] = ()
+    pairs: dict[str, dict[str, str]] = {}
 
 
 class RelayProcesses(_Answer):

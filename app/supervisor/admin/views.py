@@ -9,6 +9,7 @@ from app.errors import Problem
 from app.supervisor.admin.schemas import (
     LifeAnswer,
     Logs,
+    Models,
     PublicModelAnswer,
     ReplacementAnswer,
     ServingAnswer,
@@ -29,6 +30,15 @@ def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[Public
     """Every public name with its state, reason and engines, in the order of the configuration."""
     known = {status.name: status for status in backends}
     return tuple(_model(table, model, known) for model in table.models.values())
+
+
+def listed(table: Table, backends: Iterable[BackendStatus]) -> Models:
+    """The public names, the wildcards, and the pairs to compare."""
+    return Models(
+        models=models(table, backends),
+        wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
+        pairs=table.pairs,
+    )
 
 
 def _model(table: Table, model: PublicModel, known: Mapping[str, BackendStatus]) -> PublicModelAnswer:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from app.comparison.model_answer import ModelAnswer
-from app.comparison.question import Question
-from app.comparison.running.asks import Ask, chat_body, default_primary, limited, remaining
+from app.comparison.running.asks import Ask, chat_body, limited, remaining
 from app.comparison.running.run_record import DrawnWith
 from tests.unit.comparison.running.runs import questions
 
@@ -68,13 +67,3 @@ def test_a_limit_draws_evenly_and_keeps_the_order() -> None:
     assert [each.category for each in few] == ["large"] * 3 + ["small"] * 3
     assert few == [each for each in asked if each in few] == limited(asked, 6, seed=1)
     assert limited(asked, None, 0) == limited(asked, 99, 0) == asked
-
-
-def test_the_measure_that_decides_follows_from_the_references() -> None:
-    def asked(answer: str | None, **more: object) -> Question:
-        return Question("q", ({"role": "user", "content": "?"},), answer, **more)  # type: ignore[arg-type]
-
-    assert default_primary([asked("B", form="choice", options=("x", "y"))] * 2 + [asked("Paris")]) == "choice"
-    assert default_primary([asked("Paris"), asked(None)]) == "contains"
-    assert default_primary([asked("Paris is the capital of France, as everybody knows.")]) == "chrf"
-    assert default_primary([asked(None)]) == "length"

@@ -51,8 +51,9 @@ def test_another_order_has_a_folder_of_its_own(tmp_path: Path) -> None:
 
 def test_what_a_command_left_that_was_killed_at_its_start_is_removed(tmp_path: Path) -> None:
     leftover = RunFolder(tmp_path / "20261127-100000-base-vs-tuned")
-    with leftover.held():
-        (leftover.path / "questions.jsonl").write_text("half")
+    leftover.path.mkdir()
+    for name in ("lock", "questions.jsonl"):
+        (leftover.path / name).write_text("half")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
 
@@ -69,6 +70,14 @@ def test_a_folder_in_which_another_command_works_is_refused_and_left(tmp_path: P
         chosen(tmp_path, ORDER, NOW)
 
         assert folder.path.exists()
+
+
+def test_a_command_that_is_refused_at_its_start_leaves_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(RunProblem), folder.held():
+        raise RunProblem("the models cannot be compared")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_named_folder_goes_on_with_the_same_order_only(tmp_path: Path) -> None:

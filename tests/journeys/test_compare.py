@@ -1,0 +1,221 @@
+"""Models compared by `modelport compare`: killed and gone on with, judged, voted on blindly."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import ROOT
+from tests.journeys.gateway import Gateway, until
+from tests.rigs.answering import AnsweringEngine
+
+CONFIG = """
+backends:
+  engine: {kind: remote, url: "URL"}
+models:
+  base: {backend: engine, model: base}
+  tuned: {backend: engine, model: tuned}
+  judge: {backend: engine, model: judge}
+pairs:
+  sums: {before: base, after: tuned}
+"""
+FACTS, SUMS = "facts", "sums"
+
+
+def answered(model: str, text: str) -> str:
+    """The tuned one knows the facts; both know every second sum; the judge likes what it is shown first."""
+    if model == "judge":
+        return "The first one is nicer.\nVerdict: first"
+    number = int(re.findall(r"\d+", text)[0])
+    if text.startswith("Fact"):
+        return f"It is fact{number}." if model == "tuned" else "I do not know."
+    return f"{number + 1 if number % 2 else number}"
+
+
+def write_questions(path: Path, facts: int, sums: int) -> Path:
+    """Questions of two categories."""
+    lines = [
+        {"id": f"f{at}", "question": f"Fact {at}?", "answer": f"fact{at}", "category": FACTS} for at in range(facts)
+    ]
+    lines += [
+        {"id": f"s{at}", "question": f"What is {at} + 1?", "answer": f"{at + 1}", "category": SUMS}
+        for at in range(sums)
+    ]
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[AnsweringEngine]:
+    with AnsweringEngine(("base", "tuned", "judge"), answered) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: AnsweringEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with Gateway(tmp_path_factory.mktemp("compare"), CONFIG.replace("URL", engine.url)) as gateway:
+        assert gateway.url
+        until(lambda: gateway.backend("engine")["state"] == "ready")
+        yield gateway
+
+
+def command(gateway: Gateway, *args: str) -> list[str]:
+    return [sys.executable, "-m", "app", "compare", *args, "--state", str(gateway.state), "--concurrency", "8"]
+
+
+def ran(gateway: Gateway, *args: str, told: str = "") -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        command(gateway, *args), cwd=ROOT, input=told, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert "Traceback" not in ended.stderr, ended.stderr
+    return ended
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_pair_is_compared_and_the_taught_category_is_better(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 25, 25)
+    out = tmp_path / "run"
+
+    ended = ran(gateway, "sums", "--questions", str(file), "--out", str(out), "--export", "lm-eval")
+
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads((out / "report.json").read_text())
+    rows = {each["category"]: each for each in report["findings"]["categories"]}
+    assert (rows[FACTS]["outcome"], rows[SUMS]["outcome"]) == ("better", "no_difference")
+    assert (rows[FACTS]["difference"], rows[SUMS]["difference"]) == (1.0, 0.0)
+    assert report["run"]["pair"] == "sums"
+    assert [each["model"] for each in report["findings"]["noise"] if each["measure"] == "contains"] == ["base", "tuned"]
+    assert {each["what"] for each in report["run"]["controls"]} >= {"certificate", "prompt", "sampling", "serving"}
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert "tuned is better than base" in ended.stdout
+    assert list((out / "lm-eval").glob("*.yaml"))
+
+
+def test_a_run_of_1000_questions_that_is_killed_half_way_goes_on_and_asks_none_twice(
+    gateway: Gateway, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    file = write_questions(tmp_path / "many.jsonl", 500, 500)
+    args = ("base", "tuned", "--questions", str(file), "--repeats", "0")
+    before = len(engine.asked)
+    comparisons = gateway.state / "comparisons"
+    process = subprocess.Popen(command(gateway, *args), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: any(len(lines_so_far(each)) > 1000 for each in comparisons.glob("*/answers.jsonl")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (folder,) = comparisons.iterdir()
+    half = (folder / "answers.jsonl").read_bytes()
+    (folder / "answers.jsonl").write_bytes(half[:-7])
+
+    ended = ran(gateway, *args)
+
+    assert ended.returncode == 0, ended.stderr
+    assert [each.name for each in comparisons.iterdir()] == [folder.name]
+    answers = lines(folder / "answers.jsonl")
+    asked = Counter((each["question"], each["model"], each["repeat"]) for each in answers)
+    assert (len(asked), set(asked.values())) == (2000, {1})
+    assert all(each["error"] is None for each in answers)
+    # Under way when it was killed were 8; and one line was cut.
+    assert 2000 <= len(engine.asked) - before <= 2009
+    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+
+
+def lines_so_far(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def test_a_judge_that_always_says_first_is_useless_and_no_result(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 20, 0)
+    out = tmp_path / "run"
+
+    ended = ran(gateway, "sums", "-q", str(file), "--out", str(out), "--judge", "judge", "--repeats", "0")
+
+    assert ended.returncode == 0, ended.stderr
+    (judging,) = json.loads((out / "report.json").read_text())["findings"]["judging"]
+    assert (judging["is_useful"], judging["agreement"], judging["first_share"]) == (False, 0.0, 1.0)
+    assert (judging["wins"], judging["ties"], judging["losses"]) == (0, 20, 0)
+    assert "useless" in ended.stdout
+    assert len(lines(out / "judgements.jsonl")) == 40
+
+
+def test_a_blind_test_hides_names_until_all_is_voted_and_goes_on_another_day(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 6, 0)
+    args = ("sums", "-q", str(file), "--out", str(tmp_path / "run"), "--blind", "--repeats", "0")
+
+    stopped = ran(gateway, *args, told="1\nx\nt\nq\n")
+    votes = lines(tmp_path / "run" / "votes.jsonl")
+    ended = ran(gateway, *args, told="2\nb\ns\n1\n")
+
+    assert stopped.returncode == ended.returncode == 0, stopped.stderr + ended.stderr
+    assert "tuned" not in stopped.stdout
+    assert not (tmp_path / "run" / "run.md").exists()
+    assert [each["winner"] for each in votes][1] == "tie"
+    assert len(lines(tmp_path / "run" / "votes.jsonl")) == 5
+    assert "Blind test, 5 votes" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_what_is_wrong_is_one_sentence(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 3, 0)
+
+    alone = ran(gateway, "base", "-q", str(file))
+    twice = ran(gateway, "base", "base", "-q", str(file))
+    unknown = ran(gateway, "base", "other", "-q", str(file))
+    missing = ran(gateway, "sums", "-q", str(tmp_path / "none.jsonl"))
+    unit = ran(gateway, "sums", "-q", str(file), "--primary", "beauty")
+
+    assert (alone.returncode, twice.returncode, unknown.returncode, missing.returncode, unit.returncode) == (
+        2,
+        2,
+        1,
+        2,
+        2,
+    )
+    assert "'base' is not a pair of the configuration (pairs: sums)" in alone.stderr
+    assert "'base' is named twice" in twice.stderr
+    assert "other" in unknown.stderr
+    assert "none.jsonl" in missing.stderr
+    assert "'beauty' is not a measure" in unit.stderr
+    assert not list((gateway.state / "comparisons").glob("*other*"))
+
+
+def test_an_engine_that_is_gone_ends_the_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 30, 0)
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+
+    def moody(model: str, text: str) -> str:
+        if len(engine.asked) > 20 and not is_back:
+            os.kill(gateway.process.pid, signal.SIGKILL)
+        return answered(model, text)
+
+    is_back: list[bool] = []
+    with AnsweringEngine(("base", "tuned", "judge"), moody) as engine:
+        config = CONFIG.replace("URL", engine.url)
+        args = ("sums", "-q", str(file), "--out", str(tmp_path / "run"), "--repeats", "0")
+        with Gateway(folder, config) as gateway:
+            assert gateway.url
+            until(lambda: gateway.backend("engine")["state"] == "ready")
+            ended = ran(gateway, *args)
+        assert ended.returncode == 1
+        assert "does not answer" in ended.stderr or "Connection" in ended.stderr
+        is_back.append(True)
+        with Gateway(folder, config) as gateway:
+            assert gateway.url
+            until(lambda: gateway.backend("engine")["state"] == "ready")
+            again = ran(gateway, *args)
+
+    assert again.returncode == 0, again.stderr
+    answers = {(each["question"], each["model"]): each["error"] for each in lines(tmp_path / "run" / "answers.jsonl")}
+    assert (len(answers), set(answers.values())) == (60, {None})
