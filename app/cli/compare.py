@@ -33,7 +33,7 @@ class Language(StrEnum):
     CHINESE = "zh"
 
 
-class Export(StrEnum):
+class Exported(StrEnum):
     """Whose files the questions are written for."""
 
     EVALSCOPE = "evalscope"
@@ -87,7 +87,7 @@ LikelihoodOption = Annotated[
 BlindOption = Annotated[bool, typer.Option("--blind", help="Show you the answers without names, and count your votes.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also where the models are not comparable.")]
 ExportOption = Annotated[
-    Export | None,
+    Exported | None,
     typer.Option("--export", help="Write the questions for another program as well.", show_default=False),
 ]
 LangOption = Annotated[Language, typer.Option("--lang", help="The report's language.")]
@@ -274,7 +274,7 @@ def _report(folder: RunFolder, record: RunRecord, lang: Language, *, as_json: bo
     typer.echo(f"\n{shown}")
 
 
-def _export(export: Export, folder: RunFolder, name: str, questions: list[Question]) -> None:
+def _export(export: Exported, folder: RunFolder, name: str, questions: list[Question]) -> None:
     """Write the questions for another program into a folder of the run's."""
     from app.comparison.exports.export import exported, write_export
     from app.comparison.running.run_record import RunProblem

@@ -89,8 +89,8 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else works in the folder meanwhile. It is made where it is not there, and taken away again where no run
-        has begun in it.
+        """Nobody else works in the folder meanwhile. It is made where it is not there, and taken away again where no
+        run has begun in it.
         """
         was_there = self.path.exists()
         with _told(self.path):
