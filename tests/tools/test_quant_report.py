@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.quant_report.figures import Measured, Scores
-from app.quant_report.measuring import BOTH, TOLERANCE, Session, Workbench, tokens
+from app.quant_report.measuring import BOTH, EXACT, TOLERANCE, Session, Workbench, tokens
 from app.quant_report.passages import DEFAULT_TEXT, Passage
 from app.quant_report.windows import Window, windows
 from backends.llama_cpp.gguf import model_file
@@ -80,10 +80,11 @@ def cut(bench: Workbench, demo: Path) -> list[Window]:
 def measured(
     bench: Workbench, demo: Path, forms: dict[str, Path], cut: list[Window], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Measured]:
-    session = Session(bench, demo, cut, BOTH, str(tmp_path_factory.mktemp("logits") / "logits"))
+    logits = str(tmp_path_factory.mktemp("logits") / "logits")
+    session = Session(bench, demo, cut, BOTH, logits)
     return {
         "demo": session.reference(),
-        "itself": session.compared(demo),
+        "itself": Session(bench, demo, cut, EXACT, logits).compared(demo),
         **{name: session.compared(file) for name, file in forms.items()},
     }
 
