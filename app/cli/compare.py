@@ -19,6 +19,8 @@ from app.cli.tables import show
 if TYPE_CHECKING:
     from app.comparison.formats.files import QuestionFile
     from app.comparison.question import Question
+    from app.comparison.running.compare_run import RunWay
+    from app.comparison.running.looking import Comparable
     from app.comparison.running.run_folder import RunFolder
     from app.comparison.running.run_record import RunOrder, RunRecord
 
@@ -215,7 +217,7 @@ def _run(
     """Have everything asked that has no answer yet."""
     from app.cli.compare_progress import ShownRun
     from app.comparison.running.compare_run import RunWay, begun, finish_answers
-    from app.comparison.running.looking import look_at
+    from app.comparison.running.looking import Comparable, look_at
 
     if folder.is_run and (record := folder.record()).state == "finished":
         typer.echo(f"Everything is answered already in {folder.path}: the report is written anew.", err=True)
@@ -224,9 +226,18 @@ def _run(
         looked = look_at(order.models, _client(state), remote_kinds=_OPENAI_ONLY, report=progress.step)
         url = str(call("GET", "/admin/status", state)["address"])
         way = RunWay(url, _key(), concurrency, force, progress)
-        record = begun(folder, order, looked, questions, format=format_, pair=pair, force=force, now=way.now())
+        answer = Comparable() if folder.is_run else asyncio.run(_comparable(way, order, questions))
+        record = begun(folder, order, looked, answer, questions, format=format_, pair=pair, force=force, now=way.now())
         typer.echo(f"The run's folder: {folder.path}", err=True)
         return asyncio.run(finish_answers(folder, record, questions, way, one_by_one=not looked.fit_together))
+
+
+async def _comparable(way: RunWay, order: RunOrder, questions: list[Question]) -> Comparable:
+    from app.comparison.running.gateway_client import GatewayClient
+    from app.comparison.running.looking import comparable
+
+    async with GatewayClient(way.url, way.key, 1) as client:
+        return await comparable(client, order, questions)
 
 
 def _key() -> str | None:

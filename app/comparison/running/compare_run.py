@@ -17,7 +17,7 @@ from app.comparison.running.controls import controls, drifted, refusals
 from app.comparison.running.gateway_client import GatewayClient
 from app.comparison.running.judge_run import JudgeRun
 from app.comparison.running.line_file import LineFile
-from app.comparison.running.looking import Looked, prompt_digest
+from app.comparison.running.looking import Comparable, Looked, prompt_digest
 from app.comparison.running.run_folder import ANSWERS, JUDGEMENTS, RunFolder
 from app.comparison.running.run_record import RunOrder, RunProblem, RunRecord
 from app.comparison.running.runner import AnswerRun, RunProgress, ServingChanged
@@ -41,6 +41,7 @@ def begun(
     folder: RunFolder,
     order: RunOrder,
     looked: Looked,
+    comparable: Comparable,
     questions: Sequence[Question],
     *,
     format: str,
@@ -57,7 +58,7 @@ def begun(
         if drift is not None:
             raise ServingChanged(f"{drift}: the run in {folder.path} cannot go on")
         return record
-    reasons = refusals(looked.models)
+    reasons = refusals(looked.models, comparable.why_not)
     if reasons and not force:
         raise RunProblem("\n".join([*reasons, "--force compares them nevertheless, and the report says so."]))
     record = RunRecord(
@@ -69,7 +70,7 @@ def begun(
         format=format,
         order=order,
         served=looked.models,
-        notes=tuple(reasons),
+        notes=(*reasons, *comparable.notes),
     )
     folder.begin(record, questions)
     return record

@@ -24,11 +24,14 @@ def controls(models: Sequence[SeenModel], sampling: DrawnWith) -> tuple[ControlL
     )
 
 
-def refusals(models: Sequence[SeenModel]) -> list[str]:
-    """Why these models cannot be compared as they are served, one sentence each."""
-    failed = [each for each in models if (each.parity or "").startswith(_FAILED)]
+def refusals(models: Sequence[SeenModel], why_not: str | None = None) -> list[str]:
+    """Why these models cannot be compared as they are served, one sentence each. `why_not`: what the gateway says,
+    which looks at the certificates itself.
+    """
+    failed = [each for each in models if (each.parity or "").startswith(_FAILED)] if why_not is None else []
     several = [each for each in models if len(each.servings) > 1]
     return [
+        *([why_not] if why_not is not None else ()),
         *(
             f"{each.name!r} is not served as it was trained: its certificate says {each.parity!r} "
             f"(`modelport parity {each.name}` says more)."

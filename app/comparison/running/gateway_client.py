@@ -111,6 +111,22 @@ class GatewayClient:
 
         return await self._patiently(once)
 
+    async def first_event(self, path: str, body: Mapping[str, Any]) -> ShortReply:
+        """The first event of a stream, whose rest is not wanted, or a refusal. RunProblem where nobody answers."""
+
+        async def once() -> ShortReply | _Busy:
+            async with self._http.stream("POST", path, json=body) as response:
+                if response.status_code != 200:
+                    return ShortReply(response.status_code, _json(await response.aread()))
+                framer = sse.Framer(_LARGEST_EVENT)
+                async for piece in response.aiter_bytes():
+                    for event in sse.split(framer.feed(piece)):
+                        if data := sse.data(event):
+                            return ShortReply(200, _json(data))
+            return ShortReply(200, None)
+
+        return await self._patiently(once)
+
     async def _patiently(self, once: Callable[[], Awaitable[_Reply | _Busy]]) -> _Reply:
         """Ask again while the gateway is too busy, or the connection fails before there is a response."""
         failures, waited = 0, 0.0

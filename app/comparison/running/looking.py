@@ -9,12 +9,21 @@ from typing import Any, Final, NamedTuple
 
 from app.certificate.certify import AdminClient, look
 from app.comparison.question import Question, prompt
+from app.comparison.running.asks import drawn_with
 from app.comparison.running.controls import servings_of
 from app.comparison.running.gateway_client import GatewayClient
-from app.comparison.running.run_record import RunProblem, SeenModel
+from app.comparison.running.run_record import RunOrder, RunProblem, SeenModel
 
 _LOOKS: Final = 20  # for digests: the gateway reads the files of what it has just started beside this
 _LOOK_S: Final = 0.5
+_NOT_COMPARABLE: Final = 409
+
+
+class Comparable(NamedTuple):
+    """Why the gateway would not compare the models, None where it would; and what there is to say of it."""
+
+    why_not: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Looked(NamedTuple):
@@ -75,6 +84,24 @@ async def prompt_digest(client: GatewayClient, model: str, question: Question) -
         return None
     text = reply.value.get("prompt")
     return hashlib.sha256(text.encode()).hexdigest()[:16] if isinstance(text, str) else None
+
+
+async def comparable(client: GatewayClient, order: RunOrder, questions: Sequence[Question]) -> Comparable:
+    """Ask the gateway whether it would compare the models, by the longest question; no answer is waited for."""
+    longest = max(questions, key=lambda each: sum(len(str(message.get("content"))) for message in each.messages))
+    drawn = drawn_with(order.sampling)
+    body = {"models": list(order.models), "messages": prompt(longest), **drawn, "stream": True}
+    reply = await client.first_event("/v1/compare", body)
+    if reply.status == _NOT_COMPARABLE:
+        return Comparable(reply.refusal)
+    if reply.status != 200 or not isinstance(reply.value, Mapping):
+        return Comparable()  # what is wrong with this one question is no reason against all the others
+    settings = reply.value.get("settings") or {}
+    other = [f"{name} {settings[name]}" for name in drawn if name in settings and settings[name] != drawn[name]]
+    told = tuple(str(each) for each in reply.value.get("warnings") or ())
+    if other:
+        told = (*told, f"The configuration's overrides draw the answers of all models with {', '.join(other)}.")
+    return Comparable(None, told)
 
 
 def _listed(admin: AdminClient) -> Mapping[str, Any]:
