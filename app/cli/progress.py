@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
@@ -53,3 +54,47 @@ class _Bars:
 
     def bytes(self, done: int, total: int) -> None:
         self._progress.update(self._task, completed=done, total=total)
+
+
+class AmountBar:
+    """One bar with what is done in words beside it, the time it took and the time it still takes; each step begins it
+    anew. Where standard error is no terminal (not `is_shown`), a line for each step. Used as a context manager.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.is_shown = console.is_terminal
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[amount]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._bars = Progress(*columns, console=console, transient=True, disable=not self.is_shown)
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def step(self, text: str) -> None:
+        """Something new begins."""
+        if not self.is_shown:
+            typer.echo(f"{text} …", err=True)
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(text, total=None, amount="")
+
+    def update(self, done: int, total: int, amount: str) -> None:
+        """So much of it is done; `amount` in words."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, amount=amount)

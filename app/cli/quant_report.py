@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.options import STOPPED, JsonOption, StateOption, TrustOption, fail, print_json, sentence
+from app.cli.progress import AmountBar
 from app.cli.tables import show
 from app.cli.toolbox import YesOption, tool_errors_reported, toolbox
 
@@ -114,50 +115,16 @@ def _parts(quants: str) -> list[str]:
     return [part.strip() for part in quants.split(",") if part.strip()]
 
 
-class _Progress:
-    """Bars on standard error: bytes while files are written, tokens while they are measured."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self._console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[amount]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
-        self._task: Any = None
-
-    def __enter__(self) -> _Progress:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def step(self, text: str) -> None:
-        """A new bar; without a terminal a line."""
-        if not self._console.is_terminal:
-            typer.echo(text, err=True)
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(text, total=None, amount="")
+class _Progress(AmountBar):
+    """Bytes while files are written, tokens while they are measured."""
 
     def bytes(self, done: int, total: int) -> None:
         """So many bytes are written."""
-        self._update(done, total, f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+        self.update(done, total, f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
     def count(self, done: int, total: int) -> None:
         """So many tokens are measured."""
-        self._update(done, total, f"{done:,} of {total:,} tokens")
-
-    def _update(self, done: int, total: int, amount: str) -> None:
-        if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, amount=amount)
+        self.update(done, total, f"{done:,} of {total:,} tokens")
 
 
 def _print(report: QuantReport, out: Path) -> None:

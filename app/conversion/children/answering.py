@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 LOOK_S = 0.3  # between looks at how much is written
-FULL = "the disk became full"
 
 
 def say(message: Mapping[str, Any]) -> None:
@@ -48,9 +47,13 @@ def growth_reported(size: Callable[[], int], total: int) -> Iterator[None]:
         watcher.join()
 
 
-def is_full(exc: BaseException) -> bool:
-    """Whether the disk is full. What numpy says of one has no number: "4096 requested and 0 written"."""
-    return isinstance(exc, OSError) and (exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(exc))
+def of_machine(exc: BaseException) -> str | None:
+    """What the machine lacks, as the rest of a sentence; None where it is something else."""
+    if isinstance(exc, MemoryError):
+        return "there is not enough memory"
+    # What numpy says of a full disk has no number: "4096 requested and 0 written".
+    is_full = isinstance(exc, OSError) and (exc.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(exc))
+    return "the disk became full" if is_full else None
 
 
 def answer(work: Callable[[Mapping[str, Any]], Any], sentence: Callable[[BaseException], str]) -> None:
@@ -60,7 +63,7 @@ def answer(work: Callable[[Mapping[str, Any]], Any], sentence: Callable[[BaseExc
         said = {"result": work(request)}
     except Exception as exc:  # the top of the script
         logging.exception("no result")
-        said = {"error": FULL if is_full(exc) else sentence(exc)}
+        said = {"error": of_machine(exc) or sentence(exc)}
     say(said)
     sys.stdout.flush()
     os._exit(0)  # torch's threads take seconds to end

@@ -160,8 +160,6 @@ def sentence(exc: BaseException) -> str:
     text = " ".join(str(exc).split())
     if isinstance(exc, NotConverted):
         return text
-    if isinstance(exc, MemoryError):
-        return "there is not enough memory"
     if "trust_remote_code" in text or "custom code" in text:
         return "its tokenizer comes with code of its own, which is not run unless you trust it (--trust-remote-code)"
     if "pre-tokenizer was not recognized" in text:
