@@ -8,6 +8,7 @@ that have arrived are of all requests that still use that engine.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 
@@ -96,6 +97,20 @@ class DrainRelay(msgspec.Struct, tag="drain", frozen=True):
     """supervisor → relay: take no new connections, finish what runs within this many seconds, then exit with 0."""
 
     seconds: float
+
+
+class SealedComparison(msgspec.Struct, frozen=True):
+    """relay → supervisor, as JSON on `control.sock`: what a blind comparison has hidden until a vote opens it.
+
+    `key`: the name of the key that asked, None where no key is configured; a vote must come with the same. `models`: in
+    the order of the answers; `answers`: the figures of each.
+    """
+
+    id: str
+    key: str | None
+    pair: str | None
+    models: list[str]
+    answers: list[dict[str, Any]]
 
 
 FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing

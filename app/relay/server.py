@@ -14,6 +14,7 @@ import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics
+from app.relay.compare.compare_api import CompareApi
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.protocol import ServerProtocol
 from app.relay.proxy.dispatch import Dispatcher
@@ -46,10 +47,12 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     await supervisor.connect(state / "relay.sock")
     intake = BodyIntake()
     dispatcher = Dispatcher(supervisor, pool, Metrics(registry), intake)
+    gateway = GatewayApi(pool, state / "control.sock")
     routes = route_table(
         OpenAIApi(dispatcher, intake),
         ForeignApis(dispatcher, intake),
-        GatewayApi(pool, state / "control.sock"),
+        gateway,
+        CompareApi(dispatcher, intake, gateway),
         PageFiles(),
     )
 

@@ -48,6 +48,7 @@ from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
 from app.supervisor.provenance.provenance import Provenance
@@ -119,7 +120,8 @@ class Gateway:
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
         self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
-        self._warn_of_few_files()
+        self.votes, self.comparisons = VoteStore(state.votes, time.time), state.comparisons
+        open_files.warn_of_few(config.server.max_connections, self._max_connections)
 
     def __repr__(self) -> str:
         return f"<Gateway {self._url} table={self._version} draining={self.is_draining}>"
@@ -351,7 +353,7 @@ class Gateway:
                 self._discovery.follow(before.backends)
                 raise
             version = self.publish_again()
-            self._warn_of_few_files()
+            open_files.warn_of_few(config.server.max_connections, self._max_connections)
             pending = self.fleet.pending()
             log.info("configuration reloaded", table=version, needs_restart=changed, pending=pending)
             return Reloaded(table_version=version, needs_restart=changed, pending=pending)
@@ -388,9 +390,3 @@ class Gateway:
     def _visible(self) -> list[BackendStatus]:
         """All, except those that nobody configured and that have never answered."""
         return [status for status in self.fleet.status() if status.generation or status.name not in self._implicit]
-
-    def _warn_of_few_files(self) -> None:
-        configured, possible = self.config.server.max_connections, self._max_connections
-        if possible is not None and possible < configured:
-            event = "max_connections lowered: the limit of open files (ulimit -n) allows no more"
-            log.warning(event, configured=configured, now=possible)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import resource
 
+import structlog
+
+log = structlog.get_logger()
+
 # Enough for a million connections, the most that can be configured; some systems refuse "unlimited".
 MOST = 2_097_152
 # Files that a relay has open besides: sockets to the supervisor, counters, libraries, logs.
@@ -32,3 +36,10 @@ def connections(open_files: int | None) -> int | None:
     Each needs two files: its own connection and one to an engine.
     """
     return None if open_files is None else max(1, (open_files - OWN) // 2)
+
+
+def warn_of_few(configured: int, possible: int | None) -> None:
+    """Log it where relays cannot have as many connections as are configured. `possible`: None for no limit."""
+    if possible is not None and possible < configured:
+        event = "max_connections lowered: the limit of open files (ulimit -n) allows no more"
+        log.warning(event, configured=configured, now=possible)

@@ -60,6 +60,16 @@ class StateFolder:
         return self.path / CERTIFICATES
 
     @property
+    def comparisons(self) -> Path:
+        """The folder with the runs of `modelport compare`."""
+        return self.path / "comparisons"
+
+    @property
+    def votes(self) -> Path:
+        """The file with the votes about blind comparisons."""
+        return self.path / "votes.jsonl"
+
+    @property
     def measurements(self) -> Path:
         """The file with how much memory engines were measured to take."""
         return self.path / MEASUREMENTS

@@ -19,9 +19,13 @@ backends:
   hasty: {{kind: remote, url: "{url}", timeouts: {{first_byte_s: 1}}}}
 models:
   {model}: {{backend: demo, aliases: [gpt-3.5-turbo]}}
+  base: {{backend: demo}}
+  security: {{backend: demo}}
   ranker: {{backend: ranker}}
   "fake/*": {{backend: fake}}
   "hasty/*": {{backend: hasty}}
+pairs:
+  security: {{base: base, tuned: security}}
 """
 LOCKED = """
 backends:

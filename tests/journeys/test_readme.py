@@ -1,4 +1,4 @@
-"""The examples of the README do what they show, word for word but for the port."""
+"""The examples of the README, and of the page on comparisons, do what they show, word for word but for the port."""
 
 from __future__ import annotations
 
@@ -26,6 +26,17 @@ def test_the_curl_example_answers(gateway: Gateway) -> None:
     answer = subprocess.run(["sh", "-c", adapted(line, gateway)], capture_output=True, text=True, timeout=60)
 
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_the_curl_example_of_a_comparison_answers(gateway: Gateway) -> None:
+    (line,) = [block for block in page("docs/compare.md").blocks("bash") if block.startswith("curl")]
+
+    answer = subprocess.run(["sh", "-c", adapted(line, gateway)], capture_output=True, text=True, timeout=60)
+
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.stdout.splitlines() if line[:6] == "data: "]
+    assert events[0]["models"] == ["base", "security"]
+    assert {event["index"] for event in events if event.get("delta", {}).get("content")} == {0, 1}
+    assert (events[-1]["answered"], events[-1]["failed"]) == (2, 0)
 
 
 def test_the_python_example_answers(gateway: Gateway, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from app.relay.compare.compare_api import CompareApi
 from app.relay.routes.foreign_apis import ForeignApis
 from app.relay.routes.gateway_api import GatewayApi
 from app.relay.routes.openai_api import OpenAIApi
@@ -21,5 +22,6 @@ def rows_only() -> RouteTable:
         OpenAIApi(NOTHING, NOTHING),
         ForeignApis(NOTHING, NOTHING),
         GatewayApi(NOTHING, Path("control.sock")),
+        CompareApi(NOTHING, NOTHING, NOTHING),
         PageFiles(),
     )

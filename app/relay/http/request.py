@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
 import time
@@ -18,14 +19,15 @@ from app.table import Key, Table
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}\Z")
+MAX_ID_CHARS = 128
+_REQUEST_ID = re.compile(rf"[A-Za-z0-9._:-]{{1,{MAX_ID_CHARS}}}\Z")
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 # What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
 FORWARDED = ("traceparent", "tracestate")
 
 MAX_NAMED = 32
-_ADJUSTED, _DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
+ADJUSTED, DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
 
 # The answer's headers that a page's script may read: its SDK retries by them.
 _READABLE_HEADERS = (
@@ -84,17 +86,32 @@ class Request:
     def reports(self, adjusted: Collection[str] = (), dropped: Collection[str] = ()) -> None:
         """Name to the client, in headers, its parameters that the engine was sent with another value, and those that
         have no effect. The last call counts; once the answer has begun it is too late."""
-        for header, names in ((_ADJUSTED, adjusted), (_DROPPED, dropped)):
+        for header, names in ((ADJUSTED, adjusted), (DROPPED, dropped)):
             self.base.pop(header, None)  # of another engine, which did not take the request
             if names:
                 each = sorted(set(names))
                 more = [f"and {len(each) - MAX_NAMED} more"] if len(each) > MAX_NAMED else []
                 self.base[header] = ", ".join((*each[:MAX_NAMED], *more))
 
+    def reported(self, header: str) -> list[str]:
+        """The names that `reports` put into one of its headers."""
+        return [name for name in self.base.get(header, "").split(", ") if name]
+
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """The headers that go to the engine with a body of this type, as (name, value)."""
         passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
         return [("content-type", content_type), ("x-request-id", self.id), *passed]
+
+    def part(self, number: int, response: ClientResponse, encoder: ResponseEncoder | None) -> Request:
+        """This request once more, as one of several that are answered in one response. Engines know it by an id of its
+        own: two requests with one id are one request to vLLM.
+        """
+        part = copy.copy(self)
+        part.response, part.encoder = response, encoder
+        part.id = f"{self.id[: MAX_ID_CHARS - 4]}-{number}"
+        part.base = {"x-request-id": part.id}
+        part.held_bytes, part.upload_s = 0, 0.0
+        return part
 
     # -- who asks
 

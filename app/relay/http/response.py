@@ -29,6 +29,7 @@ class ClientResponse:
         self.arrived = arrived
         self.cycle: RequestResponseCycle | None = None
         self.is_gone = False
+        self.asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
         self._is_chunked = False
         self._is_head = False
         self._model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
@@ -157,6 +158,10 @@ class ClientResponse:
             self.cycle.message_event.set()
         self._protocol.hang_up()
 
+    def part(self, arrived: float, sink: Callable[[bytes], None]) -> PartialResponse:
+        """One of several answers in this response, the work at which began at `arrived`."""
+        return PartialResponse(self, self._protocol, arrived, sink)
+
     # -- the connection's side
 
     def lost(self) -> None:
@@ -177,6 +182,60 @@ class ClientResponse:
     def drained(self) -> None:
         if self._on_resume is not None:
             self._on_resume()
+
+
+class PartialResponse(ClientResponse):
+    """One of several answers that a client gets in one response: what is written goes to `sink`, without a head.
+
+    `backend` answers it, once it is known; `status` is that of a whole answer or a refusal.
+    """
+
+    def __init__(
+        self, whole: ClientResponse, protocol: ServerProtocol, arrived: float, sink: Callable[[bytes], None]
+    ) -> None:
+        self._whole = whole
+        super().__init__(protocol, arrived)
+        self._sink = sink
+        self._is_begun = False
+        self.backend: str | None = None
+        self.status: int | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """The client has left: it is the same one for all of them."""
+        return self._whole.is_gone
+
+    @is_gone.setter
+    def is_gone(self, value: bool) -> None:
+        """The whole response is told by its connection."""
+
+    @property
+    def is_started(self) -> bool:
+        """Whether anything was written, or is about to be."""
+        return self._is_begun
+
+    def served_by(self, model: str, backend: str, attempts: int) -> None:
+        """Which backend answers; the last call counts."""
+        self.backend = backend
+        self.serving = None
+
+    def start(self, status: int, headers: Mapping[str, str] | Sequence[tuple[str, str]], length: int | None) -> None:
+        """The head is the whole response's."""
+        self._is_begun = True
+        self.status = status
+
+    def write(self, data: bytes) -> None:
+        """A piece of this answer."""
+        if data and not self.is_gone:
+            self._sink(data)
+
+    def finish(self) -> None:
+        """This answer is complete; the others go on."""
+        self._on_pause = self._on_resume = None
+
+    def cut(self) -> None:
+        """This answer has failed, and has said so; the others go on."""
+        self.finish()
 
 
 @lru_cache(maxsize=1024)

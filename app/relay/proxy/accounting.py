@@ -78,7 +78,9 @@ class RequestRecord:
         """It is sent to an engine. Only the first time shows the gateway's own part: later ones follow a refusal."""
         if self._series is not None and not self._is_sent:
             self._is_sent = True
-            self._series.overhead.observe(self._took_s() - self._waited_s)
+            response = self._request.response
+            response.asked_at = now = time.perf_counter()
+            self._series.overhead.observe(now - response.arrived - self._waited_s)
 
     def settled(self, usage: Usage) -> None:
         """The response is complete."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from app.errors import JSON, problem
 from app.relay.http.request import Request
@@ -39,6 +40,15 @@ def _can_serve(table: Table) -> bool:
     return any(b.endpoint is not None or b.can_start for name, b in table.backends.items() if name in used)
 
 
+class SupervisorAnswer(NamedTuple):
+    """A response of the supervisor. `headers`: those that are passed on, beside its type."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: dict[str, str]
+
+
 class GatewayApi:
     """Forwards to the supervisor's socket. Whoever reaches that is an administrator: access is checked before."""
 
@@ -51,11 +61,18 @@ class GatewayApi:
         """The supervisor's answer to this request. Problem (502, 504) where it gives none."""
         body = await request.body(MAX_ORDER_BYTES) if request.method == "POST" else b""
         target = f"{request.path}?{request.query}" if request.query else request.path
+        method = "GET" if request.method == "HEAD" else request.method
+        answer = await self.ask(request, method, target, body)
+        request.answer(answer.status, answer.body, answer.content_type, **answer.headers)
+
+    async def ask(self, request: Request, method: str, target: str, body: bytes = b"") -> SupervisorAnswer:
+        """What the supervisor answers to this, on behalf of a client's request. Problem (502, 504) where it gives
+        nothing.
+        """
         headers = [
             ("x-request-id", request.id),
             ("content-type", request.headers.get("content-type", JSON)),
         ]
-        method = "GET" if request.method == "HEAD" else request.method
         supervisor = self._orders if method == "POST" else self._questions
         try:
             exchange = await self._pool.open(supervisor, UpstreamRequest(method, target, body, headers))
@@ -73,7 +90,7 @@ class GatewayApi:
             raise problem(EngineFailed("gateway", "its supervisor did not answer")) from exc
         kind = exchange.headers.get("content-type", JSON)
         passed = {name: exchange.headers[name] for name in _PASSED_HEADERS if name in exchange.headers}
-        request.answer(exchange.status, answer, kind, **passed)
+        return SupervisorAnswer(exchange.status, answer, kind, passed)
 
 
 def _supervisor(control: Path, first_byte_s: float) -> Endpoint:

@@ -7,6 +7,7 @@ from functools import partial
 from app.dialects.client_api import ResponseEncoder
 from app.dialects.tasks.evaluation import DetailErrors
 from app.errors import not_found
+from app.relay.compare.compare_api import CompareApi
 from app.relay.http.origin_check import OriginRule
 from app.relay.http.request import Request
 from app.relay.routes import base_urls
@@ -27,7 +28,9 @@ OPEN, KEY, ADMIN = Access.OPEN, Access.KEY, Access.ADMIN
 OLLAMA_ORDERS = ("blobs", "copy", "create", "delete", "me", "pull", "push", "signin", "signout")
 
 
-def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi, page: PageFiles) -> RouteTable:
+def route_table(
+    openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi, compare: CompareApi, page: PageFiles
+) -> RouteTable:
     """All routes. What is not listed leads to a 404 in the dialect of the paths around it."""
     for_clients = (
         Route("/v1/chat/completions", POST, KEY, openai.run),
@@ -45,6 +48,11 @@ def route_table(openai: OpenAIApi, foreign: ForeignApis, gateway: GatewayApi, pa
         Route("/v1/responses", POST, KEY, foreign.run, encoder=translated),
         Route("/v1/messages", POST, KEY, foreign.run, encoder=translated),
         Route("/v1/messages/count_tokens", POST, KEY, foreign.run, encoder=translated),
+        Route("/v1/compare", POST, KEY, compare.compare),
+        Route("/v1/compare/pairs", READ, KEY, compare.list_pairs),
+        Route("/v1/compare/votes", READ_OR_POST, KEY, compare.votes),
+        Route("/v1/compare/runs", READ, KEY, compare.list_runs),
+        Route("/v1/compare/runs/{id}", READ, KEY, compare.show_run),
         _ollama("/api/chat", POST, KEY, foreign.run, translated),
         _ollama("/api/generate", POST, KEY, foreign.run, translated),
         _ollama("/api/embed", POST, KEY, foreign.run, translated),

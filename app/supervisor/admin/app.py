@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
@@ -36,6 +36,7 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
+from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
@@ -54,7 +55,14 @@ _ADAPTER = {
 }
 
 
-class AdminApi(ParityApi, Protocol):
+_COMPARISONS: dict[int | str, dict[str, Any]] = {**_FOR_ADMINS, **openapi.errors(503)}
+_COMPARISON: dict[int | str, dict[str, Any]] = {
+    **_COMPARISONS,
+    404: {"model": ErrorAnswer, "description": "There is no such run or comparison."},
+}
+
+
+class AdminApi(ParityApi, ComparisonsApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
 
     def health(self) -> Health: ...
@@ -89,6 +97,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     _adapters(app, api)
     _probe(app, api)
     add_parity_routes(app, api, _UNKNOWN_MODEL)
+    add_comparison_routes(app, api, _COMPARISONS, _COMPARISON)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)

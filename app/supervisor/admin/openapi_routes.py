@@ -119,6 +119,24 @@ class CountRequest(_Open):
     messages: list[dict[str, Any]]
 
 
+class ComparisonRequest(_Open):
+    """A chat request to several models at once: `models`, or a configured `pair`, in place of `model`."""
+
+    models: list[str] | None = None
+    pair: str | None = None
+    messages: list[dict[str, Any]]
+    stream: bool = True
+    blind: bool = False
+    force: bool = False
+
+
+class VoteRequest(BaseModel):
+    """Which answer of a blind comparison is best: its index, `tie`, or `all_bad`."""
+
+    id: str
+    winner: int | str
+
+
 class OllamaChat(_Open):
     """Ollama's chat."""
 
@@ -187,6 +205,7 @@ _AUDIO = {
 def foreign_routes(router: APIRouter, errors: Answers) -> None:
     """Add these routes to the router. They are only described there and never called."""
     _openai(router, errors)
+    _compare(router, errors)
     _anthropic(router)
     _ollama(router)
 
@@ -236,6 +255,36 @@ def _openai(router: APIRouter, errors: Answers) -> None:
 
     @router.post("/v1/responses", responses=_stream("text/event-stream", None), tags=["models"])
     async def responses(body: ResponseRequest) -> _Open:
+        raise NotImplementedError
+
+
+def _compare(router: APIRouter, errors: Answers) -> None:
+    @router.post("/v1/compare", responses={**_stream("text/event-stream", None), **errors}, tags=["comparisons"])
+    async def compare(body: ComparisonRequest) -> _Open:
+        raise NotImplementedError
+
+    @router.get("/v1/compare/pairs", responses=errors, tags=["comparisons"])
+    async def pairs() -> _Open:
+        raise NotImplementedError
+
+    @router.post("/v1/compare/votes", responses=errors, tags=["comparisons"])
+    async def vote(body: VoteRequest) -> _Open:
+        raise NotImplementedError
+
+    @router.get("/v1/compare/votes", responses=errors, tags=["comparisons"])
+    async def votes() -> _Open:
+        raise NotImplementedError
+
+    @router.get("/v1/compare/runs", responses=errors, tags=["comparisons"])
+    async def runs() -> _Open:
+        raise NotImplementedError
+
+    @router.get("/v1/compare/runs/{run}", responses=errors, tags=["comparisons"])
+    async def run_report(run: str) -> _Open:
+        raise NotImplementedError
+
+    @router.get("/v1/compare/runs/{run}/report.html", responses=errors, tags=["comparisons"])
+    async def run_page(run: str) -> str:
         raise NotImplementedError
 
 

@@ -45,6 +45,7 @@ from app.supervisor.admin.schemas import (
     SeatAnswer,
     Status,
 )
+from app.supervisor.comparisons.votes import VoteStore
 from backends.endpoint import CAPABILITIES, State
 from tests.rigs.cli import run
 
@@ -62,6 +63,8 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
+        self.comparisons = Path("comparisons")
+        self.votes = VoteStore(Path("votes.jsonl"), time.time)
         self.proof: ProofAnswer | None = None
         self.bad: list[str] = []
         self.pending: tuple[str, ...] = ()

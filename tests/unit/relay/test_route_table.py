@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from app.keys import digest
+from app.relay.compare.compare_api import CompareApi
 from app.relay.http.origin_check import OriginRule
 from app.relay.http.request import Request
 from app.relay.routes import access
@@ -73,7 +74,12 @@ def path_of(route: Route) -> str:
     """One that leads to this row."""
     if route.path == "*":
         return "/status"
-    return route.path.replace("{model}", "fake").replace("{file}", PageFiles().names[0]).replace("*", "status")
+    return (
+        route.path.replace("{model}", "fake")
+        .replace("{file}", PageFiles().names[0])
+        .replace("{id}", "run")
+        .replace("*", "status")
+    )
 
 
 async def answer(rig: Rig, route: Route, method: str, who: str | None, **headers: str) -> Reply:
@@ -189,9 +195,10 @@ def test_every_handler_belongs_to_a_row() -> None:
     handlers = {getattr(handler, "__func__", handler) for route in TABLE.rows for handler in (route.handler,)}
     written = {
         method
-        for api in (OpenAIApi, ForeignApis, GatewayApi, PageFiles)
+        for api in (OpenAIApi, ForeignApis, GatewayApi, CompareApi, PageFiles)
         for name, method in vars(api).items()
         if inspect.iscoroutinefunction(method) and not name.startswith("_")
+        if list(inspect.signature(method).parameters) == ["self", "request"]
     }
 
     assert written <= handlers

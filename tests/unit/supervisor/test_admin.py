@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from app.supervisor.admin.schemas import (
     Status,
 )
 from app.supervisor.admin.views import models, overall
+from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.state_folder import bind_private
 from app.table import Backend, PublicModel, Table, Target, Wildcard
@@ -64,6 +66,8 @@ class StubControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
+        self.comparisons = Path("comparisons")
+        self.votes = VoteStore(Path("votes.jsonl"), time.time)
         self.errors: list[str] = []
 
     def health(self) -> Health:
