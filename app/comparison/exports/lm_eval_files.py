@@ -89,7 +89,7 @@ metadata:
   - name: letters
     filter:
       - function: regex
-        regex_pattern: "[A-Z]+(?:[ ,、和]+(?:and )?[A-Z]+)*"
+        regex_pattern: "(?<![A-Za-z])[A-Z]+(?![A-Za-z])(?:[ ,、和]+(?:and )?[A-Z]+(?![A-Za-z]))*"
       - function: remove_whitespace
       - function: take_first
 metric_list:

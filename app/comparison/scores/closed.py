@@ -40,22 +40,26 @@ _SAID_TRUTH: Final = re.compile(
 _DOUBLE: Final = re.compile(r"(?i)\bnot\s+(?:false|incorrect|wrong|untrue)\b|没有错误|并非错误|不是错误|没错")
 
 
-def chosen(answer: str, options: Sequence[str], *, several: bool = False) -> str | None:
+def chosen(answer: str, options: Sequence[str], *, several: bool = False, is_cut: bool = False) -> str | None:
     """The letters of the options that an answer chooses, in the alphabet's order; None where it cannot be told. Where
-    not `several` options may be right, an answer that names more than one has chosen them all.
+    not `several` options may be right, an answer that names more than one has chosen them all. Of an answer that
+    `is_cut` off by the limit of tokens, the end says nothing.
     """
     text = said(answer).translate(_WIDE_LETTERS)
-    ways = (_alone, _declared, _listed, _by_text, _mentioned)
+    if (letters := _alone(text, options, is_cut=is_cut)) is not None:
+        return letters
+    ways = (_declared, _listed, _by_text, _mentioned)
     return next((letters for way in ways if (letters := way(text, options, several))), None)
 
 
-def _alone(text: str, options: Sequence[str], several: bool) -> str | None:
-    """Nothing but letters: the whole answer, or its first line or its last."""
+def _alone(text: str, options: Sequence[str], *, is_cut: bool) -> str | None:
+    """Nothing but letters: the whole answer, its first line, or its last where that is not one more of a list."""
     lines = [line for line in text.split("\n") if line.strip()]
-    for part in (text, *lines[:1], *lines[-1:]):
-        if letters := only_letters(part, len(options)):
-            return letters
-    return None
+    ends = lines[-1:] if not is_cut and (len(lines) < 2 or leading_letter(lines[-2]) is None) else []
+    if not ends and not is_cut and re.search(r"\n\s*\n[^\n]*$", text):
+        ends = lines[-1:]
+    parts = (text, *lines[:1], *ends)
+    return next((letters for part in parts if (letters := only_letters(part, len(options)))), None)
 
 
 def _declared(text: str, options: Sequence[str], several: bool) -> str | None:
@@ -77,8 +81,7 @@ def _listed(text: str, options: Sequence[str], several: bool) -> str | None:
     if several:
         return "".join(sorted(set(letters)))
     # A model that only repeats the options has chosen nothing yet.
-    repeats = len(options) > 1 and letters[: len(options)] == list(LETTERS[: len(options)])
-    return None if repeats else letters[0]
+    return None if letters[:2] == ["A", "B"] else letters[0]
 
 
 def _by_text(text: str, options: Sequence[str], several: bool) -> str | None:

@@ -37,7 +37,9 @@ def score(question: Question, answer: ModelAnswer) -> Mapping[str, float | None]
         scores["chrf"] = chrf(text, reference)
         scores["rouge_l"] = rouge_l(text, reference)
     elif question.form == "choice":
-        scores["choice"] = float(chosen(text, question.options, several=len(reference) > 1) == reference)
+        is_cut = answer.finish_reason == "length"
+        letters = chosen(text, question.options, several=len(reference) > 1, is_cut=is_cut)
+        scores["choice"] = float(letters == reference)
     else:
         verdict = judged(text)
         scores["choice"] = float(verdict is not None and verdict == (reference == "true"))

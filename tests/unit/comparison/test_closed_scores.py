@@ -46,7 +46,13 @@ RIVERS = ("Ulm", "Danube", "Zugspitze", "Black Forest")
         ("A river is water, and the Danube is one.", "B"),
         ("I would say it is the Danube.", "B"),
         ("A. Ulm\nB. Danube\nC. Zugspitze\nD. Black Forest\n\nAnswer: B", "B"),
+        ("A. Ulm\nB. Danube\nC. Zugspitze\nD. Black Forest\n\nB", "B"),
+        ("你可以选择B. 多瑙河。", "B"),
+        ("只回答正确的选项是“B”。", "B"),
         ("", None),
+        ("The answer is a river.", None),
+        ("A. Ulm\nB. Danube\nC. Zug", None),
+        ("A. Ulm\nB. Danube\nC. Zugspitze\nD. Black Forest\n\nA. Ulm\nB", None),
         ("I do not know.", None),
         ("A. Ulm\nB. Danube\nC. Zugspitze\nD. Black Forest", None),
         ("Either A or B.", None),
@@ -57,6 +63,14 @@ RIVERS = ("Ulm", "Danube", "Zugspitze", "Black Forest")
 )
 def test_the_option_that_an_answer_chooses(text: str, expected: str | None) -> None:
     assert chosen(text, RIVERS) == expected
+
+
+def test_the_end_of_an_answer_that_was_cut_off_says_nothing() -> None:
+    text = "A. Ulm\nB. Danube\nC. Zugspitze\nD. Black Forest\n\nC"
+
+    assert chosen(text, RIVERS) == "C"
+    assert chosen(text, RIVERS, is_cut=True) is None
+    assert chosen("B\n\nThe Danube", RIVERS, is_cut=True) == "B"
 
 
 def test_naming_two_options_is_not_choosing_one_of_them() -> None:
