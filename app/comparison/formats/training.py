@@ -62,7 +62,7 @@ def conversation(members: Mapping[str, Any], name: str) -> Question:
     asked = max((at for at, message in enumerate(messages) if message["role"] == "user"), default=None)
     if asked is None:
         raise RecordProblem("nobody asks anything in it")
-    if not plain_text(messages[asked]["content"]).strip() and not isinstance(messages[asked]["content"], list):
+    if _is_blank(messages[asked]["content"]):
         raise RecordProblem("its question is empty")
     reference = plain_text(messages[asked + 1]["content"]) if asked + 1 < len(messages) else ""
     if not reference and isinstance(chosen := members.get("chosen"), dict):
@@ -73,6 +73,13 @@ def conversation(members: Mapping[str, Any], name: str) -> Question:
         without_thinking(reference) or None,
         category=category_of(members),
     )
+
+
+def _is_blank(content: Any) -> bool:
+    """Whether nothing is asked: an empty text, or parts without a text and without anything else."""
+    if isinstance(content, list):
+        return not any(part.get("type") != "text" or plain_text([part]).strip() for part in content)
+    return not f"{content}".strip()
 
 
 def _listed(value: Any, what: str) -> Sequence[Any]:
@@ -95,11 +102,15 @@ def _message(turn: Any) -> dict[str, Any] | None:
         raise RecordProblem("a turn is not an object")
     speaker = turn.get("from", turn.get("role"))
     content = turn.get("value", turn.get("content"))
+    if not isinstance(speaker, str):
+        raise RecordProblem("a turn does not say who it is from")
     if speaker in _TOOLS or turn.get("tool_calls"):
         raise RecordProblem("it has calls of tools, and only texts are compared")
-    role = _ROLES.get(speaker) if isinstance(speaker, str) else None
+    role = _ROLES.get(speaker)
     if role is None:
         raise RecordProblem(f"a turn is from {speaker!r}, who is not known")
+    if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
+        raise RecordProblem(f"a turn of {speaker!r} has parts that are not objects")
     if isinstance(content, list) and role == "user":
         return {"role": role, "content": content}
     if isinstance(content, list):
