@@ -46,7 +46,7 @@ def is_chinese(text: str) -> bool:
     """Whether a text is to be treated as Chinese: at least as many Chinese characters as words of other scripts. Kana
     or Hangul make it Japanese or Korean, which have no spaces to rely on either and are treated alike.
     """
-    dense = sum(1 for char in text if is_dense(char))
+    dense = 0 if text.isascii() else sum(1 for char in text if is_dense(char))
     if not dense:
         return False
     others = len("".join(" " if is_dense(char) or not char.isalnum() else char for char in text).split())

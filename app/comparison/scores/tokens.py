@@ -44,7 +44,7 @@ def tokens(text: str) -> list[str]:
         if len(piece) == 1 and not piece.isalnum():
             if piece in _KEPT or (unicodedata.category(piece)[0] == "S" and piece not in _DROPPED):
                 pieces.append(piece)
-        elif any(map(is_dense, piece)):
+        elif not piece.isascii() and any(map(is_dense, piece)):
             pieces += _split(piece)
         else:
             pieces.append(piece)
