@@ -6,12 +6,14 @@ import { minify } from "terser";
 
 // Of marked only the lexer is wanted, and its bundle cannot be parted. Its source map carries the sources it was made of.
 // What only other options than ours would use is left out: the options are constants, their grammars are not made. HTML in
-// an answer is text as any other, so its grammar is a rule that never matches.
+// an answer is text as any other, and links whose addresses come at the end of a text are, too, because an answer that
+// grows cannot know them: their grammar is a rule that never matches.
 const MARKED = JSON.parse(await readFile("node_modules/marked/lib/marked.esm.js.map", "utf8"));
 const SOURCES = new Map(MARKED.sources.map((path, at) => [path.replace("../src/", "./"), MARKED.sourcesContent[at]]));
 const CONSTANTS = { pedantic: "false", breaks: "false", gfm: "true", extensions: "null", hooks: "null", silent: "false" };
 const GRAMMARS = /const (?:blockPedantic|inlinePedantic|inlineBreaks)\b[^=]*= \{[\s\S]*?\n\};|^ +(?:pedantic|breaks): \w+,$/gm;
-const HTML = /^const (_tag|_comment|_htmlInterrupt|html|_inlineComment|tag) = [\s\S]*?;$/gm;
+const UNUSED =
+  /^const (_tag|_comment|_htmlInterrupt|html|_inlineComment|tag|def|reflink|nolink|_boundedInlineLabel|reflinkSearch) = [\s\S]*?;$/gm;
 const HTML_BEGIN = /^  htmlBeginRegex: .*$/m;
 // Names that only marked has.
 const NAMES = new RegExp(`^(?:${ownNames([...SOURCES.values()].join("\n")).join("|")})$`);
@@ -26,17 +28,37 @@ function without(text, pattern, count, replacement) {
   return text.replace(pattern, replacement);
 }
 
-function trimmed(path, text) {
-  if (path === "./rules.ts") {
-    const ours = without(text, GRAMMARS, 6, "");
-    const plain = without(ours, HTML, 6, (_, name) => `const ${name} = ${name === "_tag" ? "'(?!)'" : "/(?!)/"};`);
-    return without(plain, HTML_BEGIN, 1, "  htmlBeginRegex: () => /(?!)/,");
-  }
-  const constant = text
-    .replace(/this\.options\.(pedantic|breaks|gfm|extensions|hooks|silent)\b/g, (_, name) => CONSTANTS[name])
-    .replace(/inline\.(?:pedantic|breaks)|block\.pedantic/g, "null");
-  return path === "./Lexer.ts" ? `${constant}\nexport { _Lexer as Lexer };\n` : constant;
+// Ways to call the lexer that are not ours, and the readers of what is text here.
+const METHODS = /^  (?:static )?(?:get )?(?:rules|lex|lexInline|html|tag|def|reflink)\b[^\n]*\{\n[\s\S]*?^  \}\n/gm;
+const OPTIONS = /this\.options\.(pedantic|breaks|gfm|extensions|hooks|silent)\b/g;
+
+function trimmedCode(text, methods) {
+  return without(text, METHODS, methods, "")
+    .replace(OPTIONS, (_, name) => CONSTANTS[name])
+    .replace(/inline\.(?:pedantic|breaks)|block\.pedantic|this\.tokenizer\.(?:html|tag|def|reflink)\(src\b.*?\)/g, "null")
+    .replace("this.tokens.links && src.includes('[')", "false")
+    .replace("text.matchAll(this.tokenizer.rules.inline.reflinkSearch)", "[]");
 }
+
+function trimmedRules(text, users) {
+  const ours = without(text, GRAMMARS, 6, "");
+  const plain = without(ours, UNUSED, 11, (_, name) => `const ${name} = ${name === "_tag" ? "'(?!)'" : "/(?!)/g"};`);
+  const begin = without(plain, HTML_BEGIN, 1, "  htmlBeginRegex: () => /(?!)/,");
+  const [head, rest] = begin.split("export const other = {\n");
+  const used = new Set([...`${users}${head}${rest}`.matchAll(/\bother\.(\w+)/g)].map(([, name]) => name));
+  const [listed, tail] = [rest.slice(0, rest.indexOf("\n};")), rest.slice(rest.indexOf("\n};"))];
+  const kept = listed.replace(/^  (\w+): .*,$/gm, (line, name) => (used.has(name) ? line : ""));
+  return `${head}export const other = {\n${kept}${tail}`;
+}
+
+const LEXER = `${trimmedCode(SOURCES.get("./Lexer.ts"), 4)}\nexport { _Lexer as Lexer };\n`;
+const TOKENIZER = trimmedCode(SOURCES.get("./Tokenizer.ts"), 4);
+const TRIMMED = new Map([
+  ...SOURCES,
+  ["./Lexer.ts", LEXER],
+  ["./Tokenizer.ts", TOKENIZER],
+  ["./rules.ts", trimmedRules(SOURCES.get("./rules.ts"), LEXER + TOKENIZER + SOURCES.get("./helpers.ts"))],
+]);
 
 const lexerOnly = {
   name: "lexer-only",
@@ -45,9 +67,8 @@ const lexerOnly = {
     plugin.onResolve({ filter: /^marked$/ }, () => inside("./Lexer.ts"));
     plugin.onResolve({ filter: /^\.\//, namespace: "marked" }, ({ path }) => inside(path));
     plugin.onLoad({ filter: /.*/, namespace: "marked" }, ({ path }) => {
-      const text = SOURCES.get(path);
-      if (text === undefined) throw new Error(`marked has no ${path}`);
-      return { contents: trimmed(path, text), loader: "ts" };
+      if (!TRIMMED.has(path)) throw new Error(`marked has no ${path}`);
+      return { contents: TRIMMED.get(path), loader: "ts" };
     });
   },
 };

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from tests.journeys.gateway import Gateway
+from app.keys import digest
+from tests.journeys.gateway import KEY, OFFICE_KEY, Gateway
 from tests.page.narrator import Narrator
 from tests.page.texts import STORIES
 
@@ -34,6 +35,15 @@ models:
   smollm2: {{backend: demo}}
   smollm2-twin: {{backend: demo}}
 """
+LOCKED = """
+backends:
+  written: {{kind: remote, url: "{url}"}}
+models:
+  base: {{backend: written}}
+  tuned: {{backend: written}}
+keys:
+  - {{name: office, sha256: "{sha256}", models: [base]}}
+"""
 
 Open = Callable[..., Page]
 
@@ -53,6 +63,15 @@ def site(narrator: Narrator, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with Gateway(folder, CONFIG.format(url=narrator.url) + written) as program:
         program.line("written: ready in")
         program.line("demo: ready in")
+        yield program
+
+
+@pytest.fixture(scope="session")
+def locked(narrator: Narrator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that asks for a key: KEY may do everything, OFFICE_KEY use the model `base`."""
+    config = LOCKED.format(url=narrator.url, sha256=digest(OFFICE_KEY))
+    with Gateway(tmp_path_factory.mktemp("locked"), config, key=KEY) as program:
+        program.line("written: ready in")
         yield program
 
 

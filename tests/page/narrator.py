@@ -14,14 +14,16 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Story:
-    """What a model says. `pause_s` passes between pieces of `piece` characters; an endless one begins again."""
+    """What a model says. `pause_s` passes between pieces of `piece` characters. An endless one begins again; where one
+    is cut, the connection ends before the answer does.
+    """
 
     text: str
     thinking: str = ""
     piece: int = 7
     pause_s: float = 0.0
     is_endless: bool = False
-    vision: bool = False
+    is_cut: bool = False
 
     def pieces(self) -> Iterator[dict[str, str]]:
         """Deltas of OpenAI's chunks."""
@@ -88,6 +90,9 @@ class Narrator:
                         self._event({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
                         if story.pause_s:
                             time.sleep(story.pause_s)
+                    if story.is_cut:
+                        self.close_connection = True
+                        return
                     self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
                     usage = {"prompt_tokens": 21, "completion_tokens": count, "total_tokens": 21 + count}
                     self._event({"choices": [], "usage": usage})

@@ -121,6 +121,8 @@ STORIES: Final = {
     "tuned": Story(TUNED, pause_s=0.003),
     "thinker": Story("Twelve.", thinking="The user asks for 7+5. That is 12. " * 6, pause_s=0.01),
     "endless": Story("and then the river went on, ", pause_s=0.02, is_endless=True),
+    "endless-too": Story("and then the wind went on, ", pause_s=0.02, is_endless=True),
+    "broken": Story("It begins and then", is_cut=True),
     "chinese": Story(CHINESE, piece=3, pause_s=0.004),
     "arabic": Story(ARABIC, piece=3),
     "attacker": Story(ATTACKS, piece=11),

@@ -247,7 +247,6 @@ BESIDE: dict[str, Json] = {
         "/api/generate": {"logprobs": True},
     },
     "stream_options": {route: {"stream": True} for route in VALUES},
-    "echo": {"/v1/completions": {"max_tokens": 1}},
 }
 
 

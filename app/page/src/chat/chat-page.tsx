@@ -64,7 +64,6 @@ export function ChatPage() {
     <div class="with-side">
       <HistoryList
         title={say.history}
-        emptyText={say.noHistory}
         place="chat"
         shelf={chats}
         current={conversation.id}
@@ -74,7 +73,7 @@ export function ChatPage() {
         onNew={() => { go("chat"); open.value = new Conversation(); }}
         onExport={() => exportChats(chats.items.value)}
       />
-      <section class="talk" aria-label={say.title}>
+      <section class="talk" aria-label={words.value.places.chat}>
         <div class="toolbar">
           <Button icon="list" label={say.history} iconOnly kind="quiet" expanded={showsHistory} onClick={() => setShowsHistory(!showsHistory)} />
           <ModelSelect label={say.model} value={chatModel.value} onChange={(name) => { chatModel.value = name; }} />

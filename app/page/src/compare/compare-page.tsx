@@ -64,7 +64,6 @@ export function ComparePage() {
     <div class="with-side">
       <HistoryList
         title={say.history}
-        emptyText={say.noHistory}
         place="compare"
         shelf={comparisons}
         current={comparison?.id ?? ""}
@@ -74,7 +73,7 @@ export function ComparePage() {
         onNew={start}
         onExport={() => exportComparisons(comparisons.items.value)}
       />
-      <section class="talk wide-talk" aria-label={say.title}>
+      <section class="talk wide-talk" aria-label={words.value.places.compare}>
         <div class="toolbar">
           <Button icon="list" label={say.history} iconOnly kind="quiet" expanded={showsHistory} onClick={() => setShowsHistory(!showsHistory)} />
           <Choice />

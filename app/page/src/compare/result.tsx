@@ -6,7 +6,7 @@ import { Failure } from "../controls/notice";
 import { CopyButton } from "../chat/turn-view";
 import type { Winner } from "../gateway/compare";
 import { failureText } from "../words/failures";
-import { number, words } from "../words/words";
+import { words } from "../words/words";
 import { type Comparison, LETTERS } from "./comparison";
 import { Differences } from "./differences";
 
@@ -28,10 +28,10 @@ export function Result({ comparison }: { comparison: Comparison }) {
       {failure && (
         <div class="stack">
           <Failure>{failureText(failure)}</Failure>
-          {canForce && <div class="row"><Button label={say.force} onClick={() => void comparison.run(true)} /><span class="muted">{say.forceText}</span></div>}
+          {canForce && <div><Button label={say.force} onClick={() => void comparison.run(true)} /></div>}
         </div>
       )}
-      {comparison.warnings.value.map((each) => <Failure key={each}>{each}</Failure>)}
+      {comparison.warnings.value.map((each) => <p key={each} class="warning" dir="auto">{each}</p>)}
       {wasAsked && (
         <>
           {comparison.isBusy.value && <p class="muted" role="status" dir="auto">{comparison.waiting.value || (comparison.isBlind ? say.together : "")}</p>}
@@ -88,7 +88,7 @@ function VoteBar({ comparison }: { comparison: Comparison }) {
   return (
     <div class="votes" role="group" aria-label={say.vote}>
       <span class="muted">{winner === null ? say.vote : say.voted}</span>
-      {comparison.answers.map((_, at) => choice(at, say.better(LETTERS[at]!)))}
+      {comparison.answers.map((_, at) => choice(at, say.better(isOver ? `${LETTERS[at]} (${comparison.names.value?.[at]})` : LETTERS[at]!)))}
       {choice("tie", say.tie)}
       {choice("all_bad", say.allBad)}
     </div>
@@ -100,6 +100,6 @@ function Settings({ comparison }: { comparison: Comparison }) {
   const names = say.parameters.names;
   const parts = Object.entries(comparison.settings.value)
     .filter(([, value]) => value !== null && typeof value !== "object")
-    .map(([name, value]) => `${names[name as keyof typeof names] ?? name} ${typeof value === "number" ? number(value, Number.isInteger(value) ? 0 : 2) : value}`);
+    .map(([name, value]) => `${names[name as keyof typeof names] ?? name} ${value}`);
   return parts.length ? <p class="muted settings">{say.compare.same}: {parts.join(" · ")}</p> : null;
 }

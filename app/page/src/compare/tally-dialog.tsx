@@ -20,7 +20,7 @@ export function TallyDialog({ onClose }: { onClose: () => void }) {
     <Dialog title={say.tally} onClose={onClose} wide>
       <p class="muted">{say.tallyText}</p>
       {failure && <Failure>{failure}</Failure>}
-      {!told && !failure && <Loading label={say.tallyLoading} />}
+      {!told && !failure && <Loading label={words.value.loading} />}
       {told?.votes === 0 && <p>{say.noVotes}</p>}
       {told && told.votes > 0 && (
         <div class="wide" tabindex={0}>

@@ -12,7 +12,7 @@ export function AnswerView({ answer }: { answer: Answer }) {
     <div class="answer" aria-busy={!answer.isWhole.value}>
       {answer.thinking.value && <Thinking answer={answer} />}
       {phase === "waiting" && <Waiting />}
-      <Markdown text={answer.text} whole={answer.isWhole} />
+      <Markdown text={answer.text} />
       {phase === "stopped" && <p class="end-note">{say.stopped}</p>}
       {phase === "failed" && <Failure>{answer.failure.value || say.failed}</Failure>}
       {phase === "done" && !answer.text.value && <p class="end-note">{say.empty}</p>}

@@ -13,7 +13,6 @@ interface Item {
 
 interface Props<T extends Item> {
   title: string;
-  emptyText: string;
   place: Place;
   shelf: Shelf<T>;
   current: string;
@@ -25,7 +24,7 @@ interface Props<T extends Item> {
 }
 
 export function HistoryList<T extends Item>(props: Props<T>) {
-  const { title, emptyText, place, shelf, current, isOpen, onClose, newLabel, onNew, onExport } = props;
+  const { title, place, shelf, current, isOpen, onClose, newLabel, onNew, onExport } = props;
   const say = words.value.history;
   const items = shelf.items.value;
   const side = useRef<HTMLElement>(null);
@@ -52,7 +51,7 @@ export function HistoryList<T extends Item>(props: Props<T>) {
           <span class="only-phone"><Button icon="close" label={words.value.close} iconOnly kind="quiet" onClick={onClose} /></span>
         </div>
         <h2>{title}</h2>
-        {items.length === 0 && <p class="muted">{emptyText}</p>}
+        {items.length === 0 && <p class="muted">{words.value.none}</p>}
         <ul>
           {items.map((each) => (
             <li key={each.id} class={each.id === current ? "current" : undefined}>

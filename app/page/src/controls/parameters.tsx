@@ -38,7 +38,6 @@ export function ParametersPanel({ defaults = {} }: { defaults?: Partial<Record<N
           rows={2}
           dir="auto"
           value={systemPrompt.value}
-          placeholder={say.systemExample}
           onInput={(event) => { systemPrompt.value = event.currentTarget.value; }}
         />
       </label>

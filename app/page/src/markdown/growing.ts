@@ -18,11 +18,9 @@ export class GrowingMarkdown {
     private readonly around: Surroundings,
   ) {}
 
-  /** Show this text: more of the one before, or another. `whole` when no more will come. */
-  show(text: string, whole: boolean): void {
-    // Of a text that names addresses at its end, only the whole tells what its links are.
-    const isNew = !text.startsWith(this.shown) || (whole && /^ {0,3}\[[^\]]+\]:/m.test(text));
-    if (isNew) {
+  /** Show this text: more of the one before, or another. */
+  show(text: string): void {
+    if (!text.startsWith(this.shown)) {
       this.host.replaceChildren();
       this.settled = 0;
       this.last = [];

@@ -7,12 +7,10 @@ import { GrowingMarkdown } from "./growing";
 
 interface Props {
   text: ReadonlySignal<string>;
-  /** Whether no more will come. */
-  whole: ReadonlySignal<boolean>;
 }
 
 /** Shows the text as it grows, at most once for each frame. */
-export function Markdown({ text, whole }: Props) {
+export function Markdown({ text }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const language = words.value;
   useEffect(() => {
@@ -21,14 +19,14 @@ export function Markdown({ text, whole }: Props) {
     host.current!.replaceChildren();
     let frame = 0;
     const stop = effect(() => {
-      const [now, isWhole] = [text.value, whole.value];
+      const now = text.value;
       cancelAnimationFrame(frame);
-      frame = requestAnimationFrame(() => growing.show(now, isWhole));
+      frame = requestAnimationFrame(() => growing.show(now));
     });
     return () => {
       stop();
       cancelAnimationFrame(frame);
     };
-  }, [text, whole, language]);
+  }, [text, language]);
   return <div class="markdown" dir="auto" ref={host} />;
 }

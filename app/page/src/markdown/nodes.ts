@@ -34,7 +34,6 @@ function node(token: Tokens.Generic, around: Surroundings, depth: number): Node 
   const inside = () => nodes(token.tokens, around, depth + 1);
   switch (token.type) {
     case "space":
-    case "def":
       return document.createTextNode("");
     case "heading":
       // The page has headings of its own above an answer's.
@@ -54,8 +53,6 @@ function node(token: Tokens.Generic, around: Surroundings, depth: number): Node 
       return element("code", [token.text]);
     case "code":
       return code(token, around);
-    case "html":
-      return token.block ? element("p", [token.raw], { class: "raw", dir: "auto" }) : document.createTextNode(token.raw);
     case "hr":
     case "br":
       return element(token.type);

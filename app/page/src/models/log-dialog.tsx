@@ -37,7 +37,7 @@ export function LogDialog({ backend, onClose }: { backend: string; onClose: () =
   return (
     <Dialog title={say.logOf(backend)} onClose={onClose} wide>
       {failure && <Failure>{failure}</Failure>}
-      {lines === null && !failure && <Loading label={say.loadingLog} />}
+      {lines === null && !failure && <Loading label={words.value.loading} />}
       {lines?.length === 0 && <p class="muted">{say.noLog}</p>}
       {lines !== null && lines.length > 0 && <pre class="log" ref={text} tabindex={0} dir="ltr">{lines.join("\n")}</pre>}
     </Dialog>

@@ -16,12 +16,9 @@ export function ModelsPage() {
   return (
     <div class="scroll">
       <div class="column wide-column">
-        <header class="page-head">
-          <h1>{say.title}</h1>
-          <p class="muted">{isAdmin.value ? say.asAdmin : say.asUser}</p>
-        </header>
+        <h1>{words.value.places.models}</h1>
         {modelsFailure.value && <Failure>{failureText(modelsFailure.value)}</Failure>}
-        {all === null && !modelsFailure.value && <Loading label={say.loading} />}
+        {all === null && !modelsFailure.value && <Loading label={words.value.loading} />}
         {all?.length === 0 && <Empty icon="models" title={say.none}><p>{say.noneText}</p></Empty>}
         <ul class="cards">{all?.map((each) => <ModelCard key={each.id} model={each} />)}</ul>
       </div>
@@ -51,7 +48,7 @@ function ModelCard({ model }: { model: Model }) {
       {capabilities.length > 0 && (
         <ul class="tags" aria-label={say.capabilities}>
           {capabilities.map(([name, known]) => (
-            <li key={name} title={known === "verified" ? say.verified : say.declared}>
+            <li key={name}>
               {say.can[name as keyof typeof say.can] ?? name}{known === "verified" && " ✓"}
             </li>
           ))}

@@ -10,13 +10,10 @@ interface Props {
   first: "model" | "category" | "measure";
 }
 
-/** So many digits that a value of this size can be told from its neighbours. */
-function digits(value: number): number {
-  return Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3;
-}
-
-function shown(value: number | null): string {
-  return value === null ? "–" : number(value, digits(value));
+/** A value in its unit, with so many digits that it can be told from its neighbours; shares in per cent. */
+export function shown(value: number | null, unit: string | undefined): string {
+  if (value === null) return "–";
+  return unit ? number(value, Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 3) : number(value * 100, 1);
 }
 
 export function ContrastTable({ contrasts, measures, first }: Props) {
@@ -36,28 +33,33 @@ export function ContrastTable({ contrasts, measures, first }: Props) {
       <table class="data">
         <thead>
           <tr>
-            <th>{say.firsts[first]}</th><th>{say.count}</th><th>{contrasts[0]?.against}</th><th>{say.then}</th><th>{say.difference}</th><th>{say.winsTiesLosses}</th><th>{say.outcome}</th>
+            <th>{say.firsts[first]}</th><th>{say.count}</th><th>{contrasts[0]?.against}</th><th>{manyModels ? say.firsts.model : contrasts[0]?.model}</th><th>{say.difference}</th><th>{say.winsTiesLosses}</th><th>{say.outcome}</th>
           </tr>
         </thead>
         <tbody>
-          {contrasts.map((each) => (
+          {contrasts.map((each) => {
+            const unit = measures.find((measure) => measure.name === each.measure)?.unit;
+            const mean = (value: number | null) => `${shown(value, unit)}${unit || value === null ? "" : " %"}`;
+            const step = (value: number | null) => `${value !== null && value > 0 ? "+" : ""}${shown(value, unit)}`;
+            return (
             <tr key={label(each)}>
-              <th scope="row" dir="auto" title={measures.find((measure) => measure.name === each.measure)?.text}>{label(each)}</th>
+              <th scope="row" dir="auto">{label(each)}</th>
               <td>{number(each.questions)}</td>
-              <td>{shown(each.first_mean)}</td>
-              <td>{shown(each.mean)}</td>
+              <td>{mean(each.first_mean)}</td>
+              <td>{mean(each.mean)}</td>
               <td>
                 {each.difference === null ? "–" : (
-                  <IntervalBar value={each.difference} low={each.low} high={each.high} band={each.noise_floor} reach={reach.get(each.measure)!} kind={each.outcome} text={`${each.difference > 0 ? "+" : ""}${shown(each.difference)} [${shown(each.low)}, ${shown(each.high)}]`} />
+                  <IntervalBar value={each.difference} low={each.low} high={each.high} band={each.noise_floor} reach={reach.get(each.measure)!} kind={each.outcome} text={`${step(each.difference)} [${step(each.low)}, ${step(each.high)}]`} />
                 )}
               </td>
               <td>{number(each.wins)} / {number(each.ties)} / {number(each.losses)}</td>
               <td class={`outcome ${each.outcome}`}>
                 {say.outcomes[each.outcome]}
-                {each.outcome === "no_difference" && <small>{each.ground === "shown" ? "" : say.grounds[each.ground]}{each.detectable !== null && ` ${say.detectable(shown(each.detectable))}`}</small>}
+                {each.outcome === "no_difference" && <small>{each.ground === "shown" ? "" : say.grounds[each.ground]}{each.detectable !== null && ` ${say.detectable(shown(each.detectable, unit))}`}</small>}
               </td>
             </tr>
-          ))}
+            );
+          })}
         </tbody>
       </table>
     </div>

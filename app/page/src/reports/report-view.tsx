@@ -10,7 +10,7 @@ import { Refusal } from "../gateway/http";
 import { failureText } from "../words/failures";
 import { number, when, words } from "../words/words";
 import { Changes } from "./changes";
-import { ContrastTable } from "./contrast-table";
+import { ContrastTable, shown as figure } from "./contrast-table";
 
 export function ReportView({ id }: { id: string }) {
   const say = words.value.reports;
@@ -27,7 +27,7 @@ export function ReportView({ id }: { id: string }) {
     <>
       <p><a href={address("reports")}>{say.back}</a></p>
       {failure && <Failure>{failure}</Failure>}
-      {!shown && !failure && <Loading label={say.loading} />}
+      {!shown && !failure && <Loading label={words.value.loading} />}
       {shown && <Opened report={shown} onSave={save} />}
     </>
   );
@@ -48,11 +48,11 @@ function Opened({ report: { run, findings, questions, headline, measures }, onSa
       {run.notes.map((each) => <p key={each} class="muted" dir="auto">{each}</p>)}
       <section class="stack">
         <h2>{say.overall}</h2>
-        <p class="muted">{say.measured}: {primary ? primary.text : findings.primary}</p>
+        <p class="muted">{say.measured}: {(language.value === "zh" && primary?.chinese) || primary?.text}</p>
         <ContrastTable contrasts={findings.overall} measures={measures} first="model" />
       </section>
       {findings.categories.length > 0 && <section class="stack"><h2>{say.categories}</h2><ContrastTable contrasts={findings.categories} measures={measures} first="category" /></section>}
-      <Noise findings={findings} />
+      <Noise findings={findings} unit={primary?.unit} />
       {findings.secondary.length > 0 && <section class="stack"><h2>{say.secondary}</h2><p class="muted">{say.hints}</p><ContrastTable contrasts={findings.secondary} measures={measures} first="measure" /></section>}
       {findings.judging.map((each) => (
         <section key={each.judge + each.model} class="stack">
@@ -68,7 +68,7 @@ function Opened({ report: { run, findings, questions, headline, measures }, onSa
   );
 }
 
-function Noise({ findings }: { findings: Report["findings"] }) {
+function Noise({ findings, unit }: { findings: Report["findings"]; unit: string | undefined }) {
   const say = words.value.reports;
   const noise = findings.noise.filter((each) => each.measure === findings.primary);
   return (
@@ -77,7 +77,7 @@ function Noise({ findings }: { findings: Report["findings"] }) {
       <p class="muted">{noise.length ? say.noiseText : say.noNoise}</p>
       {noise.length > 0 && (
         <ul class="facts">
-          {noise.map((each) => <li key={each.model}><b dir="auto">{each.model}</b> ± {number(each.floor, 3)} <span class="muted">{say.noiseOf(number(each.changed), number(each.questions))}</span></li>)}
+          {noise.map((each) => <li key={each.model}><b dir="auto">{each.model}</b> ± {figure(each.floor, unit)} <span class="muted">{say.noiseOf(number(each.changed), number(each.questions))}</span></li>)}
         </ul>
       )}
     </section>

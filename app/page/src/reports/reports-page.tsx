@@ -26,9 +26,9 @@ function RunList() {
   }, []);
   return (
     <>
-      <header class="page-head"><h1>{say.title}</h1><p class="muted">{say.text}</p></header>
+      <header class="page-head"><h1>{words.value.places.reports}</h1><p class="muted">{say.text}</p></header>
       {failure && <Failure>{failure}</Failure>}
-      {!all && !failure && <Loading label={say.loading} />}
+      {!all && !failure && <Loading label={words.value.loading} />}
       {all?.length === 0 && (
         <Empty icon="reports" title={say.none}><p>{say.noneText}</p><pre class="command" tabindex={0}>modelport compare base tuned --questions questions.jsonl</pre></Empty>
       )}

@@ -16,7 +16,6 @@ import { KeyDialog } from "./key-dialog";
 
 const PAGES = { chat: ChatPage, compare: ComparePage, reports: ReportsPage, models: ModelsPage };
 const NEXT_THEME: Record<Theme, Theme> = { auto: "light", light: "dark", dark: "auto" };
-const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" } as const;
 const showsKey = signal(false);
 
 effect(() => {
@@ -50,7 +49,7 @@ export function Shell() {
           }}>
             {Object.entries(LANGUAGES).map(([code, name]) => <option key={code} value={code}>{name}</option>)}
           </select>
-          <Button icon={THEME_ICONS[theme.value] ?? "auto"} label={say.theme[theme.value]} iconOnly kind="quiet" onClick={() => { theme.value = NEXT_THEME[theme.value] ?? "auto"; }} />
+          <Button icon="theme" label={say.theme[theme.value]} iconOnly kind="quiet" onClick={() => { theme.value = NEXT_THEME[theme.value] ?? "auto"; }} />
           <Button icon="key" label={key.value ? say.key.given : say.key.title} iconOnly kind={key.value ? "plain" : "quiet"} onClick={() => { showsKey.value = true; }} />
         </div>
       </header>
