@@ -49,7 +49,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     how its weights are packed. `architecture`: the family of the model ("llama", "qwen3"). `token_bytes`: the most
     bytes that a token of its vocabulary stands for, None where a text may become shorter before it is split into
     tokens. `keeps_messages`: its template writes out every user's and assistant's message, each with a token of its
-    own.
+    own. `no_prompt_logprobs`: why it must not be asked how likely a prompt is, as the end of a sentence for clients.
 
     The others are a daemon's, which has many models. `num_ctx`: the one context length that requests ask for; another
     one would make the daemon load the model anew. `keep_alive_s`: for how many seconds the daemon keeps it after a
@@ -73,6 +73,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     architecture: str | None = None
     token_bytes: int | None = None
     keeps_messages: bool = False
+    no_prompt_logprobs: str = ""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -95,7 +96,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     `gathers`: it notices that a client has gone only while it streams, so a response that is not to be streamed is
     asked for as a stream and put together (app/dialects/openai/collector.py). `once`: each request has a connection of
     its own, because the engine closes idle ones at any moment. `dial`: the IP address to connect to instead of looking
-    the URL's host up, whose name stays in the `Host` header and in TLS.
+    the URL's host up, whose name stays in the `Host` header and in TLS. `likelihood`: the address of what tells how
+    likely a prompt is (`echo`), where that is not the engine's server; like `address`, with the same key.
     """
 
     engine: str
@@ -109,6 +111,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     once: bool = False
     dial: str | None = None
     dialect: Dialect = Dialect.OPENAI
+    likelihood: str = ""
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.engine}#{self.generation} {self.address}>"

@@ -30,6 +30,7 @@ class Rule(StrEnum):
     ONLY_NAMED_TOOL = "only_named_tool"  # a tool that must be called becomes the only one, with `required`
     EFFORT_IN_TEMPLATE = "effort_in_template"  # sent as an argument of the chat template
     GREEDY = "greedy"  # false: the likeliest token each time, as Hugging Face calls that
+    ECHO_ALONE = "echo_alone"  # done where at most one token is written; else refused
     BY_ANSWER = "by_answer"  # only the response shows whether it was done
 
 

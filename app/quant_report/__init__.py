@@ -5,6 +5,6 @@ engine as it serves, and every logit), `figures.py` and `lower_bounds.py` make f
 recommends, `rendering.py` shows; `report.py` is the whole way.
 
 May import: app.conversion, app.statistics.intervals, app.supervisor.capacity.devices, app.whole_file,
-backends.llama_cpp.gguf_contents, backends.llama_cpp.gguf_header, backends.model_files.digests, backends.process.cores,
-backends.toolenv.
+backends.llama_cpp.gguf_contents, backends.llama_cpp.gguf_header, backends.llama_cpp.likelihood.library,
+backends.model_files.digests, backends.process.cores, backends.toolenv.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -13,6 +12,7 @@ from app.quant_report.figures import Measured, Scores, Speed
 from app.quant_report.lower_bounds import Likeliest, bounds
 from app.quant_report.passages import Passage
 from app.quant_report.windows import Window
+from backends.llama_cpp.likelihood.library import library
 
 _CHILDREN: Final = Path(__file__).with_name("children")
 SERVED, LOGITS, CHART = (_CHILDREN / f"{name}.py" for name in ("served", "logits", "chart"))
@@ -80,15 +80,6 @@ class Workbench:
 
     def _progress(self, said: Mapping[str, Any]) -> None:
         self.tell.count(int(said["done"]), int(said["total"]))
-
-
-def library() -> Path:
-    """The shared library inside the package xllamacpp."""
-    spec = find_spec("xllamacpp")
-    folders = spec.submodule_search_locations or () if spec is not None else ()
-    files = [file for folder in folders for pattern in ("*.so", "*.dylib") for file in Path(folder).glob(pattern)]
-    assert files, "xllamacpp is a dependency of ours"
-    return files[0]
 
 
 @dataclass(frozen=True, slots=True)

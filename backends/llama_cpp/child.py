@@ -1,6 +1,7 @@
 """The process of the embedded engine: llama.cpp's own HTTP server with one model, until its guard ends it.
 
-Started by path with `python -I`, so it imports nothing of ours. The key comes by environment, never by argument.
+Started by path with `python -I`; of ours it imports the door to the process that tells how likely prompts are
+(likelihood/door.py), which needs the standard library only. The key comes by environment, never by argument.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 KEY_VARIABLE = "MODELPORT_ENGINE_KEY"
 _HEAD_BYTES = 1024 * 1024
 # As much as it computes in one piece anyway: after each piece its counters move, and other requests get a token.
 _BATCH_TOKENS = 512
 _WHOLE_BATCH_TOKENS = 2048
+_NO_GPU = dict.fromkeys(("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES"), "")
 _ENDINGS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
@@ -34,6 +37,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cache-mib", type=int, default=0, help="host memory for prompts of earlier requests")
     parser.add_argument("--embed", action="store_true")
     parser.add_argument("--rerank", action="store_true")
+    parser.add_argument("--likelihood-port", type=int, default=0, help="where the likelihood of prompts is asked for")
     return parser.parse_args(argv)
 
 
@@ -61,6 +65,18 @@ def _says_how_to_pool(model: str) -> bool:
         return b".pooling_type" in file.read(_HEAD_BYTES)
 
 
+def _open_likelihood(arguments: argparse.Namespace, key: str) -> None:
+    """Listen for those who want to know how likely prompts are. That is computed on the CPU."""
+    sys.path.append(str(Path(__file__).parents[2]))  # behind everything that is installed
+
+    from backends.llama_cpp.likelihood import door
+
+    listener = door.open_door(arguments.likelihood_port)
+    context = arguments.context // arguments.slots
+    options = [f"--model={arguments.model}", f"--alias={arguments.alias}", f"--threads={arguments.threads}"]
+    door.attend(listener, [*options, f"--context={context}"], {**os.environ, **_NO_GPU, KEY_VARIABLE: key})
+
+
 def main(argv: list[str]) -> None:
     """Load the model, serve it, and run until TERM."""
     arguments = _arguments(argv)
@@ -68,6 +84,8 @@ def main(argv: list[str]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
     threading.Thread(target=_obey_the_guard_only, daemon=True).start()
     key = os.environ.pop(KEY_VARIABLE)
+    if arguments.likelihood_port:
+        _open_likelihood(arguments, key)
 
     import xllamacpp  # not before the threads' mask is set: it starts some
 

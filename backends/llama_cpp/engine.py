@@ -34,7 +34,7 @@ from backends.llama_cpp.preflight import LlamaCppPreflight
 from backends.model_files.sources import Sources, given
 from backends.process.cores import usable_cores
 from backends.process.exit_reasons import why
-from backends.process.process import gpu_environment, inherited
+from backends.process.process import free_port, gpu_environment, inherited
 
 PROBE_S: Final = 10.0  # it answers /health while all its slots compute; longer means that it is stuck
 COUNT_S: Final = 2.0  # for its counters: they come at once while it decodes, and later while it works out a grammar
@@ -108,6 +108,7 @@ class LlamaCpp:
         self._client = ProbeClient(name)
         self._facts: tuple[int, ModelFacts] | None = None  # with the generation that they are of
         self._work = _Work(0)
+        self._ports = (0, 0)  # of the latest start: its server's, and that for the likelihood of prompts
 
     def __repr__(self) -> str:
         return f"<LlamaCpp {self.name} {self._config.model}>"
@@ -122,7 +123,7 @@ class LlamaCpp:
         # libgomp's default waiting costs half the speed on a machine that does anything else (docs/decisions.md).
         env |= {"GOMP_SPINCOUNT": "1000", **self._config.env, KEY_VARIABLE: key, **gpu_environment(devices)}
         threads = self._config.threads or usable_cores()
-        line = tuple(argv(self._config, self.name, model, port, threads))
+        line = tuple(argv(self._config, self.name, model, port, threads, self._likelihood_port(port)))
         return Launch(line, env, explain, sources=self._sources(model))
 
     def _sources(self, model: Path) -> Sources:
@@ -143,6 +144,7 @@ class LlamaCpp:
 
     def endpoint(self, generation: int, port: int, key: str) -> Endpoint:
         """On this machine, with the key of that start."""
+        beside = self._likelihood_port(port)
         return Endpoint(
             self.name,
             generation,
@@ -153,7 +155,16 @@ class LlamaCpp:
             usage=UsageMode.TIMINGS,
             gathers=True,
             once=True,
+            likelihood=f"http://127.0.0.1:{beside}/v1" if beside else "",
         )
+
+    def _likelihood_port(self, port: int) -> int:
+        """The second port of the start whose server listens on `port`; 0 where its model writes no text."""
+        if not port or self._config.task != "generate":
+            return 0
+        if self._ports[0] != port:
+            self._ports = (port, free_port())
+        return self._ports[1]
 
     async def probe(self, endpoint: Endpoint) -> Probe:
         """Up when its health check succeeds and it is the server that we started. See Probe for what comes with it."""
@@ -249,7 +260,9 @@ def counted(generation: int, page: bytes) -> _Work:
     return _Work(generation, progress or None, int(sum(requests)) if requests else None)
 
 
-def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int) -> list[str]:
+def argv(
+    config: LlamaCppConfig, name: str, model: Path, port: int, threads: int, likelihood_port: int = 0
+) -> list[str]:
     """The child's argument list. The configured `context_length` is for one slot, the engine's for all of them."""
     child = Path(__file__).with_name("child.py")
     options: dict[str, object] = {
@@ -265,6 +278,8 @@ def argv(config: LlamaCppConfig, name: str, model: Path, port: int, threads: int
     }
     if config.chat_template is not None:
         options["chat-template"] = Path(config.chat_template).expanduser().absolute()
+    if likelihood_port:
+        options["likelihood-port"] = likelihood_port
     line = [sys.executable, "-I", str(child), *(f"--{option}={value}" for option, value in options.items())]
     return line if config.task == "generate" else [*line, f"--{config.task}"]
 

@@ -30,7 +30,6 @@ _BOTH: Final[dict[str, Fate]] = {
     "repetition_penalty": adjusted("`repeat_penalty`", renamed="repeat_penalty"),
     "allowed_token_ids": refused("it has no such list; `logit_bias` may do", "[]"),
     "prompt_embeds": refused("it takes text and tokens"),
-    "echo": refused("the embedded engine cannot echo the prompt", "false"),
     # Its own.
     **dict.fromkeys(
         (
@@ -44,13 +43,20 @@ _BOTH: Final[dict[str, Fate]] = {
     ),
 }
 _CHAT: Final = _BOTH | {
+    "echo": refused("the embedded engine cannot echo a chat", "false"),
     "reasoning_effort": adjusted(
         "what chat templates know: `enable_thinking`, `reasoning_effort`", rule=Rule.EFFORT_IN_TEMPLATE
     ),
     "tool_choice": adjusted("a named tool: this tool only, and `required`", rule=Rule.ONLY_NAMED_TOOL),
 }
 _TEXT: Final = _BOTH | {
-    "logprobs": Fate(Act.DONE, note="`0` becomes 1, which is named"),
+    "echo": Fate(
+        Act.DONE,
+        frozenset({"false"}),
+        "with `max_tokens` 0 or 1, in a process of its own; beside more it is refused",
+        rule=Rule.ECHO_ALONE,
+    ),
+    "logprobs": Fate(Act.DONE, note="`0` becomes 1 where there is no `echo`, which is named"),
     "suffix": refused("the embedded engine does not fill gaps", '""'),
     "response_format": adjusted("`json_schema`"),
 }

@@ -83,6 +83,10 @@ class Process:
         counters = heartbeat.io(guard.descendants(self.guard_pid))
         return None if counters is None else (self._tail.seen_bytes, counters)
 
+    def count(self) -> int:
+        """How many processes it consists of now; 0 where that cannot be seen. Blocks shortly."""
+        return len(guard.descendants(self.guard_pid))
+
     def cpu_s(self) -> float:
         """The processor time that its processes have used so far, in seconds. Blocks shortly."""
         return heartbeat.cpu_s(guard.descendants(self.guard_pid))

@@ -232,7 +232,7 @@ class Vllm:
             models=model_ids(listed.json()),
             in_flight=work.in_flight if work is not None else None,
             progress=work.progress if work is not None else None,
-            facts=of_vllm(self._config, listed.json(), self._known[2]),
+            facts=of_vllm(self._config, listed.json(), self._known[2], self._known[1]),
             version=self._known[1],
         )
 

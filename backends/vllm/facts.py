@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,10 +11,13 @@ from backends.http.openai_models import OF_TEXT, entries_of, member, positive
 from backends.vllm.config import VllmConfig
 
 
-def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[str, ModelFacts]:
+def of_vllm(
+    config: VllmConfig, listed: Any, quantization: str | None, version: str | None = None
+) -> dict[str, ModelFacts]:
     """The facts of each model in vLLM's list of models (adapters are among them), by name.
 
-    `listed`: the body of `GET /v1/models`, decoded. `quantization`: as the model's folder says it.
+    `listed`: the body of `GET /v1/models`, decoded. `quantization`: as the model's folder says it. `version`: of
+    vLLM itself.
     """
     capabilities = capabilities_of(config)
     entries = list(entries_of(listed))
@@ -23,9 +27,19 @@ def of_vllm(config: VllmConfig, listed: Any, quantization: str | None) -> dict[s
             context_length=positive(entry.get("max_model_len")) or base,
             capabilities=capabilities,
             quantization=config.quantization or quantization,
+            no_prompt_logprobs=_DIES if config.takes_adapters and _is_mortal(version) else "",
         )
         for entry in entries
     }
+
+
+# Seen with 0.32.0+cpu: its core ended when a prompt's log probabilities were computed beside other requests.
+_MORTAL: Final = re.compile(r"0\.32\.\d+\+cpu")
+_DIES: Final = "vLLM 0.32 for the CPU may end at it while adapters are enabled"
+
+
+def _is_mortal(version: str | None) -> bool:
+    return version is not None and _MORTAL.match(version) is not None
 
 
 def capabilities_of(config: VllmConfig) -> dict[str, str]:

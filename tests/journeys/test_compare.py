@@ -26,6 +26,7 @@ models:
   base: {backend: engine, model: base}
   tuned: {backend: engine, model: tuned}
   judge: {backend: engine, model: judge}
+  hot: {backend: engine, model: tuned, overrides: {temperature: 1.5}}
 pairs:
   sums: {before: base, after: tuned}
 """
@@ -127,8 +128,8 @@ def test_a_run_of_1000_questions_that_is_killed_half_way_goes_on_and_asks_none_t
     asked = Counter((each["question"], each["model"], each["repeat"]) for each in answers)
     assert (len(asked), set(asked.values())) == (2000, {1})
     assert all(each["error"] is None for each in answers)
-    # Under way when it was killed were 8; and one line was cut.
-    assert 2000 <= len(engine.asked) - before <= 2009
+    # Both were asked once whether they are comparable, 8 were under way when it was killed, and one line was cut.
+    assert 2000 <= len(engine.asked) - before <= 2011
     assert json.loads((folder / "run.json").read_text())["state"] == "finished"
 
 
@@ -188,6 +189,22 @@ def test_what_is_wrong_is_one_sentence(gateway: Gateway, tmp_path: Path) -> None
     assert "none.jsonl" in missing.stderr
     assert "'beauty' is not a measure" in unit.stderr
     assert not list((gateway.state / "comparisons").glob("*other*"))
+
+
+def test_models_that_are_not_comparable_are_refused_unless_it_is_forced(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 6, 0)
+    args = ("base", "hot", "-q", str(file), "--out", str(tmp_path / "run"), "--repeats", "0")
+
+    refused = ran(gateway, *args)
+    is_left = (tmp_path / "run").exists()
+    forced = ran(gateway, *args, "--force")
+
+    assert (refused.returncode, is_left) == (1, False)
+    assert "the configuration overrides temperature: 0 for base, 1.5 for hot" in refused.stderr
+    assert "--force compares them nevertheless" in refused.stderr
+    assert forced.returncode == 0, forced.stderr
+    notes = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["notes"]
+    assert any("the configuration overrides temperature" in each for each in notes)
 
 
 def test_an_engine_that_is_gone_ends_the_run_and_the_same_command_goes_on(tmp_path: Path) -> None:

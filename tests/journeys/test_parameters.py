@@ -137,8 +137,49 @@ def test_what_the_embedded_engine_would_ignore_is_done_named_or_refused(gateway:
     assert named.headers["x-modelport-dropped-params"] == "store, user"
     assert refused(gateway, functions=[{"name": "f", "parameters": {}}]) == (400, "not_supported", "functions")
     assert refused(gateway, guided_regex="[ab]+") == (400, "not_supported", "guided_regex")
-    echo = post(gateway, {"model": MODEL, "prompt": "One", "echo": True, "logprobs": 1}, "/v1/completions")
+    echo = post(gateway, {"model": MODEL, "prompt": "One", "echo": True, "max_tokens": 9}, "/v1/completions")
     assert (echo.status_code, echo.json()["error"]["code"]) == (400, "not_supported")
+
+
+def test_how_likely_a_prompt_is_the_embedded_engine_tells_as_its_server_would(gateway: Gateway) -> None:
+    text = "The capital of France is Paris."
+    asked = {"model": MODEL, "temperature": 0, "max_tokens": 1, "logprobs": 2}
+    prompts = [text, "Once upon a time"]
+    told = post(gateway, {**asked, "prompt": prompts, "echo": True}, "/v1/completions").json()
+    tokens = post(gateway, {"model": MODEL, "prompt": text}, "/tokenize").json()["tokens"]
+    by_tokens = post(gateway, {**asked, "prompt": tokens, "echo": True, "n": 2}, "/v1/completions").json()
+    server = post(gateway, {**asked, "prompt": text}, "/v1/completions").json()["choices"][0]
+    streamed = post(gateway, {**asked, "prompt": text, "echo": True, "stream": True}, "/v1/completions")
+    bare = post(gateway, {**asked, "prompt": text, "echo": True, "max_tokens": 0, "logprobs": None}, "/v1/completions")
+
+    first = told["choices"][0]
+    lists = first["logprobs"]
+    assert [choice["index"] for choice in told["choices"]] == [0, 1]
+    assert first["text"] == text + server["text"]
+    assert "".join(lists["tokens"]) == first["text"]
+    assert lists["token_logprobs"][0] is lists["top_logprobs"][0] is None
+    assert lists["token_logprobs"][-1] == pytest.approx(server["logprobs"]["token_logprobs"][0], abs=0.05)
+    assert all(
+        first["text"][at:].startswith(token) for at, token in zip(lists["text_offset"], lists["tokens"], strict=True)
+    )
+    assert [choice["logprobs"] for choice in by_tokens["choices"]] == [lists, lists]
+    assert told["usage"]["completion_tokens"] == 2
+    assert by_tokens["usage"]["prompt_tokens"] == len(tokens)
+    assert text in streamed.text
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert bare.json()["choices"][0] == {"index": 0, "text": text, "logprobs": None, "finish_reason": "length"}
+
+
+def test_a_prompt_of_which_nothing_can_be_told_is_refused_by_the_embedded_engine(gateway: Gateway) -> None:
+    asked = {"model": MODEL, "max_tokens": 0, "logprobs": 1, "echo": True}
+
+    def error(prompt: Any) -> tuple[int, str, str]:
+        answer = post(gateway, {**asked, "prompt": prompt}, "/v1/completions")
+        return answer.status_code, answer.json()["error"]["param"], answer.json()["error"]["code"]
+
+    assert error("") == (400, "prompt", "invalid_request")
+    assert error([999_999]) == (400, "prompt", "invalid_request")
+    assert error([5] * 9000) == (400, "prompt", "context_length_exceeded")
 
 
 def test_several_answers_of_the_embedded_engine_cost_their_sum(gateway: Gateway) -> None:

@@ -247,6 +247,7 @@ BESIDE: dict[str, Json] = {
         "/api/generate": {"logprobs": True},
     },
     "stream_options": {route: {"stream": True} for route in VALUES},
+    "echo": {"/v1/completions": {"max_tokens": 1}},
 }
 
 

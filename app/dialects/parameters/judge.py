@@ -15,6 +15,7 @@ import msgspec
 from app.dialects.parameters import structured_output
 from app.dialects.parameters.case import Given, RequestCase, Verdict
 from app.dialects.parameters.table import SPECIFIED, Fates, fates
+from backends.endpoint import ModelFacts
 from backends.engine_profile import Act, EngineProfile, Fate, Rule
 from backends.errors import Unsupported
 from backends.kinds import FOLDERS, PROFILES
@@ -23,7 +24,12 @@ MAX_NEUTRAL_BYTES: Final = 64
 MAX_STOP_BYTES: Final = 64 * 1024
 _BLANKS: Final = b" \t\r\n"
 # What is looked at although the engine simply gets it.
-_ALSO: Final = frozenset({"stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"})
+_ALSO: Final = frozenset(
+    {
+        *("stop", "logprobs", "tools", "stream_options", "chat_template_kwargs", "n", "max_tokens"),
+        *("echo", "prompt_logprobs"),
+    }
+)
 # What `judged` returns, by operation and kind of engine.
 _judged: Final[dict[tuple[str, str], Fates]] = {}
 
@@ -33,7 +39,8 @@ def judged(operation: str, profile: EngineProfile) -> Fates:
     key = operation, profile.kind
     known = _judged.get(key)
     if known is None:
-        known = {name: fate for name, fate in fates(operation, profile).items() if fate.act is not Act.DONE}
+        all_fates = fates(operation, profile).items()
+        known = {name: fate for name, fate in all_fates if fate.act is not Act.DONE or fate.rule is not None}
         _judged[key] = known
     return known
 
@@ -179,18 +186,44 @@ def _logprobs_of_answer_only(case: RequestCase, verdict: Verdict) -> None:
     if not case.profile.counts_logprobs_from_one or case.operation != "text_completion":
         return
     asked = case.value("logprobs")
+    if case.value("echo"):
+        return
     if asked == 0 and asked is not False:
         verdict.members["logprobs"] = b"1"
         verdict.adjusted.append("logprobs")
 
 
+def refuse_prompt_logprobs(case: RequestCase, facts: ModelFacts | None) -> None:
+    """Unsupported for the log probabilities of a prompt where they must not be asked for."""
+    if facts is None or not facts.no_prompt_logprobs:
+        return
+    name = "prompt_logprobs" if case.value("prompt_logprobs") is not None else "echo"
+    if name == "echo" and not (case.value("echo") and case.value("logprobs") not in (None, False)):
+        return
+    message = f"How likely a prompt is must not be asked of this engine: {facts.no_prompt_logprobs}."
+    raise Unsupported(case.engine, message, param=name)
+
+
 def _refuse_empty_text(case: RequestCase) -> None:
     """Unsupported for a text of 0 tokens where the engine would write one. OpenAI takes 0 for the sake of `echo`."""
+    if case.value("echo"):
+        return
     if case.profile.writes_at_least_one and case.operation == "text_completion":
         for name in ("max_tokens", "max_completion_tokens"):
             bound = case.value(name)
             if bound == 0 and bound is not False:
                 raise Unsupported(case.engine, f"'{name}' must be 1 or more for this engine, and is 0.", param=name)
+
+
+def _echo_alone(case: RequestCase, _: Verdict, __: Fate) -> None:
+    """What tells how likely a prompt is writes one token more at most."""
+    name = next((each for each in ("max_tokens", "max_completion_tokens") if case.value(each) is not None), None)
+    bound = case.value(name) if name is not None else None
+    if bound in (0, 1):
+        return
+    has = f"is {bound}" if name is not None else "is not given"
+    message = f"With 'echo', 'max_tokens' must be 0 or 1 for this engine, and {has}: ask for the text without 'echo'."
+    raise Unsupported(case.engine, message, param=name or "max_tokens")
 
 
 def _greedy(case: RequestCase, verdict: Verdict, _: Fate) -> None:
@@ -213,6 +246,7 @@ _RULES: Final[Mapping[Rule, Callable[[RequestCase, Verdict, Fate], None]]] = Map
         Rule.ONLY_NAMED_TOOL: _only_named_tool,
         Rule.EFFORT_IN_TEMPLATE: _effort_in_template,
         Rule.GREEDY: _greedy,
+        Rule.ECHO_ALONE: _echo_alone,
         Rule.BY_ANSWER: _leave,
     }
 )

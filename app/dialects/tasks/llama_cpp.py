@@ -84,6 +84,9 @@ class _Settings(msgspec.Struct, frozen=True):
 
 class _Props(msgspec.Struct, frozen=True):
     default_generation_settings: _Settings
+    bos_token: str | None = None
+    eos_token: str | None = None
+    chat_template: str | None = None
 
 
 def decoded(engine: str, response: bytes, type_: type[T]) -> T:
@@ -184,6 +187,19 @@ def detokenized(asked: Detokenizing, engine: str) -> Steps:
         raise invalid_token(engine)
     text = decoded(engine, (yield step("/detokenize", {"tokens": asked.tokens})), _Content).content
     return Done(msgspec.json.encode({"prompt": text}))
+
+
+def described(engine: str) -> Steps:
+    """Answer `/tokenizer_info`, with the members of a `tokenizer_config.json` that the engine knows."""
+    props = decoded(engine, (yield Step("/props", is_beside=True)), _Props)
+    answer = {
+        "tokenizer_class": "llama.cpp",
+        "model_max_length": props.default_generation_settings.n_ctx,
+        "bos_token": props.bos_token or None,
+        "eos_token": props.eos_token or None,
+        "chat_template": props.chat_template or None,
+    }
+    return Done(msgspec.json.encode(answer))
 
 
 def invalid_token(engine: str) -> Rejected:

@@ -33,6 +33,7 @@ _LISTED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "detokenize": ("tokens",),
     "evaluation": ("messages", "max_length"),
+    "tokenizer_info": (),
 }
 
 
@@ -102,13 +103,18 @@ class Evaluating(msgspec.Struct, frozen=True):
     max_length: int | None = None
 
 
-TaskBody = Ranking | Scoring | Tokenizing | Detokenizing | Evaluating
+class Describing(msgspec.Struct, frozen=True):
+    """`/tokenizer_info`: what a model's tokenizer is."""
+
+
+TaskBody = Ranking | Scoring | Tokenizing | Detokenizing | Evaluating | Describing
 _DECODERS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "rerank": msgspec.json.Decoder(Ranking),
     "score": msgspec.json.Decoder(Scoring),
     "tokenize": msgspec.json.Decoder(Tokenizing),
     "detokenize": msgspec.json.Decoder(Detokenizing),
     "evaluation": msgspec.json.Decoder(Evaluating),
+    "tokenizer_info": msgspec.json.Decoder(Describing),
 }
 
 

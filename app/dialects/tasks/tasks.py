@@ -21,6 +21,7 @@ from app.dialects.tasks.llama_cpp import (
     Steps,
     TokenIds,
     decoded,
+    described,
     detokenized,
     invalid_token,
     ranked,
@@ -28,7 +29,7 @@ from app.dialects.tasks.llama_cpp import (
     step,
     tokenized,
 )
-from app.dialects.tasks.requests import Detokenizing, Evaluating, Ranking, Scoring, Task, Tokenizing
+from app.dialects.tasks.requests import Describing, Detokenizing, Evaluating, Ranking, Scoring, Task, Tokenizing
 from app.dialects.usage import Usage, tokens
 from backends.engine_profile import EngineProfile, TaskApi, TemplateApi
 from backends.errors import BackendError, Broken, Rejected, Unsupported
@@ -40,8 +41,15 @@ _VLLM: Final[dict[str, tuple[str, bool, tuple[str, ...]]]] = {
     "score": ("/score", False, ("data",)),
     "tokenize": ("/tokenize", True, ("tokens", "count")),
     "detokenize": ("/detokenize", True, ("prompt",)),
+    "tokenizer_info": ("/tokenizer_info", True, ("tokenizer_class",)),
 }
-_DOES: Final = {"rerank": "rank texts", "score": "score texts", "transcription": "transcribe speech"}
+_READ: Final = frozenset({"tokenizer_info"})  # by GET
+_DOES: Final = {
+    "rerank": "rank texts",
+    "score": "score texts",
+    "transcription": "transcribe speech",
+    "tokenizer_info": "tell what its tokenizer is",
+}
 
 
 class _Count(msgspec.Struct, frozen=True):
@@ -67,6 +75,8 @@ def steps(task: Task, profile: EngineProfile, *, engine: str, model: str, name: 
             return tokenized(task, tokenizing, engine)
         case Detokenizing() as detokenizing:
             return detokenized(detokenizing, engine)
+        case Describing():
+            return described(engine)
 
 
 def unsupported(engine: str, operation: str, profile: EngineProfile, name: str) -> Unsupported:
@@ -99,7 +109,8 @@ def _is_of_model(body: bytes) -> bool:
 
 def _by_same_route(task: Task, engine: str, model: str, name: str) -> Steps:
     path, is_beside, needs = _VLLM[task.operation]
-    answer = yield Step(path, msgspec.json.encode({"model": model, **task.fields}), is_beside)
+    body = b"" if task.operation in _READ else msgspec.json.encode({"model": model, **task.fields})
+    answer = yield Step(path, body, is_beside)
     try:
         members = json_members.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:

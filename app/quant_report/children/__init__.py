@@ -1,4 +1,5 @@
-"""Scripts that run in processes of their own, by path: they import nothing of ours. JSON in, JSON lines out.
+"""Scripts that run in processes of their own, by path: of ours they import no more than llama.cpp's
+library. JSON in, JSON lines out.
 
-May import: nothing.
+May import: backends.llama_cpp.likelihood.library.
 """

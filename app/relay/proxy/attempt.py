@@ -16,7 +16,9 @@ from app.dialects.parameters import adjust, answer_limit
 from app.dialects.parameters.adjust import ParameterChanges, TargetEngine
 from app.dialects.parameters.answer_limit import Fit
 from app.dialects.parameters.case import RequestCase
+from app.dialects.parameters.judge import refuse_prompt_logprobs
 from app.dialects.validation import constraint_cost, media, openai_request, prompt_length
+from app.dialects.validation.messages import NOTHING
 from app.errors import JSON, Problem
 from app.relay.http import json_body
 from app.relay.http.multipart import Form
@@ -109,6 +111,17 @@ def _check_urls(plan: RequestPlan, backend: Backend) -> None:
         raise Unsupported(backend.name, message, param=place)
 
 
+def place(plan: RequestPlan, endpoint: Endpoint) -> Endpoint:
+    """Where the engine is asked for this: beside its server for how likely a prompt is, where that does not tell it."""
+    if not endpoint.likelihood or plan.operation.name != "text_completion":
+        return endpoint
+    if bytes(plan.given.get("echo", NOTHING)) != b"true":
+        return endpoint
+    return msgspec.structs.replace(
+        endpoint, address=endpoint.likelihood, usage=UsageMode.ASK, gathers=False, likelihood=""
+    )
+
+
 def prepare(
     plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str, concessions: Concessions = NO_CONCESSIONS
 ) -> Attempt:
@@ -177,6 +190,7 @@ def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Conce
     changes = adjust.changes(plan.parameters, plan.body, rules, engine, concessions.answer_limit)
     if plan.given:
         case = RequestCase(backend.name, profile, engine.operation, plan.given, kwargs=rules.template_kwargs)
+        refuse_prompt_logprobs(case, facts)
         changes = changes.judged(case)
     if plan.extras:
         changes = _with_options(plan, profile, changes)

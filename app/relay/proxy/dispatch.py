@@ -31,6 +31,7 @@ from app.relay.proxy.attempt import (
     check,
     check_ability,
     openai_body,
+    place,
     prepare,
     smaller_answer,
 )
@@ -164,7 +165,7 @@ class Dispatcher:
             request.response.serving = serving.serving_digest(target.model)
             if serving is not row:  # it may say only now what its model can do
                 check_ability(plan, serving, target.model)
-            usage = await self._answer(_Turn(request, plan, record, target, serving, endpoint))
+            usage = await self._answer(_Turn(request, plan, record, target, serving, place(plan, endpoint)))
         except BackendError as exc:
             self._metrics.attempt(target.backend, outcome(exc)).inc()
             if isinstance(exc, TooLong):

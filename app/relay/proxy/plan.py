@@ -50,6 +50,8 @@ OPERATIONS = {
     "/v1/score/evaluation": Operation("/score/evaluation", "evaluation", "messages", is_task=True),
     "/v1/detokenize": Operation("/detokenize", "detokenize", "tokens", is_task=True),
 }
+# About the tokenizer of a model; it has no body.
+TOKENIZER_INFO = Operation("/tokenizer_info", "tokenizer_info", "", is_task=True)
 # What comes as a form, with a file in it.
 FORMS = {"/v1/audio/transcriptions": Operation("/audio/transcriptions", "transcription", "file")}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import random
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
 
 from app.relay.http import json_body, multipart
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import FORMS, OPERATIONS, plan, plan_form, rendering
+from app.relay.proxy.plan import FORMS, OPERATIONS, TOKENIZER_INFO, plan, plan_form, rendering
 from app.relay.routes import anthropic_models
 from app.relay.routes.openai_models import entry
 from app.routing import resolve_for, unknown_model, visible
+from app.table import Table
 
 MODEL_PREFIX = "/v1/models/"
+
+
+def _of_one_model(request: Request) -> Table:
+    """The table for a route that vLLM has for the one model that it serves: without a name it is the only one that the
+    key may use. The default model is not: a client that asks for the tokens of another one could not tell them apart.
+    """
+    names = visible(request.table, request.key)
+    return msgspec.structs.replace(request.table, default_model=next(iter(names)) if len(names) == 1 else None)
 
 
 class OpenAIApi:
@@ -31,6 +42,20 @@ class OpenAIApi:
         body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
         made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
         await self._dispatcher.serve(request, made)
+
+    async def run_at_root(self, request: Request) -> None:
+        """The same at the root, where vLLM has it."""
+        operation, key, table = OPERATIONS[f"/v1{request.path}"], request.key, _of_one_model(request)
+        request.check_type()
+        body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
+        made = await self._intake.work(len(body), lambda: plan(operation, body, table, key))
+        await self._dispatcher.serve(request, made)
+
+    async def tokenizer_info(self, request: Request) -> None:
+        """What the tokenizer of a model is, whose name is in the query."""
+        name = dict(parse_qsl(request.query)).get("model")
+        body = msgspec.json.encode({"model": name} if name else {})
+        await self._dispatcher.serve(request, plan(TOKENIZER_INFO, body, _of_one_model(request), request.key))
 
     async def render(self, request: Request) -> None:
         """The prompt that an engine would make of a chat."""

@@ -97,6 +97,13 @@ class EvaluationScores(BaseModel):
     scores: list[float]
 
 
+class TokenizerInfo(_Open):
+    """What a model's tokenizer is: the members of its `tokenizer_config.json`, as far as the engine knows them."""
+
+    tokenizer_class: str
+    chat_template: str | None = None
+
+
 class Text(BaseModel):
     """The text of tokens."""
 
@@ -242,6 +249,18 @@ def _openai(router: APIRouter, errors: Answers) -> None:
 
     @router.post("/v1/detokenize", responses=errors, tags=["models"])
     async def detokenize(body: DetokenRequest) -> Text:
+        raise NotImplementedError
+
+    @router.post("/tokenize", responses=errors, tags=["models"])
+    async def tokenize_at_root(body: TokenRequest) -> TokenList:
+        raise NotImplementedError
+
+    @router.post("/detokenize", responses=errors, tags=["models"])
+    async def detokenize_at_root(body: DetokenRequest) -> Text:
+        raise NotImplementedError
+
+    @router.get("/tokenizer_info", responses=errors, tags=["models"])
+    async def tokenizer_info(model: str | None = None) -> TokenizerInfo:
         raise NotImplementedError
 
     @router.post(

@@ -28,6 +28,7 @@ DOUBT_S: Final = 1.0  # after one silence, and never more often than that while 
 FAILING_S: Final = 0.1  # the same for one of ours whose connections are refused: its clients wait for what we find
 SIGNS_S: Final = 5.0  # between looks at what a starting one reads and writes: each walks through /proc
 COMPUTING: Final = 5.0  # times `stall_timeout_s` without a token, for one that computes
+GROWN: Final = 0.05  # the part of its memory by which it must have changed to be worth noting
 COMPUTES: Final = 0.1  # processors for that, on average, also on a busy machine; who waits uses next to none
 
 log = structlog.get_logger()
@@ -69,6 +70,7 @@ class _Watcher:
         self._signs_at = 0.0
         self._failure = ""  # the last one that was logged
         self._warning: str | None = None
+        self._processes = 0
 
     async def look(self) -> None:
         """Probe once, report the result, and check for a standstill."""
@@ -91,9 +93,24 @@ class _Watcher:
         if self._config is None:
             return
         try:
+            await self._weigh()
             await self._mind(self._config, probe)
         except Exception:
             log.exception("watch failed", backend=unit.name)
+
+    async def _weigh(self) -> None:
+        """Note what it takes of the machine again, where it starts and ends a process of its own while it serves."""
+        unit, process = self._unit, self._process
+        if process is None or not unit.endpoint.likelihood or unit.life.state is not State.READY:
+            return
+        before, self._processes = self._processes, await asyncio.to_thread(process.count)
+        if self._processes <= 1 and before <= 1:
+            return
+        now, known = await unit.runner.footprint(), unit.record.footprint
+        if now is None or not now.resident_gb or known is None or not known.resident_gb:
+            return
+        if abs(now.resident_gb - known.resident_gb) > GROWN * known.resident_gb:
+            await unit.measure()
 
     async def _mind(self, config: ManagedConfig, probe: Probe) -> None:
         life = self._unit.life
@@ -126,7 +143,9 @@ class _Watcher:
         now = clock()
         # Its first response may take as long as it likes: caches are filled, kernels are compiled.
         is_watched = unit.occupancy.served_generation == unit.life.generation or probe.is_mute
-        signs = heartbeat.work(probe, is_used=unit.occupancy.idle_since is None) if is_watched else None
+        # What is asked beside its server does not move its counters, which count each request from the first moment.
+        is_used = unit.occupancy.idle_since is None and not unit.endpoint.likelihood
+        signs = heartbeat.work(probe, is_used=is_used) if is_watched else None
         self._work = heartbeat.advance(self._work, signs, now)
         if now - self._work.since < config.stall_timeout_s:
             return

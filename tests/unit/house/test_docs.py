@@ -39,7 +39,7 @@ from tests.rigs.route_table import rows_only
 PAGES = pages()
 EVERY_PAGE = pytest.mark.parametrize("name", PAGES)
 # Programs of others in our examples; what they are told is theirs to check.
-OTHERS = {"cp", "curl", "docker", "pip", "python3", "ray", "vllm"}
+OTHERS = {"cp", "curl", "docker", "lm_eval", "pip", "python3", "ray", "vllm"}
 # Written by `make bench`, on the machine that it was measured on.
 MEASURED = "docs/performance.md"
 

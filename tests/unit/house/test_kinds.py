@@ -31,8 +31,11 @@ FILES = [path for path in sorted((ROOT / "app").rglob("*.py")) if not is_in(name
 CLIENT_APIS = {"app.relay.http.origin_check": {"ollama"}, "app.supervisor.admin.openapi_routes": {"ollama"}}
 # What speaks the daemon's own API names its translation, by the dialect of the endpoint.
 TRANSLATION = ("exchange", "failures", "names", "request", "response", "stream")
-# A GGUF file is a format that several kinds serve and commands make.
-FORMATS = ("backends.llama_cpp.gguf_header", "backends.llama_cpp.gguf_contents")
+# A GGUF file is a format that several kinds serve and commands make, and llama.cpp's library is what reads its weights.
+FORMATS = (
+    *("backends.llama_cpp.gguf_header", "backends.llama_cpp.gguf_contents"),
+    "backends.llama_cpp.likelihood.library",
+)
 
 MESSAGE = {"role": "user", "content": "Hi"}
 LINE = ("fifth", "tests.fakes.fifth_kind")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from app.quant_report.figures import Speed
-from app.quant_report.measuring import BOTH, EXACT, LOGITS, SERVED, TOP_LOGPROBS, Session, Workbench, library, tokens
+from app.quant_report.measuring import BOTH, EXACT, LOGITS, SERVED, TOP_LOGPROBS, Session, Workbench, tokens
 from app.quant_report.passages import Passage
 from app.quant_report.windows import windows
+from backends.llama_cpp.likelihood.library import library
 
 CUT = windows([range(10)], [], size=6, stride=3)
 HALF = math.log(0.5)

@@ -12,7 +12,7 @@ from tests.rigs.relay import backend, models, running
 ROUTES = [
     *("/sleep", "/sleep?level=1", "/wake_up", "/is_sleeping", "/collective_rpc", "/server_info", "/pause", "/resume"),
     *("/reset_prefix_cache", "/reset_mm_cache", "/abort_requests", "/update_weights", "/scale_elastic_ep", "/load"),
-    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/adapters/law", "/tokenize", "/invocations"),
+    *("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/adapters", "/adapters/law", "/invocations"),
     *("/v1//load_lora_adapter", "/v1/../sleep", "/%73leep", "/v1/chat/completions/../../../sleep"),
 ]
 

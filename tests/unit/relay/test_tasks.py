@@ -22,15 +22,15 @@ from tests.rigs.raw_client import Reply
 from tests.rigs.relay import Rig, backend, models, running
 from tests.rigs.specifications import PARAMETERS, VALUES
 
-# Every route of vLLM 0.32, by `grep` over its routers, but /v1/chat/completions/render: that one is ours.
+# Every route of vLLM 0.32, by `grep` over its routers, but those that are ours, too.
 VLLM = """
-/abort_requests /classify /cohere/v2/chat /cohere/v2/chat/render /collective_rpc /detokenize /fault_tolerance/apply
+/abort_requests /classify /cohere/v2/chat /cohere/v2/chat/render /collective_rpc /fault_tolerance/apply
 /fault_tolerance/status /finish_weight_update /generative_scoring /get_world_size /inference/v1/abort_requests
 /inference/v1/generate /init_weight_transfer_engine /invocations /is_paused /is_scaling_elastic_ep /is_sleeping
 /kv_event_sources /load /pause /ping /pooling /ready /release_kv_cache_memory /rerank /reset_encoder_cache
 /reset_mm_cache /reset_prefix_cache /resume /scale_elastic_ep /score /server_info /shutdown_weight_transfer_engine
-/sleep /start_draft_weight_update /start_profile /start_weight_update /static/swagger-ui.css /stop_profile /tokenize
-/tokenizer_info /update_weight_version /update_weights /v1/audio/translations /v1/chat/completions/batch
+/sleep /start_draft_weight_update /start_profile /start_weight_update /static/swagger-ui.css /stop_profile
+/update_weight_version /update_weights /v1/audio/translations /v1/chat/completions/batch
 /v1/chat/completions/derender /v1/completions/derender /v1/completions/render
 /v1/load_lora_adapter /v1/messages/render /v1/realtime /v1/responses/render /v1/responses/resp_1
 /v1/responses/resp_1/cancel /v1/systemone /v1/unload_lora_adapter /v2/embed /v2/rerank /wake_up /weight_checker
