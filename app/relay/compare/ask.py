@@ -12,7 +12,7 @@ from app.dialects import json_members
 from app.dialects.client_api import decoded
 from app.errors import Problem, bad_request
 from app.relay.http import member_names
-from app.routing import may_use, resolve_for
+from app.routing import may_use, resolve_for, unknown_model
 from app.table import Key, Table
 
 LEAST, MOST = 2, 8  # models
@@ -124,7 +124,17 @@ def _compared(asked: _Members, table: Table, key: Key | None) -> tuple[tuple[str
         if not LEAST <= len(given) <= MOST:
             message = f"'models' must list {LEAST} to {MOST} names, or 'pair' name a configured pair."
             raise bad_request(message, param="models", code="missing_field" if not given else "invalid_value")
-    names = tuple(resolve_for(table, key, name).name for name in given)
+    names = tuple(_public_name(table, key, name) for name in given)
     if len(set(names)) < len(names):
         raise bad_request("'models' must be different models.", param="models", code="invalid_value")
     return words, names
+
+
+def _public_name(table: Table, key: Key | None, name: str) -> str:
+    """The name itself or the one that an alias stands for. Problem (404) for one that only leads to the default model:
+    what is compared must be what was named.
+    """
+    resolved = resolve_for(table, key, name)
+    if resolved.name not in (name, table.aliases.get(name)):
+        raise unknown_model(table, key, name)
+    return resolved.name

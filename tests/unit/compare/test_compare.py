@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from app.keys import digest
-from app.table import Key, Limits
+from app.table import Key, Limits, PublicModel, Target
 from tests.fakes.engine import FakeEngine
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.ollama_models import Model
 from tests.rigs.comparison import MESSAGES, comparing, failing, named_events, saying, texts
+from tests.rigs.ollama import row
 from tests.rigs.raw_client import Client, request
 from tests.rigs.relay import backend, models, running
 
@@ -205,3 +208,49 @@ async def test_while_nothing_comes_the_client_hears_what_is_waited_for() -> None
         seen = await client.reader.readuntil(b'event: waiting\ndata: {"index":1,"for":"b (stopped)"}\n\n')
 
     assert b"event: start" in seen
+
+
+async def test_when_the_time_to_drain_is_over_each_answer_ends_with_an_error_and_the_stream_is_cut() -> None:
+    body = json.dumps({"models": ["a", "b"], "messages": MESSAGES}).encode()
+    async with FakeEngine(("a", "b")) as engine, running({"engine": backend(engine.url)}, models("a", "b")) as rig:
+        engine.script(default="endless_drip")
+        async with asyncio.timeout(20), Client(rig.url) as client:
+            client.send(request("POST", "/v1/compare", body))
+            await client.reader.readuntil(b'"index":0,"delta":{"content"')
+            await client.reader.readuntil(b'"delta":{"content"')
+            rig.drain(0)
+            rest = await client.reader.read(-1)
+
+    assert rest.count(b'"code":"shutting_down"') == 2
+    assert b"event: end" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+
+
+async def test_a_name_that_only_leads_to_the_default_model_is_not_compared() -> None:
+    async with comparing() as rig:
+        await rig.rig.published(default_model="tuned", aliases={"old": "tuned"})
+        wrong = await rig.compare(models=["base", "tunned"])
+        alias = named_events(await rig.compare(models=["base", "old"]))[0][1]
+
+    assert (wrong.status, wrong.error["code"]) == (404, "model_not_found")
+    assert alias["models"] == ["base", "tuned"]
+
+
+async def test_models_of_different_engines_are_sent_the_same_under_each_ones_own_names() -> None:
+    async with FakeOllama() as daemon, FakeEngine(("a",)) as engine:
+        daemon.store.add(Model("theirs", {}, ("completion",)))
+        rows = {"ollama": await row(daemon), "engine": backend(engine.url)}
+        names = {**models("a"), "theirs": PublicModel("theirs", (Target("ollama", "theirs"),))}
+        async with running(rows, names) as rig:
+            body = {"models": ["a", "theirs"], "messages": MESSAGES, "seed": 3, "max_tokens": 5}
+            reply = await rig.ask("/v1/compare", body)
+        told = json.loads(next(each.body for each in daemon.requests if each.path == "/api/chat"))["options"]
+        sent = json.loads(engine.posts[0].body)
+
+    assert named_events(reply)[-1][1]["failed"] == 0
+    settings = named_events(reply)[0][1]["settings"]
+    assert {name: sent[name] for name in settings} == settings
+    assert {name: told[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed")} == {
+        name: settings[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed")
+    }
+    assert (told["repeat_penalty"], told["num_predict"]) == (settings["repetition_penalty"], 5)
