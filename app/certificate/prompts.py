@@ -69,7 +69,10 @@ def compared(observation: Observation, trained: Trained) -> tuple[Line, ...]:
     told = {name: seen for name, seen in asked.items() if seen.refused is None}
     if not told:
         why = next((seen.refused for seen in asked.values() if seen.refused), "no chat was shown to it")
-        if _has_no_template(observation.file, asked):
+        # What a daemon shows of a model says nothing of the template in its file, which a newer one renders.
+        file = observation.file
+        is_known = file.path is not None or _speaks_of_template(asked)
+        if is_known and _has_no_template(file, asked):
             line = Line(PROMPTS, WHAT, Finding.DIFFERS, f"{Fault.NO_TEMPLATE}: {why}", (Fault.NO_TEMPLATE,))
             return (line,)
         return (Line(PROMPTS, WHAT, Finding.UNCHECKED, why),)
@@ -116,9 +119,13 @@ def _faults(observation: Observation, trained: Trained, wrong: Mapping[str, Seen
 def _has_no_template(file: SeenFile, prompts: Mapping[str, SeenPrompt]) -> bool:
     if file.template_is_given:
         return False
+    return file.has_template is False or _speaks_of_template(prompts)
+
+
+def _speaks_of_template(prompts: Mapping[str, SeenPrompt]) -> bool:
+    """Whether the engine refuses a chat because it has no template."""
     said = [seen.refused or "" for seen in prompts.values()]
-    is_said = any(re.search(r"(?i)chat[ _]template", text) and re.search(r"(?i)no|must|not", text) for text in said)
-    return file.has_template is False or is_said
+    return any(re.search(r"(?i)chat[ _]template", text) and re.search(r"(?i)no|must|not", text) for text in said)
 
 
 def _doubles_bos(file: SeenFile, prompts: Mapping[str, SeenPrompt]) -> bool:

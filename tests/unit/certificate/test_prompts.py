@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from app.certificate.certificate import Fault, Finding
@@ -110,6 +111,18 @@ def test_what_the_engine_does_not_tell_is_not_checkable() -> None:
     [line] = compared(served, trained(CHATML))
 
     assert (line.verdict, line.how) == (Finding.UNCHECKED, "The engine does not tell.")
+
+
+def test_a_daemon_that_does_not_tell_its_prompts_is_not_accused_for_the_template_in_its_modelfile() -> None:
+    """A newer one renders the template of the GGUF file, of which it shows nothing; a file of ours is known."""
+    refused = {"one turn": SeenPrompt(refused="This Ollama daemon does not tell the prompt that it makes of a chat.")}
+    served = Observation("m", "b", "ollama", "Ollama", prompts=refused, file=SeenFile(has_template=False))
+    own = msgspec.structs.replace(served, file=SeenFile(path="/m.gguf", has_template=False))
+
+    assert [compared(each, trained(CHATML))[0].verdict for each in (served, own)] == [
+        Finding.UNCHECKED,
+        Finding.DIFFERS,
+    ]
 
 
 def test_an_engine_that_refuses_chats_for_want_of_a_template_is_named() -> None:
