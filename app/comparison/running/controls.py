@@ -93,9 +93,8 @@ def _alike(what: str, models: Sequence[SeenModel], values: Mapping[str, str | No
 
 
 def _sampling(models: Sequence[SeenModel], sampling: DrawnWith) -> ControlLine:
-    said = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, seed {sampling.seed}, " + (
-        f"at most {sampling.max_tokens} tokens"
-    )
+    said = f"temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, at most {sampling.max_tokens} tokens, "
+    said += f"for each question a seed of its own (made from {sampling.seed}), the same for all models"
     plain = [each.name for each in models if each.only_openai]
     if plain:
         return ControlLine(

@@ -16,8 +16,8 @@ class RunProblem(Exception):
 
 
 class DrawnWith(msgspec.Struct, frozen=True, kw_only=True):
-    """What every answer is drawn with, said to each engine in full. `seed`: of the answers; their repeats have the
-    numbers that follow.
+    """What every answer is drawn with, said to each engine in full. `seed`: what the answers' seeds are made from:
+    others for each question and repeat, the same for all models.
     """
 
     temperature: float = 0.0

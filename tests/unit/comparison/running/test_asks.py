@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.comparison.model_answer import ModelAnswer
-from app.comparison.running.asks import Ask, chat_body, limited, remaining
+from app.comparison.running.asks import Ask, chat_body, limited, remaining, seed_of
 from app.comparison.running.run_record import DrawnWith
 from tests.unit.comparison.running.runs import questions
 
@@ -39,7 +39,7 @@ def test_nothing_is_asked_twice_but_what_failed() -> None:
     assert names(remaining(TWO, MODELS, 0, known)) == ["q1 base 0", "q1 tuned 0"]
 
 
-def test_all_that_an_answer_is_drawn_with_is_said_and_repeats_have_seeds_of_their_own() -> None:
+def test_all_that_an_answer_is_drawn_with_is_said() -> None:
     drawn = DrawnWith(temperature=0.7, max_tokens=9, seed=3)
 
     assert chat_body(Ask(TWO[0], "base", 2), drawn) == {
@@ -48,7 +48,7 @@ def test_all_that_an_answer_is_drawn_with_is_said_and_repeats_have_seeds_of_thei
         "temperature": 0.7,
         "top_p": 1.0,
         "max_tokens": 9,
-        "seed": 5,
+        "seed": seed_of(3, TWO[0].id, 2),
         "presence_penalty": 0,
         "frequency_penalty": 0,
         "top_k": 0,
@@ -57,6 +57,16 @@ def test_all_that_an_answer_is_drawn_with_is_said_and_repeats_have_seeds_of_thei
         "repeat_penalty": 1,
     }
     assert "top_k" not in chat_body(Ask(TWO[0], "base", 2), drawn, only_openai=True)
+
+
+def test_each_question_and_repeat_has_a_seed_of_its_own_and_all_models_have_the_same() -> None:
+    asked = [Ask(question, model, repeat) for question in questions(50) for model in MODELS for repeat in range(3)]
+
+    seeds = {(ask.question.id, ask.repeat, chat_body(ask, DrawnWith(seed=3))["seed"]) for ask in asked}
+
+    assert len(seeds) == len({seed for _, _, seed in seeds}) == 150
+    assert all(0 <= seed < 2**31 for _, _, seed in seeds)
+    assert seed_of(3, "q1", 0) == seed_of(3, "q1", 0) != seed_of(4, "q1", 0)
 
 
 def test_a_limit_draws_evenly_and_keeps_the_order() -> None:
