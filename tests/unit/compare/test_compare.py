@@ -13,10 +13,13 @@ from app.table import Key, Limits, PublicModel, Target
 from tests.fakes.engine import FakeEngine
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.ollama_models import Model
+from tests.fakes.scenario import Stage
+from tests.fakes.streams import STREAMS
 from tests.rigs.comparison import MESSAGES, comparing, failing, named_events, saying, texts
 from tests.rigs.ollama import row
 from tests.rigs.raw_client import Client, request
 from tests.rigs.relay import backend, models, running
+from tests.rigs.slow_client import SlowClient
 
 
 async def test_both_answers_come_in_one_stream_with_their_figures() -> None:
@@ -254,3 +257,42 @@ async def test_models_of_different_engines_are_sent_the_same_under_each_ones_own
         name: settings[name] for name in ("temperature", "top_p", "top_k", "min_p", "seed")
     }
     assert (told["repeat_penalty"], told["num_predict"]) == (settings["repetition_penalty"], 5)
+
+
+async def test_a_client_that_reads_slowly_holds_back_every_engine() -> None:
+    body = json.dumps({"models": ["a", "b"], "messages": MESSAGES}).encode()
+    async with FakeEngine(("a", "b")) as engine, running({"engine": backend(engine.url)}, models("a", "b")) as rig:
+        engine.script(default="endless_stream")
+        async with asyncio.timeout(60), SlowClient(rig.url) as client:
+            await client.send(request("POST", "/v1/compare", body))
+            await engine.arrived(2)
+
+            for post in engine.posts:
+                await post.blocked.wait()
+            got = 0
+            while got < 2**22:  # and lets them go on
+                got += len(await client.read(2**20))
+        for post in engine.posts:
+            await post.closed_by_peer.wait()
+        await rig.fleet.until(lambda: rig.leases.total() == 0)
+
+    assert sum(post.sent for post in engine.posts) < 2**26
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_however_one_stream_breaks_the_other_answer_is_whole_and_the_end_comes(stream: bool) -> None:
+    faults = [name for name, each in STREAMS.items() if each.stage is not Stage.FINE and not each.waits]
+    names = [f"fault:{name}" for name in faults]
+    async with (
+        FakeEngine(("ok", *names)) as engine,
+        running({"engine": backend(engine.url)}, models("ok", *names)) as rig,
+    ):
+        for name in names:
+            body = {"models": ["ok", name], "messages": MESSAGES, "stream": stream}
+            reply = await rig.ask("/v1/compare", body)
+            ended = named_events(reply)[-1][1] if stream else reply.json
+
+            assert reply.is_whole, name
+            assert (ended["answered"], ended["failed"]) == (1, 1), name
+        await rig.fleet.until(lambda: rig.leases.total() == 0)
+    assert len(names) > 8

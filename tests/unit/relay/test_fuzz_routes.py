@@ -18,6 +18,7 @@ import pytest_asyncio
 
 from tests.fakes.engine import FakeEngine
 from tests.fakes.ollama import FakeOllama
+from tests.rigs.comparison import keeping
 from tests.rigs.ollama import row
 from tests.rigs.raw_client import Client, request
 from tests.rigs.relay import Rig, backend, models, running
@@ -41,6 +42,17 @@ ASKED: dict[str, dict[str, Any]] = {
     | {"logit_bias": {"1": 1}, "chat_template_kwargs": {"enable_thinking": True}, "top_logprobs": 1, "user": "u"},
     "/v1/chat/completions/render": {"messages": TALK, **SAMPLING, "tools": [TOOL], "chat_template_kwargs": {}},
     "/v1/completions": {"prompt": "a", **SAMPLING, "logprobs": 1, "echo": False, "suffix": "", "best_of": 1},
+    "/v1/compare": {
+        "model": None,
+        "models": ["vllm", "ollama"],
+        "messages": TALK,
+        **SAMPLING,
+        "top_k": 1,
+        "min_p": 0.1,
+        "blind": False,
+    }
+    | {"stream": True, "force": True, "repetition_penalty": 1, "response_format": FORM, "logprobs": True},
+    "/v1/compare/votes": {"id": "cmp-1", "winner": 0},
     "/v1/embeddings": {"input": ["a", "b"], "encoding_format": "float", "dimensions": 4},
     "/v1/rerank": {"query": "q", "documents": ["a", "b"], "top_n": 1},
     "/v1/score/evaluation": {"messages": ["a"]},
@@ -123,7 +135,7 @@ async def rig() -> AsyncIterator[Rig]:
         served = models("ollama", backend="ollama", engine_name="smollm2:135m")
         for kind in ("vllm", "llama_cpp", "remote"):
             served |= models(kind, backend=kind)
-        async with running(rows, served) as gateway:
+        async with running(rows, served) as gateway, keeping(gateway.state):
             yield gateway
 
 
