@@ -42,8 +42,8 @@ class Scripted:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-            body = json.loads(await reader.readexactly(length))
+            length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+            body = json.loads(await reader.readexactly(length) or b"{}")
             self.bodies.append(body)
             writer.write(self.behave(head.split(b" ")[1].decode(), body))
 

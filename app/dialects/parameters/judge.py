@@ -198,7 +198,7 @@ def refuse_prompt_logprobs(case: RequestCase, facts: ModelFacts | None) -> None:
     if facts is None or not facts.no_prompt_logprobs:
         return
     name = "prompt_logprobs" if case.value("prompt_logprobs") is not None else "echo"
-    if name == "echo" and not (case.value("echo") and case.value("logprobs") not in (None, False)):
+    if name == "echo" and (not case.value("echo") or case.value("logprobs") is None):
         return
     message = f"How likely a prompt is must not be asked of this engine: {facts.no_prompt_logprobs}."
     raise Unsupported(case.engine, message, param=name)
@@ -216,9 +216,12 @@ def _refuse_empty_text(case: RequestCase) -> None:
 
 
 def _echo_alone(case: RequestCase, _: Verdict, __: Fate) -> None:
-    """What tells how likely a prompt is writes one token more at most."""
-    name = next((each for each in ("max_tokens", "max_completion_tokens") if case.value(each) is not None), None)
-    bound = case.value(name) if name is not None else None
+    """What tells how likely a prompt is writes one token more at most. Where the configuration sets another bound, it
+    says so itself.
+    """
+    asked = case._replace(settled=())  # the bound goes by another name there
+    name = next((each for each in ("max_tokens", "max_completion_tokens") if asked.value(each) is not None), None)
+    bound = asked.value(name) if name is not None else None
     if bound in (0, 1):
         return
     has = f"is {bound}" if name is not None else "is not given"

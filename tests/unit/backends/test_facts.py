@@ -130,3 +130,22 @@ def test_ollamas_words_are_understood_and_its_context_is_the_one_it_is_asked_for
 def test_a_models_folder_says_how_its_weights_are_packed() -> None:
     assert quantization_in({"quantization_config": {"quant_method": "gptq"}}) == "gptq"
     assert quantization_in({"quantization_config": {"quant_method": 4}}) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "is_asked"),
+    [
+        ("0.32.0+cpu", {"enable_lora": True}, False),
+        ("0.32.1+cpu", {"adapters": {"a": "/a"}}, False),
+        ("0.32.0+cpu", {}, True),
+        ("0.32.0", {"enable_lora": True}, True),
+        ("0.33.0+cpu", {"enable_lora": True}, True),
+        (None, {"enable_lora": True}, True),
+    ],
+)
+def test_only_a_vllm_that_dies_of_it_is_not_asked_how_likely_a_prompt_is(
+    version: str | None, settings: dict[str, Any], is_asked: bool
+) -> None:
+    facts = of_vllm(vllm(**settings), LISTED, None, version)["demo"]
+
+    assert (facts.no_prompt_logprobs == "") == is_asked

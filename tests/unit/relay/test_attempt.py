@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from app.dialects.chat_templates import TemplateSupport
-from app.relay.proxy.attempt import Attempt, Concessions, check, prepare
+from app.relay.proxy.attempt import Attempt, Concessions, check, place, prepare
 from app.relay.proxy.plan import OPERATIONS, RequestPlan, plan
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import DECLARED, Dialect, Endpoint, ModelFacts, State, UsageMode
@@ -132,3 +132,65 @@ def test_a_picture_elsewhere_is_refused_before_an_engine_is_waited_for() -> None
 
     assert refusal.value.param == "messages[0].content[0].image_url.url"
     check(request, msgspec.structs.replace(row(), media_domains=("pictures.example",)), "m")
+
+
+# -- how likely a prompt is
+
+
+def echoing(kind: str = "llama_cpp", **fields: Any) -> RequestPlan:
+    table = Table(1, {"m": PublicModel("m", (Target("engine", "m"),))}, {}, (), {"engine": row(kind)})
+    body = {"model": "m", "prompt": "x", "echo": True, "logprobs": 0, "max_tokens": 0, **fields}
+    return plan(OPERATIONS["/v1/completions"], json.dumps(body).encode(), table, None)
+
+
+def test_how_likely_a_prompt_is_is_asked_beside_the_server_where_the_engine_has_such_a_place() -> None:
+    beside = msgspec.structs.replace(
+        ENDPOINT, likelihood="http://127.0.0.1:2/v1", usage=UsageMode.TIMINGS, gathers=True, headers={"a": "b"}
+    )
+    request = echoing()
+
+    there = place(request, beside)
+    attempt = prepare(request, row("llama_cpp"), there, "m")
+
+    assert (there.address, there.headers, there.generation) == ("http://127.0.0.1:2/v1", {"a": "b"}, 1)
+    assert not attempt.gathers
+    assert json.loads(attempt.call.body) == json.loads(request.body), "0 stays 0"
+    assert place(echoing(echo=False), beside) is beside
+    assert place(planned(), beside) is beside
+    assert place(request, ENDPOINT) is ENDPOINT
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": 2}, "max_tokens"),
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": None, "max_completion_tokens": 7}, "max_completion_tokens"),
+    ],
+)
+def test_beside_an_echo_the_embedded_engine_writes_one_token_at_most(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(Unsupported, match="'max_tokens' must be 0 or 1") as refused:
+        prepare(echoing(**fields), row("llama_cpp"), ENDPOINT, "m")
+
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({}, "echo"),
+        ({"echo": False, "logprobs": None, "prompt_logprobs": 1, "max_tokens": 1}, "prompt_logprobs"),
+        ({"logprobs": None}, None),
+        ({"echo": False, "max_tokens": 1}, None),
+    ],
+)
+def test_an_engine_that_would_die_of_it_is_not_asked(fields: dict[str, Any], param: str | None) -> None:
+    mortal = msgspec.structs.replace(row(), facts={"m": ModelFacts(no_prompt_logprobs="it may end")})
+    request = echoing("vllm", **fields)
+
+    if param is None:
+        assert prepare(request, mortal, ENDPOINT, "m").call.path == "/completions"
+        return
+    with pytest.raises(Unsupported, match=r"must not be asked of this engine: it may end\.") as refused:
+        prepare(request, mortal, ENDPOINT, "m")
+    assert refused.value.param == param
