@@ -52,9 +52,14 @@ def analyse(
     noise = [(model, measure, _noise(scored, model, measure, seed)) for measure in measures for model in models]
     floors = {(model, measure): floor for model, measure, floor in noise if floor is not None}
     further = models[1:]
-    overall = [_contrast(scored, models[0], model, primary, floors, seed, is_primary=True) for model in further]
+    overall = [
+        _contrast(scored, models[0], model, primary, floors, seed, family=len(further), is_primary=True)
+        for model in further
+    ]
     hints = [
-        _contrast(scored, models[0], model, name, floors, seed, is_primary=False)
+        _contrast(
+            scored, models[0], model, name, floors, seed, family=len(measures[1:]) * len(further), is_primary=False
+        )
         for name in measures[1:]
         for model in further
     ]
@@ -83,13 +88,14 @@ def _contrast(
     floors: dict[tuple[str, str], NoiseFloor],
     seed: int,
     *,
+    family: int,
     is_primary: bool,
 ) -> Contrast:
     """One measure over all questions."""
     noise = [floors[name, measure] for name in (against, model) if (name, measure) in floors]
     rivals = Rivals(against, model, scored.of(against, measure), scored.of(model, measure), noise)
     resamples = RESAMPLES if is_primary else _FEWER
-    return contrast(rivals, MEASURES[measure], is_primary=is_primary, seed=seed, resamples=resamples)
+    return contrast(rivals, MEASURES[measure], is_primary=is_primary, family=family, seed=seed, resamples=resamples)
 
 
 def _by_category(scored: ScoredAnswers, models: Sequence[str], measure: str, seed: int) -> list[Contrast]:
@@ -115,7 +121,10 @@ def _by_category(scored: ScoredAnswers, models: Sequence[str], measure: str, see
                 for name in (models[0], model)
             )
             rivals = Rivals(models[0], model, first, second, noise)
-            rows.append(contrast(rivals, MEASURES[measure], category=category, is_primary=True, seed=seed))
+            family = len(ids) * (len(models) - 1)
+            rows.append(
+                contrast(rivals, MEASURES[measure], category=category, is_primary=True, family=family, seed=seed)
+            )
     return rows
 
 

@@ -32,10 +32,13 @@ def contrast(
     *,
     category: str | None = None,
     is_primary: bool = False,
+    family: int = 1,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Contrast:
-    """The contrast without its verdict: the p value is not yet corrected for the others, see `judged`."""
+    """The contrast without its verdict: the p value is not yet corrected for the others, see `judged`. `family`: how
+    many are tested in its table, which makes what can be shown larger.
+    """
     pairs = [(value, rivals.second[question]) for question, value in rivals.first.items() if question in rivals.second]
     differences = [second - first for first, second in pairs]
     higher, lower = sum(1 for each in differences if each > 0), sum(1 for each in differences if each < 0)
@@ -73,7 +76,7 @@ def contrast(
             high=interval.high,
             test="mcnemar",
             p=mcnemar(higher, lower),
-            detectable=detectable_share(differences),
+            detectable=detectable_share(differences, ALPHA / family),
         )
     return replace(
         plain,
@@ -81,7 +84,7 @@ def contrast(
         high=interval.high,
         test="sign_flip",
         p=sign_flip(differences, seed=seed, resamples=resamples),
-        detectable=detectable_mean(differences),
+        detectable=detectable_mean(differences, ALPHA / family),
     )
 
 

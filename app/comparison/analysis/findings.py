@@ -65,7 +65,7 @@ class Contrast:
     wins: int  # questions where the model is better (without a better direction: higher)
     ties: int
     losses: int
-    detectable: float | None  # the smallest difference that so many questions show in 80 % of runs
+    detectable: float | None  # the smallest difference that so many questions show in 80 % of runs, beside the others
     noise_floor: float | None  # the larger of the two models' floors; None: not measured
     outcome: Outcome
     ground: Ground

@@ -133,7 +133,11 @@ def test_each_category_has_its_row_and_p_values_are_corrected_for_all_of_them() 
     assert facts.p_adjusted == pytest.approx(3 * 2 / 2**8)
     assert facts.outcome == "better"
     assert (sums.outcome, rest.outcome) == ("no_difference", "no_difference")
+    alone = only(found_in(asked[1::3], given).overall)
+    assert (alone.questions, alone.difference) == (sums.questions, sums.difference)
     assert sums.detectable is not None
+    assert alone.detectable is not None
+    assert sums.detectable > alone.detectable  # one of three tests has to show more
 
 
 def test_one_category_is_no_table() -> None:
