@@ -8,11 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests import ROOT
@@ -134,6 +136,11 @@ def test_a_run_of_1000_questions_that_is_killed_half_way_goes_on_and_asks_none_t
     # Both were asked once whether they are comparable, 8 were under way when it was killed, and one line was cut.
     assert 2000 <= len(engine.asked) - before <= 2011
     assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+    (listed,) = httpx.get(f"{gateway.url}/v1/compare/runs").json()["data"]
+    assert (listed["id"], listed["models"], listed["questions"]) == (folder.name, ["base", "tuned"], 1000)
+    assert (listed["state"], listed["has_report"]) == ("finished", True)
+    page = httpx.get(f"{gateway.url}/v1/compare/runs/{folder.name}/report.html")
+    assert page.text == (folder / "report.html").read_text()
 
 
 def lines_so_far(path: Path) -> list[bytes]:
@@ -225,6 +232,45 @@ def test_a_real_engine_tells_how_likely_the_references_are_and_twins_are_named(
     assert any("answer with the same bytes" in each for each in run["notes"])
     controls = {each["what"]: each["state"] for each in run["controls"]}
     assert {controls[each] for each in ("prompt", "context", "engine", "sampling", "serving")} == {"same"}
+
+
+# A shell's background job, in which a suite may run, would ignore the signal.
+INTERRUPTIBLE = """
+import signal
+from app.__main__ import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_is_answered_and_says_how_it_goes_on(tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 20, 0)
+    is_held = threading.Event()
+
+    def slow(model: str, text: str) -> str:
+        if len(busy.asked) > 12:
+            is_held.wait(60)
+        return answered(model, text)
+
+    with (
+        AnsweringEngine(("base", "tuned", "judge"), slow) as busy,
+        Gateway(tmp_path, CONFIG.replace("URL", busy.url)) as gateway,
+    ):
+        assert gateway.url
+        until(lambda: gateway.backend("engine")["state"] == "ready")
+        args = command(gateway, "sums", "-q", str(file), "--out", str(tmp_path / "run"), "--repeats", "0")
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTIBLE, *args[3:]], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        until(lambda: len(busy.asked) > 12 and len(lines(tmp_path / "run" / "answers.jsonl")) > 0)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        is_held.set()
+
+    assert process.returncode == 130
+    assert told.endswith("Stopped. The same command goes on where it was.\n")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "running"
+    assert not (tmp_path / "run" / "report.json").exists()
 
 
 def test_an_engine_that_is_gone_ends_the_run_and_the_same_command_goes_on(tmp_path: Path) -> None:
