@@ -23,6 +23,7 @@ _TYPES: Final = {
     ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
     ".webmanifest": "application/manifest+json",
 }
 # Nothing but the gateway's own files and data URLs of pictures is loaded, no text becomes markup or code, no other
