@@ -15,10 +15,18 @@ const GRAMMARS = /const (?:blockPedantic|inlinePedantic|inlineBreaks)\b[^=]*= \{
 const UNUSED =
   /^const (_tag|_comment|_htmlInterrupt|html|_inlineComment|tag|def|reflink|nolink|_boundedInlineLabel|reflinkSearch) = [\s\S]*?;$/gm;
 const HTML_BEGIN = /^  htmlBeginRegex: .*$/m;
-// Names that only marked has.
-const NAMES = new RegExp(`^(?:${ownNames([...SOURCES.values()].join("\n")).join("|")})$`);
+// Names of members that only marked has, and those that the page's own interfaces, classes and dictionaries declare and
+// no browser knows. None of them is in what is kept in the browser or sent: such names are of one word, or with_these.
+const NAMES = new RegExp(`^(?:${[...markedNames([...SOURCES.values()].join("\n")), ...(await ownNames())].join("|")})$`);
 
-function ownNames(text) {
+async function ownNames() {
+  const files = (await readdir("src", { recursive: true })).filter((each) => /\.tsx?$/.test(each));
+  const text = (await Promise.all(files.map((each) => readFile(join("src", each), "utf8")))).join("\n");
+  const declared = text.matchAll(/^\s+(?:(?:readonly|private|static) )*(?!(?:on|set|use|clear|cancel)[A-Z])([a-z]+[A-Z]\w*)\??[:(=]/gm);
+  return new Set([...declared].map(([, name]) => name));
+}
+
+function markedNames(text) {
   const used = text.matchAll(/\b(?:inline|other|block|state|lexer|tokenizer|this)\.(\w*[a-z][A-Z]\w*)/g);
   return [...new Set([...used].map(([, name]) => name))];
 }
@@ -37,7 +45,8 @@ function trimmedCode(text, methods) {
     .replace(OPTIONS, (_, name) => CONSTANTS[name])
     .replace(/inline\.(?:pedantic|breaks)|block\.pedantic|this\.tokenizer\.(?:html|tag|def|reflink)\(src\b.*?\)/g, "null")
     .replace("this.tokens.links && src.includes('[')", "false")
-    .replace("text.matchAll(this.tokenizer.rules.inline.reflinkSearch)", "[]");
+    .replace("text.matchAll(this.tokenizer.rules.inline.reflinkSearch)", "[]")
+    .replace("'Infinite loop on byte: ' + byte", "byte");
 }
 
 function trimmedRules(text, users) {
@@ -128,7 +137,7 @@ const { outputFiles } = await build({
 const { code } = await minify(outputFiles[0].text, {
   module: true,
   ecma: 2020,
-  compress: { passes: 3, unsafe_arrows: true, pure_getters: true },
+  compress: { passes: 3, unsafe_arrows: true, pure_getters: true, keep_fargs: false },
   mangle: { properties: { regex: NAMES } },
 });
 await writeFile(join(into, "app.js"), `${code}\n`);

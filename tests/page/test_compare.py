@@ -140,4 +140,4 @@ def test_what_cannot_be_compared_is_said_before_it_is_sent(visit: Open) -> None:
     page.locator(".composer textarea").fill("Hello")
 
     expect(page.get_by_role("button", name="Compare", exact=True)).to_be_disabled()
-    expect(page.locator(".hint")).to_have_text("A model cannot be compared with itself here")
+    expect(page.locator(".hint")).to_have_text("Choose different models")

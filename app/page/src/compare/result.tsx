@@ -78,7 +78,7 @@ function VoteBar({ comparison }: { comparison: Comparison }) {
   const winner = comparison.winner.value;
   const isBlindOpen = comparison.isBlind && comparison.names.value === null;
   if (comparison.answers.some((each) => each.phase.value !== "done") || (isBlindOpen && comparison.ticket.value === null)) {
-    return <p class="muted">{isBlindOpen ? say.noVoteBlind : say.noVote}</p>;
+    return <p class="muted">{say.noVote}</p>;
   }
   // A blind vote is given once: afterwards the names are known.
   const isOver = comparison.isBlind && winner !== null;

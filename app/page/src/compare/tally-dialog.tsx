@@ -17,7 +17,7 @@ export function TallyDialog({ onClose }: { onClose: () => void }) {
   }, []);
   const reach = Math.max(1, ...(told?.models ?? []).flatMap((each) => [Math.abs(each.low ?? 0), Math.abs(each.high ?? 0)]));
   return (
-    <Dialog title={say.tally} onClose={onClose} wide>
+    <Dialog title={say.tally} onClose={onClose}>
       <p class="muted">{say.tallyText}</p>
       {failure && <Failure>{failure}</Failure>}
       {!told && !failure && <Loading label={words.value.loading} />}

@@ -13,10 +13,10 @@ export function AnswerView({ answer }: { answer: Answer }) {
       {answer.thinking.value && <Thinking answer={answer} />}
       {phase === "waiting" && <Waiting />}
       <Markdown text={answer.text} />
-      {phase === "stopped" && <p class="end-note">{say.stopped}</p>}
+      {phase === "stopped" && <p class="muted end-note">{say.stopped}</p>}
       {phase === "failed" && <Failure>{answer.failure.value || say.failed}</Failure>}
-      {phase === "done" && !answer.text.value && <p class="end-note">{say.empty}</p>}
-      {phase === "done" && answer.figures.value.finish === "length" && <p class="end-note">{say.cutShort}</p>}
+      {phase === "done" && !answer.text.value && <p class="muted end-note">{say.empty}</p>}
+      {phase === "done" && answer.figures.value.finish === "length" && <p class="muted end-note">{say.cutShort}</p>}
     </div>
   );
 }

@@ -74,7 +74,7 @@ export function Composer(props: Props) {
             <Button icon="picture" label={say.picture} iconOnly kind="quiet" onClick={() => picker.current!.click()} />
           </>
         )}
-        <span class="hint">{hindrance || say.hint}</span>
+        <span class="hint">{hindrance || (matchMedia("(pointer: fine)").matches && say.hint)}</span>
         {isBusy
           ? <Button icon="stop" label={say.stop} kind="primary" onClick={onStop} />
           : <Button icon="send" label={sendLabel} kind="primary" type="submit" disabled={!canSend} />}

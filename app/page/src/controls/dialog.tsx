@@ -7,11 +7,10 @@ import { Button } from "./button";
 interface Props {
   title: string;
   onClose: () => void;
-  wide?: boolean;
   children: ComponentChildren;
 }
 
-export function Dialog({ title, onClose, wide, children }: Props) {
+export function Dialog({ title, onClose, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     dialog.current!.showModal();
@@ -19,7 +18,6 @@ export function Dialog({ title, onClose, wide, children }: Props) {
   return (
     <dialog
       ref={dialog}
-      class={wide ? "wide-dialog" : undefined}
       aria-label={title}
       onClose={onClose}
       onClick={(event) => event.target === dialog.current && dialog.current?.close()}

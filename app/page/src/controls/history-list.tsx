@@ -64,7 +64,7 @@ export function HistoryList<T extends Item>(props: Props<T>) {
           ))}
         </ul>
         {items.length > 0 && (
-          <div class="side-foot">
+          <div class="row">
             <Button icon="download" label={say.export} kind="quiet" small onClick={onExport} />
             <Button icon="remove" label={say.clear} kind="quiet" small onClick={clear} />
           </div>

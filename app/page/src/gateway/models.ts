@@ -16,11 +16,6 @@ export interface Model {
   parent?: string;
 }
 
-export interface Life {
-  number?: number;
-  ended?: string;
-}
-
 /** null until the list was read once. */
 export const models = signal<Model[] | null>(null);
 /** Why the list could not be read; null while it can. */
@@ -76,8 +71,8 @@ export async function readAdmin(): Promise<void> {
   }
 }
 
-/** Start, stop or restart an engine. */
-export async function order(backend: string, what: "start" | "stop" | "restart"): Promise<void> {
+/** Start or stop an engine. */
+export async function order(backend: string, what: "start" | "stop"): Promise<void> {
   await ask(`admin/backends/${backend.split("/").map(encodeURIComponent).join("/")}/${what}`, { method: "POST" });
   await readModels();
 }

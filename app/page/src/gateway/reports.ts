@@ -52,7 +52,6 @@ export interface Report {
     categories: Contrast[];
     secondary: Contrast[];
     changes: { question: string; model: string; against: string; measure: string; first_score: number; score: number }[];
-    judging: { judge: string; model: string; pairs: number; agreement: number; is_useful: boolean; wins: number; ties: number; losses: number }[];
   };
   measures: { name: string; unit: string; text: string; chinese?: string }[];
   questions: { id: string; category: string | null; prompt: string; reference: string | null; answers: { model: string; text: string; error: string | null }[] }[];

@@ -10,8 +10,6 @@ export class GrowingMarkdown {
   private settled = 0;
   /** The nodes of the last block, which are made anew with each piece. */
   private last: ChildNode[] = [];
-  /** How many characters were read, for a test that this grows with the text and not with its square. */
-  read = 0;
 
   constructor(
     private readonly host: HTMLElement,
@@ -27,7 +25,6 @@ export class GrowingMarkdown {
     } else if (text.length === this.shown.length) return;
     this.shown = text;
     const tail = text.slice(this.settled);
-    this.read += tail.length;
     const tokens = blocks(tail);
     const open = lastBlock(tokens);
     this.last.forEach((each) => each.remove());

@@ -35,7 +35,7 @@ export function LogDialog({ backend, onClose }: { backend: string; onClose: () =
     if (text.current) text.current.scrollTop = text.current.scrollHeight;
   }, [lines?.length]);
   return (
-    <Dialog title={say.logOf(backend)} onClose={onClose} wide>
+    <Dialog title={say.logOf(backend)} onClose={onClose}>
       {failure && <Failure>{failure}</Failure>}
       {lines === null && !failure && <Loading label={words.value.loading} />}
       {lines?.length === 0 && <p class="muted">{say.noLog}</p>}

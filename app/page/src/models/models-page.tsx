@@ -48,13 +48,13 @@ function ModelCard({ model }: { model: Model }) {
       {capabilities.length > 0 && (
         <ul class="tags" aria-label={say.capabilities}>
           {capabilities.map(([name, known]) => (
-            <li key={name}>
+            <li key={name} class="tag">
               {say.can[name as keyof typeof say.can] ?? name}{known === "verified" && " ✓"}
             </li>
           ))}
         </ul>
       )}
-      {reason && model.state !== "ready" && <p class="reason" dir="auto">{reason}</p>}
+      {reason && model.state !== "ready" && <p class="muted" dir="auto">{reason}</p>}
       <CardButtons model={model} />
     </li>
   );
@@ -73,7 +73,7 @@ function CardButtons({ model }: { model: Model }) {
   const [isBusy, setBusy] = useState(false);
   const [failure, setFailure] = useState("");
   const [showsLog, setShowsLog] = useState(false);
-  const give = async (what: "start" | "stop" | "restart") => {
+  const give = async (what: "start" | "stop") => {
     setBusy(true);
     setFailure("");
     try {
@@ -95,7 +95,6 @@ function CardButtons({ model }: { model: Model }) {
           <>
             {CAN_START.has(model.state) && <Button label={say.start} small disabled={isBusy} onClick={() => void give("start")} />}
             {CAN_STOP.has(model.state) && <Button label={say.stop} small disabled={isBusy} onClick={() => void give("stop")} />}
-            {model.state === "ready" && <Button label={say.restart} kind="quiet" small disabled={isBusy} onClick={() => void give("restart")} />}
             <Button label={say.log} kind="quiet" small onClick={() => setShowsLog(true)} />
           </>
         )}

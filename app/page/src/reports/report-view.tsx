@@ -45,7 +45,6 @@ function Opened({ report: { run, findings, questions, headline, measures }, onSa
       </header>
       {!run.is_whole && <Failure>{say.notWhole}</Failure>}
       <section class="headline">{(headline[language.value] ?? headline.en ?? []).map((each) => <p key={each} dir="auto">{each}</p>)}</section>
-      {run.notes.map((each) => <p key={each} class="muted" dir="auto">{each}</p>)}
       <section class="stack">
         <h2>{say.overall}</h2>
         <p class="muted">{say.measured}: {(language.value === "zh" && primary?.chinese) || primary?.text}</p>
@@ -54,14 +53,6 @@ function Opened({ report: { run, findings, questions, headline, measures }, onSa
       {findings.categories.length > 0 && <section class="stack"><h2>{say.categories}</h2><ContrastTable contrasts={findings.categories} measures={measures} first="category" /></section>}
       <Noise findings={findings} unit={primary?.unit} />
       {findings.secondary.length > 0 && <section class="stack"><h2>{say.secondary}</h2><p class="muted">{say.hints}</p><ContrastTable contrasts={findings.secondary} measures={measures} first="measure" /></section>}
-      {findings.judging.map((each) => (
-        <section key={each.judge + each.model} class="stack">
-          <h2 dir="auto">{say.judge(each.judge)}</h2>
-          {each.is_useful
-            ? <p>{say.judged(each.model, number(each.wins), number(each.ties), number(each.losses), number(each.agreement * 100))}</p>
-            : <Failure>{say.uselessJudge(number(each.agreement * 100))}</Failure>}
-        </section>
-      ))}
       <Changes changes={findings.changes} questions={questions} />
       <Controls run={run} findings={findings} />
     </>
@@ -88,23 +79,17 @@ function Controls({ run, findings }: { run: Report["run"]; findings: Report["fin
   const say = words.value.reports;
   const errors = findings.models.filter((each) => each.errors > 0);
   return (
-    <>
-      {errors.length > 0 && (
-        <section class="stack">
-          <h2>{say.errors}</h2>
-          {errors.map((each) => <p key={each.model} dir="auto">{each.model}: {number(each.errors)} / {number(each.asked)} — {each.error_texts[0]?.[0]}</p>)}
-        </section>
-      )}
-      <section class="stack">
-        <h2>{say.controlled}</h2>
-        <ul class="controls">
-          {run.controls.map((each) => (
-            <li key={each.what} class={each.state}>
-              <b>{each.what}</b> <span class="tag">{say.control[each.state]}</span> <span class="muted" dir="auto">{each.how}</span>
-            </li>
-          ))}
-        </ul>
-      </section>
-    </>
+    <section class="stack">
+      <h2>{say.controlled}</h2>
+      <ul class="facts">
+        {run.controls.map((each) => (
+          <li key={each.what}>
+            <b>{each.what}</b> <span class={`tag ${each.state}`}>{say.control[each.state]}</span> <span class="muted" dir="auto">{each.how}</span>
+          </li>
+        ))}
+        {errors.map((each) => <li key={each.model} dir="auto"><b>{say.errors}</b> {each.model}: {each.errors} / {each.asked}, {each.error_texts[0]?.[0]}</li>)}
+        {run.notes.map((each) => <li key={each} dir="auto">{each}</li>)}
+      </ul>
+    </section>
   );
 }

@@ -5,7 +5,6 @@ import { Button } from "../controls/button";
 import { Dialog } from "../controls/dialog";
 import { Failure } from "../controls/notice";
 import { wantsKey } from "../gateway/http";
-import { isAdmin } from "../gateway/models";
 import { words } from "../words/words";
 
 export function KeyDialog({ onClose }: { onClose: () => void }) {
@@ -32,7 +31,6 @@ export function KeyDialog({ onClose }: { onClose: () => void }) {
           <input type="checkbox" checked={keepsKey.value} onChange={(event) => { keepsKey.value = event.currentTarget.checked; }} />
           <span>{say.keep}</span>
         </label>
-        {isAdmin.value && <p class="muted">{say.isAdmin}</p>}
         <div class="row end">
           {key.value && <Button label={say.forget} kind="quiet" onClick={() => { key.value = ""; setTyped(""); }} />}
           <Button label={say.save} kind="primary" type="submit" disabled={!isFit} />

@@ -39,7 +39,7 @@ export function Shell() {
       <a class="skip" href="#main" onClick={skip}>{say.skip}</a>
       <header class="bar">
         <a class="brand" href={address("chat")} aria-label="Modelport">
-          <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8" /><path d="M8 22V11.5l8 7 8-7V22" /></svg>
+          <img src="page/icon.svg" alt="" />
           <span>Modelport</span>
         </a>
         <nav aria-label={say.navigation}>{PLACES.map((place) => <Tab key={place} place={place} />)}</nav>
