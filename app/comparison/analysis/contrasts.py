@@ -69,22 +69,17 @@ def contrast(
     if len(pairs) < MIN_PAIRS:
         return plain
     interval = paired_interval(differences, seed=seed, resamples=resamples)
-    if measure.is_right_or_wrong:
-        return replace(
-            plain,
-            low=interval.low,
-            high=interval.high,
-            test="mcnemar",
-            p=mcnemar(higher, lower),
-            detectable=detectable_share(differences, ALPHA / family),
-        )
+    exact, alpha = measure.is_right_or_wrong, ALPHA / family
+    p = mcnemar(higher, lower) if exact else sign_flip(differences, seed=seed, resamples=resamples)
+    detectable = detectable_share(differences, alpha) if exact else detectable_mean(differences, alpha)
     return replace(
         plain,
         low=interval.low,
         high=interval.high,
-        test="sign_flip",
-        p=sign_flip(differences, seed=seed, resamples=resamples),
-        detectable=detectable_mean(differences, ALPHA / family),
+        test="mcnemar" if exact else "sign_flip",
+        p=p,
+        # What is inside the noise floor is not shown by any number of disagreements.
+        detectable=None if detectable is None else max(detectable, plain.noise_floor or 0.0),
     )
 
 

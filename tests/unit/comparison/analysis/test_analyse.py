@@ -66,6 +66,7 @@ def test_a_difference_inside_the_noise_floor_is_no_change() -> None:
     assert overall.low > 0
     assert (overall.outcome, overall.ground) == ("no_difference", "noise")
     assert overall.noise_floor == pytest.approx(1.96 * (1 / 40) ** 0.5)
+    assert overall.detectable == overall.noise_floor
 
 
 def test_without_repeats_there_is_no_noise_floor_and_still_a_verdict() -> None:
