@@ -16,13 +16,24 @@ def figure(value: float | None, unit: str, language: Language) -> str:
     return f"{_number(value, _digits(value, unit))} {_unit(unit, language)}"
 
 
+def move(before: float | None, after: float | None, unit: str, language: Language) -> str:
+    """From one value to another, the unit said once: "41.2 → 60.5 %"."""
+    if before is None or after is None:
+        return ""
+    digits = _digits(max(before, after, key=abs), unit)
+    scale, name = (1, _unit(unit, language)) if unit else (100, "%")
+    return f"{_number(before * scale, digits)} → {_number(after * scale, digits)} {name}"
+
+
 def step(value: float | None, unit: str, language: Language) -> str:
     """A difference of two values, with its sign: "+22.0 points"."""
     return "" if value is None else f"{bare_step(value, unit)} {_unit(unit, language)}"
 
 
-def bare_step(value: float, unit: str) -> str:
+def bare_step(value: float | None, unit: str) -> str:
     """The same without its unit."""
+    if value is None:
+        return ""
     scaled = value if unit else value * 100
     text = _number(scaled, _digits(value, unit))
     return text if text.startswith(_MINUS) or not float(text) else f"+{text}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from app.comparison.report.contents import ComparisonReport, ShownAnswer
-from app.comparison.report.figures import figure
+from app.comparison.report.figures import move
 from app.comparison.report.sentences import measure_name
 from app.comparison.report.sound_text import sound
 from app.comparison.report.tables import (
@@ -104,7 +104,7 @@ def _changes(report: ComparisonReport, language: Language) -> list[str]:
         question = known.get(change.question)
         if question is None:
             continue
-        moved = f"{figure(change.first_score, unit, language)} → {figure(change.score, unit, language)}"
+        moved = move(change.first_score, change.score, unit, language)
         category = f" · {question.category}" if question.category else ""
         lines += [f"### {number}. {inline(f'{change.question}{category} · {change.model}: {moved}')}", ""]
         lines += [*fenced(_cut(question.prompt, words["cut"])), ""]

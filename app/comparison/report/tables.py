@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from app.comparison.analysis.findings import Contrast
 from app.comparison.report.contents import ComparisonReport
-from app.comparison.report.figures import bare_size, figure, probability, size, span, step
+from app.comparison.report.figures import bare_size, bare_step, move, probability, size, span, step
 from app.comparison.report.sentences import measure_name
 from app.comparison.report.words import WORDS, Language
 
@@ -27,14 +27,14 @@ def contrast_name(contrast: Contrast, language: Language, *, several: bool) -> s
 
 def contrast_cells(contrast: Contrast, name: str, unit: str, language: Language) -> list[str]:
     """A name, then the cells under CONTRAST_COLUMNS."""
-    means = (figure(contrast.first_mean, unit, language), figure(contrast.mean, unit, language))
     interval = span(contrast.low, contrast.high, unit)
+    difference = step(contrast.difference, unit, language) if not unit else bare_step(contrast.difference, unit)
     return [
         name,
         verdict(contrast, language),
         str(contrast.questions),
-        " → ".join(means) if contrast.questions else "",
-        step(contrast.difference, unit, language) + (f" [{interval}]" if interval else ""),
+        move(contrast.first_mean, contrast.mean, unit, language),
+        difference + (f" [{interval}]" if interval else ""),
         bare_size(contrast.noise_floor, unit),
         probability(contrast.p_adjusted),
         bare_size(contrast.detectable, unit),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from app.comparison.analysis.findings import AnswerChange, Contrast
 from app.comparison.report.contents import ComparisonReport, ShownAnswer, ShownQuestion
-from app.comparison.report.figures import bare_step, figure, size, span, step
+from app.comparison.report.figures import bare_step, move, size, span, step
 from app.comparison.report.html.charts import Scale, axis, interval_plot, shares_bar
 from app.comparison.report.html.markup import Markup, join, tag
 from app.comparison.report.sentences import measure_name
@@ -223,7 +223,7 @@ def _plot_row(each: Contrast, scale: Scale, name: str, unit: str, language: Lang
 
 def _change(question: ShownQuestion, change: AnswerChange, unit: str, language: Language) -> Markup:
     words = WORDS[language]
-    moved = f"{figure(change.first_score, unit, language)} → {figure(change.score, unit, language)}"
+    moved = move(change.first_score, change.score, unit, language)
     first_line = question.prompt.strip().partition("\n")[0]
     title = first_line if len(first_line) <= 100 else f"{first_line[:99]}…"
     given = {answer.model: answer for answer in question.answers}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.comparison.report.figures import bare_size, figure, probability, size, span, step
+from app.comparison.report.figures import bare_size, figure, move, probability, size, span, step
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,16 @@ def test_a_size_has_no_sign() -> None:
 @pytest.mark.parametrize(("p", "text"), [(0.0001, "< 0.001"), (0.0416, "0.042"), (1.0, "1.000"), (None, "")])
 def test_a_p_value_is_never_said_to_be_0(p: float | None, text: str) -> None:
     assert probability(p) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "unit", "text"),
+    [
+        (0.412, 0.605, "", "41.2 → 60.5 %"),
+        (-3.806, -2.5, "nats per token", "−3.806 → −2.500 nats per token"),
+        (9.5, 12.25, "seconds", "9.50 → 12.25 s"),
+        (None, None, "", ""),
+    ],
+)
+def test_a_move_says_its_unit_once(before: float | None, after: float | None, unit: str, text: str) -> None:
+    assert move(before, after, unit, "en") == text

@@ -42,7 +42,7 @@ def test_a_report_says_what_was_found(language: Language, difference: str) -> No
     said = as_markdown(report(), language)
 
     assert f"\n## {WORDS[language]['noise']}\n" in said
-    assert f"| 50.0 % → 70.0 % | {difference} \\[+8.0 … +32.0\\] | 4.0 | 0.006 | 16.0 | 11 / 38 / 1 |" in said
+    assert f"| 50.0 → 70.0 % | {difference} \\[+8.0 … +32.0\\] | 4.0 | 0.006 | 16.0 | 11 / 38 / 1 |" in said
     assert "\n```text\nWhat is the capital of Ostravia?\n```\n" in said
 
 

@@ -109,8 +109,8 @@ def test_the_policy_allows_its_own_style_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("language", "said"),
     [
-        ("en", ("tuned is better than base.", "tuned against base", "50.0 % → 70.0 %", "+20.0 points [+8.0 … +32.0]")),
-        ("zh", ("tuned 优于 base。", "tuned 对比 base", "50.0 % → 70.0 %", "+20.0 个百分点 [+8.0 … +32.0]")),
+        ("en", ("tuned is better than base.", "tuned against base", "50.0 → 70.0 %", "+20.0 points [+8.0 … +32.0]")),
+        ("zh", ("tuned 优于 base。", "tuned 对比 base", "50.0 → 70.0 %", "+20.0 个百分点 [+8.0 … +32.0]")),
     ],
 )
 def test_a_report_says_what_was_found(language: Language, said: tuple[str, ...]) -> None:
