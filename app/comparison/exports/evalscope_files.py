@@ -9,6 +9,7 @@ from app.comparison.exports.portable import NotPortable, lines, one_text
 from app.comparison.question import LETTERS, Question, is_chinese
 
 MOST_OPTIONS: Final = 10  # general_mcq reads A to J
+MOST_TOKENS: Final = 512  # of an answer; EvalScope itself would let a model go on as long as it likes
 
 
 def record(question: Question) -> tuple[str, dict[str, Any]]:
@@ -60,6 +61,7 @@ _TASKS: Final = {
 def _readme(name: str, kinds: Sequence[str]) -> str:
     commands = "\n\n".join(
         "evalscope eval --eval-type openai_api --api-url http://127.0.0.1:8000/v1 --api-key KEY --model MODEL \\\n"
+        f'  --generation-config \'{{"temperature": 0, "max_tokens": {MOST_TOKENS}}}\' \\\n'
         f"  --datasets {_TASKS[kind][0]} \\\n  --dataset-args '{_TASKS[kind][1].format(name=name)}'"
         for kind in kinds
     )
