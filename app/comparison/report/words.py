@@ -87,7 +87,7 @@ _ENGLISH: Final = {
     "ground_noise": "inside the noise floor",
     "ground_too_few": "fewer than 6 questions have a score of both",
     "points": "points",
-    "nats per token": "nats per token",
+    "nats per token": "nats/token",
     "characters": "characters",
     "seconds": "s",
     "control_certificate": "certificate",

@@ -12,7 +12,7 @@ from app.comparison.report.figures import bare_size, figure, move, probability, 
     [
         (0.62, "", "62.0 %"),
         (41.26, "points", "41.3 points"),
-        (-1.2345, "nats per token", "−1.234 nats per token"),
+        (-1.2345, "nats per token", "−1.234 nats/token"),
         (128.4, "characters", "128 characters"),
         (12.3456, "seconds", "12.35 s"),
         (None, "", ""),
@@ -48,7 +48,7 @@ def test_a_p_value_is_never_said_to_be_0(p: float | None, text: str) -> None:
     ("before", "after", "unit", "text"),
     [
         (0.412, 0.605, "", "41.2 → 60.5 %"),
-        (-3.806, -2.5, "nats per token", "−3.806 → −2.500 nats per token"),
+        (-3.806, -2.5, "nats per token", "−3.806 → −2.500 nats/token"),
         (9.5, 12.25, "seconds", "9.50 → 12.25 s"),
         (None, None, "", ""),
     ],
