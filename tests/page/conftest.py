@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,9 +107,9 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Browser, site: Gateway) -> Iterator[Open]:
+def visit(browser: Browser, site: Gateway, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens the page: `visit("#/models", locale="zh-CN", …)`. In the end no request has left the gateway, nothing was
-    complained of, and no script of a model's has run.
+    complained of, and no script of a model's has run. MODELPORT_SCREENSHOTS names a folder for how it looked then.
     """
     opened: list[tuple[Page, Visit, str]] = []
 
@@ -121,16 +122,12 @@ def visit(browser: Browser, site: Gateway) -> Iterator[Open]:
         return page
 
     yield go
+    pictures = os.environ.get("MODELPORT_SCREENSHOTS")
     for page, seen, url in opened:
+        if pictures:
+            page.screenshot(path=Path(pictures) / f"{re.sub(r'[^a-z0-9]+', '-', request.node.name)}.png")
         assert seen.complaints == []
         own = (f"{url}/", "data:", f"blob:{url}/")
         assert [each for each in seen.requests if not each.startswith(own)] == []
         assert page.evaluate("window.pwned") is None
         page.context.close()
-
-
-@pytest.fixture(scope="session")
-def pictures() -> Path | None:
-    """Where screenshots go, for whoever wants to look: MODELPORT_SCREENSHOTS."""
-    folder = os.environ.get("MODELPORT_SCREENSHOTS")
-    return Path(folder) if folder else None

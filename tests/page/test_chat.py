@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.journeys.gateway import until
 from tests.page.conftest import Open
 from tests.page.narrator import Narrator
+from tests.page.texts import CHAPTERS
 
 MODEL = ".toolbar select"
 QUESTION = ".composer textarea"
@@ -134,6 +137,56 @@ def test_conversations_are_kept_in_the_browser_and_exported(visit: Open, tmp_pat
     lines = [json.loads(line) for line in (tmp_path / "chats.jsonl").read_text().splitlines()]
     asked, said = {"role": "user", "content": "What is 7+5?"}, {"role": "assistant", "content": "Twelve."}
     assert lines == [{"messages": [asked, said]}]
+
+
+def test_what_is_complete_of_a_growing_answer_is_not_made_again(visit: Open) -> None:
+    """Pages that read the whole text anew with each piece stand still at the end of a long answer."""
+    page = visit()
+    ask(page, "chapters", "Write a book")
+    expect(page.locator(".markdown h3").nth(1)).to_be_attached()
+
+    page.evaluate("window.first = document.querySelector('.markdown h3')")
+    expect(page.locator(".figures")).to_be_visible()
+
+    assert page.locator(".markdown h3").count() == CHAPTERS
+    assert page.evaluate("window.first === document.querySelector('.markdown h3')")
+
+
+def test_a_picture_goes_with_the_question_where_the_model_can_see(visit: Open, narrator: Narrator) -> None:
+    page = visit()
+    expect(page.get_by_role("button", name="Add a picture")).to_have_count(0)
+
+    def with_eyes(route: Route) -> None:
+        listed = route.fetch().json()
+        for each in listed["data"]:
+            each["capabilities"]["vision"] = "declared"
+        route.fulfill(json=listed)
+
+    page.route("**/v1/models", with_eyes)
+    page.reload()
+    page.locator(MODEL).select_option("base")
+    expect(page.get_by_role("button", name="Add a picture")).to_be_visible()
+    red = {"name": "red.png", "mimeType": "image/png", "buffer": png()}
+    page.locator("input[type=file]").set_input_files([red])
+    expect(page.locator(".pictures img")).to_be_visible()
+    ask(page, "base", "What is this?")
+    expect(page.locator(".figures")).to_be_visible()
+
+    picture, text = narrator.asked[-1]["messages"][0]["content"]
+    assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+    assert text == {"type": "text", "text": "What is this?"}
+    expect(page.locator(".turn.user img")).to_be_visible()
+
+
+def png(side: int = 8) -> bytes:
+    """A red square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head, rows = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), (b"\0" + b"\xff\0\0" * side) * side
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def test_it_works_by_keyboard_alone(visit: Open) -> None:

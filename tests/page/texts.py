@@ -116,6 +116,11 @@ LABYRINTH: Final = "\n\n".join(
     )
 )
 
+CHAPTERS: Final = 40
+BOOK: Final = "".join(
+    f"# Chapter {at}\n\nIt was **late**. The river went on.\n\n- a boat\n- a bridge\n\n" for at in range(CHAPTERS)
+)
+
 STORIES: Final = {
     "base": Story(BASE, pause_s=0.004),
     "tuned": Story(TUNED, pause_s=0.003),
@@ -123,6 +128,7 @@ STORIES: Final = {
     "endless": Story("and then the river went on, ", pause_s=0.02, is_endless=True),
     "endless-too": Story("and then the wind went on, ", pause_s=0.02, is_endless=True),
     "broken": Story("It begins and then", is_cut=True),
+    "chapters": Story(BOOK, piece=40, pause_s=0.01),
     "chinese": Story(CHINESE, piece=3, pause_s=0.004),
     "arabic": Story(ARABIC, piece=3),
     "attacker": Story(ATTACKS, piece=11),

@@ -1,5 +1,5 @@
 // What was kept in this browser: a list beside the page, a drawer over it on a phone.
-import { useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { address, go, type Place, route } from "../browser/route";
 import type { Shelf } from "../browser/shelf";
 import { when, words } from "../words/words";
@@ -28,6 +28,9 @@ export function HistoryList<T extends Item>(props: Props<T>) {
   const say = words.value.history;
   const items = shelf.items.value;
   const side = useRef<HTMLElement>(null);
+  useEffect(() => {
+    if (isOpen) side.current!.querySelector("button")!.focus();
+  }, [isOpen]);
   const remove = (id: string) => {
     shelf.remove(id);
     if (route.value.id === id) go(place);

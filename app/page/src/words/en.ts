@@ -42,7 +42,7 @@ export const en = {
   parameters: {
     title: "Parameters",
     system: "System prompt",
-    asIs: "as the engine has it",
+    asIs: "default",
     reset: "Reset all",
     wrong: (name: string) => `${name}: not a value that can be sent`,
     names: {

@@ -44,7 +44,7 @@ export const zh: Words = {
   parameters: {
     title: "参数",
     system: "系统提示词",
-    asIs: "引擎默认值",
+    asIs: "默认",
     reset: "全部重置",
     wrong: (name) => `${name}：这个值无法发送`,
     names: {
