@@ -51,11 +51,7 @@ def route_table(
         Route("/v1/responses", POST, KEY, foreign.run, encoder=translated),
         Route("/v1/messages", POST, KEY, foreign.run, encoder=translated),
         Route("/v1/messages/count_tokens", POST, KEY, foreign.run, encoder=translated),
-        Route("/v1/compare", POST, KEY, compare.compare),
-        Route("/v1/compare/pairs", READ, KEY, compare.list_pairs),
-        Route("/v1/compare/votes", READ_OR_POST, KEY, compare.votes),
-        Route("/v1/compare/runs", READ, KEY, compare.list_runs),
-        Route("/v1/compare/runs/{id}", READ, KEY, compare.show_run),
+        *_comparisons(compare),
         _ollama("/api/chat", POST, KEY, foreign.run, translated),
         _ollama("/api/generate", POST, KEY, foreign.run, translated),
         _ollama("/api/embed", POST, KEY, foreign.run, translated),
@@ -90,6 +86,16 @@ def route_table(
         Route("*", ANY_METHOD, OPEN, unknown),
     )
     return RouteTable((*for_clients, *by_the_supervisor, *refused, *elsewhere))
+
+
+def _comparisons(compare: CompareApi) -> tuple[Route, ...]:
+    return (
+        Route("/v1/compare", POST, KEY, compare.compare),
+        Route("/v1/compare/pairs", READ, KEY, compare.list_pairs),
+        Route("/v1/compare/votes", READ_OR_POST, KEY, compare.votes),
+        Route("/v1/compare/runs", READ, KEY, compare.list_runs),
+        Route("/v1/compare/runs/{id}", READ, KEY, compare.show_run),
+    )
 
 
 def _with_detail(_request: Request) -> ResponseEncoder:
