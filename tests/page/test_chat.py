@@ -7,7 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from tests.journeys.gateway import until
 from tests.page.conftest import Open
@@ -166,8 +166,7 @@ def test_a_picture_goes_with_the_question_where_the_model_can_see(visit: Open, n
     page.reload()
     page.locator(MODEL).select_option("base")
     expect(page.get_by_role("button", name="Add a picture")).to_be_visible()
-    red = {"name": "red.png", "mimeType": "image/png", "buffer": png()}
-    page.locator("input[type=file]").set_input_files([red])
+    page.locator("input[type=file]").set_input_files(FilePayload(name="red.png", mimeType="image/png", buffer=png()))
     expect(page.locator(".pictures img")).to_be_visible()
     ask(page, "base", "What is this?")
     expect(page.locator(".figures")).to_be_visible()
