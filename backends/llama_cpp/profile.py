@@ -52,8 +52,7 @@ _CHAT: Final = _BOTH | {
 _TEXT: Final = _BOTH | {
     "echo": Fate(
         Act.DONE,
-        frozenset({"false"}),
-        "with `max_tokens` 0 or 1, in a process of its own; beside more it is refused",
+        note="with `max_tokens` 0 or 1, in a process of its own; beside more it is refused",
         rule=Rule.ECHO_ALONE,
     ),
     "logprobs": Fate(Act.DONE, note="`0` becomes 1 where there is no `echo`, which is named"),

@@ -219,6 +219,8 @@ def _echo_alone(case: RequestCase, _: Verdict, __: Fate) -> None:
     """What tells how likely a prompt is writes one token more at most. Where the configuration sets another bound, it
     says so itself.
     """
+    if not case.value("echo"):
+        return
     asked = case._replace(settled=())  # the bound goes by another name there
     name = next((each for each in ("max_tokens", "max_completion_tokens") if asked.value(each) is not None), None)
     bound = asked.value(name) if name is not None else None
