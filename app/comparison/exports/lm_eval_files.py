@@ -109,11 +109,13 @@ metadata:
 """,
 }
 _README: Final = """\
-For lm-eval, in this folder; MODEL is a public name of the gateway, KEY one of its keys. `{name}` is all tasks of this
-folder. Options are chosen by log-probability, which needs `local-completions`.
+For lm-eval, in this folder. MODEL is a public name of the gateway, KEY one of its keys, TOKENIZER the folder of the
+model that was tuned (or its name on the hub). `{name}` is all tasks of this folder. Options are chosen by
+log-probability, which needs `local-completions`.
 
 ```bash
 OPENAI_API_KEY=KEY lm_eval run --include_path . --tasks {name} --model local-completions \\
-  --model_args model=MODEL,base_url=http://127.0.0.1:8000/v1/completions,tokenizer_backend=remote,num_concurrent=4
+  --model_args model=MODEL,base_url=http://127.0.0.1:8000/v1/completions,\
+tokenizer_backend=huggingface,tokenizer=TOKENIZER,num_concurrent=4
 ```
 """
