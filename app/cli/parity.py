@@ -66,6 +66,7 @@ def parity(
 
     refuse_missing(training)
     served = _looked([model, *([other] if other else ())], state)
+    make_folder(out)
     subjects = _subjects(served, Told(folder, template, training), context_length, state, yes=yes)
     certificates = _certificates(subjects, tokens, state)
     places = [out or (each.origin.folder if each.origin is not None else None) for each in subjects]
@@ -190,6 +191,18 @@ def _reference(of: Origin | None, told: Told, state: Path | None, *, yes: bool) 
             return reference(of.folder, tools, template=of.template, training=of.training, base=of.base)
         except ReferenceProblem as exc:
             fail(sentence(exc))
+
+
+def make_folder(out: Path | None) -> None:
+    """Make the folder of `--out`, before minutes of work that would be for nothing; ends the command where it cannot be
+    made.
+    """
+    if out is None:
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        fail(f"--out {out} cannot be made: {exc.strerror or exc}.", 2)
 
 
 def _write(made: Certificate, folder: Path | None) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
+import typer
 
+from app.cli.parity import make_folder
 from app.cli.parity_origin import Origin, Told, in_order, origin, registered_from
 from app.cli.registering import Asked, with_origin
 from app.registration.journal import Content, folder_of, opened, read
@@ -83,3 +86,16 @@ def test_without_a_gateway_nothing_else_is_said(tmp_path: Path) -> None:
     assert ended.code != 0
     assert ended.err.startswith("No gateway is running with the state folder")
     assert "making it ready" not in ended.err
+
+
+def test_the_folder_for_certificates_is_made_or_refused_before_anything_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+
+    make_folder(tmp_path / "new" / "certificates")
+    with pytest.raises(typer.Exit):
+        make_folder(tmp_path / "file" / "x")
+
+    assert (tmp_path / "new" / "certificates").is_dir()
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
