@@ -82,6 +82,18 @@ def prompt(question: Question) -> list[dict[str, Any]]:
     return messages
 
 
+def truth_words(question: Question) -> tuple[str, str]:
+    """What a model is told to say for true and for false."""
+    return ("正确", "错误") if is_chinese(question.text) else ("true", "false")
+
+
+def reference_text(question: Question) -> str | None:
+    """The reference answer as a model is told to write it; None where there is none."""
+    if question.form != "true_false" or question.answer is None:
+        return question.answer
+    return truth_words(question)[question.answer != "true"]
+
+
 def _tail(question: Question) -> str:
     chinese = is_chinese(question.text)
     match question.form:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.comparison.exports.portable import NotPortable, lines, one_text
-from app.comparison.question import LETTERS, Question, is_chinese
+from app.comparison.question import LETTERS, Question, truth_words
 
 MOST_OPTIONS: Final = 10  # general_mcq reads A to J
 MOST_TOKENS: Final = 512  # of an answer; EvalScope itself would let a model go on as long as it likes
@@ -21,7 +21,7 @@ def record(question: Question) -> tuple[str, dict[str, Any]]:
         raise NotPortable("it has no answer, which general_mcq needs")
     options, answer = question.options, question.answer
     if question.form == "true_false":
-        options = ("正确", "错误") if is_chinese(question.text) else ("true", "false")
+        options = truth_words(question)
         answer = "A" if answer == "true" else "B"
     if len(options) > MOST_OPTIONS:
         raise NotPortable(f"it has {len(options)} options, and general_mcq reads {MOST_OPTIONS}")

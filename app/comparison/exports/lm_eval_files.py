@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from app.comparison.exports.portable import NotPortable, lines, one_text
-from app.comparison.question import LETTERS, Question, is_chinese, prompt
+from app.comparison.question import LETTERS, Question, is_chinese, prompt, truth_words
 
 MOST_TOKENS: Final = 512  # of a written answer
 
@@ -24,11 +24,9 @@ def record(question: Question) -> tuple[str, dict[str, Any]]:
     head = {"id": question.id, **category, "prompt": text}
     if question.form == "open":
         return "open", {**head, "target": question.answer}
-    chinese = is_chinese(question.text)
-    head["prompt"] = f"{text}\n{'答案：' if chinese else 'Answer:'}"
+    head["prompt"] = f"{text}\n{'答案：' if is_chinese(question.text) else 'Answer:'}"
     if question.form == "true_false":
-        choices = ["正确", "错误"] if chinese else ["true", "false"]
-        return "choice", {**head, "choices": choices, "gold": int(question.answer != "true")}
+        return "choice", {**head, "choices": list(truth_words(question)), "gold": int(question.answer != "true")}
     if len(question.answer) > 1:
         return "multiple", {**head, "target": question.answer}
     choices = list(LETTERS[: len(question.options)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
-from app.comparison.question import Question, prompt
+from app.comparison.question import Question, prompt, reference_text
 from app.comparison.running.gateway_client import GatewayClient
 
 _RENDER: Final = "/v1/chat/completions/render"
@@ -45,12 +45,6 @@ async def reference_likelihood(client: GatewayClient, model: str, question: Ques
     if told.status != 200:
         return Likelihood(why=told.refusal, is_never=told.status in _CANNOT)
     return summed(told.value, len(before), len(answer))
-
-
-def reference_text(question: Question) -> str:
-    """The reference as a model would write it."""
-    assert question.answer is not None
-    return question.answer
 
 
 def summed(response: Any, before: int, count: int) -> Likelihood:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.comparison.question import Question, is_chinese, prompt
+from app.comparison.question import Question, is_chinese, prompt, reference_text
 
 
 def asked(text: str, **rest: object) -> Question:
@@ -71,3 +71,18 @@ def test_a_question_with_an_image_keeps_it() -> None:
 )
 def test_chinese_is_told_by_its_characters(text: str, expected: bool) -> None:
     assert is_chinese(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        (asked("长江是河流。", form="true_false", answer="true"), "正确"),
+        (asked("长江是山。", form="true_false", answer="false"), "错误"),
+        (asked("The Danube is a river.", form="true_false", answer="true"), "true"),
+        (asked("q", form="choice", options=("x", "y"), answer="B"), "B"),
+        (asked("q", answer="text"), "text"),
+        (asked("长江是河流。", form="true_false"), None),
+    ],
+)
+def test_the_reference_answer_is_worded_as_the_model_is_told_to(question: Question, expected: str | None) -> None:
+    assert reference_text(question) == expected
