@@ -253,14 +253,8 @@ def _told(record: Record) -> wire.Json:
     }
 
 
-async def _run(options: argparse.Namespace) -> int:
-    sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
-    children = [await asyncio.create_subprocess_exec(*sleeper) for _ in range(options.children)]
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, (lambda: None) if options.ignore_term else stopped.set)
-    await asyncio.sleep(options.load_s)  # as vLLM: nothing listens while the model loads
+async def _serve(options: argparse.Namespace, stopped: asyncio.Event) -> None:
+    """Until it is stopped, or is to exit by itself."""
     async with FakeEngine(
         options.model or ("fake",), options.key or os.environ.get("FAKE_ENGINE_KEY"), options.port
     ) as engine:
@@ -269,6 +263,19 @@ async def _run(options: argparse.Namespace) -> int:
         print(engine.url, flush=True)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), options.exit_after_s)
+
+
+async def _run(options: argparse.Namespace) -> int:
+    sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
+    children = [await asyncio.create_subprocess_exec(*sleeper) for _ in range(options.children)]
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, (lambda: None) if options.ignore_term else stopped.set)
+    with contextlib.suppress(TimeoutError):  # as vLLM: nothing listens while the model loads
+        await asyncio.wait_for(stopped.wait(), options.load_s)
+    if not stopped.is_set():
+        await _serve(options, stopped)
     for child in children:
         child.kill()
         await child.wait()

@@ -10,8 +10,10 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import uvicorn.server
 from prometheus_client import CollectorRegistry
 
 from app.relay.server import relay
@@ -129,11 +131,26 @@ def models(*names: str, backend: str = "engine", engine_name: str | None = None)
     return {name: PublicModel(name, (Target(backend, engine_name or name),)) for name in names}
 
 
+class _Hurried:
+    """asyncio as uvicorn sees it, whose naps are short: it looks every tenth of a second whether it is to end, and
+    rests as long before it does, which is more than most tests take.
+    """
+
+    nap_s = 0.01
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, self.nap_s))
+
+
 @contextlib.asynccontextmanager
 async def running(
     backends: Mapping[str, Backend], served: Mapping[str, PublicModel], limits: Limits | None = None
 ) -> AsyncIterator[Rig]:
     """A relay that serves these backends and models."""
+    vars(uvicorn.server)["asyncio"] = _Hurried()
     state = Path(tempfile.mkdtemp(prefix="mp-"))
     leases, fleet, registry = Leases(), FakeFleet(), CollectorRegistry()
     server = RelayServer(leases, fleet)

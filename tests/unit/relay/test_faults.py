@@ -39,8 +39,10 @@ async def rig(engine: FakeEngine) -> AsyncIterator[Rig]:
         "hasty": backend(engine.url, "hasty", timeouts=WAITS),
     }
     served = models("fake") | models("hasty", backend="hasty", engine_name="fake")
-    async with running(backends, served, LIMITS) as gateway:
-        yield gateway
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.relay.proxy.dispatch.NOTICED_S", 0.05)  # nobody is there to notice it
+        async with running(backends, served, LIMITS) as gateway:
+            yield gateway
 
 
 def assert_no_secret_or_trace(reply: Reply) -> None:

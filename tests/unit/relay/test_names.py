@@ -376,8 +376,11 @@ ROUTES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("is_down", [False, True])
-async def test_a_key_gets_no_answer_from_a_fallback_that_it_may_not_use(path: str, is_down: bool) -> None:
+async def test_a_key_gets_no_answer_from_a_fallback_that_it_may_not_use(
+    path: str, is_down: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Base down, `fallbacks: [secret]`: a key for base alone used to get 200 from secret."""
+    monkeypatch.setattr("app.relay.proxy.dispatch.NOTICED_S", 0.05)  # nobody is there to notice it
     async with FakeEngine() as base, FakeEngine(("secret",)) as hidden:
         if is_down:
             base.refuse()
