@@ -162,7 +162,7 @@ async def test_answers_do_not_pile_up_for_a_client_that_only_sends(rig: Rig, eng
     engine.requests.clear()
     large = post({"model": "fake", "input": ["text"] * 1000}, path="/v1/embeddings")
     count, mark = 200, b"HTTP/1.1 200 OK"
-    async with asyncio.timeout(30), SlowClient(rig.url) as client:
+    async with asyncio.timeout(90), SlowClient(rig.url) as client:
         sending = asyncio.create_task(client.send(large * count))
         await engine.arrived(2)
         async with Client(rig.url) as other:
