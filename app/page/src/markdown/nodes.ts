@@ -88,10 +88,10 @@ function list(token: Tokens.List, around: Surroundings, depth: number): Node {
     const children = nodes(item.tokens, around, depth + 1);
     const hasBox = item.tokens.some((each) => each.type === "checkbox");
     if (item.task && !hasBox) children.unshift(box(Boolean(item.checked)));
-    return element("li", children, { dir: "auto", ...(item.task ? { class: "task" } : {}) });
+    return element("li", children, item.task ? { class: "task" } : {});
   });
-  const start = token.ordered && typeof token.start === "number" && token.start !== 1 ? { start: `${token.start}` } : {};
-  return element(token.ordered ? "ol" : "ul", items, start as Record<string, string>);
+  // The side of the marks follows the text, so the direction is the whole list's.
+  return element(token.ordered ? "ol" : "ul", items, { dir: "auto", ...(token.ordered ? { start: `${token.start}` } : {}) });
 }
 
 function table(token: Tokens.Table, around: Surroundings, depth: number): Node {
