@@ -106,10 +106,17 @@ class Visit:
             self.complaints.append(message.text)
 
 
+@pytest.fixture(scope="session")
+def pictures() -> Path | None:
+    """Where screenshots go, for whoever wants to look: MODELPORT_SCREENSHOTS."""
+    folder = os.environ.get("MODELPORT_SCREENSHOTS")
+    return Path(folder) if folder else None
+
+
 @pytest.fixture
-def visit(browser: Browser, site: Gateway, request: pytest.FixtureRequest) -> Iterator[Open]:
+def visit(browser: Browser, site: Gateway, pictures: Path | None, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Opens the page: `visit("#/models", locale="zh-CN", …)`. In the end no request has left the gateway, nothing was
-    complained of, and no script of a model's has run. MODELPORT_SCREENSHOTS names a folder for how it looked then.
+    complained of, and no script of a model's has run.
     """
     opened: list[tuple[Page, Visit, str]] = []
 
@@ -122,10 +129,9 @@ def visit(browser: Browser, site: Gateway, request: pytest.FixtureRequest) -> It
         return page
 
     yield go
-    pictures = os.environ.get("MODELPORT_SCREENSHOTS")
     for page, seen, url in opened:
         if pictures:
-            page.screenshot(path=Path(pictures) / f"{re.sub(r'[^a-z0-9]+', '-', request.node.name)}.png")
+            page.screenshot(path=pictures / f"{re.sub(r'[^a-z0-9]+', '-', request.node.name)}.png")
         assert seen.complaints == []
         own = (f"{url}/", "data:", f"blob:{url}/")
         assert [each for each in seen.requests if not each.startswith(own)] == []
