@@ -44,7 +44,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     toolbox = Toolbox(Path(named), lambda line: print(line, flush=True), lambda _: False)
     made = convert(MODELS / "smollm2", "f16", tmp_path_factory.mktemp("files"), toolbox, Unseen())
     embedded = f"\n  f16:\n    kind: llama_cpp\n    model: {made.path}\n    context_length: 2048\n    slots: 2"
-    with Live(tmp_path_factory.mktemp("gateway"), config(backend("smollm", "smollm2"), embedded)) as gateway:
+    with Live(
+        tmp_path_factory.mktemp("gateway"),
+        config(backend("smollm", "smollm2", kv_cache_memory_bytes="134217728"), embedded),
+    ) as gateway:
         gateway.ready("smollm")
         gateway.ready("f16")
         yield gateway
