@@ -22,7 +22,7 @@ QUESTIONS = ROOT / "tests/recorded/comparison/taught_and_either_or.jsonl"
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The model and its adapter, as a pair."""
-    base = backend("base", "smollm2", adapters=f"{{tuned: {MODELS / 'smollm2-lora'}}}")
+    base = backend("base", "smollm2", max_model_len="1024", adapters=f"{{tuned: {MODELS / 'smollm2-lora'}}}")
     with Live(
         tmp_path_factory.mktemp("pair"), config(base) + "pairs:\n  lora: {base: base, tuned: tuned}\n"
     ) as gateway:
