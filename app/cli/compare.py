@@ -15,6 +15,7 @@ from app.cli.admin_client import call, socket_of
 from app.cli.compare_blind import vote
 from app.cli.options import BAD_CONFIG, STOPPED, JsonOption, StateOption, fail, sentence, warn
 from app.cli.tables import show
+from app.cli.terminal_text import terminal_line
 
 if TYPE_CHECKING:
     from app.comparison.formats.files import QuestionFile
@@ -223,7 +224,9 @@ def _run(
         typer.echo(f"Everything is answered already in {folder.path}: the report is written anew.", err=True)
         return record
     with ShownRun() as progress:
-        looked = look_at(order.models, _client(state), remote_kinds=_OPENAI_ONLY, report=progress.step)
+        judge = (order.judge,) if order.judge is not None else ()
+        known = _client(state)
+        looked = look_at(order.models, known, also=judge, remote_kinds=_OPENAI_ONLY, report=progress.step)
         url = str(call("GET", "/admin/status", state)["address"])
         way = RunWay(url, _key(), concurrency, force, progress)
         answer = Comparable() if folder.is_run else asyncio.run(_comparable(way, order, questions))
@@ -272,7 +275,7 @@ def _report(folder: RunFolder, record: RunRecord, lang: Language, *, as_json: bo
         return
     words, unit = WORDS[lang.value], units(report)[report.findings.primary]
     for line in report.headline[lang.value]:
-        typer.echo(line)
+        typer.echo(terminal_line(line))
     typer.echo()
     several = len(record.models) > 2
     show(

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from app.cli.terminal_text import terminal_text
+
 if TYPE_CHECKING:
     from app.comparison.judging.blind import BlindQuestion
     from app.comparison.running.run_folder import RunFolder
@@ -44,10 +46,10 @@ def vote(folder: RunFolder, record: RunRecord) -> bool:
 
 def _show(shown: BlindQuestion, at: int, count: int) -> None:
     typer.secho(f"\nQuestion {at} of {count}", bold=True)
-    typer.echo(shown.question.text)
+    typer.echo(terminal_text(shown.question.text))
     for number, answer in enumerate(shown.answers, start=1):
         typer.secho(f"\nAnswer {number}", bold=True)
-        typer.echo(answer.text.strip() or "(it is empty)")
+        typer.echo(terminal_text(answer.text.strip()) or "(it is empty)")
 
 
 def _winner(shown: BlindQuestion) -> str | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from app.cli.terminal_text import terminal_text
 from app.log_format import LogFormat
 
 REFUSED = 1
@@ -62,7 +63,7 @@ def sentence(error: Exception) -> str:
 def fail(lines: Sequence[str] | str, code: int = REFUSED) -> NoReturn:
     """Print the lines on standard error and end the command with this exit code."""
     for line in [lines] if isinstance(lines, str) else lines:
-        typer.secho(line, err=True, fg="red")
+        typer.secho(terminal_text(line), err=True, fg="red")
     raise typer.Exit(code)
 
 
@@ -75,7 +76,7 @@ def refuse_missing(training: Path | None) -> None:
 
 def warn(line: str) -> None:
     """Print the line on standard error and go on."""
-    typer.secho(line, err=True, fg="yellow")
+    typer.secho(terminal_text(line), err=True, fg="yellow")
 
 
 def print_json(value: Any) -> None:

@@ -94,6 +94,13 @@ class AmountBar:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(text, total=None, amount="")
 
+    def line(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self.is_shown:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            typer.echo(text, err=True)
+
     def update(self, done: int, total: int, amount: str) -> None:
         """So much of it is done; `amount` in words."""
         if self._task is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from app.cli.terminal_text import terminal_line
+
 _COLOURS = {
     "ready": "green",
     "starting": "yellow",
@@ -16,7 +18,7 @@ _COLOURS = {
 
 def show(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print the rows under their column names. Columns without any content are left out, except for the first."""
-    all_rows = [tuple(row) for row in rows]
+    all_rows = [tuple(map(terminal_line, row)) for row in rows]
     used = [index for index in range(len(columns)) if index == 0 or any(row[index] for row in all_rows)]
     cells = [[row[index] for index in used] for row in (columns, *all_rows)]
     if sys.stdout.isatty():

@@ -161,6 +161,30 @@ def test_a_judge_that_always_says_first_is_useless_and_no_result(gateway: Gatewa
     assert len(lines(out / "judgements.jsonl")) == 40
 
 
+def test_a_judge_that_is_not_there_is_refused_before_anything_is_asked(gateway: Gateway, tmp_path: Path) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 2, 0)
+    out = tmp_path / "run"
+
+    ended = ran(gateway, "sums", "-q", str(file), "--out", str(out), "--judge", "jugde")
+
+    assert ended.returncode == 1
+    assert ended.stderr.strip().startswith("There is no model 'jugde'")
+    assert not out.exists()
+
+
+def test_what_a_file_calls_its_categories_steers_no_terminal(gateway: Gateway, tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    record = {"question": "What is 1 + 1?", "answer": "2", "category": "\x1b]0;owned\x07sums\nof\u202emine"}
+    other = {"question": "What is 2 + 1?", "answer": "3", "category": "plain"}
+    file.write_text(f"{json.dumps(record)}\n{json.dumps(other)}\n")
+
+    ended = ran(gateway, "sums", "-q", str(file), "--out", str(tmp_path / "run"), "--repeats", "0")
+
+    assert ended.returncode == 0, ended.stderr
+    assert not {"\x1b", "\x07", "\u202e"} & set(ended.stdout + ended.stderr)
+    assert "\ufffd]0;owned\ufffdsums of\ufffdmine" in ended.stdout
+
+
 def test_a_blind_test_hides_names_until_all_is_voted_and_goes_on_another_day(gateway: Gateway, tmp_path: Path) -> None:
     file = write_questions(tmp_path / "questions.jsonl", 6, 0)
     args = ("sums", "-q", str(file), "--out", str(tmp_path / "run"), "--blind", "--repeats", "0")

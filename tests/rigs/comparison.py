@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,18 +27,19 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
 Behave = Callable[[str, Json], bytes]
 
 
-def said(*texts: str, reasoning: str = "", finish: str = "stop") -> bytes:
+def said(*texts: str, reasoning: str = "", calls: Sequence[Json] = (), finish: str = "stop") -> bytes:
     """A stream with these texts, as vLLM writes it."""
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
     deltas += [{"reasoning_content": reasoning}] if reasoning else []
     deltas += [{"content": text} for text in texts]
+    deltas += [{"tool_calls": [each]} for each in calls]
     head = {"id": "c", "object": "chat.completion.chunk", "created": 5, "model": "m"}
     chunks = [{**head, "choices": [{"index": 0, "delta": each, "finish_reason": None}]} for each in deltas]
     chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
     return events(*chunks, {**head, "choices": [], "usage": USAGE})
 
 
-def saying(*texts: str, tokens: int = 7, **more: str) -> Behave:
+def saying(*texts: str, tokens: int = 7, **more: Any) -> Behave:
     """An engine that says this whatever it is asked, and counts so many tokens in every prompt."""
 
     def behave(path: str, _body: Json) -> bytes:

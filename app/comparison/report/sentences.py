@@ -116,6 +116,10 @@ def _categories(contrasts: Sequence[Contrast], unit: str, language: Language) ->
 def _judge(each: Judging, language: Language) -> str:
     share, low, high = (f"{value * 100:.0f} %" for value in (each.win_share, each.low, each.high))
     agreement = f"{each.agreement * 100:.0f} %"
+    if not each.pairs:
+        if language == "zh":
+            return f"评判模型 {each.judge} 没有给出任何可读的成对判断，因此没有结果。"
+        return f"The judge {each.judge} has given no result: of no pair could its judgement be read in both orders."
     if language == "zh":
         if not each.is_useful:
             return (

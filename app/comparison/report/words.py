@@ -27,8 +27,8 @@ _ENGLISH: Final = {
     "noise": "The noise floor: each model against itself",
     "noise_text": "The same model, asked the same again with the same settings. A difference between two models that "
     "is not larger than this is no change.",
-    "noise_none": "The noise floor was not measured, as nothing was asked twice: whether a difference is larger than "
-    "what a model differs from itself is not known.",
+    "noise_none": "The noise floor was not measured, as fewer than 2 questions were asked and scored twice: whether a "
+    "difference is larger than what a model differs from itself is not known.",
     "model": "model",
     "measure": "measure",
     "difference": "difference [95 % interval]",
@@ -125,7 +125,7 @@ _CHINESE: Final = {
     "declared": "{measure}（事先声明）",
     "noise": "噪声基线：每个模型与自身比较",
     "noise_text": "同一模型、同样设置再问一遍。两个模型之间的差异若不大于它，就不算变化。",
-    "noise_none": "未测量噪声基线（没有重复提问）：无法知道差异是否大于模型自身的波动。",
+    "noise_none": "未测量噪声基线（重复提问并得分的题目不足 2 个）：无法知道差异是否大于模型自身的波动。",
     "model": "模型",
     "measure": "指标",
     "difference": "差异 [95% 区间]",

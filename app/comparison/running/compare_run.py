@@ -70,10 +70,17 @@ def begun(
         format=format,
         order=order,
         served=looked.models,
-        notes=(*reasons, *comparable.notes, *twins(looked.models)),
+        notes=(*reasons, *comparable.notes, *twins(looked.models), *judged_by_one_of_them(order)),
     )
     folder.begin(record, questions)
     return record
+
+
+def judged_by_one_of_them(order: RunOrder) -> tuple[str, ...]:
+    """What is to be said of a judge that is compared itself; nothing of another."""
+    if order.judge not in order.models:
+        return ()
+    return (f"The judge {order.judge} is one of the compared models: models prefer their own answers.",)
 
 
 async def finish_answers(
@@ -85,7 +92,7 @@ async def finish_answers(
     order = record.order
     with ExitStack() as files:
         answers = files.enter_context(LineFile(folder.path / ANSWERS, ModelAnswer))
-        client = GatewayClient(way.url, way.key, way.concurrency)
+        client = GatewayClient(way.url, way.key, way.concurrency, waiting=way.progress.waiting)
         async with client:
             if not record.controls:
                 record = await _with_controls(client, record, questions)

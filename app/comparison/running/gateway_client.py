@@ -64,7 +64,9 @@ class ShortReply:
 
 
 class GatewayClient:
-    """Asks one gateway, with at most so many `connections`. Used as an async context manager."""
+    """Asks one gateway, with at most so many `connections`. `waiting` is told why, each time that something is to be
+    asked again later. Used as an async context manager.
+    """
 
     def __init__(
         self,
@@ -72,10 +74,12 @@ class GatewayClient:
         key: str | None,
         connections: int,
         *,
+        waiting: Callable[[str], None] = lambda why: None,
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.url = url.rstrip("/")
+        self._waiting = waiting
         self._clock = clock
         self._pause = pause
         self._http = httpx.AsyncClient(
@@ -140,6 +144,7 @@ class GatewayClient:
                         f"The gateway at {self.url} does not answer ({exc or type(exc).__name__}): once it runs again, "
                         "the same command goes on where it was."
                     ) from exc
+                self._waiting(f"The gateway at {self.url} does not answer ({exc or type(exc).__name__}).")
                 await self._pause(_PAUSE_S)
                 continue
             if not isinstance(reply, _Busy):
@@ -151,6 +156,7 @@ class GatewayClient:
                 )
             pause = min(max(reply.retry_after_s, _PAUSE_S), _LONGEST_PAUSE_S)
             waited += pause
+            self._waiting(reply.why)
             await self._pause(pause)
 
     async def _chat(self, body: Mapping[str, Any]) -> ChatReply | _Busy:

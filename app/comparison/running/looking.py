@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 from app.certificate.certify import AdminClient, look
@@ -37,16 +38,18 @@ def look_at(
     names: Sequence[str],
     admin: AdminClient,
     *,
+    also: Sequence[str] = (),
     remote_kinds: frozenset[str] = frozenset(),
     report: Callable[[str], None] = lambda text: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Looked:
     """Start what does not run, and say what serves each name. `remote_kinds`: kinds of engines that may refuse what
-    OpenAI does not have. RunProblem for a name that is not there. Blocks: minutes where models are large.
+    OpenAI does not have. `also`: names that are asked later. RunProblem for a name that is not there. Blocks: minutes
+    where models are large.
     """
     listed = _listed(admin)
-    for name in names:
-        if name not in listed:
+    for name in (*names, *also):
+        if name not in listed and not (name in also and _is_known(name, listed)):
             known = ", ".join(sorted(listed)) or "none"
             raise RunProblem(f"There is no model {name!r} (the gateway serves: {known}).")
     seen = {}
@@ -102,6 +105,12 @@ async def comparable(client: GatewayClient, order: RunOrder, questions: Sequence
     if other:
         told = (*told, f"The configuration's overrides draw the answers of all models with {', '.join(other)}.")
     return Comparable(None, told)
+
+
+def _is_known(name: str, listed: Mapping[str, Any]) -> bool:
+    """Whether a name that is only asked is an alias, or one of a pattern's."""
+    aliases = {str(alias) for each in listed.values() for alias in each.get("aliases") or ()}
+    return any(fnmatchcase(name, each) for each in (*listed, *aliases))
 
 
 def _listed(admin: AdminClient) -> Mapping[str, Any]:

@@ -158,7 +158,7 @@ class ComparedAnswer:
 
     def blind_entry(self) -> dict[str, Any]:
         """What it says, and nothing of its model; of a failure only that there was one."""
-        given = self.delta()
+        given = self._said()
         said = {name: given.get(name) for name in _SAID}
         return {"index": self.index, **said, "finish_reason": self.finish_reason, "error": self._hidden_error()}
 
@@ -167,8 +167,14 @@ class ComparedAnswer:
         error = self._hidden_error()
         if error is not None:
             return event("error", index=self.index, error=error)
-        delta = {name: value for name, value in self.delta().items() if name in _SAID}
-        return event("model", index=self.index, delta=delta, finish_reason=self.finish_reason)
+        return event("model", index=self.index, delta=self._said(), finish_reason=self.finish_reason)
+
+    def _said(self) -> dict[str, Any]:
+        """What it says as one delta. Calls of tools have ids of ours: those of engines look different on each."""
+        said = {name: value for name, value in self.delta().items() if name in _SAID}
+        if self._calls:
+            said["tool_calls"] = [{**call, "id": f"call_{at}"} for at, call in enumerate(self._calls)]
+        return said
 
     def _hidden_error(self) -> dict[str, Any] | None:
         return None if self.is_whole else _members(_NO_ANSWER)

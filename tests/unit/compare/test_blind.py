@@ -10,7 +10,7 @@ import pytest
 from app.keys import digest
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend, Key, Limits
-from tests.rigs.comparison import MESSAGES, ComparisonRig, comparing, failing, named_events, saying, texts
+from tests.rigs.comparison import MESSAGES, Behave, ComparisonRig, comparing, failing, named_events, said, saying, texts
 from tests.rigs.raw_client import Client, Reply, request
 from tests.rigs.relay import backend
 
@@ -137,3 +137,23 @@ async def test_a_vote_for_no_answer_is_refused_and_the_comparison_waits_on(winne
 
     assert (refused.status, refused.error["param"]) == (400, "winner")
     assert good.status == 200
+
+
+def calling(id_: str) -> Behave:
+    """An engine that calls a tool twice, with ids that begin as this engine's do."""
+
+    def call(at: int) -> dict[str, object]:
+        return {"index": at, "id": f"{id_}{at}", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+    return lambda _path, _body: said("", calls=[call(0), call(1)])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_ids_of_tool_calls_do_not_tell_one_engine_from_another(stream: bool) -> None:
+    async with comparing(calling("chatcmpl-tool-"), calling("own"), keeps=True) as rig:
+        reply = await rig.compare(blind=True, stream=stream)
+
+    shown = reply.body.decode()
+    assert "chatcmpl-tool-" not in shown
+    assert "own" not in shown
+    assert (shown.count('"id":"call_0"'), shown.count('"id":"call_1"')) == (2, 2)

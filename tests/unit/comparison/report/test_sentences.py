@@ -97,3 +97,13 @@ def test_a_judge_that_contradicts_itself_is_useless_and_no_result_is_told() -> N
         told = lines(replace(made.findings, judging=(useless,)), made, language)
         assert said in told
         assert "62 %" not in told
+
+
+def test_a_judge_of_whom_nothing_could_be_read_has_no_share_of_nothing() -> None:
+    made = report()
+    mute = replace(JUDGING, pairs=0, errors=40, agreement=0.0, is_useful=False)
+
+    for language, said in (("en", "has given no result"), ("zh", "没有给出任何可读的成对判断")):
+        told = lines(replace(made.findings, judging=(mute,)), made, language)
+        assert said in told
+        assert "0 %" not in told.partition(said)[2].partition("\n")[0]

@@ -27,6 +27,9 @@ class Told:
     def count(self, done: int, total: int, failed: int) -> None:
         self.last = (done, total, failed)
 
+    def waiting(self, why: str) -> None:
+        raise AssertionError(why)
+
 
 class Pauses:
     """Waits for nothing, and keeps how long it was asked to."""
@@ -112,11 +115,15 @@ async def test_a_gateway_that_is_too_busy_is_asked_again_after_the_time_it_says(
             return refusal(429, "all places are taken", "retry-after: 7")
         return stream({"content": "ok"})
 
-    pause = Pauses()
-    async with Scripted(behave) as gateway:
-        reply = await asked(gateway, pause)
+    pause, told = Pauses(), list[str]()
+    async with (
+        Scripted(behave) as gateway,
+        GatewayClient(gateway.url.removesuffix("/v1"), "key", 2, waiting=told.append, pause=pause) as client,
+    ):
+        reply = await client.chat({"model": "base", "messages": []})
 
     assert (reply.text, pause.seconds) == ("ok", [7.0, 7.0])
+    assert told == ["all places are taken", "all places are taken"]
 
 
 async def test_a_refused_question_is_an_error_and_a_refused_key_ends_the_run() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from app.comparison.running.compare_run import judged_by_one_of_them
 from app.comparison.running.controls import controls, drifted, refusals, servings_of, twins
 from app.comparison.running.run_record import DrawnWith, SeenModel
+from tests.unit.comparison.running.runs import order, questions
 
 BASE = SeenModel(
     name="base",
@@ -90,3 +92,12 @@ def test_servings_are_those_that_are_known() -> None:
 
     assert servings_of(entry) == ("a", "b")
     assert servings_of({}) == ()
+
+
+def test_a_judge_that_is_compared_itself_is_told_and_another_is_not() -> None:
+    of = order(questions(1))
+
+    assert judged_by_one_of_them(of) == ()
+    assert judged_by_one_of_them(msgspec.structs.replace(of, judge="other")) == ()
+    (told,) = judged_by_one_of_them(msgspec.structs.replace(of, judge="tuned"))
+    assert told.startswith("The judge tuned is one of the compared models")
