@@ -217,10 +217,12 @@ def _run(
 ) -> RunRecord:
     """Have everything asked that has no answer yet."""
     from app.cli.compare_progress import ShownRun
-    from app.comparison.running.compare_run import RunWay, begun, finish_answers
+    from app.comparison.running.compare_run import RunWay, begun, finish_answers, reordered
     from app.comparison.running.looking import Comparable, look_at
 
-    if folder.is_run and (record := folder.record()).state == "finished":
+    if folder.is_run and (record := folder.record()).state == "finished" and not order.asks_more_than(record.order):
+        record = reordered(record, order)
+        folder.write(record)
         typer.echo(f"Everything is answered already in {folder.path}: the report is written anew.", err=True)
         return record
     with ShownRun() as progress:

@@ -147,13 +147,24 @@ def lines_so_far(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines()
 
 
-def test_a_judge_that_always_says_first_is_useless_and_no_result(gateway: Gateway, tmp_path: Path) -> None:
+def test_a_judge_that_always_says_first_is_useless_and_no_result(
+    gateway: Gateway, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    """It is asked about a run that was finished without it, and asked nothing else."""
     file = write_questions(tmp_path / "questions.jsonl", 20, 0)
     out = tmp_path / "run"
 
-    ended = ran(gateway, "sums", "-q", str(file), "--out", str(out), "--judge", "judge", "--repeats", "0")
+    args = ("sums", "-q", str(file), "--out", str(out), "--repeats", "0")
+    first = ran(gateway, *args)
+    before = len(engine.asked)
+    ended = ran(gateway, *args, "--judge", "judge")
+    again = ran(gateway, *args, "--judge", "judge", "--primary", "chrf")
 
-    assert ended.returncode == 0, ended.stderr
+    assert [each.returncode for each in (first, ended, again)] == [0, 0, 0], (first.stderr, ended.stderr, again.stderr)
+    assert len(engine.asked) - before == len(lines(out / "judgements.jsonl"))
+    assert {each["judge"] for each in lines(out / "judgements.jsonl")} == {"judge"}
+    run = json.loads((out / "report.json").read_text())["run"]
+    assert any("chrf was chosen after the run had begun with contains" in each for each in run["notes"])
     (judging,) = json.loads((out / "report.json").read_text())["findings"]["judging"]
     assert (judging["is_useful"], judging["agreement"], judging["first_share"]) == (False, 0.0, 1.0)
     assert (judging["wins"], judging["ties"], judging["losses"]) == (0, 20, 0)
@@ -243,9 +254,12 @@ def test_a_real_engine_tells_how_likely_the_references_are_and_twins_are_named(
     file.write_text("".join(json.dumps(each) + "\n" for each in asked))
     out = tmp_path / "run"
 
-    ended = ran(gateway, "one", "two", "-q", str(file), "--out", str(out), "--repeats", "0", "--max-tokens", "8")
+    args = ("one", "two", "-q", str(file), "--out", str(out), "--repeats", "0", "--max-tokens", "8")
+    unmeasured = ran(gateway, *args, "--no-likelihood")
+    ended = ran(gateway, *args)
 
-    assert ended.returncode == 0, ended.stderr
+    assert (unmeasured.returncode, ended.returncode) == (0, 0), (unmeasured.stderr, ended.stderr)
+    assert "(4 are answered)" in ended.stderr
     answers = {(each["question"], each["model"]): each for each in lines(out / "answers.jsonl")}
     assert len(answers) == 4
     assert all(each["reference_logprob"] < 0 < each["reference_tokens"] for each in answers.values())

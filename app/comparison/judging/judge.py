@@ -31,8 +31,9 @@ Verdict: tie"""
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge said of the answers of `first` and `second` to a question, shown in that order. `said`: None where
-    it cannot be read, or there is an `error`. `text`: its own words.
+    """What a judge said of the answers of `first` and `second` to a question, shown in that order. `said`: None where
+    it cannot be read, or there is an `error`. `text`: its own words. `judge`:
+    its public name.
     """
 
     question: str
@@ -41,6 +42,7 @@ class Judgement:
     said: Said | None
     text: str = ""
     error: str | None = None
+    judge: str = ""
 
     @property
     def winner(self) -> str | None:

@@ -62,6 +62,19 @@ def remaining(
     return [each for each in asks if (each.question.id, each.model, each.repeat) not in done]
 
 
+def unmeasured(
+    questions: Sequence[Question], models: Sequence[str], known: Iterable[ModelAnswer]
+) -> list[tuple[Question, ModelAnswer]]:
+    """The good answers whose reference's log-probability is not known, with their questions; model by model."""
+    answered = {question.id: question for question in questions if question.answer is not None}
+    missing = [
+        each
+        for each in latest(known).values()
+        if each.error is None and each.reference_logprob is None and each.question in answered and each.model in models
+    ]
+    return [(answered[each.question], each) for each in sorted(missing, key=lambda each: models.index(each.model))]
+
+
 def chat_body(ask: Ask, sampling: DrawnWith, *, only_openai: bool = False) -> dict[str, Any]:
     """The request for it: everything that the answer is drawn with is said. `only_openai`: only parameters that OpenAI
     has, for servers that refuse others.

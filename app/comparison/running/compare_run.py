@@ -12,7 +12,7 @@ import msgspec
 from app.comparison.judging.judge import Judgement, matters
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.question import Question
-from app.comparison.running.asks import latest, remaining
+from app.comparison.running.asks import latest, remaining, unmeasured
 from app.comparison.running.controls import controls, drifted, refusals, twins
 from app.comparison.running.gateway_client import GatewayClient
 from app.comparison.running.judge_run import JudgeRun
@@ -56,7 +56,11 @@ def begun(
         record = folder.record()
         drift = drifted(record.served, looked.models)
         if drift is not None:
-            raise ServingChanged(f"{drift}: the run in {folder.path} cannot go on")
+            raise ServingChanged(
+                f"{drift}: the run in {folder.path} cannot go on; name a new folder by --out to begin anew"
+            )
+        record = reordered(record, order)
+        folder.write(record)
         return record
     reasons = refusals(looked.models, comparable.why_not)
     if reasons and not force:
@@ -74,6 +78,32 @@ def begun(
     )
     folder.begin(record, questions)
     return record
+
+
+def reordered(record: RunRecord, order: RunOrder) -> RunRecord:
+    """The run, whose answers are to be weighed as this order says; it runs again where more must be asked. Pure."""
+    before, declared = record.order, record.declared or record.order.primary
+    old = {*judged_by_one_of_them(before), *chosen_afterwards(before, declared)}
+    notes = [each for each in record.notes if each not in old]
+    again = record.state == "finished" and order.asks_more_than(before)
+    return msgspec.structs.replace(
+        record,
+        order=order,
+        declared=declared if declared != order.primary else None,
+        notes=(*notes, *judged_by_one_of_them(order), *chosen_afterwards(order, declared)),
+        state="running" if again else record.state,
+        finished=None if again else record.finished,
+    )
+
+
+def chosen_afterwards(order: RunOrder, declared: str) -> tuple[str, ...]:
+    """What is to be said of a primary measure that is not the one which the run began with."""
+    if order.primary == declared:
+        return ()
+    return (
+        f"The primary measure {order.primary} was chosen after the run had begun with {declared}: who tries several "
+        "measures sees a difference in one of them sooner or later.",
+    )
 
 
 def judged_by_one_of_them(order: RunOrder) -> tuple[str, ...]:
@@ -115,6 +145,11 @@ async def finish_answers(
             except ServingChanged as exc:
                 folder.write(msgspec.structs.replace(record, state="stopped", reason=str(exc), finished=int(way.now())))
                 raise
+            if order.likelihood:
+                missing = unmeasured(questions, order.models, known)
+                if missing:
+                    way.progress.step(f"asking how likely the references of {len(missing)} answers are")
+                    await runner.measure(missing)
             record = _with_outcome(record, runner)
             if order.judge is not None:
                 await _judge(client, folder, order, questions, answers.read(), way)
@@ -150,7 +185,8 @@ async def _judge(
             concurrency=way.concurrency,
             progress=way.progress,
         )
-        left = matters(questions, order.models, latest(answers), judgements.read())
+        known = [each for each in judgements.read() if each.judge == order.judge]
+        left = matters(questions, order.models, latest(answers), known)
         way.progress.step(f"asking the judge {order.judge} about {len(left)} pairs of answers")
         await run.run(left)
 

@@ -58,5 +58,5 @@ class JudgeRun:
         reply = await self._client.chat(judge_body(self._judge, matter, self._seed))
         names = (matter.question.id, matter.first.model, matter.second.model)
         if reply.error is not None:
-            return Judgement(*names, None, error=reply.error)
-        return Judgement(*names, read_verdict(reply.text), reply.text)
+            return Judgement(*names, None, error=reply.error, judge=self._judge)
+        return Judgement(*names, read_verdict(reply.text), reply.text, judge=self._judge)

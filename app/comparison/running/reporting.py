@@ -37,7 +37,8 @@ def made_report(folder: RunFolder, record: RunRecord) -> ComparisonReport:
 def _judging(folder: RunFolder, record: RunRecord) -> tuple[Judging, ...]:
     if record.order.judge is None:
         return ()
-    said = LineFile(folder.path / JUDGEMENTS, Judgement).read()
+    lines = LineFile(folder.path / JUDGEMENTS, Judgement).read()
+    said = [each for each in lines if each.judge == record.order.judge]
     return judged(record.order.judge, record.order.models, said)
 
 

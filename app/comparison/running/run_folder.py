@@ -111,11 +111,11 @@ class RunFolder:
 
 
 def named(out: Path, order: RunOrder) -> RunFolder:
-    """The folder that was named for this order. RunProblem where it holds another run, or something else."""
+    """The folder that was named for this order. RunProblem where it holds another run's answers, or something else."""
     folder = RunFolder(out)
     if folder.is_run:
         other = folder.record().order
-        if other != order:
+        if other.answered_by != order.answered_by:
             raise RunProblem(
                 f"{out} holds another comparison ({_difference(other, order)}); name a new folder by --out"
             )
@@ -130,8 +130,8 @@ def named(out: Path, order: RunOrder) -> RunFolder:
 
 
 def chosen(comparisons: Path, order: RunOrder, now: datetime.datetime) -> RunFolder:
-    """The latest run of this order that is not done, else a new folder. What commands left that were killed at their
-    start is removed.
+    """The latest run with this order's answers that is not done, or whose answers are to be weighed otherwise; else a
+    new folder. What commands left that were killed at their start is removed.
     """
     with _told(comparisons):
         comparisons.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,7 +144,9 @@ def chosen(comparisons: Path, order: RunOrder, now: datetime.datetime) -> RunFol
             record = folder.record()
         except RunProblem:
             continue  # of another version, or spoilt: it is not ours to go on with
-        if record.order == order and record.state == "running":
+        is_new = record.order.weighed_by != order.weighed_by
+        goes_on = record.state == "running" or (record.state == "finished" and is_new)
+        if goes_on and record.order.answered_by == order.answered_by:
             return folder
     for number in range(_SAME_SECOND):
         path = comparisons / run_id(order.models, now, number)
@@ -176,8 +178,8 @@ def _remove_leftover(folder: RunFolder) -> None:
 
 
 def _difference(other: RunOrder, order: RunOrder) -> str:
-    names = [name for name in RunOrder.__struct_fields__ if getattr(other, name) != getattr(order, name)]
-    name = next((each for each in names if each != "digest"), "digest")
+    names = [name for name in ("models", "sampling", "repeats") if getattr(other, name) != getattr(order, name)]
+    name = next(iter(names), "digest")
     if name == "digest":
         return f"the questions of {other.file} have changed since"
     theirs, ours = getattr(other, name), getattr(order, name)

@@ -27,7 +27,7 @@ class DrawnWith(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of whom: two runs with the same order are the same run.
+    """What is asked of whom, and what is made of the answers.
 
     `models`: public names, the first is what the others are held against. `digest`: of the questions as they are asked.
     `repeats`: how often each model is asked everything again, for the noise floor. `likelihood`: whether the reference
@@ -43,6 +43,20 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 1
     likelihood: bool = True
     judge: str | None = None
+
+    @property
+    def answered_by(self) -> tuple[object, ...]:
+        """All that answers depend on: orders that have it alike share their answers."""
+        return self.models, self.digest, self.sampling, self.repeats
+
+    @property
+    def weighed_by(self) -> tuple[object, ...]:
+        """What is made of the answers once they are there."""
+        return self.primary, self.likelihood, self.judge
+
+    def asks_more_than(self, other: RunOrder) -> bool:
+        """Whether something must be asked for this order that `other`, with the same answers, has not asked."""
+        return self.judge not in (None, other.judge) or (self.likelihood and not other.likelihood)
 
 
 class SeenModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +82,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`run.json`. `created` and `finished`: Unix seconds. `models`, `questions`: whose answers, and to how many, as in
     `order`. `state`: `stopped` where the run cannot go on, and `reason` says why; a run whose command was ended is
     still `running`. `format`: of the questions' file. `served`: the models as they were when the run began. `controls`:
-    what could make them unlike besides their weights.
+    what could make them unlike besides their weights. `declared`: the primary measure that the run began with; None
+    where it is still that of `order`.
     """
 
     version: Literal[1] = 1
@@ -82,6 +97,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     finished: int | None = None
     format: str = ""
     order: RunOrder
+    declared: str | None = None
     served: tuple[SeenModel, ...] = ()
     controls: tuple[ControlLine, ...] = ()
     notes: tuple[str, ...] = ()

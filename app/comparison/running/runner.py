@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 from urllib.parse import quote
 
 from app.comparison.model_answer import ModelAnswer
+from app.comparison.question import Question
 from app.comparison.running.asks import Ask, chat_body
 from app.comparison.running.gateway_client import ChatReply, GatewayClient
 from app.comparison.running.likelihood import Likelihood, reference_likelihood
@@ -67,6 +69,25 @@ class AnswerRun:
         self._progress.count(0, self._total, 0)
         await together([self._work() for _ in range(min(self._concurrency, len(asks)))])
 
+    async def measure(self, unmeasured: Sequence[tuple[Question, ModelAnswer]]) -> None:
+        """Ask how likely the reference answers are, of answers that are there already; those that are told are kept
+        with the answer once more.
+        """
+        left, total = iter(unmeasured), len(unmeasured)
+        done = 0
+
+        async def work() -> None:
+            nonlocal done
+            for question, answer in left:
+                likely = await self._likely(question, answer.model)
+                if likely.logprob is not None:
+                    self._keep(replace(answer, reference_logprob=likely.logprob, reference_tokens=likely.tokens))
+                done += 1
+                self._progress.count(done, total, 0)
+
+        self._progress.count(0, total, 0)
+        await together([work() for _ in range(min(self._concurrency, total))])
+
     async def _work(self) -> None:
         for ask in self._left:
             answer = await self._answered(ask)
@@ -85,7 +106,7 @@ class AnswerRun:
             error = f"{reply.model} answered in its place"
         if error is not None:
             return ModelAnswer(ask.question.id, ask.model, ask.repeat, serving=reply.serving, error=error)
-        likely = await self._likely(ask)
+        likely = await self._likely(ask.question, ask.model)
         return ModelAnswer(
             question=ask.question.id,
             model=ask.model,
@@ -102,12 +123,12 @@ class AnswerRun:
             reference_tokens=likely.tokens,
         )
 
-    async def _likely(self, ask: Ask) -> Likelihood:
-        if not self._likelihood or ask.question.answer is None or ask.model in self.unlikely:
+    async def _likely(self, question: Question, model: str) -> Likelihood:
+        if not self._likelihood or question.answer is None or model in self.unlikely:
             return Likelihood()
-        likely = await reference_likelihood(self._client, ask.model, ask.question)
+        likely = await reference_likelihood(self._client, model, question)
         if likely.is_never and likely.why is not None:
-            self.unlikely[ask.model] = likely.why
+            self.unlikely[model] = likely.why
         return likely
 
     def _watch(self, model: str, reply: ChatReply) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.comparison.model_answer import ModelAnswer
-from app.comparison.running.asks import remaining
+from app.comparison.running.asks import remaining, unmeasured
 from app.comparison.running.gateway_client import ChatReply, GatewayClient
 from app.comparison.running.run_record import DrawnWith, RunProblem
 from app.comparison.running.runner import AnswerRun, ServingChanged
@@ -197,6 +198,22 @@ async def test_the_reference_is_as_likely_as_its_tokens_behind_the_prompt() -> N
     assert [each.reference_logprob for each in kept] == [-0.5] * 9 + [-1.0]
     assert [each.reference_tokens for each in kept] == [1] * 9 + [2]
     assert runner.unlikely == {}
+
+
+async def test_answers_that_are_there_are_measured_without_being_asked_again() -> None:
+    failed = ModelAnswer("q1", "base", 0, error="broke off")
+    good = ModelAnswer("q2", "base", 0, "ok")
+    known = ModelAnswer("q0", "base", 0, "ok", reference_logprob=-1.0, reference_tokens=1)
+    kept: list[ModelAnswer] = []
+    async with (
+        Scripted(tells) as gateway,
+        GatewayClient(gateway.url.removesuffix("/v1"), None, 1, pause=Pauses()) as client,
+    ):
+        runner = AnswerRun(client, DrawnWith(), {}, kept.append, likelihood=True, concurrency=1, progress=Told())
+        await runner.measure(unmeasured(questions(3), ["base"], [failed, good, known]))
+
+    assert kept == [replace(good, reference_logprob=-0.5, reference_tokens=1)]
+    assert len(gateway.bodies) == 3
 
 
 async def test_an_engine_that_does_not_tell_is_asked_once() -> None:

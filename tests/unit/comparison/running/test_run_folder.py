@@ -43,6 +43,22 @@ def test_a_run_that_has_ended_does_not_go_on(tmp_path: Path, state: str) -> None
     assert chosen(tmp_path, ORDER, NOW).path.name == f"{first.path.name}-2"
 
 
+def test_answers_that_are_there_are_weighed_otherwise_in_their_folder(tmp_path: Path) -> None:
+    first = begun(chosen(tmp_path, ORDER, NOW))
+    first.write(msgspec.structs.replace(first.record(), state="finished"))
+
+    for change in ({"judge": "judge"}, {"primary": "chrf"}, {"likelihood": False}):
+        other = msgspec.structs.replace(ORDER, **change)
+        assert chosen(tmp_path, other, NOW).path == named(first.path, other).path == first.path
+
+
+def test_a_run_that_cannot_go_on_is_not_weighed_otherwise(tmp_path: Path) -> None:
+    first = begun(chosen(tmp_path, ORDER, NOW))
+    first.write(msgspec.structs.replace(first.record(), state="stopped"))
+
+    assert chosen(tmp_path, msgspec.structs.replace(ORDER, primary="chrf"), NOW).path != first.path
+
+
 def test_another_order_has_a_folder_of_its_own(tmp_path: Path) -> None:
     first = begun(chosen(tmp_path, ORDER, NOW))
 
