@@ -38,6 +38,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--embed", action="store_true")
     parser.add_argument("--rerank", action="store_true")
     parser.add_argument("--likelihood-port", type=int, default=0, help="where the likelihood of prompts is asked for")
+    parser.add_argument("--first-byte", type=float, default=600, help="seconds that whoever asks there waits")
     return parser.parse_args(argv)
 
 
@@ -74,7 +75,8 @@ def _open_likelihood(arguments: argparse.Namespace, key: str) -> None:
     listener = door.open_door(arguments.likelihood_port)
     context = arguments.context // arguments.slots
     options = [f"--model={arguments.model}", f"--alias={arguments.alias}", f"--threads={arguments.threads}"]
-    door.attend(listener, [*options, f"--context={context}"], {**os.environ, **_NO_GPU, KEY_VARIABLE: key})
+    env = {**os.environ, **_NO_GPU, KEY_VARIABLE: key}
+    door.attend(listener, [*options, f"--context={context}"], env, door.patience(arguments.first_byte))
 
 
 def main(argv: list[str]) -> None:

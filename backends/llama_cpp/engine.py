@@ -280,6 +280,7 @@ def argv(
         options["chat-template"] = Path(config.chat_template).expanduser().absolute()
     if likelihood_port:
         options["likelihood-port"] = likelihood_port
+        options["first-byte"] = config.timeouts.first_byte_s
     line = [sys.executable, "-I", str(child), *(f"--{option}={value}" for option, value in options.items())]
     return line if config.task == "generate" else [*line, f"--{config.task}"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import httpx
 import pytest
 
 from backends.llama_cpp.gguf import model_file
+from backends.llama_cpp.likelihood.door import IDLE_S, LOADED_S, TAKEN_S, patience
 from backends.process.process import free_port
 from tests import ROOT
 
@@ -28,7 +30,8 @@ ENGINE = """
 import os, sys, time
 from backends.llama_cpp.likelihood import door
 options = [f"--model={sys.argv[2]}", "--alias=demo", "--threads=1", "--context=512"]
-door.attend(door.open_door(int(sys.argv[1])), options, {**os.environ, "MODELPORT_ENGINE_KEY": "k"}, float(sys.argv[3]))
+waits = door.Patience(*map(float, sys.argv[3:]))
+door.attend(door.open_door(int(sys.argv[1])), options, {**os.environ, "MODELPORT_ENGINE_KEY": "k"}, waits)
 print("open", flush=True)
 time.sleep(600)
 """
@@ -38,11 +41,13 @@ ASKED = {"prompt": "Paris is in France.", "echo": True, "logprobs": 1, "max_toke
 class Engine:
     """What an engine's process is to the process that tells how likely prompts are. `lines`: what it has printed."""
 
-    def __init__(self, log: Path, model: Path = DEMO, idle_s: float = 600.0) -> None:
+    def __init__(
+        self, log: Path, model: Path = DEMO, idle_s: float = 600.0, hung_s: float = 600.0, taken_s: float = 600.0
+    ) -> None:
         self.port = free_port()
         self._log = log
         with log.open("w") as out:
-            line = [sys.executable, "-c", ENGINE, str(self.port), str(model), str(idle_s)]
+            line = [sys.executable, "-c", ENGINE, str(self.port), str(model), *map(str, (idle_s, hung_s, taken_s))]
             self._process = subprocess.Popen(line, cwd=ROOT, stdout=out, stderr=out)
         self.until(r"open")
 
@@ -145,6 +150,50 @@ def test_one_that_is_killed_takes_its_request_with_it_and_no_other(engine: Engin
 
     assert engine.ask().status_code == 200
     assert len(engine.until(r"likelihood process \d+ started")) == 2
+
+
+def test_one_that_is_frozen_while_idle_is_killed_and_another_answers(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "log", hung_s=15.0, taken_s=0.3)
+    try:
+        engine.ask()
+        time.sleep(0.3)  # for it to say that it waits
+        (pid,) = engine.until(r"likelihood process (\d+) started")
+        os.kill(int(pid), signal.SIGSTOP)
+        answer = engine.ask()
+        printed = engine.text
+    finally:
+        engine.end()
+
+    assert answer.status_code == 200
+    assert f"likelihood process {pid} hangs, and is killed" in printed
+    assert is_gone(int(pid))
+
+
+def test_one_that_is_frozen_at_work_is_killed_with_its_request_and_the_next_is_answered(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "log", hung_s=6.0)
+    try:
+        engine.ask()
+        (pid,) = engine.until(r"likelihood process (\d+) started")
+        body = json.dumps({**ASKED, "prompt": [[5] * 500] * 400}).encode()
+        head = f"POST /v1/completions HTTP/1.1\r\nauthorization: Bearer k\r\ncontent-length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", engine.port)) as client:
+            client.sendall(head.encode() + body)
+            time.sleep(0.5)  # for it to be at work
+            os.kill(int(pid), signal.SIGSTOP)
+            client.settimeout(LONGEST_S)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        answer = engine.ask()
+    finally:
+        engine.end()
+
+    assert answer.status_code == 200
+    assert is_gone(int(pid))
+
+
+def test_a_process_hangs_when_it_is_silent_as_long_as_an_answer_is_waited_for_but_has_time_to_load() -> None:
+    assert patience(900.0) == (IDLE_S, 900.0, TAKEN_S)
+    assert patience(5.0) == (IDLE_S, LOADED_S, 5.0)
 
 
 def test_a_client_that_leaves_is_no_longer_worked_for(engine: Engine) -> None:
