@@ -63,7 +63,14 @@ class AmountBar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+        from rich.text import Text
+
+        class Left(ProgressColumn):
+            """By all the time that it took so far: rich's own stands still while nothing comes."""
+
+            def render(self, task: Task) -> Text:
+                return Text(time_left(task.elapsed or 0.0, task.completed, task.total))
 
         console = Console(stderr=True)
         self.is_shown = console.is_terminal
@@ -72,7 +79,7 @@ class AmountBar:
             BarColumn(),
             TextColumn("{task.fields[amount]}", markup=False),
             TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            Left(),
         )
         self._bars = Progress(*columns, console=console, transient=True, disable=not self.is_shown)
         self._task: Any = None
@@ -105,3 +112,11 @@ class AmountBar:
         """So much of it is done; `amount` in words."""
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total, amount=amount)
+
+
+def time_left(elapsed_s: float, done: float, total: float | None) -> str:
+    """How long the rest takes if it goes on as it went so far, as `h:mm:ss`; dashes where nothing is done yet. Pure."""
+    if not done or total is None:
+        return "-:--:--"
+    seconds = round(elapsed_s / done * max(0.0, total - done))
+    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"

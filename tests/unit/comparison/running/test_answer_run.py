@@ -9,7 +9,7 @@ import pytest
 
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.running.asks import remaining, unmeasured
-from app.comparison.running.gateway_client import ChatReply, GatewayClient
+from app.comparison.running.gateway_client import ChatReply, GatewayClient, Patience
 from app.comparison.running.run_record import DrawnWith, RunProblem
 from app.comparison.running.runner import AnswerRun, ServingChanged
 from tests.fakes import wire
@@ -125,6 +125,34 @@ async def test_a_gateway_that_is_too_busy_is_asked_again_after_the_time_it_says(
 
     assert (reply.text, pause.seconds) == ("ok", [7.0, 7.0])
     assert told == ["all places are taken", "all places are taken"]
+
+
+async def test_a_pause_is_told_once_and_what_stays_silent_is_an_error() -> None:
+    """The gateway's comments, by which it holds a connection open, end no pause."""
+    hanging = wire.SSE_HEAD + wire.chunk(wire.sse({"choices": [{"index": 0, "delta": {"content": "tw"}}]}))
+    hanging += wire.chunk(b": hold\n\n")
+    told = list[str]()
+    async with (
+        Scripted(lambda path, body: hanging) as gateway,
+        GatewayClient(
+            gateway.url.removesuffix("/v1"), None, 1, waiting=told.append, patience=Patience(0.05, 30, 0.5)
+        ) as client,
+    ):
+        reply = await client.chat({"model": "base", "messages": []})
+
+    assert reply.error == "nothing came from base for too long, so it was not waited for any longer"
+    assert told == ["nothing has come for 0.05 s from base"]
+    assert len(gateway.bodies) == 1
+
+
+async def test_a_short_question_that_nobody_answers_is_refused() -> None:
+    async with (
+        Scripted(lambda path, body: b"") as gateway,
+        GatewayClient(gateway.url.removesuffix("/v1"), None, 1, patience=Patience(30, 0.1, 30)) as client,
+    ):
+        reply = await client.ask("/v1/tokenize", {"model": "base", "prompt": "12"})
+
+    assert (reply.status, reply.refusal[:22]) == (504, "nothing came from base")
 
 
 async def test_a_refused_question_is_an_error_and_a_refused_key_ends_the_run() -> None:
