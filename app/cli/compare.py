@@ -231,6 +231,8 @@ def _run(
         looked = look_at(order.models, known, also=judge, remote_kinds=_OPENAI_ONLY, report=progress.step)
         url = str(call("GET", "/admin/status", state)["address"])
         way = RunWay(url, _key(), concurrency, force, progress)
+        if order.primary == "logprob":
+            asyncio.run(_refuse_untold(way, order, questions))
         answer = Comparable() if folder.is_run else asyncio.run(_comparable(way, order, questions))
         record = begun(folder, order, looked, answer, questions, format=format_, pair=pair, force=force, now=way.now())
         typer.echo(f"The run's folder: {folder.path}", err=True)
@@ -243,6 +245,14 @@ async def _comparable(way: RunWay, order: RunOrder, questions: list[Question]) -
 
     async with GatewayClient(way.url, way.key, 1) as client:
         return await comparable(client, order, questions)
+
+
+async def _refuse_untold(way: RunWay, order: RunOrder, questions: list[Question]) -> None:
+    from app.comparison.running.gateway_client import GatewayClient
+    from app.comparison.running.likelihood import refuse_untold
+
+    async with GatewayClient(way.url, way.key, 1, waiting=way.progress.waiting) as client:
+        await refuse_untold(client, order.models, questions, is_measured=order.likelihood)
 
 
 def _key() -> str | None:

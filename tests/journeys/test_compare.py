@@ -212,6 +212,19 @@ def test_a_blind_test_hides_names_until_all_is_voted_and_goes_on_another_day(gat
     assert "Blind test, 5 votes" in (tmp_path / "run" / "report.md").read_text()
 
 
+def test_a_measure_that_an_engine_does_not_tell_is_refused_before_anything_is_asked(
+    gateway: Gateway, engine: AnsweringEngine, tmp_path: Path
+) -> None:
+    file = write_questions(tmp_path / "questions.jsonl", 3, 0)
+    before = len(engine.asked)
+
+    refused = ran(gateway, "sums", "-q", str(file), "--out", str(tmp_path / "run"), "--primary", "logprob")
+
+    assert refused.returncode == 1
+    assert "how likely reference answers are is not known of 'base'" in refused.stderr
+    assert (len(engine.asked), (tmp_path / "run").exists()) == (before, False)
+
+
 def test_what_is_wrong_is_one_sentence(gateway: Gateway, tmp_path: Path) -> None:
     file = write_questions(tmp_path / "questions.jsonl", 3, 0)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from app.comparison.question import Question, prompt, reference_text
 from app.comparison.running.gateway_client import GatewayClient
+from app.comparison.running.run_record import RunProblem
 
 _RENDER: Final = "/v1/chat/completions/render"
 _TOKENIZE: Final = "/v1/tokenize"
@@ -45,6 +47,27 @@ async def reference_likelihood(client: GatewayClient, model: str, question: Ques
     if told.status != 200:
         return Likelihood(why=told.refusal, is_never=told.status in _CANNOT)
     return summed(told.value, len(before), len(answer))
+
+
+async def refuse_untold(
+    client: GatewayClient, models: Sequence[str], questions: Sequence[Question], *, is_measured: bool
+) -> None:
+    """RunProblem where the log-probability of reference answers cannot decide between these models: each is asked about
+    one. `is_measured`: whether the run measures it at all.
+    """
+    question = next((each for each in questions if each.answer is not None), None)
+    if not is_measured or question is None:
+        why = (
+            "it is not measured with --no-likelihood" if question is not None else "no question has a reference answer"
+        )
+        raise RunProblem(f"`logprob` cannot decide: {why}; name another measure with --primary.")
+    for model in models:
+        likely = await reference_likelihood(client, model, question)
+        if likely.is_never:
+            raise RunProblem(
+                f"`logprob` cannot decide: how likely reference answers are is not known of {model!r} "
+                f"({(likely.why or '').rstrip('.')}); name another measure with --primary."
+            )
 
 
 def summed(response: Any, before: int, count: int) -> Likelihood:

@@ -56,7 +56,8 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     def asks_more_than(self, other: RunOrder) -> bool:
         """Whether something must be asked for this order that `other`, with the same answers, has not asked."""
-        return self.judge not in (None, other.judge) or (self.likelihood and not other.likelihood)
+        decides = self.primary == "logprob" != other.primary
+        return decides or self.judge not in (None, other.judge) or (self.likelihood and not other.likelihood)
 
 
 class SeenModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ import pytest
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.running.asks import remaining, unmeasured
 from app.comparison.running.gateway_client import ChatReply, GatewayClient, Patience
+from app.comparison.running.likelihood import refuse_untold
 from app.comparison.running.run_record import DrawnWith, RunProblem
 from app.comparison.running.runner import AnswerRun, ServingChanged
 from tests.fakes import wire
@@ -242,6 +243,29 @@ async def test_answers_that_are_there_are_measured_without_being_asked_again() -
 
     assert kept == [replace(good, reference_logprob=-0.5, reference_tokens=1)]
     assert len(gateway.bodies) == 3
+
+
+async def test_a_measure_that_an_engine_does_not_tell_cannot_decide() -> None:
+    def behave(path: str, body: Any) -> bytes:
+        return refusal(400, "Ollama cannot echo.") if path == "/v1/completions" else tells(path, body)
+
+    for behaves, measured, why in (
+        (behave, True, r"is not known of 'base' \(Ollama cannot echo\); name another measure with --primary"),
+        (tells, False, "it is not measured with --no-likelihood"),
+    ):
+        async with (
+            Scripted(behaves) as gateway,
+            GatewayClient(gateway.url.removesuffix("/v1"), None, 1, pause=Pauses()) as client,
+        ):
+            with pytest.raises(RunProblem, match=f"`logprob` cannot decide: .*{why}"):
+                await refuse_untold(client, ["base"], questions(2), is_measured=measured)
+    async with (
+        Scripted(tells) as gateway,
+        GatewayClient(gateway.url.removesuffix("/v1"), None, 1, pause=Pauses()) as client,
+    ):
+        await refuse_untold(client, ["base", "tuned"], questions(2), is_measured=True)
+
+    assert len(gateway.bodies) == 6
 
 
 async def test_an_engine_that_does_not_tell_is_asked_once() -> None:
