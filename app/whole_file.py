@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file under another name in its folder, wait until the disk has it, and rename it. OSError where that is
-    not possible; then the file is what it was. Blocks.
+    not possible; then the file is what it was. `mode`: its rights, less what the umask takes. Blocks.
 
     Two processes may write the same file at once: one of their files is there. What a killed one left is removed.
     """
@@ -20,7 +20,8 @@ def write_whole(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 left.unlink()
     try:
-        with fresh.open("wb") as file:
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -63,4 +63,4 @@ def write_export(export: Export, folder: Path) -> None:
     for path, data in export.files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, data)
+        write_whole(target, data, mode=0o600)

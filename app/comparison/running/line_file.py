@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
 
 from app.comparison.running.run_record import RunProblem
 
 T = TypeVar("T")
+PRIVATE: Final = 0o600  # questions and answers are nobody else's, wherever their folder is
 
 
 class LineFile(Generic[T]):
@@ -29,7 +30,8 @@ class LineFile(Generic[T]):
 
     def __enter__(self) -> Self:
         try:
-            self._file = self.path.open("ab", buffering=0)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._file = io.FileIO(os.open(self.path, flags, PRIVATE), "ab")
             os.ftruncate(self._file.fileno(), _whole_bytes(self.path))
         except OSError as exc:
             raise _unusable(self.path, exc) from exc

@@ -7,7 +7,8 @@
     votes.jsonl       a line for each vote of a blind test
     report.*          what came out, once it is done
 
-A folder without `run.json` is what a command left that was killed at its start.
+All are their owner's alone, also in a folder that others may read. A folder without `run.json` is what a command left
+that was killed at its start.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Final
 import msgspec
 
 from app.comparison.question import Question
-from app.comparison.running.line_file import LineFile
+from app.comparison.running.line_file import PRIVATE, LineFile
 from app.comparison.running.run_record import RunOrder, RunProblem, RunRecord, encoded
 from app.whole_file import write_whole
 
@@ -66,7 +67,7 @@ class RunFolder:
     def write(self, record: RunRecord) -> None:
         """Write down what is known of the run now."""
         with _told(self.path):
-            write_whole(self.path / RUN, encoded(record))
+            write_whole(self.path / RUN, encoded(record), mode=PRIVATE)
 
     def begin(self, record: RunRecord, questions: Sequence[Question]) -> None:
         """Make the folder a run's: only once all else is there it gets its `run.json`."""
@@ -74,7 +75,7 @@ class RunFolder:
             for name in (ANSWERS, JUDGEMENTS, VOTES):
                 (self.path / name).unlink(missing_ok=True)
             lines = b"".join(msgspec.json.encode(each) + b"\n" for each in questions)
-            write_whole(self.path / QUESTIONS, lines)
+            write_whole(self.path / QUESTIONS, lines, mode=PRIVATE)
         self.write(record)
 
     def questions(self) -> list[Question]:
@@ -84,7 +85,7 @@ class RunFolder:
     def write_file(self, name: str, text: str) -> Path:
         """Write a file of the result, whole or not at all; returns its path."""
         with _told(self.path):
-            write_whole(self.path / name, text.encode())
+            write_whole(self.path / name, text.encode(), mode=PRIVATE)
         return self.path / name
 
     @contextmanager

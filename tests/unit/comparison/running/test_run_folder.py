@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from app.comparison.running.line_file import LineFile
 from app.comparison.running.run_folder import RunFolder, chosen, named, run_id
 from app.comparison.running.run_record import DrawnWith, RunProblem
 from tests.unit.comparison.running.runs import order, questions, record
@@ -107,6 +108,20 @@ def test_a_named_folder_goes_on_with_the_same_order_only(tmp_path: Path) -> None
         named(tmp_path / "run", msgspec.structs.replace(ORDER, digest="0"))
     with pytest.raises(RunProblem, match=r"models: base, tuned there, base, other now"):
         named(tmp_path / "run", msgspec.structs.replace(ORDER, models=("base", "other")))
+
+
+def test_questions_answers_and_reports_are_their_owners_alone_in_a_folder_that_all_may_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    folder = begun(RunFolder(tmp_path))
+    folder.write_file("report.html", "<!doctype html>")
+    for name in ("answers.jsonl", "judgements.jsonl", "votes.jsonl"):
+        with LineFile(tmp_path / name, str) as file:
+            file.append("a line")
+
+    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == dict.fromkeys(
+        ("run.json", "questions.jsonl", "answers.jsonl", "judgements.jsonl", "votes.jsonl", "report.html", "lock"),
+        0o600,
+    )
 
 
 def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:
