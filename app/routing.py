@@ -33,11 +33,14 @@ def resolve_for(table: Table, key: Key | None, name: str) -> Resolved:
     return resolved
 
 
-def unknown_model(table: Table, key: Key | None, name: str) -> Problem:
-    """404 with the nearest names that this key may see; the name itself is not echoed."""
+def unknown_model(table: Table, key: Key | None, name: str, param: str = "model", place: str = "") -> Problem:
+    """404 with the nearest names that this key may see; the name itself is not echoed. `param`: the member of the
+    request that holds it, `place`: where in that (`models[1]`).
+    """
     near = nearest(table, key, name)
     hint = f" Did you mean {' or '.join(repr(n) for n in near[:3])}?" if near else " GET /v1/models lists the names."
-    return Problem(404, "model_not_found", f"There is no such model here.{hint}", param="model")
+    which = f" ('{place}')" if place else ""
+    return Problem(404, "model_not_found", f"There is no such model here{which}.{hint}", param=param)
 
 
 def resolve(table: Table, name: str, *, or_default: bool = True) -> Resolved | None:

@@ -124,17 +124,21 @@ def _compared(asked: _Members, table: Table, key: Key | None) -> tuple[tuple[str
         if not LEAST <= len(given) <= MOST:
             message = f"'models' must list {LEAST} to {MOST} names, or 'pair' name a configured pair."
             raise bad_request(message, param="models", code="missing_field" if not given else "invalid_value")
-    names = tuple(_public_name(table, key, name) for name in given)
+    param = "models" if asked.pair is None else "pair"
+    names = tuple(_public_name(table, key, name, param, f"{param}[{at}]") for at, name in enumerate(given))
     if len(set(names)) < len(names):
         raise bad_request("'models' must be different models.", param="models", code="invalid_value")
     return words, names
 
 
-def _public_name(table: Table, key: Key | None, name: str) -> str:
+def _public_name(table: Table, key: Key | None, name: str, param: str, place: str) -> str:
     """The name itself or the one that an alias stands for. Problem (404) for one that only leads to the default model:
     what is compared must be what was named.
     """
-    resolved = resolve_for(table, key, name)
+    try:
+        resolved = resolve_for(table, key, name)
+    except Problem as exc:
+        raise unknown_model(table, key, name, param, place) from exc
     if resolved.name not in (name, table.aliases.get(name)):
-        raise unknown_model(table, key, name)
+        raise unknown_model(table, key, name, param, place)
     return resolved.name

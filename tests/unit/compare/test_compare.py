@@ -158,6 +158,7 @@ async def test_a_key_compares_only_what_it_may_use() -> None:
         ({"model": "base"}, "invalid_request", "model"),
         ({"pair": "sky"}, "invalid_request", "pair"),
         ({"messages": None}, "missing_field", "messages"),
+        ({"messages": []}, "missing_field", "messages"),
         ({"n": 2}, "invalid_value", "n"),
         ({"temperature": "hot"}, "invalid_type", "temperature"),
         ({"temperature": 11}, "invalid_value", "temperature"),
@@ -229,13 +230,22 @@ async def test_when_the_time_to_drain_is_over_each_answer_ends_with_an_error_and
     assert not rest.endswith(b"0\r\n\r\n")
 
 
+async def test_of_several_names_the_wrong_one_is_told() -> None:
+    async with comparing() as rig:
+        wrong = await rig.compare(models=["base", "tunde"])
+
+        assert (wrong.status, wrong.error["code"], wrong.error["param"]) == (404, "model_not_found", "models")
+        assert wrong.error["message"] == "There is no such model here ('models[1]'). Did you mean 'tuned'?"
+        assert rig.base.bodies == []
+
+
 async def test_a_name_that_only_leads_to_the_default_model_is_not_compared() -> None:
     async with comparing() as rig:
         await rig.rig.published(default_model="tuned", aliases={"old": "tuned"})
         wrong = await rig.compare(models=["base", "tunned"])
         alias = named_events(await rig.compare(models=["base", "old"]))[0][1]
 
-    assert (wrong.status, wrong.error["code"]) == (404, "model_not_found")
+    assert (wrong.status, wrong.error["code"], wrong.error["param"]) == (404, "model_not_found", "models")
     assert alias["models"] == ["base", "tuned"]
 
 
