@@ -11,7 +11,7 @@ from app.relay.http import json_body, multipart
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import FORMS, OPERATIONS, TOKENIZER_INFO, plan, plan_form, rendering
+from app.relay.proxy.plan import FORMS, OPERATIONS, TOKENIZER_INFO, RequestPlan, plan, plan_form, rendering
 from app.relay.routes import anthropic_models
 from app.relay.routes.openai_models import entry
 from app.routing import resolve_for, unknown_model, visible
@@ -26,6 +26,14 @@ def _of_one_model(request: Request) -> Table:
     """
     names = visible(request.table, request.key)
     return msgspec.structs.replace(request.table, default_model=next(iter(names)) if len(names) == 1 else None)
+
+
+def _as_named(made: RequestPlan, request: Request) -> RequestPlan:
+    """The plan itself. Problem (404) for a name that leads to another model: its tokens would look right."""
+    table, name = request.table, made.name
+    if made.resolved.name not in (name, table.aliases.get(name)):
+        raise unknown_model(table, request.key, name)
+    return made
 
 
 class OpenAIApi:
@@ -49,13 +57,14 @@ class OpenAIApi:
         request.check_type()
         body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
         made = await self._intake.work(len(body), lambda: plan(operation, body, table, key))
-        await self._dispatcher.serve(request, made)
+        await self._dispatcher.serve(request, _as_named(made, request))
 
     async def tokenizer_info(self, request: Request) -> None:
         """What the tokenizer of a model is, whose name is in the query."""
         name = dict(parse_qsl(request.query)).get("model")
         body = msgspec.json.encode({"model": name} if name else {})
-        await self._dispatcher.serve(request, plan(TOKENIZER_INFO, body, _of_one_model(request), request.key))
+        made = plan(TOKENIZER_INFO, body, _of_one_model(request), request.key)
+        await self._dispatcher.serve(request, _as_named(made, request))
 
     async def render(self, request: Request) -> None:
         """The prompt that an engine would make of a chat."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
 import pytest
 import pytest_asyncio
@@ -57,6 +58,17 @@ async def test_of_several_models_one_must_be_named_and_the_default_does_not_coun
 
     assert [(reply.status, reply.error["param"]) for reply in (nameless, about)] == [(400, "model"), (400, "model")]
     assert (named.status, unknown.status) == (200, 404)
+
+
+@pytest.mark.parametrize("name", ["%00", "%20", "three"])
+async def test_a_name_that_is_none_is_a_404_also_where_there_is_one_model_only(engine: Scripted, name: str) -> None:
+    async with running({"engine": backend(engine.url)}, models("public", engine_name="fake")) as rig:
+        replies = [
+            await rig.ask(f"/tokenizer_info?model={name}"),
+            await rig.ask("/tokenize", {"model": unquote(name), "prompt": "a"}),
+        ]
+
+    assert [(reply.status, reply.error["code"]) for reply in replies] == [(404, "model_not_found")] * 2
 
 
 async def test_a_tokenizer_is_told_as_vllm_tells_it(engine: Scripted) -> None:
