@@ -12,6 +12,7 @@ from typing import Any, Final
 from backends.llama_cpp.likelihood.token_scores import Drawing, TokenScore
 
 MOST_ALTERNATIVES: Final = 20
+MOST_CHOICES: Final = 128  # of one request: whoever asks next waits until all its prompts are read
 # What decides the next token of llama.cpp's server and is not done here, with the values that ask for nothing.
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     **dict.fromkeys(("grammar", "json_schema", "response_format"), ("", {}, {"type": "text"})),
@@ -59,8 +60,17 @@ def read(body: Mapping[str, Any]) -> EchoRequest:
     copies, seed, stop = body.get("n") or 1, body.get("seed"), body.get("stop") or ()
     if not _is_count(copies):
         raise BadRequest("'n' must be a whole number of 1 or more.", param="n")
+    prompts = _prompts(body.get("prompt"))
+    if len(prompts) * copies > MOST_CHOICES:
+        asked = f"{len(prompts)} prompts" if len(prompts) > 1 else "one prompt"
+        param = "prompt" if len(prompts) > MOST_CHOICES else "n"
+        message = (
+            f"With 'echo' this engine answers at most {MOST_CHOICES} times to one request, and {asked} with 'n' "
+            f"{int(copies)} are {int(len(prompts) * copies)}: send fewer at a time."
+        )
+        raise BadRequest(message, param=param)
     return EchoRequest(
-        prompts=_prompts(body.get("prompt")),
+        prompts=prompts,
         top=None if top is None else int(top),
         is_continued=bound == 1,
         copies=int(copies),

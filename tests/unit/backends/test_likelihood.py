@@ -265,6 +265,18 @@ def test_what_cannot_be_answered_names_the_member(members: dict[str, Any], param
     assert refused.value.error["param"] == param
 
 
+@pytest.mark.parametrize(
+    ("prompt", "copies", "param"), [(["a"] * 129, 1, "prompt"), (["a"] * 65, 2, "n"), ("a", 129, "n")]
+)
+def test_one_request_is_answered_so_many_times_at_most(prompt: Any, copies: int, param: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        asked(prompt=prompt, n=copies)
+
+    assert refused.value.error["param"] == param
+    assert "at most 128 times" in str(refused.value)
+    assert len(asked(prompt=["a"] * 64, n=2).prompts) == 64
+
+
 def test_what_would_change_only_a_token_that_is_not_written_is_taken() -> None:
     assert not asked(max_tokens=0, grammar="root ::= a", mirostat=2).is_continued
 
