@@ -14,7 +14,7 @@ import typer
 from app.cli.admin_client import call, socket_of
 from app.cli.compare_blind import vote
 from app.cli.options import BAD_CONFIG, STOPPED, JsonOption, StateOption, fail, sentence, warn
-from app.cli.tables import show
+from app.cli.tables import number_of, show
 from app.cli.terminal_text import terminal_line
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ def compare(
     file = _read(questions, format_)
     asked = limited(file.questions, limit, seed)
     if file.skipped:
-        warn(f"{file.skipped} records of {questions} are left out: {file.first_skipped}")
+        are = "is" if file.skipped == 1 else "are"
+        warn(f"{number_of(file.skipped, 'record')} of {questions} {are} left out: {file.first_skipped}")
     models, pair = _models(names, state)
     order = RunOrder(
         models=models,
@@ -312,5 +313,6 @@ def _export(export: Exported, folder: RunFolder, name: str, questions: list[Ques
     except OSError as exc:
         raise RunProblem(f"{place} cannot be written: {exc.strerror}") from exc
     if written.left_out:
-        warn(f"{written.left_out} questions are not in {place}: {written.first_left_out}")
-    typer.echo(f"{written.questions} questions for {export.value}: {place}", err=True)
+        are = "is" if written.left_out == 1 else "are"
+        warn(f"{number_of(written.left_out, 'question')} {are} not in {place}: {written.first_left_out}")
+    typer.echo(f"{number_of(written.questions, 'question')} for {export.value}: {place}", err=True)

@@ -44,3 +44,8 @@ def _draw(cells: Sequence[Sequence[str]]) -> None:
     for row in cells[1:]:
         table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
     Console(highlight=False).print(table)
+
+
+def number_of(count: int, what: str) -> str:
+    """`1 record`, `2,000 records`: so many of what has a regular plural. Pure."""
+    return f"1 {what}" if count == 1 else f"{count:,} {what}s"

@@ -34,7 +34,9 @@ def _sentences(run: RunFacts, findings: Findings, units: Mapping[str, str], lang
     lines += [_judge(each, language) for each in findings.judging]
     english = language == "en"
     lines += [
-        f"{each.model}: {each.errors} of {each.asked} answers are errors; these questions are not counted for it."
+        f"{each.model}: {each.errors} of {each.asked} answers "
+        + ("is an error; its question is" if each.errors == 1 else "are errors; their questions are")
+        + " not counted for it."
         if english
         else f"{each.model}：{each.asked} 个回答中有 {each.errors} 个错误，这些题目不计入它的对比。"
         for each in findings.models

@@ -50,7 +50,9 @@ def lines(findings: Findings, made: ComparisonReport, language: str = "en") -> s
     return "\n".join(headline(made.run, findings, {"contains": ""})[language])
 
 
-@pytest.mark.parametrize(("language", "said"), [("en", "1 of 50 answers are errors"), ("zh", "50 个回答中有 1 个错误")])
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "1 of 50 answers is an error; its question is not"), ("zh", "50 个回答中有 1 个错误")]
+)
 def test_errors_are_said(language: str, said: str) -> None:
     made = report()
 
