@@ -13,7 +13,7 @@ from app.comparison.judging.judge import Judgement, matters
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.question import Question
 from app.comparison.running.asks import latest, remaining, unmeasured
-from app.comparison.running.controls import controls, drifted, refusals, twins
+from app.comparison.running.controls import controls, drifted, refusals, share_an_engine, twins
 from app.comparison.running.gateway_client import GatewayClient
 from app.comparison.running.judge_run import JudgeRun
 from app.comparison.running.line_file import LineFile
@@ -138,10 +138,13 @@ async def finish_answers(
                 progress=way.progress,
                 only_openai={each.name for each in record.served if each.only_openai},
             )
-            asks = remaining(questions, order.models, order.repeats, known, one_by_one=one_by_one)
+            alone = one_by_one or share_an_engine(record.served)
+            asks = remaining(questions, order.models, order.repeats, known, one_by_one=alone)
             way.progress.step(_asking(len(asks), questions, order))
             try:
-                await runner.run(asks)
+                # One model's last question is answered before the next one's first: some engines mix them up.
+                for part in [[each for each in asks if each.model == m] for m in order.models] if alone else [asks]:
+                    await runner.run(part)
             except ServingChanged as exc:
                 folder.write(msgspec.structs.replace(record, state="stopped", reason=str(exc), finished=int(way.now())))
                 raise

@@ -45,6 +45,13 @@ def refusals(models: Sequence[SeenModel], why_not: str | None = None) -> list[st
     ]
 
 
+def share_an_engine(models: Sequence[SeenModel]) -> bool:
+    """Whether two of them are served by one engine, as a model and its adapter are. vLLM 0.32 for the CPU answers for
+    the model with the adapter's weights where both are in one batch, so these are asked one after the other.
+    """
+    return len({each.backend for each in models}) < len(models)
+
+
 def twins(models: Sequence[SeenModel]) -> list[str]:
     """What is to be said of models that are made from the same bytes, one sentence each."""
     return [

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from app.comparison.running.compare_run import judged_by_one_of_them
-from app.comparison.running.controls import controls, drifted, refusals, servings_of, twins
+from app.comparison.running.controls import controls, drifted, refusals, servings_of, share_an_engine, twins
 from app.comparison.running.run_record import DrawnWith, SeenModel
 from tests.unit.comparison.running.runs import order, questions
 
@@ -85,6 +85,11 @@ def test_models_of_the_same_bytes_are_named() -> None:
     assert twins([BASE, msgspec.structs.replace(TUNED, servings=("aaaa",))]) == [
         "'base' and 'tuned' answer with the same bytes (serving aaaa): what is different between them is chance."
     ]
+
+
+def test_a_model_and_its_adapter_share_an_engine() -> None:
+    assert share_an_engine([msgspec.structs.replace(each, backend="gpu") for each in BOTH])
+    assert not share_an_engine([BASE, msgspec.structs.replace(TUNED, backend="other")])
 
 
 def test_servings_are_those_that_are_known() -> None:
