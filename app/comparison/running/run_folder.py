@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -122,7 +123,7 @@ def named(out: Path, order: RunOrder) -> RunFolder:
             )
         return folder
     try:
-        foreign = [each.name for each in out.iterdir() if each.name not in _OURS] if out.exists() else []
+        foreign = [each.name for each in out.iterdir() if not _is_ours(each.name)] if out.exists() else []
     except OSError as exc:
         raise RunProblem(f"{out} cannot be used as a folder: {exc.strerror}; name another with --out") from exc
     if foreign:
@@ -164,14 +165,15 @@ def run_id(models: Sequence[str], now: datetime.datetime, number: int = 0) -> st
     return f"{now:%Y%m%d-%H%M%S}-{plain[:_LABEL_LETTERS].strip('-.')}{suffix}"
 
 
-_OURS: Final = {_LOCK, QUESTIONS, f".{QUESTIONS}.new", f".{RUN}.new"}
+def _is_ours(name: str) -> bool:
+    """Whether a command may leave a file of this name that is killed before its run has begun."""
+    return name in (_LOCK, QUESTIONS) or any(fnmatchcase(name, f".{each}.*.new") for each in (QUESTIONS, RUN))
 
 
 def _remove_leftover(folder: RunFolder) -> None:
     """Remove what a command left that was killed before its run had begun; other folders are not ours to remove."""
     try:
-        names = {each.name for each in folder.path.iterdir()}
-        if names <= _OURS:
+        if all(_is_ours(each.name) for each in folder.path.iterdir()):
             with folder.held():
                 shutil.rmtree(folder.path)
     except (OSError, RunProblem):

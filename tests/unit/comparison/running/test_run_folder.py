@@ -69,7 +69,7 @@ def test_another_order_has_a_folder_of_its_own(tmp_path: Path) -> None:
 def test_what_a_command_left_that_was_killed_at_its_start_is_removed(tmp_path: Path) -> None:
     leftover = RunFolder(tmp_path / "20261127-100000-base-vs-tuned")
     leftover.path.mkdir()
-    for name in ("lock", "questions.jsonl"):
+    for name in ("lock", "questions.jsonl", ".questions.jsonl.4711.new", ".run.json.4711.new"):
         (leftover.path / name).write_text("half")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
