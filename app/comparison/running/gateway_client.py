@@ -63,7 +63,7 @@ class ShortReply:
         return refusal_of(self.status, self.value)
 
 
-class Patience(NamedTuple):
+class SilenceLimits(NamedTuple):
     """After so many seconds without anything the user is told, and the request ends: before the first event (an engine
     may have to be started, and to read a long prompt: the gateway's own limits for both are 600 s where nobody changed
     them), and between two of them (there it is 120 s).
@@ -89,7 +89,7 @@ class GatewayClient:
         waiting: Callable[[str], None] = lambda why: None,
         clock: Callable[[], float] = time.perf_counter,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        patience: Patience = Patience(),  # noqa: B008 - it cannot be changed
+        patience: SilenceLimits = SilenceLimits(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self.url = url.rstrip("/")
         self._waiting = waiting
@@ -218,7 +218,7 @@ class _Silence:
     TimeoutError where nothing came for too long.
     """
 
-    def __init__(self, who: str, patience: Patience, waiting: Callable[[str], None]) -> None:
+    def __init__(self, who: str, patience: SilenceLimits, waiting: Callable[[str], None]) -> None:
         self._who = who
         self._patience = patience
         self._waiting = waiting

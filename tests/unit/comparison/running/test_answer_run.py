@@ -9,7 +9,7 @@ import pytest
 
 from app.comparison.model_answer import ModelAnswer
 from app.comparison.running.asks import remaining, unmeasured
-from app.comparison.running.gateway_client import ChatReply, GatewayClient, Patience
+from app.comparison.running.gateway_client import ChatReply, GatewayClient, SilenceLimits
 from app.comparison.running.likelihood import refuse_untold
 from app.comparison.running.run_record import DrawnWith, RunProblem
 from app.comparison.running.runner import AnswerRun, ServingChanged
@@ -136,7 +136,7 @@ async def test_a_pause_is_told_once_and_what_stays_silent_is_an_error() -> None:
     async with (
         Scripted(lambda path, body: hanging) as gateway,
         GatewayClient(
-            gateway.url.removesuffix("/v1"), None, 1, waiting=told.append, patience=Patience(0.05, 30, 0.5)
+            gateway.url.removesuffix("/v1"), None, 1, waiting=told.append, patience=SilenceLimits(0.05, 30, 0.5)
         ) as client,
     ):
         reply = await client.chat({"model": "base", "messages": []})
@@ -149,7 +149,7 @@ async def test_a_pause_is_told_once_and_what_stays_silent_is_an_error() -> None:
 async def test_a_short_question_that_nobody_answers_is_refused() -> None:
     async with (
         Scripted(lambda path, body: b"") as gateway,
-        GatewayClient(gateway.url.removesuffix("/v1"), None, 1, patience=Patience(30, 0.1, 30)) as client,
+        GatewayClient(gateway.url.removesuffix("/v1"), None, 1, patience=SilenceLimits(30, 0.1, 30)) as client,
     ):
         reply = await client.ask("/v1/tokenize", {"model": "base", "prompt": "12"})
 
