@@ -48,6 +48,9 @@ PINNED: Final = {"--tokenizer-revision": "--tokenizer", "--code-revision": None}
 _MORE_FROM_HUB: Final = ("--tokenizer", "--hf-config-path", "--speculative-config", "--lora-modules", "--config")
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank accepts
 DEFAULT_LORA_RANK: Final = 16
+# On a CPU vLLM 0.32 gives a request to the base that shares a batch with an adapter's the weights of the last slot
+# (its torch operations take index -1 for it). So that slot stays empty; another is for an adapter that joins later.
+SPARE_ON_CPU: Final = 2
 
 PORTS_FROM: Final = 20_000  # the range is below the ports that systems use for outgoing connections
 PORTS_TO: Final = 32_000
@@ -66,8 +69,9 @@ def argv(
 ) -> list[str]:
     """The argument list of a server on 127.0.0.1:`port` that serves its model as `name`.
 
-    `drain_s`: how many seconds it goes on with running requests after TERM. `lora_ranks`: the ranks of the configured
-    adapters. `commit`: the commit that the revision of a model from the hub is pinned to.
+    `has_gpus`: whether it may run on one; else adapters get spare slots. `drain_s`: how many seconds it goes on with
+    running requests after TERM. `lora_ranks`: the ranks of the configured adapters. `commit`: the commit that the
+    revision of a model from the hub is pinned to.
     """
     if commit is not None:
         config = config.model_copy(update={"revision": commit})
@@ -88,7 +92,8 @@ def argv(
     if config.allowed_media_domains:
         line += ["--allowed-media-domains", *config.allowed_media_domains]
     if config.takes_adapters:
-        line += ["--enable-lora", f"--max-loras={max(1, len(config.adapters))}"]
+        spare = 0 if has_gpus else SPARE_ON_CPU
+        line += ["--enable-lora", f"--max-loras={max(1, len(config.adapters)) + spare}"]
         line.append(f"--max-lora-rank={_rank(lora_ranks)}")
     if config.sleep is not None and has_gpus:
         line.append("--enable-sleep-mode")  # the CPU build refuses to start with it, and sleeps without
