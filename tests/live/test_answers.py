@@ -144,9 +144,7 @@ def test_the_sdk_streams_to_the_end(live: Live) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
 
 
-@pytest.mark.parametrize(
-    "path", ["/sleep?level=1", "/wake_up", "/v1/load_lora_adapter", "/collective_rpc", "/tokenize"]
-)
+@pytest.mark.parametrize("path", ["/sleep?level=1", "/wake_up", "/v1/load_lora_adapter", "/collective_rpc"])
 def test_an_operators_route_of_the_engine_is_no_route_of_the_gateway(live: Live, path: str) -> None:
     assert live.post(path, {}).status_code == 404
 
