@@ -6,6 +6,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.journeys.gateway import Gateway
 from tests.page.conftest import Open
+from tests.page.reloading import reload
 from tests.page.test_chat import ask
 
 # What an answer may become. Buttons are the page's own.
@@ -34,7 +35,7 @@ def test_no_attempt_of_an_answer_runs_or_leaves_the_gateway(visit: Open) -> None
     # Whoever hovers and clicks everything has not run anything either.
     for each in page.locator(".markdown span, .markdown p, .markdown td").all():
         each.hover()
-    page.reload()
+    reload(page)
     expect(page.locator(".markdown")).to_contain_text("window.pwned=2")
 
 

@@ -12,6 +12,7 @@ from playwright.sync_api import FilePayload, Page, Route, expect
 from tests.journeys.gateway import until
 from tests.page.conftest import Open
 from tests.page.narrator import Narrator
+from tests.page.reloading import reload
 from tests.page.texts import CHAPTERS
 
 MODEL = ".toolbar select"
@@ -128,7 +129,7 @@ def test_conversations_are_kept_in_the_browser_and_exported(visit: Open, tmp_pat
     ask(page, "thinker", "What is 7+5?")
     expect(page.locator(".figures")).to_be_visible()
 
-    page.reload()
+    reload(page)
     expect(page.locator(".markdown")).to_have_text("Twelve.")
     with page.expect_download() as download:
         page.get_by_role("button", name="Export JSONL").click()
@@ -163,7 +164,7 @@ def test_a_picture_goes_with_the_question_where_the_model_can_see(visit: Open, n
         route.fulfill(json=listed)
 
     page.route("**/v1/models", with_eyes)
-    page.reload()
+    reload(page)
     page.locator(MODEL).select_option("base")
     expect(page.get_by_role("button", name="Add a picture")).to_be_visible()
     page.locator("input[type=file]").set_input_files(FilePayload(name="red.png", mimeType="image/png", buffer=png()))
