@@ -332,7 +332,8 @@ def main() -> None:
     try:
         code = TemplateCode(today) if any(job["do"] != "jinja" for job in jobs) else None
         answer: dict[str, Any] = {"result": [_done(code, job) for job in jobs]}
-    except Exception as exc:  # noqa: BLE001 - told to who asked
+    except Exception as exc:  # the top of the script
+        logging.exception("no result")
         answer = {"error": f"LLaMA-Factory's templates cannot be used: {_reason(exc)}"}
     print(json.dumps(answer), flush=True)
 
