@@ -49,8 +49,9 @@ _MORE_FROM_HUB: Final = ("--tokenizer", "--hf-config-path", "--speculative-confi
 LORA_RANKS: Final = (8, 16, 32, 64, 128, 256, 320, 512)  # the values that --max-lora-rank accepts
 DEFAULT_LORA_RANK: Final = 16
 # On a CPU vLLM 0.32 gives a request to the base that shares a batch with an adapter's the weights of the last slot
-# (its torch operations take index -1 for it). So that slot stays empty; another is for an adapter that joins later.
-SPARE_ON_CPU: Final = 2
+# (its torch operations take index -1 for it). So that slot stays empty; the others are for adapters that join later,
+# as each one that is loaded takes a slot until all are taken, also when it is unloaded.
+SPARE_ON_CPU: Final = 4
 
 PORTS_FROM: Final = 20_000  # the range is below the ports that systems use for outgoing connections
 PORTS_TO: Final = 32_000
