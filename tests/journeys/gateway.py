@@ -143,6 +143,15 @@ class Gateway(Program):
         """One backend in its status."""
         return next(each for each in self.status()["health"]["backends"] if each["name"] == name)
 
+    def again(self, before: Any) -> Any:
+        """That backend once it serves by another process than in its status `before`."""
+        until(lambda: self._is_again(before))
+        return self.backend(before["name"])
+
+    def _is_again(self, before: Any) -> bool:
+        now = self.backend(before["name"])
+        return bool(now["state"] == "ready" and now["pid"] != before["pid"])
+
     def close(self) -> None:
         """End it."""
         self._admin.close()
