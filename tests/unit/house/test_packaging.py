@@ -52,7 +52,7 @@ def canonical(requirement: str) -> str:
 @pytest.mark.parametrize("name", [*LOCKS, *TOOL_LOCKS])
 def test_a_lock_file_holds_names_versions_and_hashes_only(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
-    requirement = r"[a-z0-9-]+==[A-Za-z0-9.+]+( ; [A-Za-z0-9_.'<>=! ()]+)? \\"
+    requirement = r"[a-z0-9-]+==([0-9]+!)?[A-Za-z0-9.+]+( ; [A-Za-z0-9_.'<>=! ()]+)? \\"
 
     assert [
         line
