@@ -18,6 +18,16 @@ class Finding(enum.StrEnum):
     UNCHECKED = "not checkable"
 
 
+class Outcome(enum.StrEnum):
+    """What a whole certificate comes to, in one word for programs. OUTDATED: what is served has changed since."""
+
+    VERIFIED = "verified"
+    PARTLY_VERIFIED = "partly_verified"
+    UNVERIFIED = "unverified"
+    FAILED = "failed"
+    OUTDATED = "outdated"
+
+
 class Fault(enum.StrEnum):
     """What is known to go wrong, by name."""
 
@@ -83,6 +93,15 @@ class Certificate(msgspec.Struct, frozen=True):
     def faults(self) -> tuple[Fault, ...]:
         """All that were named, once each."""
         return tuple(dict.fromkeys(fault for line in self.lines for fault in line.faults))
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it comes to, as long as what is served has not changed."""
+        if self.failed:
+            return Outcome.FAILED
+        if not any(line.verdict is Finding.SAME for line in self.lines):
+            return Outcome.UNVERIFIED
+        return Outcome.VERIFIED if self.checks_prompts else Outcome.PARTLY_VERIFIED
 
     @property
     def summary(self) -> str:

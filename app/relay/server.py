@@ -13,7 +13,7 @@ from typing import Any, cast
 import uvicorn
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from app.metrics import Metrics
+from app.metrics import Metrics, watch_event_loop
 from app.relay.compare.compare_api import CompareApi
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.protocol import ServerProtocol
@@ -46,7 +46,8 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     )
     await supervisor.connect(state / "relay.sock")
     intake = BodyIntake()
-    dispatcher = Dispatcher(supervisor, pool, Metrics(registry), intake)
+    metrics = Metrics(registry)
+    dispatcher = Dispatcher(supervisor, pool, metrics, intake)
     gateway = GatewayApi(pool, state / "control.sock")
     routes = route_table(
         OpenAIApi(dispatcher, intake),
@@ -60,7 +61,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         return supervisor.table.limits
 
     config = uvicorn.Config(
-        cast("Any", RelayApplication(supervisor, intake, routes)),
+        cast("Any", RelayApplication(supervisor, intake, routes, metrics)),
         http=cast("Any", partial(ServerProtocol, limits)),
         ws="none",
         lifespan="off",
@@ -74,12 +75,14 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(_stop_when_asked(supervisor, server, config))
+    watching = asyncio.create_task(watch_event_loop(metrics.lag().observe))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         await serving
     finally:
         ending.cancel()
-        await asyncio.gather(ending, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(ending, watching, return_exceptions=True)
         await pool.aclose()
         await supervisor.aclose()
     return 1 if supervisor.lost.is_set() else 0

@@ -26,7 +26,6 @@ from app.supervisor import console, fixed_settings, listener, open_files, termin
 from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import CapabilityStore
 from app.supervisor.admin.certificates import CertificateStore, public_name
-from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.admin.observer import Observer
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
@@ -51,6 +50,10 @@ from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
+from app.supervisor.metrics import snapshot
+from app.supervisor.metrics.page import MetricsPage
+from app.supervisor.metrics.relay_counters import RelayCounters
+from app.supervisor.metrics.snapshot import GatewaySnapshot
 from app.supervisor.provenance.provenance import Provenance
 from app.supervisor.relays import build_table, processes
 from app.supervisor.relays.leases import Leases
@@ -119,7 +122,7 @@ class Gateway:
         self.fleet = self._new_fleet(config)
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
-        self._metrics = MetricsPage(counters, self._counts, __version__, self._quarantines, lambda: self.disk.trouble)
+        self.metrics_page = MetricsPage(counters, self._snapshot, __version__)
         self.votes, self.comparisons = VoteStore(state.votes, time.time), state.comparisons
         open_files.warn_of_few(config.server.max_connections, self._max_connections)
 
@@ -250,7 +253,7 @@ class Gateway:
 
     async def metrics(self) -> bytes:
         """The page that Prometheus reads."""
-        return await self._metrics.render()
+        return await self.metrics_page.render()
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         """The last lines of its process in this life. KeyError: no such backend; Problem (404): no such life."""
@@ -377,15 +380,16 @@ class Gateway:
     def _answer(self, backend: str) -> BackendAnswer:
         return next(BackendAnswer.of(status) for status in self.fleet.status() if status.name == backend)
 
-    def _counts(self) -> list[BackendCounts]:
-        return [
-            BackendCounts(each.name, each.state, each.restarts, each.swaps, each.waiting, each.adapters)
-            for each in self._visible()
-        ]
-
-    def _quarantines(self) -> dict[str, bool]:
-        quarantined = {each.device for each in self.fleet.quarantined}
-        return {device: device in quarantined for device in (*self._devices, *sorted(quarantined - {*self._devices}))}
+    def _snapshot(self) -> GatewaySnapshot:
+        table = self._table()
+        return GatewaySnapshot(
+            backends=snapshot.backend_counts(self._visible()),
+            quarantines=snapshot.quarantines(self._devices, self.fleet.quarantined),
+            trouble=self.disk.trouble,
+            outcomes=self._certificates.outcomes(table),
+            members=snapshot.pair_members(self.config.pairs, table),
+            pids={"supervisor": os.getpid(), **self.relays.named},
+        )
 
     def _visible(self) -> list[BackendStatus]:
         """All, except those that nobody configured and that have never answered."""

@@ -99,6 +99,7 @@ async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: 
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["provenance"] = asyncio.create_task(gateway.provenance.run(), name="provenance")
+    tasks["metrics"] = asyncio.create_task(gateway.metrics_page.run(), name="metrics")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
@@ -121,7 +122,7 @@ async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: 
     finally:
         admin.should_exit = True
         stopping.cancel()
-        for name in ("fleet", "names", "disk", "provenance", "relays"):
+        for name in ("fleet", "names", "disk", "provenance", "metrics", "relays"):
             tasks[name].cancel()
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
 

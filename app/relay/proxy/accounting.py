@@ -36,6 +36,7 @@ class RequestRecord:
         self._series: Children | None = None
         self._backend = ""
         self._attempts = 0
+        self._given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
         response, limits = request.response, request.table.limits
         self.stream = (
             ClientStream(response, request.base, limits, plan.choices, request.encoder) if plan.is_stream else None
@@ -55,6 +56,16 @@ class RequestRecord:
         self._request.response.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
+
+    def attempted(self, backend: str, ended: str) -> None:
+        """An attempt at this backend ended: `ok`, or the failure's outcome."""
+        self._metrics.attempt(backend, ended).inc()
+        self._given_up = None if ended == "ok" else (backend, ended)
+
+    def next_target(self) -> None:
+        """Another target is tried; where one was tried before, it is given up."""
+        if self._given_up is not None:
+            self._metrics.fallback(self._plan.resolved.label, *self._given_up).inc()
 
     def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
         """What a stream's comments say while nothing comes: the backend's state at that time, or `serving` where it is

@@ -130,6 +130,7 @@ class Dispatcher:
         for target in order(
             self._supervisor.table, plan.resolved.model, self._supervisor.in_flight, self._dice, plan.key
         ):
+            record.next_target()
             is_over = False
             while not is_over:
                 is_over = True
@@ -167,7 +168,7 @@ class Dispatcher:
                 check_ability(plan, serving, target.model)
             usage = await self._answer(_Turn(request, plan, record, target, serving, place(plan, endpoint)))
         except BackendError as exc:
-            self._metrics.attempt(target.backend, outcome(exc)).inc()
+            record.attempted(target.backend, outcome(exc))
             if isinstance(exc, TooLong):
                 facts = row.fact(target.model)
                 exc.placed(facts.context_length if facts is not None else None, plan.operation.needs or None)
@@ -175,7 +176,7 @@ class Dispatcher:
             raise
         finally:
             lease.release()
-        self._metrics.attempt(target.backend, "ok").inc()
+        record.attempted(target.backend, "ok")
         return usage
 
     def _row(self, target: Target) -> Backend:

@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from app.errors import Problem, internal_error, method_not_allowed, problem, shutting_down
+from app.errors import Problem, internal_error, method_not_allowed, outcome, problem, shutting_down
+from app.metrics import Metrics
 from app.relay.http import origin_check
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import ClientGone, Receive, Request
@@ -24,12 +25,15 @@ log = structlog.get_logger()
 
 
 class RelayApplication:
-    """Checks what the route table promises (origin, methods, access) before a handler sees a request."""
+    """Checks what the route table promises (origin, methods, access) before a handler sees a request. What is refused
+    without a backend's name is counted here: `Dispatcher.serve` raises nothing.
+    """
 
-    def __init__(self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable) -> None:
+    def __init__(self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable, metrics: Metrics) -> None:
         self._supervisor = supervisor
         self._intake = intake
         self._routes = routes
+        self._metrics = metrics
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
         request = Request(scope, receive, self._supervisor.table)
@@ -39,25 +43,29 @@ class RelayApplication:
         try:
             await self._route(request)
         except Problem as exc:
-            request.refuse(exc)
+            self._refuse(request, exc, exc.code or "other")
         except BackendError as exc:
-            request.refuse(problem(exc))
+            self._refuse(request, problem(exc), outcome(exc))
         except ClientGone:
             pass
         except asyncio.CancelledError:
             # The client left, or the time to drain is over: that ends the work, and is nobody's error.
             task.uncancel()
             if not request.response.is_gone and not request.response.is_started:
-                request.refuse(shutting_down(may_retry=True))
+                self._refuse(request, shutting_down(may_retry=True), "shutting_down")
         except Exception:  # the top of a request's task
             log.error("request broke the relay", request_id=request.id, exc_info=True)
             if not request.response.is_started:
-                request.refuse(internal_error())
+                self._refuse(request, internal_error(), "internal_error")
             else:
                 request.response.cut()
         finally:
             request.response.when_gone(None)
             self._intake.release(request)
+
+    def _refuse(self, request: Request, problem: Problem, reason: str) -> None:
+        self._metrics.rejected(reason).inc()
+        request.refuse(problem)
 
     async def _route(self, request: Request) -> None:
         route = self._routes.find(request.path)

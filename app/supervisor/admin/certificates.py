@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from app import keys
-from app.certificate.certificate import Certificate
+from app.certificate.certificate import Certificate, Outcome
 from app.routing import resolve
 from app.supervisor.admin.observer import Asker
 from app.supervisor.json_store import JsonStore
@@ -89,11 +89,26 @@ class CertificateStore:
         models = {name: self._with_parity(model, table.backends) for name, model in table.models.items()}
         return msgspec.structs.replace(table, models=models)
 
+    def outcomes(self, table: Table) -> list[tuple[str, str, Outcome]]:
+        """What the certificate of each name of this table comes to now, as (name, backend, outcome)."""
+        return [
+            (
+                name,
+                model.targets[0].backend,
+                known.outcome if self._is_of_now(known, model, table.backends) else Outcome.OUTDATED,
+            )
+            for name, model in table.models.items()
+            if (known := self._known.get(model.name)) is not None
+        ]
+
+    def _is_of_now(self, known: Certificate, model: PublicModel, rows: Mapping[str, Backend]) -> bool:
+        return known.identity == self.identity(model) and _is_served(known, model, rows)
+
     def _with_parity(self, model: PublicModel, rows: Mapping[str, Backend]) -> PublicModel:
         known = self._known.get(model.name)
         if known is None:
             return model
-        is_of_now = known.identity == self.identity(model) and _is_served(known, model, rows)
+        is_of_now = self._is_of_now(known, model, rows)
         parity = known.summary if is_of_now else f"unverified (what is served has changed since {known.date})"
         return msgspec.structs.replace(model, parity=parity)
 

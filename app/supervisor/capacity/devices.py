@@ -10,17 +10,29 @@ import contextlib
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from app.supervisor.capacity.placement import Gpu, Machine, visible
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 # Lists every GPU and MIG device of the machine. Blocks for milliseconds, at the first call up to seconds.
 Gpus = Callable[[], Sequence[Gpu]]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLoad:
+    """How full and how busy a GPU or MIG device is. `utilization`: 0 to 1, None where NVML does not say it."""
+
+    uuid: str
+    used_bytes: int
+    total_bytes: int
+    utilization: float | None = None
 
 
 def machine(memory_gb: float | None, env: Mapping[str, str], gpus: Gpus | None = None) -> Machine:
@@ -90,6 +102,16 @@ def shm_bytes(path: Path = Path("/dev/shm")) -> int | None:  # noqa: S108 - its 
 
 def nvml(library: Any = None) -> tuple[Gpu, ...]:
     """The GPUs as NVML lists them, through `library` or nvidia-ml-py's module `pynvml`; none when it fails."""
+    return _each(library, _devices)
+
+
+def loads(library: Any = None) -> tuple[GpuLoad, ...]:
+    """How full and how busy the GPUs are, as `nvml` lists them. Of a GPU that is cut into MIG devices only these."""
+    return _each(library, _loads)
+
+
+def _each(library: Any, read: Callable[[Any, int], list[T]]) -> tuple[T, ...]:
+    """What is read of each GPU by its index."""
     if library is None:
         try:
             library = importlib.import_module("pynvml")
@@ -101,7 +123,7 @@ def nvml(library: Any = None) -> tuple[Gpu, ...]:
         log.debug("no GPUs", reason=str(exc))
         return ()
     try:
-        return tuple(gpu for index in range(library.nvmlDeviceGetCount()) for gpu in _devices(library, index))
+        return tuple(each for index in range(library.nvmlDeviceGetCount()) for each in read(library, index))
     except library.NVMLError as exc:
         log.warning("GPUs not readable", reason=str(exc))
         return ()
@@ -118,10 +140,35 @@ def _devices(library: Any, index: int) -> list[Gpu]:
     except library.NVMLError as exc:
         log.warning("GPU not readable", index=index, reason=str(exc))
         return []
+    for part in _parts(library, handle, is_split=is_split):
+        with contextlib.suppress(library.NVMLError):
+            listed.append(_gpu(library, part, index, is_mig=True))
+    return listed
+
+
+def _loads(library: Any, index: int) -> list[GpuLoad]:
+    with contextlib.suppress(library.NVMLError):  # it has fallen off the bus
+        handle = library.nvmlDeviceGetHandleByIndex(index)
+        is_split = _is_split(library, handle)
+        return [_load(library, part) for part in (_parts(library, handle, is_split=is_split) if is_split else [handle])]
+    return []
+
+
+def _load(library: Any, handle: Any) -> GpuLoad:
+    memory = library.nvmlDeviceGetMemoryInfo(handle)
+    utilization = None
+    with contextlib.suppress(library.NVMLError):  # a MIG device has none
+        utilization = library.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    return GpuLoad(_uuid(library, handle), memory.used, memory.total, utilization)
+
+
+def _parts(library: Any, handle: Any, *, is_split: bool) -> list[Any]:
+    """The MIG devices that a GPU is cut into."""
+    parts = []
     for part in range(library.nvmlDeviceGetMaxMigDeviceCount(handle) if is_split else 0):
         with contextlib.suppress(library.NVMLError):  # the numbers have gaps
-            listed.append(_gpu(library, library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part), index, is_mig=True))
-    return listed
+            parts.append(library.nvmlDeviceGetMigDeviceHandleByIndex(handle, part))
+    return parts
 
 
 def _is_split(library: Any, handle: Any) -> bool:
@@ -132,10 +179,9 @@ def _is_split(library: Any, handle: Any) -> bool:
 
 
 def _gpu(library: Any, handle: Any, index: int, *, is_split: bool = False, is_mig: bool = False) -> Gpu:
-    uuid = library.nvmlDeviceGetUUID(handle)
     memory = library.nvmlDeviceGetMemoryInfo(handle)
     return Gpu(
-        uuid if isinstance(uuid, str) else uuid.decode(),
+        _uuid(library, handle),
         index,
         memory.total / 1e9,
         is_mig,
@@ -143,6 +189,11 @@ def _gpu(library: Any, handle: Any, index: int, *, is_split: bool = False, is_mi
         used_gb=memory.used / 1e9,
         users=_users(library, handle),
     )
+
+
+def _uuid(library: Any, handle: Any) -> str:
+    uuid = library.nvmlDeviceGetUUID(handle)
+    return uuid if isinstance(uuid, str) else str(uuid.decode())
 
 
 def _users(library: Any, handle: Any) -> tuple[tuple[int, float | None], ...]:

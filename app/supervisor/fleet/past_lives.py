@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from app.supervisor.metrics.bucket_counts import BucketCounts
 from backends.endpoint import State
 from backends.lifecycle.events import Event, Exited, Tick
 from backends.lifecycle.phases import Lifecycle, Phase
 from backends.process.footprint import Footprint
 
 KEPT: Final = 5  # lives, the one that runs among them
+START_BOUNDS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)  # seconds
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class PastLives:
     def __init__(self) -> None:
         self._lives: collections.deque[PastLife] = collections.deque(maxlen=KEPT)
         self._last: PastLife | None = None
+        self.starts: dict[str, BucketCounts] = {}  # their seconds, by how it came to serve: start, wake
 
     def failure(self, now: float) -> LastFailure | None:
         """The last failure; None when there was none."""
@@ -121,6 +124,8 @@ class StartRecord:
             self.restarts += life.phase is not before.phase
         if life.phase is Phase.SERVING and before.phase is not Phase.SERVING:
             self.load_s = life.since - before.since
+            how = "wake" if before.phase is Phase.WAKING else "start"
+            self.past.starts.setdefault(how, BucketCounts(START_BOUNDS)).observe(self.load_s)
         if before.phase is Phase.ATTACHED and life.state is State.FAILED:
             self.past.ended(before.generation, now, life.reason)
         has_ended = before.has_process and not life.has_process

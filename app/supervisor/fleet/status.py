@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from app.supervisor.fleet.past_lives import LastFailure
 from app.supervisor.fleet.unit import Unit
+from app.supervisor.metrics.bucket_counts import BucketCounts
 from app.supervisor.replicas.adapters import AdapterCounts, ProofRecord
 from app.supervisor.replicas.rolling_update import UpdateProgress
 from backends.endpoint import Dialect, Endpoint, State
@@ -28,7 +29,8 @@ class BackendStatus:
     """One backend for people. `since_s`: how long in this state; `load_s`: how long its last start took.
 
     `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
-    `footprint`: what its last start was measured to take; `waiting`: requests that wait for a place.
+    `footprint`: what its last start was measured to take; `waiting`: requests that wait for its start or for a place,
+    and `waiting_limit`: how many may. `starts`: the seconds of its starts, by how it came to serve.
     """
 
     name: str
@@ -52,6 +54,8 @@ class BackendStatus:
     daemon: Daemon | None = None
     last_failure: LastFailure | None = None
     adapters: AdapterCounts = field(default_factory=AdapterCounts)
+    waiting_limit: int | None = None
+    starts: Mapping[str, BucketCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def started(unit: Unit) -> Started:
 
 
 def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: UpdateProgress | None) -> BackendStatus:
-    """It, now. `leases`: requests that it works on; `waiting`: those that wait for a place at it."""
+    """It, now. `leases`: requests that it works on; `waiting`: those that wait for it."""
     life, record = unit.life, unit.record
     return BackendStatus(
         name=unit.name,
@@ -124,6 +128,8 @@ def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: Updat
         daemon=daemon(unit.endpoint, unit.probe),
         last_failure=record.past.failure(now),
         adapters=AdapterCounts(dict(unit.adapters.counts), len(unit.adapters.missing)),
+        waiting_limit=unit.config.max_waiting if unit.is_managed or unit.config.limit() is not None else None,
+        starts=record.past.starts,
     )
 
 

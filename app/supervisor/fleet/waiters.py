@@ -82,8 +82,10 @@ class Waiters:
         event_loop.on_promoted = self._promoted
 
     def waiting(self, backend: str) -> int:
-        """How many requests wait for their turn at it."""
-        return self._gates[backend].waiting if backend in self._gates else 0
+        """How many requests wait for it to serve, or for their turn at it."""
+        unit, gate = self._event_loop.units.get(backend), self._gates.get(backend)
+        for_start = self._event_loop.waiting.count(unit) if unit is not None else 0
+        return for_start + (gate.waiting if gate is not None else 0)
 
     async def wanted(self, backend: str) -> WaitOutcome:
         """Make it serve, and admit one request to it. Returns when it is admitted, or when it is known that it will not

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 import app
-from app.supervisor.admin.metrics import RelayCounters
+from app.supervisor.metrics.relay_counters import RelayCounters
 
 log = structlog.get_logger()
 
@@ -68,6 +68,7 @@ class Relays:
         self._check = check
         self._now = now
         self._alive: dict[int, asyncio.subprocess.Process] = {}
+        self._indices: dict[int, int] = {}  # of those that run, by pid
         self._keepers: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()
         self.restarts = 0
@@ -79,6 +80,11 @@ class Relays:
     def pids(self) -> tuple[int, ...]:
         """The process numbers of the relays that run."""
         return tuple(sorted(self._alive))
+
+    @property
+    def named(self) -> dict[str, int]:
+        """The process numbers of the relays that run, by their names: relay-0, relay-1 …"""
+        return {f"relay-{index}": pid for pid, index in sorted(self._indices.items(), key=lambda each: each[1])}
 
     def start(self, count: int) -> None:
         """Start so many relays; each is started again whenever it ends."""
@@ -155,7 +161,7 @@ class Relays:
             )
         except OSError as exc:
             return f"not started: {exc}"
-        self._alive[process.pid] = process
+        self._alive[process.pid], self._indices[process.pid] = process, index
         log.info("relay started", index=index, pid=process.pid)
         try:
             if self._closing.is_set():
@@ -166,6 +172,7 @@ class Relays:
                 process.kill()
                 await process.wait()
             self._alive.pop(process.pid, None)
+            self._indices.pop(process.pid, None)
 
 
 def end_words(code: int) -> str:

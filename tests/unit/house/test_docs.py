@@ -27,10 +27,11 @@ from app.errors import TABLE
 from app.llamafactory.flags import FLAGS
 from app.metrics import Metrics
 from app.supervisor.admin.app import create_admin
-from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
 from app.supervisor.console import curl
+from app.supervisor.metrics.page import MetricsPage
+from app.supervisor.metrics.relay_counters import RelayCounters
+from app.supervisor.metrics.snapshot import GatewaySnapshot
 from backends.config.base import AdaptableConfig, BackendConfig, ManagedConfig, TimeoutsConfig
-from backends.endpoint import State
 from backends.kinds import FOLDERS, engine_kind
 from tests import ROOT
 from tests.rigs.pages import Page, page, pages
@@ -155,8 +156,7 @@ def test_each_error_code_has_its_heading_and_each_heading_its_code() -> None:
 async def test_each_series_has_its_heading_and_each_heading_its_series(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     Metrics(registry)
-    backends = [BackendCounts("demo", State.READY, 0)]
-    text = generate_latest(registry) + await MetricsPage(RelayCounters(), lambda: backends, "1").render()
+    text = generate_latest(registry) + await MetricsPage(RelayCounters(), GatewaySnapshot, "1").render()
 
     series = set(re.findall(r"^# TYPE (\S+)", text.decode(), re.MULTILINE))
 

@@ -11,7 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.shared_counters import FIRST_BYTES, SharedCounters
-from app.supervisor.admin.metrics import BackendCounts, MetricsPage, RelayCounters
+from app.supervisor.metrics.backend_series import BackendCounts
+from app.supervisor.metrics.page import MetricsPage
+from app.supervisor.metrics.relay_counters import RelayCounters
+from app.supervisor.metrics.snapshot import GatewaySnapshot
 from app.supervisor.replicas.adapters import AdapterCounts
 from backends.endpoint import State
 from tests import ROOT
@@ -62,12 +65,12 @@ def _values(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def _page_of(*backends: BackendCounts) -> MetricsPage:
-    return MetricsPage(RelayCounters(), lambda: backends, "1.2.3")
+    return MetricsPage(RelayCounters(), lambda: GatewaySnapshot(backends), "1.2.3")
 
 
 async def test_the_relays_are_added_up_also_the_dead_ones() -> None:
     counters = RelayCounters()
-    metrics = MetricsPage(counters, list, "1.2.3")
+    metrics = MetricsPage(counters, GatewaySnapshot, "1.2.3")
     relays = [Relay(counters, count) for count in (3, 4)]
     try:
         before = _values(await metrics.render())
@@ -93,7 +96,7 @@ async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
     for _ in range(3):
         Relay(counters, 2).end()
 
-    page = _values(await MetricsPage(counters, list, "1.2.3").render())
+    page = _values(await MetricsPage(counters, GatewaySnapshot, "1.2.3").render())
 
     assert page[("requests_total", (("model", "m"),))] == 6
     assert repr(counters) == "<RelayCounters relays=0 ended=5>"
@@ -109,7 +112,7 @@ async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> N
     ledger = counters.open()
     os.pwrite(ledger, content, 0)
 
-    page = await MetricsPage(counters, list, "1.2.3").render()
+    page = await MetricsPage(counters, GatewaySnapshot, "1.2.3").render()
     counters.close(ledger)
 
     assert b"modelport_build_info" in page
@@ -155,7 +158,7 @@ def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
 
 async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
     troubles = [None, "No space left on device"]
-    metrics = MetricsPage(RelayCounters(), list, "1.2.3", trouble=lambda: troubles.pop())
+    metrics = MetricsPage(RelayCounters(), lambda: GatewaySnapshot(trouble=troubles.pop()), "1.2.3")
 
     full, well = _values(await metrics.render()), _values(await metrics.render())
 
@@ -164,7 +167,8 @@ async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
 
 
 async def test_every_gpu_is_in_quarantine_or_not() -> None:
-    metrics = MetricsPage(RelayCounters(), list, "1.2.3", lambda: {"GPU-a": True, "GPU-b": False})
+    seen = GatewaySnapshot(quarantines={"GPU-a": True, "GPU-b": False})
+    metrics = MetricsPage(RelayCounters(), lambda: seen, "1.2.3")
 
     page = _values(await metrics.render())
 

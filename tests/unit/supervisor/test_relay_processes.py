@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from app.supervisor.admin.metrics import RelayCounters
 from app.supervisor.listener import listen
+from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.relays.processes import Relays, argv, end_words, environment, pause_s
 from tests import ROOT
 
