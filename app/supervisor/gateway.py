@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import structlog
 
@@ -101,6 +101,7 @@ class Gateway:
         self._busy_adapters: set[str] = set()  # public names that are being loaded or unloaded
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
+        self.while_reloading: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
         self.leases = Leases()
         counters = RelayCounters()
         self.relays = Relays(
@@ -216,7 +217,7 @@ class Gateway:
             version=__version__,
             uptime_s=round(time.monotonic() - self._started_at, 3),
             models=views.models(table, self.fleet.status()),
-            backends=tuple(BackendAnswer.of(status) for status in self._visible()),
+            backends=tuple(BackendAnswer.of(status) for status in self.visible()),
             quarantined=tuple(
                 QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
                 for each in self.fleet.quarantined
@@ -336,7 +337,7 @@ class Gateway:
 
     async def reload(self) -> Reloaded:
         """Read the configuration again and apply it. ConfigError for an invalid one, which changes nothing."""
-        async with self._reloading:
+        async with self._reloading, self.while_reloading():
             self._check_open()
             try:
                 config = await asyncio.to_thread(load_all, self._options, self._bound)
@@ -383,7 +384,7 @@ class Gateway:
     def _snapshot(self) -> GatewaySnapshot:
         table = self._table()
         return GatewaySnapshot(
-            backends=snapshot.backend_counts(self._visible()),
+            backends=snapshot.backend_counts(self.visible()),
             quarantines=snapshot.quarantines(self._devices, self.fleet.quarantined),
             trouble=self.disk.trouble,
             outcomes=self._certificates.outcomes(table),
@@ -391,6 +392,6 @@ class Gateway:
             pids={"supervisor": os.getpid(), **self.relays.named},
         )
 
-    def _visible(self) -> list[BackendStatus]:
+    def visible(self) -> list[BackendStatus]:
         """All, except those that nobody configured and that have never answered."""
         return [status for status in self.fleet.status() if status.generation or status.name not in self._implicit]

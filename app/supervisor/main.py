@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import select
 import signal
 import socket
@@ -24,6 +25,8 @@ from app.errors import Problem
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
+from app.supervisor.service_manager.notify_socket import take_variables
+from app.supervisor.service_manager.service_reports import ServiceReports, longest_stop_s, status_line
 from app.supervisor.state_folder import StateError, StateFolder, bind_private
 from backends.process import process
 
@@ -40,6 +43,7 @@ RELAY_GRACE_S = 3.0
 def serve(options: ServeOptions) -> int:
     """Run the gateway until a signal ends it. Returns the exit code; prints on standard error why it does not start."""
     app.log.set_up(options.log_format, options.log_level)
+    service = ServiceReports(take_variables(os.environ, os.getpid()))
     try:
         config = load_all(options)
         open_files.raise_limit()
@@ -49,7 +53,7 @@ def serve(options: ServeOptions) -> int:
             contextlib.closing(listener.listen(server.host, server.port)) as public,
         ):
             state.sweep()
-            return asyncio.run(_run(options, config, state, public))
+            return asyncio.run(_run(options, config, state, public, service))
     except ConfigError as exc:
         print(*exc.errors, sep="\n", file=sys.stderr)
         return 2
@@ -63,15 +67,18 @@ def serve(options: ServeOptions) -> int:
         return 1
 
 
-async def _run(options: ServeOptions, config: Config, state: StateFolder, public: socket.socket) -> int:
+async def _run(
+    options: ServeOptions, config: Config, state: StateFolder, public: socket.socket, service: ServiceReports
+) -> int:
     signals = Signals(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
     process.adopt_orphans()
     if count := await process.sweep(state.id):
         log.warning("processes of an earlier supervisor ended", count=count)
     gateway = Gateway(options, config, state, public)
+    gateway.while_reloading = service.reloading
     signals.listen(gateway)
     try:
-        return await _live(gateway, signals, state, public)
+        return await _live(gateway, signals, state, public, service)
     finally:
         if signals.at_once.is_set():
             log.warning("ended at once: a second signal came")
@@ -86,7 +93,9 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
 
 
-async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: socket.socket) -> int:
+async def _live(
+    gateway: Gateway, signals: Signals, state: StateFolder, public: socket.socket, service: ServiceReports
+) -> int:
     await gateway.relay_server.open(state.relay_socket, gateway.fleet)
     server = gateway.config.server
     admin = AdminServer(create_admin(gateway, __version__, docs=server.docs, root_path=server.root_path))
@@ -100,12 +109,14 @@ async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: 
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["provenance"] = asyncio.create_task(gateway.provenance.run(), name="provenance")
     tasks["metrics"] = asyncio.create_task(gateway.metrics_page.run(), name="metrics")
+    tasks["service"] = asyncio.create_task(_told(gateway, service), name="service")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
     try:
         await asyncio.sleep(0)  # lets the fleet begin, so that the banner shows what starts
         gateway.announce()
         await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        service.stopping(longest_stop_s(gateway.config, RELAY_GRACE_S, LINGER_S))
         ended = [task for task in tasks.values() if task.done()]
         if ended:
             _log_failure(ended[0])
@@ -122,9 +133,24 @@ async def _live(gateway: Gateway, signals: Signals, state: StateFolder, public: 
     finally:
         admin.should_exit = True
         stopping.cancel()
-        for name in ("fleet", "names", "disk", "provenance", "metrics", "relays"):
+        for name in ("fleet", "names", "disk", "provenance", "metrics", "service", "relays"):
             tasks[name].cancel()
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
+
+
+async def _told(gateway: Gateway, service: ServiceReports) -> None:
+    """Tell the service manager how the gateway is. It is ready once all relays route by a table."""
+
+    def serves() -> bool:
+        return len(gateway.relay_server.pids) >= gateway.config.server.relays and gateway.leases.is_applied(1)
+
+    def status() -> str:
+        if not gateway.is_draining:
+            return status_line(gateway.visible())
+        requests = gateway.leases.total()
+        return f"ending, {requests} request{'' if requests == 1 else 's'} to finish" if requests else "ending"
+
+    await service.run(serves, status)
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
