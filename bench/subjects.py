@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def _running(command: list[str], core: int, log: Path, env: dict[str, str]) -> I
     try:
         yield process
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

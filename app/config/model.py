@@ -51,6 +51,12 @@ class ServerConfig(_Section):
     )
     port: Port = Field(8000, description="Port to listen on; 0: a free one.")
     relays: Relays = Field(1, description="Relay processes on the port.")
+    drain_delay_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds after SIGTERM in which the gateway goes on as before and only says that it is not ready.",
+    )
     drain_s: float = Field(
         30.0, ge=0, le=86_400, description="Seconds that running requests may go on when the gateway ends."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics, watch_event_loop
 from app.relay.compare.compare_api import CompareApi
+from app.relay.drain import RelayDrain
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.protocol import ServerProtocol
 from app.relay.proxy.dispatch import Dispatcher
@@ -30,11 +32,33 @@ from backends.http.pool import ConnectionPool
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling: the supervisor says when to stop, also when a terminal signals us all."""
+    """uvicorn without its signal handling: the supervisor says when to stop, also when a terminal signals us all.
+
+    And without its own end, which resets connections that wait to be accepted, closes those that have not sent their
+    request yet, and does not wait for what a request that is cut short still says.
+    """
+
+    drain_s = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer whoever is connected, for `drain_s` at most."""
+        assert sockets
+        listener = sockets[0]
+        began = time.monotonic()
+        ending = RelayDrain(
+            cast("set[ServerProtocol]", self.server_state.connections),
+            self.server_state.tasks,
+            lambda: self.force_exit,
+        )
+        await ending.accept_rest(listener, self.drain_s)
+        for server in self.servers:
+            server.close()
+        listener.close()
+        await ending.finish(max(0.0, self.drain_s - (time.monotonic() - began)))
 
 
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
@@ -62,7 +86,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
 
     config = uvicorn.Config(
         cast("Any", RelayApplication(supervisor, intake, routes, metrics)),
-        http=cast("Any", partial(ServerProtocol, limits)),
+        http=cast("Any", partial(ServerProtocol, limits, lambda: supervisor.is_ending)),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -74,7 +98,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    ending = asyncio.create_task(_stop_when_asked(supervisor, server, config))
+    ending = asyncio.create_task(_stop_when_asked(supervisor, server))
     watching = asyncio.create_task(watch_event_loop(metrics.lag().observe))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,14 +112,14 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     return 1 if supervisor.lost.is_set() else 0
 
 
-async def _stop_when_asked(supervisor: SupervisorClient, server: _Server, config: uvicorn.Config) -> None:
+async def _stop_when_asked(supervisor: SupervisorClient, server: _Server) -> None:
     """Let what runs finish within the time that the supervisor gives; without a supervisor end at once."""
     lost = asyncio.create_task(supervisor.lost.wait())
     try:
         ends: set[asyncio.Future[Any]] = {lost, supervisor.drain_s}
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if supervisor.drain_s.done():
-            config.timeout_graceful_shutdown = max(1, int(supervisor.drain_s.result()))
+            server.drain_s = supervisor.drain_s.result()
         else:
             server.force_exit = True  # engines end with the supervisor: nothing that runs here can finish
         server.should_exit = True

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import socket
+import struct
+import sys
+from typing import Final
 
 BACKLOG = 2048
+_SO_ATTACH_FILTER: Final = 26  # Linux's asm-generic/socket.h; Python has no name for it
+# A filter in the system's classic BPF, which sees segments from the TCP header on; each step is (code, jump when true,
+# jump when false, operand): drop those with SYN and without ACK, and let all others pass.
+_NO_NEW: Final = ((0x30, 0, 0, 13), (0x54, 0, 0, 0x12), (0x15, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 class ListenError(Exception):
@@ -34,6 +43,21 @@ def listen(host: str, port: int) -> socket.socket:
         raise ListenError(_reason(exc, host, port)) from exc
     listener.setblocking(False)
     return listener
+
+
+def take_no_more(listener: socket.socket) -> None:
+    """From now on no new connection joins those that wait to be accepted, in any process that has the socket (Linux).
+
+    Closing it resets those that wait. So first nothing is added, then the relays accept what is there, then they close.
+    Who tries meanwhile is not answered, tries again after a second, as TCP does, and is then refused by the system.
+    """
+    if sys.platform != "linux":
+        return
+    steps = b"".join(struct.pack("HBBI", *step) for step in _NO_NEW)
+    program = ctypes.create_string_buffer(steps, len(steps))
+    with contextlib.suppress(OSError):  # a system without it: what comes at the last moment is reset
+        what = struct.pack("@HP", len(_NO_NEW), ctypes.addressof(program))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, what)
 
 
 def url(listener: socket.socket) -> str:

@@ -32,8 +32,6 @@ from backends.process import process
 
 log = structlog.get_logger()
 
-# Between "not ready any more" and the end of listening, so that load balancers and clients notice.
-LINGER_S = 0.5
 # One Ctrl-C may arrive as several signals: from the terminal or the service manager, and from `make`.
 SAME_SIGNAL_S = 1.0
 # How long a relay may take beyond the time that its requests have.
@@ -122,12 +120,15 @@ async def _live(
             _log_failure(ended[0])
             await _end(_drain(gateway, public, 0.0), signals)
             return 1
+        server = gateway.config.server
+        delay_s = server.drain_delay_s if signals.is_patient else 0.0
         log.info(
             "draining; a second signal ends it at once",
-            seconds=gateway.config.server.drain_s,
+            delay_s=delay_s,
+            seconds=server.drain_s,
             leases=gateway.leases.total(),
         )
-        await _end(_drain(gateway, public, gateway.config.server.drain_s), signals)
+        await _end(_drain(gateway, public, server.drain_s, delay_s), signals)
         await _end(gateway.fleet.close(0.0), signals)
         return int(signals.at_once.is_set())
     finally:
@@ -179,12 +180,17 @@ async def _end(work: Coroutine[None, None, None], signals: Signals) -> None:
         await asyncio.gather(working, at_once, return_exceptions=True)
 
 
-async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> None:
-    """Stop serving, in this order: not ready, no new connections, requests end, relays end. Engines are idle then."""
+async def _drain(gateway: Gateway, public: socket.socket, drain_s: float, delay_s: float = 0.0) -> None:
+    """Stop serving: not ready at once, no new connections after `delay_s`, then requests end, and relays with them.
+
+    Until the delay is over everything else is as before, for those who have not heard of it yet. Engines are idle when
+    this returns.
+    """
     gateway.is_draining = True
     gateway.publish_again()
+    await asyncio.sleep(delay_s)
     gateway.fleet.stop_waiting()
-    await asyncio.sleep(min(LINGER_S, drain_s))
+    listener.take_no_more(public)
     gateway.relay_server.drain(drain_s)
     public.close()
     await gateway.relays.close(drain_s + RELAY_GRACE_S)
@@ -193,7 +199,8 @@ async def _drain(gateway: Gateway, public: socket.socket, drain_s: float) -> Non
 class Signals:
     """What the signals ask for. `is_attended`: there is a terminal, so SIGHUP means that it was closed, not a reload.
 
-    `stop`: end in order; `at_once`: end without waiting, set by a second signal.
+    `stop`: end in order; `at_once`: end without waiting, set by a second signal. `is_patient`: it was a SIGTERM that
+    came first, as from a service manager, and not somebody at a terminal who waits for it.
     """
 
     def __init__(self, is_attended: bool) -> None:
@@ -201,6 +208,7 @@ class Signals:
         self._reloads: set[asyncio.Task[None]] = set()
         self.stop = asyncio.Event()
         self.at_once = asyncio.Event()
+        self.is_patient = False
         self._stopped_at = math.inf
         self._terminal: select.epoll
 
@@ -208,7 +216,7 @@ class Signals:
         """Install the handlers."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._end)
+            loop.add_signal_handler(number, self._end, number)
         if not self._is_attended:
             loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else started by nohup, to outlive its terminal
@@ -232,12 +240,13 @@ class Signals:
 
     def _hung_up(self) -> None:
         if not self.stop.is_set():  # the signal and the terminal both report it: not a second request to end
-            self._end()
+            self._end(signal.SIGHUP)
 
-    def _end(self) -> None:
+    def _end(self, number: signal.Signals) -> None:
         now = asyncio.get_running_loop().time()
         if not self.stop.is_set():
             self._stopped_at = now
+            self.is_patient = number is signal.SIGTERM
             self.stop.set()
         elif now - self._stopped_at >= SAME_SIGNAL_S:
             self.at_once.set()
@@ -251,7 +260,9 @@ class Signals:
 async def _reload(gateway: Gateway) -> None:
     try:
         await gateway.reload()
-    except (ConfigError, Problem):
+    except ConfigError:
         pass  # logged already, and nothing has changed
+    except Problem as exc:
+        log.warning("not reloaded", reason=exc.message)
     except Exception:
         log.exception("reload failed")

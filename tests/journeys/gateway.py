@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -84,7 +85,7 @@ class Program:
     def close(self) -> None:
         """End it and read the rest."""
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGINT)  # as Ctrl-C, which waits for no load balancer
             try:
                 self.process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:

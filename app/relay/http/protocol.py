@@ -43,6 +43,7 @@ class ServerProtocol(HttpToolsProtocol):
     def __init__(
         self,
         limits: Callable[[], Limits],
+        is_ending: Callable[[], bool],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -50,6 +51,7 @@ class ServerProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits()
+        self._is_ending = is_ending
         # Of requests whose answer is not complete; the first one is being answered.
         self._responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
@@ -289,6 +291,16 @@ class ServerProtocol(HttpToolsProtocol):
         if self._early and not self._responses:
             early, self._early = bytes(self._early), bytearray()
             self.data_received(early)
+
+    def is_last(self, response: ClientResponse) -> bool:
+        """Whether the connection closes behind this answer, because the gateway ends. Requests that came behind this
+        one already are answered first."""
+        return self._is_ending() and not self._early and self._responses[-1] is response
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is no request, nor the beginning of one."""
+        return self._in_head and not (self._head_bytes or self._responses or self._early or self._is_hanging_up)
 
     def complete(self, response: ClientResponse) -> None:
         """That request is answered."""

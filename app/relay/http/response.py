@@ -95,7 +95,7 @@ class ClientResponse:
             lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))
             if self.serving is not None:
                 lines.append(b"x-modelport-serving: %b\r\n" % self.serving.encode())
-        if cycle.more_body:
+        if cycle.more_body or self._protocol.is_last(self):
             cycle.keep_alive = False  # the rest of a body that nobody reads would be taken for the next request
         if status in (204, 304):
             pass  # has no body and must not state its length
