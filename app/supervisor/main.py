@@ -114,14 +114,14 @@ async def _live(
         await asyncio.sleep(0)  # lets the fleet begin, so that the banner shows what starts
         gateway.announce()
         await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
-        service.stopping(longest_stop_s(gateway.config, RELAY_GRACE_S, LINGER_S))
+        server = gateway.config.server
+        delay_s = server.drain_delay_s if signals.is_patient else 0.0
+        service.stopping(longest_stop_s(gateway.config, RELAY_GRACE_S, delay_s))
         ended = [task for task in tasks.values() if task.done()]
         if ended:
             _log_failure(ended[0])
             await _end(_drain(gateway, public, 0.0), signals)
             return 1
-        server = gateway.config.server
-        delay_s = server.drain_delay_s if signals.is_patient else 0.0
         log.info(
             "draining; a second signal ends it at once",
             delay_s=delay_s,
