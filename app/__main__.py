@@ -14,6 +14,7 @@ from app.cli import (
     clean,
     compare,
     convert,
+    doctor,
     init,
     keys,
     logs,
@@ -48,7 +49,15 @@ def cli() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
-    local: list[Callable[..., None]] = [serve.serve, check.check, plan.plan, init.init, add.add, version.version]
+    local: list[Callable[..., None]] = [
+        serve.serve,
+        check.check,
+        doctor.doctor,
+        plan.plan,
+        init.init,
+        add.add,
+        version.version,
+    ]
     for verb in local:
         app.command(rich_help_panel="Configure and run")(verb)
     app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)

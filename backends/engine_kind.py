@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from backends.config.base import BackendConfig
 from backends.engine import Engine
+from backends.inspection import Inspection
 from backends.preflight import Preflight
 
 
@@ -28,12 +29,13 @@ class Surroundings:
 
 class EngineKind(NamedTuple):
     """The class of its configuration, how its engine is made of one (with the backend's name), and what a
-    configuration's files tell before a start.
+    configuration's files tell before a start. `usual`: what to look at where no backend of the kind is configured.
     """
 
     config: type[BackendConfig]
     engine: Callable[[str, Any, Surroundings], Engine]
     preflight: Callable[[Any], Preflight] = Preflight
+    usual: Inspection = Inspection()
 
     def build(
         self,

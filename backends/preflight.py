@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.config.base import BackendConfig
 from backends.endpoint import ModelFacts
+from backends.inspection import Inspection
 
 Missing = Iterator[tuple[str, str]]
 
@@ -95,6 +96,10 @@ class Preflight:
         Only a guess: it helps to place an engine of which nothing else is known, and is no reason to refuse one.
         """
         return None
+
+    def inspection(self) -> Inspection:
+        """What there is to look at on this machine before it is relied on."""
+        return Inspection()
 
     def demanded_gb(self, host_gb: float) -> float | None:
         """The host memory that must be free when the engine starts on the CPU, however little it will take, in GB; None

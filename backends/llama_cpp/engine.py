@@ -30,7 +30,7 @@ from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import of_llama_cpp
 from backends.llama_cpp.gguf import BadModel, inputs, model_file, shards
 from backends.llama_cpp.gguf_header import Unreadable, longest_token
-from backends.llama_cpp.preflight import LlamaCppPreflight
+from backends.llama_cpp.preflight import USUAL, LlamaCppPreflight
 from backends.model_files.sources import Sources, given
 from backends.process.cores import usable_cores
 from backends.process.exit_reasons import why
@@ -303,4 +303,4 @@ def _engine(name: str, config: LlamaCppConfig, _: Surroundings) -> LlamaCpp:
     return LlamaCpp(name, config)
 
 
-KIND: Final = EngineKind(LlamaCppConfig, _engine, LlamaCppPreflight)
+KIND: Final = EngineKind(LlamaCppConfig, _engine, LlamaCppPreflight, USUAL)

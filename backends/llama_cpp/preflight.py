@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any, Final
 
 from backends.endpoint import DECLARED, ModelFacts
 from backends.errors import BackendError
 from backends.http.openai_models import OF_TEXT
+from backends.inspection import Inspection, NeededLibrary
 from backends.llama_cpp.config import LlamaCppConfig
 from backends.llama_cpp.facts import sampling
 from backends.llama_cpp.gguf import model_file
@@ -22,6 +24,14 @@ _GB: Final = 1e9
 _PROCESS_GB: Final = 0.3
 _KV_BYTES: Final = 2  # it keeps keys and values as f16
 _CAPABILITIES: Final = {"generate": OF_TEXT, "embed": ("embedding",)}
+
+USUAL: Final = Inspection(
+    what="the embedded engine (llama.cpp)",
+    module="xllamacpp",
+    package="xllamacpp",
+    libraries=(NeededLibrary("libgomp.so.1", "libgomp1"),),
+    processor=("avx2",),
+)
 
 
 class LlamaCppPreflight(Preflight):
@@ -106,3 +116,7 @@ class LlamaCppPreflight(Preflight):
             return None
         tokens = (self._config.context_length or model.context_length) * self._config.slots
         return size_gb + model.kv_width * tokens * _KV_BYTES / _GB + _PROCESS_GB
+
+    def inspection(self) -> Inspection:
+        """The library that our own Python loads."""
+        return dataclasses.replace(USUAL, env=self._config.env)

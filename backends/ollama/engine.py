@@ -22,7 +22,7 @@ from backends.http.probe_client import ProbeClient
 from backends.ollama.config import OllamaConfig
 from backends.ollama.facts import LoadedModel, Tag, loaded, shown, tags, warning, weights
 from backends.ollama.names import full_name
-from backends.ollama.preflight import OllamaPreflight
+from backends.ollama.preflight import USUAL, OllamaPreflight
 from backends.process.exit_reasons import why
 from backends.process.process import gpu_environment, inherited
 
@@ -185,4 +185,4 @@ def _engine(name: str, config: OllamaConfig, _: Surroundings) -> Ollama:
     return Ollama(name, config)
 
 
-KIND: Final = EngineKind(OllamaConfig, _engine, OllamaPreflight)
+KIND: Final = EngineKind(OllamaConfig, _engine, OllamaPreflight, USUAL)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from backends.endpoint import ModelFacts
+from backends.inspection import Inspection
 from backends.ollama import facts
 from backends.ollama.config import OllamaConfig
 from backends.preflight import EngineAccount, Missing, Preflight, missing_program, program_path
+
+USUAL: Final = Inspection(what="Ollama", program="ollama", version_words=("--version",), flaw=facts.warning)
 
 
 class OllamaPreflight(Preflight):
@@ -43,4 +48,18 @@ class OllamaPreflight(Preflight):
             stops=facts.stops(answer),
             has_template=facts.has_template(answer),
             sha256=facts.weights(answer),
+        )
+
+    def inspection(self) -> Inspection:
+        """The program of a daemon that we run; of another one its answers tell all there is."""
+        config = self._config
+        if not config.managed:
+            return Inspection()
+        return dataclasses.replace(
+            USUAL,
+            program=config.command[0],
+            search=config.env.get("PATH", os.environ.get("PATH", os.defpath)),
+            version_words=(*config.command[1:], *USUAL.version_words),
+            env=config.env,
+            variables=("OLLAMA_",),
         )

@@ -31,7 +31,7 @@ from backends.vllm.lora.adapters import AdapterFiles, LoraAdapters, error_text
 from backends.vllm.memory import reported
 from backends.vllm.metrics import figures
 from backends.vllm.model_folder import adapter_rank, config_of, not_a_model, sources
-from backends.vllm.preflight import VllmPreflight
+from backends.vllm.preflight import USUAL, VllmPreflight
 
 PROBE_S: Final = 10.0
 WARM_UP_S: Final = 600.0  # its first request compiles kernels: 16 s for the smallest model on a small machine
@@ -331,4 +331,4 @@ def _engine(name: str, config: VllmConfig, surroundings: Surroundings) -> Vllm:
     return Vllm(name, config, surroundings.drain_s, surroundings.pins, surroundings.caches)
 
 
-KIND: Final = EngineKind(VllmConfig, _engine, VllmPreflight)
+KIND: Final = EngineKind(VllmConfig, _engine, VllmPreflight, USUAL)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from backends.endpoint import ModelFacts
+from backends.huggingface.fetcher import is_repository
+from backends.inspection import Inspection, NeededLibrary
 from backends.preflight import Missing, ModelOnDisk, Preflight, missing_program, program_path
 from backends.vllm import memory
 from backends.vllm.argv import lora_rank
@@ -20,6 +25,27 @@ from backends.vllm.parsers import known
 _TEMPLATES: Final = ("chat_template.jinja", "chat_template.json")
 # With one of these among `args` a parser's name may be somebody's own.
 _PLUGINS: Final = {"tool_call_parser": "--tool-parser-plugin", "reasoning_parser": "--reasoning-parser-plugin"}
+# The oldest release without a published vulnerability.
+_SOUND: Final = (0, 32)
+
+
+def flaw(version: str) -> str | None:
+    """A sentence about a release with published vulnerabilities; None for another, or what is not a release."""
+    match = re.match(r"v?(\d+)\.(\d+)", version)
+    if match is None or tuple(map(int, match.groups())) >= _SOUND:
+        return None
+    return f"vLLM {version[:40]} has published vulnerabilities. Install 0.32.0 or newer."
+
+
+USUAL: Final = Inspection(
+    what="vLLM",
+    program="vllm",
+    version_words=("--version",),
+    package="vllm",
+    flaw=flaw,
+    libraries=(NeededLibrary("libnuma.so.1", "libnuma1", only_on_cpu=True),),
+    variables=("VLLM_", "HF_TOKEN", "HF_HUB_", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_OFFLINE", "NCCL_"),
+)
 
 
 class VllmPreflight(Preflight):
@@ -84,6 +110,24 @@ class VllmPreflight(Preflight):
     def demanded_gb(self, host_gb: float) -> float | None:
         """What its start checks: the size of the KV cache, or its share of the host's memory."""
         return memory.demanded_gb(self._config, host_gb)
+
+    def inspection(self) -> Inspection:
+        """Its program, and what of its models is on the hub. One that is called through another program (`uv run vllm`)
+        tells its version itself.
+        """
+        config, env = self._config, self._config.env
+        models = [config.model, *(path for path in config.adapter_paths().values() if "/" in path)]
+        on_hub = [name for name in models if is_repository(name) and not Path(name).exists()]
+        is_other_hub = env.get("VLLM_USE_MODELSCOPE", "0").lower() in ("1", "true")
+        return dataclasses.replace(
+            USUAL,
+            program=config.command[0],
+            search=env.get("PATH", os.environ.get("PATH", os.defpath)),
+            version_words=(*config.command[1:], *USUAL.version_words),
+            package=USUAL.package if len(config.command) == 1 else None,
+            hub=() if is_other_hub else tuple(dict.fromkeys(on_hub)),
+            env=env,
+        )
 
     def _parsers(self, program: Path | None) -> Missing:
         given = {word.partition("=")[0].replace("_", "-") for word in self._config.args}

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from app.supervisor.capacity import control_group
 from app.supervisor.capacity.placement import Gpu, Machine, visible
 
 log = structlog.get_logger()
@@ -59,14 +60,13 @@ def has_accelerators(dev: Path = Path("/dev")) -> bool:
 
 
 def host_memory_gb(root: Path = Path("/")) -> float:
-    """The memory of the host in GB, or the limit of our control group where that is less."""
+    """The memory of the host in GB, or the limit of our control group (container, service) where that is less."""
     sizes = [float("inf")]
     with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = (root / "proc/meminfo").read_text().splitlines()
         sizes.append(int(next(line for line in lines if line.startswith("MemTotal:")).split()[1]) * 1024)
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # version 2; version 1
-        with contextlib.suppress(OSError, ValueError):  # "max"
-            sizes.append(int((root / "sys/fs/cgroup" / name).read_text()))
+    if (limit := control_group.memory_bytes(root)) is not None:
+        sizes.append(limit)
     if len(sizes) == 1:
         with contextlib.suppress(OSError, ValueError):  # no /proc: macOS
             sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -81,13 +81,8 @@ def free_memory_gb(root: Path = Path("/")) -> float | None:
         free = sum(sizes[name] for name in ("MemFree", "Active(file)", "Inactive(file)", "SReclaimable"))
     except (OSError, ValueError, IndexError, KeyError):
         return None
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        with contextlib.suppress(OSError, ValueError):  # "max"
-            folder = root / "sys/fs/cgroup"
-            free = min(free, int((folder / limit).read_text()) - int((folder / used).read_text()))
+    left = control_group.memory_left_bytes(root)
+    free = free if left is None else min(free, left)
     return max(0, free) / 1e9
 
 

@@ -1,0 +1,158 @@
+"""The configuration, keys, environment, proxies, ports, and the gateway that runs. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from app import __version__
+from app.config.cross_checks import is_loopback
+from app.doctor.checks.variables import Unread, misspelt, unread
+from app.doctor.diagnosis import Says, error, ok, warn
+from app.doctor.facts import MachineFacts
+
+SOON_S: Final = 14 * 86_400.0
+_PROXIES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+_SPARED: Final = ("no_proxy", "NO_PROXY")
+_HERE: Final = ("127.0.0.1", "localhost", "::1")
+
+
+def config(facts: MachineFacts) -> Says:
+    """What `modelport check` says, but for programs, which have a check of their own."""
+    read = facts.config
+    for problem in read.errors:
+        yield error(problem.rstrip("."), "Correct it; `modelport check` reads it again.")
+    if read.errors:
+        return
+    notes = [(place, text) for place, text in read.warnings if not place.endswith(".command")]
+    where = str(read.source) if read.source is not None else "no file"
+    for place, text in notes:
+        # What an engine needs is missing: it will not start. What only nobody uses does no harm.
+        says = warn if text == "no model uses it" else error
+        yield says(f"{where}: {place}: {text}".rstrip("."), "Correct it, or bring here what is missing.")
+    if not notes and read.config is not None:
+        counts = f"models: {len(read.config.models)}, backends: {len(read.config.backends)}"
+        yield ok(f"{where}: {counts}" if read.source is not None else f"no file: the defaults ({counts})")
+
+
+def keys(facts: MachineFacts) -> Says:
+    """Whether a key is needed and there, and how long those that are there will do."""
+    read = facts.config.config
+    if read is None:
+        yield ok("not known without a configuration")
+        return
+    host = read.server.host
+    if not read.keys and not is_loopback(host):
+        yield error(
+            f"'{host}' is reachable from other machines, and there is no key: the gateway does not start",
+            "`modelport keys new NAME` makes one; or set API_KEY, or listen on 127.0.0.1.",
+        )
+        return
+    ends = {key.name: key.expires.timestamp() for key in read.keys if key.expires is not None}
+    ended = [name for name, end in ends.items() if end <= facts.now]
+    renew = "`modelport keys new` makes another; put it into the file and `modelport reload`."
+    if read.keys and len(ended) == len(read.keys):
+        yield error(f"every key has ended ({', '.join(ended)}): nobody can use the gateway", renew)
+    elif ended:
+        yield warn(f"ended: {', '.join(ended)}", renew)
+    for name, end in ends.items():
+        if facts.now < end <= facts.now + SOON_S:
+            yield warn(f"'{name}' ends in {max(1, round((end - facts.now) / 86_400))} days", renew)
+    if not ended and not any(end <= facts.now + SOON_S for end in ends.values()):
+        yield ok(f"keys: {len(read.keys)}" if read.keys else f"none is needed: only this machine reaches {host}")
+
+
+def environment(facts: MachineFacts) -> Says:
+    """Variables that are set and not read. Their values are never shown."""
+    unread_ones = [
+        *unread(facts.env, facts.config.variables, facts.inspections),
+        *misspelt(facts.env),
+    ]
+    for each in unread_ones:
+        yield warn(f"{each.name} is set, and nothing reads it{_instead(each)}", _advice(each))
+    if not unread_ones:
+        yield ok("every variable that is meant for the gateway is read")
+
+
+def _instead(each: Unread) -> str:
+    if each.backend is not None:
+        return f": engines inherit little, and {each.backend} does not get it"
+    return f" (nearest: {each.nearest})" if each.nearest is not None else ""
+
+
+def _advice(each: Unread) -> str:
+    if each.backend is not None:
+        return f"Write it under `env` of backends.{each.backend} (`{each.name}: ${{{each.name}}}`), or unset it."
+    if each.nearest is not None:
+        return f"Write {each.nearest}, or unset it."
+    return "Unset it, or look for its name in .env.example."
+
+
+def proxy(facts: MachineFacts) -> Says:
+    """A proxy that would catch what clients on this machine ask the gateway."""
+    name = next((each for each in _PROXIES if facts.env.get(each)), None)
+    if name is None:
+        yield ok("no proxy is set for plain HTTP")
+        return
+    spared = next(filter(None, (facts.env.get(each) for each in _SPARED)), "")
+    names = {each.strip().lower() for each in spared.split(",")}
+    if "*" in names or any(here in names for here in _HERE):
+        yield ok(f"{name} is set, and NO_PROXY spares this machine")
+        return
+    yield warn(
+        f"{name} is set, and NO_PROXY does not spare this machine: clients here would ask the proxy for the gateway",
+        "Set NO_PROXY=localhost,127.0.0.1,::1 where clients run; the gateway itself asks engines without a proxy.",
+    )
+
+
+def port(facts: MachineFacts) -> Says:
+    """The addresses that the gateway is to listen on."""
+    for each in facts.ports:
+        address = f"{each.host}:{each.port}"
+        if each.trouble is None:
+            yield ok(f"{address} is free")
+            continue
+        running = facts.gateway.address if facts.gateway is not None else None
+        if running is not None and urlsplit(running).port == each.port:
+            yield ok(f"{address} is the running gateway's")
+            continue
+        users = ", ".join(f"{name} (process {pid})" for pid, name in each.users)
+        by = f"; it is {users}" if users else ""
+        yield error(
+            f"{each.trouble}{by}",
+            f"End that program, or choose another port: {each.setting}, or --port.",
+        )
+    if not facts.ports:
+        yield ok("any free port" if facts.config.config is not None else "not known without a configuration")
+
+
+def gateway(facts: MachineFacts) -> Says:
+    """The gateway that runs on this state folder."""
+    running = facts.gateway
+    if running is None:
+        yield ok("none runs on this state folder")
+        return
+    who = f"process {running.pid}" if running.pid is not None else "a process"
+    if running.trouble is not None:
+        yield error(
+            f"{who} holds the state folder and does not answer ({running.trouble})",
+            "Wait where it is starting or ending; else end it (kill, then kill -9): the next start cleans up.",
+        )
+        return
+    for name, reason in running.failed:
+        yield error(
+            f"{name} does not run: {reason}".rstrip("."),
+            f"`modelport logs {name}` shows what it wrote; `modelport start {name}` tries again.",
+        )
+    for reason in running.quarantined:
+        yield warn(reason.rstrip("."), "`modelport reload` lifts it.")
+    if running.state_folder is not None:
+        yield error(f"the state folder cannot be written: {running.state_folder}".rstrip("."), "Make room, or open it.")
+    if running.version != __version__:
+        yield warn(
+            f"{who} is version {running.version}, and this is {__version__}", "Restart it to run what is installed."
+        )
+    if not running.failed and running.status in ("ok", "starting"):
+        yield ok(f"version {running.version} runs at {running.address} ({who}): {running.status}")
+    elif not running.failed:
+        yield warn(f"it is {running.status}, at {running.address}", "`modelport status` says which backend, and why.")

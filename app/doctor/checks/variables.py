@@ -1,0 +1,111 @@
+"""Which environment variables are read, and by what they are probably meant where they are not. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from app.config.settings import Settings
+from backends.inspection import Inspection
+from backends.process.process import inherited
+
+# What begins so is meant for a gateway, or for what stands beside it.
+OURS: Final = ("MODELPORT_", "API_", "FASTAPI_")
+# Of the same beginnings, what others than `modelport serve` read: `modelport api` and processes that we start; Compose;
+# make and the tests.
+_OTHERS: Final = frozenset(
+    {
+        *("API_VERBOSE", "MODELPORT_MARK", "MODELPORT_ENGINE_KEY"),
+        *("MODELPORT_CONFIG_FOLDER", "MODELPORT_MODELS_FOLDER", "MODELPORT_BASE"),
+        *("OLLAMA_IMAGE", "VLLM_IMAGE", "VLLM_MODEL", "VLLM_SHM"),
+        *("MODELPORT_VLLM_ENV", "MODELPORT_VLLM_MODELS", "MODELPORT_EMBEDDER", "MODELPORT_TEST_OLLAMA"),
+        *("MODELPORT_CLIENTS_ENV", "MODELPORT_AGENTS_ENV", "MODELPORT_CHROMIUM", "MODELPORT_LM_EVAL"),
+        "MODELPORT_SCREENSHOTS",
+    }
+)
+# The daemon's own, and the gateway's one (OLLAMA_HOST).
+OLLAMA: Final = frozenset(
+    f"OLLAMA_{name}"
+    for name in (
+        *("API_KEY", "AUTH", "CONTEXT_LENGTH", "DEBUG", "DEBUG_LOG_REQUESTS", "EDITOR", "FLASH_ATTENTION"),
+        *("GPU_OVERHEAD", "HOST", "IGPU_ENABLE", "INTEL_GPU", "KEEP_ALIVE", "KV_CACHE_TYPE", "LIBRARY_PATH"),
+        *("LLM_LIBRARY", "LOAD_TIMEOUT", "MAX_LOADED_MODELS", "MAX_QUEUE", "MAX_VRAM", "MODELS", "MULTIUSER_CACHE"),
+        *("NEW_ENGINE", "NOHISTORY", "NOPRUNE", "NO_CLOUD", "NUM_PARALLEL", "ORIGINS", "REMOTES", "RUNNERS_DIR"),
+        *("SCHED_SPREAD", "TMPDIR", "VERSION", "VULKAN"),
+    )
+)
+# As the OpenTelemetry specification names them: SDK, OTLP exporters, limits.
+OTEL: Final = frozenset(
+    f"OTEL_{name}"
+    for name in (
+        *("SDK_DISABLED", "ENTITIES", "RESOURCE_ATTRIBUTES", "SERVICE_NAME", "LOG_LEVEL", "PROPAGATORS"),
+        *("TRACES_SAMPLER", "TRACES_SAMPLER_ARG", "TRACES_EXPORTER", "METRICS_EXPORTER", "LOGS_EXPORTER"),
+        *("BSP_SCHEDULE_DELAY", "BSP_EXPORT_TIMEOUT", "BSP_MAX_QUEUE_SIZE", "BSP_MAX_EXPORT_BATCH_SIZE"),
+        *("ATTRIBUTE_VALUE_LENGTH_LIMIT", "ATTRIBUTE_COUNT_LIMIT", "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
+        *("SPAN_ATTRIBUTE_COUNT_LIMIT", "SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"),
+        *("EVENT_ATTRIBUTE_COUNT_LIMIT", "LINK_ATTRIBUTE_COUNT_LIMIT", "SEMCONV_STABILITY_OPT_IN"),
+        *("PYTHON_CONTEXT", "PYTHON_ID_GENERATOR", "CONFIG_FILE", "EXPERIMENTAL_RESOURCE_DETECTORS"),
+        *(
+            f"EXPORTER_OTLP{signal}_{what}"
+            for signal in ("", "_TRACES", "_METRICS", "_LOGS")
+            for what in (
+                *("ENDPOINT", "INSECURE", "CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE", "HEADERS"),
+                *("COMPRESSION", "TIMEOUT", "PROTOCOL"),
+            )
+        ),
+    )
+)
+
+
+class Unread(NamedTuple):
+    """A variable that is set and that nothing reads. `nearest`: the one that is probably meant; `backend`: an engine
+    that would read it and does not inherit it.
+    """
+
+    name: str
+    nearest: str | None = None
+    backend: str | None = None
+
+
+def known() -> frozenset[str]:
+    """Those that `modelport` itself reads."""
+    return frozenset(name.upper() for name in Settings.model_fields) | _OTHERS
+
+
+def unread(
+    env: Mapping[str, str], named: Collection[str], inspections: Sequence[tuple[str | None, Inspection]]
+) -> Iterator[Unread]:
+    """Those of `env` that are meant for us or our engines and that nobody reads. `named`: those that the configuration
+    fills in itself.
+    """
+    read = known()
+    for name in sorted(env):
+        if name in named or name.upper() in read:
+            continue
+        if name.upper().startswith(OURS):
+            yield Unread(name, _nearest(name, read))
+        elif name.startswith("OLLAMA_") and name not in OLLAMA:
+            yield Unread(name, _nearest(name, OLLAMA))
+        elif name.startswith("OTEL_") and name not in OTEL:
+            yield Unread(name, _nearest(name, OTEL))
+        elif not inherited({name: ""}):
+            for backend, each in inspections:
+                if backend is not None and name.startswith(each.variables or ("\0",)) and name not in each.env:
+                    yield Unread(name, backend=backend)
+                    break
+
+
+def misspelt(env: Mapping[str, str]) -> Iterator[Unread]:
+    """Those that look like one of ours and do not begin as these do: MODLEPORT_STATE, MODELPORTSTATE."""
+    read = {name for name in known() if name.startswith("MODELPORT_")}
+    for name in sorted(env):
+        if not name.upper().startswith(OURS) and "PORT" in name.upper():
+            close = difflib.get_close_matches(name.upper(), sorted(read), n=1, cutoff=0.85)
+            if close:
+                yield Unread(name, close[0])
+
+
+def _nearest(name: str, read: Collection[str]) -> str | None:
+    close = difflib.get_close_matches(name.upper(), sorted(read), n=1, cutoff=0.6)
+    return close[0] if close else None
