@@ -97,9 +97,18 @@ class Program:
 
 
 class Gateway(Program):
-    """One `python -m app serve` on a free port, with a configuration and a state folder of its own."""
+    """One `python -m app serve` on a free port, with a configuration and a state folder of its own.
 
-    def __init__(self, folder: Path, config: str, key: str | None = None) -> None:
+    `under`: what starts it in place of us, made of what follows the interpreter on its command line.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: str,
+        key: str | None = None,
+        under: Callable[[list[str]], list[str]] = list,
+    ) -> None:
         path = folder / "modelport.yaml"
         path.write_text(config)
         self.key = key
@@ -108,7 +117,7 @@ class Gateway(Program):
         env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("MODELPORT_")}
         env |= {"API_KEY": key} if key else {}
         argv = ["-m", "app", "serve", "--config", str(path), "--state", str(self.state), "--port", "0"]
-        super().__init__(argv, env, folder / "log")
+        super().__init__(under(argv), env, folder / "log")
         self._admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
 
     @property

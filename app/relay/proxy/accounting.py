@@ -36,6 +36,7 @@ class RequestRecord:
         self._series: Children | None = None
         self._backend = ""
         self._attempts = 0
+        self._is_counted = False
         self._given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
         response, limits = request.response, request.table.limits
         self.stream = (
@@ -95,6 +96,7 @@ class RequestRecord:
 
     def settled(self, usage: Usage) -> None:
         """The response is complete."""
+        self._is_counted = True
         series = self._series
         if series is None:
             return
@@ -126,16 +128,21 @@ class RequestRecord:
             usage = self.stream.settle()
         else:
             self._request.refuse(failure)
+        self._count_failure(ended, usage, is_begun=is_begun)
+        self._log(ended, failure.status, usage)
+
+    def _count_failure(self, ended: str, usage: Usage, *, is_begun: bool) -> None:
+        self._is_counted = True
         if self._series is not None:
             if is_begun:
                 self._series.stream_errors.inc()
             _count_tokens(self._series, usage)
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
             self._metrics.failed(*labels, ended).observe(self._took_s())
-        self._log(ended, failure.status, usage)
 
     def left(self) -> None:
         """The client has gone. What was generated until then is counted too."""
+        self._is_counted = True
         usage = self.stream.settle() if self.stream is not None else Usage()
         if self._series is not None:
             self._series.disconnects.inc()
@@ -143,7 +150,9 @@ class RequestRecord:
         self._log("client_left", CLIENT_LEFT, usage)
 
     def close(self) -> None:
-        """The request is over, however it ended."""
+        """The request is over, however it ended. One of which nothing was said yet ended by a mistake of our own."""
+        if not self._is_counted:
+            self._count_failure("internal_error", Usage(), is_begun=self._request.response.is_started)
         if self.stream is not None:
             self.stream.close()
         if self._series is not None:

@@ -12,7 +12,7 @@ from app.supervisor.metrics.processes import ProcessFigures
 
 
 def process_series(processes: Mapping[str, ProcessFigures]) -> Iterator[Metric]:
-    """Files, memory and processor time of each process by its name."""
+    """Files, memory, processor time and start of each process by its name."""
     files = GaugeMetricFamily("modelport_open_files", "Files that a process has open.", labels=["process"])
     limit = GaugeMetricFamily(
         "modelport_open_files_limit", "The most files that a process may have open.", labels=["process"]
@@ -23,12 +23,16 @@ def process_series(processes: Mapping[str, ProcessFigures]) -> Iterator[Metric]:
     cpu = CounterMetricFamily(
         "modelport_cpu_seconds_total", "Processor time that a process has taken, user and system.", labels=["process"]
     )
+    started = GaugeMetricFamily(
+        "modelport_process_start_time_seconds", "When a process was started, since 1970.", labels=["process"]
+    )
     for name, figures in processes.items():
         files.add_metric([name], figures.open_files)
         limit.add_metric([name], figures.open_files_limit)
         memory.add_metric([name], figures.resident_bytes)
         cpu.add_metric([name], figures.cpu_s)
-    yield from (files, limit, memory, cpu)
+        started.add_metric([name], figures.started_at)
+    yield from (files, limit, memory, cpu, started)
 
 
 def lag_series(lag: BucketCounts) -> Metric:

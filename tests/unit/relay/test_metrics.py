@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
+from app.relay.proxy.dispatch import Dispatcher
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import PublicModel, Target, Wildcard
 from backends.endpoint import Timeouts, UsageMode
@@ -131,6 +132,28 @@ async def test_embeddings_and_completions_have_an_operation_of_their_own(rig: Ri
         assert count(rig, DURATION, {**CHAT, "gen_ai_operation_name": operation}) == 1
     assert count(rig, DURATION) == 0
     assert tokens(rig) == (8 + 12, WORDS)
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("a mistake of our own")
+
+
+@pytest.mark.parametrize(("place", "is_stream"), [("_exchange", False), ("_exchange", True), ("_learn", True)])
+async def test_a_mistake_of_our_own_is_a_failure_of_the_model_that_was_asked(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, place: str, is_stream: bool
+) -> None:
+    """Nothing else can make the relay raise what it does not know: it is broken on purpose, before its engine is asked
+    and after the client has got the whole stream.
+    """
+    monkeypatch.setattr(Dispatcher, place, broken)
+
+    await rig.ask(body=chat(stream=is_stream))
+    await settled(rig)
+
+    assert count(rig, DURATION, error_type="internal_error") == 1
+    assert count(rig, DURATION, error_type="") == 0
+    assert rig.sample(ERRORS, **CHAT) == (place == "_learn")
+    assert rig.sample(IN_FLIGHT) == 0
 
 
 FAILURES = {

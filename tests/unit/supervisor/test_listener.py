@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from app.supervisor.listener import ListenError, listen, url
+from app.supervisor.listener import ListenError, listen, take_no_more, url
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1", "[::1]", "::"])
@@ -44,3 +44,22 @@ def test_a_name_that_means_nothing_is_named() -> None:
 def test_the_socket_is_not_inherited_by_accident() -> None:
     with contextlib.closing(listen("127.0.0.1", 0)) as listener:
         assert not os.get_inheritable(listener.fileno())
+
+
+def test_who_waits_to_be_accepted_is_kept_and_nobody_joins_them() -> None:
+    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        waiting = [socket.create_connection(address) for _ in range(3)]
+
+        take_no_more(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(address, timeout=0.2)
+        for each in waiting:
+            each.sendall(b"here")
+        accepted = [listener.accept()[0] for _ in waiting]
+
+        assert [each.recv(10) for each in accepted] == [b"here"] * 3
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        for each in (*waiting, *accepted):
+            each.close()
