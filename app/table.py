@@ -195,6 +195,27 @@ class Limits(msgspec.Struct, frozen=True):
     wait_s: float = 300.0
 
 
+class Tracing(msgspec.Struct, frozen=True):
+    """Where the spans of requests are sent, and of which requests; as the settings of the same names say it.
+
+    `url`: what is posted to, whole. `headers` may hold a secret: never log them. `attributes`: of the resource, the
+    service's name among them. `sampler`: one of OpenTelemetry's, by its name there; `ratio`: its argument.
+    """
+
+    url: str
+    headers: dict[str, str] = {}
+    certificate: str | None = None
+    compression: str = "none"
+    timeout_s: float = 10.0
+    interval_s: float = 5.0
+    attributes: dict[str, str] = {}
+    sampler: str = "parentbased_always_on"
+    ratio: float = 1.0
+
+    def __repr__(self) -> str:
+        return f"<Tracing {self.sampler} {self.ratio}>"
+
+
 class Table(msgspec.Struct, frozen=True):
     """One version of everything. `created`: Unix seconds, told of every model. `draining`: the gateway is ending."""
 
@@ -210,6 +231,7 @@ class Table(msgspec.Struct, frozen=True):
     cors_origins: tuple[str, ...] = ()
     root_path: str = ""
     access_log: bool = False
+    tracing: Tracing | None = None  # None: no traces are made
     is_loopback: bool = True  # only this machine reaches the listener
     created: int = 0
     draining: bool = False

@@ -16,6 +16,7 @@ from app.config import cross_checks
 from app.config.messages import problems_of
 from app.config.model import Config, KeyConfig
 from app.config.settings import ServeOptions, Settings
+from app.config.tracing import with_environment
 from app.config.yaml_document import ConfigError, Document, KeyPath, dotted, parse
 from app.keys import digest
 
@@ -99,7 +100,13 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
         "root_path": settings.fastapi_root_path,
     }
     server = config.server.model_copy(update={name: value for name, value in given.items() if value is not None})
-    config = config.model_copy(update={"server": server, "keys": config.keys + _environment_keys(settings)})
+    config = config.model_copy(
+        update={
+            "server": server,
+            "keys": config.keys + _environment_keys(settings),
+            "tracing": with_environment(config.tracing, settings),
+        }
+    )
     config = _with_alias(config, settings.api_model_name)
     if not config.keys and not options.insecure_no_key and not cross_checks.is_loopback(server.host):
         where = (

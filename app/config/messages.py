@@ -41,6 +41,7 @@ _EXPECTED = {
 
 _PATTERNS = {
     "allowed_media_domains": "a host's name without scheme, port or path (or * for any)",
+    "endpoint": "an address http://… or https://… without a user, query or fragment (port 4318, not gRPC's 4317)",
     "cors_origins": "an origin like https://example.com:8443 (or * for any)",
     "host": "an address or a host name",
     "root_path": "a path like /llm, without a slash at its end",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app.config.messages import kinds
 from app.config.settings import Port, Relays, Settings
+from app.config.tracing import TracingConfig
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
 from app.table import TEMPLATE_KWARGS, Limits, Rules
@@ -250,6 +251,7 @@ class Config(_Section):
     keys: tuple[KeyConfig, ...] = Field(
         (), description="Who may use it; with no key at all, everybody who can reach it."
     )
+    tracing: TracingConfig = Field(default_factory=TracingConfig, description="Traces of requests (OpenTelemetry).")
     default_model: Name | None = Field(None, description="Where an unknown name goes; default: nowhere, it is a 404.")
     pairs: dict[Name, dict[Name, Name]] = Field(
         default_factory=dict,

@@ -66,6 +66,46 @@ class Settings(BaseSettings):
         None, description="The Ollama daemon, used when there is no configuration file. Default: 127.0.0.1:11434."
     )
 
+    # OpenTelemetry's own, under its names (app/config/tracing.py). Their values are checked where there are traces.
+    otel_exporter_otlp_endpoint: str | None = Field(
+        None, description="Collector of traces, `http://HOST:4318`; switches them on. Default: `tracing.endpoint`."
+    )
+    otel_exporter_otlp_traces_endpoint: str | None = Field(
+        None, description="The same with its whole path (`…/v1/traces`), before the other."
+    )
+    otel_exporter_otlp_headers: SecretStr | None = Field(
+        None, description="`NAME=VALUE,…`: headers that the collector wants. Default: `tracing.headers`."
+    )
+    otel_exporter_otlp_certificate: str | None = Field(
+        None, description="File that an https collector is checked against. Default: `tracing.certificate`."
+    )
+    otel_exporter_otlp_compression: str | None = Field(
+        None, description="none or gzip. Default: `tracing.compression`, none."
+    )
+    otel_exporter_otlp_timeout: str | None = Field(
+        None, description="Milliseconds for one batch. Default: `tracing.timeout_s`, 10000."
+    )
+    otel_exporter_otlp_protocol: str | None = Field(
+        None, description="http/protobuf, the only one that is spoken. Default: http/protobuf."
+    )
+    otel_bsp_schedule_delay: str | None = Field(
+        None, description="Milliseconds between two batches. Default: `tracing.interval_s`, 5000."
+    )
+    otel_service_name: str | None = Field(
+        None, description="What traces call the gateway. Default: `tracing.service_name`, modelport."
+    )
+    otel_resource_attributes: str | None = Field(
+        None, description="`NAME=VALUE,…`: more about this gateway. Default: `tracing.attributes`."
+    )
+    otel_traces_sampler: str | None = Field(
+        None, description="Which requests are traced. Default: `tracing.sampler`, parentbased_always_on."
+    )
+    otel_traces_sampler_arg: str | None = Field(
+        None, description="Their share, for the samplers `…traceidratio`. Default: `tracing.ratio`, 1."
+    )
+    otel_traces_exporter: str | None = Field(None, description="otlp, or none for no traces. Default: otlp.")
+    otel_sdk_disabled: str | None = Field(None, description="true: no traces. Default: false.")
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -27,7 +27,8 @@ from app.relay.routes.openai_api import OpenAIApi
 from app.relay.routes.page_files import PageFiles
 from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
-from app.table import Limits
+from app.relay.tracing.tracer import Tracer
+from app.table import Limits, Table
 from backends.http.pool import ConnectionPool
 
 
@@ -63,15 +64,17 @@ class _Server(uvicorn.Server):
 
 async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
     """Serve until the supervisor sends `DrainRelay` (returns 0) or is gone (returns 1): the process's exit code."""
-    supervisor, pool = SupervisorClient(), ConnectionPool()
-    # What others run has no process whose end would end its connections.
-    supervisor.on_table = lambda table: pool.doubt(
-        {row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged}
-    )
-    await supervisor.connect(state / "relay.sock")
-    intake = BodyIntake()
+    supervisor, pool, tracer, intake = SupervisorClient(), ConnectionPool(), Tracer(), BodyIntake()
     metrics = Metrics(registry)
     dispatcher = Dispatcher(supervisor, pool, metrics, intake)
+
+    def follow(table: Table) -> None:
+        # What others run has no process whose end would end its connections.
+        pool.doubt({row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged})
+        dispatcher.records = tracer.follow(table.tracing)
+
+    supervisor.on_table = follow
+    await supervisor.connect(state / "relay.sock")
     gateway = GatewayApi(pool, state / "control.sock")
     routes = route_table(
         OpenAIApi(dispatcher, intake),
@@ -108,6 +111,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         watching.cancel()
         await asyncio.gather(ending, watching, return_exceptions=True)
         await pool.aclose()
+        await tracer.aclose()
         await supervisor.aclose()
     return 1 if supervisor.lost.is_set() else 0
 

@@ -92,6 +92,7 @@ class SupervisorClient:
         self._changed: set[tuple[str, int]] = set()
         self._returned: set[tuple[str, int]] = set()
         self._flush: asyncio.TimerHandle | None = None
+        self._served_since: dict[str, float] = {}
         self._waiting: dict[int, asyncio.Future[WantedReply]] = {}
         self._seq = 0
         self._writer: asyncio.StreamWriter | None = None
@@ -131,6 +132,10 @@ class SupervisorClient:
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""
         return self._of_backend[backend]
+
+    def served_since(self, backend: str) -> float:
+        """time.perf_counter() when it became known that the backend serves; 0 where it never has."""
+        return self._served_since.get(backend, 0.0)
 
     async def wanted(self, backend: str, wait_s: float) -> int | None:
         """Wait until the backend serves (the table says so then) and may have one more request.
@@ -221,11 +226,19 @@ class SupervisorClient:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame(message))
 
+    def _note_starts(self, table: Table) -> None:
+        before = self.table.backends if hasattr(self, "table") else {}
+        for name, row in table.backends.items():
+            last = before.get(name)
+            if row.endpoint is not None and (last is None or last.endpoint is None):
+                self._served_since[name] = time.perf_counter()
+
     async def _read(self, reader: asyncio.StreamReader, first: asyncio.Event) -> None:
         try:
             while True:
                 match from_supervisor.decode(await read_frame(reader)):
                     case Publish(table=table):
+                        self._note_starts(table)
                         self.table = table
                         news, self._news = self._news, asyncio.Event()
                         news.set()

@@ -68,6 +68,7 @@ class Request:
         self.upload_s = 0.0  # spent waiting for the body
         self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
         self.encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
+        self.trace: list[tuple[str, str]] | None = None  # what engines get in place of the client's FORWARDED
         self.base = {"x-request-id": self.id, **self._cors()}
 
     def _cors(self) -> dict[str, str]:
@@ -99,8 +100,15 @@ class Request:
 
     def engine_headers(self, content_type: str = JSON) -> list[tuple[str, str]]:
         """The headers that go to the engine with a body of this type, as (name, value)."""
-        passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
+        passed = self.trace
+        if passed is None:
+            passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
         return [("content-type", content_type), ("x-request-id", self.id), *passed]
+
+    @property
+    def traceparent(self) -> str | None:
+        """The trace that it belongs to: the `traceparent` that engines get."""
+        return dict(self.trace).get(FORWARDED[0]) if self.trace is not None else self.headers.get(FORWARDED[0])
 
     def part(self, number: int, response: ClientResponse, encoder: ResponseEncoder | None) -> Request:
         """This request once more, as one of several that are answered in one response. Engines know it by an id of its

@@ -13,7 +13,8 @@ from app.metrics import Children, Metrics
 from app.relay.http.request import Request
 from app.relay.proxy.client_stream import ClientStream
 from app.relay.proxy.plan import RequestPlan
-from app.table import Backend
+from app.relay.tracing import trace_context
+from app.table import Backend, Target
 from backends.endpoint import State
 from backends.errors import BackendError
 from backends.http.exchange import ResponseTimings
@@ -32,6 +33,7 @@ class RequestRecord:
         self._request = request
         self._plan = plan
         self._waited_s = request.upload_s
+        self._load_s = self._queue_s = 0.0
         self._is_sent = False
         self._series: Children | None = None
         self._backend = ""
@@ -48,11 +50,11 @@ class RequestRecord:
         """Whether the client has got a part of the response."""
         return self.stream is not None and self.stream.has_event
 
-    def turn_to(self, backend: str) -> None:
-        """This backend is tried next: the request is counted under its name from now on."""
+    def turn_to(self, target: Target, row: Backend) -> None:
+        """This target is tried next: the request is counted under its backend's name from now on."""
         if self._series is not None:
             self._series.in_flight.dec()
-        self._backend = backend
+        self._backend = backend = target.backend
         self._attempts += 1
         self._request.response.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
@@ -62,6 +64,10 @@ class RequestRecord:
         """An attempt at this backend ended: `ok`, or the failure's outcome."""
         self._metrics.attempt(backend, ended).inc()
         self._given_up = None if ended == "ok" else (backend, ended)
+
+    def asked_again(self, refusal: str) -> None:
+        """The engine has refused it as it was (by that outcome), and is asked once more in the same attempt."""
+        self._metrics.attempt(self._backend, refusal).inc()
 
     def next_target(self) -> None:
         """Another target is tried; where one was tried before, it is given up."""
@@ -82,9 +88,14 @@ class RequestRecord:
             labels = (self._plan.operation.name, self._plan.resolved.label, self._backend)
             self._metrics.phase(*labels, phase).observe(seconds)
 
-    def waited(self, seconds: float) -> None:
-        """It has waited this long for an engine, which is not the gateway's own time."""
-        self._waited_s += seconds
+    def waited(self, row: Backend, began: float, served_since: float) -> None:
+        """It has waited until now for a backend, which `row` shows as it was when that `began`: for its engine to serve
+        and, once it did (`served_since`), for a place. That is not the gateway's own time."""
+        now = time.perf_counter()
+        loaded = began if row.endpoint is not None else served_since if began < served_since < now else now
+        self._waited_s += now - began
+        self._load_s += loaded - began
+        self._queue_s += now - loaded
 
     def sent(self) -> None:
         """It is sent to an engine. Only the first time shows the gateway's own part: later ones follow a refusal."""
@@ -109,7 +120,7 @@ class RequestRecord:
             series.first_token.observe(first_s)
             if usage.output_tokens > 1:
                 series.per_token.observe((took_s - first_s) / (usage.output_tokens - 1))
-        self._log("ok", 200, usage)
+        self._ended("ok", 200, usage)
 
     def fail(self, error: BackendError) -> None:
         """An engine failed, or none took the request: tell the client."""
@@ -129,7 +140,7 @@ class RequestRecord:
         else:
             self._request.refuse(failure)
         self._count_failure(ended, usage, is_begun=is_begun)
-        self._log(ended, failure.status, usage)
+        self._ended(ended, failure.status, usage)
 
     def _count_failure(self, ended: str, usage: Usage, *, is_begun: bool) -> None:
         self._is_counted = True
@@ -147,12 +158,13 @@ class RequestRecord:
         if self._series is not None:
             self._series.disconnects.inc()
             _count_tokens(self._series, usage)
-        self._log("client_left", CLIENT_LEFT, usage)
+        self._ended("client_left", CLIENT_LEFT, usage)
 
     def close(self) -> None:
         """The request is over, however it ended. One of which nothing was said yet ended by a mistake of our own."""
         if not self._is_counted:
             self._count_failure("internal_error", Usage(), is_begun=self._request.response.is_started)
+            self._ended("internal_error", 500, Usage())
         if self.stream is not None:
             self.stream.close()
         if self._series is not None:
@@ -161,11 +173,12 @@ class RequestRecord:
     def _took_s(self) -> float:
         return time.perf_counter() - self._request.response.arrived
 
-    def _log(self, ended: str, status: int, usage: Usage) -> None:
+    def _ended(self, ended: str, status: int, usage: Usage) -> None:
         """Log a request that the gateway or an engine failed at; every request where the configuration asks for it."""
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
             return
+        first = self.stream.first_token_at if self.stream is not None else None
         (log.warning if is_failure else log.info)(
             "request failed" if is_failure else "request",
             request_id=self._request.id,
@@ -175,10 +188,16 @@ class RequestRecord:
             backend=self._backend,
             status=status,
             outcome=ended,
+            finish_reason=usage.finish_reason,
             streamed=self._request.response.is_started and self.stream is not None,
+            attempts=self._attempts,
             seconds=round(self._took_s(), 4),
+            load_s=round(self._load_s, 4),
+            queue_s=round(self._queue_s, 4),
+            first_token_s=round(first - self._request.response.arrived, 4) if first is not None else None,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
+            trace_id=trace_context.trace_id_of(self._request.traceparent),
         )
 
 

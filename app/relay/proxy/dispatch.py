@@ -10,12 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-import msgspec
-
 from app.dialects.engine_errors import names_stream_options, refusal
 from app.dialects.openai import transcription
-from app.dialects.openai.normalize import ResponseContext
-from app.dialects.parameters import adjust
 from app.dialects.tasks import tasks
 from app.dialects.tasks.llama_cpp import Stamp
 from app.dialects.usage import Usage
@@ -39,7 +35,7 @@ from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
 from app.relay.proxy.collect import fitted, gather
 from app.relay.proxy.daemon_loads import DaemonLoads
-from app.relay.proxy.engine_call import EngineCall, about_prompt, loading, task_call
+from app.relay.proxy.engine_call import EngineCall, about_prompt, loading, response_context, task_call
 from app.relay.proxy.multi_call import MultiCall
 from app.relay.proxy.plan import RequestPlan
 from app.relay.supervisor_client import Lease, SupervisorClient
@@ -103,12 +99,13 @@ class Dispatcher:
         self._intake = intake
         self._dice = dice
         self._without_usage: set[tuple[str, int]] = set()  # starts of engines that refused `stream_options` once
+        self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
         self._templates = ChatTemplates(pool, intake)
         self._loads = DaemonLoads()
 
     async def serve(self, request: Request, plan: RequestPlan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
-        record = RequestRecord(self._metrics, request, plan)
+        record = self.records(self._metrics, request, plan)
         try:
             record.settled(await self._try_targets(request, plan, record))
         except BackendError as exc:
@@ -159,7 +156,7 @@ class Dispatcher:
         adapter = target.model if target.model in row.adapters else None
         generation = ready.generation if ready is not None else 0
         lease = Lease(self._supervisor, target.backend, generation, adapter)
-        record.turn_to(target.backend)
+        record.turn_to(target, row)
         try:
             await self._intake.work(plan.work_bytes, partial(check, plan, row, target.model))
             serving, endpoint = await self._endpoint(plan, target, lease, record)
@@ -196,9 +193,11 @@ class Dispatcher:
         needs_place = row.is_limited and plan.loads is None and not plan.operation.is_of_prompt
         if row.endpoint is None or needs_place:
             record.waits_for(lambda: self._row(target), "busy")
-            began = time.monotonic()
-            await lease.admitted(max(self._supervisor.table.limits.wait_s, row.wait_s or 0.0) + LATE_S)
-            record.waited(time.monotonic() - began)
+            began = time.perf_counter()
+            try:
+                await lease.admitted(max(self._supervisor.table.limits.wait_s, row.wait_s or 0.0) + LATE_S)
+            finally:
+                record.waited(row, began, self._supervisor.served_since(row.name))
             row = self._row(target)
             if row.endpoint is None:
                 raise Stale(row.name, "it stopped again before the request could be sent", row.retry_after_s)
@@ -278,11 +277,11 @@ class Dispatcher:
         if attempt.hides_usage and endpoint.usage is UsageMode.TRY and names_stream_options(error, plan.body):
             # A complete 400 before any work: it is safe to ask again without, now and from now on.
             self._without_usage.add((endpoint.engine, endpoint.generation))
-            self._metrics.attempt(turn.target.backend, outcome(error)).inc()
+            turn.record.asked_again(outcome(error))
             return tried
         fit = smaller_answer(plan, error, turn.backend.profile) if tried.answer_limit is None else None
         if fit is not None:
-            self._metrics.attempt(turn.target.backend, outcome(error)).inc()
+            turn.record.asked_again(outcome(error))
             return tried._replace(answer_limit=fit)
         return await self._concede_template(turn, tried, error)
 
@@ -291,7 +290,7 @@ class Dispatcher:
         template = await self._templates.again(error, turn.plan, turn.endpoint, turn.target.model, tried.template)
         if template is None:
             raise error
-        self._metrics.attempt(turn.target.backend, outcome(error)).inc()
+        turn.record.asked_again(outcome(error))
         return tried._replace(template=template)
 
     async def _relay(self, turn: _Turn, attempt: Attempt, exchange: Exchange) -> Usage:
@@ -299,7 +298,7 @@ class Dispatcher:
         request, plan, record, engine = turn.request, turn.plan, turn.record, turn.endpoint.engine
         limits = self._supervisor.table.limits
         response = attempt.call.answer(exchange, limits.max_event_bytes)
-        context = _context(plan, turn.endpoint)
+        context = response_context(plan, turn.endpoint)
         if record.stream is not None:
             usage = await record.stream.relay(response, context, hides_usage=attempt.hides_usage)
         elif plan.form is not None:
@@ -385,14 +384,3 @@ def _more_telling(last: BackendError | None, now: NotTaken) -> BackendError:
     """Which of two failures the client hears of: one engine that has given up says nothing of another that is busy."""
     is_settled = isinstance(last, Taken) or isinstance(now, GivenUp)
     return last if is_settled and last is not None else now
-
-
-def _context(plan: RequestPlan, endpoint: Endpoint) -> ResponseContext:
-    """What a response is read with."""
-    token, now = f"{random.getrandbits(128):032x}", int(time.time())
-    context = ResponseContext(
-        endpoint.engine, plan.name, plan.operation.name, token, now, plan.resolved.model.reasoning
-    )
-    if plan.choices > 1 and endpoint.usage is UsageMode.TIMINGS:
-        context = msgspec.structs.replace(context, reports=plan.choices, copies=adjust.choices(plan.parameters))
-    return context

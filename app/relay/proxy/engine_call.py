@@ -7,12 +7,14 @@ import time
 
 import msgspec
 
+from app.dialects.openai.normalize import ResponseContext
+from app.dialects.parameters import adjust
 from app.dialects.tasks import render, tasks
 from app.dialects.tasks.llama_cpp import Steps
 from app.relay.proxy.plan import RENDER, RequestPlan
 from app.relay.proxy.reasoning_fields import with_both_names
 from app.table import Backend
-from backends.endpoint import Dialect, Endpoint, ModelFacts
+from backends.endpoint import Dialect, Endpoint, ModelFacts, UsageMode
 from backends.engine_profile import EngineProfile
 from backends.errors import BackendError
 from backends.http.exchange import EngineResponse, Exchange
@@ -123,3 +125,14 @@ def loading(model: str, backend: Backend) -> EngineCall:
 def _ollama_call(request: OllamaRequest, facts: ModelFacts | None) -> OllamaCall:
     doing = "loading" if facts is not None and not facts.is_loaded else "working"
     return OllamaCall(request.path, request.body, tuple(request.dropped), doing, request=request)
+
+
+def response_context(plan: RequestPlan, endpoint: Endpoint) -> ResponseContext:
+    """What a response is read with."""
+    token, now = f"{random.getrandbits(128):032x}", int(time.time())
+    context = ResponseContext(
+        endpoint.engine, plan.name, plan.operation.name, token, now, plan.resolved.model.reasoning
+    )
+    if plan.choices > 1 and endpoint.usage is UsageMode.TIMINGS:
+        context = msgspec.structs.replace(context, reports=plan.choices, copies=adjust.choices(plan.parameters))
+    return context

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app import __version__
 from app.config import cross_checks
 from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor.replicas import replicas
@@ -55,6 +56,7 @@ def build(
         limits=limits,
         cors_origins=config.server.cors_origins,
         access_log=config.server.access_log,
+        tracing=config.tracing.settings(__version__),
         root_path=config.server.root_path,
         created=created,
         draining=draining,

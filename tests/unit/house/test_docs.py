@@ -22,6 +22,7 @@ from app.__main__ import cli
 from app.config.load import loads
 from app.config.model import DEMO_MODEL, Config, FallbackConfig, KeyConfig, ModelConfig, ServerConfig, TargetConfig
 from app.config.settings import Settings
+from app.config.tracing import TracingConfig
 from app.config.yaml_document import parse
 from app.errors import TABLE
 from app.llamafactory.flags import FLAGS
@@ -69,6 +70,7 @@ def settings() -> dict[str, FieldInfo]:
     fallbacks = FallbackConfig.model_fields.items()
     settings |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
     settings |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
+    settings |= {f"tracing.{name}": field for name, field in TracingConfig.model_fields.items()}
     settings |= {name: Config.model_fields[name] for name in ("default_model", "pairs")}
     return settings | {name.upper(): field for name, field in Settings.model_fields.items()}
 

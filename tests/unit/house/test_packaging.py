@@ -26,7 +26,7 @@ from backends.toolenv.tools import TOOLS
 from tests import ROOT
 from tests.unit.house.test_architecture import FILES
 
-LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-otel", "-build", "-dev", "-demo", "-vllm-cpu", "-clients"))
+LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-build", "-dev", "-demo", "-vllm-cpu", "-clients"))
 TOOL_LOCKS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backends/toolenv/locks").glob("*.lock")))
 EXAMPLE = "modelport.example.yaml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -75,19 +75,11 @@ def test_every_dependency_is_locked() -> None:
     assert runtime | {canonical(requirement) for requirement in groups["dev"]} <= pins("requirements-dev.lock").keys()
 
 
-@pytest.mark.parametrize("name", ["", "-otel", "-build"])
+@pytest.mark.parametrize("name", ["", "-build"])
 def test_development_runs_on_what_users_run_on(name: str) -> None:
     runtime, dev = pins(f"requirements{name}.lock"), pins("requirements-dev.lock")
 
     assert {name: dev[name] for name in runtime} == runtime
-
-
-def test_an_image_has_what_everybody_has_and_traces() -> None:
-    runtime, image = pins("requirements.lock"), pins("requirements-otel.lock")
-    traces = {canonical(requirement) for requirement in PROJECT["optional-dependencies"]["otel"]}
-
-    assert {name: image.get(name) for name in runtime} == runtime
-    assert traces <= image.keys()
 
 
 @pytest.mark.parametrize("tool", TOOLS)
