@@ -15,6 +15,7 @@ from app.cli import (
     compare,
     convert,
     doctor,
+    examples,
     init,
     keys,
     logs,
@@ -45,7 +46,6 @@ def cli() -> typer.Typer:
         help="One OpenAI endpoint for the models you fine-tuned.",
         epilog="Exit codes: 0 done, 1 refused or failed, 2 bad configuration or usage, 3 no gateway is running.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
     )
@@ -79,6 +79,7 @@ def cli() -> typer.Typer:
     for verb in [*remote, start_stop.start, start_stop.stop, start_stop.restart]:
         app.command(rich_help_panel="Ask the running gateway")(verb)
     app.add_typer(adapters.verbs(), name="adapters", rich_help_panel="Ask the running gateway")
+    examples.attach(app)
     return app
 
 

@@ -8,11 +8,14 @@ from urllib.parse import quote
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call
 from app.cli.options import JsonOption, StateOption, print_json
 from app.cli.tables import show
 
-BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")]
+BackendArgument = Annotated[
+    str, typer.Argument(help="A backend's name, see `modelport status`.", autocompletion=completion.backends)
+]
 NameArgument = Annotated[str, typer.Argument(help="The adapter's public name.")]
 FolderArgument = Annotated[Path, typer.Argument(help="Its folder, with adapter_config.json.")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import os
 from enum import StrEnum
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call, socket_of
 from app.cli.compare_blind import vote
 from app.cli.options import BAD_CONFIG, STOPPED, JsonOption, StateOption, fail, sentence, warn
@@ -45,7 +45,10 @@ class Exported(StrEnum):
 
 NamesArgument = Annotated[
     list[str],
-    typer.Argument(help="A pair of the configuration, or public names: the first is what the others are held against."),
+    typer.Argument(
+        help="A pair of the configuration, or public names: the first is what the others are held against.",
+        autocompletion=completion.models_and_pairs,
+    ),
 ]
 QuestionsOption = Annotated[Path, typer.Option("--questions", "-q", help="The file of questions.")]
 FormatOption = Annotated[
@@ -217,6 +220,8 @@ def _run(
     force: bool,
 ) -> RunRecord:
     """Have everything asked that has no answer yet."""
+    import asyncio
+
     from app.cli.compare_progress import ShownRun
     from app.comparison.running.compare_run import RunWay, begun, finish_answers, reordered
     from app.comparison.running.looking import Comparable, look_at

@@ -8,13 +8,16 @@ from urllib.parse import quote
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call
 from app.cli.options import JsonOption, StateOption, print_json, warn
 from app.cli.status import duration
 
 
 def logs(
-    backend: Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")],
+    backend: Annotated[
+        str, typer.Argument(help="A backend's name, see `modelport status`.", autocompletion=completion.backends)
+    ],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many lines at most.")] = 200,
     life: Annotated[
         int | None,

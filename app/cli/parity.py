@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call, socket_of
 from app.cli.options import REFUSED, JsonOption, StateOption, fail, refuse_missing, sentence, warn
 from app.cli.parity_origin import Origin, Told, in_order, origin, registered_from
@@ -26,9 +27,12 @@ _TIMEOUT_S = 1800.0
 
 
 def parity(
-    model: Annotated[str, typer.Argument(help="A public name.")],
+    model: Annotated[str, typer.Argument(help="A public name.", autocompletion=completion.models)],
     other: Annotated[
-        str | None, typer.Argument(help="Another public name, to compare it with.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Another public name, to compare it with.", show_default=False, autocompletion=completion.models
+        ),
     ] = None,
     folder: Annotated[
         Path | None,

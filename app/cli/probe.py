@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call
 from app.cli.options import JsonOption, StateOption, print_json
 from app.cli.tables import show
@@ -18,7 +19,10 @@ _TIMEOUT_S = 900.0
 
 def probe(
     model: Annotated[
-        str | None, typer.Argument(help="A public name; default: all of them.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A public name; default: all of them.", show_default=False, autocompletion=completion.models
+        ),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Test again what was tested before.")] = False,
     state: StateOption = None,

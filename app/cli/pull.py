@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call
 from app.cli.options import StateOption, fail
 
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 def pull(
     name: Annotated[str, typer.Argument(help="The model's name for the daemon, such as `qwen2.5:7b`.")],
     backend: Annotated[
-        str | None, typer.Option("--backend", "-b", help="Which Ollama backend; not needed when there is one.")
+        str | None,
+        typer.Option(
+            "--backend",
+            "-b",
+            help="Which Ollama backend; not needed when there is one.",
+            autocompletion=completion.backends,
+        ),
     ] = None,
     state: StateOption = None,
 ) -> None:

@@ -7,10 +7,13 @@ from urllib.parse import quote
 
 import typer
 
+from app.cli import completion
 from app.cli.admin_client import call
 from app.cli.options import JsonOption, StateOption, print_json
 
-BackendArgument = Annotated[str, typer.Argument(help="A backend's name, see `modelport status`.")]
+BackendArgument = Annotated[
+    str, typer.Argument(help="A backend's name, see `modelport status`.", autocompletion=completion.backends)
+]
 
 
 def start(backend: BackendArgument, state: StateOption = None, as_json: JsonOption = False) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli import completion
 from app.cli.options import StateOption, config_errors_reported, fail, warn
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def unregister(
-    name: Annotated[str, typer.Argument(help="The name that was registered.")], state: StateOption = None
+    name: Annotated[str, typer.Argument(help="The name that was registered.", autocompletion=completion.models)],
+    state: StateOption = None,
 ) -> None:
     """Take a registered name out of the configuration and the daemon, and remove its files; nothing else is touched."""
     from app.cli.register_gateway import reloaded

@@ -225,6 +225,8 @@ def refuse_unknown(words: list[str]) -> None:
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
         assert {word for word in words[1:] if "=" not in word} <= targets, words
         return
+    if words[1:] in (["--install-completion"], ["--show-completion"]):
+        return
     verb = next((known for known in command_line() if tuple(words[1 : len(known) + 1]) == known), None)
     assert verb is not None, words
     options = {word.partition("=")[0] for word in words if word.startswith("-")}

@@ -1,0 +1,102 @@
+"""The names that the shell completes: those of the running gateway, else those in the configuration file.
+
+It runs at every press of a key, so it loads nothing that is heavy, waits for a moment only, and says nothing when
+something is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+_WAIT_S: Final = 0.5
+# As in app.config.settings, which takes a quarter of a second to load.
+_CONTROL_SOCKET: Final = "control.sock"
+_CONFIG: Final = "modelport.yaml"
+_MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+def backends(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The backends that begin so, each with its state."""
+    return _matching(_known(ctx, "backends"), incomplete)
+
+
+def models(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The public names that begin so, each with its state."""
+    return _matching(_known(ctx, "models"), incomplete)
+
+
+def models_and_pairs(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """The pairs to compare, and the public names."""
+    pairs = [(name, "pair") for name in in_file(_file(ctx), "pairs")]
+    return _matching([*pairs, *_known(ctx, "models")], incomplete)
+
+
+def in_answer(answer: Any, section: str) -> list[tuple[str, str]]:
+    """The names and states in what `/admin/status` answered; `section`: `models` or `backends`. Pure."""
+    try:
+        return [(str(each["name"]), str(each["state"])) for each in answer["health"][section]]
+    except (KeyError, TypeError):
+        return []
+
+
+def in_file(text: str, section: str) -> list[str]:
+    """The keys right below this section of a configuration file, as far as one line each tells them. Pure."""
+    body = re.search(rf"^{section}:[ \t]*(?:#.*)?\n((?:[ \t]+.*\n?|[ \t]*#.*\n?|\n)*)", text, re.MULTILINE)
+    if body is None:
+        return []
+    keys = re.findall(
+        r"""^([ \t]+)(?:"([^"]*)"|'([^']*)'|([^\s"'#:{}\[\],-][^:#]*?)):(?:\s|$)""", body[1], re.MULTILINE
+    )
+    first = keys[0][0] if keys else ""
+    return [double or single or plain for indent, double, single, plain in keys if indent == first]
+
+
+def _matching(names: Sequence[tuple[str, str]], incomplete: str) -> list[tuple[str, str]]:
+    first: dict[str, str] = {}
+    for name, state in names:
+        first.setdefault(name, state)
+    return [(name, state) for name, state in first.items() if name.startswith(incomplete)]
+
+
+def _known(ctx: typer.Context, section: str) -> list[tuple[str, str]]:
+    answer = _ask(_socket(ctx.params, os.environ))
+    return in_answer(answer, section) or [(name, "") for name in in_file(_file(ctx), section)]
+
+
+def _socket(given: Mapping[str, Any], env: Mapping[str, str]) -> Path:
+    import platformdirs
+
+    folder = given.get("state") or env.get("MODELPORT_STATE")
+    return Path(folder or platformdirs.user_state_dir("modelport", appauthor=False)).expanduser() / _CONTROL_SOCKET
+
+
+def _file(ctx: typer.Context) -> str:
+    path = Path(ctx.params.get("config") or os.environ.get("MODELPORT_CONFIG") or _CONFIG).expanduser()
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _ask(path: Path) -> Any:
+    """The answer of the gateway behind this socket; None where there is none, or not soon enough."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_WAIT_S)
+            connection.connect(os.fspath(path))
+            connection.sendall(b"GET /admin/status HTTP/1.0\r\nhost: gateway\r\n\r\n")
+            answer = b""
+            while len(answer) < _MOST_BYTES and (piece := connection.recv(65536)):
+                answer += piece
+        return json.loads(answer.partition(b"\r\n\r\n")[2])
+    except (OSError, ValueError):
+        return None
