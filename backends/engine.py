@@ -66,7 +66,8 @@ class Probe:
     time. `facts`: of its models, by their names (of a daemon's by their full names); "" stands for any name. `warning`:
     what its administrator should know. `version`: the engine's own, None when it did not give it. `is_dead`: it is not
     up, and requests that it has will get no response; one that we run will never be up again. `digests`: of a daemon's
-    models by their full names, the digest that it keeps of everything in each.
+    models by their full names, the digest that it keeps of everything in each. `metrics`: the URL at which it shows its
+    own metrics in Prometheus's text format; None where it shows none.
     """
 
     is_up: bool
@@ -80,6 +81,7 @@ class Probe:
     version: str | None = None
     is_dead: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

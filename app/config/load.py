@@ -122,6 +122,15 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
                 "with `modelport keys new`, or pass --insecure-no-key"
             ]
         )
+    has_open_metrics = server.metrics_port is not None and not cross_checks.is_loopback(server.metrics_host)
+    if not config.keys and not options.insecure_no_key and has_open_metrics:
+        raise ConfigError(
+            [
+                f"{path or 'the configuration'}: server.metrics_host: '{server.metrics_host}' is reachable from other "
+                "machines, and there is no key: set API_KEY, add one with `modelport keys new`, leave it at 127.0.0.1, "
+                "or pass --insecure-no-key"
+            ]
+        )
     if not config.keys and not options.insecure_no_key and bound is not None and not cross_checks.is_loopback(bound):
         raise ConfigError(
             [

@@ -51,6 +51,10 @@ class ServerConfig(_Section):
         "127.0.0.1", pattern=r"^[^\s/]+$", description="Address to listen on; beyond loopback a key is needed."
     )
     port: Port = Field(8000, description="Port to listen on; 0: a free one.")
+    metrics_port: Port | None = Field(
+        None, description="Port of a listener of its own for the metrics, without a key; default: none. 0: a free one."
+    )
+    metrics_host: str = Field("127.0.0.1", pattern=r"^[^\s/]+$", description="Address to listen on for `metrics_port`.")
     relays: Relays = Field(1, description="Relay processes on the port.")
     drain_delay_s: float = Field(
         5.0,

@@ -6,7 +6,7 @@ from typing import Final
 
 from app.config.model import Config
 
-READ_AT_START: Final = ("host", "port", "relays", "root_path", "docs")
+READ_AT_START: Final = ("host", "port", "relays", "root_path", "docs", "metrics_host", "metrics_port")
 
 
 def needs_restart(running: Config, new: Config) -> tuple[str, ...]:

@@ -51,7 +51,9 @@ from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
 from app.supervisor.metrics import snapshot
+from app.supervisor.metrics.engines.engine_scrape import EngineSource, EnginesPage
 from app.supervisor.metrics.page import MetricsPage
+from app.supervisor.metrics.pages import MetricsPages
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.metrics.snapshot import GatewaySnapshot
 from app.supervisor.provenance.provenance import Provenance
@@ -123,7 +125,8 @@ class Gateway:
         self.fleet = self._new_fleet(config)
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
-        self.metrics_page = MetricsPage(counters, self._snapshot, __version__)
+        engines = EnginesPage(lambda: [EngineSource(*each) for each in self.fleet.engine_metrics()])
+        self.metrics = MetricsPages(MetricsPage(counters, self._snapshot, __version__), engines)
         self.votes, self.comparisons = VoteStore(state.votes, time.time), state.comparisons
         open_files.warn_of_few(config.server.max_connections, self._max_connections)
 
@@ -251,10 +254,6 @@ class Gateway:
         machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, self._options.env)
         running = views.resident_gb(self.fleet.status())
         return await asyncio.to_thread(report.plan, config, machine, self._measurements, quarantined, running)
-
-    async def metrics(self) -> bytes:
-        """The page that Prometheus reads."""
-        return await self.metrics_page.render()
 
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs:
         """The last lines of its process in this life. KeyError: no such backend; Problem (404): no such life."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import select
@@ -25,6 +24,8 @@ from app.errors import Problem
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
+from app.supervisor.listener import Sockets
+from app.supervisor.metrics.pages import MetricsListener, listens_at
 from app.supervisor.service_manager.notify_socket import take_variables
 from app.supervisor.service_manager.service_reports import ServiceReports, longest_stop_s, status_line
 from app.supervisor.state_folder import StateError, StateFolder, bind_private
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 SAME_SIGNAL_S = 1.0
 # How long a relay may take beyond the time that its requests have.
 RELAY_GRACE_S = 3.0
+# Connections to the metrics' own port: a Prometheus needs one.
+MOST_SCRAPERS = 64
 
 
 def serve(options: ServeOptions) -> int:
@@ -48,10 +51,10 @@ def serve(options: ServeOptions) -> int:
         server = config.server
         with (
             StateFolder(options.state) as state,
-            contextlib.closing(listener.listen(server.host, server.port)) as public,
+            listener.opened(server) as sockets,
         ):
             state.sweep()
-            return asyncio.run(_run(options, config, state, public, service))
+            return asyncio.run(_run(options, config, state, sockets, service))
     except ConfigError as exc:
         print(*exc.errors, sep="\n", file=sys.stderr)
         return 2
@@ -66,17 +69,17 @@ def serve(options: ServeOptions) -> int:
 
 
 async def _run(
-    options: ServeOptions, config: Config, state: StateFolder, public: socket.socket, service: ServiceReports
+    options: ServeOptions, config: Config, state: StateFolder, sockets: Sockets, service: ServiceReports
 ) -> int:
     signals = Signals(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
     process.adopt_orphans()
     if count := await process.sweep(state.id):
         log.warning("processes of an earlier supervisor ended", count=count)
-    gateway = Gateway(options, config, state, public)
+    gateway = Gateway(options, config, state, sockets.public)
     gateway.while_reloading = service.reloading
     signals.listen(gateway)
     try:
-        return await _live(gateway, signals, state, public, service)
+        return await _live(gateway, signals, state, sockets, service)
     finally:
         if signals.at_once.is_set():
             log.warning("ended at once: a second signal came")
@@ -92,7 +95,7 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 async def _live(
-    gateway: Gateway, signals: Signals, state: StateFolder, public: socket.socket, service: ServiceReports
+    gateway: Gateway, signals: Signals, state: StateFolder, sockets: Sockets, service: ServiceReports
 ) -> int:
     await gateway.relay_server.open(state.relay_socket, gateway.fleet)
     server = gateway.config.server
@@ -106,7 +109,7 @@ async def _live(
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["provenance"] = asyncio.create_task(gateway.provenance.run(), name="provenance")
-    tasks["metrics"] = asyncio.create_task(gateway.metrics_page.run(), name="metrics")
+    tasks["metrics"] = asyncio.create_task(_metrics(gateway, sockets.metrics), name="metrics")
     tasks["service"] = asyncio.create_task(_told(gateway, service), name="service")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
@@ -120,7 +123,7 @@ async def _live(
         ended = [task for task in tasks.values() if task.done()]
         if ended:
             _log_failure(ended[0])
-            await _end(_drain(gateway, public, 0.0), signals)
+            await _end(_drain(gateway, sockets.public, 0.0), signals)
             return 1
         log.info(
             "draining; a second signal ends it at once",
@@ -128,7 +131,7 @@ async def _live(
             seconds=server.drain_s,
             leases=gateway.leases.total(),
         )
-        await _end(_drain(gateway, public, server.drain_s, delay_s), signals)
+        await _end(_drain(gateway, sockets.public, server.drain_s, delay_s), signals)
         await _end(gateway.fleet.close(0.0), signals)
         return int(signals.at_once.is_set())
     finally:
@@ -137,6 +140,17 @@ async def _live(
         for name in ("fleet", "names", "disk", "provenance", "metrics", "service", "relays"):
             tasks[name].cancel()
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
+
+
+async def _metrics(gateway: Gateway, listener: socket.socket | None) -> None:
+    """Watch the event loop, and serve the metrics at their own port, where there is one, until cancelled."""
+
+    async def serve(application: MetricsListener) -> None:
+        assert listener is not None
+        log.info("metrics have a port of their own", address=listens_at(listener))
+        await AdminServer(application, MOST_SCRAPERS).serve([listener])
+
+    await gateway.metrics.run(serve if listener is not None else None)
 
 
 async def _told(gateway: Gateway, service: ServiceReports) -> None:

@@ -190,6 +190,7 @@ class LlamaCpp:
             is_mute=work.is_mute,
             facts=facts,
             version=_version(),
+            metrics=f"{root}/metrics",
         )
 
     async def _read_facts(self, root: str, endpoint: Endpoint) -> None:

@@ -26,6 +26,8 @@ from backends.vllm.metrics import figures
 PROBE_S: Final = 10.0
 STALL_S: Final = 120.0  # requests run and none of its counters moves; we cannot restart it, only avoid it
 
+MEASURED: Final = frozenset({"vllm", "sglang", "llamacpp"})  # `owned_by` of engines that have `/metrics`
+
 
 class Remote:
     """Fulfils Engine for one remote endpoint."""
@@ -81,7 +83,7 @@ class Remote:
                 listed = reply.json()
                 probe = Probe(True, models=model_ids(listed))
                 probe = await self._vllm(endpoint, listed) if _is_vllm(listed) else probe
-                return dataclasses.replace(probe, facts=of_remote(listed))
+                return dataclasses.replace(probe, facts=of_remote(listed), metrics=_metrics(endpoint, listed))
             case 404 | 405 | 429:  # no such list, or busy: it is up all the same
                 return Probe(True)
             case 401 | 403:
@@ -118,10 +120,23 @@ class Remote:
 
 def _is_vllm(listed: Any) -> bool:
     """Whether a list of models is a vLLM's, which has `/health` and `/metrics`."""
+    return "vllm" in _owners(listed)
+
+
+def _metrics(endpoint: Endpoint, listed: Any) -> str | None:
+    """Where an engine shows its metrics that by its list of models is one that can. Nobody else is asked for them: what
+    sells tokens has none, and counts what it is asked.
+    """
+    is_engine = not MEASURED.isdisjoint(_owners(listed))
+    return f"{endpoint.address.removesuffix('/v1')}/metrics" if is_engine else None
+
+
+def _owners(listed: Any) -> set[str]:
+    """Who serves the models of a list, as it says itself."""
     try:
-        return any(entry.get("owned_by") == "vllm" for entry in listed["data"])
+        return {str(entry.get("owned_by")) for entry in listed["data"]}
     except (KeyError, TypeError, AttributeError):
-        return False
+        return set()
 
 
 def _engine(name: str, config: RemoteConfig, _: Surroundings) -> Remote:

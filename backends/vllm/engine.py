@@ -234,6 +234,7 @@ class Vllm:
             progress=work.progress if work is not None else None,
             facts=of_vllm(self._config, listed.json(), self._known[2], self._known[1]),
             version=self._known[1],
+            metrics=f"{root}/metrics",
         )
 
     def _quantization(self) -> str | None:

@@ -71,6 +71,7 @@ def route_table(
         Route("/openapi.json", READ, OPEN, gateway.forward),
         Route("/docs", READ, OPEN, gateway.forward),
         Route("/metrics", READ, ADMIN, gateway.forward),
+        Route("/metrics/engines", READ, ADMIN, gateway.forward),
         Route("/admin/*", READ_OR_POST, ADMIN, gateway.forward),
     )
     refused = tuple(

@@ -1,7 +1,7 @@
 """The admin application on `control.sock`. Whoever reaches it is an administrator: relays check keys and roles before.
 
-A relay forwards `/health`, `/metrics`, `/version`, `/openapi.json`, `/docs` and `/admin/*` of the public port to here;
-the command line connects directly, as the permissions of the socket allow.
+A relay forwards `/health`, `/metrics`, `/metrics/engines`, `/version`, `/openapi.json`, `/docs` and `/admin/*` of the
+public port to here; the command line connects directly, as the permissions of the socket allow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -37,6 +37,7 @@ from app.supervisor.admin.schemas import (
     Version,
 )
 from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
+from app.supervisor.metrics.metrics_routes import MetricsApi, add_metrics_routes
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
@@ -62,14 +63,13 @@ _COMPARISON: dict[int | str, dict[str, Any]] = {
 }
 
 
-class AdminApi(ParityApi, ComparisonsApi, Protocol):
+class AdminApi(ParityApi, ComparisonsApi, MetricsApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
 
     def health(self) -> Health: ...
     def models(self) -> Models: ...
     def status(self) -> Status: ...
     async def plan(self) -> PlanAnswer: ...
-    async def metrics(self) -> bytes: ...
     def logs(self, backend: str, lines: int, life: int | None = None) -> Logs: ...
     async def start(self, backend: str) -> BackendAnswer: ...
     async def stop(self, backend: str) -> BackendAnswer: ...
@@ -93,6 +93,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.router.redirect_slashes = False
     _queries(app, api, version)
+    add_metrics_routes(app, api, _FOR_ADMINS)
     _orders(app, api)
     _adapters(app, api)
     _probe(app, api)
@@ -118,9 +119,11 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
 
 
 class AdminServer(uvicorn.Server):
-    """Serves the application on its socket until `should_exit` is set. Signals are left to the supervisor."""
+    """Serves the application on its socket until `should_exit` is set. Signals are left to the supervisor. `most`:
+    connections at the same time; None: no limit.
+    """
 
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, application: ASGIApp, most: int | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
@@ -130,6 +133,7 @@ class AdminServer(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 timeout_graceful_shutdown=1,
+                limit_concurrency=most,
             )
         )
 
@@ -152,11 +156,6 @@ def _queries(app: FastAPI, api: AdminApi, version: str) -> None:
     async def running_version() -> Version:
         """The version that runs."""
         return Version(version=version)
-
-    @app.get("/metrics", tags=["gateway"], response_class=PlainTextResponse, responses=_FOR_ADMINS)
-    async def metrics() -> Response:
-        """All series, in Prometheus's text format."""
-        return PlainTextResponse(await api.metrics(), media_type="text/plain; version=0.0.4")
 
     @app.get("/admin/models", tags=["admin"], responses=_FOR_ADMINS)
     async def models() -> Models:

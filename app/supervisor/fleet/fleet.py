@@ -24,7 +24,7 @@ from app.supervisor.replicas import adapter_orders, replicas
 from app.table import Backend
 from backends import kinds
 from backends.config.base import BackendConfig
-from backends.endpoint import State
+from backends.endpoint import Endpoint, State
 from backends.engine import Engine
 from backends.lifecycle.events import Event, Start, StopAsked
 from backends.lifecycle.phases import Intent
@@ -207,6 +207,11 @@ class Fleet:
     def started(self) -> Sequence[Started]:
         """What each start that serves now was made from."""
         return [started(unit) for unit in self._event_loop.units.values() if unit.life.state is State.READY]
+
+    def engine_metrics(self) -> Sequence[tuple[str, str, Endpoint]]:
+        """The engines that serve and show metrics of their own, as (backend, URL, endpoint)."""
+        units = [unit for unit in self._event_loop.units.values() if unit.life.state is State.READY]
+        return [(unit.name, unit.probe.metrics, unit.endpoint) for unit in units if unit.probe.metrics is not None]
 
     def status(self) -> Sequence[BackendStatus]:
         """Every backend, in the order of the configuration."""

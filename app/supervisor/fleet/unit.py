@@ -117,7 +117,14 @@ class Unit:
             is_told = probe.models is not None
             self.probe = probe if is_told else replace(probe, models=known.models, facts=known.facts)
         else:
-            self.probe = replace(probe, models=known.models, facts=known.facts, version=known.version, warning=None)
+            self.probe = replace(
+                probe,
+                models=known.models,
+                facts=known.facts,
+                version=known.version,
+                metrics=known.metrics,
+                warning=None,
+            )
         self.post(Probed(generation, probe.is_up, probe.reason, is_dead=probe.is_dead))
 
     def reach_at(self, generation: int, port: int = 0, key: str = "") -> None:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from app.metrics import LAG_BOUNDS, watch_event_loop
+from app.metrics import LAG_BOUNDS
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.devices import GpuLoad
 from app.supervisor.metrics.backend_series import backend_series
@@ -48,10 +48,6 @@ class MetricsPage:
         self._seen = seen
         self._version = version
         self._gpus = GpuWatch(gpus)
-
-    async def run(self) -> None:
-        """Watch the supervisor's event loop until cancelled."""
-        await watch_event_loop(self.lag.observe)
 
     async def render(self) -> bytes:
         """The page as it is now, in Prometheus's text format."""

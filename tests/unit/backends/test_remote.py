@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -62,9 +63,23 @@ def test_its_endpoint_carries_the_configured_credential_and_headers() -> None:
 async def test_it_is_up_with_the_names_it_lists() -> None:
     async with FakeEngine(models=("a", "b"), key="k") as fake:
         probe = await probed(fake.url, api_key=SecretStr("k"))
-        assert probe == Probe(True, models=("a", "b"), facts=probe.facts)
+        page = fake.url.removesuffix("/v1") + "/metrics"
+        assert probe == Probe(True, models=("a", "b"), facts=probe.facts, metrics=page)
         assert {name: facts.context_length for name, facts in probe.facts.items()} == {"a": 2048, "b": 2048}
         assert [record.path for record in fake.requests] == ["/v1/models", "/health", "/metrics"]  # as a vLLM
+
+
+OWNERS = {"vllm": True, "sglang": True, "llamacpp": True, "openai": False, "system": False, "": False}
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+async def test_only_an_engine_is_asked_for_metrics(owner: str) -> None:
+    listed = json.dumps({"object": "list", "data": [{"id": "a", "object": "model", "owned_by": owner}]}).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(listed)
+    async with answering(head + listed) as url:
+        probe = await probed(url)
+
+    assert (probe.metrics is not None) is OWNERS[owner]
 
 
 async def test_a_refused_credential_is_its_reason() -> None:

@@ -46,6 +46,7 @@ from app.supervisor.admin.schemas import (
     Status,
 )
 from app.supervisor.comparisons.votes import VoteStore
+from app.supervisor.metrics.metrics_routes import BothPages
 from backends.endpoint import CAPABILITIES, State
 from tests.rigs.cli import run
 
@@ -103,8 +104,9 @@ class FakeControl:
         gpu = GpuAnswer(uuid="GPU-a", index=0, memory_gb=80, quarantine=ILL.reason)
         return PlanAnswer(memory_gb=8.0, gpus=(gpu,), seats=seats)
 
-    async def metrics(self) -> bytes:
-        return b""
+    @property
+    def metrics(self) -> BothPages:
+        raise NotImplementedError("no verb reads them")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]

@@ -36,6 +36,7 @@ from app.supervisor.admin.schemas import (
 from app.supervisor.admin.views import models, overall
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.past_lives import Log, PastLife
+from app.supervisor.metrics.metrics_routes import BothPages
 from app.supervisor.state_folder import bind_private
 from app.table import Backend, PublicModel, Table, Target, Wildcard
 from backends.endpoint import CAPABILITIES, State
@@ -59,6 +60,16 @@ ERROR_SCHEMA = {
         }
     },
 }
+
+
+class StubMetrics:
+    """Two pages of one line."""
+
+    async def gateway(self) -> bytes:
+        return b"up 1\n"
+
+    async def engines(self) -> bytes:
+        return b'vllm:up{backend="demo"} 1\n'
 
 
 class StubControl:
@@ -92,8 +103,9 @@ class StubControl:
     async def plan(self) -> PlanAnswer:
         return PlanAnswer(memory_gb=8.0, gpus=(), seats=())
 
-    async def metrics(self) -> bytes:
-        return b"up 1\n"
+    @property
+    def metrics(self) -> BothPages:
+        return StubMetrics()
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self._ordered(f"probe {','.join(capabilities)} {again}", model)

@@ -73,7 +73,7 @@ async def test_a_daemon_that_nobody_configured_is_not_shown_until_it_answers(tmp
 
     with _gateway(tmp_path, None) as looking:
         names = [backend.name for backend in looking.health().backends]
-        page = await looking.metrics()
+        page = await looking.metrics.gateway()
     with _gateway(tmp_path, config) as configured:
         shown = [backend.name for backend in configured.health().backends]
 
