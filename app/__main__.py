@@ -31,6 +31,7 @@ from app.cli import (
     serve,
     start_stop,
     status,
+    top,
     unregister,
     version,
 )
@@ -72,6 +73,7 @@ def cli() -> typer.Typer:
         parity.parity,
         compare.compare,
         status.status,
+        top.top,
         logs.logs,
         reload.reload,
         pull.pull,

@@ -139,7 +139,10 @@ def gateway(facts: MachineFacts) -> Says:
             "Wait where it is starting or ending; else end it (kill, then kill -9): the next start cleans up.",
         )
         return
-    for name, reason in running.failed:
+    # Of those that somebody else runs, `attached` says it.
+    theirs = {each.backend for each in facts.attached if not each.is_up}
+    failed = [(name, reason) for name, reason in running.failed if name not in theirs]
+    for name, reason in failed:
         yield error(
             f"{name} does not run: {reason}".rstrip("."),
             f"`modelport logs {name}` shows what it wrote; `modelport start {name}` tries again.",
