@@ -24,6 +24,8 @@ _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144)
 _OVERHEAD = (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.1, 0.5, 2)
 LAG_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 LAG_EVERY_S: Final = 0.5
+LAG_NAME: Final = "modelport_event_loop_lag_seconds"
+LAG_HELP: Final = "How late an event loop came to what was due, looked at twice a second."
 
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
@@ -207,8 +209,8 @@ def _ends(registry: CollectorRegistry) -> tuple[Counter, Counter]:
 
 def _lag(registry: CollectorRegistry) -> Histogram:
     return Histogram(
-        "modelport_event_loop_lag_seconds",
-        "How late an event loop came to what was due, looked at twice a second.",
+        LAG_NAME,
+        LAG_HELP,
         ("process",),
         buckets=LAG_BOUNDS,
         registry=registry,

@@ -14,7 +14,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 FIRST_BYTES: Final = 64 * 1024
@@ -32,20 +32,51 @@ def create() -> int:
         return os.dup(unnamed.fileno())
 
 
-def entries(descriptor: int) -> Iterator[tuple[str, float]]:
-    """What is counted at this moment, as (key, number). ValueError when the bytes are not such counters."""
-    head = os.pread(descriptor, _WORD, 0)
-    size, there = _length.unpack(head)[0] if len(head) == _WORD else 0, os.fstat(descriptor).st_size
-    if not 0 <= size <= max(0, there - _WORD):
-        raise ValueError(f"{size} bytes of counters are announced and {there} are there")
-    data, at = os.pread(descriptor, size, _WORD), 0
-    while at < size:
-        (length,) = _length.unpack_from(data, at)
-        end = at + _WORD + _filled(length)
-        if length < 0 or end + _WORD > size:
-            raise ValueError("an entry of the counters goes beyond their end")
-        yield data[at + _WORD : at + _WORD + length].decode(), _number.unpack_from(data, end)[0]
-        at = end + _WORD
+def counter_key(kind: str, mode: str, family: str, name: str, labels: Mapping[str, str], help_text: str) -> str:
+    """The key of one number of a series: all that is known of it."""
+    return json.dumps([kind, mode, family, name, labels, help_text], sort_keys=True, ensure_ascii=False)
+
+
+class CounterReader:
+    """The supervisor's side. What is there stays where it is, so that each key is read only once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"<CounterReader {len(self._keys)} numbers>"
+
+    def _forget(self) -> None:
+        self._keys: list[str] = []
+        self._places: list[int] = []
+        self._end = 0
+
+    def read(self) -> list[tuple[str, float]]:
+        """What is counted at this moment, as (key, number). ValueError when the bytes are not such counters."""
+        head = os.pread(self.descriptor, _WORD, 0)
+        size, there = _length.unpack(head)[0] if len(head) == _WORD else 0, os.fstat(self.descriptor).st_size
+        if not 0 <= size <= max(0, there - _WORD):
+            raise ValueError(f"{size} bytes of counters are announced and {there} are there")
+        data = os.pread(self.descriptor, size, _WORD)
+        if len(data) < size:
+            raise ValueError(f"{size} bytes of counters are announced and {len(data)} were read")
+        if size < self._end:
+            self._forget()
+        self._learn(data)
+        number = _number.unpack_from
+        return [(key, number(data, at)[0]) for key, at in zip(self._keys, self._places, strict=True)]
+
+    def _learn(self, data: bytes) -> None:
+        """Note the keys that are new."""
+        while self._end < len(data):
+            (length,) = _length.unpack_from(data, self._end)
+            place = self._end + _WORD + _filled(length)
+            if length < 0 or place + _WORD > len(data):
+                raise ValueError("an entry of the counters goes beyond their end")
+            self._keys.append(data[self._end + _WORD : self._end + _WORD + length].decode())
+            self._places.append(place)
+            self._end = place + _WORD
 
 
 def _filled(length: int) -> int:
@@ -76,8 +107,8 @@ class SharedCounters:
         **_: Any,
     ) -> SharedValue:
         """A number of one series: prometheus_client asks for it wherever it keeps one (`values.ValueClass`)."""
-        series = [kind, multiprocess_mode, family, name, dict(zip(labels, values, strict=True)), help_text]
-        return SharedValue(self, json.dumps(series, sort_keys=True, ensure_ascii=False).encode())
+        labelled = dict(zip(labels, values, strict=True))
+        return SharedValue(self, counter_key(kind, multiprocess_mode, family, name, labelled, help_text).encode())
 
     def place(self, key: bytes, number: float) -> int | None:
         """The offset in bytes at which this number is from now on; None while there is no memory for it."""

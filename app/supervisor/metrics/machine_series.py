@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.supervisor.capacity.devices import GpuLoad
-from app.supervisor.metrics.bucket_counts import BucketCounts
 from app.supervisor.metrics.processes import ProcessFigures
 
 
@@ -33,17 +32,6 @@ def process_series(processes: Mapping[str, ProcessFigures]) -> Iterator[Metric]:
         cpu.add_metric([name], figures.cpu_s)
         started.add_metric([name], figures.started_at)
     yield from (files, limit, memory, cpu, started)
-
-
-def lag_series(lag: BucketCounts) -> Metric:
-    """How late the supervisor's own event loop is; the relays count theirs into the same family."""
-    seconds = HistogramMetricFamily(
-        "modelport_event_loop_lag_seconds",
-        "How late an event loop came to what was due, looked at twice a second.",
-        labels=["process"],
-    )
-    seconds.add_metric(["supervisor"], lag.cumulated(), lag.sum)
-    return seconds
 
 
 def gpu_series(loads: Sequence[GpuLoad]) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from app.metrics import LAG_BOUNDS
+from app.metrics import LAG_BOUNDS, LAG_HELP, LAG_NAME
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.devices import GpuLoad
 from app.supervisor.metrics.backend_series import backend_series
@@ -19,7 +19,6 @@ from app.supervisor.metrics.machine_series import (
     build_series,
     disk_series,
     gpu_series,
-    lag_series,
     process_series,
     quarantine_series,
 )
@@ -30,7 +29,7 @@ from app.supervisor.metrics.snapshot import GatewaySnapshot
 
 
 class MetricsPage:
-    """Renders `/metrics` in a thread: with 800 histograms it takes 171 ms (docs/performance.md).
+    """Renders `/metrics` in a thread: it is megabytes of text where there are hundreds of models.
 
     `seen`: the gateway as it is now; `gpus`: how loaded the GPUs are, which may block. `lag`: how late the supervisor's
     event loop is.
@@ -59,25 +58,15 @@ class MetricsPage:
             *backend_series(seen.backends),
             *model_series(seen.outcomes, seen.members),
             *process_series(read_all(seen.pids)),
-            lag_series(self.lag),
             *gpu_series([load for load in loads if load.uuid in seen.quarantines]),
             quarantine_series(seen.quarantines),
             disk_series(seen.trouble),
             build_series(self._version),
         ]
         registry = CollectorRegistry()
-        registry.register(_Snapshot(_joined([*self._counters.read(), *own])))
-        return generate_latest(registry)
-
-
-def _joined(metrics: Sequence[Metric]) -> Sequence[Metric]:
-    """Each family once, with the samples of all: relays and supervisor have one of them in common."""
-    families: dict[str, Metric] = {}
-    for metric in metrics:
-        known = families.setdefault(metric.name, metric)
-        if known is not metric:
-            known.samples.extend(metric.samples)
-    return list(families.values())
+        registry.register(_Snapshot(own))
+        lag = self.lag.keyed(LAG_NAME, LAG_HELP, {"process": "supervisor"})  # the relays' are in the same family
+        return self._counters.render(lag) + generate_latest(registry)
 
 
 class _Snapshot(Collector):

@@ -1,4 +1,4 @@
-"""What all relays have counted, also those that ended."""
+"""What all relays have counted, also those that ended, as a part of the page that Prometheus reads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import structlog
-from prometheus_client.core import Metric
-from prometheus_client.utils import floatToGoString
 
 from app import shared_counters
+from app.shared_counters import CounterReader
+from app.supervisor.metrics.engines.text_format import escaped
 
 log = structlog.get_logger()
 
@@ -25,8 +26,9 @@ class RelayCounters:
     """
 
     def __init__(self) -> None:
-        self._open: set[int] = set()
+        self._open: dict[int, CounterReader] = {}
         self._ended: dict[str, float] = {}
+        self._layout = PageLayout()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -36,62 +38,110 @@ class RelayCounters:
         """A file descriptor with fresh counters, for a relay that is about to start. OSError without memory for it."""
         with self._lock:
             descriptor = shared_counters.create()
-            self._open.add(descriptor)
+            self._open[descriptor] = CounterReader(descriptor)
         return descriptor
 
     def close(self, descriptor: int) -> None:
         """Take over what an ended relay has counted and close its descriptor. Its gauges are dropped."""
         with self._lock:
-            if descriptor in self._open:
-                self._open.discard(descriptor)
+            reader = self._open.pop(descriptor, None)
+            if reader is not None:
                 try:
-                    for key, number in _counted(descriptor):
+                    for key, number in _counted(reader):
                         if json.loads(key)[0] != "gauge":
                             self._ended[key] = self._ended.get(key, 0.0) + number
                 finally:
                     os.close(descriptor)
 
-    def read(self) -> Sequence[Metric]:
-        """All series, each summed over all relays."""
+    def render(self, more: Mapping[str, float] | None = None) -> bytes:
+        """All series in Prometheus's text format, each summed over all relays. `more`: what else was counted, by the
+        same keys.
+        """
         with self._lock:
             total: defaultdict[str, float] = defaultdict(float, self._ended)
-            for descriptor in self._open:
-                for key, number in _counted(descriptor):
+            for key, number in (more or {}).items():
+                total[key] += number
+            for reader in self._open.values():
+                for key, number in _counted(reader):
                     total[key] += number
-        return _as_metrics(total)
+            if self._layout.numbers.keys() != total.keys():
+                self._layout = layout(total)
+            return self._layout.written(total)
 
 
-def _counted(descriptor: int) -> list[tuple[str, float]]:
+def _counted(reader: CounterReader) -> list[tuple[str, float]]:
     """All of a relay's counters, or none when they are damaged: the page with the others' must still be rendered."""
     try:
-        return list(shared_counters.entries(descriptor))
+        return reader.read()
     except (OSError, ValueError) as exc:
         log.error("counters of a relay lost", reason=str(exc))
         return []
 
 
-def _as_metrics(numbers: Mapping[str, float]) -> list[Metric]:
-    """The series as Prometheus wants them: a bucket of a histogram includes all below it."""
-    families: dict[str, Metric] = {}
-    buckets: defaultdict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = defaultdict(list)
-    for key, number in numbers.items():
-        kind, _, family, name, labels, help_text = json.loads(key)
-        metric = families.get(family)
-        if metric is None:
-            metric = families[family] = Metric(family, help_text, kind)
-        if (bound := labels.pop("le", None)) is None or kind != "histogram":
-            metric.add_sample(name, labels, number)
+@dataclass(slots=True)
+class PageLayout:
+    """How the lines of these keys stand on the page: worked out once, as long as no series comes or goes.
+
+    `families`: of each its head, its plain lines as (text before the number, key), and its histograms: their lines,
+    ascending, and the text of the line that counts all.
+    """
+
+    numbers: dict[str, None] = field(default_factory=dict)
+    families: dict[str, _Family] = field(default_factory=dict)
+
+    def written(self, numbers: Mapping[str, float]) -> bytes:
+        """The page with these numbers. A bucket of a histogram includes all below it."""
+        lines: list[str] = []
+        for family in self.families.values():
+            lines.append(family.head)
+            lines += [f"{text}{_as_text(numbers[key])}\n" for text, key in family.lines]
+            for buckets, count in family.histograms.values():
+                below = 0.0
+                for _, text, key in buckets:
+                    below += numbers[key]
+                    lines.append(f"{text}{below!r}\n")
+                lines.append(f"{count}{below!r}\n")
+        return "".join(lines).encode()
+
+
+@dataclass(slots=True)
+class _Family:
+    head: str
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    histograms: dict[str, tuple[list[tuple[float, str, str]], str]] = field(default_factory=dict)
+
+
+def layout(keys: Mapping[str, object]) -> PageLayout:
+    """The layout of these keys, in the order in which their families and series came."""
+    families: dict[str, _Family] = {}
+    for key in keys:
+        kind, _, name, sample, labels, text = json.loads(key)
+        family = families.get(name)
+        if family is None:
+            shown = f"{name}_total" if kind == "counter" and not name.endswith("_total") else name
+            help_text = text.replace("\\", r"\\").replace("\n", r"\n")
+            family = families[name] = _Family(f"# HELP {shown} {help_text}\n# TYPE {shown} {kind}\n")
+        bound = labels.pop("le", None) if kind == "histogram" else None
+        if bound is None:
+            family.lines.append((f"{sample}{_braces(labels)} ", key))
         else:
-            buckets[family, tuple(sorted(labels.items()))].append((_bound(bound), number))
-    as_text: Callable[[float], str] = floatToGoString
-    for (family, labels), counts in buckets.items():
-        below = 0.0
-        for bound, number in sorted(counts):
-            below += number
-            families[family].add_sample(f"{family}_bucket", {**dict(labels), "le": as_text(bound)}, below)
-        families[family].add_sample(f"{family}_count", dict(labels), below)
-    return list(families.values())
+            of_series = _braces(labels)
+            if of_series not in family.histograms:
+                family.histograms[of_series] = [], f"{name}_count{of_series} "
+            line = f"{sample}{_braces({**labels, 'le': bound})} "
+            family.histograms[of_series][0].append((math.inf if bound == "+Inf" else float(bound), line, key))
+    for family in families.values():
+        for buckets, _ in family.histograms.values():
+            buckets.sort()
+    return PageLayout(dict.fromkeys(keys), families)
 
 
-def _bound(label: str) -> float:
-    return math.inf if label == "+Inf" else float(label)
+def _braces(labels: Mapping[str, str]) -> str:
+    text = ",".join([f'{name}="{escaped(value)}"' for name, value in sorted(labels.items())])
+    return f"{{{text}}}" if text else ""
+
+
+def _as_text(number: float) -> str:
+    if math.isfinite(number):
+        return repr(number)
+    return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"

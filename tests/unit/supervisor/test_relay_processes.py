@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.supervisor.listener import listen
 from app.supervisor.metrics.relay_counters import RelayCounters
@@ -59,7 +60,8 @@ class Stage:
 
     def counted(self) -> dict[str, float]:
         """All counts, by name."""
-        return {sample.name: sample.value for metric in self._counters.read() for sample in metric.samples}
+        families = text_string_to_metric_families(self._counters.render().decode())
+        return {sample.name: sample.value for family in families for sample in family.samples}
 
     async def until(self, is_true: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
