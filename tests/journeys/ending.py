@@ -96,7 +96,7 @@ def _make(folder: Path, argv: list[str]) -> list[str]:
     program.write_text(_NOTED)
     options = " ".join(argv[argv.index("serve") + 1 :])
     variables = {"VENV": sys.prefix, "DONE": done, "PY": f"{sys.executable} {program}", "ARGS": options}
-    return ["-c", _EXEC, "make", "run", *(f"{name}={value}" for name, value in variables.items())]
+    return [sys.executable, "-c", _EXEC, "make", "run", *(f"{name}={value}" for name, value in variables.items())]
 
 
 async def _told(gateway: Gateway, way: str, traffic: Traffic) -> float:

@@ -34,6 +34,12 @@ ENDLESS: Any = {
 QUESTION = [{"role": "user", "content": "What is 7+5?"}]
 
 
+def modelport() -> list[str]:
+    """How the command line is called: of this checkout, or of the installation that MODELPORT_TEST_COMMAND names."""
+    installed = os.environ.get("MODELPORT_TEST_COMMAND")
+    return [installed] if installed else [sys.executable, "-m", "app"]
+
+
 class Program:
     """A child process whose output is read line by line. Closing it ends it and everything that it started."""
 
@@ -41,7 +47,7 @@ class Program:
         self.errors = errors
         with (errors or Path(os.devnull)).open("wb") as to:
             self.process = subprocess.Popen(
-                [sys.executable, *argv],
+                list(argv),
                 cwd=ROOT,
                 env=dict(env) if env is not None else None,
                 stdin=subprocess.DEVNULL,
@@ -99,7 +105,7 @@ class Program:
 class Gateway(Program):
     """One `python -m app serve` on a free port, with a configuration and a state folder of its own.
 
-    `under`: what starts it in place of us, made of what follows the interpreter on its command line.
+    `under`: what starts it in place of us, made of our command line.
     """
 
     def __init__(
@@ -116,7 +122,7 @@ class Gateway(Program):
         unset = {"API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "FASTAPI_ROOT_PATH"}
         env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("MODELPORT_")}
         env |= {"API_KEY": key} if key else {}
-        argv = ["-m", "app", "serve", "--config", str(path), "--state", str(self.state), "--port", "0"]
+        argv = [*modelport(), "serve", "--config", str(path), "--state", str(self.state), "--port", "0"]
         super().__init__(under(argv), env, folder / "log")
         self._admin = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
 
@@ -172,7 +178,7 @@ class Fake(Program):
     """The engine that fails on demand, in a process of its own."""
 
     def __init__(self) -> None:
-        super().__init__(["-m", "tests.fakes.engine"])
+        super().__init__([sys.executable, "-m", "tests.fakes.engine"])
         self.url = self.line(r"(http://\S+/v1)")[1]
 
     def requests(self, request_id: str) -> list[dict[str, Any]]:

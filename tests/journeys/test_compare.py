@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from tests import ROOT
-from tests.journeys.gateway import Gateway, until
+from tests.journeys.gateway import Gateway, modelport, until
 from tests.rigs.answering import AnsweringEngine
 
 CONFIG = """
@@ -76,7 +76,7 @@ def gateway(engine: AnsweringEngine, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def command(gateway: Gateway, *args: str) -> list[str]:
-    return [sys.executable, "-m", "app", "compare", *args, "--state", str(gateway.state), "--concurrency", "8"]
+    return [*modelport(), "compare", *args, "--state", str(gateway.state), "--concurrency", "8"]
 
 
 def ran(gateway: Gateway, *args: str, told: str = "") -> subprocess.CompletedProcess[str]:
@@ -311,7 +311,10 @@ def test_ctrl_c_keeps_what_is_answered_and_says_how_it_goes_on(tmp_path: Path) -
         until(lambda: gateway.backend("engine")["state"] == "ready")
         args = command(gateway, "sums", "-q", str(file), "--out", str(tmp_path / "run"), "--repeats", "0")
         process = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTIBLE, *args[3:]], cwd=ROOT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", INTERRUPTIBLE, *args[len(modelport()) :]],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         until(lambda: len(busy.asked) > 12 and len(lines(tmp_path / "run" / "answers.jsonl")) > 0)
         process.send_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ import pytest
 from openai import OpenAI
 
 from backends.llama_cpp.gguf import model_file
-from tests.journeys.gateway import PATIENCE_S, QUESTION, Program, until
+from tests.journeys.gateway import PATIENCE_S, QUESTION, Program, modelport, until
 from tests.rigs.cli import run
 
 UNSET = ("API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "API_VERBOSE", "FASTAPI_ROOT_PATH", "MAX_CONCURRENT")
@@ -32,7 +32,7 @@ class Api(Program):
     def __init__(self, folder: Path, *words: str, **env: str) -> None:
         clean = {k: v for k, v in os.environ.items() if k not in UNSET and not k.startswith("MODELPORT_")}
         clean |= {"HOME": str(folder), "XDG_STATE_HOME": str(folder / "s"), **env}
-        super().__init__(["-m", "app", "api", *words], clean, folder / f"log-{env.get('API_PORT', '')}")
+        super().__init__([*modelport(), "api", *words], clean, folder / f"log-{env.get('API_PORT', '')}")
 
     @property
     def url(self) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
 import httpx
 import pytest
 
 from tests import ROOT
-from tests.journeys.gateway import MODEL, Gateway
+from tests.journeys.gateway import MODEL, Gateway, modelport
 
 # As Easy Dataset asks, with its own defaults.
 ASKED: dict[str, Any] = {
@@ -108,7 +107,7 @@ def entry(gateway: Gateway) -> dict[str, Any]:
 
 def test_the_list_says_what_the_engine_reports_and_after_a_probe_what_was_shown(gateway: Gateway) -> None:
     before = entry(gateway)
-    command = [sys.executable, "-m", "app", "probe", MODEL, "--state", gateway.status()["state_folder"], "--json"]
+    command = [*modelport(), "probe", MODEL, "--state", gateway.status()["state_folder"], "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     after = entry(gateway)
 

@@ -13,7 +13,7 @@ import pytest
 
 from backends.process.guard import descendants
 from tests import ROOT
-from tests.journeys.gateway import QUESTION, Program, until
+from tests.journeys.gateway import QUESTION, Program, modelport, until
 from tests.live.engines import COMPILED, GONE_S, MODELS, START_S, VLLM, is_alive
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
@@ -32,7 +32,7 @@ class Api(Program):
         env |= {"MODELPORT_STATE": str(folder / "state"), "TORCHINDUCTOR_CACHE_DIR": str(COMPILED)}
         env["MODELPORT_TOOLS"] = os.environ.get("MODELPORT_TOOLS", str(ROOT / "build/tools"))
         words = ["--model_name_or_path", str(MODELS / "tiny"), "--adapter_name_or_path", str(MODELS / "tiny-lora")]
-        super().__init__(["-m", "app", "api", *words, *LINE, "--vllm_config", CONFIG], env, folder / "log")
+        super().__init__([*modelport(), "api", *words, *LINE, "--vllm_config", CONFIG], env, folder / "log")
 
     @property
     def url(self) -> str:

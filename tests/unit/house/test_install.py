@@ -137,7 +137,7 @@ NPM_LOCKS = sorted(
 )
 
 
-@pytest.mark.parametrize("lock", NPM_LOCKS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("lock", NPM_LOCKS, ids=lambda path: path.relative_to(ROOT).parts[1])
 def test_a_lock_file_of_npm_holds_no_address(lock: Path) -> None:
-    assert {"agents", "node", "page"} == {path.parent.name for path in NPM_LOCKS}
+    assert {"agents", "containers", "journeys", "page"} == {path.relative_to(ROOT).parts[1] for path in NPM_LOCKS}
     assert "://" not in lock.read_text()

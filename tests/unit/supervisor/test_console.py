@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from app.config.model import DEMO_INSTALL
 from app.supervisor.console import ReportedState, banner, curl, progress
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
@@ -37,6 +38,16 @@ def test_what_nobody_configured_is_not_listed() -> None:
     text = banner(_table(), version="1", url=URL, is_loopback=True, chat_model=None, implicit=frozenset({"daemon"}))
 
     assert "ollama/*" not in text
+
+
+def test_where_nothing_is_served_it_says_what_helps() -> None:
+    nothing = Table(version=1, models={}, aliases={}, wildcards=(Wildcard("", "ollama"),), backends={}, keys=())
+
+    text = banner(nothing, version="1", url=URL, is_loopback=True, chat_model=None, implicit=frozenset({"ollama"}))
+
+    assert "Nothing to serve yet: the demo model is not installed." in text
+    assert DEMO_INSTALL in text
+    assert "Nothing to serve" not in banner(_table(), version="1", url=URL, is_loopback=True, chat_model="m")
 
 
 def test_it_says_when_other_machines_can_reach_it() -> None:
