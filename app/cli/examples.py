@@ -18,6 +18,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "version": ("modelport version",),
     "models": ("modelport models", "modelport models --json"),
     "status": ("modelport status",),
+    "top": ("modelport top", "modelport top --once --json"),
     "logs": ("modelport logs demo --lines 50", "modelport logs demo --life -1"),
     "reload": ("modelport reload --wait",),
     "start": ("modelport start demo",),

@@ -55,70 +55,72 @@ class Grid(NamedTuple):
 
 def grids(view: Overview) -> list[Grid]:
     """Models, backends and GPUs; those without a row are left out."""
-    models = Grid(
+    return [grid for grid in (_models(view), _backends(view), _gpus(view)) if grid.rows]
+
+
+def _models(view: Overview) -> Grid:
+    columns = (
+        Column("model", is_figure=False),
+        Column("state", is_figure=False),
+        Column("in flight", 30),
+        Column("tokens/s", 40),
+        Column("first token", 60),
+        Column("requests/s", 75),
+        Column("prompt tokens/s", 110),
+        Column("errors", 90),
+    )
+    rows = (
         (
-            Column("model", is_figure=False),
-            Column("state", is_figure=False),
-            Column("in flight", 30),
-            Column("tokens/s", 40),
-            Column("first token", 60),
-            Column("requests/s", 75),
-            Column("prompt tokens/s", 110),
-            Column("errors", 90),
-        ),
-        tuple(
-            (
-                terminal_line(each.name),
-                each.state,
-                str(each.in_flight),
-                _figure(each.output_tokens_s),
-                _seconds(each.first_token_s),
-                _figure(each.requests_s),
-                _figure(each.input_tokens_s),
-                str(each.errors or ""),
-            )
-            for each in view.models
-        ),
+            terminal_line(each.name),
+            each.state,
+            str(each.in_flight),
+            _figure(each.output_tokens_s),
+            _seconds(each.first_token_s),
+            _figure(each.requests_s),
+            _figure(each.input_tokens_s),
+            str(each.errors or ""),
+        )
+        for each in view.models
     )
-    backends = Grid(
+    return Grid(columns, tuple(rows))
+
+
+def _backends(view: Overview) -> Grid:
+    columns = (
+        Column("backend", is_figure=False),
+        Column("state", is_figure=False),
+        Column("in flight", 30),
+        Column("waiting", 40),
+        Column("since", 60),
+        Column("restarts", 50),
+        Column("kind", 90, is_figure=False),
+        Column("devices", 110, is_figure=False),
+        Column("note", 75, is_figure=False),
+    )
+    rows = (
         (
-            Column("backend", is_figure=False),
-            Column("state", is_figure=False),
-            Column("in flight", 30),
-            Column("waiting", 40),
-            Column("since", 60),
-            Column("restarts", 50),
-            Column("kind", 90, is_figure=False),
-            Column("devices", 110, is_figure=False),
-            Column("note", 75, is_figure=False),
-        ),
-        tuple(
-            (
-                terminal_line(each.name),
-                each.state,
-                str(each.in_flight),
-                str(each.waiting),
-                duration(each.since_s),
-                str(each.restarts),
-                each.kind,
-                ", ".join(each.devices),
-                terminal_line(each.note),
-            )
-            for each in view.backends
-        ),
+            terminal_line(each.name),
+            each.state,
+            str(each.in_flight),
+            str(each.waiting),
+            duration(each.since_s),
+            str(each.restarts),
+            each.kind,
+            ", ".join(each.devices),
+            terminal_line(each.note),
+        )
+        for each in view.backends
     )
-    gpus = Grid(
-        (Column("GPU", is_figure=False), Column("memory"), Column("busy")),
-        tuple(
-            (
-                each.device,
-                f"{each.used_gb:.1f} of {each.total_gb:.1f} GB",
-                "" if each.busy is None else f"{each.busy:.0%}",
-            )
-            for each in view.gpus
-        ),
+    return Grid(columns, tuple(rows))
+
+
+def _gpus(view: Overview) -> Grid:
+    columns = (Column("GPU", is_figure=False), Column("memory"), Column("busy"))
+    rows = (
+        (each.device, f"{each.used_gb:.1f} of {each.total_gb:.1f} GB", "" if each.busy is None else f"{each.busy:.0%}")
+        for each in view.gpus
     )
-    return [grid for grid in (models, backends, gpus) if grid.rows]
+    return Grid(columns, tuple(rows))
 
 
 def title(view: Overview, width: int) -> str:

@@ -9,10 +9,11 @@ from app import __version__
 from app.config.cross_checks import is_loopback
 from app.doctor.checks.variables import Unread, misspelt, unread
 from app.doctor.diagnosis import Says, error, ok, warn
-from app.doctor.facts import MachineFacts
+from app.doctor.facts import MachineFacts, PortFacts
 
 SOON_S: Final = 14 * 86_400.0
 _PROXIES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+_FLAGS: Final = {"server.port": ", or --port"}
 _SPARED: Final = ("no_proxy", "NO_PROXY")
 _HERE: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -112,18 +113,24 @@ def port(facts: MachineFacts) -> Says:
         if each.trouble is None:
             yield ok(f"{address} is free")
             continue
-        running = facts.gateway.address if facts.gateway is not None else None
-        if running is not None and urlsplit(running).port == each.port:
+        if _is_the_gateways(each, facts):
             yield ok(f"{address} is the running gateway's")
             continue
         users = ", ".join(f"{name} (process {pid})" for pid, name in each.users)
         by = f"; it is {users}" if users else ""
         yield error(
             f"{each.trouble}{by}",
-            f"End that program, or choose another port: {each.setting}, or --port.",
+            f"End that program, or choose another port: {each.setting}{_FLAGS.get(each.setting, '')}.",
         )
     if not facts.ports:
         yield ok("any free port" if facts.config.config is not None else "not known without a configuration")
+
+
+def _is_the_gateways(each: PortFacts, facts: MachineFacts) -> bool:
+    running = facts.gateway
+    if running is None or running.address is None:
+        return False
+    return urlsplit(running.address).port == each.port or running.pid in {pid for pid, _ in each.users}
 
 
 def gateway(facts: MachineFacts) -> Says:
@@ -155,7 +162,9 @@ def gateway(facts: MachineFacts) -> Says:
         yield warn(
             f"{who} is version {running.version}, and this is {__version__}", "Restart it to run what is installed."
         )
-    if not running.failed and running.status in ("ok", "starting"):
+    if failed:
+        return
+    if running.status in ("ok", "starting") or len(running.failed) > len(failed):
         yield ok(f"version {running.version} runs at {running.address} ({who}): {running.status}")
-    elif not running.failed:
+    else:
         yield warn(f"it is {running.status}, at {running.address}", "`modelport status` says which backend, and why.")

@@ -17,6 +17,7 @@ from typing import Final
 import httpx
 
 from app.config.load import load_all
+from app.config.model import ServerConfig
 from app.config.settings import CONTROL_SOCKET, ServeOptions, resolve, state_folder
 from app.config.warnings import warnings
 from app.config.yaml_document import ConfigError
@@ -130,7 +131,7 @@ def _of_configuration(read: ConfigFacts, env: Mapping[str, str]) -> Jobs:
         ("config", "its files"): lambda: dataclasses.replace(read, warnings=tuple(warnings(config))),
         ("attached", "engines of others"): lambda: engines.attached(config, is_implied=read.source is None),
         ("hub", "cache"): lambda: engines.hub(config, env),
-        ("port", "ports"): lambda: _ports(config.server.host, config.server.port),
+        ("port", "ports"): lambda: _ports(config.server),
     }
 
 
@@ -144,8 +145,13 @@ def _of(listed: Sequence[tuple[str | None, Inspection]], env: Mapping[str, str])
     return jobs
 
 
-def _ports(host: str, number: int) -> tuple[PortFacts, ...]:
-    return (system.port("server.port", host, number),) if number else ()
+def _ports(server: ServerConfig) -> tuple[PortFacts, ...]:
+    """Those that are not just any free one."""
+    wanted = (
+        ("server.port", server.host, server.port),
+        ("server.metrics_port", server.metrics_host, server.metrics_port),
+    )
+    return tuple(system.port(setting, host, number) for setting, host, number in wanted if number)
 
 
 def _of_state(read: ConfigFacts, env: Mapping[str, str], state: Path | None) -> Jobs:
