@@ -110,8 +110,9 @@ test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool env
 test-page: $(DONE)/dev $(DONE)/demo ## test the page in Chromium, and that what is built is what the sources say
 	@$(PY) -m pytest tests/page $(ARGS)
 
-test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real Prometheus (Debian, Ubuntu: apt-get install prometheus)
-	@command -v prometheus >/dev/null || { echo "prometheus is not installed (Debian, Ubuntu: apt-get install prometheus)" >&2; exit 1; }
+test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real Prometheus and Alertmanager
+	@command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null || { \
+		echo "this needs both (Debian, Ubuntu: apt-get install prometheus prometheus-alertmanager)" >&2; exit 1; }
 	@$(PY) -m pytest tests/observe -m "not full" $(ARGS)
 
 test-containers: $(DONE)/dev $(DONE)/demo ## test the container files, their steps in an empty folder too; options: make test-containers ARGS="-m full"

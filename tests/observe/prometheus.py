@@ -209,7 +209,9 @@ def _scraped_at(target: Mapping[str, Any]) -> float:
 def program(name: str) -> str:
     """Where one of Debian's programs is."""
     path = shutil.which(name)
-    assert path is not None, f"{name} is not installed (Debian, Ubuntu: apt-get install prometheus)"
+    assert path is not None, (
+        f"{name} is not installed (Debian, Ubuntu: apt-get install prometheus prometheus-alertmanager)"
+    )
     return path
 
 

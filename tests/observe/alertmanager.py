@@ -1,0 +1,140 @@
+"""A real Alertmanager on loopback, and a receiver that hears what it sends.
+
+Its program is Debian's (`apt-get install prometheus-alertmanager`), and `amtool` comes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tests.observe.prometheus import LISTENS, PATIENCE_S, program
+
+
+class Alertmanager:
+    """One `prometheus-alertmanager`, from its start to its end."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "alertmanager.yml"
+        path.write_text(config)
+        self._process = subprocess.Popen(
+            [
+                program("prometheus-alertmanager"),
+                f"--config.file={path}",
+                f"--storage.path={folder / 'data'}",
+                "--web.listen-address=127.0.0.1:0",
+                "--cluster.listen-address=",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.printed: list[str] = []
+        self._address: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.address = self._address.get(timeout=PATIENCE_S)
+            assert self.address, "".join(self.printed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.printed.append(line)
+            if match := re.search(LISTENS, line):
+                self._address.put(match[1])
+        self._address.put("")  # it has ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def alerts(self) -> dict[str, dict[str, Any]]:
+        """What it has been told, by the alerts' names, as `/api/v2/alerts` has it."""
+        told = httpx.get(f"http://{self.address}/api/v2/alerts", timeout=PATIENCE_S).json()
+        return {each["labels"]["alertname"]: each for each in told}
+
+    def states(self) -> dict[str, str]:
+        """`active`, or `suppressed` because of another alert, by the alerts' names."""
+        return {name: each["status"]["state"] for name, each in self.alerts().items()}
+
+    def until(self, is_so: Callable[[dict[str, str]], object]) -> dict[str, str]:
+        """Wait until the states are so."""
+        end = time.monotonic() + PATIENCE_S
+        while not is_so(states := self.states()):
+            assert time.monotonic() < end, f"it stays {states}"
+            time.sleep(0.1)
+        return states
+
+
+class Receiver:
+    """Whom Alertmanager tells, by a webhook."""
+
+    def __init__(self) -> None:
+        messages: queue.Queue[dict[str, Any]] = queue.Queue()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                messages.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """It says nothing."""
+
+        self._messages = messages
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def heard_of(self, alert: str) -> dict[str, Any]:
+        """The next message that this alert fires."""
+        while True:
+            message = self._messages.get(timeout=PATIENCE_S)
+            if message["groupLabels"].get("alertname") == alert and message["status"] == "firing":
+                return message

