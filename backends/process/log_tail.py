@@ -5,11 +5,18 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 TAIL_LINES: Final = 200
 TAIL_BYTES: Final = 64 * 1024
 _LINE_BYTES: Final = 4096
+
+
+class Printed(NamedTuple):
+    """How many whole lines a process has printed, and whether it has begun one more: `lines` ends with that."""
+
+    whole: int = 0
+    has_more: bool = False
 
 
 class LogTail:
@@ -23,6 +30,7 @@ class LogTail:
         self._size_bytes = 0
         self._partial = b""
         self.seen_bytes = 0  # of output altogether
+        self._whole = 0  # lines altogether
 
     def feed(self, data: bytes) -> None:
         """Take more output; it may end anywhere in a line."""
@@ -46,6 +54,10 @@ class LogTail:
             unfinished = unfinished[: len(unfinished) - next(cuts, 0)]
         return [*whole, unfinished]
 
+    def printed(self) -> Printed:
+        """How much it is altogether, with what is not kept any more."""
+        return Printed(self._whole, bool(self._partial))
+
     def _readable(self, line: bytes) -> str:
         text = line.decode("utf-8", "replace").rstrip("\r")
         for secret in self._secrets:
@@ -53,6 +65,7 @@ class LogTail:
         return text[:_LINE_BYTES]
 
     def _keep(self, line: bytes) -> None:
+        self._whole += 1
         text = self._readable(line[: _LINE_BYTES + self._longest])
         self._lines.append((self._now(), text))
         self._size_bytes += len(text)

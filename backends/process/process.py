@@ -20,7 +20,7 @@ from backends.engine import Launch
 from backends.process import guard, heartbeat, temp_folder, vital_processes
 from backends.process.exit_reasons import RECENT_S
 from backends.process.footprint import Footprint, resident_gb
-from backends.process.log_tail import LogTail
+from backends.process.log_tail import LogTail, Printed
 from backends.process.ownership import TAG_VARIABLE, kill_tagged, tagged
 
 _INHERITED: Final = frozenset(
@@ -65,6 +65,10 @@ class Process:
     def tail(self, within_s: float | None = None) -> list[str]:
         """The last lines it printed, oldest first; `within_s`: only those of the last so many seconds."""
         return self._tail.lines(within_s)
+
+    def printed(self) -> Printed:
+        """How much it has printed altogether."""
+        return self._tail.printed()
 
     def why(self, code: int, *, has_served: bool) -> str:
         """Why it ended with this exit code, in one sentence fit for a client; `has_served`: it was ready before."""

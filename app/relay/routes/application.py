@@ -66,6 +66,17 @@ class RelayApplication:
     def _refuse(self, request: Request, problem: Problem, reason: str) -> None:
         self._metrics.rejected(reason).inc()
         request.refuse(problem)
+        is_failure = problem.status >= 500
+        if request.method == "POST" and (is_failure or request.table.access_log):  # not for probes of /readyz
+            key = getattr(request, "key", None)  # it is not there where the refusal came before it was looked at
+            (log.warning if is_failure else log.info)(
+                "request refused",
+                request_id=request.id,
+                principal=key.name if key is not None else None,
+                method=request.method,
+                status=problem.status,
+                code=reason,
+            )
 
     async def _route(self, request: Request) -> None:
         route = self._routes.find(request.path)

@@ -233,11 +233,14 @@ class LifeAnswer(_Answer):
 
 
 class Logs(_Answer):
-    """The last lines that a backend's process wrote in one life, oldest first. `lives`: those that can be asked for."""
+    """The last lines that a backend's process wrote in one life, oldest first. `lives`: those that can be asked for.
+    `printed`: how many lines it has written altogether; the last of `lines` is one more where it is `unfinished`."""
 
     backend: str
     life: int | None = None
     lines: tuple[str, ...]
+    printed: int = 0
+    unfinished: bool = False
     lives: tuple[LifeAnswer, ...] = ()
 
 

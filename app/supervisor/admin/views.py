@@ -163,6 +163,8 @@ def logs(backend: str, lines: int, life: int | None, log: Log | None, now: float
         backend=backend,
         life=log.life.number if log.life is not None else None,
         lines=tuple(log.lines[-lines:]),
+        printed=log.printed.whole,
+        unfinished=log.printed.has_more,
         lives=tuple(
             LifeAnswer(
                 life=each.number,

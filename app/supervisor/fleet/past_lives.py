@@ -15,6 +15,7 @@ from backends.endpoint import State
 from backends.lifecycle.events import Event, Exited, Tick
 from backends.lifecycle.phases import Lifecycle, Phase
 from backends.process.footprint import Footprint
+from backends.process.log_tail import Printed
 
 KEPT: Final = 5  # lives, the one that runs among them
 START_BOUNDS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)  # seconds
@@ -23,13 +24,15 @@ START_BOUNDS: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 
 @dataclass(slots=True)
 class PastLife:
     """One start of an engine. `number`: its generation. `reason`: why it ended; None while it runs, and where that was
-    asked for. `lines`: the last that its process wrote. `ended_at`: on the event loop's clock; None while it runs.
+    asked for. `lines`: the last that its process wrote; `printed`: how much it wrote altogether. `ended_at`: on the
+    event loop's clock; None while it runs.
     """
 
     number: int
     lines: Callable[[], list[str]]
     reason: str | None = None
     ended_at: float | None = None
+    printed: Callable[[], Printed] = Printed
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,13 @@ class LastFailure:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What one start wrote at last. `life`: which one, None when there was none; `lives`: those known, oldest first."""
+    """What one start wrote at last. `life`: which one, None when there was none; `lives`: those known, oldest first.
+    `printed`: how much it has written altogether."""
 
     life: PastLife | None
     lines: Sequence[str]
     lives: Sequence[PastLife]
+    printed: Printed = Printed()  # noqa: RUF009  # it cannot be changed
 
 
 class PastLives:
@@ -70,13 +75,14 @@ class PastLives:
         latest, which wrote these lines. None when it is not known, or no longer.
         """
         if number is None:
-            return Log(self._lives[-1] if self._lives else None, latest, tuple(self._lives))
+            last = self._lives[-1] if self._lives else None
+            return Log(last, latest, tuple(self._lives), last.printed() if last is not None else Printed())
         life = self._life(number)
-        return Log(life, life.lines(), tuple(self._lives)) if life is not None else None
+        return Log(life, life.lines(), tuple(self._lives), life.printed()) if life is not None else None
 
-    def began(self, number: int, lines: Callable[[], list[str]]) -> None:
-        """This start has a process now, which wrote these lines."""
-        self._lives.append(PastLife(number, lines))
+    def began(self, number: int, lines: Callable[[], list[str]], printed: Callable[[], Printed] = Printed) -> None:
+        """This start has a process now, which wrote these lines, and so much altogether."""
+        self._lives.append(PastLife(number, lines, printed=printed))
 
     def ended(self, number: int, now: float, reason: str | None) -> None:
         """This start is over, also when it never had a process. `reason`: None when that was asked for."""

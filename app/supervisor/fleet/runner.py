@@ -257,7 +257,7 @@ class Runner:
         """From the process's first moment to its last."""
         unit = self._unit
         log.info("engine starting", backend=unit.name, generation=generation, pid=running.pid)
-        unit.record.past.began(generation, running.tail)
+        unit.record.past.began(generation, running.tail, running.printed)
         self._watch()
         try:
             await asyncio.wait({running.exited})

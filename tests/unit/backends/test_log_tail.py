@@ -72,3 +72,14 @@ def test_what_was_printed_long_before_is_no_last_word() -> None:
 
     assert tail.lines() == ["old", "new", "unfini"]
     assert tail.lines(30.0) == ["new", "unfini"]
+
+
+def test_what_is_not_kept_is_counted_too() -> None:
+    tail = LogTail()
+    tail.feed(b"".join(b"%d\n" % number for number in range(TAIL_LINES + 10)))
+
+    assert tail.printed() == (TAIL_LINES + 10, False)
+    tail.feed(b"begun")
+    assert tail.printed() == (TAIL_LINES + 10, True)
+    tail.feed(b", done\n")
+    assert tail.printed() == (TAIL_LINES + 11, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -13,6 +14,7 @@ import structlog
 
 from app.keys import digest
 from app.log import set_up
+from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Key
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, chat, request
@@ -100,13 +102,95 @@ async def test_a_client_that_leaves_is_a_line_and_no_failure(engine: FakeEngine,
     assert (line["level"], line["outcome"], line["status"]) == ("info", "client_left", 499)
 
 
-async def test_nothing_that_was_said_and_no_key_is_in_the_log(engine: FakeEngine, rig: Rig, lines: io.StringIO) -> None:
-    await rig.published(access_log=True)
-    for scenario in ("ok", "error_event", "accept_then_fin", "invalid_json"):
-        engine.script(scenario)
-        await ask(rig, stream=True)
+async def test_a_line_says_what_the_request_waited_for_and_which_trace_it_belongs_to(
+    engine: FakeEngine, rig: Rig, lines: io.StringIO
+) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    stopped = backend(None, can_start=True, is_limited=True)
+    await rig.published(access_log=True, backends={"engine": stopped})
+    headers = {"authorization": f"Bearer {SECRET}", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    asked = asyncio.create_task(rig.ask(body=chat(stream=True), headers=headers))
+    await rig.fleet.until(lambda: "engine" in rig.fleet.asked)
+    await rig.published(backends={"engine": backend(engine.url, is_limited=True)})
+    rig.fleet.asked["engine"].set_result(WaitOutcome(is_ready=True))
+    await asked
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
 
-    assert logged(lines)
-    assert SAID not in lines.getvalue()
-    assert SECRET not in lines.getvalue()
-    assert "Hello" not in lines.getvalue()
+    (line,) = logged(lines)
+    assert (line["attempts"], line["trace_id"], line["finish_reason"]) == (1, trace, "stop")
+    assert 0 < line["load_s"] + line["queue_s"] <= line["first_token_s"] <= line["seconds"]
+
+
+async def test_a_refusal_before_a_backend_is_a_line_too(rig: Rig, lines: io.StringIO) -> None:
+    bearer = {"authorization": f"Bearer {SECRET}"}
+    await rig.ask(body=chat("nobody"), headers=bearer)
+    assert lines.getvalue() == ""
+
+    await rig.published(access_log=True)
+    await rig.ask(body=chat("nobody", text=SAID), headers=bearer)
+    await rig.ask(body=chat(), headers={"authorization": f"Bearer {SECRET}x"})
+    await rig.ask("/readyz", headers=bearer)
+
+    entries = [json.loads(line) for line in lines.getvalue().splitlines()]
+    told = [(e["event"], e["principal"], e["method"], e["status"], e["code"]) for e in entries]
+    assert told == [
+        ("request refused", "office", "POST", 404, "model_not_found"),
+        ("request refused", None, "POST", 401, "invalid_api_key"),
+    ]
+    assert "nobody" not in lines.getvalue()
+
+
+# Everything that a client says, in each dialect: a word of its own in each place that takes text.
+SECRETS = ("tell-1", "tell-2", "tell-3", "tell-4", "tell-5", "tell-6", "tell-7")
+TOOL = {"name": "tell-3", "description": "tell-4", "parameters": {"type": "object", "title": "tell-5"}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object", "title": "tell-6"}}}
+SYSTEM = [{"role": "system", "content": "tell-1"}, {"role": "user", "content": "tell-2"}]
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": SYSTEM,
+        "tools": [{"type": "function", "function": TOOL}],
+        "response_format": SCHEMA,
+        "stop": ["tell-7"],
+        "user": "tell-7",
+    },
+    "/v1/completions": {"prompt": "tell-1", "suffix": "tell-2", "stop": ["tell-7"]},
+    "/v1/embeddings": {"input": ["tell-1", "tell-2"]},
+    "/v1/rerank": {"query": "tell-1", "documents": ["tell-2", "tell-3"]},
+    "/v1/score": {"text_1": "tell-1", "text_2": "tell-2"},
+    "/v1/tokenize": {"prompt": "tell-1"},
+    "/v1/messages": {
+        "system": "tell-1",
+        "messages": [{"role": "user", "content": "tell-2"}],
+        "tools": [{"name": "tell-3", "description": "tell-4", "input_schema": TOOL["parameters"]}],
+        "metadata": {"user_id": "tell-7"},
+        "max_tokens": 9,
+    },
+    "/v1/responses": {"instructions": "tell-1", "input": "tell-2", "metadata": {"a": "tell-7"}},
+    "/api/chat": {"messages": SYSTEM, "tools": [{"type": "function", "function": TOOL}], "format": {"title": "tell-5"}},
+    "/api/generate": {"system": "tell-1", "prompt": "tell-2", "suffix": "tell-3", "template": "tell-4"},
+    "/api/embed": {"input": ["tell-1", "tell-2"]},
+}
+SCENARIOS = ("ok", "error_event_first", "accept_then_fin", "invalid_json", "status_400_vllm", "reset_mid_stream")
+
+
+@pytest.mark.parametrize("is_valid", [True, False])
+@pytest.mark.parametrize("path", BODIES)
+async def test_nothing_that_was_said_and_no_key_is_in_the_log(
+    engine: FakeEngine, rig: Rig, lines: io.StringIO, path: str, is_valid: bool
+) -> None:
+    """Whatever becomes of the request, and whatever is wrong with it, at the level that logs most."""
+    set_up("json", "debug", lines)
+    await rig.published(access_log=True)
+    ours = {"engine": backend(engine.url, headers={"authorization": "Bearer tell-engine"})}
+    await rig.published(backends=ours)
+    wrong: dict[str, Any] = {} if is_valid else {"messages": "tell-1", "input": {"tell-2": 1}, "n": "tell-3"}
+    for scenario in SCENARIOS:
+        for stream in (True, False):
+            engine.script(scenario)
+            body = {"model": "fake", "stream": stream, **BODIES[path], **wrong}
+            await rig.ask(path, body, headers={"authorization": f"Bearer {SECRET}", "cookie": "tell-cookie"})
+    await rig.fleet.until(lambda: rig.leases.total() == 0)
+
+    written = lines.getvalue()
+    assert written.count('"event": "request') >= len(SCENARIOS)
+    assert [word for word in (*SECRETS, "tell-", SECRET, "Hello") if word in written] == []

@@ -40,6 +40,7 @@ from app.supervisor.metrics.metrics_routes import BothPages
 from app.supervisor.state_folder import bind_private
 from app.table import Backend, PublicModel, Table, Target, Wildcard
 from backends.endpoint import CAPABILITIES, State
+from backends.process.log_tail import Printed
 
 VERSION = "9.8.7"
 ERROR_SCHEMA = {
@@ -123,7 +124,7 @@ class StubControl:
         self._backend(backend)
         written = [f"line {number}" for number in range(300)]
         lives = [PastLife(1, list, "it was ended by signal 11", 60.0), PastLife(2, lambda: written)]
-        log = Log(lives[1], written, lives) if life in (None, 2) else None
+        log = Log(lives[1], written, lives, Printed(300)) if life in (None, 2) else None
         return views.logs(backend, lines, life, log, now=61.5)
 
     async def start(self, backend: str) -> BackendAnswer:
@@ -228,6 +229,8 @@ async def test_logs_are_the_last_lines(client: httpx.AsyncClient) -> None:
         "backend": "demo",
         "life": 2,
         "lines": ["line 298", "line 299"],
+        "printed": 300,
+        "unfinished": False,
         "lives": [
             {"life": 1, "reason": "it was ended by signal 11", "ended_ago_s": 1.5},
             {"life": 2, "reason": None, "ended_ago_s": None},
