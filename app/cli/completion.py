@@ -6,21 +6,19 @@ something is wrong.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
-_WAIT_S: Final = 0.5
+from app import running_gateway
+
 # As in app.config.settings, which takes a quarter of a second to load.
 _CONTROL_SOCKET: Final = "control.sock"
 _CONFIG: Final = "modelport.yaml"
-_MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 def backends(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -67,7 +65,7 @@ def _matching(names: Sequence[tuple[str, str]], incomplete: str) -> list[tuple[s
 
 
 def _known(ctx: typer.Context, section: str) -> list[tuple[str, str]]:
-    answer = _ask(_socket(ctx.params, os.environ))
+    answer = running_gateway.status(_socket(ctx.params, os.environ))
     return in_answer(answer, section) or [(name, "") for name in in_file(_file(ctx), section)]
 
 
@@ -82,21 +80,6 @@ def _file(ctx: typer.Context) -> str:
     path = Path(ctx.params.get("config") or os.environ.get("MODELPORT_CONFIG") or _CONFIG).expanduser()
     try:
         with path.open("rb") as file:
-            return file.read(_MOST_BYTES).decode(errors="replace")
+            return file.read(running_gateway.MAX_BYTES).decode(errors="replace")
     except OSError:
         return ""
-
-
-def _ask(path: Path) -> Any:
-    """The answer of the gateway behind this socket; None where there is none, or not soon enough."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(_WAIT_S)
-            connection.connect(os.fspath(path))
-            connection.sendall(b"GET /admin/status HTTP/1.0\r\nhost: gateway\r\n\r\n")
-            answer = b""
-            while len(answer) < _MOST_BYTES and (piece := connection.recv(65536)):
-                answer += piece
-        return json.loads(answer.partition(b"\r\n\r\n")[2])
-    except (OSError, ValueError):
-        return None

@@ -43,6 +43,8 @@ MOST_SCRAPERS = 64
 
 def serve(options: ServeOptions) -> int:
     """Run the gateway until a signal ends it. Returns the exit code; prints on standard error why it does not start."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_early)
     app.log.set_up(options.log_format, options.log_level)
     service = ServiceReports(take_variables(os.environ, os.getpid()))
     try:
@@ -61,11 +63,19 @@ def serve(options: ServeOptions) -> int:
     except (StateError, listener.ListenError) as exc:
         print(f"modelport: {exc}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # it came before our own handler was installed
-        return 1
+    except _EndedEarly:
+        return 0
     except Exception:
         log.exception("the gateway ends")
         return 1
+
+
+class _EndedEarly(BaseException):
+    """A signal to end came before the event loop listens to signals: there is nothing yet to end in order."""
+
+
+def _end_early(_number: int, _frame: object) -> None:
+    raise _EndedEarly
 
 
 async def _run(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from app import running_gateway
 from app.config.settings import CONTROL_SOCKET
 from backends.process import compile_cache
 
@@ -180,6 +181,8 @@ def bind_private(path: Path) -> socket.socket:
 def _in_use(folder: Path, holder: str) -> StateError:
     """`holder`: what the lock file says, a process id if all is well."""
     who = f"process {holder}" if holder.isdigit() else "another process"
+    if url := running_gateway.address(folder / CONTROL_SOCKET):
+        who += f", at {url}"
     return StateError(
         f"a gateway already runs on the state folder {folder} ({who}); stop it or choose another with --state"
     )
@@ -244,6 +247,12 @@ def _take(lock: Path, folder: Path) -> int:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
         os.close(descriptor)
         raise _in_use(folder, holder) from exc
+    except OSError as exc:  # a network's file system without a lock service
+        os.close(descriptor)
+        raise StateError(
+            f"the state folder {folder} is on a file system that gives no locks ({exc.strerror}), so two gateways "
+            "could use it at once; choose one on a local disk with --state"
+        ) from exc
     content = f"{os.getpid()}\n".encode()
     # For people only, so a full disk does not matter: what holds the folder is the lock.
     with contextlib.suppress(OSError):

@@ -183,6 +183,30 @@ def test_a_folder_that_a_verb_has_filled_can_still_become_a_supervisors(tmp_path
     assert not is_held(tmp_path / "nowhere")
 
 
+UNLOCKED = """
+import errno, fcntl, os, sys
+from pathlib import Path
+from app.supervisor.state_folder import StateError, StateFolder
+def flock(descriptor, operation):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+fcntl.flock = flock
+try:
+    StateFolder(Path(sys.argv[1])).__enter__()
+except StateError as exc:
+    print(exc)
+"""
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path) -> None:
+    """As NFS is where nobody runs its lock service."""
+    said = subprocess.run(
+        [sys.executable, "-c", UNLOCKED, str(tmp_path / "state")], capture_output=True, text=True, check=True
+    ).stdout
+
+    assert said.startswith(f"the state folder {tmp_path}/state is on a file system that gives no locks (No locks avail")
+    assert "choose one on a local disk with --state" in said
+
+
 def test_whether_a_gateway_runs_on_a_folder_is_told_without_taking_it(tmp_path: Path) -> None:
     ours = rf"^a gateway already runs on .* \(process {os.getpid()}\)"
     with StateFolder(tmp_path), pytest.raises(StateError, match=ours):

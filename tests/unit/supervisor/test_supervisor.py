@@ -145,7 +145,10 @@ def test_a_second_supervisor_on_the_state_folder_is_refused(gateway: Gateway) ->
     second = _refused("--config", str(gateway.config), "--state", str(gateway.state), "--port", "0")
 
     assert second.returncode == 1
-    assert f"already runs on the state folder {gateway.state} (process {gateway.process.pid})" in second.stderr
+    assert (
+        f"already runs on the state folder {gateway.state} (process {gateway.process.pid}, at {gateway.url});"
+        in second.stderr
+    )
     assert "Traceback" not in second.stderr
 
 
@@ -362,6 +365,37 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
         assert code == 1
         assert alive(below) == []
+
+
+def test_a_signal_during_the_start_ends_it_and_leaves_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        until(lambda: (gateway.state / "lock").exists())
+
+        code = gateway.end(signal.SIGTERM)
+
+        assert code == 0
+        assert {path.name for path in gateway.state.iterdir()} - {"digests.json"} == {"lock"}
+        assert "Traceback" not in gateway.log.read_text()
+
+
+def test_while_it_ends_nothing_is_reloaded_and_a_relay_that_dies_is_not_replaced(tmp_path: Path) -> None:
+    with running(tmp_path) as gateway:
+        gateway.wait_for("demo: ready in")
+        [relay] = gateway.status()["relays"]["pids"]
+        with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=CHAT, timeout=30) as answer:
+            pieces = answer.iter_text()
+            next(pieces)
+            gateway.process.send_signal(signal.SIGINT)
+            until(lambda: "draining; a second signal ends it at once" in gateway.log.read_text())
+            gateway.process.send_signal(signal.SIGHUP)
+            until(lambda: "not reloaded" in gateway.log.read_text())
+            os.kill(relay, signal.SIGKILL)
+            code = gateway.process.wait(PATIENCE_S)
+            with pytest.raises(httpx.RemoteProtocolError):
+                "".join(pieces)
+
+        assert code == 0
+        assert gateway.log.read_text().count("relay started") == 1
 
 
 def test_closing_the_terminal_ends_everything(tmp_path: Path) -> None:
