@@ -6,16 +6,21 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
+from app.certificate.certificate import Outcome
 from app.errors import TABLE
 from app.metrics import Metrics
+from app.relay.proxy.plan import COUNT, FORMS, LOAD, OPERATIONS, RENDER, TOKENIZER_INFO
+from app.supervisor.replicas.adapters import Verdict
+from backends.endpoint import State
 from tests import ROOT
 from tests.rigs.pages import page
+from tests.unit.house.test_docs import codes
 
 FOLDER: Final = ROOT / "docker/prometheus"
 TESTS: Final = sorted(FOLDER.glob("rules*.test.yml"))
@@ -149,6 +154,47 @@ def test_what_is_recorded_is_used_and_what_is_used_is_recorded() -> None:
     used = {name for alert in alerts().values() for name in series_in(alert["expr"]) if ":" in name}
 
     assert used == set(records())
+
+
+# What the gateway writes into the labels that rules match, each from the place where it is decided.
+VALUES: Final[dict[str, set[str]]] = {
+    "error_type": {"", "engine_rejected", *codes()},
+    "gen_ai_operation_name": {
+        each.name for each in (*OPERATIONS.values(), *FORMS.values(), LOAD, COUNT, RENDER, TOKENIZER_INFO)
+    },
+    "reason": {"engine_rejected", *codes()},
+    "state": {state.value for state in State},
+    "verdict": {outcome.value for outcome in Outcome} | set(get_args(Verdict)),
+    "job": {job["job_name"] for job in parsed(FOLDER / "prometheus.yml")["scrape_configs"]},
+}
+
+
+def test_each_value_that_a_rule_asks_for_is_one_that_is_written() -> None:
+    """A rule about a word that nobody writes never fires."""
+    asked = {
+        (label, value)
+        for rule in rules()
+        for label, values in re.findall(r'(\w+)(?:=~|!~|!=|=)"([^"]*)"', rule["expr"])
+        if label != "le"
+        for value in values.split("|")
+    }
+
+    assert len(asked) > 8
+    assert [each for each in asked if not any(re.fullmatch(each[1], value) for value in VALUES[each[0]])] == []
+
+
+def test_what_generates_nothing_is_in_no_objective() -> None:
+    left_out = {
+        match
+        for name, expression in records().items()
+        if "duration_seconds" in expression
+        for match in re.findall(r'gen_ai_operation_name!~"([^"]*)"', expression) or [name]
+    }
+
+    assert left_out == {".*token.*|load|render"}
+    assert {name for name in VALUES["gen_ai_operation_name"] if re.fullmatch(*left_out, name)} == {
+        *("tokenize", "detokenize", "tokenizer_info", "count_tokens", "load", "render")
+    }
 
 
 def bounds(metric: str) -> Iterator[str]:
