@@ -134,9 +134,9 @@ class Metrics:
         """The counter of how often this backend was given up for the next target, by the failure's outcome."""
         return _child(self._given_up, self._fallbacks, (model, backend, reason))
 
-    def rejected(self, reason: str) -> Counter:
-        """The counter of refusals with this error code."""
-        return _child(self._refusals, self._rejected, (reason,))
+    def refused(self, reason: str) -> None:
+        """Count a refusal with this error code."""
+        _child(self._refusals, self._rejected, (reason,)).inc()
 
     def lag(self) -> Histogram:
         """How late the event loop of a relay is."""

@@ -44,6 +44,7 @@ class ServerProtocol(HttpToolsProtocol):
         self,
         limits: Callable[[], Limits],
         is_ending: Callable[[], bool],
+        refused: Callable[[str], None],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -52,6 +53,7 @@ class ServerProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits()
         self._is_ending = is_ending
+        self._refused = refused  # is told the code of each refusal
         # Of requests whose answer is not complete; the first one is being answered.
         self._responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
@@ -231,6 +233,7 @@ class ServerProtocol(HttpToolsProtocol):
         """Refuse what cannot be read as a request, and hang up; answers that have begun are finished first."""
         self._cancel_deadline()
         self._is_refused = True
+        self._refused(problem.code or "other")
         under_way = [
             response.cycle
             for response in self._responses

@@ -64,7 +64,7 @@ class RelayApplication:
             self._intake.release(request)
 
     def _refuse(self, request: Request, problem: Problem, reason: str) -> None:
-        self._metrics.rejected(reason).inc()
+        self._metrics.refused(reason)
         request.refuse(problem)
         is_failure = problem.status >= 500
         if request.method == "POST" and (is_failure or request.table.access_log):  # not for probes of /readyz

@@ -16,7 +16,10 @@ class BucketCounts:
         self._sum = 0.0
 
     def __repr__(self) -> str:
-        return f"<BucketCounts {sum(self._counts)} sum={self._sum:g}>"
+        return f"<BucketCounts {len(self)} sum={self._sum:g}>"
+
+    def __len__(self) -> int:
+        return sum(self._counts)
 
     def observe(self, value: float) -> None:
         """Count one more."""

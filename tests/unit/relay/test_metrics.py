@@ -27,6 +27,8 @@ IN_FLIGHT = "modelport_in_flight"
 ATTEMPTS = "modelport_attempts_total"
 ERRORS = "modelport_stream_errors_total"
 LEFT = "modelport_client_disconnects_total"
+REFUSED = "modelport_rejected_requests_total"
+FALLBACKS = "modelport_fallbacks_total"
 CHAT = {
     "gen_ai_operation_name": "chat",
     "gen_ai_request_model": "fake",
@@ -198,9 +200,59 @@ async def test_a_refusal_that_moves_on_is_an_attempt_and_the_request_counts_wher
 
     assert rig.sample(ATTEMPTS, modelport_backend="engine", outcome="engine_not_ready") == 1
     assert rig.sample(ATTEMPTS, modelport_backend="second", outcome="ok") == 1
+    given_up = {"gen_ai_request_model": "fake", "modelport_backend": "engine", "reason": "engine_not_ready"}
+    assert rig.sample(FALLBACKS, **given_up) == rig.sample(FALLBACKS) == 1
     assert count(rig, DURATION, {"modelport_backend": "second"}, gen_ai_request_model="fake", error_type="") == 1
     assert count(rig, DURATION) == 0
     assert rig.sample(IN_FLIGHT) == 0
+
+
+async def test_the_last_target_is_given_up_for_nobody(rig: Rig, engine: FakeEngine) -> None:
+    """`spare` has no engine: it was tried, and so was the first one before it."""
+    engine.script("status_503_empty")
+
+    assert (await rig.ask(body=chat())).status == 503
+    await settled(rig)
+
+    assert rig.sample(FALLBACKS, modelport_backend="engine") == rig.sample(FALLBACKS) == 1
+    assert rig.sample(ATTEMPTS) == 2
+
+
+async def test_an_answer_at_the_first_target_is_no_fallback(rig: Rig) -> None:
+    await rig.ask(body=chat())
+    await rig.ask(body=chat("spare"))
+    await settled(rig)
+
+    assert rig.sample(FALLBACKS) == 0
+
+
+CONVERSATION = [{"role": "user", "content": "hi"}]
+REFUSALS: dict[str, tuple[str, object, dict[str, str]]] = {
+    "model_not_found": ("/v1/chat/completions", {"model": "no", "messages": CONVERSATION}, {}),
+    "missing_field": ("/v1/chat/completions", {"model": "fake"}, {}),
+    "invalid_json": ("/v1/chat/completions", b"{", {}),
+    "route_not_found": ("/v1/nowhere", {}, {}),
+    "foreign_host": ("/v1/chat/completions", {"model": "fake"}, {"host": "evil.example"}),
+    "method_not_allowed": ("/v1/models", {"model": "fake"}, {}),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_request_that_no_backend_was_chosen_for_is_counted_by_its_code(rig: Rig, code: str) -> None:
+    path, body, headers = REFUSALS[code]
+
+    await rig.ask(path, body, headers=headers)
+
+    assert rig.sample(REFUSED, reason=code) == rig.sample(REFUSED) == 1
+    assert rig.sample(f"{DURATION}_count") == rig.sample(ATTEMPTS) == 0
+
+
+async def test_what_is_no_request_is_counted_too(rig: Rig) -> None:
+    async with Client(rig.url) as client:
+        client.send(b"hello\r\n\r\n")
+        await client.reader.read()
+
+    assert rig.sample(REFUSED, reason="invalid_http") == rig.sample(REFUSED) == 1
 
 
 async def test_a_stream_that_breaks_is_counted_as_such(rig: Rig, engine: FakeEngine) -> None:
@@ -266,6 +318,7 @@ async def test_labels_come_from_the_configuration_whatever_clients_type(rig: Rig
     await settled(rig)
 
     known = {"chat", "fake", "w/*", "engine", "", "input", "output", "ok", "engine_rejected", "second"}
+    known |= {"relay", "model_not_found"}
     assert labels(rig) <= known
     assert count(rig, DURATION, gen_ai_request_model="w/*", error_type="") == 2
     assert count(rig, DURATION, gen_ai_request_model="fake") == 4

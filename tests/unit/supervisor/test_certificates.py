@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.certificate.certificate import Certificate, Finding, Line
+from app.certificate.certificate import Certificate, Finding, Line, Outcome
 from app.relay.routes.openai_models import entry
 from app.supervisor.admin.certificates import KEY_NAME, CertificateStore, public_name
 from app.supervisor.admin.views import models
@@ -59,6 +59,21 @@ def test_what_was_verified_is_shown_in_every_list_of_models() -> None:
     assert entry(shown, "law", "demo")["parity"] == VERIFIED
     assert models(shown)[0].parity == VERIFIED
     assert "parity" not in entry(table(), "law", "demo")
+
+
+def test_what_it_comes_to_is_one_word_for_programs() -> None:
+    store = CertificateStore()
+    store.refresh(configs())
+    assert store.outcomes(table()) == []
+
+    made = certified(store, serving="aa")
+    assert store.outcomes(table()) == [("law", "demo", Outcome.VERIFIED)]
+    assert store.outcomes(table(serving=Serving("bb"))) == [("law", "demo", Outcome.OUTDATED)]
+
+    stops = (Line("stops", "where answers end", Finding.SAME, "how"),)
+    differs = (*made.lines, Line("stops", "where answers end", Finding.DIFFERS, "how"))
+    outcomes = [msgspec.structs.replace(made, lines=lines).outcome for lines in (stops, differs, ())]
+    assert outcomes == [Outcome.PARTLY_VERIFIED, Outcome.FAILED, Outcome.UNVERIFIED]
 
 
 def test_it_outlives_the_supervisor(tmp_path: Path) -> None:

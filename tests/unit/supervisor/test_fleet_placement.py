@@ -15,6 +15,7 @@ from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Size, Sizes, sized
 from app.supervisor.fleet.waiters import WaitOutcome
+from app.supervisor.metrics.snapshot import backend_counts
 from backends.config.base import BackendConfig, ManagedConfig
 from backends.endpoint import Endpoint, State
 from backends.engine import Engine, Launch, Need, Sleeper
@@ -231,6 +232,8 @@ async def test_more_requests_than_may_wait_are_sent_away_with_advice() -> None:
     async with running(relays, a=managed("--load-s 600", start="demand", max_waiting=1)) as fleet:
         first = asyncio.create_task(fleet.wanted("a"))
         await relays.until_state("a", State.STARTING)
+        (counts,) = backend_counts(fleet.status())
+        assert (counts.waiting, counts.waiting_limit) == (1, 1)
 
         assert await fleet.wanted("a") == WaitOutcome(False, "1 requests wait for it already", 5.0)
 
@@ -330,6 +333,8 @@ async def test_no_request_is_in_an_engine_that_is_put_to_sleep() -> None:
 
         assert await waiting == WaitOutcome(True)
         assert dreams.told[1:4] == ["sleep 2", "wake up", "warm up"]
+        (counts,) = backend_counts(fleet.status())
+        assert {how: len(buckets) for how, buckets in counts.starts.items()} == {"start": 1, "wake": 1}
 
 
 async def test_an_engine_that_does_not_fall_asleep_is_stopped() -> None:

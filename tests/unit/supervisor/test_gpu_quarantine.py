@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from app.supervisor.capacity import devices
-from app.supervisor.capacity.devices import nvml
+from app.supervisor.capacity.devices import GpuLoad, nvml
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine, Quarantine, may_be_used, missing_gb
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.schedule import Capacity
@@ -257,6 +257,11 @@ class Nvml:
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
         return SimpleNamespace(total=80_000_000_000, used=3_000_000_000, free=77_000_000_000)
 
+    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+        if handle.startswith("MIG"):
+            raise self.NVMLError("Not Supported")
+        return SimpleNamespace(gpu=37, memory=5)
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
         if handle.startswith("MIG"):
             raise self.NVMLError("Insufficient Permissions")
@@ -284,13 +289,26 @@ def test_the_stand_in_has_no_function_that_the_library_has_not() -> None:
 
     names = [name for name in vars(Nvml) if name.lower().startswith("nvml")]
     assert [name for name in names if not callable(getattr(library, name, None))] == []
-    assert len(names) == 12
+    assert len(names) == 13
+    assert {name for name, _ in library.c_nvmlUtilization_t._fields_} >= {"gpu"}
     assert {name for name, _ in library.c_nvmlMemory_t._fields_} >= {"total", "used"}
     assert {name for name, _ in library.c_nvmlProcessInfo_t._fields_} >= {"pid", "usedGpuMemory"}
 
 
 def test_a_lost_gpu_does_not_hide_the_others() -> None:
     assert [gpu.uuid for gpu in nvml(Nvml(lost=1))] == ["GPU-0"]
+    assert [load.uuid for load in devices.loads(Nvml(lost=1))] == ["GPU-0"]
+
+
+def test_loads_are_those_of_whole_gpus_and_of_the_parts_of_the_others() -> None:
+    library = Nvml()
+
+    assert devices.loads(library) == (
+        GpuLoad("GPU-0", 3_000_000_000, 80_000_000_000, 0.37),
+        GpuLoad("MIG-0", 3_000_000_000, 80_000_000_000),
+        GpuLoad("MIG-2", 3_000_000_000, 80_000_000_000),
+    )
+    assert not library.is_open
 
 
 def test_gpus_that_cannot_be_asked_about_are_known_to_be_there(tmp_path: Path) -> None:
