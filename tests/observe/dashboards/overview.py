@@ -1,0 +1,286 @@
+"""The first page: what users get. Rate, errors, latency, tokens and how full it is, for each model."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from tests.observe.dashboards import panels
+from tests.observe.dashboards.panels import Column, Query, curves, figure, rows
+from tests.observe.dashboards.series import (
+    ANSWERED,
+    BACKEND,
+    BACKENDS,
+    DURATION,
+    FIRST_TOKEN,
+    GATEWAYS,
+    MODEL,
+    PER_TOKEN,
+    REQUESTS,
+    TOKENS,
+    by,
+    failures,
+    mean,
+    quantile,
+    rate,
+    ratio,
+    share,
+)
+
+EACH_MODEL = f"{{{{{MODEL}}}}}"
+EACH_BACKEND = f"{{{{{BACKEND}}}}}"
+LATE: panels.Levels = {2: "yellow", 10: "red"}
+WRONG: panels.Levels = {0.01: "yellow", 0.05: "red"}
+OUTPUT = f'{REQUESTS},gen_ai_token_type="output"'
+WHOLE = f"{REQUESTS},{ANSWERED}"
+INPUT = f'{REQUESTS},gen_ai_token_type="input"'
+
+
+def overview() -> Dashboard:
+    """The dashboard."""
+    return panels.page(
+        "overview",
+        "Overview",
+        "What users get: rate, errors, latency, tokens and saturation of each model",
+        ("instance", "model", "backend"),
+        {
+            "Now": _now(),
+            "Traffic": _traffic(),
+            "Errors": _errors(),
+            "Latency": _latency(),
+            "Tokens": _tokens(),
+            "Saturation": _saturation(),
+        },
+    )
+
+
+def _now() -> list[panels.Panels]:
+    started = by("", f'modelport_backend_state{{{BACKENDS},state=~"starting|ready|sleeping|failed"}} == 1', "count")
+    ready = by("", f'modelport_backend_state{{{BACKENDS},state=~"ready|sleeping"}} == 1', "count")
+    return [
+        figure(
+            "Requests",
+            "Model requests that ended in each second, whatever their end",
+            panels.PER_SECOND,
+            by("", rate(f"{DURATION}_count", REQUESTS)),
+        ),
+        figure(
+            "Failed",
+            "The share of requests that failed: those that no engine took, those that an engine failed at, and streams "
+            "that broke after their first byte. Refusals of wrong requests by the engine are not among them",
+            panels.RATIO,
+            failures(REQUESTS, ""),
+            levels=WRONG,
+            empty="no requests",
+        ),
+        figure(
+            "First token, 95th percentile",
+            "19 of 20 streamed answers began within this time",
+            panels.SECONDS,
+            quantile(0.95, FIRST_TOKEN, REQUESTS),
+            levels=LATE,
+            empty="no streams",
+        ),
+        figure(
+            "Output tokens",
+            "Tokens that the models wrote in each second, counted when their answers end",
+            panels.TOKENS_PER_SECOND,
+            by("", rate(f"{TOKENS}_sum", OUTPUT)),
+        ),
+        figure(
+            "In flight",
+            "Requests that are being answered or wait",
+            panels.COUNT,
+            by("", f"modelport_in_flight{{{REQUESTS}}}"),
+        ),
+        figure(
+            "Engines that serve",
+            "The share of the engines that are wanted (ready or asleep, of those that are not stopped)",
+            panels.RATIO,
+            share(ready, started),
+            levels={0: "red", 0.999: "green"},
+            empty="none is started",
+        ),
+        rows(
+            "Models",
+            "Each model over the time that is shown. Output tokens a second are those of one stream",
+            {MODEL: "model"},
+            Column(
+                "requests", f"round({by(MODEL, f'increase({DURATION}_count{{{REQUESTS}}}[$__range])')})", panels.COUNT
+            ),
+            Column("failed", failures(REQUESTS, MODEL, "$__range"), panels.RATIO, WRONG),
+            Column(
+                "first token, p50",
+                quantile(0.5, FIRST_TOKEN, REQUESTS, MODEL, "$__range"),
+                panels.SECONDS,
+                LATE,
+            ),
+            Column(
+                "first token, p95",
+                quantile(0.95, FIRST_TOKEN, REQUESTS, MODEL, "$__range"),
+                panels.SECONDS,
+                LATE,
+            ),
+            Column("whole answer, p95", quantile(0.95, DURATION, WHOLE, MODEL, "$__range"), panels.SECONDS),
+            Column(
+                "output tokens/s", f"1 / ({mean(PER_TOKEN, REQUESTS, MODEL, '$__range')} > 0)", panels.TOKENS_PER_SECOND
+            ),
+            Column("input tokens", f"round({by(MODEL, f'increase({TOKENS}_sum{{{INPUT}}}[$__range])')})", panels.COUNT),
+            Column(
+                "output tokens", f"round({by(MODEL, f'increase({TOKENS}_sum{{{OUTPUT}}}[$__range])')})", panels.COUNT
+            ),
+        ),
+    ]
+
+
+def _traffic() -> list[panels.Panels]:
+    return [
+        curves(
+            "Requests by model",
+            "Model requests that ended in each second, by the public name that was asked for",
+            panels.PER_SECOND,
+            Query(by(MODEL, rate(f"{DURATION}_count", REQUESTS)), EACH_MODEL),
+            is_stacked=True,
+        ),
+        curves(
+            "Requests by backend",
+            "The same by the engine that answered, or was tried last",
+            panels.PER_SECOND,
+            Query(by(BACKEND, rate(f"{DURATION}_count", REQUESTS)), EACH_BACKEND),
+            is_stacked=True,
+        ),
+        curves(
+            "Requests by operation",
+            "The same by what was asked for: chat, embeddings, rerank, …",
+            panels.PER_SECOND,
+            Query(by("gen_ai_operation_name", rate(f"{DURATION}_count", REQUESTS)), "{{gen_ai_operation_name}}"),
+            is_stacked=True,
+        ),
+    ]
+
+
+def _errors() -> list[panels.Panels]:
+    return [
+        curves(
+            "Failed share by model",
+            "The share of requests that failed, streams that broke after their first byte included",
+            panels.RATIO,
+            Query(failures(REQUESTS, MODEL), EACH_MODEL),
+            levels=WRONG,
+            highest=1,
+        ),
+        curves(
+            "Errors by code",
+            "Failed requests in each second by error code; docs/errors.md says what each means. engine_rejected: the "
+            "engine refused what the client wrote",
+            panels.PER_SECOND,
+            Query(by("error_type", rate(f"{DURATION}_count", f'{REQUESTS},error_type!=""')), "{{error_type}}"),
+            is_stacked=True,
+        ),
+        curves(
+            "Refused before a model was chosen",
+            "Requests in each second that never reached a model (wrong key, unknown model, too large), by error code. "
+            "They are in no other panel",
+            panels.PER_SECOND,
+            Query(by("reason", rate("modelport_rejected_requests_total", GATEWAYS)), "{{reason}}"),
+            is_stacked=True,
+        ),
+        curves(
+            "Streams that broke",
+            "Answers in each second that failed after their first byte, so that no status could say so",
+            panels.COUNT_PER_SECOND,
+            Query(by(MODEL, rate("modelport_stream_errors_total", REQUESTS)), EACH_MODEL),
+            width=12,
+        ),
+        curves(
+            "Clients that left",
+            "Clients in each second that closed their connection before the end of their answer. Many of them: they "
+            "wait for too long",
+            panels.COUNT_PER_SECOND,
+            Query(by(MODEL, rate("modelport_client_disconnects_total", REQUESTS)), EACH_MODEL),
+            width=12,
+        ),
+    ]
+
+
+def _spread(series: str, where: str = REQUESTS) -> list[Query]:
+    return [Query(quantile(share, series, where), name) for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))]
+
+
+def _latency() -> list[panels.Panels]:
+    first, between, whole = (
+        "From the request's headers to the first token of streamed answers",
+        "The mean time between two tokens of one stream: what reading it feels like",
+        "From the request's headers to the end of the answer, streamed or not; without those that failed",
+    )
+    return [
+        curves("First token", first, panels.SECONDS, *_spread(FIRST_TOKEN), levels=LATE),
+        curves("Between tokens", between, panels.SECONDS, *_spread(PER_TOKEN)),
+        curves("Whole answer", whole, panels.SECONDS, *_spread(DURATION, WHOLE)),
+        *(
+            curves(
+                f"{title} by model, 95th percentile",
+                says,
+                panels.SECONDS,
+                Query(quantile(0.95, series, where, MODEL), EACH_MODEL),
+            )
+            for title, says, series, where in (
+                ("First token", first, FIRST_TOKEN, REQUESTS),
+                ("Between tokens", between, PER_TOKEN, REQUESTS),
+                ("Whole answer", whole, DURATION, WHOLE),
+            )
+        ),
+    ]
+
+
+def _tokens() -> list[panels.Panels]:
+    return [
+        curves(
+            "Output tokens by model",
+            "Tokens that were written in each second, counted when answers end",
+            panels.TOKENS_PER_SECOND,
+            Query(by(MODEL, rate(f"{TOKENS}_sum", OUTPUT)), EACH_MODEL),
+            is_stacked=True,
+        ),
+        curves(
+            "Input tokens by model",
+            "Tokens of prompts in each second, as the engines count them",
+            panels.TOKENS_PER_SECOND,
+            Query(by(MODEL, rate(f"{TOKENS}_sum", INPUT)), EACH_MODEL),
+            is_stacked=True,
+        ),
+        curves(
+            "Tokens of one request",
+            "The mean length of prompts and answers",
+            panels.COUNT,
+            Query(mean(TOKENS, REQUESTS, "gen_ai_token_type"), "{{gen_ai_token_type}}"),
+        ),
+    ]
+
+
+def _saturation() -> list[panels.Panels]:
+    waiting = f"modelport_backend_waiting{{{BACKENDS}}}"
+    limit = f"modelport_backend_waiting_limit{{{BACKENDS}}}"
+    return [
+        curves(
+            "In flight by model",
+            "Requests that are being answered or wait",
+            panels.COUNT,
+            Query(by(MODEL, f"modelport_in_flight{{{REQUESTS}}}"), EACH_MODEL),
+            is_stacked=True,
+        ),
+        curves(
+            "Waiting by backend",
+            "Requests that wait for a place at an engine, or for its start",
+            panels.COUNT,
+            Query(by(BACKEND, waiting), EACH_BACKEND),
+            is_stacked=True,
+        ),
+        curves(
+            "How full the queues are",
+            "Waiting requests as a share of those that may wait; at 100 % further ones are refused (429)",
+            panels.RATIO,
+            Query(ratio(by(BACKEND, waiting), by(BACKEND, limit)), EACH_BACKEND),
+            levels={0.8: "red"},
+            highest=1,
+        ),
+    ]
