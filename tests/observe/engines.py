@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import ROOT
-from tests.journeys.gateway import Fake, Gateway
+from tests.journeys.gateway import PATIENCE_S, Fake, Gateway, until
 from tests.rigs.adapter_folder import adapter, base_model, zeros
 from tests.rigs.ollama import Threaded
 
@@ -78,12 +78,17 @@ def _with_gpus(argv: list[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def observed(folder: Path, vllm: str | None = None) -> Iterator[Gateway]:
+def observed(folder: Path, vllm: str | None = None, patience_s: float = PATIENCE_S) -> Iterator[Gateway]:
     """The gateway, once its engines serve. `vllm`: the line of the configuration for another vLLM with `tuned`."""
     words = vllm_double(folder)
     with Threaded(lambda daemon: None) as ollama, Fake() as remote:
         words |= {"ollama": ollama.daemon.url, "remote": remote.url, **({"vllm": vllm} if vllm else {})}
         with Gateway(folder, CONFIG.format(**words), under=_with_gpus) as gateway:
-            for name in ("demo", "vllm", "dozer", "local", "far"):
-                gateway.line(f"{name}: ready in")
+            assert gateway.url
+            until(lambda: _serve(gateway), patience_s)
             yield gateway
+
+
+def _serve(gateway: Gateway) -> bool:
+    states = {each["name"]: each["state"] for each in gateway.status()["health"]["backends"]}
+    return all(states[name] in ("ready", "sleeping") for name in ("demo", "vllm", "dozer", "local", "far"))

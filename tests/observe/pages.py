@@ -13,6 +13,7 @@ from tests import ROOT
 
 FOLDER: Final = ROOT / "docker/grafana/dashboards"
 _VARIABLE: Final = re.compile(r"\$\{?(\w+)\}?")
+_LEGEND: Final = re.compile(r"\{\{(\w+)\}\}")
 _LABEL_VALUES: Final = re.compile(r"label_values\((.*), (\w+)\)")
 
 
@@ -22,6 +23,7 @@ class PanelQuery:
 
     page: str
     panel: str
+    number: int
     unit: str
     expression: str
     legend: str
@@ -29,6 +31,15 @@ class PanelQuery:
 
     def __str__(self) -> str:
         return f"{self.page} / {self.panel}: {self.expression}"
+
+    @property
+    def legend_labels(self) -> list[str]:
+        """The labels that its legend names."""
+        return _LEGEND.findall(self.legend)
+
+    def named(self, labels: Mapping[str, str]) -> str:
+        """What Grafana writes into the legend for a series with these labels."""
+        return _LEGEND.sub(lambda match: labels[match[1]], self.legend)
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The expression as Grafana sends it, with these values for the variables."""
@@ -68,6 +79,7 @@ def queries(folder: Path = FOLDER) -> Sequence[PanelQuery]:
         PanelQuery(
             name,
             panel["title"],
+            panel["id"],
             panel["fieldConfig"]["defaults"]["unit"],
             target["expr"],
             target["legendFormat"],

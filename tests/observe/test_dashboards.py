@@ -30,7 +30,8 @@ def named(expression: str) -> set[str]:
 
 def documented() -> set[str]:
     text = (ROOT / "docs/metrics.md").read_text()
-    return set(re.findall(r"^(?:### |\| )`((?:modelport|gen_ai)_\w+)`(?: \||$)", text, re.MULTILINE))
+    headings = re.findall(r"^### `((?:modelport|gen_ai)_\w+)`", text, re.MULTILINE)
+    return {*headings, *re.findall(r"^\| `(modelport_engine_scrape_\w+)` \|", text, re.MULTILINE)}
 
 
 def recorded(name: str) -> set[str]:

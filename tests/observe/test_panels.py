@@ -2,83 +2,87 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.journeys.gateway import until
 from tests.observe import pages
 from tests.observe.engines import observed
 from tests.observe.pages import PanelQuery
-from tests.observe.prometheus import Curve, Prometheus
-from tests.observe.traffic import events, traffic
+from tests.observe.prometheus import Curve
+from tests.observe.seen import VALUES, Seen, empty, under_load
 
-CONFIG = """
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
-scrape_configs:
-  - {{job_name: modelport, static_configs: [{{targets: ["{address}"]}}]}}
-  - job_name: modelport-engines
-    metrics_path: /metrics/engines
-    static_configs: [{{targets: ["{address}"]}}]
-"""
-STEP_S = 1.0
-LOAD_S = 20.0  # at least, so that rates over RATE have a curve
-VALUES = {
-    "instance": ".*",
-    "model": ".*",
-    "backend": ".*",
-    "pair": "lora",
-    "__rate_interval": "6s",
-    "__range": "20s",
-}
-DRAWN = os.environ.get("MODELPORT_CURVES")  # a file for tests/observe/picture.py
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A Prometheus that has scraped the load between these times (seconds since 1970)."""
-
-    prometheus: Prometheus
-    start: float
-    end: float
-
-    def curves(self, query: PanelQuery) -> list[Curve]:
-        """What that query has to show: series with at least one number in them."""
-        expression = query.filled(VALUES)
-        if not query.is_instant:
-            curves = self.prometheus.query_range(expression, self.start, self.end, STEP_S)
-            return [curve for curve in curves if any(math.isfinite(value) for _, value in curve.points)]
-        samples = self.prometheus.query(expression, self.end)
-        return [Curve(each.labels, ((self.end, each.value),)) for each in samples if math.isfinite(each.value)]
+QUERIES = pages.queries()
+# What no curve may exceed: of seconds as many as the load goes on, of shares everything (those of the base aside).
+MOST = {"s": 60.0, "percentunit": 1.0, "suffix: tok/s": 100_000.0, "reqps": 1000.0, "cps": 1000.0}
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """The load is over when the tests begin."""
-    with observed(tmp_path_factory.mktemp("gateway")) as gateway:
-        config = CONFIG.format(address=gateway.url.removeprefix("http://"))
-        with Prometheus(tmp_path_factory.mktemp("prometheus"), config) as prometheus:
-            prometheus.until_scraped()
-            start = time.time()
-            with traffic(gateway):
-                events(gateway)
-                until(lambda: time.time() > start + LOAD_S)
-                end = time.time()
-            yield Seen(prometheus, start, end)
+    with (
+        observed(tmp_path_factory.mktemp("gateway")) as gateway,
+        under_load(gateway, tmp_path_factory.mktemp("prometheus")) as over,
+    ):
+        yield over
 
 
-def test_every_query_of_every_panel_has_a_series(seen: Seen) -> None:
-    asked = pages.queries()
-    curves = {query: seen.curves(query) for query in asked}
-    if DRAWN:
-        Path(DRAWN).write_text(json.dumps([[asdict(query), list(map(asdict, curves[query]))] for query in asked]))
+@pytest.fixture(scope="module")
+def curves(seen: Seen) -> Mapping[PanelQuery, list[Curve]]:
+    """What each query of each panel has to show."""
+    return seen.all_curves(QUERIES, os.environ.get("MODELPORT_CURVES"))
 
-    empty = [str(query) for query in asked if not curves[query]]
-    assert empty == [], f"{len(empty)} of {len(asked)} queries without a series:\n" + "\n".join(empty)
-    assert len(asked) > 80
+
+def test_every_query_of_every_panel_has_a_series(curves: Mapping[PanelQuery, list[Curve]]) -> None:
+    nothing = empty(curves)
+
+    assert nothing == [], f"{len(nothing)} of {len(QUERIES)} queries without a series:\n" + "\n".join(nothing)
+    assert len(QUERIES) > 100
+
+
+def test_no_curve_holds_what_is_no_number_or_cannot_be(curves: Mapping[PanelQuery, list[Curve]]) -> None:
+    values = {query: [value for curve in shown for _, value in curve.points] for query, shown in curves.items()}
+
+    assert [str(query) for query, each in values.items() if not all(map(math.isfinite, each))] == []
+    assert [str(query) for query, each in values.items() if min(each) < 0] == []
+    beyond = [
+        (str(query), max(each)) for query, each in values.items() if max(each) > MOST.get(query.unit, math.inf) * 1.001
+    ]
+    assert [each for each in beyond if "group_left () (" not in each[0]] == []
+
+
+def test_every_legend_names_labels_that_its_series_have(curves: Mapping[PanelQuery, list[Curve]]) -> None:
+    wrong = [
+        str(query)
+        for query, shown in curves.items()
+        for curve in shown
+        if any(name not in curve.labels for name in query.legend_labels)
+    ]
+    assert wrong == []
+
+
+def test_no_two_curves_of_a_panel_have_the_same_name(curves: Mapping[PanelQuery, list[Curve]]) -> None:
+    names: dict[tuple[str, int], list[str]] = {}
+    for query, shown in curves.items():
+        if not query.is_instant:
+            names.setdefault((query.page, query.number), []).extend(query.named(curve.labels) for curve in shown)
+
+    assert {panel: each for panel, each in names.items() if len(set(each)) < len(each)} == {}
+
+
+def test_each_choice_at_the_top_has_something_to_choose(seen: Seen) -> None:
+    offered = {
+        (name, choice.name): {
+            each.labels.get(choice.label, "")
+            for each in seen.prometheus.query(pages.filled(choice.series, VALUES), seen.end)
+        }
+        for name, page in pages.dashboards().items()
+        for choice in pages.choices(page)
+    }
+
+    assert [key for key, values in offered.items() if not values - {""}] == []
+    assert offered["pairs", "pair"] == {"lora"}
+    assert offered["overview", "model"] >= {"smollm2", "base", "tuned", "daemon", "breaks"}
+    assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far"}

@@ -83,7 +83,6 @@ def _lives() -> list[panels.Panels]:
             "Requests that wait in the gateway for a place at the engine, or for its start",
             panels.COUNT,
             Query(by(BACKEND, f"modelport_backend_waiting{{{BACKENDS}}}"), EACH),
-            Query(by(BACKEND, f"modelport_backend_waiting_limit{{{BACKENDS}}}"), f"{EACH}: most that may"),
         ),
         curves(
             "Starts again",
@@ -238,11 +237,11 @@ def _llama_cpp() -> list[panels.Panels]:
         ),
         curves(
             "Speed of one answer",
-            "Tokens of a second of work: with prompts and writing",
+            "Tokens of a second of work: with prompts and writing. None where it hardly worked",
             panels.TOKENS_PER_SECOND,
-            Query(ratio(read, engine_rate("prompt_seconds_total")), f"{ENGINE}: prompts"),
+            Query(_speed(read, engine_rate("prompt_seconds_total")), f"{ENGINE}: prompts"),
             Query(
-                ratio(engine_rate("tokens_predicted_total"), engine_rate("tokens_predicted_seconds_total")),
+                _speed(engine_rate("tokens_predicted_total"), engine_rate("tokens_predicted_seconds_total")),
                 f"{ENGINE}: writing",
             ),
             width=12,
@@ -255,6 +254,13 @@ def _llama_cpp() -> list[panels.Panels]:
             width=12,
         ),
     ]
+
+
+def _speed(tokens: str, seconds: str) -> str:
+    """Tokens of a second of work. The first token of an answer takes no time of writing, so that answers of one token
+    (our own first request to an engine) would come out as a million a second.
+    """
+    return f"{tokens} / ({seconds} > 0.001)"
 
 
 def _ollama() -> list[panels.Panels]:

@@ -1,0 +1,82 @@
+"""What a Prometheus has seen of a gateway under load, as the panels of the dashboards ask for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.journeys.gateway import Gateway, until
+from tests.observe.pages import PanelQuery
+from tests.observe.prometheus import Curve, Prometheus
+from tests.observe.traffic import events, traffic
+
+CONFIG: Final = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+scrape_configs:
+  - {{job_name: modelport, static_configs: [{{targets: ["{address}"]}}]}}
+  - job_name: modelport-engines
+    metrics_path: /metrics/engines
+    static_configs: [{{targets: ["{address}"]}}]
+"""
+STEP_S: Final = 1.0
+LOAD_S: Final = 20.0  # at least, so that rates over their interval have a curve
+VALUES: Final = {
+    "instance": ".*",
+    "model": ".*",
+    "backend": ".*",
+    "pair": "lora",
+    "__rate_interval": "6s",
+    "__range": "20s",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A Prometheus that has scraped the load between these times (seconds since 1970)."""
+
+    prometheus: Prometheus
+    start: float
+    end: float
+
+    def curves(self, query: PanelQuery) -> list[Curve]:
+        """What that query has to show: series with at least one number in them."""
+        expression = query.filled(VALUES)
+        if not query.is_instant:
+            curves = self.prometheus.query_range(expression, self.start, self.end, STEP_S)
+            return [curve for curve in curves if any(math.isfinite(value) for _, value in curve.points)]
+        samples = self.prometheus.query(expression, self.end)
+        return [Curve(each.labels, ((self.end, each.value),)) for each in samples if math.isfinite(each.value)]
+
+    def all_curves(self, queries: Sequence[PanelQuery], kept: str | None) -> Mapping[PanelQuery, list[Curve]]:
+        """Those of all. `kept`: a file that they are written into, for tests/observe/picture.py."""
+        curves = {query: self.curves(query) for query in queries}
+        if kept:
+            Path(kept).write_text(
+                json.dumps([[asdict(query), [asdict(curve) for curve in curves[query]]] for query in queries])
+            )
+        return curves
+
+
+@contextlib.contextmanager
+def under_load(gateway: Gateway, folder: Path) -> Iterator[Seen]:
+    """The load is over when the block begins."""
+    config = CONFIG.format(address=gateway.url.removeprefix("http://"))
+    with Prometheus(folder, config) as prometheus:
+        prometheus.until_scraped()
+        start = time.time()
+        with traffic(gateway):
+            events(gateway)
+            until(lambda: time.time() > start + LOAD_S)
+            end = time.time()
+        yield Seen(prometheus, start, end)
+
+
+def empty(curves: Mapping[PanelQuery, list[Curve]]) -> list[str]:
+    """The queries that have nothing to show, with their panels."""
+    return [str(query) for query, seen in curves.items() if not seen]
