@@ -191,8 +191,8 @@ def test_what_generates_nothing_is_in_no_objective() -> None:
         for match in re.findall(r'gen_ai_operation_name!~"([^"]*)"', expression) or [name]
     }
 
-    assert left_out == {".*token.*|load|render"}
-    assert {name for name in VALUES["gen_ai_operation_name"] if re.fullmatch(*left_out, name)} == {
+    (pattern,) = left_out
+    assert {name for name in VALUES["gen_ai_operation_name"] if re.fullmatch(pattern, name)} == {
         *("tokenize", "detokenize", "tokenizer_info", "count_tokens", "load", "render")
     }
 
