@@ -71,10 +71,9 @@ def vllm_double(folder: Path) -> dict[str, str]:
     return {**words, "vllm": VLLM.format(**words, tuned=tuned, idle=idle)}
 
 
-def _with_gpus(argv: list[str]) -> list[str]:
+def _with_gpus(command: list[str]) -> list[str]:
     """The same command line before two GPUs."""
-    assert argv[:2] == ["-m", "app"]
-    return ["-m", "tests.fakes.gpus", *argv[2:]]
+    return [sys.executable, "-m", "tests.fakes.gpus", *command[command.index("serve") :]]
 
 
 @contextlib.contextmanager
