@@ -11,7 +11,8 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -85,8 +86,20 @@ class Alertmanager:
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """What it has been told, by the alerts' names, as `/api/v2/alerts` has it."""
-        told = httpx.get(f"http://{self.address}/api/v2/alerts", timeout=PATIENCE_S).json()
-        return {each["labels"]["alertname"]: each for each in told}
+        return {each["labels"]["alertname"]: each for each in self._alerts()}
+
+    def _alerts(self) -> list[dict[str, Any]]:
+        return list(httpx.get(f"http://{self.address}/api/v2/alerts", timeout=PATIENCE_S).json())
+
+    def tell(self, *alerts: Mapping[str, str]) -> None:
+        """Tell it that these fire, each by its labels, for the next hour."""
+        ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+        body = [{"labels": dict(each), "endsAt": ends} for each in alerts]
+        httpx.post(f"http://{self.address}/api/v2/alerts", json=body, timeout=PATIENCE_S).raise_for_status()
+
+    def in_state(self, state: str) -> list[dict[str, str]]:
+        """The labels of the alerts that are `active` or `suppressed`."""
+        return [each["labels"] for each in self._alerts() if each["status"]["state"] == state]
 
     def states(self) -> dict[str, str]:
         """`active`, or `suppressed` because of another alert, by the alerts' names."""
@@ -138,3 +151,10 @@ class Receiver:
             message = self._messages.get(timeout=PATIENCE_S)
             if message["groupLabels"].get("alertname") == alert and message["status"] == "firing":
                 return message
+
+
+def tool(name: str, *arguments: str) -> str:
+    """What one of Debian's programs prints; fails with that where it is not content."""
+    done = subprocess.run([program(name), *arguments], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr

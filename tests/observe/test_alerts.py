@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ import pytest
 
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
-from tests.observe.alertmanager import Alertmanager, Receiver
-from tests.observe.prometheus import Prometheus, program, promtool
+from tests.observe.alertmanager import Alertmanager, Receiver, tool
+from tests.observe.prometheus import Prometheus, promtool
 from tests.unit.house.test_alerts import FOLDER, TESTS, rules, series_in
 
 KEY: Final = "observe-0123456789abcdef0123456789abcdef"
@@ -244,10 +243,3 @@ def test_when_no_gateway_answers_only_that_is_told(observed: Observed) -> None:
         )
     )
     assert observed.receiver.heard_of("ModelportGatewayAbsent")["alerts"][0]["status"] == "firing"
-
-
-def tool(name: str, *arguments: str) -> str:
-    """What it prints; fails with that where it is not content."""
-    done = subprocess.run([program(name), *arguments], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
