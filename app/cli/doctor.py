@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from app.cli.options import REFUSED, ConfigOption, JsonOption, StateOption, print_json
+from app.cli.tables import number_of
 from app.cli.terminal_text import terminal_line
 
 if TYPE_CHECKING:
@@ -66,5 +67,5 @@ def lines(diagnoses: Sequence[Diagnosis]) -> list[str]:
     ]
     errors = sum(each.severity == "error" for each in diagnoses)
     warnings = sum(each.severity == "warn" for each in diagnoses)
-    total = "all is well" if not errors and not warnings else f"{errors} errors, {warnings} warnings"
+    total = f"{number_of(errors, 'error')}, {number_of(warnings, 'warning')}" if errors or warnings else "all is well"
     return [*said, total]

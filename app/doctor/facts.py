@@ -11,6 +11,7 @@ from app.config.model import Config
 from app.supervisor.admin.schemas import PlanAnswer
 from backends.inspection import Inspection
 
+HUB: Final = "models of the hub"
 SHM: Final = "/dev/shm"  # noqa: S108 - only looked at
 
 
@@ -65,14 +66,15 @@ class DiskFacts:
 
 @dataclass(frozen=True, slots=True)
 class PortFacts:
-    """An address that the gateway is to listen on. `trouble`: why it cannot. `users`: the processes that listen on the
-    port, each with its name, as far as they are shown to us.
+    """An address that the gateway is to listen on. `trouble`: why it cannot, `advice`: what to do. `users`: the
+    processes that listen on the port, each with its name, as far as they are shown to us.
     """
 
     setting: str
     host: str
     port: int
     trouble: str | None = None
+    advice: str = ""
     users: tuple[tuple[int, str], ...] = ()
 
 
@@ -112,14 +114,15 @@ class AttachedFacts:
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
     """NVIDIA's driver through NVML. `has_devices`: the device files of a GPU driver are there, NVIDIA's or another.
-    `gpus`: index, name, memory and how much of it is used. `trouble`: why NVML does not answer. `hidden`: how many
-    CUDA_VISIBLE_DEVICES hides.
+    `gpus`: index, name, memory and how much of it is used; `lost`: index of one that does not answer, and why.
+    `trouble`: why NVML does not answer. `hidden`: how many CUDA_VISIBLE_DEVICES hides.
     """
 
     has_devices: bool = False
     driver: str | None = None
     cuda: str | None = None
     gpus: tuple[tuple[int, str, int, int], ...] = ()
+    lost: tuple[tuple[int, str], ...] = ()
     trouble: str | None = None
     hidden: int = 0
 
@@ -135,6 +138,14 @@ class HubFacts:
     is_here: bool = False
     is_offline: bool = False
     has_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorFacts:
+    """Where traces are sent: host and port. `trouble`: why no connection can be made."""
+
+    where: str
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +212,7 @@ class MachineFacts:
     disks: tuple[DiskFacts, ...] = ()
     tools: ToolFacts | None = None
     ports: tuple[PortFacts, ...] = ()
+    collector: CollectorFacts | None = None
     programs: tuple[ProgramFacts, ...] = ()
     attached: tuple[AttachedFacts, ...] = ()
     hub: tuple[HubFacts, ...] = ()

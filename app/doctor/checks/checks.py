@@ -22,6 +22,7 @@ CHECKS: Final[dict[str, Callable[[MachineFacts], Says]]] = {
     "environment": of_settings.environment,
     "proxy": of_settings.proxy,
     "port": of_settings.port,
+    "traces": of_settings.traces,
     "state-folder": of_storage.state_folder,
     "disk": of_storage.disk,
     "tools": of_storage.tools,

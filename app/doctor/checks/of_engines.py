@@ -22,7 +22,14 @@ def gpu(facts: MachineFacts) -> Says:
             yield warn(
                 f"CUDA_VISIBLE_DEVICES hides {seen.hidden} of them", "Unset it, or name those that are to serve."
             )
-    elif seen.has_devices and seen.trouble is not None:
+    for index, reason in seen.lost:
+        yield warn(
+            f"GPU {index} does not answer: {reason}",
+            "Look into the kernel's log (dmesg, Xid), and restart the machine.",
+        )
+    if seen.gpus or seen.lost:
+        return
+    if seen.has_devices and seen.trouble is not None:
         yield warn(
             f"there are devices of a GPU driver, and NVML does not answer ({seen.trouble})",
             "NVIDIA: load or reinstall the driver (nvidia-smi must work), or restart after an update of it; in a "

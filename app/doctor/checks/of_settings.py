@@ -13,7 +13,6 @@ from app.doctor.facts import MachineFacts, PortFacts
 
 SOON_S: Final = 14 * 86_400.0
 _PROXIES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
-_FLAGS: Final = {"server.port": ", or --port"}
 _SPARED: Final = ("no_proxy", "NO_PROXY")
 _HERE: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -117,13 +116,28 @@ def port(facts: MachineFacts) -> Says:
             yield ok(f"{address} is the running gateway's")
             continue
         users = ", ".join(f"{name} (process {pid})" for pid, name in each.users)
-        by = f"; it is {users}" if users else ""
-        yield error(
-            f"{each.trouble}{by}",
-            f"End that program, or choose another port: {each.setting}{_FLAGS.get(each.setting, '')}.",
-        )
+        flag = ", or --port" if each.setting == "server.port" else ""
+        if users:
+            yield error(f"{each.trouble}: {users}", f"End that program, or choose another {each.setting}{flag}.")
+        else:
+            advice = each.advice.rpartition(": --")[0] or each.advice
+            yield error(f"{each.trouble}", f"{advice[:1].upper()}{advice[1:]} ({each.setting}{flag}).")
     if not facts.ports:
         yield ok("any free port" if facts.config.config is not None else "not known without a configuration")
+
+
+def traces(facts: MachineFacts) -> Says:
+    """The collector, where one is configured."""
+    where = facts.collector
+    if where is None:
+        yield ok("none are sent")
+    elif where.trouble is not None:
+        yield warn(
+            f"the collector at {where.where} cannot be reached ({where.trouble}): traces are lost",
+            "Start it, or correct tracing.endpoint (OTEL_EXPORTER_OTLP_ENDPOINT).",
+        )
+    else:
+        yield ok(f"the collector at {where.where} takes connections")
 
 
 def _is_the_gateways(each: PortFacts, facts: MachineFacts) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from app.doctor.diagnosis import Said, Says, error, ok, warn
-from app.doctor.facts import DiskFacts, FolderFacts, MachineFacts
+from app.doctor.facts import HUB, DiskFacts, FolderFacts, MachineFacts
 from backends.huggingface.cache import in_words
 from backends.toolenv.tools import TOOLS, total
 
@@ -98,9 +98,9 @@ def _needed(what: str, facts: MachineFacts) -> tuple[int, str]:
     """How much should be free for that, and a sentence why."""
     coming = [each.model for each in facts.hub if not each.is_here]
     match what:
-        case "models of the hub" if coming:
+        case _ if what == HUB and coming:
             return MODEL_BYTES * len(coming), f"{', '.join(coming)} is still to be downloaded"
-        case "models of the hub":
+        case _ if what == HUB:
             return FULL_BYTES, "nothing is to be downloaded"
         case "tool environments":
             made = facts.tools.whole if facts.tools is not None else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -35,27 +36,8 @@ OLLAMA: Final = frozenset(
         *("SCHED_SPREAD", "TMPDIR", "VERSION", "VULKAN"),
     )
 )
-# As the OpenTelemetry specification names them: SDK, OTLP exporters, limits.
-OTEL: Final = frozenset(
-    f"OTEL_{name}"
-    for name in (
-        *("SDK_DISABLED", "ENTITIES", "RESOURCE_ATTRIBUTES", "SERVICE_NAME", "LOG_LEVEL", "PROPAGATORS"),
-        *("TRACES_SAMPLER", "TRACES_SAMPLER_ARG", "TRACES_EXPORTER", "METRICS_EXPORTER", "LOGS_EXPORTER"),
-        *("BSP_SCHEDULE_DELAY", "BSP_EXPORT_TIMEOUT", "BSP_MAX_QUEUE_SIZE", "BSP_MAX_EXPORT_BATCH_SIZE"),
-        *("ATTRIBUTE_VALUE_LENGTH_LIMIT", "ATTRIBUTE_COUNT_LIMIT", "SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT"),
-        *("SPAN_ATTRIBUTE_COUNT_LIMIT", "SPAN_EVENT_COUNT_LIMIT", "SPAN_LINK_COUNT_LIMIT"),
-        *("EVENT_ATTRIBUTE_COUNT_LIMIT", "LINK_ATTRIBUTE_COUNT_LIMIT", "SEMCONV_STABILITY_OPT_IN"),
-        *("PYTHON_CONTEXT", "PYTHON_ID_GENERATOR", "CONFIG_FILE", "EXPERIMENTAL_RESOURCE_DETECTORS"),
-        *(
-            f"EXPORTER_OTLP{signal}_{what}"
-            for signal in ("", "_TRACES", "_METRICS", "_LOGS")
-            for what in (
-                *("ENDPOINT", "INSECURE", "CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE", "HEADERS"),
-                *("COMPRESSION", "TIMEOUT", "PROTOCOL"),
-            )
-        ),
-    )
-)
+# Of OpenTelemetry's what is about metrics, logs and Python's own agents: nobody expects the gateway to read it.
+_NOT_OF_TRACES: Final = re.compile(r"OTEL_.*(METRIC|LOG|BLRP|PYTHON|INSTRUMENTATION)")
 
 
 class Unread(NamedTuple):
@@ -87,8 +69,8 @@ def unread(
             yield Unread(name, _nearest(name, read))
         elif name.startswith("OLLAMA_") and name not in OLLAMA:
             yield Unread(name, _nearest(name, OLLAMA))
-        elif name.startswith("OTEL_") and name not in OTEL:
-            yield Unread(name, _nearest(name, OTEL))
+        elif name.startswith("OTEL_") and not _NOT_OF_TRACES.match(name):
+            yield Unread(name, _nearest(name, read))
         elif not inherited({name: ""}):
             for backend, each in inspections:
                 if backend is not None and name.startswith(each.variables or ("\0",)) and name not in each.env:

@@ -40,10 +40,12 @@ def inspections(config: Config | None) -> list[tuple[str | None, Inspection]]:
     return [*of_backends, *((None, usual) for usual in others)]
 
 
-def program(backend: str | None, inspection: Inspection, env: Mapping[str, str]) -> ProgramFacts | None:
-    """The program or module with its version; None where there is neither. Blocks, for VERSION_S at worst."""
+def program(
+    backend: str | None, inspection: Inspection, env: Mapping[str, str], seconds: float = VERSION_S
+) -> ProgramFacts | None:
+    """The program or module with its version; None where there is neither. Blocks, for so many seconds at worst."""
     if inspection.module is not None:
-        return _module(backend, inspection, inspection.module)
+        return _module(backend, inspection, inspection.module, seconds)
     if inspection.program is None:
         return None
     command = inspection.program
@@ -55,7 +57,7 @@ def program(backend: str | None, inspection: Inspection, env: Mapping[str, str])
     trouble = None
     if version is None:
         given = {**env, **inspection.env}
-        version, trouble = _printed_version([path, *inspection.version_words], given)
+        version, trouble = _printed_version([path, *inspection.version_words], given, seconds)
     flaw = inspection.flaw(version) if version is not None else None
     return ProgramFacts(inspection.what, command, backend, path, version=version, trouble=trouble, flaw=flaw)
 
@@ -68,14 +70,15 @@ def _package_version(program_path: Path, package: str) -> str | None:
     return None
 
 
-def _printed_version(command: Sequence[str], env: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _printed_version(command: Sequence[str], env: Mapping[str, str], seconds: float) -> tuple[str | None, str | None]:
     """The version that the program prints, or what is wrong with it."""
-    code, text = _run(command, env, VERSION_S)
+    code, text = _run(command, env, seconds)
     if code is None:
         return None, text
-    match = _VERSION.search("\n".join(text.splitlines()[-_LINES:]))
-    if code == 0 and match is not None:
-        return match[0], None
+    # The last one: programs write notes before it.
+    versions = _VERSION.findall("\n".join(text.splitlines()[-_LINES:]))
+    if code == 0 and versions:
+        return str(versions[-1]), None
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     said = f": {last[:_SHOWN]}" if last else ""
     return None, f"`{' '.join(command)}` ended with exit code {code}{said}" if code else f"it prints no version{said}"
@@ -105,9 +108,9 @@ def _run(command: Sequence[str], env: Mapping[str, str], seconds: float) -> tupl
     return process.returncode, text
 
 
-def _module(backend: str | None, inspection: Inspection, module: str) -> ProgramFacts:
+def _module(backend: str | None, inspection: Inspection, module: str, seconds: float) -> ProgramFacts:
     """Loaded by our own Python in a process of its own: what is missing for it, it says itself."""
-    code, text = _run([sys.executable, "-c", f"import {module}"], os.environ, VERSION_S)
+    code, text = _run([sys.executable, "-c", f"import {module}"], os.environ, seconds)
     version = None
     with contextlib.suppress(metadata.PackageNotFoundError):
         version = metadata.version(inspection.package or module)
@@ -154,6 +157,12 @@ async def _ask(name: str, backend: BackendConfig, *, is_implied: bool) -> Attach
         reason=probe.reason,
         flaw=probe.warning,
     )
+
+
+def hub_folders(used: Sequence[Inspection], env: Mapping[str, str]) -> tuple[Path, ...]:
+    """The caches that models of the hub are in: of the engines that take some, else the one that would be used."""
+    environments = [each.env for each in used] or [{}]
+    return tuple(dict.fromkeys(fetcher.cache(fetcher.environment(each, env)) for each in environments))
 
 
 def hub(config: Config, env: Mapping[str, str]) -> tuple[HubFacts, ...]:

@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
 from app.config.load import load_all
-from app.config.model import ServerConfig
+from app.config.model import Config, ServerConfig
 from app.config.settings import CONTROL_SOCKET, ServeOptions, resolve, state_folder
 from app.config.warnings import warnings
 from app.config.yaml_document import ConfigError
 from app.doctor.facts import (
+    HUB,
     SHM,
     ConfigFacts,
     ContainerFacts,
@@ -33,10 +34,10 @@ from app.doctor.facts import (
 )
 from app.doctor.looking import engines, system
 from app.doctor.looking.deadlines import Jobs, all_within
+from app.supervisor.admin.schemas import PlanAnswer
 from app.supervisor.capacity import devices, report
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.state_folder import MEASUREMENTS
-from backends.huggingface import fetcher
 from backends.inspection import Inspection
 from backends.toolenv import build
 from backends.toolenv.environment import tools_folder
@@ -58,7 +59,9 @@ def look(env: Mapping[str, str], config: Path | None, state: Path | None, now: C
     read, options = _configuration(env, config, state)
     where = options.state if options is not None else None
     listed = engines.inspections(read.config)
+    hub_folders = engines.hub_folders([each for name, each in listed if name is not None and each.hub], env)
     jobs = {**_of_system(env), **_of_configuration(read, env), **_of_state(read, env, where), **_of(listed, env)}
+    jobs |= {("disk", f"the models of the hub, {folder},"): partial(system.disk, HUB, folder) for folder in hub_folders}
     results, late = all_within(DEADLINE_S, jobs)
     programs = tuple(results[job] for job in jobs if job[0] == "programs" and results.get(job) is not None)
     disks = tuple(results[job] for job in jobs if job[0] == "disk" and job in results)
@@ -83,6 +86,7 @@ def look(env: Mapping[str, str], config: Path | None, state: Path | None, now: C
         disks=disks,
         tools=results.get(("tools", "tool environments")),
         ports=results.get(("port", "ports"), ()),
+        collector=results.get(("traces", "collector")),
         programs=programs,
         attached=results.get(("attached", "engines of others"), ()),
         hub=results.get(("hub", "cache"), ()),
@@ -132,6 +136,7 @@ def _of_configuration(read: ConfigFacts, env: Mapping[str, str]) -> Jobs:
         ("attached", "engines of others"): lambda: engines.attached(config, is_implied=read.source is None),
         ("hub", "cache"): lambda: engines.hub(config, env),
         ("port", "ports"): lambda: _ports(config.server),
+        ("traces", "collector"): lambda: system.collector(config.tracing.endpoint),
     }
 
 
@@ -158,8 +163,7 @@ def _of_state(read: ConfigFacts, env: Mapping[str, str], state: Path | None) -> 
     if state is None:
         return {}
     tools = tools_folder(env, state)
-    hub = fetcher.cache(fetcher.environment({}, env))
-    folders = {"state folder": state, "tool environments": tools, "models of the hub": hub}
+    folders = {"state folder": state, "tool environments": tools}
     jobs: Jobs = {
         ("disk", f"the {what}, {folder},"): partial(system.disk, what, folder) for what, folder in folders.items()
     }
@@ -167,10 +171,30 @@ def _of_state(read: ConfigFacts, env: Mapping[str, str], state: Path | None) -> 
     jobs["tools", "tool environments"] = lambda: tool_environments(tools)
     jobs["gateway", "gateway"] = lambda: running_gateway(state)
     if (config := read.config) is not None:
-        jobs["memory", "models"] = lambda: report.plan(
-            config, devices.machine(config.server.memory_gb, env), MeasurementStore(state / MEASUREMENTS)
-        )
+        jobs["memory", "models"] = lambda: _plan(config, read.source, env, state)
     return jobs
+
+
+def _plan(config: Config, source: Path | None, env: Mapping[str, str], state: Path) -> PlanAnswer:
+    """As a running gateway with this configuration says, which knows what its engines have taken; else as a start would
+    find it.
+    """
+    try:
+        said = _ask_gateway(state, "/admin/status")
+        if said["config"] == (str(source.absolute()) if source is not None else None):
+            return PlanAnswer.model_validate(_ask_gateway(state, "/admin/plan"))
+    except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError):
+        pass  # none runs, or it is in trouble, which another check says
+    return report.plan(config, devices.machine(config.server.memory_gb, env), MeasurementStore(state / MEASUREMENTS))
+
+
+def _ask_gateway(state: Path, path: str) -> Any:
+    control = state / CONTROL_SOCKET
+    if not control.exists():
+        raise FileNotFoundError(f"{control} is not there")
+    transport = httpx.HTTPTransport(uds=str(control))
+    with httpx.Client(transport=transport, base_url="http://gateway", timeout=_GATEWAY_S) as client:
+        return client.get(path).raise_for_status().json()
 
 
 def tool_environments(folder: Path) -> ToolFacts:
@@ -202,9 +226,7 @@ def running_gateway(state: Path) -> GatewayFacts | None:
         return None
     pid = int(held) if held.isdigit() else None
     try:
-        transport = httpx.HTTPTransport(uds=str(state / CONTROL_SOCKET))
-        with httpx.Client(transport=transport, base_url="http://gateway", timeout=_GATEWAY_S) as client:
-            said = client.get("/admin/status").raise_for_status().json()
+        said = _ask_gateway(state, "/admin/status")
         health = said["health"]
         return GatewayFacts(
             pid,

@@ -7,18 +7,21 @@ import ctypes
 import importlib
 import os
 import re
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from app.doctor.facts import ContainerFacts, DiskFacts, FolderFacts, GpuFacts, PortFacts
+from app.doctor.facts import CollectorFacts, ContainerFacts, DiskFacts, FolderFacts, GpuFacts, PortFacts
 from app.doctor.looking.listeners import users_of
 from app.supervisor import listener, state_folder
 from app.supervisor.capacity import control_group, devices
 from app.supervisor.capacity.placement import visible
 
-_LOCK = "lock"
+CONNECT_S: Final = 3.0
+_LOCK: Final = "lock"
 
 
 def has_library(file: str) -> bool:
@@ -103,8 +106,25 @@ def port(setting: str, host: str, number: int) -> PortFacts:
     try:
         listener.listen(host, number).close()
     except listener.ListenError as exc:
-        return PortFacts(setting, host, number, str(exc).partition(";")[0], users_of(number))
+        trouble, _, advice = str(exc).partition("; ")
+        return PortFacts(setting, host, number, trouble, advice, users_of(number))
     return PortFacts(setting, host, number)
+
+
+def collector(endpoint: str | None) -> CollectorFacts | None:
+    """Whether a connection to the collector of traces can be made; None where none is configured. Nothing is sent."""
+    if endpoint is None:
+        return None
+    url = urlsplit(endpoint)
+    host, number = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    where = f"{host}:{number}"
+    try:
+        socket.create_connection((host, number), timeout=CONNECT_S).close()
+    except TimeoutError:
+        return CollectorFacts(where, f"no connection within {CONNECT_S:.0f} s")
+    except OSError as exc:
+        return CollectorFacts(where, exc.strerror or str(exc))
+    return CollectorFacts(where)
 
 
 def gpus(env: Mapping[str, str], library: Any = None) -> GpuFacts:
@@ -120,11 +140,15 @@ def gpus(env: Mapping[str, str], library: Any = None) -> GpuFacts:
         return GpuFacts(has_devices, trouble=str(exc))
     try:
         version = library.nvmlSystemGetCudaDriverVersion()
-        listed = []
+        listed: list[tuple[int, str, int, int]] = []
+        lost: list[tuple[int, str]] = []
         for index in range(library.nvmlDeviceGetCount()):
-            handle = library.nvmlDeviceGetHandleByIndex(index)
-            memory = library.nvmlDeviceGetMemoryInfo(handle)
-            listed.append((index, _text(library.nvmlDeviceGetName(handle)), int(memory.total), int(memory.used)))
+            try:
+                handle = library.nvmlDeviceGetHandleByIndex(index)
+                memory = library.nvmlDeviceGetMemoryInfo(handle)
+                listed.append((index, _text(library.nvmlDeviceGetName(handle)), int(memory.total), int(memory.used)))
+            except library.NVMLError as exc:
+                lost.append((index, str(exc)))
         driver = _text(library.nvmlSystemGetDriverVersion())
     except library.NVMLError as exc:
         return GpuFacts(has_devices, trouble=str(exc))
@@ -132,7 +156,8 @@ def gpus(env: Mapping[str, str], library: Any = None) -> GpuFacts:
         library.nvmlShutdown()
     all_gpus = devices.nvml(library)
     hidden = len(all_gpus) - len(visible(all_gpus, env.get("CUDA_VISIBLE_DEVICES")))
-    return GpuFacts(has_devices, driver, f"{version // 1000}.{version % 1000 // 10}", tuple(listed), hidden=hidden)
+    cuda = f"{version // 1000}.{version % 1000 // 10}"
+    return GpuFacts(has_devices, driver, cuda, tuple(listed), tuple(lost), hidden=hidden)
 
 
 def _text(value: str | bytes) -> str:

@@ -17,6 +17,7 @@ from app.doctor.checks.variables import unread
 from app.doctor.diagnosis import Diagnosis
 from app.doctor.facts import (
     AttachedFacts,
+    CollectorFacts,
     ConfigFacts,
     ContainerFacts,
     DiskFacts,
@@ -146,10 +147,34 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
     "a key that has ended": ({"config": config(DEAD_KEY)}, "keys", "error", "every key has ended (office)"),
     "a proxy": ({"env": {"HTTP_PROXY": "http://secret@proxy"}}, "proxy", "warn", "NO_PROXY=localhost,127.0.0.1"),
     "a taken port": (
-        {"ports": (PortFacts("server.port", "127.0.0.1", 8000, "127.0.0.1:8000 is in use", ((7, "nginx"),)),)},
+        {"ports": (PortFacts("server.port", "127.0.0.1", 8000, "127.0.0.1:8000 is in use", users=((7, "nginx"),)),)},
         "port",
         "error",
-        "127.0.0.1:8000 is in use; it is nginx (process 7). End that program",
+        "127.0.0.1:8000 is in use: nginx (process 7). End that program, or choose another server.port, or --port.",
+    ),
+    "a port that only root may have": (
+        {
+            "ports": (
+                PortFacts(
+                    "server.metrics_port", "::", 80, "80 needs more rights", "choose a port from 1024 on: --port"
+                ),
+            )
+        },
+        "port",
+        "error",
+        "80 needs more rights. Choose a port from 1024 on (server.metrics_port).",
+    ),
+    "no collector": (
+        {"collector": CollectorFacts("tempo:4318", "Connection refused")},
+        "traces",
+        "warn",
+        "the collector at tempo:4318 cannot be reached (Connection refused): traces are lost",
+    ),
+    "a lost GPU": (
+        {"gpu": GpuFacts(True, "570", "12.8", ((0, "H100", 80 << 30, 0),), ((1, "GPU is lost"),))},
+        "gpu",
+        "warn",
+        "GPU 1 does not answer: GPU is lost. Look into the kernel's log",
     ),
     "somebody else's folder": (
         {"state": FolderFacts(STATE, exists=True, is_folder=True, owner=1000)},
@@ -386,5 +411,5 @@ def test_the_document_and_the_lines_say_the_same() -> None:
     assert (document["worst"], document["counts"]) == ("error", {"ok": 1, "warn": 0, "error": 1})
     assert document["checks"][1] == {"check": "disk", "severity": "ok", "text": "enough", "fix": None}
     assert "it is taken. Choose another." in lines(diagnoses)[0]
-    assert lines(diagnoses)[-1] == "1 errors, 0 warnings"
+    assert lines(diagnoses)[-1] == "1 error, 0 warnings"
     assert lines(diagnoses[1:])[-1] == "all is well"

@@ -192,7 +192,7 @@ def test_a_port_that_is_taken(machine: Machine, beforehand: list[tuple[str, str,
     assert (check, severity) == ("port", "error")
     assert f"127.0.0.1:{machine.port} is in use by another program" in line
     assert f"(process {os.getpid()})" in line
-    assert "choose another port: server.port, or --port." in line
+    assert "choose another server.port, or --port." in line
 
 
 def test_a_disk_that_is_nearly_full(machine: Machine, beforehand: list[tuple[str, str, str]]) -> None:
