@@ -11,19 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from tests import ROOT
 from tests.journeys.gateway import Gateway, until
 from tests.observe.pages import PanelQuery
 from tests.observe.prometheus import Curve, Prometheus
 from tests.observe.traffic import events, traffic
 
 CONFIG: Final = """
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: ["{rules}"]
 scrape_configs:
   - {{job_name: modelport, static_configs: [{{targets: ["{address}"]}}]}}
   - job_name: modelport-engines
     metrics_path: /metrics/engines
     static_configs: [{{targets: ["{address}"]}}]
 """
+RULES: Final = ROOT / "docker/prometheus/rules.yml"
 STEP_S: Final = 1.0
 LOAD_S: Final = 20.0  # at least, so that rates over their interval have a curve
 VALUES: Final = {
@@ -66,7 +69,7 @@ class Seen:
 @contextlib.contextmanager
 def under_load(gateway: Gateway, folder: Path) -> Iterator[Seen]:
     """The load is over when the block begins."""
-    config = CONFIG.format(address=gateway.url.removeprefix("http://"))
+    config = CONFIG.format(address=gateway.url.removeprefix("http://"), rules=RULES)
     with Prometheus(folder, config) as prometheus:
         prometheus.until_scraped()
         start = time.time()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.observe.dashboards import panels
-from tests.observe.dashboards.panels import Column, Query, curves, figure, rows
+from tests.observe.dashboards.panels import Column, Query, curves, figure, rows, states
 from tests.observe.dashboards.series import (
     ANSWERED,
     BACKEND,
@@ -44,6 +44,7 @@ def overview() -> Dashboard:
         ("instance", "model", "backend"),
         {
             "Now": _now(),
+            "Alerts and objectives": _objectives(),
             "Traffic": _traffic(),
             "Errors": _errors(),
             "Latency": _latency(),
@@ -128,6 +129,52 @@ def _now() -> list[panels.Panels]:
             Column(
                 "output tokens", f"round({by(MODEL, f'increase({TOKENS}_sum{{{OUTPUT}}}[$__range])')})", panels.COUNT
             ),
+        ),
+    ]
+
+
+def _objectives() -> list[panels.Panels]:
+    alert = 'ALERTS{{alertname=~"Modelport.*",alertstate="{}"}} * {}'
+
+    def burns(what: str, objective: str) -> list[Query]:
+        return [
+            Query(
+                f'job_model:{what}_per_requests:ratio_rate{window}{{{MODEL}=~"$model"}} '
+                f"/ on () group_left () (1 - modelport:{objective}_objective:ratio)",
+                f"{EACH_MODEL}, {window}",
+            )
+            for window in ("1h", "6h")
+        ]
+
+    return [
+        states(
+            "Alerts",
+            "What docker/prometheus/rules.yml has to say: pending, or firing. docs/alerts.md says what to do. No data: "
+            "nothing is wrong (or Prometheus has no rules)",
+            Query(
+                by("alertname", f"{alert.format('pending', 1)} or {alert.format('firing', 2)}", "max"), "{{alertname}}"
+            ),
+            {1: ("pending", "yellow"), 2: ("firing", "red")},
+        ),
+        *(
+            curves(
+                title,
+                f"{says}. At 1 exactly as many as the objective allows; at 14.4 a month's are used up within two days. "
+                "The objectives are in docker/prometheus/rules.yml, for all gateways together",
+                panels.COUNT,
+                *burns(what, objective),
+                levels={1: "yellow", 14.4: "red"},
+            )
+            for title, says, what, objective in (
+                (
+                    "Failures against the objective",
+                    "How fast failed requests are used up",
+                    "request_failures",
+                    "availability",
+                ),
+                ("Slow first tokens", "The same for first tokens that come late", "slow_first_tokens", "first_token"),
+                ("Slow answers", "The same for answers that take too long", "slow_requests", "duration"),
+            )
         ),
     ]
 

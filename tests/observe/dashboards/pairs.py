@@ -16,6 +16,7 @@ from tests.observe.dashboards.panels import Column, Query, curves, rows
 from tests.observe.dashboards.series import (
     ANSWERED,
     BACKEND,
+    COUNTED,
     DURATION,
     FAILED,
     FIRST_TOKEN,
@@ -74,7 +75,7 @@ def _mean(series: str, where: str = "", over: str = RATE, role: str = "") -> str
 
 
 def _failed(over: str = RATE) -> str:
-    return share(_count(FAILED, over), _count(over=over))
+    return share(_count(FAILED, over), _count(COUNTED, over))
 
 
 def _tokens(kind: str, over: str = RATE, role: str = "") -> str:

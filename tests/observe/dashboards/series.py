@@ -25,8 +25,11 @@ TOKENS: Final = "gen_ai_client_token_usage"
 
 # Failures are quick, or as slow as a time limit: they would hide how long answers take.
 ANSWERED: Final = 'error_type=""'
-# A request that its engine refused because of what the client wrote is no failure of the service.
-FAILED: Final = 'error_type!~"|engine_rejected"'
+# As in docker/prometheus/rules.yml. What an engine refused because of what the client wrote could not have been served;
+# what generates nothing is quick, often asked, and would hide failures of what matters.
+GENERATING: Final = 'gen_ai_operation_name!~".*token.*|load|render"'
+COUNTED: Final = f'error_type!="engine_rejected",{GENERATING}'
+FAILED: Final = f'error_type!~"|engine_rejected",{GENERATING}'
 
 
 def rate(series: str, where: str, over: str = RATE) -> str:
@@ -64,7 +67,7 @@ def failures(where: str, labels: str, over: str = RATE) -> str:
     """The share of the requests that failed, those that failed after their first byte included."""
     return share(
         by(labels, rate(f"{DURATION}_count", f"{where},{FAILED}", over)),
-        by(labels, rate(f"{DURATION}_count", where, over)),
+        by(labels, rate(f"{DURATION}_count", f"{where},{COUNTED}", over)),
     )
 
 
