@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from app.config import cross_checks
 from app.config.messages import problems_of
-from app.config.model import Config, KeyConfig
+from app.config.model import Config, KeyConfig, ServerConfig
 from app.config.settings import ServeOptions, Settings
 from app.config.tracing import with_environment
 from app.config.yaml_document import ConfigError, Document, KeyPath, dotted, parse
@@ -98,6 +98,8 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
         "port": options.port if options.port is not None else settings.api_port,
         "relays": options.relays if options.relays is not None else settings.modelport_relays,
         "root_path": settings.fastapi_root_path,
+        "metrics_host": settings.modelport_metrics_host,
+        "metrics_port": settings.modelport_metrics_port,
     }
     server = config.server.model_copy(update={name: value for name, value in given.items() if value is not None})
     config = config.model_copy(
@@ -108,7 +110,15 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
         }
     )
     config = _with_alias(config, settings.api_model_name)
-    if not config.keys and not options.insecure_no_key and not cross_checks.is_loopback(server.host):
+    if not config.keys and not options.insecure_no_key:
+        _refuse_what_is_open(config.server, options, settings, bound)
+    return config
+
+
+def _refuse_what_is_open(server: ServerConfig, options: ServeOptions, settings: Settings, bound: str | None) -> None:
+    """ConfigError where other machines could use the gateway without a key, of which there is none."""
+    path = options.config_path
+    if not cross_checks.is_loopback(server.host):
         where = (
             "--host"
             if options.host is not None
@@ -123,22 +133,23 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
             ]
         )
     has_open_metrics = server.metrics_port is not None and not cross_checks.is_loopback(server.metrics_host)
-    if not config.keys and not options.insecure_no_key and has_open_metrics:
+    if has_open_metrics:
+        from_env = settings.modelport_metrics_host is not None
+        where = "environment: MODELPORT_METRICS_HOST" if from_env else f"{path}: server.metrics_host"
         raise ConfigError(
             [
-                f"{path or 'the configuration'}: server.metrics_host: '{server.metrics_host}' is reachable from other "
+                f"{where}: '{server.metrics_host}' is reachable from other "
                 "machines, and there is no key: set API_KEY, add one with `modelport keys new`, leave it at 127.0.0.1, "
                 "or pass --insecure-no-key"
             ]
         )
-    if not config.keys and not options.insecure_no_key and bound is not None and not cross_checks.is_loopback(bound):
+    if bound is not None and not cross_checks.is_loopback(bound):
         raise ConfigError(
             [
                 f"{path or 'environment'}: keys: there is no key any more, but until it is restarted the gateway "
                 f"listens on '{bound}', which other machines can reach: keep a key, or restart it"
             ]
         )
-    return config
 
 
 def _environment_keys(settings: Settings) -> tuple[KeyConfig, ...]:

@@ -55,6 +55,14 @@ class Settings(BaseSettings):
         None, description="Folder of the tool environments. Default: `tools` in the state folder."
     )
     modelport_relays: Relays | None = Field(None, description="Relay processes. Default: `server.relays`, 1.")
+    modelport_metrics_host: str | None = Field(
+        None,
+        pattern=r"^[^\s/]+$",
+        description="Address of the metrics' own port. Default: `server.metrics_host`, 127.0.0.1.",
+    )
+    modelport_metrics_port: Port | None = Field(
+        None, description="A port for metrics alone, without a key. Default: `server.metrics_port`, none."
+    )
     modelport_log_level: LogLevel | None = Field(None, description="debug, info, warning or error. Default: info.")
     modelport_log_format: LogFormat | None = Field(
         None, description="console or json. Default: console on a terminal, else json."

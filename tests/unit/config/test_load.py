@@ -330,3 +330,14 @@ def test_a_configuration_can_be_handed_over_without_a_file(tmp_path: Path) -> No
     assert not made.is_implicit
     with pytest.raises(ConfigError, match=r"^the configuration: models: is missing"):
         load_all(options(tmp_path, config_text="backends: {}"))
+
+
+def test_the_environment_says_where_metrics_are_read_and_is_named_where_it_is_wrong() -> None:
+    env = {"MODELPORT_METRICS_HOST": "0.0.0.0", "MODELPORT_METRICS_PORT": "9464"}
+    options = ServeOptions(state=Path("/s"), env={**env, "API_KEY": "k"})
+
+    assert (load_all(options).server.metrics_host, load_all(options).server.metrics_port) == ("0.0.0.0", 9464)
+    with pytest.raises(
+        ConfigError, match=r"^environment: MODELPORT_METRICS_HOST: '0\.0\.0\.0' is reachable from other"
+    ):
+        load_all(ServeOptions(state=Path("/s"), env=env))
