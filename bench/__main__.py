@@ -84,7 +84,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.print(note)
     if options.write:
         settings = {"count": options.count, "single": options.single, "connections": options.connections}
-        page.PAGE.write_text(page.markdown(measured, settings | {"answer": ANSWER_BYTES}, notes), encoding="utf-8")
+        fresh = page.markdown(measured, settings | {"answer": ANSWER_BYTES}, notes)
+        page.PAGE.write_text(page.kept(page.PAGE.read_text(encoding="utf-8"), fresh), encoding="utf-8")
         console.print(f"written: {page.PAGE.relative_to(page.PAGE.parent.parent)}")
     return 1 if any(each.failures for rounds in measured.values() for each in rounds) else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,36 @@ def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int
             "",
         ]
     )
+
+
+def sections(text: str) -> dict[str, str]:
+    """The sections of a page by their headings, in their order; what is before the first one by the page's title."""
+    parts = re.split(r"(?m)^(?=## )", text)
+    return {part.partition("\n")[0]: part.rstrip() + "\n" for part in parts}
+
+
+def with_section(text: str, section: str) -> str:
+    """The page with this section in place of the one of its heading; a new one comes before the last."""
+    each = sections(text)
+    heading = section.partition("\n")[0]
+    if heading in each:
+        each[heading] = section
+        return "\n".join(each.values())
+    *before, last = each.values()
+    return "\n".join([*before, section, last])
+
+
+def put_section(section: str) -> None:
+    """Write it into the page."""
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), section), encoding="utf-8")
+
+
+def kept(text: str, fresh: str) -> str:
+    """The fresh page, with the sections of the page before that it does not have."""
+    for heading, section in sections(text).items():
+        if heading.startswith("## ") and heading not in sections(fresh) and not heading.startswith("## Result of"):
+            fresh = with_section(fresh, section)
+    return fresh
 
 
 def versions() -> str:

@@ -39,7 +39,8 @@ class CollectedSpan:
 class FakeTraceCollector:
     """Collects what comes. `status`: of its answers; while `holds` is set it does not answer."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self.status = 200
         self.holds = threading.Event()
         self.bodies: list[bytes] = []
@@ -69,7 +70,7 @@ class FakeTraceCollector:
 
     def until(self, is_so: Callable[[list[CollectedSpan]], object]) -> list[CollectedSpan]:
         """The spans, once it is so. Blocks."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + self._patience_s
         while not is_so(spans := self.spans):
             assert time.monotonic() < end, f"it did not come to be: {[span.name for span in spans]}"
             time.sleep(0.01)

@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,9 @@ class Live(Gateway):
         """The processes of one engine."""
         return Group(self.backend(name)["pid"])
 
-    def post(self, path: str, body: object) -> httpx.Response:
+    def post(self, path: str, body: object, headers: Mapping[str, str] | None = None) -> httpx.Response:
         """POST to the gateway."""
-        return httpx.post(f"{self.url}{path}", json=body, timeout=120)
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=120)
 
     def post_admin(self, path: str, body: object) -> httpx.Response:
         """POST over the control socket."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.figures import Round, Spread, rows
-from bench.page import markdown
+from bench.page import kept, markdown, with_section
+from bench.watching import NOBODY, WatchedRound, section
 
 BARE = Round(0, 0, 0, 200_000, 0.010, 0.020, 0, 0, 0)
 NGINX = Round(10, 20, 0, 50_000, 0.110, 0.220, 5_000_000, 0, 0)
@@ -37,6 +38,33 @@ def test_failures_are_added_up_and_shown() -> None:
     table = rows({"no proxy": [BARE] * 2, "modelport": [OURS, replace(OURS, failures=3)]})
 
     assert table[-1] == ("failures", "0", "3")
+
+
+def test_a_section_that_another_command_has_written_is_kept() -> None:
+    fresh = "# Title\n\nNew.\n\n## Result of 3 rounds\n\nnew\n\n## Machine\n\nnew\n"
+    before = "# Title\n\nOld.\n\n## Result of 2 rounds\n\nold\n\n## What watching costs\n\nold\n\n## Machine\n\nold\n"
+
+    page = kept(before, fresh)
+
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## Result of 3 rounds",
+        "## What watching costs",
+        "## Machine",
+    ]
+    assert page.count("new") == 2
+    assert with_section(page, "## What watching costs\n\nnew\n").count("old") == 0
+
+
+def test_what_watching_costs_is_told_beside_nothing_at_all_of_the_same_round() -> None:
+    quiet = [WatchedRound(100, 40, 0), WatchedRound(300, 120, 0)]
+    counted = [WatchedRound(110, 41, 0), WatchedRound(310, 121, 1)]
+
+    text = section({NOBODY: quiet, "counters (always on)": counted}, 10_000, 32)
+
+    assert f"| {NOBODY} | 200.0 (100.0–300.0) | 80.0 (40.0–120.0) |" in text
+    told = "210.0 (110.0–310.0) [+10.0 (+10.0 to +10.0)] | 81.0 (41.0–121.0) [+1.0 (+1.0 to +1.0)]"
+    assert f"| counters (always on) | {told} |" in text
+    assert "2 rounds, 1 failures" in text
 
 
 def test_the_page_holds_the_table_the_method_and_the_notes() -> None:

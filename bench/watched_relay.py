@@ -1,0 +1,113 @@
+"""python -m bench.watched_relay: one relay without a supervisor, watched as its arguments say. Started by
+bench/watching.py, never by hand; it prints its port.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import io
+import os
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final, cast
+
+import prometheus_client.values
+import uvloop
+from prometheus_client import REGISTRY
+
+from app import shared_counters
+from app.ipc import Publish, frame
+from app.log import set_up
+from app.shared_counters import SharedCounters
+from app.table import Backend, PublicModel, Table, Target, Tracing
+from backends.endpoint import Endpoint, State
+
+MODEL: Final = "bench"
+
+
+class _Nothing:
+    """A series that nobody looks at, and the whole of them."""
+
+    def __getattr__(self, _: str) -> _Nothing:
+        return self
+
+    def __call__(self, *_: object) -> _Nothing:
+        return self
+
+
+def table(upstream: int, *, log: bool, collector: str | None, sampler: str) -> Table:
+    """One model at one backend; what is logged and traced."""
+    endpoint = Endpoint("peer", 1, f"http://127.0.0.1:{upstream}/v1")
+    row = Backend("peer", "remote", State.READY, endpoint=endpoint)
+    attributes = {"service.name": "bench", "service.version": "0"}
+    tracing = Tracing(collector, attributes=attributes, sampler=sampler, interval_s=1.0) if collector else None
+    return Table(
+        version=1,
+        models={MODEL: PublicModel(MODEL, (Target("peer", MODEL),))},
+        aliases={},
+        wildcards=(),
+        backends={"peer": row},
+        access_log=log,
+        tracing=tracing,
+    )
+
+
+async def serve(shown: Table, *, counts: bool) -> None:
+    """Serve until the standard input ends."""
+    from app.relay import server  # after the counters are in place
+
+    if not counts:
+        vars(server)["Metrics"] = lambda _: cast("Any", _Nothing())
+    connections: list[asyncio.StreamWriter] = []
+
+    async def publish(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(frame(Publish(table=shown)))
+
+    with (
+        tempfile.TemporaryDirectory(prefix="modelport-watched-") as folder,
+        socket.create_server(("127.0.0.1", 0), backlog=2048) as listener,
+    ):
+        state = Path(folder)
+        async with await asyncio.start_unix_server(publish, state / "relay.sock"):
+            running = asyncio.create_task(server.relay(listener, state, REGISTRY))
+            print(listener.getsockname()[1], flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+            for writer in connections:
+                writer.close()
+            await running
+
+
+def main() -> int:
+    """Set up what the supervisor and `python -m app.relay` set up, and serve."""
+    parser = argparse.ArgumentParser(prog="bench.watched_relay")
+    parser.add_argument("--upstream", type=int, required=True)
+    parser.add_argument("--no-counters", action="store_true")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--collector")
+    parser.add_argument("--sampler", default="parentbased_always_on")
+    options = parser.parse_args()
+    written = options.log.open("w", buffering=1) if options.log is not None else io.StringIO()
+    with contextlib.closing(written):
+        set_up("json", "info", written)
+        if not options.no_counters:
+            prometheus_client.values.ValueClass = SharedCounters(shared_counters.create()).value
+        shown = table(
+            options.upstream, log=options.log is not None, collector=options.collector, sampler=options.sampler
+        )
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(10_000, 20, 20)
+        uvloop.run(serve(shown, counts=not options.no_counters))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # a thread still waits for standard input where the relay has ended by itself
