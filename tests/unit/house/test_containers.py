@@ -115,6 +115,34 @@ def test_it_has_longer_to_end_than_its_requests() -> None:
     )
 
 
+def test_every_folder_that_is_mounted_is_here() -> None:
+    named = set(re.findall(r"\./docker/[\w/-]+", (ROOT / "docker-compose.yml").read_text()))
+
+    assert len(named) == 5
+    assert [folder for folder in named if not (ROOT / folder).is_dir()] == []
+
+
+def test_prometheus_asks_the_gateway_where_it_answers() -> None:
+    asked = YAML(typ="safe").load((ROOT / "docker/prometheus/prometheus.yml").read_text())["scrape_configs"]
+    environment = MAIN["modelport"]["environment"]
+    port = environment["MODELPORT_METRICS_PORT"]
+
+    assert environment["MODELPORT_METRICS_HOST"] == "0.0.0.0"
+    assert {target for job in asked for each in job["static_configs"] for target in each["targets"]} == {
+        f"modelport:{port}"
+    }
+    assert [text for text in MAIN["modelport"]["ports"] if port in text] == []
+
+
+def test_grafana_finds_its_dashboards_where_they_are_mounted() -> None:
+    (provider,) = (ROOT / "docker/grafana/provisioning/dashboards").glob("*.y*ml")
+    mounted = [volume.split(":")[1] for volume in MAIN["grafana"]["volumes"]]
+
+    assert [
+        each["options"]["path"] in mounted for each in YAML(typ="safe").load(provider.read_text())["providers"]
+    ] == [True]
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docker/config").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_configurations_for_containers_are_right(path: Path) -> None:
     assert list(load(path, {}).models) == ["tuned"]

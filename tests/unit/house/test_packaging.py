@@ -120,6 +120,18 @@ def test_the_version_is_said_in_one_place_and_the_changelog_has_it() -> None:
     assert re.search(rf"(?m)^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text())
 
 
+def test_the_changelog_has_its_versions_and_their_days_in_order() -> None:
+    headings = re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text())
+    released = [re.fullmatch(r"(\d+)\.(\d+)\.(\d+) \((\d{4}-\d\d-\d\d)\)", each) for each in headings]
+    known = [match.groups() for match in released if match]
+
+    assert [each for each, match in zip(headings, released, strict=True) if not match] in ([], ["Unreleased"])
+    assert headings.index("Unreleased") == 0 if "Unreleased" in headings else True
+    assert known == sorted(known, key=lambda each: (*map(int, each[:3]), each[3]), reverse=True)
+    assert [day for *_, day in known] == sorted((day for *_, day in known), reverse=True)
+    assert ".".join(known[0][:3]) == __version__
+
+
 def test_the_committed_schema_is_current() -> None:
     assert (ROOT / "modelport.schema.json").read_text(encoding="utf-8") == text(), "run `make schema`"
 
