@@ -80,6 +80,17 @@ def _text(gateway: Live, body: dict[str, Any]) -> str:
     return text
 
 
+def test_its_own_series_are_shown_with_its_name(pair: Live) -> None:
+    page = httpx.get(f"{pair.url}/metrics/engines", timeout=60).text
+
+    own = pair.group("base").ask("/metrics").text
+    families = set(re.findall(r"^# TYPE (vllm:\S+)", own, re.MULTILINE))
+    assert len(families) > 30
+    assert families - set(re.findall(r"^# TYPE (vllm:\S+)", page, re.MULTILINE)) == set()
+    assert re.search(r'^vllm:kv_cache_usage_perc\{backend="base",.*engine="0"', page, re.MULTILINE)
+    assert 'modelport_engine_scrape_up{backend="base"} 1' in page
+
+
 def test_who_leaves_ends_both_answers_at_the_engine(pair: Live) -> None:
     story = {**BODY, "messages": [{"role": "user", "content": "Write a very long story."}], "max_tokens": 1500}
 

