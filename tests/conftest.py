@@ -6,12 +6,18 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 import uvloop
 
 
 def pytest_configure() -> None:
-    """Gateways that tests start notice that their terminal is closed, also where the suite was started with nohup."""
+    """Gateways that tests start notice that their terminal is closed, also where the suite was started with nohup.
+    However busy the machine is, no example is too slow; `make test-fast` takes fewer of them.
+    """
+    hypothesis.settings.register_profile("suite", deadline=None)
+    hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
+    hypothesis.settings.load_profile("suite")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
