@@ -81,8 +81,8 @@ class PortFacts:
 @dataclass(frozen=True, slots=True)
 class ProgramFacts:
     """A program of an engine. `backend`: whose, None where no backend is configured of its kind. `path`: where it is,
-    None where it is not; `is_file`: a file of the name is there and cannot be run. `trouble`: why it does not work, or
-    does not tell its version. `flaw`: what is known to be wrong with that version.
+    None where it is not; `is_file`: a file of the name is there and cannot be run. `trouble`: why it does not work;
+    `is_mute`: it is only that it does not tell its version. `flaw`: what is known to be wrong with that version.
     """
 
     what: str
@@ -92,6 +92,7 @@ class ProgramFacts:
     is_file: bool = False
     version: str | None = None
     trouble: str | None = None
+    is_mute: bool = False
     flaw: str | None = None
 
 

@@ -124,7 +124,6 @@ class VllmPreflight(Preflight):
             program=config.command[0],
             search=env.get("PATH", os.environ.get("PATH", os.defpath)),
             version_words=(*config.command[1:], *USUAL.version_words),
-            package=USUAL.package if len(config.command) == 1 else None,
             hub=() if is_other_hub else tuple(dict.fromkeys(on_hub)),
             env=env,
         )

@@ -68,6 +68,11 @@ def _program(each: ProgramFacts) -> Says:
             f"{name}: '{each.command}' {what}",
             f"Install {each.what} in an environment of its own, and name its program under `command`.",
         )
+    elif each.trouble is not None and each.is_mute:
+        yield warn(
+            f"{name}: the version of {each.path} is not known: {each.trouble}".rstrip("."),
+            f"Where it should be {each.what}, start it by hand to see what it waits for.",
+        )
     elif each.trouble is not None:
         yield error(
             f"{name}: {each.path} does not work: {each.trouble}".rstrip("."), f"Install {each.what} anew, and try it."

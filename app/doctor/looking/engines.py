@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.config.model import Config
 from app.doctor.facts import AttachedFacts, HubFacts, ProgramFacts
@@ -28,6 +28,7 @@ VERSION_S: Final = 25.0  # for a program to print its version: vLLM imports PyTo
 _VERSION: Final = re.compile(r"\d+\.\d+[\w.+-]*")
 _LINES: Final = 5  # of what a program prints, to find its version in
 _SHOWN: Final = 200
+_SILENT: Final = "it printed no version"
 _ON: Final = frozenset({"1", "true", "yes", "on"})
 
 
@@ -54,12 +55,20 @@ def program(
     if path is None:
         return ProgramFacts(inspection.what, command, backend, is_file=place.is_file())
     version = _package_version(Path(path), inspection.package) if inspection.package is not None else None
-    trouble = None
-    if version is None:
-        given = {**env, **inspection.env}
-        version, trouble = _printed_version([path, *inspection.version_words], given, seconds)
-    flaw = inspection.flaw(version) if version is not None else None
-    return ProgramFacts(inspection.what, command, backend, path, version=version, trouble=trouble, flaw=flaw)
+    if version is not None:
+        printed = _Printed(version)
+    else:
+        printed = _printed_version([path, *inspection.version_words], {**env, **inspection.env}, seconds)
+    return ProgramFacts(
+        inspection.what,
+        command,
+        backend,
+        path,
+        version=printed.version,
+        trouble=printed.trouble,
+        is_mute=printed.is_mute,
+        flaw=inspection.flaw(printed.version) if printed.version is not None else None,
+    )
 
 
 def _package_version(program_path: Path, package: str) -> str | None:
@@ -70,18 +79,27 @@ def _package_version(program_path: Path, package: str) -> str | None:
     return None
 
 
-def _printed_version(command: Sequence[str], env: Mapping[str, str], seconds: float) -> tuple[str | None, str | None]:
-    """The version that the program prints, or what is wrong with it."""
+class _Printed(NamedTuple):
+    """What a program told of itself: its version, or what is wrong with it, or (`is_mute`) why it did not tell it."""
+
+    version: str | None = None
+    trouble: str | None = None
+    is_mute: bool = False
+
+
+def _printed_version(command: Sequence[str], env: Mapping[str, str], seconds: float) -> _Printed:
     code, text = _run(command, env, seconds)
     if code is None:
-        return None, text
+        return _Printed(trouble=text, is_mute=text.startswith(_SILENT))
     # The last one: programs write notes before it.
     versions = _VERSION.findall("\n".join(text.splitlines()[-_LINES:]))
     if code == 0 and versions:
-        return str(versions[-1]), None
+        return _Printed(str(versions[-1]))
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     said = f": {last[:_SHOWN]}" if last else ""
-    return None, f"`{' '.join(command)}` ended with exit code {code}{said}" if code else f"it prints no version{said}"
+    if code == 0:
+        return _Printed(trouble=f"{_SILENT}{said}", is_mute=True)
+    return _Printed(trouble=f"`{' '.join(command)}` ended with exit code {code}{said}")
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], seconds: float) -> tuple[int | None, str]:
@@ -104,7 +122,7 @@ def _run(command: Sequence[str], env: Mapping[str, str], seconds: float) -> tupl
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return None, f"it printed no version within {seconds:.0f} s"
+        return None, f"{_SILENT} within {seconds:.0f} s"
     return process.returncode, text
 
 

@@ -250,6 +250,18 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "error",
         "/bin/vllm does not work: exit code 1: No module named vllm. Install vLLM anew",
     ),
+    "a program that says nothing": (
+        {
+            "programs": (
+                ProgramFacts(
+                    "vLLM", "vllm", "gpu", "/bin/vllm", trouble="it printed no version within 25 s", is_mute=True
+                ),
+            )
+        },
+        "programs",
+        "warn",
+        "the version of /bin/vllm is not known: it printed no version within 25 s. Where it should be vLLM",
+    ),
     "old vLLM": (
         {
             "programs": (

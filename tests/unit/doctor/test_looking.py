@@ -213,7 +213,7 @@ def test_the_last_version_that_is_printed_counts(tmp_path: Path) -> None:
 FAILURES = {
     "exit 3": "ended with exit code 3",
     "echo no module named vllm; exit 1": "ended with exit code 1: no module named vllm",
-    "echo hello": "it prints no version: hello",
+    "echo hello": "it printed no version: hello",
 }
 
 
@@ -223,6 +223,7 @@ def test_a_program_that_fails_says_how(tmp_path: Path, text: str) -> None:
 
     assert facts is not None
     assert facts.version is None
+    assert facts.is_mute == (text == "echo hello")
     assert FAILURES[text] in (facts.trouble or "")
 
 
@@ -233,6 +234,7 @@ def test_a_program_that_never_answers_is_killed_with_all_that_it_started(tmp_pat
     facts = engines.program("gpu", endless, {"PATH": os.defpath}, 0.5)
 
     assert facts is not None
+    assert facts.is_mute
     assert "it printed no version within" in (facts.trouble or "")
     until(lambda: not _is_running(int(pids.read_text())))
 
