@@ -90,7 +90,10 @@ class Prometheus:
         self._lines.put("")  # it has ended
 
     def _line(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """The next line that matches."""
+        """The first line that matches; it writes in no fixed order."""
+        for line in self.printed:
+            if match := pattern.search(line):
+                return match
         while True:
             try:
                 line = self._lines.get(timeout=PATIENCE_S)

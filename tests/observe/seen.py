@@ -13,28 +13,30 @@ from typing import Final
 
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
-from tests.observe.pages import PanelQuery
+from tests.observe.pages import PanelQuery, queries
 from tests.observe.prometheus import Curve, Prometheus
 from tests.observe.traffic import events, traffic
 
 CONFIG: Final = """
-global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}}
 rule_files: ["{rules}"]
 scrape_configs:
-  - {{job_name: modelport, static_configs: [{{targets: ["{address}"]}}]}}
-  - job_name: modelport-engines
-    metrics_path: /metrics/engines
-    static_configs: [{{targets: ["{address}"]}}]
+  - {{job_name: modelport, static_configs: {gateways}}}
+  - {{job_name: modelport-engines, metrics_path: /metrics/engines, static_configs: {gateways}}}
 """
+# The same gateway twice, as if there were two: a join that does not say whose series it means fails.
+GATEWAYS: Final = '[{{targets: ["{address}"]}}, {{targets: ["{address}"], labels: {{instance: {other}}}}}]'
+OTHER: Final = "another:8000"
 RULES: Final = ROOT / "docker/prometheus/rules.yml"
 STEP_S: Final = 1.0
 LOAD_S: Final = 20.0  # at least, so that rates over their interval have a curve
+LONGEST_S: Final = 90.0  # on a machine that does other things
 VALUES: Final = {
     "instance": ".*",
     "model": ".*",
     "backend": ".*",
     "pair": "lora",
-    "__rate_interval": "6s",
+    "__rate_interval": "8s",
     "__range": "20s",
 }
 
@@ -56,28 +58,32 @@ class Seen:
         samples = self.prometheus.query(expression, self.end)
         return [Curve(each.labels, ((self.end, each.value),)) for each in samples if math.isfinite(each.value)]
 
-    def all_curves(self, queries: Sequence[PanelQuery], kept: str | None) -> Mapping[PanelQuery, list[Curve]]:
+    def all_curves(self, asked: Sequence[PanelQuery], kept: str | None = None) -> Mapping[PanelQuery, list[Curve]]:
         """Those of all. `kept`: a file that they are written into, for tests/observe/picture.py."""
-        curves = {query: self.curves(query) for query in queries}
+        curves = {query: self.curves(query) for query in asked}
         if kept:
             Path(kept).write_text(
-                json.dumps([[asdict(query), [asdict(curve) for curve in curves[query]]] for query in queries])
+                json.dumps([[asdict(query), [asdict(curve) for curve in curves[query]]] for query in asked])
             )
         return curves
 
 
 @contextlib.contextmanager
 def under_load(gateway: Gateway, folder: Path) -> Iterator[Seen]:
-    """The load is over when the block begins."""
-    config = CONFIG.format(address=gateway.url.removeprefix("http://"), rules=RULES)
+    """The load is over when the block begins; it goes on until every query has something to show, or for too long."""
+    gateways = GATEWAYS.format(address=gateway.url.removeprefix("http://"), other=OTHER)
+    config = CONFIG.format(gateways=gateways, rules=RULES)
     with Prometheus(folder, config) as prometheus:
         prometheus.until_scraped()
         start = time.time()
         with traffic(gateway):
             events(gateway)
             until(lambda: time.time() > start + LOAD_S)
-            end = time.time()
-        yield Seen(prometheus, start, end)
+            seen = Seen(prometheus, start, time.time())
+            while empty(seen.all_curves(queries())) and time.time() < start + LONGEST_S:
+                time.sleep(1)
+                seen = Seen(prometheus, start, time.time())
+        yield seen
 
 
 def empty(curves: Mapping[PanelQuery, list[Curve]]) -> list[str]:

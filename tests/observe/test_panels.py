@@ -12,7 +12,7 @@ from tests.observe import pages
 from tests.observe.engines import observed
 from tests.observe.pages import PanelQuery
 from tests.observe.prometheus import Curve
-from tests.observe.seen import VALUES, Seen, empty, under_load
+from tests.observe.seen import OTHER, VALUES, Seen, empty, under_load
 
 QUERIES = pages.queries()
 # What no curve may exceed: of seconds as many as the load goes on, of shares everything (those of the base aside).
@@ -46,9 +46,11 @@ def test_no_curve_holds_what_is_no_number_or_cannot_be(curves: Mapping[PanelQuer
     values = {query: [value for curve in shown for _, value in curve.points] for query, shown in curves.items()}
 
     assert [str(query) for query, each in values.items() if not all(map(math.isfinite, each))] == []
-    assert [str(query) for query, each in values.items() if min(each) < 0] == []
+    assert [str(query) for query, each in values.items() if min(each, default=0) < 0] == []
     beyond = [
-        (str(query), max(each)) for query, each in values.items() if max(each) > MOST.get(query.unit, math.inf) * 1.001
+        (str(query), max(each))
+        for query, each in values.items()
+        if max(each, default=0) > MOST.get(query.unit, math.inf) * 1.001
     ]
     assert [each for each in beyond if "group_left () (" not in each[0]] == []
 
@@ -83,6 +85,8 @@ def test_each_choice_at_the_top_has_something_to_choose(seen: Seen) -> None:
     }
 
     assert [key for key, values in offered.items() if not values - {""}] == []
+    assert OTHER in offered["overview", "instance"]
+    assert len(offered["overview", "instance"]) == 2
     assert offered["pairs", "pair"] == {"lora"}
     assert offered["overview", "model"] >= {"smollm2", "base", "tuned", "daemon", "breaks"}
     assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far"}

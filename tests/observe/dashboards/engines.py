@@ -25,6 +25,7 @@ from tests.observe.dashboards.series import (
 
 EACH: Final = f"{{{{{BACKEND}}}}}"
 ENGINE: Final = "{{backend}}"
+DEVICE: Final = "{{device}} ({{instance}})"
 STATES: Final = {
     1: ("stopped", "text"),
     2: ("starting", "blue"),
@@ -296,18 +297,18 @@ def _gpus() -> list[panels.Panels]:
             "GPU memory in use",
             "The share of each GPU's memory that is taken, by whomever. vLLM takes what it may have at its start",
             panels.RATIO,
-            Query(ratio(used, total), "{{device}}"),
+            Query(ratio(used, total), DEVICE),
             levels={0.97: "red"},
             highest=1,
             width=6,
         ),
-        curves("GPU memory", "Bytes in use, and what there is", panels.BYTES, Query(used, "{{device}}: used"),
-               Query(total, "{{device}}: there is"), width=6),
+        curves("GPU memory", "Bytes in use, and what there is", panels.BYTES, Query(used, f"{DEVICE}: used"),
+               Query(total, f"{DEVICE}: there is"), width=6),
         curves(
             "GPU utilisation",
             "The share of the time in which something was computed, as the driver says. At 100 % more may still fit",
             panels.RATIO,
-            Query(by("instance, device", f"modelport_gpu_utilization_ratio{{{GATEWAYS}}}"), "{{device}}"),
+            Query(by("instance, device", f"modelport_gpu_utilization_ratio{{{GATEWAYS}}}"), DEVICE),
             highest=1,
             width=6,
         ),
@@ -315,7 +316,7 @@ def _gpus() -> list[panels.Panels]:
             "GPUs in quarantine",
             "1 while nothing is started on it, because its memory did not come back after an engine had ended",
             panels.COUNT,
-            Query(by("instance, device", f"modelport_gpu_quarantined{{{GATEWAYS}}}"), "{{device}}"),
+            Query(by("instance, device", f"modelport_gpu_quarantined{{{GATEWAYS}}}"), DEVICE),
             levels={1: "red"},
             width=6,
         ),
