@@ -29,6 +29,12 @@ def _group(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[
 # What the chart uses of kinds that are not Kubernetes's own; no package carries their schemas, so these are ours.
 _POD = _group({"metadata": {"type": "object"}, "spec": {"type": "object"}}, ["spec"])
 _TARGET = _group({name: {"type": "string"} for name in ("apiVersion", "kind", "name")}, ["name"])
+_RELABELING = _group(
+    {
+        "sourceLabels": {"type": "array"},
+        **{name: {"type": "string"} for name in ("regex", "targetLabel", "replacement")},
+    }
+)
 FOREIGN: Mapping[str, Any] = {
     "leaderworkerset.x-k8s.io/v1 LeaderWorkerSet": _group(
         {
@@ -57,6 +63,7 @@ FOREIGN: Mapping[str, Any] = {
                         "port": {"type": "string"},
                         "path": {"type": "string"},
                         "interval": {"pattern": "^[0-9]+(ms|s|m)$"},
+                        "metricRelabelings": {"type": "array", "items": _RELABELING},
                     }
                 ),
             },

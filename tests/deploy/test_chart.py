@@ -337,6 +337,8 @@ def test_prometheus_finds_both_pages_of_metrics(everything: list[Manifest]) -> N
     (service,) = [each for each in services if wanted <= each["metadata"]["labels"].items()]
 
     assert [each["path"] for each in monitor["endpoints"]] == ["/metrics", "/metrics/engines"]
+    (added,) = monitor["endpoints"][0]["metricRelabelings"]
+    assert [re.fullmatch(added["regex"], name) is not None for name in ("qwen", "qwen#2", "")] == [True, True, False]
     assert {each["port"] for each in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
     (public,) = [each for each in services if each["spec"].get("type") == "LoadBalancer"]
     assert [port["name"] for port in public["spec"]["ports"]] == ["http"]
@@ -352,6 +354,9 @@ def test_what_scales_an_engine_leaves_its_number_to_it(everything: list[Manifest
     told = (ROOT / "docs/metrics.md").read_text()
 
     assert ["replicas" in spec for spec in scaled] == [False, False]
+    monitor = only(everything, "ServiceMonitor", "demo-modelport")["spec"]
+    added = monitor["endpoints"][0]["metricRelabelings"][0]["targetLabel"]
+    assert hpa["metrics"][0]["external"]["metric"]["selector"] == {"matchLabels": {added: "big"}}
     series = re.findall(r"\bmodelport_\w+(?=\{)", keda["triggers"][0]["metadata"]["query"])
     assert [f"### `{name}`" in told for name in [*series, hpa["metrics"][0]["external"]["metric"]["name"]]] == [
         True
