@@ -129,6 +129,10 @@ _MEANINGS: Final = (
         r"contains custom code which must be executed|trust_remote_code=True",
         "the model comes with code of its own: read it, then set `trust_remote_code: true`",
     ),
+    (
+        r"PermissionError: \[Errno 13\] Permission denied: '([^'\n]+)'",
+        "the user that it runs as may not use '{0}': give that user the right to",
+    ),
     (r"Repo id must be in the form", "the model's folder is not there: check `model`"),
     (r"Cannot find any model weights", "the model's folder holds no weights (*.safetensors)"),
     (

@@ -17,6 +17,8 @@ SENTENCES = {
     "no_weights": "the model's folder holds no weights (*.safetensors)",
     "not_on_this_machine": "the model is not on this machine and the hub cannot be reached: download it, and name its "
     "folder",
+    "not_readable": "the user that it runs as may not use '/models/tuned/model.safetensors': give that user the right "
+    "to",
     "port_taken": "its port is taken by another program",
     "small_cache": "the KV cache is too small for one request of full length: set `max_model_len` to 384 or less, or "
     "give it more memory (`gpu_memory_utilization`, `kv_cache_memory_bytes`)",
