@@ -298,7 +298,7 @@ class ServerProtocol(HttpToolsProtocol):
     def is_last(self, response: ClientResponse) -> bool:
         """Whether the connection closes behind this answer, because the gateway ends. Requests that came behind this
         one already are answered first."""
-        return self._is_ending() and not self._early and self._responses[-1] is response
+        return self._is_ending() and not self._early and (not self._responses or self._responses[-1] is response)
 
     @property
     def is_quiet(self) -> bool:

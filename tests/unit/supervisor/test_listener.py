@@ -46,9 +46,10 @@ def test_the_socket_is_not_inherited_by_accident() -> None:
         assert not os.get_inheritable(listener.fileno())
 
 
-def test_who_waits_to_be_accepted_is_kept_and_nobody_joins_them() -> None:
-    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
-        address = listener.getsockname()
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_who_waits_to_be_accepted_is_kept_and_nobody_joins_them(host: str) -> None:
+    with contextlib.closing(listen(host, 0)) as listener:
+        address = listener.getsockname()[:2]
         waiting = [socket.create_connection(address) for _ in range(3)]
 
         take_no_more(listener)
