@@ -80,7 +80,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         OpenAIApi(dispatcher, intake),
         ForeignApis(dispatcher, intake),
         gateway,
-        CompareApi(dispatcher, intake, gateway),
+        CompareApi(dispatcher, intake, gateway, metrics.refused),
         PageFiles(),
     )
 

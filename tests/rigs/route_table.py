@@ -22,6 +22,6 @@ def rows_only() -> RouteTable:
         OpenAIApi(NOTHING, NOTHING),
         ForeignApis(NOTHING, NOTHING),
         GatewayApi(NOTHING, Path("control.sock")),
-        CompareApi(NOTHING, NOTHING, NOTHING),
+        CompareApi(NOTHING, NOTHING, NOTHING, NOTHING),
         PageFiles(),
     )

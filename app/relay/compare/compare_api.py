@@ -4,7 +4,7 @@ key may see is decided here, by the names that it opens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -51,10 +51,12 @@ _ballots = msgspec.json.Decoder(_Ballot)
 class CompareApi:
     """Comparisons, the votes about blind ones, and the runs that are there to be read."""
 
-    def __init__(self, dispatcher: Dispatcher, intake: BodyIntake, gateway: GatewayApi) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, intake: BodyIntake, gateway: GatewayApi, refused: Callable[[str], None]
+    ) -> None:
         self._intake = intake
         self._gateway = gateway
-        self._comparer = Comparer(dispatcher, intake, self._seal)
+        self._comparer = Comparer(dispatcher, intake, self._seal, refused)
 
     async def compare(self, request: Request) -> None:
         """One question to several models."""

@@ -45,8 +45,9 @@ class _Setup(NamedTuple):
 
 
 class Comparer:
-    """Runs comparisons. `seal` keeps what a blind one has hidden and returns whether a vote may open it; `dice`:
-    whole numbers from 0 up to the given one, for seeds and for the order of blind answers.
+    """Runs comparisons. `seal` keeps what a blind one has hidden and returns whether a vote may open it; `refused` is
+    told the code of each that is refused once its response has begun; `dice`: whole numbers from 0 up to the given one,
+    for seeds and for the order of blind answers.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Comparer:
         dispatcher: Dispatcher,
         intake: BodyIntake,
         seal: Callable[[Request, SealedComparison], Awaitable[bool]],
+        refused: Callable[[str], None],
         dice: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         self._dispatcher = dispatcher
         self._intake = intake
         self._seal = seal
+        self._refused = refused
         self._dice = dice
 
     async def run(self, request: Request) -> None:
@@ -78,6 +81,7 @@ class Comparer:
         except Problem as exc:
             if events is None or not events.has_begun:
                 raise
+            self._refused(exc.code or "other")
             events.refuse(exc)
         except asyncio.CancelledError:
             if not request.response.is_gone and request.response.is_started:

@@ -201,5 +201,6 @@ async def test_a_refusal_after_the_stream_was_kept_alive_is_an_event() -> None:
             rig.rig.fleet.asked["tuned"].set_result(WaitOutcome(True))
 
             seen = await client.reader.readuntil(b"0\r\n\r\n")
+        assert rig.rig.sample("modelport_rejected_requests_total", reason="not_comparable") == 1
 
     assert b'event: error\ndata: {"index":null,"error":{"message":"These models are not comparable' in seen

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.supervisor.metrics.engines.text_format import BadPage, joined, labelled, parse, write
+from tests import ROOT
 
 VLLM = rb"""# HELP vllm:num_requests_running Number of requests in model execution batches.
 # TYPE vllm:num_requests_running gauge
@@ -28,6 +29,19 @@ def _samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
 
 def test_a_page_is_written_as_it_was_read() -> None:
     assert write(parse(VLLM).values()) == VLLM
+
+
+@pytest.mark.parametrize("engine", ["vllm", "llama_cpp"])
+def test_what_a_real_engine_shows_is_written_whole(engine: str) -> None:
+    shown = (ROOT / f"tests/recorded/{engine}/metrics.prom").read_bytes()
+
+    families = parse(shown)
+
+    assert len(families) > 10
+    assert [line.rstrip() for line in write(families.values()).splitlines()] == [
+        line.rstrip() for line in shown.splitlines()
+    ]
+    assert len(_samples(write(joined({engine: families}, "backend")))) == len(_samples(shown))
 
 
 def test_each_series_gets_its_pages_name() -> None:
