@@ -15,8 +15,8 @@ from tests.observe.prometheus import Curve
 from tests.observe.seen import OTHER, VALUES, Seen, empty, under_load
 
 QUERIES = pages.queries()
-# What no curve may exceed: of seconds as many as the load goes on, of shares everything (those of the base aside).
-MOST = {"s": 60.0, "percentunit": 1.0, "suffix: tok/s": 100_000.0, "reqps": 1000.0, "cps": 1000.0}
+# What no curve may exceed: of seconds what the gateway runs for, of shares everything (those of the base aside).
+MOST = {"s": 1000.0, "percentunit": 1.0, "suffix: tok/s": 100_000.0, "reqps": 1000.0, "cps": 1000.0}
 
 
 @pytest.fixture(scope="module")

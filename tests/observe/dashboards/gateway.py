@@ -198,12 +198,14 @@ def _processes() -> list[panels.Panels]:
             panels.COUNT,
             Query(by(OF_PROCESS, rate("modelport_cpu_seconds_total", GATEWAYS)), PROCESS),
             levels={0.9: "red"},
+            width=6,
         ),
         curves(
             "Memory",
             "Resident memory of each process",
             panels.BYTES,
             Query(by(OF_PROCESS, f"modelport_resident_memory_bytes{{{GATEWAYS}}}"), PROCESS),
+            width=6,
         ),
         curves(
             "Open files",
@@ -218,6 +220,14 @@ def _processes() -> list[panels.Panels]:
             ),
             levels={0.9: "red"},
             highest=1,
+            width=6,
+        ),
+        curves(
+            "Running for",
+            "Since each process was started. A curve that falls to the ground: it has died, and another has its place",
+            panels.SECONDS,
+            Query(f"time() - {by(OF_PROCESS, f'modelport_process_start_time_seconds{{{GATEWAYS}}}', 'max')}", PROCESS),
+            width=6,
         ),
     ]
 

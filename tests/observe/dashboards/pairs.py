@@ -32,6 +32,8 @@ from tests.observe.dashboards.series import (
 )
 
 ROLE: Final = f"role, {MODEL}"
+# Of two models that few people ask, the last minutes are chance.
+WINDOW: Final = "30m"
 EACH: Final = f"{{{{role}}}}: {{{{{MODEL}}}}}"
 
 
@@ -166,7 +168,8 @@ def _answers() -> list[panels.Panels]:
         ),
         curves(
             "Tokens of an answer",
-            "The mean length of answers: a tuned model that rambles, or stops too early, is seen here",
+            "The mean length of answers: a tuned model that rambles, or stops too early, is seen here. Where a client "
+            "left, what had come until then counts",
             panels.COUNT,
             Query(_tokens("output"), EACH),
         ),
@@ -192,7 +195,7 @@ def _against() -> list[panels.Panels]:
     return [
         curves(
             title,
-            f"{says}: what each tuned model has, as a share of its base's. 100 %: the same",
+            f"{says} of the last half hour: what each tuned model has, as a share of its base's. 100 %: the same",
             panels.RATIO,
             Query(relative(of_role), f"{{{{{MODEL}}}}}"),
             levels={1.5: "yellow"},
@@ -201,9 +204,13 @@ def _against() -> list[panels.Panels]:
             (
                 "First token",
                 "The median time to the first token",
-                lambda role: f"({_quantile(0.5, FIRST_TOKEN, role=role)})",
+                lambda role: f"({_quantile(0.5, FIRST_TOKEN, WINDOW, role)})",
             ),
-            ("Between tokens", "The mean time between two tokens", lambda role: f"({_mean(PER_TOKEN, role=role)})"),
-            ("Tokens of an answer", "The mean length of answers", lambda role: f"({_tokens('output', role=role)})"),
+            (
+                "Between tokens",
+                "The mean time between two tokens",
+                lambda role: f"({_mean(PER_TOKEN, '', WINDOW, role)})",
+            ),
+            ("Tokens of an answer", "The mean length of answers", lambda role: f"({_tokens('output', WINDOW, role)})"),
         )
     ]

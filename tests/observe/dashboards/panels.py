@@ -273,6 +273,7 @@ def page(
         .refresh("30s")
         .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         .editable()
+        .annotations([])
         .with_variable(building.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
         .link(
             building.DashboardLink("Modelport")
