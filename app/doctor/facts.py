@@ -114,7 +114,7 @@ class AttachedFacts:
 
 @dataclass(frozen=True, slots=True)
 class GpuFacts:
-    """NVIDIA's driver through NVML. `has_devices`: the device files of a GPU driver are there, NVIDIA's or another.
+    """NVIDIA's driver through NVML. `has_devices`: its device files are there; `has_others`: those of another maker.
     `gpus`: index, name, memory and how much of it is used; `lost`: index of one that does not answer, and why.
     `trouble`: why NVML does not answer. `hidden`: how many CUDA_VISIBLE_DEVICES hides.
     """
@@ -126,6 +126,7 @@ class GpuFacts:
     lost: tuple[tuple[int, str], ...] = ()
     trouble: str | None = None
     hidden: int = 0
+    has_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,9 @@ USUAL: Final = Inspection(
     package="vllm",
     flaw=flaw,
     libraries=(NeededLibrary("libnuma.so.1", "libnuma1", only_on_cpu=True),),
-    variables=("VLLM_", "HF_TOKEN", "HF_HUB_", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_OFFLINE", "NCCL_"),
+    variables=("VLLM_", "NCCL_"),
 )
+_OF_HUB: Final = ("HF_TOKEN", "HF_HUB_", "HUGGING_FACE_HUB_TOKEN", "TRANSFORMERS_OFFLINE")
 
 
 class VllmPreflight(Preflight):
@@ -126,6 +127,7 @@ class VllmPreflight(Preflight):
             version_words=(*config.command[1:], *USUAL.version_words),
             hub=() if is_other_hub else tuple(dict.fromkeys(on_hub)),
             env=env,
+            variables=(*USUAL.variables, *_OF_HUB) if on_hub else USUAL.variables,
         )
 
     def _parsers(self, program: Path | None) -> Missing:

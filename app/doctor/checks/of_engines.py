@@ -31,15 +31,17 @@ def gpu(facts: MachineFacts) -> Says:
         return
     if seen.has_devices and seen.trouble is not None:
         yield warn(
-            f"there are devices of a GPU driver, and NVML does not answer ({seen.trouble})",
-            "NVIDIA: load or reinstall the driver (nvidia-smi must work), or restart after an update of it; in a "
-            "container --gpus all. GPUs of others are not managed.",
+            f"there are NVIDIA's devices, and NVML does not answer ({seen.trouble})",
+            "Load or reinstall the driver (nvidia-smi must work), or restart after an update of it; in a container "
+            "--gpus all.",
         )
     elif named:
         yield error(
             f"no GPU is to be seen, and {', '.join(named)} names `devices`",
             "Install NVIDIA's driver, start the container with --gpus all, or leave `devices` out to run on the CPU.",
         )
+    elif seen.has_others:
+        yield ok("there are accelerators of another maker; which engine has them is not the gateway's to say")
     else:
         yield ok("none: engines compute on the CPU")
 

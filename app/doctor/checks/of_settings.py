@@ -42,6 +42,12 @@ def keys(facts: MachineFacts) -> Says:
         yield ok("not known without a configuration")
         return
     host = read.server.host
+    if not read.keys and not is_loopback(host) and facts.gateway is not None:
+        yield warn(
+            f"'{host}' is reachable from other machines, and a gateway runs there without a key (--insecure-no-key)",
+            "`modelport keys new NAME` makes one: everybody who reaches the address uses your models.",
+        )
+        return
     if not read.keys and not is_loopback(host):
         yield error(
             f"'{host}' is reachable from other machines, and there is no key: the gateway does not start",

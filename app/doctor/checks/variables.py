@@ -12,7 +12,10 @@ from backends.inspection import Inspection
 from backends.process.process import inherited
 
 # What begins so is meant for a gateway, or for what stands beside it.
-OURS: Final = ("MODELPORT_", "API_", "FASTAPI_")
+OURS: Final = "MODELPORT_"
+# Others use these beginnings too: only what is like a name of ours is probably meant for us.
+SHARED: Final = ("API_", "FASTAPI_")
+_CLOSE: Final = 0.7
 # Of the same beginnings, what others than `modelport serve` read: `modelport api` and processes that we start; Compose;
 # make and the tests.
 _OTHERS: Final = frozenset(
@@ -67,6 +70,9 @@ def unread(
             continue
         if name.upper().startswith(OURS):
             yield Unread(name, _nearest(name, read))
+        elif name.upper().startswith(SHARED):
+            if close := _nearest(name, [each for each in read - _OTHERS if each.startswith(SHARED)], _CLOSE):
+                yield Unread(name, close)
         elif name.startswith("OLLAMA_") and name not in OLLAMA:
             yield Unread(name, _nearest(name, OLLAMA))
         elif name.startswith("OTEL_") and not _NOT_OF_TRACES.match(name):
@@ -82,12 +88,12 @@ def misspelt(env: Mapping[str, str]) -> Iterator[Unread]:
     """Those that look like one of ours and do not begin as these do: MODLEPORT_STATE, MODELPORTSTATE."""
     read = {name for name in known() if name.startswith("MODELPORT_")}
     for name in sorted(env):
-        if not name.upper().startswith(OURS) and "PORT" in name.upper():
+        if not name.upper().startswith((OURS, *SHARED)) and "PORT" in name.upper():
             close = difflib.get_close_matches(name.upper(), sorted(read), n=1, cutoff=0.85)
             if close:
                 yield Unread(name, close[0])
 
 
-def _nearest(name: str, read: Collection[str]) -> str | None:
-    close = difflib.get_close_matches(name.upper(), sorted(read), n=1, cutoff=0.6)
+def _nearest(name: str, read: Collection[str], cutoff: float = 0.6) -> str | None:
+    close = difflib.get_close_matches(name.upper(), sorted(read), n=1, cutoff=cutoff)
     return close[0] if close else None

@@ -103,11 +103,11 @@ def _configuration(
     try:
         options = resolve(env, config=config, state=state, insecure_no_key=True)
     except ConfigError as exc:
-        errors = list(exc.errors)
+        named = state or (Path(name) if (name := env.get("MODELPORT_STATE")) else None)
         try:
-            return ConfigFacts(None, config, tuple(errors)), ServeOptions(state_folder(state), env=env)
-        except ConfigError:
-            return ConfigFacts(None, config, tuple(errors)), None
+            return ConfigFacts(None, config, tuple(exc.errors)), ServeOptions(state_folder(named), env=env)
+        except ConfigError:  # it is the folder's path
+            return ConfigFacts(None, config, tuple(exc.errors)), None
     source = options.config_path
     variables: frozenset[str] = frozenset()
     if source is not None and source.is_file():

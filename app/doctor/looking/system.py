@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import importlib
 import os
 import re
@@ -129,15 +130,16 @@ def collector(endpoint: str | None) -> CollectorFacts | None:
 
 def gpus(env: Mapping[str, str], library: Any = None) -> GpuFacts:
     """What NVML says, through `library` or nvidia-ml-py's module `pynvml`."""
-    has_devices = devices.has_accelerators()
+    has_devices = Path("/dev/nvidiactl").exists()
+    seen = GpuFacts(has_devices, has_others=not has_devices and devices.has_accelerators())
     try:
         library = library or importlib.import_module("pynvml")
     except ImportError:
-        return GpuFacts(has_devices, trouble="the package nvidia-ml-py is not installed")
+        return dataclasses.replace(seen, trouble="the package nvidia-ml-py is not installed")
     try:
         library.nvmlInit()
     except library.NVMLError as exc:
-        return GpuFacts(has_devices, trouble=str(exc))
+        return dataclasses.replace(seen, trouble=str(exc))
     try:
         version = library.nvmlSystemGetCudaDriverVersion()
         listed: list[tuple[int, str, int, int]] = []
@@ -151,13 +153,13 @@ def gpus(env: Mapping[str, str], library: Any = None) -> GpuFacts:
                 lost.append((index, str(exc)))
         driver = _text(library.nvmlSystemGetDriverVersion())
     except library.NVMLError as exc:
-        return GpuFacts(has_devices, trouble=str(exc))
+        return dataclasses.replace(seen, trouble=str(exc))
     finally:
         library.nvmlShutdown()
     all_gpus = devices.nvml(library)
     hidden = len(all_gpus) - len(visible(all_gpus, env.get("CUDA_VISIBLE_DEVICES")))
     cuda = f"{version // 1000}.{version % 1000 // 10}"
-    return GpuFacts(has_devices, driver, cuda, tuple(listed), tuple(lost), hidden=hidden)
+    return dataclasses.replace(seen, driver=driver, cuda=cuda, gpus=tuple(listed), lost=tuple(lost), hidden=hidden)
 
 
 def _text(value: str | bytes) -> str:

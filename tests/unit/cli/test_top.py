@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,28 +199,35 @@ def command(gateway: Gateway, *options: str) -> list[str]:
     return [sys.executable, "-P", "-m", "app", "top", "--state", str(gateway.state), "--interval", "0.2", *options]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway that has answered."""
+    with running(tmp_path_factory.mktemp("gateway"), start="demand") as gateway:
+        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+        ask(gateway)
+        yield gateway
+
+
 def ask(gateway: Gateway) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, "stream": True}
     assert httpx.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("end", [b"q", b"\x03", "TERM"], ids=["q", "Ctrl-C", "TERM"])
-def test_it_shows_the_gateway_and_ends_cleanly(tmp_path: Path, end: bytes | str) -> None:
-    with running(tmp_path, start="demand") as gateway:
-        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
-        with on_a_terminal(command(gateway), environment()) as terminal:
-            terminal.wait_for(r"modelport \S+: ok[\s\S]*tiny +stopped[\s\S]*demo +stopped")
-            if isinstance(end, bytes):
-                terminal.press(end)
-            else:
-                terminal.process.send_signal(signal.SIGTERM)
+def test_it_shows_the_gateway_and_ends_cleanly(shared: Gateway, end: bytes | str) -> None:
+    with on_a_terminal(command(shared), environment()) as terminal:
+        terminal.wait_for(r"modelport \S+: ok[\s\S]*tiny +ready[\s\S]*demo +ready")
+        if isinstance(end, bytes):
+            terminal.press(end)
+        else:
+            terminal.process.send_signal(signal.SIGTERM)
 
-            assert terminal.ended() == 0
-            assert terminal.is_as_before()
-            assert b"Traceback" not in terminal.drawn
-            # The screen as it was before, with a cursor.
-            assert terminal.drawn.rindex(b"\x1b[?1049l") > terminal.drawn.rindex(b"\x1b[?1049h")
-            assert terminal.drawn.rindex(b"\x1b[?25h") > terminal.drawn.rindex(b"\x1b[?25l")
+        assert terminal.ended() == 0
+        assert terminal.is_as_before()
+        assert b"Traceback" not in terminal.drawn
+        # The screen as it was before, with a cursor.
+        assert terminal.drawn.rindex(b"\x1b[?1049l") > terminal.drawn.rindex(b"\x1b[?1049h")
+        assert terminal.drawn.rindex(b"\x1b[?25h") > terminal.drawn.rindex(b"\x1b[?25l")
 
 
 def test_it_follows_the_size_the_engine_and_the_gateway(tmp_path: Path) -> None:
@@ -244,13 +251,9 @@ def test_it_follows_the_size_the_engine_and_the_gateway(tmp_path: Path) -> None:
                 assert terminal.ended() == 0
 
 
-def test_without_a_terminal_it_looks_twice_and_prints_once(tmp_path: Path) -> None:
-    with running(tmp_path, start="demand") as gateway:
-        ask(gateway)
-        plain = subprocess.run(command(gateway), env=environment(), capture_output=True, text=True, check=True)
-        as_json = subprocess.run(
-            command(gateway, "--json"), env=environment(), capture_output=True, text=True, check=True
-        )
+def test_without_a_terminal_it_looks_twice_and_prints_once(shared: Gateway) -> None:
+    plain = subprocess.run(command(shared), env=environment(), capture_output=True, text=True, check=True)
+    as_json = subprocess.run(command(shared, "--json"), env=environment(), capture_output=True, text=True, check=True)
 
     document = json.loads(as_json.stdout)
     assert plain.stderr == as_json.stderr == ""

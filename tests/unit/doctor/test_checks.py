@@ -142,6 +142,15 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "warn",
         "no model uses it",
     ),
+    "a running gateway without a key": (
+        {
+            "config": config(OPEN, host="0.0.0.0"),
+            "gateway": GatewayFacts(7, "0.1.0", "ok", "http://127.0.0.1:8000"),
+        },
+        "keys",
+        "warn",
+        "a gateway runs there without a key",
+    ),
     "no key": ({"config": config(OPEN, host="0.0.0.0")}, "keys", "error", "there is no key"),
     "a key that ends": ({"config": config(LATE_KEY)}, "keys", "warn", "'office' ends in 5 days"),
     "a key that has ended": ({"config": config(DEAD_KEY)}, "keys", "error", "every key has ended (office)"),
@@ -362,6 +371,12 @@ def test_the_port_and_the_folder_of_the_running_gateway_are_no_trouble() -> None
     assert said(facts) == []
 
 
+def test_a_machine_with_accelerators_of_another_maker_is_no_trouble() -> None:
+    configured = config(DEMO_ONLY)
+
+    assert said(good(config=configured, gpu=GpuFacts(has_others=True, trouble="NVML not found"))) == []
+
+
 def test_the_demo_without_a_daemon_and_without_a_gpu_is_no_trouble() -> None:
     configured = config(DEMO_ONLY)
     facts = good(
@@ -382,7 +397,7 @@ VARIABLES = {
     "FASTAPI_ROOTPATH": "FASTAPI_ROOT_PATH",
     "OLLAMA_HOTS": "OLLAMA_HOST",
     "OTEL_EXPORTER_OTLP_ENPOINT": "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "API_ZZZZZZZZZ": None,
+    "MODELPORT_QQQQQQQQQQ": None,
 }
 
 
@@ -394,7 +409,15 @@ def test_a_variable_that_nothing_reads_is_told_with_the_nearest(name: str) -> No
 
 
 def test_a_variable_that_is_read_is_not_told() -> None:
-    env = {"API_KEY": "k", "api_port": "1", "OLLAMA_HOST": "x", "OLLAMA_MODELS": "y", "MODELPORT_VLLM": "z"}
+    env = {
+        "API_KEY": "k",
+        "api_port": "1",
+        "API_BASE": "somebody else's",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OLLAMA_HOST": "x",
+        "OLLAMA_MODELS": "y",
+        "MODELPORT_VLLM": "z",
+    }
 
     assert list(unread({**env, "API_OWN": "named"}, ("API_OWN",), ())) == []
 
