@@ -71,6 +71,16 @@ SCENES: Final = {
         ],
         [alert("ModelportEngineCrashLoop", OTHER_ENGINE), alert("ModelportAvailabilityBurnsFast", MODEL)],
     ),
+    "all replicas of a backend": Scene(
+        alert("ModelportBackendDown", ENGINE, entry="gpu"),
+        [alert("ModelportReplicaDown", HERE, modelport_backend="gpu#2", entry="gpu")],
+        [alert("ModelportReplicaDown", HERE, modelport_backend="cpu#2", entry="cpu")],
+    ),
+    "a replica": Scene(
+        alert("ModelportReplicaDown", ENGINE, entry="gpu"),
+        [alert("ModelportEngineCrashes", ENGINE)],
+        [alert("ModelportEngineCrashes", HERE, modelport_backend="gpu#2")],
+    ),
     "an engine that crashes again and again": Scene(
         alert("ModelportEngineCrashLoop", ENGINE),
         [alert("ModelportEngineCrashes", ENGINE)],

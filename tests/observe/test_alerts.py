@@ -246,7 +246,9 @@ def refuses_connections(samples: list[Sample]) -> bool:
 
 
 def test_every_alert_looks_at_something_that_is_there(observed: Observed) -> None:
-    """Without its thresholds, each has a value: what it divides has the same labels, and what it sums is counted."""
+    """Without its thresholds, each that does not fire has a value: what it divides has the same labels, and what it sums
+    is counted.
+    """
     address = httpx.URL(observed.gateway.url)
     with contextlib.ExitStack() as open_ones:
         for _ in range(50):  # ten more than it takes
@@ -255,10 +257,10 @@ def test_every_alert_looks_at_something_that_is_there(observed: Observed) -> Non
     for _ in range(2):  # what has happened once has not increased yet
         assert observed.post({**ASK, "model": "tiny", "stream": True}, timeout=60).status_code == 200
         observed.prometheus.until_scraped(3)
-    empty = []
+    empty, firing = [], observed.firing()
     for name, alert in alerts().items():
         values = re.sub(r"\s+(>=|>|==) [\d.]+", "", alert["expr"])
-        if name != "ModelportGatewayAbsent" and observed.prometheus.query(values) == []:
+        if name != "ModelportGatewayAbsent" and name not in firing and observed.prometheus.query(values) == []:
             empty.append((name, values))
 
     assert [name for name, _ in empty] == [], empty
