@@ -46,7 +46,7 @@ test: $(DONE)/dev $(DONE)/demo ## run the suite; options: make test ARGS="-k key
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # What needs no engine and no gateway, without the files that start programs or simulate thousands of runs.
-FAST := app certificate comparison config conversion dialects llamafactory model_files quant_report reference statistics
+FAST := app certificate comparison config conversion dialects doctor/test_checks.py llamafactory model_files quant_report reference statistics
 test-fast: $(DONE)/dev $(DONE)/demo ## test what is pure, in half a minute; options: make test-fast ARGS="-k stops"
 	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile fast \
 		--ignore tests/unit/config/test_yaml_edit.py --ignore tests/unit/comparison/analysis/test_verdicts.py \

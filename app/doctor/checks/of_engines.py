@@ -145,11 +145,19 @@ def memory(facts: MachineFacts) -> Says:
     for seat in plan.seats:
         notes = [note for note in seat.notes if SHM not in note]
         if not seat.is_possible and notes:
-            what, _, advice = notes[0].partition("; ")
-            fix = (advice or "take a smaller model or a shorter context").rstrip(".")
-            yield error(f"backends.{seat.backend}: {what}", f"{fix[:1].upper()}{fix[1:]}.")
+            what, fix = _told(notes[0])
+            yield error(f"backends.{seat.backend}: {what}", fix)
         elif not seat.fits and notes:
             yield ok(f"backends.{seat.backend}: {notes[0].partition(':')[0]}: it takes turns with the others")
     if all(seat.is_possible for seat in plan.seats):
         count = len(plan.seats)
         yield ok(f"{plan.memory_gb:.1f} GB, engines of ours: {count}")
+
+
+def _told(note: str) -> tuple[str, str]:
+    """A note of the plan as what is so and what to do; its sentences have the advice behind `; ` or `: set`."""
+    what, _, advice = note.rstrip(".").partition("; ")
+    if not advice:
+        what, is_cut, setting = what.partition(": set ")
+        advice = f"set {setting}" if is_cut else "take a smaller model or a shorter context"
+    return what, f"{advice[:1].upper()}{advice[1:]}."

@@ -82,6 +82,8 @@ def _room(folders: Sequence[DiskFacts], facts: MachineFacts) -> Said:
     lacking = [why for size_bytes, why in needs if one.free_bytes < size_bytes]
     if one.free_files is not None and one.free_files < FEW_FILES:
         return error(f"no more than {one.free_files} files can be made for {places}", "Remove files there.")
+    if not one.total_bytes:
+        return ok(f"its size is not known for {places}")
     if one.free_bytes < FULL_BYTES:
         return error(
             f"{free} for {places}", "Make room: measurements, certificates and what engines compile cannot be kept."

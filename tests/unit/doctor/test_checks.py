@@ -31,6 +31,7 @@ from app.doctor.facts import (
     ToolFacts,
 )
 from app.doctor.looking.engines import inspections
+from app.supervisor.admin.schemas import PlanAnswer, SeatAnswer
 from tests import ROOT
 from tests.rigs.pages import page
 
@@ -102,6 +103,12 @@ def test_on_a_good_machine_nothing_is_wrong_and_each_check_says_so() -> None:
 
 def test_the_page_has_a_heading_for_each_check_and_no_other() -> None:
     assert page("docs/doctor.md").coded == set(CHECKS)
+
+
+def plan(note: str) -> PlanAnswer:
+    """Of one engine that can never start, for this reason."""
+    seat = SeatAnswer(backend="gpu", fits=False, is_possible=False, notes=(note, "more"))
+    return PlanAnswer(memory_gb=16.0, gpus=(), seats=(seat,))
 
 
 DEMO_ONLY = YAML.replace(
@@ -311,6 +318,18 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "error",
         "HF_HUB_OFFLINE forbids its download",
     ),
+    "an engine that never fits": (
+        {"plan": plan("it never fits: 9 GB of memory; raise server.memory_gb")},
+        "memory",
+        "error",
+        "backends.gpu: it never fits: 9 GB of memory. Raise server.memory_gb.",
+    ),
+    "an engine that would not start": (
+        {"plan": plan("vLLM would not start: it needs 23 GB, and 22 are free now: set kv_cache_memory_bytes")},
+        "memory",
+        "error",
+        "it needs 23 GB, and 22 are free now. Set kv_cache_memory_bytes.",
+    ),
     "a failed backend": (
         {"gateway": GatewayFacts(7, "0.1.0", "degraded", "http://127.0.0.1:8000", failed=(("gpu", "no memory"),))},
         "gateway",
@@ -375,6 +394,16 @@ def test_a_machine_with_accelerators_of_another_maker_is_no_trouble() -> None:
     configured = config(DEMO_ONLY)
 
     assert said(good(config=configured, gpu=GpuFacts(has_others=True, trouble="NVML not found"))) == []
+
+
+def test_engines_that_take_turns_are_no_trouble_and_small_shared_memory_is_told_once() -> None:
+    turns = SeatAnswer(backend="gpu", fits=False, is_possible=True, notes=("no room beside demo: they take turns",))
+    shared = SeatAnswer(backend="gpu", fits=False, is_possible=False, notes=("its workers need /dev/shm",))
+
+    assert said(good(plan=PlanAnswer(memory_gb=16.0, gpus=(), seats=(turns,)))) == []
+    assert said(good(plan=PlanAnswer(memory_gb=16.0, gpus=(), seats=(shared,)), shm_bytes=1)) == [
+        ("shared-memory", "error")
+    ]
 
 
 def test_the_demo_without_a_daemon_and_without_a_gpu_is_no_trouble() -> None:
