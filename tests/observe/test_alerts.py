@@ -246,7 +246,7 @@ def refuses_connections(samples: list[Sample]) -> bool:
 
 
 def test_every_alert_looks_at_something_that_is_there(observed: Observed) -> None:
-    """Without its thresholds, each that does not fire has a value: what it divides has the same labels, and what it sums
+    """Without its threshold, each that does not fire has a value: what it divides has the same labels, and what it sums
     is counted.
     """
     address = httpx.URL(observed.gateway.url)
