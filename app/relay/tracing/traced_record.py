@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import urlsplit
 
+import msgspec
+
 from app.dialects.usage import Usage
 from app.metrics import Metrics
 from app.relay.http.request import FORWARDED, Request
@@ -21,6 +23,7 @@ from app.table import Backend, Target
 from backends.endpoint import State
 from backends.http.exchange import ResponseTimings
 
+MAX_READ_BYTES = 64 * 1024  # of a request's body, for its parameters
 # How attempts and requests end without anybody's failure.
 _NO_ERRORS = frozenset({"ok", "client_left"})
 
@@ -90,6 +93,13 @@ class TracedRecord(RequestRecord):
         if self._queue_s > queued_s:
             waits.append(("queue", until, until + self._queue_s - queued_s, {}))
 
+    def waits_for(self, backend: Callable[[], Backend], serving: str = "working") -> None:
+        """As every request's; and by now it may be known where the engine is."""
+        super().waits_for(backend, serving)
+        row = backend()
+        if row.endpoint is not None:
+            self._tries[-1].row = row
+
     def sent(self) -> None:
         """As every request's; what is sent again after a refusal belongs to the same attempt."""
         super().sent()
@@ -139,6 +149,7 @@ class TracedRecord(RequestRecord):
             "modelport.attempts": len(self._tries),
             "modelport.stream": plan.is_stream,
         }
+        attributes |= _asked(plan.body)
         if plan.key is not None:
             attributes["modelport.principal"] = plan.key.name
         if plan.choices > 1:
@@ -205,13 +216,43 @@ class TracedRecord(RequestRecord):
         return self._epoch_ns + int(at * 1e9)
 
 
+class _Sampling(msgspec.Struct, frozen=True):
+    """What of a request's parameters is a number, by OpenAI's names."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+
+_sampling = msgspec.json.Decoder(_Sampling)
+
+
+def _asked(body: bytes) -> dict[str, Value]:
+    """The sampling parameters of a request in OpenAI's words; none of one that is large, or has other types there."""
+    try:
+        given = msgspec.structs.asdict(_sampling.decode(body)) if 0 < len(body) <= MAX_READ_BYTES else {}
+    except msgspec.MsgspecError:
+        return {}
+    longest = given.pop("max_completion_tokens", None)
+    return {
+        f"gen_ai.request.{name}": value
+        for name, value in {**given, "max_tokens": longest or given.get("max_tokens")}.items()
+        if value is not None
+    }
+
+
 def _usage(usage: Usage) -> dict[str, Value]:
     attributes: dict[str, Value] = {}
     if usage.input_tokens:
         attributes["gen_ai.usage.input_tokens"] = usage.input_tokens
     if usage.output_tokens:
         attributes["gen_ai.usage.output_tokens"] = usage.output_tokens
-    if usage.finish_reason:
+    if isinstance(usage.finish_reason, str):
         attributes["gen_ai.response.finish_reasons"] = (usage.finish_reason,)
     return attributes
 

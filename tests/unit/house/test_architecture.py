@@ -49,6 +49,7 @@ DATA_PATH = (
 )
 FORBIDDEN = (
     "fastapi",
+    "opentelemetry",
     "pydantic",
     "app.cli",
     "app.config",

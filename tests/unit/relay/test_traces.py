@@ -65,7 +65,7 @@ def named(every: list[CollectedSpan], name: str) -> CollectedSpan:
 async def test_a_request_is_a_span_with_what_it_asked_and_what_it_cost(
     rig: Rig, collector: FakeTraceCollector, stream: bool
 ) -> None:
-    reply = await rig.ask(body=chat(stream=stream))
+    reply = await rig.ask(body=chat(stream=stream, temperature=0, max_tokens=100, seed=3))
     every = await spans(collector)
 
     root = named(every, "chat fake")
@@ -75,6 +75,9 @@ async def test_a_request_is_a_span_with_what_it_asked_and_what_it_cost(
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "vllm",
         "gen_ai.request.model": "fake",
+        "gen_ai.request.temperature": 0.0,
+        "gen_ai.request.max_tokens": 100,
+        "gen_ai.request.seed": 3,
         "gen_ai.response.model": "fake",
         "gen_ai.response.finish_reasons": ["stop"],
         "http.request.method": "POST",
@@ -202,6 +205,7 @@ async def test_the_wait_for_an_engine_that_starts_is_a_span_and_the_one_for_a_pl
 
     load, queue, attempt = (named(every, name) for name in ("load", "queue", "attempt"))
     assert load.attributes == {"modelport.backend": "engine", "modelport.load.how": "start"}
+    assert attempt.attributes["server.port"] == engine.port
     assert (load.parent_id, queue.parent_id, load.kind) == (attempt.span_id, attempt.span_id, INTERNAL)
     assert attempt.start_ns <= load.start_ns <= load.end_ns == queue.start_ns < queue.end_ns <= attempt.end_ns
 
