@@ -17,7 +17,9 @@ _DOUBLE: Final = struct.Struct("<d").pack
 _STATUS_ERROR: Final = b"\x18\x02"
 # Span.flags: the second byte says that it is known whether the parent is of another process.
 _KNOWS_REMOTE, _IS_REMOTE = 0x100, 0x200
-_LONGEST_REPEATED: Final = 64  # characters: longer values do not come again
+# Longer texts (identifiers) and larger numbers do not come again: they are not worth to be remembered.
+_LONGEST_REPEATED: Final = 31
+_MOST_REPEATED: Final = 1023
 
 
 def encoded(spans: Iterable[Span]) -> bytes:
@@ -64,9 +66,10 @@ def _attributes(number: int, attributes: Mapping[str, Value]) -> bytes:
     return b"".join(
         [
             # The type belongs to what is looked up: True == 1 == 1.0.
-            _repeated(number, name, type(value).__name__, value)
-            if type(value) is not str or len(value) <= _LONGEST_REPEATED
-            else _pair(number, name, value)
+            _pair(number, name, value)
+            if (type(value) is str and len(value) > _LONGEST_REPEATED)
+            or (type(value) is int and value > _MOST_REPEATED)
+            else _repeated(number, name, type(value).__name__, value)
             for name, value in attributes.items()
         ]
     )

@@ -230,20 +230,18 @@ class _Sampling(msgspec.Struct, frozen=True):
 
 
 _sampling = msgspec.json.Decoder(_Sampling)
+_NAMES = tuple((field, f"gen_ai.request.{field.replace('completion_', '')}") for field in _Sampling.__struct_fields__)
 
 
 def _asked(body: bytes) -> dict[str, Value]:
     """The sampling parameters of a request in OpenAI's words; none of one that is large, or has other types there."""
+    if not 0 < len(body) <= MAX_READ_BYTES:
+        return {}
     try:
-        given = msgspec.structs.asdict(_sampling.decode(body)) if 0 < len(body) <= MAX_READ_BYTES else {}
+        given = _sampling.decode(body)
     except msgspec.MsgspecError:
         return {}
-    longest = given.pop("max_completion_tokens", None)
-    return {
-        f"gen_ai.request.{name}": value
-        for name, value in {**given, "max_tokens": longest or given.get("max_tokens")}.items()
-        if value is not None
-    }
+    return {name: value for field, name in _NAMES if (value := getattr(given, field)) is not None}
 
 
 def _usage(usage: Usage) -> dict[str, Value]:
