@@ -88,7 +88,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
         return supervisor.table.limits
 
     config = uvicorn.Config(
-        cast("Any", RelayApplication(supervisor, intake, routes, metrics)),
+        cast("Any", RelayApplication(supervisor, intake, routes, metrics, tracer)),
         http=cast("Any", partial(ServerProtocol, limits, lambda: supervisor.is_ending, metrics.refused)),
         ws="none",
         lifespan="off",

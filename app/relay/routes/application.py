@@ -19,6 +19,7 @@ from app.relay.http.request import ClientGone, Receive, Request
 from app.relay.routes import access
 from app.relay.routes.route import RouteTable
 from app.relay.supervisor_client import SupervisorClient
+from app.relay.tracing.tracer import Tracer
 from backends.errors import BackendError
 
 log = structlog.get_logger()
@@ -29,11 +30,14 @@ class RelayApplication:
     without a backend's name is counted here: `Dispatcher.serve` raises nothing.
     """
 
-    def __init__(self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable, metrics: Metrics) -> None:
+    def __init__(
+        self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable, metrics: Metrics, tracer: Tracer
+    ) -> None:
         self._supervisor = supervisor
         self._intake = intake
         self._routes = routes
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
         request = Request(scope, receive, self._supervisor.table)
@@ -66,9 +70,13 @@ class RelayApplication:
     def _refuse(self, request: Request, problem: Problem, reason: str) -> None:
         self._metrics.refused(reason)
         request.refuse(problem)
+        if request.method != "POST":  # a probe of /readyz, say
+            return
         is_failure = problem.status >= 500
-        if request.method == "POST" and (is_failure or request.table.access_log):  # not for probes of /readyz
-            key = getattr(request, "key", None)  # it is not there where the refusal came before it was looked at
+        key = getattr(request, "key", None)  # it is not there where the refusal came before it was looked at
+        if hasattr(request, "key") and reason != "internal_error":  # that one is a record's, which has spans of its own
+            self._tracer.refused(request, problem.status, reason)
+        if is_failure or request.table.access_log:
             (log.warning if is_failure else log.info)(
                 "request refused",
                 request_id=request.id,

@@ -216,6 +216,30 @@ class TracedRecord(RequestRecord):
         return self._epoch_ns + int(at * 1e9)
 
 
+def refusal(request: Request, context: TraceContext, parent: TraceContext | None, status: int, code: str) -> Span:
+    """The span of a request that was refused before a backend was chosen."""
+    epoch_ns = time.time_ns() - int(time.perf_counter() * 1e9)
+    key = request.key
+    return Span(
+        f"{request.method} {request.path}",
+        context.trace_id,
+        context.span_id,
+        parent.span_id if parent is not None else "",
+        SERVER,
+        epoch_ns + int(request.response.arrived * 1e9),
+        time.time_ns(),
+        {
+            "error.type": code,
+            "http.request.method": request.method,
+            "http.response.status_code": status,
+            "url.path": request.path,
+            "modelport.request_id": request.id,
+            **({"modelport.principal": key.name} if key is not None else {}),
+        },
+        code if status >= 500 else "",
+    )
+
+
 class _Sampling(msgspec.Struct, frozen=True):
     """What of a request's parameters is a number, by OpenAI's names."""
 

@@ -20,7 +20,7 @@ from app.relay.tracing.collector import Delivery, TraceCollector
 from app.relay.tracing.exporter import SpanExporter
 from app.relay.tracing.spans import Span, Value
 from app.relay.tracing.trace_context import SAMPLED, TraceContext, is_sampled, parsed
-from app.relay.tracing.traced_record import TracedRecord, new_span_id
+from app.relay.tracing.traced_record import TracedRecord, new_span_id, refusal
 from app.table import Tracing
 
 Records: TypeAlias = Callable[[Metrics, Request, RequestPlan], RequestRecord]
@@ -59,6 +59,14 @@ class Tracer:
             return RequestRecord
         return partial(_record, settings, self._exporter)
 
+    def refused(self, request: Request, status: int, code: str) -> None:
+        """A request of a known client was refused before a backend was chosen: a span without children."""
+        settings, exporter = self._settings, self._exporter
+        if settings is not None and exporter is not None:
+            context, parent = _context(settings, request)
+            if context.is_sampled:
+                _offer(exporter, [refusal(request, context, parent, status, code)])
+
     async def aclose(self) -> None:
         """Deliver what is left, within the exporter's time for it."""
         exporter, self._exporter, self._settings = self._exporter, None, None
@@ -80,19 +88,24 @@ def _record(
     settings: Tracing, exporter: SpanExporter, metrics: Metrics, request: Request, plan: RequestPlan
 ) -> RequestRecord:
     """The record of one request, which knows of its trace where that is sampled."""
-    parent = parsed(request.headers.get(FORWARDED[0]))
-    number = random.getrandbits(128) or 1
-    trace_id = parent.trace_id if parent is not None else f"{number:032x}"
-    if is_sampled(settings.sampler, settings.ratio, parent, int(trace_id, 16)):
-        context = TraceContext(trace_id, new_span_id(), (parent.flags if parent is not None else 0) | SAMPLED)
+    context, parent = _context(settings, request)
+    if context.is_sampled:
         return TracedRecord(metrics, request, plan, context, parent, partial(_offer, exporter))
     # A client's trace that nobody records goes on as it came. Any other is told to be not sampled: without that an
     # engine would record it on its own.
     if parent is None or parent.is_sampled:
-        told = TraceContext(trace_id, new_span_id(), 0)
         state = request.headers.get(FORWARDED[1])
-        request.trace = [(FORWARDED[0], told.header), *([(FORWARDED[1], state)] if parent and state else [])]
+        request.trace = [(FORWARDED[0], context.header), *([(FORWARDED[1], state)] if parent and state else [])]
     return RequestRecord(metrics, request, plan)
+
+
+def _context(settings: Tracing, request: Request) -> tuple[TraceContext, TraceContext | None]:
+    """The request's own span, sampled or not, and its client's."""
+    parent = parsed(request.headers.get(FORWARDED[0]))
+    trace_id = parent.trace_id if parent is not None else f"{random.getrandbits(128) or 1:032x}"
+    if is_sampled(settings.sampler, settings.ratio, parent, int(trace_id, 16)):
+        return TraceContext(trace_id, new_span_id(), (parent.flags if parent is not None else 0) | SAMPLED), parent
+    return TraceContext(trace_id, new_span_id(), 0), parent
 
 
 def _offer(exporter: SpanExporter, spans: list[Span]) -> None:

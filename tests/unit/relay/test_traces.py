@@ -299,6 +299,27 @@ async def test_nothing_that_was_said_and_no_key_is_in_a_span(
     assert [word for word in (SAID, SECRET, "Hello") if word.encode() in sent] == []
 
 
+async def test_a_refusal_before_a_target_is_a_span_unless_nobody_knows_who_asks(
+    rig: Rig, collector: FakeTraceCollector
+) -> None:
+    await rig.published(keys=(Key("office", digest(SECRET)),))
+    bearer = {"authorization": f"Bearer {SECRET}"}
+    await rig.ask(body=chat(SAID), headers={"authorization": "Bearer wrong"})
+    await rig.ask("/v1/messages", body=chat(SAID, max_tokens=4), headers=bearer | PARENT)
+    (span,) = await spans(collector)
+
+    assert (span.name, span.trace_id, span.parent_id, span.status) == ("POST /v1/messages", TRACE, SPAN, "unset")
+    assert (
+        span.attributes.items()
+        >= {
+            "error.type": "model_not_found",
+            "http.response.status_code": 404,
+            "modelport.principal": "office",
+        }.items()
+    )
+    assert SAID.encode() not in collector.bodies[0]
+
+
 async def test_one_relay_is_one_instance_of_the_service(rig: Rig, collector: FakeTraceCollector) -> None:
     await rig.ask(body=chat())
     await spans(collector)
