@@ -63,6 +63,7 @@ FOREIGN: Mapping[str, Any] = {
                         "port": {"type": "string"},
                         "path": {"type": "string"},
                         "interval": {"pattern": "^[0-9]+(ms|s|m)$"},
+                        "relabelings": {"type": "array", "items": _RELABELING},
                         "metricRelabelings": {"type": "array", "items": _RELABELING},
                     }
                 ),
@@ -70,6 +71,7 @@ FOREIGN: Mapping[str, Any] = {
         },
         ["selector", "endpoints"],
     ),
+    "monitoring.coreos.com/v1 PrometheusRule": _group({"groups": {"type": "array", "minItems": 1}}, ["groups"]),
     "keda.sh/v1alpha1 ScaledObject": _group(
         {
             "scaleTargetRef": _TARGET,

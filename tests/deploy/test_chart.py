@@ -62,7 +62,11 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         },
         "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
         "ingress": {"enabled": True, "host": "llm.example.com", "className": "nginx", "tlsSecret": "tls"},
-        "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "rules": {"enabled": True},
+            "dashboards": {"enabled": True},
+        },
         "networkPolicy": {
             "from": [{"namespaceSelector": {}}],
             "metricsFrom": [{"podSelector": {"matchLabels": {"a": "b"}}}],
@@ -88,7 +92,7 @@ def everything() -> list[Manifest]:
 
 
 def configuration(manifests: list[Manifest]) -> str:
-    (one,) = [each for each in manifests if each["kind"] == "ConfigMap"]
+    one = only(manifests, "ConfigMap", "demo-modelport")
     return str(one["data"]["modelport.yaml"])
 
 
@@ -342,6 +346,20 @@ def test_prometheus_finds_both_pages_of_metrics(everything: list[Manifest]) -> N
     assert {each["port"] for each in monitor["endpoints"]} == {port["name"] for port in service["spec"]["ports"]}
     (public,) = [each for each in services if each["spec"].get("type") == "LoadBalancer"]
     assert [port["name"] for port in public["spec"]["ports"]] == ["http"]
+
+
+def test_alerts_and_dashboards_are_those_of_the_repository(everything: list[Manifest]) -> None:
+    rules = only(everything, "PrometheusRule", "demo-modelport")["spec"]
+    config = YAML(typ="safe").load((ROOT / "docker/prometheus/prometheus.yml").read_text())
+    monitor = only(everything, "ServiceMonitor", "demo-modelport")["spec"]
+    jobs = [each["relabelings"][0]["replacement"] for each in monitor["endpoints"]]
+
+    assert rules == YAML(typ="safe").load((ROOT / "docker/prometheus/rules.yml").read_text())
+    assert jobs == [each["job_name"] for each in config["scrape_configs"]]
+    dashboards = sorted((ROOT / "docker/grafana/dashboards").glob("*.json"))
+    assert len(dashboards) >= 4
+    for path in dashboards:
+        assert only(everything, "ConfigMap", f"demo-modelport-{path.stem}")["data"] == {path.name: path.read_text()}
 
 
 def test_what_scales_an_engine_leaves_its_number_to_it(everything: list[Manifest]) -> None:
