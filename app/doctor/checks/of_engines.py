@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.doctor.diagnosis import Says, error, ok, warn
 from app.doctor.facts import SHM, AttachedFacts, MachineFacts, ProgramFacts
 from backends.huggingface.cache import in_words
@@ -48,11 +50,12 @@ def gpu(facts: MachineFacts) -> Says:
 
 def programs(facts: MachineFacts) -> Says:
     """What engines are started with, and its version."""
+    lacking = [file for file, is_there in facts.libraries.items() if not is_there]
     for each in facts.programs:
-        yield from _program(each)
+        yield from _program(each, lacking)
 
 
-def _program(each: ProgramFacts) -> Says:
+def _program(each: ProgramFacts, lacking: Sequence[str]) -> Says:
     if each.backend is None:
         version = f" {each.version}" if each.version else ""
         where = f"{each.what}{version}: {each.path}" if each.path else f"{each.what}: not installed"
@@ -60,9 +63,11 @@ def _program(each: ProgramFacts) -> Says:
         return
     name = f"backends.{each.backend}"
     if each.path is None and each.trouble is not None:
+        is_known = any(file in each.trouble for file in lacking)
+        again = f"Install it anew (pip install --force-reinstall {each.command})."
         yield error(
             f"{name}: {each.what} cannot be loaded: {each.trouble}".rstrip("."),
-            f"Install it anew (pip install --force-reinstall {each.command}), or what `libraries` names.",
+            "Install what `libraries` names." if is_known else again,
         )
     elif each.path is None:
         what = "is not a program that can be run" if each.is_file else "is not there"
