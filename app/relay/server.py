@@ -89,7 +89,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
 
     config = uvicorn.Config(
         cast("Any", RelayApplication(supervisor, intake, routes, metrics, tracer)),
-        http=cast("Any", partial(ServerProtocol, limits, lambda: supervisor.is_ending, metrics.refused)),
+        http=cast("Any", partial(ServerProtocol, limits, supervisor.is_ending, metrics.refused)),
         ws="none",
         lifespan="off",
         interface="asgi3",

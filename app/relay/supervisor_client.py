@@ -122,7 +122,6 @@ class SupervisorClient:
         if self._writer is not None:
             self._writer.close()
 
-    @property
     def is_ending(self) -> bool:
         """Whether the gateway ends: connections are not kept for another request."""
         return self.table.draining or self.drain_s.done()

@@ -109,6 +109,7 @@ async def _told(gateway: Gateway, way: str, traffic: Traffic) -> float:
         os.killpg(gateway.process.pid, signal.SIGTERM)
     else:
         gateway.process.send_signal(signal.SIGTERM)
+    traffic.is_told = True
     async with asyncio.timeout(PATIENCE_S):
         await asking
     return told_at

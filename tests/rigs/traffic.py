@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from tests import ROOT
 from tests.fakes.wire import WORDS
 
 SHORT = "fault:slow_first_event:0.05"
@@ -45,13 +46,14 @@ class Traffic:
     def __init__(self, url: str, model: str, rate: float, streams: int, stream_s: float) -> None:
         self.tally = Tally()
         self.begun = asyncio.Event()  # every stream has had its first event, and some requests were answered
+        self.is_told = False  # the gateway was told to end
         self._url = url
         self._model = model
         self._rate = rate
         self._streams = streams
         self._stream_s = stream_s
         self._flowing = 0
-        self._now = time.monotonic
+        self._is_watched = False
         self._is_over = asyncio.Event()
 
     async def run(self) -> Tally:
@@ -64,7 +66,7 @@ class Traffic:
         ):
             clients = (keeping, closing)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch(closing))
+                group.create_task(self._watch())
                 for number in range(self._streams):
                     group.create_task(self._stream_on(clients[number % 2]))
                 number = 0
@@ -75,15 +77,19 @@ class Traffic:
                         await asyncio.wait_for(self._is_over.wait(), 1 / self._rate)
         return self.tally
 
-    async def _watch(self, client: httpx.AsyncClient) -> None:
-        while not self._is_over.is_set():
-            with contextlib.suppress(httpx.HTTPError):
-                status = (await client.get("/readyz")).status_code
-                if status == 200:
-                    self.tally.ready_at = self._now()
-                elif self.tally.not_ready_at is None:
-                    self.tally.not_ready_at = self._now()
-            await asyncio.sleep(0.01)
+    async def _watch(self) -> None:
+        command = (sys.executable, "-m", "tests.rigs.readiness", self._url)
+        watcher = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        assert watcher.stdout is not None
+        try:
+            self._is_watched = bool(await watcher.stdout.readline())
+            said = await watcher.stdout.read()
+            await watcher.wait()
+        finally:
+            if watcher.returncode is None:
+                watcher.kill()
+        seen = json.loads(said)
+        self.tally.not_ready_at, self.tally.ready_at = seen["not_ready_at"], seen["ready_at"]
 
     async def _ask(self, client: httpx.AsyncClient) -> None:
         async with self._counted():
@@ -92,7 +98,7 @@ class Traffic:
                 self.tally.failed[f"{answer.status_code} {answer.text[:200]}"] += 1
                 return
             self.tally.answered += 1
-            if self.tally.not_ready_at is not None:
+            if self.is_told:
                 self.tally.answered_while_ending += 1
             self._note()
 
@@ -131,7 +137,7 @@ class Traffic:
             self.tally.failed[repr(exc)] += 1
 
     def _note(self) -> None:
-        if self._flowing >= self._streams and self.tally.answered >= self._rate / 2:
+        if self._is_watched and self._flowing >= self._streams and self.tally.answered >= self._rate / 2:
             self.begun.set()
 
     def _body(self, length: str) -> dict[str, Any]:
