@@ -25,7 +25,6 @@ from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.gateway import Gateway
 from app.supervisor.listener import Sockets
-from app.supervisor.metrics.pages import MetricsListener, listens_at
 from app.supervisor.service_manager.notify_socket import take_variables
 from app.supervisor.service_manager.service_reports import ServiceReports, longest_stop_s, status_line
 from app.supervisor.state_folder import StateError, StateFolder, bind_private
@@ -37,8 +36,6 @@ log = structlog.get_logger()
 SAME_SIGNAL_S = 1.0
 # How long a relay may take beyond the time that its requests have.
 RELAY_GRACE_S = 3.0
-# Connections to the metrics' own port: a Prometheus needs one.
-MOST_SCRAPERS = 64
 
 
 def serve(options: ServeOptions) -> int:
@@ -119,7 +116,7 @@ async def _live(
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["provenance"] = asyncio.create_task(gateway.provenance.run(), name="provenance")
-    tasks["metrics"] = asyncio.create_task(_metrics(gateway, sockets.metrics), name="metrics")
+    tasks["metrics"] = asyncio.create_task(gateway.metrics.run(sockets.metrics), name="metrics")
     tasks["service"] = asyncio.create_task(_told(gateway, service), name="service")
     tasks["relays"] = asyncio.create_task(gateway.relays.failed(), name="relays")
     stopping = asyncio.create_task(signals.stop.wait(), name="stop")
@@ -150,17 +147,6 @@ async def _live(
         for name in ("fleet", "names", "disk", "provenance", "metrics", "service", "relays"):
             tasks[name].cancel()
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
-
-
-async def _metrics(gateway: Gateway, listener: socket.socket | None) -> None:
-    """Watch the event loop, and serve the metrics at their own port, where there is one, until cancelled."""
-
-    async def serve(application: MetricsListener) -> None:
-        assert listener is not None
-        log.info("metrics have a port of their own", address=listens_at(listener))
-        await AdminServer(application, MOST_SCRAPERS).serve([listener])
-
-    await gateway.metrics.run(serve if listener is not None else None)
 
 
 async def _told(gateway: Gateway, service: ServiceReports) -> None:

@@ -119,11 +119,9 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
 
 
 class AdminServer(uvicorn.Server):
-    """Serves the application on its socket until `should_exit` is set. Signals are left to the supervisor. `most`:
-    connections at the same time; None: no limit.
-    """
+    """Serves the application on its socket until `should_exit` is set. Signals are left to the supervisor."""
 
-    def __init__(self, application: ASGIApp, most: int | None = None) -> None:
+    def __init__(self, application: ASGIApp) -> None:
         super().__init__(
             uvicorn.Config(
                 application,
@@ -133,7 +131,6 @@ class AdminServer(uvicorn.Server):
                 lifespan="off",
                 ws="none",
                 timeout_graceful_shutdown=1,
-                limit_concurrency=most,
             )
         )
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Final
 
-from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+import structlog
 
-from app.errors import JSON, Problem, method_not_allowed, not_found
+from app.errors import JSON, Problem, internal_error, method_not_allowed, not_found
 from app.metrics import watch_event_loop
 from app.supervisor.metrics.engines.engine_scrape import EnginesPage
 from app.supervisor.metrics.page import MetricsPage
 
+log = structlog.get_logger()
+
+MOST_SCRAPERS: Final = 64  # a Prometheus needs one
+WAIT_S: Final = 10.0
+MAX_HEAD_BYTES: Final = 16 * 1024
 TEXT: Final = "text/plain; version=0.0.4"
 PATHS: Final = ("/metrics", "/metrics/engines")
 _METHODS: Final = ("GET", "HEAD")
@@ -42,11 +47,12 @@ class MetricsPages:
         self.engines = SharedPage(engines.render)
         self._lag = gateway.lag
 
-    async def run(self, serve: Callable[[MetricsListener], Awaitable[None]] | None = None) -> None:
-        """Watch the supervisor's event loop, and have the pages served, until cancelled."""
+    async def run(self, listener: socket.socket | None = None) -> None:
+        """Watch the event loop, and serve the pages where they have a port of their own, until cancelled."""
         tasks = [asyncio.ensure_future(watch_event_loop(self._lag.observe))]
-        if serve is not None:
-            tasks.append(asyncio.ensure_future(serve(MetricsListener(self))))
+        if listener is not None:
+            log.info("metrics have a port of their own", address=listens_at(listener))
+            tasks.append(asyncio.ensure_future(MetricsListener(self).serve(listener)))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -58,32 +64,76 @@ class MetricsPages:
 
 
 class MetricsListener:
-    """The ASGI application of `server.metrics_port`: both pages without a key, and nothing else.
+    """Serves `server.metrics_port`: both pages without a key, and nothing else. One request for each connection, and
+    `most` connections at the same time: whoever says nothing, or does not read, is cut off after `wait_s`.
 
     A listener that only this machine reaches answers to addresses and `localhost` only: any other name could be one
     that its owner lets point here, so that a web page could read the answer.
     """
 
-    def __init__(self, pages: MetricsPages) -> None:
+    def __init__(self, pages: MetricsPages, most: int = MOST_SCRAPERS, wait_s: float = WAIT_S) -> None:
         self._pages = pages
+        self._most = most
+        self._wait_s = wait_s
+        self._open = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, listener: socket.socket) -> None:
+        """Answer whoever connects, until cancelled."""
+        server = await asyncio.start_server(self._converse, sock=listener, limit=MAX_HEAD_BYTES)
         try:
-            body = await self._answer(scope)
-            response = PlainTextResponse(body, media_type=TEXT)
-        except Problem as exc:
-            response = PlainTextResponse(exc.body(), exc.status, exc.headers, JSON)
-        await response(scope, receive, send)
+            await asyncio.Event().wait()
+        finally:
+            server.close()
 
-    async def _answer(self, scope: Scope) -> bytes:
-        headers = dict(scope["headers"])
-        if not may_ask(scope["server"][0], headers.get(b"host", b"").decode("latin-1"), b"origin" in headers):
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._open >= self._most:
+            writer.transport.abort()
+            return
+        self._open += 1
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits for all of it
+        try:
+            async with asyncio.timeout(self._wait_s):
+                head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(await self._answer(head, str(writer.get_extra_info("sockname")[0])))
+            async with asyncio.timeout(self._wait_s):
+                await writer.drain()
+            writer.close()
+        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            writer.transport.abort()
+        finally:
+            self._open -= 1
+
+    async def _answer(self, head: bytes, bound: str) -> bytes:
+        method, _, rest = head.decode("latin-1").partition(" ")
+        try:
+            body = await self._page(method, rest, bound)
+        except Problem as exc:
+            return _response(exc.status, exc.body(), JSON, exc.headers, method)
+        except Exception:
+            log.exception("metrics not readable")
+            failure = internal_error()
+            return _response(failure.status, failure.body(), JSON, failure.headers, method)
+        return _response(200, body, f"{TEXT}; charset=utf-8", {}, method)
+
+    async def _page(self, method: str, rest: str, bound: str) -> bytes:
+        """Of a request whose head goes on like this behind its method."""
+        target, _, lines = rest.partition("\r\n")
+        fields = [line.partition(":") for line in lines.split("\r\n")]
+        headers = {name.lower(): value.strip() for name, _, value in fields}
+        if not may_ask(bound, headers.get("host", ""), "origin" in headers):
             raise Problem(403, "foreign_host", "The metrics of this machine are for its own programs, by its address.")
-        if scope["path"] not in PATHS:
+        path = target.partition(" ")[0].partition("?")[0]
+        if path not in PATHS:
             raise not_found(f" This port has {' and '.join(PATHS)} only.")
-        if scope["method"] not in _METHODS:
+        if method not in _METHODS:
             raise method_not_allowed(", ".join(_METHODS))
-        return await (self._pages.gateway() if scope["path"] == PATHS[0] else self._pages.engines())
+        return await (self._pages.gateway() if path == PATHS[0] else self._pages.engines())
+
+
+def _response(status: int, body: bytes, content_type: str, more: Mapping[str, str], method: str) -> bytes:
+    headers = {"content-type": content_type, "content-length": str(len(body)), "connection": "close", **more}
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {text}" for name, text in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (b"" if method == "HEAD" else body)
 
 
 def may_ask(bound: str, host: str, is_page: bool) -> bool:

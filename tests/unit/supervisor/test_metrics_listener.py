@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
-from app.supervisor.admin.app import AdminServer
 from app.supervisor.listener import ListenError, listen, opened
 from app.supervisor.metrics.engines.engine_scrape import EnginesPage
 from app.supervisor.metrics.page import MetricsPage
@@ -32,18 +32,8 @@ def both() -> MetricsPages:
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     """Of a listener on a real socket."""
     bound = listen("127.0.0.1", 0)
-
-    async def serve(application: MetricsListener) -> None:
-        await AdminServer(application, 4).serve([bound])
-
-    running = asyncio.create_task(both().run(serve))
+    running = asyncio.create_task(both().run(bound))
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", trust_env=False) as client:
-        while True:
-            try:
-                await client.get("/")
-                break
-            except httpx.ConnectError:
-                await asyncio.sleep(0.01)
         yield client
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -82,6 +72,57 @@ async def test_a_web_page_reads_nothing(client: httpx.AsyncClient, headers: dict
 
     assert answer.status_code == 403
     assert answer.json()["error"]["code"] == "foreign_host"
+
+
+async def test_who_says_nothing_or_too_much_is_cut_off_and_keeps_nobody_out() -> None:
+    bound = listen("127.0.0.1", 0)
+    serving = asyncio.create_task(MetricsListener(both(), most=2, wait_s=0.2).serve(bound))
+    address = bound.getsockname()[:2]
+
+    async def ask(data: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(*address)
+        try:
+            writer.write(data)
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    async with asyncio.timeout(20):
+        silent = await asyncio.gather(*[ask(b"") for _ in range(5)], ask(b"GET /metrics HTTP/1.1\r\nx: "))
+        endless = await ask(b"GET / HTTP/1.1\r\nx: " + b"a" * 100_000)
+        answer = await ask(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        strange = [await ask(b"\r\n\r\n"), await ask(b"GET\r\n\r\n"), await ask(b"\xff\xfe / \r\n\r\n")]
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    bound.close()
+
+    assert [*silent, endless] == [b""] * 7
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert all(each.startswith(b"HTTP/1.1 404 Not Found\r\n") for each in strange)
+
+
+async def test_a_mistake_of_our_own_is_told_and_the_next_one_is_answered() -> None:
+    bound = listen("127.0.0.1", 0)
+    pages = both()
+    serving = asyncio.create_task(MetricsListener(pages).serve(bound))
+
+    async def broken() -> bytes:
+        raise RuntimeError("a mistake of our own")
+
+    pages.engines = SharedPage(broken)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", trust_env=False) as client:
+        with capture_logs() as logs:
+            failed = await client.get("/metrics/engines")
+        whole = await client.get("/metrics?x=1")
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    bound.close()
+
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "internal_error")
+    assert [entry["event"] for entry in logs] == ["metrics not readable"]
+    assert whole.status_code == 200
 
 
 HOSTS = {
