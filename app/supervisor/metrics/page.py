@@ -50,8 +50,10 @@ class MetricsPage:
 
     async def render(self) -> bytes:
         """The page as it is now, in Prometheus's text format."""
-        loads = await self._gpus.read()
-        return await asyncio.to_thread(self._render, self._seen(), loads)
+        seen = self._seen()
+        # Without a GPU every question would look for the driver anew.
+        loads = await self._gpus.read() if seen.quarantines else ()
+        return await asyncio.to_thread(self._render, seen, loads)
 
     def _render(self, seen: GatewaySnapshot, loads: Sequence[GpuLoad]) -> bytes:
         own = [
