@@ -129,7 +129,7 @@ test-page: $(DONE)/dev $(DONE)/demo ## test the page in Chromium, and that what 
 test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real Prometheus and Alertmanager
 	@command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null || { \
 		echo "this needs both (Debian, Ubuntu: apt-get install prometheus prometheus-alertmanager)" >&2; exit 1; }
-	@$(PY) -m pytest tests/observe -m "not full" $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile tests/observe -m "not full" $(ARGS)
 
 test-containers: $(DONE)/dev $(DONE)/demo ## test the container files, their steps in an empty folder too; options: make test-containers ARGS="-m full"
 	@$(PY) -m pytest tests/containers -m "not full" $(ARGS)
