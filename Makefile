@@ -67,7 +67,7 @@ release-check: $(DONE)/dev $(DONE)/demo ## build the package, install it in an e
 	@$(PY) -m hatchling build --directory $(RELEASE)
 	@$(PYTHON) -m venv --without-pip $(RELEASE)/environment
 	@echo "Installing it in an empty environment …"
-	@$(INSTALL_RELEASE) --no-deps --require-hashes --only-binary :all: -r requirements-otel.lock
+	@$(INSTALL_RELEASE) --no-deps --require-hashes --only-binary :all: -r requirements.lock
 	@$(INSTALL_RELEASE) --no-deps --require-hashes --only-binary :all: -r requirements-demo.lock
 	@$(INSTALL_RELEASE) --no-deps --no-index $(RELEASE)/modelport-*.whl
 	@$(RELEASE)/environment/bin/modelport version

@@ -35,7 +35,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(tmp_path: Path) -> dict[str, str]:
     """Of a user who has nothing but the package."""
     (tmp_path / "home").mkdir()
-    return {"PATH": os.defpath, "HOME": str(tmp_path / "home"), "OLLAMA_HOST": "127.0.0.1:9", "COLUMNS": "200"}
+    ours = {"MODELPORT_STATE": str(tmp_path / "s"), "OLLAMA_HOST": "127.0.0.1:9"}
+    return {"PATH": os.defpath, "HOME": str(tmp_path / "home"), "COLUMNS": "200", **ours}
 
 
 def ended(argv: list[str | Path], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -83,8 +84,7 @@ def test_what_init_finds_is_served_with_the_page(command: Path, tmp_path: Path, 
     wrote = ended([command, "init"], environment, tmp_path)
     assert wrote.returncode == 0, wrote.stderr
 
-    config, state = tmp_path / "modelport.yaml", tmp_path / "state"
-    serve = [str(command), "serve", "--config", str(config), "--state", str(state), "--port", "0"]
+    serve = [str(command), "serve", "--config", str(tmp_path / "modelport.yaml"), "--port", "0"]
     with Program(serve, environment, tmp_path / "log") as gateway:
         url = gateway.line(r"listens on (http://\S+)")[1]
         gateway.line("demo: ready in")
@@ -104,7 +104,7 @@ def test_without_the_demo_model_it_says_how_to_get_one(
 ) -> None:
     python = str(command.with_name("python"))
     refused = ended([python, "-c", WITHOUT_DEMO, "init"], environment, tmp_path)
-    serve = [python, "-c", WITHOUT_DEMO, "serve", "--state", str(tmp_path / "state"), "--port", "0"]
+    serve = [python, "-c", WITHOUT_DEMO, "serve", "--port", "0"]
     with Program(serve, environment, tmp_path / "log") as gateway:
         gateway.line("Nothing to serve yet: the demo model is not installed")
         how = gateway.line(r"The demo model \(93 MB\): (.*)$")[1]
