@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from app.config.messages import problems_of
 from app.config.settings import Settings
@@ -23,8 +23,26 @@ Sampler = Literal[
     "parentbased_always_off",
     "parentbased_traceidratio",
 ]
-Url = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]
+
+
+def _with_host(url: str) -> str:
+    """The URL. ValueError where no connection can be asked for what it names."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        is_usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("{value} has a host or port that cannot be (`http://HOST:4318`)")
+    return url
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$"), AfterValidator(_with_host)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+# Without these limits a text that is no UTF-8 would pass: the environment may hold one.
+AttributeName = Annotated[str, Field(min_length=1, max_length=256)]
+AttributeValue = Annotated[str, Field(max_length=4096)]
 HeaderValue = Annotated[str, Field(pattern=r"^[\t\x20-\x7e]*$")]
 
 
@@ -46,7 +64,7 @@ class TracingConfig(BaseModel):
     timeout_s: float = Field(10.0, gt=0, le=600, description="Seconds that the collector may take for one batch.")
     interval_s: float = Field(5.0, gt=0, le=600, description="Seconds between two batches.")
     service_name: str = Field("modelport", min_length=1, max_length=256, description="What traces call the gateway.")
-    attributes: dict[str, str] = Field(
+    attributes: dict[AttributeName, AttributeValue] = Field(
         default_factory=dict, description="More about this gateway: `{deployment.environment.name: production}`."
     )
     sampler: Sampler = Field(

@@ -82,7 +82,10 @@ class SpanExporter:
     def _deliver(self, timeout_s: float) -> float:
         """Send all that waits, a batch at a time, until one is not taken. Returns the seconds until the next time."""
         while batch := self._batch():
-            delivery = self._send(batch, timeout_s)
+            try:
+                delivery = self._send(batch, timeout_s)
+            except Exception as exc:  # noqa: BLE001  # the top of the thread: all later batches would stay
+                delivery = Delivery(f"it cannot be sent ({type(exc).__name__})")
             if delivery.trouble:
                 self._failed(batch, delivery)
                 return max(min(self._interval_s * 2.0**self._failures, LONGEST_PAUSE_S), delivery.after_s)

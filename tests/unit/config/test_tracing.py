@@ -140,6 +140,26 @@ def test_a_value_that_cannot_be_used_is_told_by_its_variable(variable: str) -> N
     assert told in line
 
 
+@pytest.mark.parametrize(
+    "address", ["http://c:99999", "http://c:x", "http://[::1:4318", f"http://{'a' * 64}", "http://:1"]
+)
+def test_an_address_that_cannot_be_is_refused_and_not_only_never_reached(address: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tracing(OTEL_EXPORTER_OTLP_ENDPOINT=address)
+
+    (line,) = caught.value.errors
+    assert line.startswith("environment: OTEL_EXPORTER_OTLP_ENDPOINT: ")
+    assert "has a host or port that cannot be" in line
+
+
+@pytest.mark.parametrize("attributes", ["a\udcff=b", "a=\udcff", "a=1,=2"])
+def test_attributes_that_no_trace_can_carry_are_refused(attributes: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tracing(**ENDPOINT, OTEL_RESOURCE_ATTRIBUTES=attributes)
+
+    assert all(line.startswith("environment: OTEL_RESOURCE_ATTRIBUTES: ") for line in caught.value.errors)
+
+
 @pytest.mark.parametrize("variable", sorted(set(WRONG) - {"OTEL_EXPORTER_OTLP_ENDPOINT"}))
 def test_nothing_of_it_is_looked_at_where_there_are_no_traces(variable: str) -> None:
     assert tracing(**{variable: WRONG[variable][0]}) is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -163,6 +165,26 @@ def test_while_none_is_taken_the_oldest_go(monkeypatch: pytest.MonkeyPatch, line
     assert logged(lines)[-1]["lost_requests"] == 7
 
 
+def test_a_batch_that_breaks_the_sender_does_not_end_it(lines: io.StringIO) -> None:
+    taken: list[bytes] = []
+
+    def send(pieces: list[bytes], _: float) -> Delivery:
+        if b"bad" in pieces:
+            raise ValueError("secret")
+        taken.extend(pieces)
+        return OK
+
+    spans = SpanExporter("c", send, SOON, 1)
+    spans.offer(b"bad")
+    until(lambda: bool(logged(lines)))
+    spans.offer(b"good")
+    until(lambda: taken == [b"good"])
+    spans.close()
+
+    assert logged(lines)[0]["reason"] == "it cannot be sent (ValueError)"
+    assert "secret" not in lines.getvalue()
+
+
 # -- the way to it
 
 
@@ -207,6 +229,60 @@ def test_a_certificate_that_is_not_there_is_told_too() -> None:
     delivery = TraceCollector(Tracing("https://127.0.0.1:1/v1/traces", certificate="/nowhere.pem")).send(b"", 5)
 
     assert delivery == Delivery("No such file or directory", may_retry=True)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "after_s"),
+    [("7", 7.0), ("²", 0.0), ("9" * 500, 3600.0), ("-1", 0.0), ("1e9", 0.0), ("Fri, 27 Nov 2026 00:00:00 GMT", 0.0)],
+)
+def test_how_long_to_wait_is_what_a_collector_may_ask_for(retry_after: str, after_s: float) -> None:
+    answer = f"HTTP/1.1 429 Later\r\nretry-after: {retry_after}\r\ncontent-length: 0\r\n\r\n"
+    with byte_by_byte(answer.encode("latin-1"), 0.0) as url:
+        assert TraceCollector(Tracing(url)).send(b"", 5) == Delivery("it answered 429", True, after_s)
+
+
+def test_one_that_answers_byte_by_byte_is_given_up_in_time() -> None:
+    with byte_by_byte(b"HTTP/1.1 200 OK\r\n" + b"x-more: yes\r\n" * 90, 0.05) as url:
+        assert TraceCollector(Tracing(url)).send(b"", 0.3) == Delivery("it did not answer in time", may_retry=True)
+
+
+def test_one_that_has_said_yes_has_it_whatever_else_it_says() -> None:
+    with byte_by_byte(b"HTTP/1.1 200 OK\r\ncontent-length: 10000\r\n\r\n" + b"." * 1000, 0.0) as url:
+        assert TraceCollector(Tracing(url)).send(b"", 5) == OK
+
+
+def test_a_header_that_no_network_can_carry_is_told() -> None:
+    with FakeTraceCollector() as collector:
+        delivery = TraceCollector(Tracing(collector.url, headers={"x": "a\nb"})).send(b"", 5)
+
+    assert delivery == Delivery("its address or headers cannot be used (ValueError)")
+
+
+@contextlib.contextmanager
+def byte_by_byte(answer: bytes, pause_s: float) -> Iterator[str]:
+    """The address of a server that answers one request with these bytes, and a pause after each, and then hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    is_over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            for place in range(len(answer)) if pause_s else ():
+                connection.sendall(answer[place : place + 1])
+                if is_over.wait(pause_s):
+                    return
+            if not pause_s:
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1/traces"
+    finally:
+        is_over.set()
+        listener.close()
+        thread.join(PATIENCE_S)
 
 
 def test_its_name_has_no_secret() -> None:

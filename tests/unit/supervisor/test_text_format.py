@@ -128,6 +128,11 @@ BAD = {
     "not UTF-8": b'x{a="\xff"} 1\n',
     "a good one and a bad one": b"x 1\ny\n",
     "binary": bytes(range(1, 255)),
+    "a value beyond all numbers": b"x 1e999\n",
+    "a value of too many digits": b"x " + b"9" * 400 + b"\n",
+    "a time beyond all times": b"x 1 9223372036854775808\n",
+    "a time before 1970": b"x 1 -5\n",
+    "a name among the labels": b'x{__name__="y"} 1\n',
     "a stray exemplar": b'x 1 # {trace="1"} 0.5\n',
 }
 
@@ -136,6 +141,28 @@ BAD = {
 def test_what_prometheus_would_refuse_is_refused(case: str) -> None:
     with pytest.raises(BadPage):
         parse(BAD[case])
+
+
+LONG = {
+    "blanks": b"x" + b" " * 1_000_000 + b"y\n",
+    "labels": b"x{" + b",".join(b'a%d=""' % number for number in range(100_000)) + b"," + b" " * 1_000_000 + b"} y\n",
+    "an open brace": b"x{" + b'a="",' * 200_000 + b"\n",
+    "a name": b"x" * 1_000_000 + b"\n",
+    "a comment": b"# HELP x" + b" " * 1_000_000 + b"\ny\n",
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_a_line_that_is_very_long_is_refused_as_fast_as_any_other(what: str) -> None:
+    """While it is read nothing else of the supervisor runs: in a time that grows with the square it would never end."""
+    with pytest.raises(BadPage):
+        parse(LONG[what])
+
+
+def test_infinity_is_a_value() -> None:
+    page = b"a +Inf\nb -inf\nc NaN\nd 1e300\ne 1 1700000000000\n"
+    assert [value for _, _, value in parse(page)["a"].samples] == ["+Inf"]
+    assert write(parse(page).values()) == page
 
 
 @pytest.mark.parametrize("cut", range(len(VLLM)))

@@ -5,19 +5,22 @@ https://prometheus.io/docs/instrumenting/exposition_formats/: version 0.0.4, and
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 MAX_LINES: Final = 100_000
+_LATEST_MS: Final = len(str(2**63 - 1)) - 1  # digits of a timestamp that surely fits
 _KINDS: Final = frozenset({"counter", "gauge", "histogram", "summary", "untyped"})
 _SUFFIXES: Final = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 _NAME: Final = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _VALUE: Final = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[+-]?[Ii]nf|[Nn]a[Nn]"
 _TEXT: Final = r'"((?:[^"\\]|\\[\\"n])*)"'
 _BRACES: Final = r'\{((?:[^"}\\]|"(?:[^"\\]|\\[\\"n])*")*)\}'
-_SAMPLE: Final = re.compile(rf"({_NAME})[ \t]*(?:{_BRACES})?[ \t]*(?<=[ \t}}])({_VALUE})(?:[ \t]+(-?[0-9]+))?")
+# `*+` gives nothing back: a megabyte of blanks takes no longer than it must.
+_SAMPLE: Final = re.compile(rf"({_NAME})[ \t]*+(?:{_BRACES})?[ \t]*+(?<=[ \t}}])({_VALUE})(?:[ \t]+([0-9]+))?")
 _LABEL: Final = re.compile(rf"[ \t]*([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*{_TEXT}[ \t]*(?:,|$)")
 _COMMENT: Final = re.compile(rf"#[ \t]+(HELP|TYPE)[ \t]+({_NAME})(?:[ \t]+(.*))?")
 
@@ -59,12 +62,19 @@ def parse(page: bytes) -> dict[str, MetricFamily]:
         if match is None:
             raise BadPage(f"line {number} is no sample")
         name, labels, value, timestamp = match.groups()
+        if not _fits(value, timestamp or ""):
+            raise BadPage(f"line {number} has a number that is too large")
         pairs = _labels(labels or "", number)
         key = name, frozenset(pairs)
         if key not in seen:
             seen.add(key)
             _family(families, name).samples.append((name, pairs, f"{value} {timestamp}" if timestamp else value))
     return families
+
+
+def _fits(value: str, timestamp: str) -> bool:
+    """Whether both fit into Prometheus's types; a value may say that it is infinite, and not only be."""
+    return len(timestamp) <= _LATEST_MS and (value[-1] in "fF" or not math.isinf(float(value)))
 
 
 def _describe(families: dict[str, MetricFamily], line: str) -> None:
@@ -90,10 +100,10 @@ def _family(families: dict[str, MetricFamily], name: str) -> MetricFamily:
 
 def _labels(text: str, number: int) -> tuple[tuple[str, str], ...]:
     pairs: dict[str, str] = {}
-    at = 0
-    while at < len(text.rstrip()):
+    at, end = 0, len(text.rstrip())
+    while at < end:
         match = _LABEL.match(text, at)
-        if match is None or match[1] in pairs:
+        if match is None or match[1] in pairs or match[1] == "__name__":
             raise BadPage(f"line {number} has labels that cannot be read")
         pairs[match[1]] = match[2]
         at = match.end()
