@@ -30,6 +30,8 @@ FOR_ENGINES = {
     "VLLM_USE_MODELSCOPE",
 }
 READ_BY_COMPOSE = {"COMPOSE_PROFILES"}
+# Folders and addresses inside a container, which compose has no reason to change. (vLLM is in one of the images only.)
+SETTLED_IN_IMAGES = {"API_HOST", "API_PORT", "MODELPORT_STATE", "MODELPORT_TOOLS", "MODELPORT_VLLM"}
 
 
 def compose(name: str) -> dict[str, Any]:
@@ -84,7 +86,16 @@ def test_the_gateway_needs_a_key_and_is_told_what_it_knows() -> None:
 
     assert len(service["ports"]) == 1
     assert service["environment"]["API_KEY"].startswith("${API_KEY:?")
-    assert set(service["environment"]) <= SETTINGS
+    assert set(service["environment"]) == SETTINGS - SETTLED_IN_IMAGES
+
+
+def test_what_an_image_settles_itself_is_said_where_one_would_set_it() -> None:
+    head = " ".join((ROOT / ".env.example").read_text().split("\n\n")[0].split())
+
+    assert [name for name in sorted(SETTLED_IN_IMAGES - {"API_PORT"}) if name not in head] == []
+    for name in IMAGES:
+        (last,) = (stage for stage in stages(name) if stage.name == "gateway")
+        assert set(last.environment()) >= SETTLED_IN_IMAGES - {"MODELPORT_VLLM"}
 
 
 @pytest.mark.parametrize("service", MAIN)
