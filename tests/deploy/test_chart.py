@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -243,7 +244,7 @@ def test_the_gateway_serves_with_it_from_a_volume_as_a_pod_has_it(tmp_path: Path
             until(lambda: _status(f"{url}/livez") == 200)
             ready, metrics = _status(f"{url}/readyz"), httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S)
         finally:
-            gateway.terminate()
+            gateway.send_signal(signal.SIGINT)
             gateway.wait(PATIENCE_S)
 
     assert ready == 503  # no engine's name is in the DNS here
