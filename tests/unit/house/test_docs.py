@@ -29,6 +29,7 @@ from app.llamafactory.flags import FLAGS
 from app.metrics import Metrics
 from app.supervisor.admin.app import create_admin
 from app.supervisor.console import curl
+from app.supervisor.fixed_settings import READ_AT_START
 from app.supervisor.metrics.page import MetricsPage
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.metrics.snapshot import GatewaySnapshot
@@ -113,6 +114,16 @@ def test_every_kind_of_engine_is_named_where_the_kinds_are_told() -> None:
     told = page("docs/configure.md").sections["backends.NAME.kind"]
 
     assert [kind for kind in FOLDERS if f"`{kind}`" not in told] == []
+
+
+def test_what_a_reload_cannot_change_is_told_where_one_would_look() -> None:
+    told = page("docs/configure.md").sections
+    of_reloads = page("docs/operate.md").sections["Reload"]
+
+    assert {
+        name for name in ServerConfig.model_fields if "Read at the start" in " ".join(told[f"server.{name}"].split())
+    } == set(READ_AT_START)
+    assert [name for name in READ_AT_START if f"`{name}`" not in of_reloads.replace("server.", "")] == []
 
 
 def test_no_setting_is_described_that_does_not_exist() -> None:
@@ -240,11 +251,11 @@ def refuse_unknown(words: list[str]) -> None:
 @EVERY_PAGE
 def test_each_command_exists(name: str) -> None:
     for words in PAGES[name].commands:
-        program = words[0]
+        program = words[0].rpartition("/")[2]
         if program in ("modelport", "make") and words[1:] != [] and not words[1].isupper():
-            refuse_unknown(words)
+            refuse_unknown([program, *words[1:]])
         else:
-            assert program.rpartition("/")[2] in OTHERS or words[1:2] == ["VERB"], words
+            assert program in OTHERS or words[1:2] == ["VERB"], words
 
 
 def test_the_service_starts_what_exists() -> None:
