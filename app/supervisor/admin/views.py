@@ -156,7 +156,8 @@ def logs(backend: str, lines: int, life: int | None, log: Log | None, now: float
     """
     if log is None:
         message = (
-            f"{backend!r} has no start number {life} that is still known: see `lives` in a response without `life`."
+            f"{backend!r} has no start number {life} whose lines are still known. Leave the number out for the latest "
+            "start's; the earlier ones that are known are listed below them."
         )
         raise Problem(404, "life_not_found", message, param="life")
     return Logs(
