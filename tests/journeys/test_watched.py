@@ -93,7 +93,7 @@ def test_nothing_that_was_said_and_no_key_reaches_log_or_trace(gateway: Gateway,
 def test_an_engines_log_is_followed_into_its_next_start(gateway: Gateway, tmp_path: Path) -> None:
     ask(gateway, "/v1/chat/completions")
     before = gateway.backend("demo")
-    argv = ["-m", "app", "logs", "demo", "-f", "--json", "--state", str(gateway.state)]
+    argv = [sys.executable, "-m", "app", "logs", "demo", "-f", "--json", "--state", str(gateway.state)]
     with Program(argv, dict(os.environ), tmp_path / "errors") as following:
         following.line(rf'"life": {before["generation"]}, "line"')
         os.kill(before["pid"], signal.SIGKILL)
