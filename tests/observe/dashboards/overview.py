@@ -159,8 +159,9 @@ def _objectives() -> list[panels.Panels]:
         *(
             curves(
                 title,
-                f"{says}. At 1 exactly as many as the objective allows; at 14.4 a month's are used up within two days. "
-                "The objectives are in docker/prometheus/rules.yml, for all gateways together",
+                f"The burn rate: how many times as many {says} as the objective allows. At 1 the error budget of 30 "
+                "days lasts for 30, at 14.4 for two (docs/alerts.md). The objectives are in "
+                "docker/prometheus/rules.yml, for all gateways together",
                 panels.COUNT,
                 *burns(what, objective),
                 levels={1: "yellow", 14.4: "red"},
@@ -168,12 +169,12 @@ def _objectives() -> list[panels.Panels]:
             for title, says, what, objective in (
                 (
                     "Failures against the objective",
-                    "How fast failed requests are used up",
+                    "requests fail",
                     "request_failures",
                     "availability",
                 ),
-                ("Slow first tokens", "The same for first tokens that come late", "slow_first_tokens", "first_token"),
-                ("Slow answers", "The same for answers that take too long", "slow_requests", "duration"),
+                ("Slow first tokens", "first tokens come late", "slow_first_tokens", "first_token"),
+                ("Slow answers", "answers take too long", "slow_requests", "duration"),
             )
         ),
     ]
