@@ -12,7 +12,7 @@ from backends.config.checks import contradictions
 from backends.remote.config import RemoteConfig
 
 if TYPE_CHECKING:
-    from app.config.model import Config, ModelConfig
+    from app.config.model import Config, ModelConfig, ServerConfig
 
 Problem = tuple[KeyPath, str]
 MOST_ADDRESSES = 64  # that one host name is followed to
@@ -25,6 +25,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _is_everywhere(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
+def listens_twice(server: ServerConfig) -> bool:
+    """Whether the port of the metrics is the gateway's own, on an address that both would listen on."""
+    hosts = {"127.0.0.1" if host.lower() == "localhost" else host for host in (server.host, server.metrics_host)}
+    is_same_port = bool(server.port) and server.port == server.metrics_port
+    return is_same_port and (len(hosts) == 1 or any(map(_is_everywhere, hosts)))
 
 
 def canonical(config: Config, name: str) -> str | None:

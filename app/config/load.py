@@ -110,6 +110,11 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
         }
     )
     config = _with_alias(config, settings.api_model_name)
+    if cross_checks.listens_twice(config.server):
+        where = (
+            "environment: MODELPORT_METRICS_PORT" if settings.modelport_metrics_port else f"{path}: server.metrics_port"
+        )
+        raise ConfigError([f"{where}: {server.metrics_port} is the gateway's own port, too: choose another"])
     if not config.keys and not options.insecure_no_key:
         _refuse_what_is_open(config.server, options, settings, bound)
     return config

