@@ -87,7 +87,8 @@ def cli() -> typer.Typer:
 
 def main() -> None:
     """Run the verb on the command line and exit with its code."""
-    cli()()
+    # Its one name, also where it is `python -m app`: a completion for that would be one for `python`.
+    cli()(prog_name="modelport")
 
 
 if __name__ == "__main__":

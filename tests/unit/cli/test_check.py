@@ -37,7 +37,7 @@ def test_every_verb_explains_itself(tmp_path: Path, verb: str) -> None:
     ended = run(tmp_path, *verb.split(), "--help")
 
     assert ended.code == 0
-    assert f"Usage: python -m app {verb}" in ended.out
+    assert f"Usage: modelport {verb}" in ended.out
 
 
 def test_the_verbs_are_there_quickly_because_nothing_heavy_is_loaded() -> None:

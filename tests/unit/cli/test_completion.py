@@ -22,6 +22,7 @@ from app.__main__ import cli
 from app.cli.completion import in_answer, in_file
 from app.cli.examples import EXAMPLES
 from tests import ROOT
+from tests.rigs.cli import run
 from tests.unit.house.test_docs import verbs
 
 COMMANDS = dict(verbs(cast("click.Command", typer.main.get_command(cli()))))
@@ -147,6 +148,14 @@ def test_completing_loads_nothing_heavy(program: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
 
     assert ended.stdout.split("\n")[-2] == "[]"
+
+
+def test_a_clone_teaches_the_shell_about_modelport_and_leaves_python_alone(tmp_path: Path) -> None:
+    shown = run(tmp_path, "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1").out
+
+    assert [line for line in shown.splitlines() if line.startswith("complete ")] == [
+        "complete -o default -F _modelport_completion modelport"
+    ]
 
 
 # -- examples
