@@ -23,6 +23,7 @@ from prometheus_client import REGISTRY
 from app import shared_counters
 from app.ipc import Publish, frame
 from app.log import set_up
+from app.metrics import Children
 from app.shared_counters import SharedCounters
 from app.table import Backend, PublicModel, Table, Target, Tracing
 from backends.endpoint import Endpoint, State
@@ -31,13 +32,28 @@ MODEL: Final = "bench"
 
 
 class _Nothing:
-    """A series that nobody looks at, and the whole of them."""
+    """A series that keeps nothing, and all of them: what is asked of it costs a call, as little as there is."""
 
-    def __getattr__(self, _: str) -> _Nothing:
+    def inc(self) -> None:
+        """One more."""
+
+    dec = inc
+
+    def observe(self, _: float) -> None:
+        """A value."""
+
+    def of(self, *_: str) -> _Nothing:
+        """Any series."""
         return self
 
-    def __call__(self, *_: object) -> _Nothing:
-        return self
+    attempt = failed = phase = fallback = rejected = lag = of
+
+    def refused(self, _: str) -> None:
+        """A refusal."""
+
+
+for _name in Children.__dataclass_fields__:
+    setattr(_Nothing, _name, _Nothing())
 
 
 def table(upstream: int, *, log: bool, collector: str | None, sampler: str) -> Table:
