@@ -159,6 +159,15 @@ def test_the_configurations_for_containers_are_right(path: Path) -> None:
     assert list(load(path, {}).models) == ["tuned"]
 
 
+def test_an_engine_in_the_gateways_container_gets_what_compose_hands_on_for_it() -> None:
+    """Engines inherit no secrets: what a configuration does not name stays with the gateway."""
+    handed_on = set(compose("docker/compose.vllm.yml")["services"]["modelport"]["environment"]) - SETTINGS
+    told = (ROOT / "docker/config/managed.yaml").read_text()
+
+    assert "HF_TOKEN" in handed_on
+    assert [name for name in sorted(handed_on) if f"${{{name}:-" not in told] == []
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_an_image_takes_by_hash_what_it_takes(name: str) -> None:
     written = [step.text for stage in stages(name) for step in stage.all("RUN")]
