@@ -23,12 +23,7 @@ COMPOSE = ("docker-compose.yml", "docker/compose.vllm.yml")
 SETTINGS = {name.upper() for name in Settings.model_fields}
 # What a process has from its system, and what is only ever set for an engine.
 OF_THE_SYSTEM = {"HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE"}
-FOR_ENGINES = {
-    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
-    "VLLM_CPU_KVCACHE_SPACE",
-    "VLLM_SERVER_DEV_MODE",
-    "VLLM_USE_MODELSCOPE",
-}
+FOR_ENGINES = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_USE_MODELSCOPE"}
 READ_BY_COMPOSE = {"COMPOSE_PROFILES"}
 # Folders and addresses inside a container, which compose has no reason to change. (vLLM is in one of the images only.)
 SETTLED_IN_IMAGES = {"API_HOST", "API_PORT", "MODELPORT_STATE", "MODELPORT_TOOLS", "MODELPORT_VLLM"}
@@ -50,7 +45,7 @@ def read_by_code(path: Path) -> Iterator[str]:
     """Variables that a file asks an environment for, by their names in the text."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
-            case ast.Subscript(value=source, slice=ast.Constant(value=str(name))):
+            case ast.Subscript(value=source, slice=ast.Constant(value=str(name)), ctx=ast.Load()):
                 pass
             case ast.Call(func=ast.Attribute(value=source, attr="get"), args=[ast.Constant(value=str(name)), *_]):
                 pass
