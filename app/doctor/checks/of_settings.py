@@ -41,16 +41,20 @@ def keys(facts: MachineFacts) -> Says:
     if read is None:
         yield ok("not known without a configuration")
         return
-    host = read.server.host
-    if not read.keys and not is_loopback(host) and facts.gateway is not None:
+    server = read.server
+    addresses = {"": server.host} | (
+        {"server.metrics_host ": server.metrics_host} if server.metrics_port is not None else {}
+    )
+    wide = [f"{setting}'{host}'" for setting, host in addresses.items() if not is_loopback(host)]
+    if not read.keys and wide and facts.gateway is not None:
         yield warn(
-            f"'{host}' is reachable from other machines, and a gateway runs there without a key (--insecure-no-key)",
+            f"{wide[0]} is reachable from other machines, and a gateway runs there without a key (--insecure-no-key)",
             "`modelport keys new NAME` makes one: everybody who reaches the address uses your models.",
         )
         return
-    if not read.keys and not is_loopback(host):
+    if not read.keys and wide:
         yield error(
-            f"'{host}' is reachable from other machines, and there is no key: the gateway does not start",
+            f"{wide[0]} is reachable from other machines, and there is no key: the gateway does not start",
             "`modelport keys new NAME` makes one; or set API_KEY, or listen on 127.0.0.1.",
         )
         return
@@ -65,7 +69,7 @@ def keys(facts: MachineFacts) -> Says:
         if facts.now < end <= facts.now + SOON_S:
             yield warn(f"'{name}' ends in {max(1, round((end - facts.now) / 86_400))} days", renew)
     if not ended and not any(end <= facts.now + SOON_S for end in ends.values()):
-        yield ok(f"keys: {len(read.keys)}" if read.keys else f"none is needed: only this machine reaches {host}")
+        yield ok(f"keys: {len(read.keys)}" if read.keys else f"none is needed: only this machine reaches {server.host}")
 
 
 def environment(facts: MachineFacts) -> Says:

@@ -159,6 +159,12 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "a gateway runs there without a key",
     ),
     "no key": ({"config": config(OPEN, host="0.0.0.0")}, "keys", "error", "there is no key"),
+    "no key, and metrics that everybody reads": (
+        {"config": config(OPEN.replace("{host: HOST", "{metrics_host: 0.0.0.0, metrics_port: 9464"))},
+        "keys",
+        "error",
+        "server.metrics_host '0.0.0.0' is reachable from other machines, and there is no key",
+    ),
     "a key that ends": ({"config": config(LATE_KEY)}, "keys", "warn", "'office' ends in 5 days"),
     "a key that has ended": ({"config": config(DEAD_KEY)}, "keys", "error", "every key has ended (office)"),
     "a proxy": ({"env": {"HTTP_PROXY": "http://secret@proxy"}}, "proxy", "warn", "NO_PROXY=localhost,127.0.0.1"),
