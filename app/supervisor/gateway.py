@@ -230,7 +230,8 @@ class Gateway:
 
     def models(self) -> Models:
         """The public names with their states, the wildcards, and the pairs to compare."""
-        return views.listed(self._table(), self.fleet.status())
+        hidden = self._implicit.difference(status.name for status in self.visible())
+        return views.listed(self._table(), self.fleet.status(), hidden)
 
     def status(self) -> Status:
         """`health`, with the processes, the address and the state folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from app.errors import Problem
@@ -32,11 +32,11 @@ def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[Public
     return tuple(_model(table, model, known) for model in table.models.values())
 
 
-def listed(table: Table, backends: Iterable[BackendStatus]) -> Models:
-    """The public names, the wildcards, and the pairs to compare."""
+def listed(table: Table, backends: Iterable[BackendStatus], hidden: Collection[str] = ()) -> Models:
+    """The public names, the wildcards but for those of `hidden` backends, and the pairs to compare."""
     return Models(
         models=models(table, backends),
-        wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards),
+        wildcards=tuple(f"{wildcard.prefix}*" for wildcard in table.wildcards if wildcard.backend not in hidden),
         pairs=table.pairs,
     )
 

@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from app.config.model import DEMO_INSTALL
+from app.supervisor.admin.views import listed
 from app.supervisor.console import ReportedState, banner, curl, progress
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import State
@@ -38,6 +39,8 @@ def test_what_nobody_configured_is_not_listed() -> None:
     text = banner(_table(), version="1", url=URL, is_loopback=True, chat_model=None, implicit=frozenset({"daemon"}))
 
     assert "ollama/*" not in text
+    assert listed(_table(), (), frozenset({"daemon"})).wildcards == ()
+    assert listed(_table(), ()).wildcards == ("ollama/*",)
 
 
 def test_where_nothing_is_served_it_says_what_helps() -> None:
