@@ -9,7 +9,8 @@ import pytest
 
 from tests.containers.dockerfile import IMAGES
 from tests.containers.tree import Tree
-from tests.journeys.gateway import KEY, MODEL, QUESTION, Program
+from tests.journeys.gateway import KEY, MODEL, QUESTION
+from tests.rigs.program import Program
 
 LAST = {"docker/Dockerfile": "demo", "docker/Dockerfile.vllm": "gateway"}
 

@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.journeys.gateway import PATIENCE_S, Fake, Gateway
+from tests.journeys.gateway import Fake, Gateway
+from tests.rigs.program import PATIENCE_S
 from tests.rigs.traffic import Tally, Traffic
 
 WAYS: Final = ("process", "group", "make")

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
-import queue
-import re
-import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
-from tests import ROOT
-
-# A start on a machine that does other things; nothing is asserted about it.
-PATIENCE_S = 90.0
+from tests.rigs.program import PATIENCE_S, Program
 
 MODEL = "smollm2-135m-instruct"
 KEY = "mp-journey-0123456789"
@@ -38,68 +29,6 @@ def modelport() -> list[str]:
     """How the command line is called: of this checkout, or of the installation that MODELPORT_TEST_COMMAND names."""
     installed = os.environ.get("MODELPORT_TEST_COMMAND")
     return [installed] if installed else [sys.executable, "-m", "app"]
-
-
-class Program:
-    """A child process whose output is read line by line. Closing it ends it and everything that it started."""
-
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str] | None = None, errors: Path | None = None) -> None:
-        self.errors = errors
-        with (errors or Path(os.devnull)).open("wb") as to:
-            self.process = subprocess.Popen(
-                list(argv),
-                cwd=ROOT,
-                env=dict(env) if env is not None else None,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=to,
-                text=True,
-                start_new_session=True,
-            )
-        self.printed: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-
-    def line(self, pattern: str) -> re.Match[str]:
-        """The first printed line that matches; waits for it."""
-        for line in self.printed:
-            if match := re.search(pattern, line):
-                return match
-        while True:
-            try:
-                self.printed.append(self._lines.get(timeout=PATIENCE_S))
-            except queue.Empty:
-                errors = self.errors.read_text() if self.errors else ""
-                raise AssertionError(f"nothing like {pattern!r} in {self.printed}\n{errors}") from None
-            if match := re.search(pattern, self.printed[-1]):
-                return match
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End it and read the rest."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)  # as Ctrl-C, which waits for no load balancer
-            try:
-                self.process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
 
 
 class Gateway(Program):

@@ -14,8 +14,9 @@ import pytest
 from openai import OpenAI
 
 from backends.llama_cpp.gguf import model_file
-from tests.journeys.gateway import PATIENCE_S, QUESTION, Program, modelport, until
+from tests.journeys.gateway import QUESTION, modelport, until
 from tests.rigs.cli import run
+from tests.rigs.program import PATIENCE_S, Program
 
 UNSET = ("API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "API_VERBOSE", "FASTAPI_ROOT_PATH", "MAX_CONCURRENT")
 # A client of LLaMA-Factory's sends these beside the messages.

@@ -16,7 +16,8 @@ import pytest
 
 from tests import ROOT
 from tests.fakes.trace_collector import FakeTraceCollector
-from tests.journeys.gateway import KEY, Gateway, Program, until
+from tests.journeys.gateway import KEY, Gateway, until
+from tests.rigs.program import Program
 
 SAID = "the colour of my safe is green"
 CONFIG = """

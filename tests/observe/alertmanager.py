@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import queue
-import re
+import signal
 import subprocess
 import threading
 import time
@@ -21,6 +21,7 @@ from typing import Any, Self
 import httpx
 
 from tests.observe.prometheus import LISTENS, PATIENCE_S, program
+from tests.rigs.program import Program
 
 
 class Alertmanager:
@@ -30,38 +31,19 @@ class Alertmanager:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "alertmanager.yml"
         path.write_text(config)
-        self._process = subprocess.Popen(
-            [
-                program("prometheus-alertmanager"),
-                f"--config.file={path}",
-                f"--storage.path={folder / 'data'}",
-                "--web.listen-address=127.0.0.1:0",
-                "--cluster.listen-address=",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.printed: list[str] = []
-        self._address: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        argv = [
+            program("prometheus-alertmanager"),
+            f"--config.file={path}",
+            f"--storage.path={folder / 'data'}",
+            "--web.listen-address=127.0.0.1:0",
+            "--cluster.listen-address=",
+        ]
+        self._program = Program(argv, lines_of="stderr", ends_by=signal.SIGTERM)
         try:
-            self.address = self._address.get(timeout=PATIENCE_S)
-            assert self.address, "".join(self.printed)
+            self.address = self._program.line(LISTENS)[1]
         except BaseException:
             self.close()
             raise
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self.printed.append(line)
-            if match := re.search(LISTENS, line):
-                self._address.put(match[1])
-        self._address.put("")  # it has ended
 
     def __enter__(self) -> Self:
         return self
@@ -73,16 +55,7 @@ class Alertmanager:
 
     def close(self) -> None:
         """End it."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._reader.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._program.close()
 
     def alerts(self) -> dict[str, dict[str, Any]]:
         """What it has been told, by the alerts' names, as `/api/v2/alerts` has it."""

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import ROOT
-from tests.journeys.gateway import PATIENCE_S, Fake, Gateway, until
+from tests.journeys.gateway import Fake, Gateway, until
 from tests.rigs.adapter_folder import adapter, base_model, zeros
 from tests.rigs.ollama import Threaded
+from tests.rigs.program import PATIENCE_S
 
 CONFIG = """
 server: {{drain_s: 2, wait_s: 60}}

@@ -9,11 +9,9 @@ Its program is Debian's (`apt-get install prometheus`), and `promtool` comes wit
 
 from __future__ import annotations
 
-import queue
-import re
 import shutil
+import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +22,10 @@ from typing import Any, Self
 
 import httpx
 
+from tests.rigs.program import Program
+
 PATIENCE_S = 60.0
-LISTENS = re.compile(r'msg="Listening on" address=(\S+)')
+LISTENS = r'msg="Listening on" address=(\S+)'
 READY = "Server is ready to receive web requests"
 
 ScrapedSeries = Mapping[str, str]  # its labels, the name among them as `__name__`
@@ -55,54 +55,22 @@ class Prometheus:
         self._folder = folder
         self._config = folder / "prometheus.yml"
         self._config.write_text(config)
-        self._process = subprocess.Popen(
-            [
-                program("prometheus"),
-                f"--config.file={self._config}",
-                f"--storage.tsdb.path={folder / 'data'}",
-                "--web.listen-address=127.0.0.1:0",
-                "--web.enable-lifecycle",
-                "--storage.tsdb.retention.time=2h",
-            ],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.printed: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        argv = [
+            program("prometheus"),
+            f"--config.file={self._config}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            "--web.listen-address=127.0.0.1:0",
+            "--web.enable-lifecycle",
+            "--storage.tsdb.retention.time=2h",
+        ]
+        self._program = Program(argv, cwd=folder, lines_of="stderr", ends_by=signal.SIGTERM)
         try:
-            self.url = f"http://{self._line(LISTENS)[1]}"
-            self._line(re.compile(READY))
+            self.url = f"http://{self._program.line(LISTENS)[1]}"
+            self._program.line(READY)
         except BaseException:
-            self._end()
+            self._program.close()
             raise
         self._client = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
-
-    def _read(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._lines.put(line)
-        self._lines.put("")  # it has ended
-
-    def _line(self, pattern: re.Pattern[str]) -> re.Match[str]:
-        """The first line that matches; it writes in no fixed order."""
-        for line in self.printed:
-            if match := pattern.search(line):
-                return match
-        while True:
-            try:
-                line = self._lines.get(timeout=PATIENCE_S)
-            except queue.Empty:
-                line = ""
-            assert line, f"nothing like {pattern.pattern!r} in {''.join(self.printed)}"
-            self.printed.append(line)
-            if match := pattern.search(line):
-                return match
 
     def __enter__(self) -> Self:
         return self
@@ -115,19 +83,7 @@ class Prometheus:
     def close(self) -> None:
         """End it."""
         self._client.close()
-        self._end()
-
-    def _end(self) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._reader.join()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
+        self._program.close()
 
     def reload(self, config: str) -> None:
         """Go on with another configuration."""
