@@ -42,6 +42,8 @@ def serve(options: ServeOptions) -> int:
     """Run the gateway until a signal ends it. Returns the exit code; prints on standard error why it does not start."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_early)
+    signals = Signals(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
+    signals.remember()
     app.log.set_up(options.log_format, options.log_level)
     service = ServiceReports(take_variables(os.environ, os.getpid()))
     try:
@@ -53,7 +55,7 @@ def serve(options: ServeOptions) -> int:
             listener.opened(server) as sockets,
         ):
             state.sweep()
-            return asyncio.run(_run(options, config, state, sockets, service))
+            return asyncio.run(_run(options, config, state, sockets, service, signals))
     except ConfigError as exc:
         print(*exc.errors, sep="\n", file=sys.stderr)
         return 2
@@ -76,9 +78,13 @@ def _end_early(_number: int, _frame: object) -> None:
 
 
 async def _run(
-    options: ServeOptions, config: Config, state: StateFolder, sockets: Sockets, service: ServiceReports
+    options: ServeOptions,
+    config: Config,
+    state: StateFolder,
+    sockets: Sockets,
+    service: ServiceReports,
+    signals: Signals,
 ) -> int:
-    signals = Signals(is_attended=_is_terminal(sys.stdin) or _is_terminal(sys.stdout))
     process.adopt_orphans()
     if count := await process.sweep(state.id):
         log.warning("processes of an earlier supervisor ended", count=count)
@@ -216,11 +222,21 @@ class Signals:
     def __init__(self, is_attended: bool) -> None:
         self._is_attended = is_attended
         self._reloads: set[asyncio.Task[None]] = set()
+        self._has_early = False
         self.stop = asyncio.Event()
         self.at_once = asyncio.Event()
         self.is_patient = False
         self._stopped_at = math.inf
         self._terminal: select.epoll
+
+    def remember(self) -> None:
+        """Until the gateway listens to signals, remember a SIGHUP that means a reload: by default it ends a process."""
+
+        def heard(_number: int, _frame: object) -> None:
+            self._has_early = True
+
+        if not self._is_attended:
+            signal.signal(signal.SIGHUP, heard)
 
     def listen(self, gateway: Gateway) -> None:
         """Install the handlers."""
@@ -229,6 +245,8 @@ class Signals:
             loop.add_signal_handler(number, self._end, number)
         if not self._is_attended:
             loop.add_signal_handler(signal.SIGHUP, self._reload, gateway)
+            if self._has_early:
+                self._reload(gateway)
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else started by nohup, to outlive its terminal
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             self._watch_terminal(loop)

@@ -18,6 +18,7 @@ log = structlog.get_logger()
 
 # What is held for a manager that does not read now; beyond that the oldest goes.
 MOST_WAITING: Final = 64
+_MOST_DIGITS: Final = 20  # of 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def address(text: str) -> bytes | None:
 
 def watchdog_s(usec: str, for_pid: str, pid: int) -> float | None:
     """WATCHDOG_USEC in seconds; None where it is none, or is for another process. Pure."""
-    is_number = usec.isascii() and usec.isdecimal()
+    is_number = usec.isascii() and usec.isdecimal() and len(usec) <= _MOST_DIGITS
     if not is_number or int(usec) == 0 or for_pid not in ("", str(pid)):
         return None
     return int(usec) / 1e6

@@ -106,6 +106,8 @@ def test_an_address_is_a_path_or_an_abstract_name(text: str, expected: bytes | N
         ("", "7", None),
         ("soon", "7", None),
         ("-1", "", None),
+        ("9" * 400, "", None),
+        ("9" * 5000, "", None),
     ],
 )
 def test_a_watchdog_counts_where_it_is_meant_for_this_process(usec: str, pid: str, expected: float | None) -> None:
