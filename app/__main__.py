@@ -29,6 +29,7 @@ from app.cli import (
     register,
     reload,
     serve,
+    standard_output,
     start_stop,
     status,
     top,
@@ -88,7 +89,7 @@ def cli() -> typer.Typer:
 def main() -> None:
     """Run the verb on the command line and exit with its code."""
     # Its one name, also where it is `python -m app`: a completion for that would be one for `python`.
-    cli()(prog_name="modelport")
+    standard_output.run(lambda: cli()(prog_name="modelport"))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def top(
         else:
             _print(view)
         return
-    call("GET", "/admin/status", state)  # ends the command where no gateway runs
+    call("GET", "/admin/status", state, timeout_s=_ANSWER_S)  # ends the command where no gateway runs
     _live(socket_of(state), interval)
 
 
@@ -61,7 +61,7 @@ def _twice(state: Path | None, interval: float) -> Overview:
 
     looks: list[Look] = []
     for wait_s in (interval, 0.0):
-        status = call("GET", "/admin/status", state)
+        status = call("GET", "/admin/status", state, timeout_s=_ANSWER_S)
         try:
             metrics = _asked(socket_of(state), "/metrics").text
         except NoAnswer as exc:
