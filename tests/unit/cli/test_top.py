@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,10 @@ from typing import Any
 import httpx
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from app.__main__ import cli
+from app.cli import top as top_verb
 from app.cli.top_figures import Look, look, overview, quantile
 from app.cli.top_screen import cut, grids, screen, title
 from tests.rigs.serving import Gateway, environment, running, until
@@ -272,3 +276,14 @@ def test_without_a_gateway_it_says_so(tmp_path: Path) -> None:
     with on_a_terminal(nothing, environment()) as terminal:
         assert terminal.ended() == 3
         assert b"No gateway is running" in terminal.drawn
+
+
+def test_a_gateway_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(top_verb, "_ANSWER_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+        done = CliRunner().invoke(cli(), ["top", "--once", "--state", str(tmp_path)])
+
+    assert done.exit_code == 1
+    assert "The gateway did not answer within" in done.output
