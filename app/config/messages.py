@@ -57,7 +57,8 @@ def shown(value: object, *, is_secret: bool = False) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, str):
-        text = re.sub(r"//[^/\s]*@", "//***@", value)
+        # An address may hold a password, and a key behind its question mark.
+        text = re.sub(r"(//[^\s?#]*)\?[^\s#]+", r"\1?***", re.sub(r"//[^/\s]*@", "//***@", value))
         return f"'{text[:57]}…'" if len(text) > 60 else f"'{text}'"
     if isinstance(value, bool):
         return str(value).lower()

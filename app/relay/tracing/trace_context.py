@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 SAMPLED = 0x01
+_KNOWN = 0x03  # sampled, and random (the trace's id); others are to be zero where they are not known
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _LOWER_HALF = (1 << 64) - 1  # of a trace's id: what OpenTelemetry's samplers go by
@@ -38,7 +39,7 @@ def parsed(traceparent: str | None) -> TraceContext | None:
     # Version 00 ends with the flags; later ones may say more, which is not read.
     if version == "ff" or (version == "00" and more) or trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
-    return TraceContext(trace_id, span_id, int(flags, 16))
+    return TraceContext(trace_id, span_id, int(flags, 16) & _KNOWN)
 
 
 def trace_id_of(traceparent: str | None) -> str | None:

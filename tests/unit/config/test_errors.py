@@ -290,6 +290,14 @@ def test_a_value_from_the_environment_is_not_shown() -> None:
     assert SECRET not in "\n".join(errors(text, {"U": SECRET}))
 
 
+@pytest.mark.parametrize(
+    "address", [f"http://me:{SECRET}@h/v1", f"http://h?k={SECRET}", f"https://h/a?x=1&k={SECRET}#f"]
+)
+def test_an_address_is_shown_without_what_may_be_secret_in_it(address: str) -> None:
+    assert SECRET not in shown(address)
+    assert shown("a question? http://h/v1 then?") == "'a question? http://h/v1 then?'"
+
+
 def test_shown_values_are_short_and_never_a_containers_content() -> None:
     assert shown("x" * 100) == f"'{'x' * 57}…'"
     assert [shown(value) for value in (None, True, 1.5, {"a": SECRET}, [SECRET])] == [

@@ -14,6 +14,8 @@ VALID = {
     f" 00-{TRACE}-{SPAN}-01 ": PARENT,
     f"00-{TRACE}-{SPAN}-00": TraceContext(TRACE, SPAN, 0),
     f"00-{TRACE}-{SPAN}-03": TraceContext(TRACE, SPAN, 3),
+    f"00-{TRACE}-{SPAN}-ff": TraceContext(TRACE, SPAN, 3),  # what is not known is not passed on
+    f"00-{TRACE}-{SPAN}-fc": TraceContext(TRACE, SPAN, 0),
     f"cc-{TRACE}-{SPAN}-01": PARENT,
     f"cc-{TRACE}-{SPAN}-01-what-the-future-holds": PARENT,
 }
