@@ -19,6 +19,7 @@ from app import running_gateway
 # As in app.config.settings, which takes a quarter of a second to load.
 _CONTROL_SOCKET: Final = "control.sock"
 _CONFIG: Final = "modelport.yaml"
+_PLAIN: Final = re.compile(r"[\w.,/:@%+=-]+")
 
 
 def backends(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -51,16 +52,18 @@ def in_file(text: str, section: str) -> list[str]:
     if body is None:
         return []
     keys = re.findall(
-        r"""^([ \t]+)(?:"([^"]*)"|'([^']*)'|([^\s"'#:{}\[\],-][^:#]*?)):(?:\s|$)""", body[1], re.MULTILINE
+        r"""^([ \t]+)(?:"([^"]*)"|'([^']*)'|([^\s"'#:{}\[\],-][^:#\n]*?)):(?:\s|$)""", body[1], re.MULTILINE
     )
     first = keys[0][0] if keys else ""
     return [double or single or plain for indent, double, single, plain in keys if indent == first]
 
 
 def _matching(names: Sequence[tuple[str, str]], incomplete: str) -> list[tuple[str, str]]:
+    """Without names that a shell would take for something else: it puts them on its line as they are."""
     first: dict[str, str] = {}
     for name, state in names:
-        first.setdefault(name, state)
+        if _PLAIN.fullmatch(name):
+            first.setdefault(name, state)
     return [(name, state) for name, state in first.items() if name.startswith(incomplete)]
 
 
@@ -79,6 +82,8 @@ def _socket(given: Mapping[str, Any], env: Mapping[str, str]) -> Path:
 def _file(ctx: typer.Context) -> str:
     path = Path(ctx.params.get("config") or os.environ.get("MODELPORT_CONFIG") or _CONFIG).expanduser()
     try:
+        if not path.is_file():  # a pipe, say, at which this would wait
+            return ""
         with path.open("rb") as file:
             return file.read(running_gateway.MAX_BYTES).decode(errors="replace")
     except OSError:

@@ -97,6 +97,24 @@ def test_bash_completes_verbs_options_and_the_names_in_the_file(program: Path) -
     assert completed(program, "compare", "s") == ["small"]
 
 
+def test_a_name_that_a_shell_would_run_or_split_is_not_offered(program: Path) -> None:
+    names = ["plain", "日本:7b", "a$(touch x)", "b`id`", "c d;e", "f|g", "h*", "i'j"]
+    text = "models:\n" + "".join(f"  {json.dumps(name, ensure_ascii=False)}: {{backend: b}}\n" for name in names)
+    (program.parent / "modelport.yaml").write_text(text)
+
+    assert completed(program, "compare", "") == ["plain", "日本:7b"]
+
+
+def test_a_configuration_that_is_a_pipe_is_not_waited_for(program: Path) -> None:
+    os.mkfifo(program.parent / "pipe")
+
+    assert completed(program, "compare", "", MODELPORT_CONFIG=str(program.parent / "pipe")) == []
+
+
+def test_a_long_file_that_is_no_configuration_is_read_as_fast_as_any_other() -> None:
+    assert in_file("models:\n" + "  a\n" * 500_000, "models") == []
+
+
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Path]:
     """A state folder whose gateway serves `running` on the backend `engine`."""
