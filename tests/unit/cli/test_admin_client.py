@@ -256,6 +256,8 @@ def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeCont
         "backend": "demo",
         "life": 4,
         "lines": ["one", "two", "three"],
+        "printed": 0,
+        "unfinished": False,
         "lives": [
             {"life": 3, "reason": "it was ended by signal 11", "ended_ago_s": 65.0},
             {"life": 4, "reason": None, "ended_ago_s": None},
