@@ -24,7 +24,7 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     typer.echo(f"modelport {health['version']}: {health['status']}, at {response['address']}, up {uptime}")
     typer.echo(f"supervisor {response['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
     typer.echo(f"configuration {response['config'] or 'none: the defaults'}, state folder {response['state_folder']}")
-    typer.echo(f"requests in flight {response['leases']}, {len(health['models'])} models\n")
+    typer.echo(f"requests in flight {response['leases']}, models {len(health['models'])}\n")
     for each in health["quarantined"]:
         warn(each["reason"])
     show(
