@@ -24,6 +24,7 @@ from backends.remote.preflight import RemotePreflight
 from backends.vllm.metrics import figures
 
 PROBE_S: Final = 10.0
+MORE_S: Final = 2.0  # for what a vLLM tells beside its list: one that is slow to tell it serves all the same
 STALL_S: Final = 120.0  # requests run and none of its counters moves; we cannot restart it, only avoid it
 
 MEASURED: Final = frozenset({"vllm", "sglang", "llamacpp"})  # `owned_by` of engines that have `/metrics`
@@ -95,8 +96,8 @@ class Remote:
         """A vLLM lists its models also when its core is dead, and a core that lives may stand still."""
         root = endpoint.address.removesuffix("/v1")
         try:
-            health = await self._ask(endpoint, f"{root}/health")
-            page = await self._ask(endpoint, f"{root}/metrics")
+            health = await self._ask(endpoint, f"{root}/health", MORE_S)
+            page = await self._ask(endpoint, f"{root}/metrics", MORE_S)
         except BackendError:
             return Probe(True, models=model_ids(listed))  # only its API can be reached
         if health.status == 503:
@@ -111,8 +112,8 @@ class Remote:
             return Probe(False, reason, is_dead=True)
         return probe
 
-    async def _ask(self, endpoint: Endpoint, url: str) -> Reply:
-        return await self._client.ask(url, endpoint.headers, timeout_s=PROBE_S, dial=endpoint.dial)
+    async def _ask(self, endpoint: Endpoint, url: str, timeout_s: float = PROBE_S) -> Reply:
+        return await self._client.ask(url, endpoint.headers, timeout_s=timeout_s, dial=endpoint.dial)
 
     async def warm_up(self, endpoint: Endpoint) -> None:
         """Nothing: its owner pays for every token."""

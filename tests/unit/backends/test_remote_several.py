@@ -15,9 +15,9 @@ from app.supervisor.replicas import replicas
 from backends.engine import Probe
 from backends.http.pool import ConnectionPool, UpstreamRequest
 from backends.remote.config import RemoteConfig
-from backends.remote.engine import STALL_S, Remote
+from backends.remote.engine import PROBE_S, STALL_S, Remote
 from tests import RECORDED
-from tests.unit.backends.test_vllm import METRICS, Answers, server
+from tests.unit.backends.test_vllm import METRICS, Answers, page_of, server
 
 CERTIFICATE = RECORDED / "engines_test.pem"
 LISTED = {"data": [{"id": "big", "owned_by": "vllm"}]}
@@ -154,7 +154,16 @@ async def test_a_vllm_whose_core_died_is_down_though_it_lists_its_models() -> No
     async with server(answers) as (endpoint, _):
         engine = Remote("c", remote(url=endpoint.address))
 
-        assert await engine.probe(engine.endpoint(1, 0, "")) == Probe(False, "its core process died", is_dead=True)
+        down = Probe(False, "its core process died", is_dead=True, metrics=page_of(endpoint))
+        assert await engine.probe(engine.endpoint(1, 0, "")) == down
+
+
+async def test_a_vllm_that_is_slow_to_show_its_metrics_serves_all_the_same() -> None:
+    answers: Answers = {"/v1/models": (200, LISTED), "/health": (200, b""), "/metrics": (200, None)}
+    async with server(answers) as (endpoint, _), asyncio.timeout(PROBE_S):
+        probe = await Remote("c", remote(url=endpoint.address)).probe(endpoint)
+
+    assert (probe.is_up, probe.models, probe.in_flight) == (True, ("big",), None)
 
 
 async def test_a_vllm_that_does_nothing_with_its_requests_is_avoided_until_it_moves() -> None:
@@ -167,7 +176,7 @@ async def test_a_vllm_that_does_nothing_with_its_requests_is_avoided_until_it_mo
         assert (await engine.probe(there)).is_up
         now = STALL_S
         stuck = "it has 7 requests and has done nothing for 120 s"
-        assert await engine.probe(there) == Probe(False, stuck, is_dead=True)
+        assert await engine.probe(there) == Probe(False, stuck, is_dead=True, metrics=page_of(endpoint))
         answers["/metrics"] = (200, METRICS.replace(b"1e+06", b"2e+06"))
         assert (await engine.probe(there)).is_up
         now = 2 * STALL_S

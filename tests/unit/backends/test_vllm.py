@@ -126,8 +126,9 @@ SAID = of_vllm(config(), LISTED, None)
 
 @contextlib.asynccontextmanager
 async def server(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[str, Any]]]]:
-    """A server with these answers, and what it was asked."""
+    """A server with these answers, and what it was asked. It never answers where there is None."""
     asked: list[tuple[str, Any]] = []
+    silent: list[asyncio.Task[Any] | None] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -136,6 +137,12 @@ async def server(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[s
         path = head.split()[1]
         asked.append((path, json.loads(body) if body else None))
         status, content = answers.get(path, (404, {"detail": "Not Found"}))
+        if content is None:
+            silent.append(asyncio.current_task())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(data)}\r\nconnection: close\r\n\r\n".encode() + data)
         await writer.drain()
@@ -145,6 +152,7 @@ async def server(answers: Answers) -> AsyncIterator[tuple[Endpoint, list[tuple[s
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         yield Endpoint("gpu", 1, f"http://127.0.0.1:{port}/v1", {"authorization": "Bearer k"}), asked
+        await asyncio.gather(*filter(None, silent))
 
 
 async def test_a_probe_gives_its_models_its_requests_and_its_progress() -> None:
@@ -152,7 +160,7 @@ async def test_a_probe_gives_its_models_its_requests_and_its_progress() -> None:
         probe = await Vllm("gpu", config()).probe(endpoint)
 
     seen = Probe(True, models=("gpu", "law"), in_flight=7, progress=(1e6, 10.0, 5.0, 0.25))
-    assert probe == dataclasses.replace(seen, facts=SAID, version="0.32.0")
+    assert probe == dataclasses.replace(seen, facts=SAID, version="0.32.0", metrics=page_of(endpoint))
 
 
 async def test_its_version_is_asked_once_for_each_start() -> None:
@@ -198,7 +206,13 @@ async def test_a_probe_knows_what_is_wrong(case: str) -> None:
     answers, probe = DOWN[case]
 
     async with server(answers) as (endpoint, _):
-        assert await Vllm("gpu", config()).probe(endpoint) == probe
+        expected = dataclasses.replace(probe, metrics=page_of(endpoint)) if probe.is_up else probe
+        assert await Vllm("gpu", config()).probe(endpoint) == expected
+
+
+def page_of(endpoint: Endpoint) -> str:
+    """Where this engine shows its metrics."""
+    return f"{endpoint.address.removesuffix('/v1')}/metrics"
 
 
 @pytest.mark.parametrize(
