@@ -5,4 +5,4 @@ May import: app.cli, app.dialects, backends.endpoint, backends.engine_profile, b
 backends.ollama.names, backends.prompt_too_long.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
