@@ -9,7 +9,8 @@ from typing import Any
 
 from app.cli.options import BAD_CONFIG, NO_GATEWAY, REFUSED, config_errors_reported, fail
 
-_TIMEOUT_S = 120.0  # a stop waits for running requests, a reload for the new configuration's processes
+_LOOK_S = 20.0  # what is only read is there at once, unless the gateway hangs
+_CHANGE_S = 120.0  # a stop waits for running requests, a reload for the new configuration's processes
 
 
 def socket_of(state: Path | None) -> Path:
@@ -26,15 +27,17 @@ def call(
     state: Path | None,
     params: dict[str, str] | None = None,
     body: object | None = None,
-    timeout_s: float = _TIMEOUT_S,
+    timeout_s: float | None = None,
 ) -> Any:
-    """Send one request and return the JSON of its response.
+    """Send one request and return the JSON of its response, which may take `timeout_s` seconds (by default 20 to read
+    something, 120 to change something).
 
     Ends the command, with a message and an exit code, when no gateway answers or it refuses.
     """
     import httpx
 
     socket = socket_of(state)
+    timeout_s = timeout_s or (_LOOK_S if method == "GET" else _CHANGE_S)
     try:
         with httpx.Client(
             transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://gateway", timeout=timeout_s
