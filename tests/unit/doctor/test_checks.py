@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app import __version__
 from app.cli.doctor import as_document, lines
 from app.config.load import loads
 from app.doctor.checks.checks import CHECKS, examine
@@ -152,7 +153,7 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
     "a running gateway without a key": (
         {
             "config": config(OPEN, host="0.0.0.0"),
-            "gateway": GatewayFacts(7, "0.1.0", "ok", "http://127.0.0.1:8000"),
+            "gateway": GatewayFacts(7, __version__, "ok", "http://127.0.0.1:8000"),
         },
         "keys",
         "warn",
@@ -337,7 +338,7 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "it needs 23 GB, and 22 are free now. Set kv_cache_memory_bytes.",
     ),
     "a failed backend": (
-        {"gateway": GatewayFacts(7, "0.1.0", "degraded", "http://127.0.0.1:8000", failed=(("gpu", "no memory"),))},
+        {"gateway": GatewayFacts(7, __version__, "degraded", "http://127.0.0.1:8000", failed=(("gpu", "no memory"),))},
         "gateway",
         "error",
         "gpu does not run: no memory. `modelport logs gpu`",
@@ -355,7 +356,7 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "process 7 is version 0.0.9",
     ),
     "a degraded gateway": (
-        {"gateway": GatewayFacts(7, "0.1.0", "degraded", "http://127.0.0.1:8000")},
+        {"gateway": GatewayFacts(7, __version__, "degraded", "http://127.0.0.1:8000")},
         "gateway",
         "warn",
         "it is degraded",
@@ -390,7 +391,7 @@ def test_the_port_and_the_folder_of_the_running_gateway_are_no_trouble() -> None
     facts = good(
         ports=(PortFacts("server.port", "127.0.0.1", 8000, "it is in use"),),
         state=FolderFacts(STATE, exists=True, is_folder=True, has_content=True, has_lock=True, holder="7"),
-        gateway=GatewayFacts(7, "0.1.0", "ok", "http://127.0.0.1:8000"),
+        gateway=GatewayFacts(7, __version__, "ok", "http://127.0.0.1:8000"),
     )
 
     assert said(facts) == []
