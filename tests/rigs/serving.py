@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import httpx
 
 from tests import ROOT
+from tests.rigs.program import Program
 
 PATIENCE_S = 60.0
 
@@ -57,42 +56,15 @@ class Gateway:
             *options,
         ]
         self.log = folder / "log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                env={**environment(), **(env or {})},
-                stdin=subprocess.DEVNULL if terminal is None else terminal,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        self.printed: list[str] = []
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        stdin = subprocess.DEVNULL if terminal is None else terminal
+        self._program = Program(command, {**environment(), **(env or {})}, self.log, stdin=stdin)
+        self.process = self._program.process
+        self.printed = self._program.printed
         self._client = httpx.Client(transport=httpx.HTTPTransport(uds=str(self.state / "control.sock")), timeout=30)
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put("")  # it has ended
-
     def wait_for(self, pattern: str) -> re.Match[str]:
-        """The next printed line that matches."""
-        for line in self.printed:
-            if match := re.search(pattern, line):
-                return match
-        while True:
-            try:
-                line = self._lines.get(timeout=PATIENCE_S)
-            except queue.Empty:
-                line = ""
-            assert line, f"nothing like {pattern!r} in {self.printed}\n{self.log.read_text()}"
-            self.printed.append(line)
-            if match := re.search(pattern, line):
-                return match
+        """The first printed line that matches; waits for it."""
+        return self._program.line(pattern)
 
     @property
     def url(self) -> str:
@@ -121,10 +93,7 @@ class Gateway:
         self._client.close()
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
-        self._reader.join()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self._program.close()
 
 
 @contextlib.contextmanager
