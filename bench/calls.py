@@ -32,7 +32,7 @@ from rich.table import Table as Sheet
 
 import app
 from app.ipc import Publish, frame
-from app.relay.proxy.plan import plan
+from app.relay.planning.plan import plan
 from app.relay.server import relay
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import Dialect, Endpoint, ModelFacts, State

@@ -23,8 +23,8 @@ from app.relay.compare.sampling import MAX_TOKENS, SampledModel, SharedSampling,
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.http.response import PartialResponse
+from app.relay.planning.plan import OPERATIONS, RequestPlan, counting, plan
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, plan
 from app.table import Key, Table
 
 _CHAT: Final = OPERATIONS["/v1/chat/completions"]

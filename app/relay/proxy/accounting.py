@@ -11,8 +11,8 @@ from app.dialects.usage import Usage
 from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
 from app.relay.http.request import Request
+from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.client_stream import ClientStream
-from app.relay.proxy.plan import RequestPlan
 from app.relay.tracing import trace_context
 from app.table import Backend, Target
 from backends.endpoint import State

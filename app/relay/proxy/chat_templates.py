@@ -16,8 +16,8 @@ import structlog
 from app.dialects import chat_templates
 from app.dialects.chat_templates import ALL, TemplateSupport
 from app.relay.http.body_intake import BodyIntake
-from app.relay.proxy import fold_system_messages
-from app.relay.proxy.plan import RequestPlan
+from app.relay.planning import fold_system_messages
+from app.relay.planning.plan import RequestPlan
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint
 from backends.errors import BackendError

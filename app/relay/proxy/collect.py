@@ -12,7 +12,7 @@ from app.dialects.openai.collector import Collector
 from app.dialects.openai.normalize import ResponseContext
 from app.dialects.openai.stream_reader import StreamReader
 from app.dialects.parameters import adjust
-from app.relay.proxy.plan import RequestPlan
+from app.relay.planning.plan import RequestPlan
 from app.table import Backend, Limits
 from backends.errors import Broken, Disconnected
 from backends.http.exchange import EngineResponse, Exchange

@@ -19,8 +19,7 @@ from app.errors import JSON, outcome
 from app.metrics import Metrics
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
-from app.relay.proxy.accounting import RequestRecord
-from app.relay.proxy.attempt import (
+from app.relay.planning.attempt import (
     NO_CONCESSIONS,
     Attempt,
     Concessions,
@@ -31,13 +30,14 @@ from app.relay.proxy.attempt import (
     prepare,
     smaller_answer,
 )
+from app.relay.planning.engine_call import EngineCall, about_prompt, loading, response_context, task_call
+from app.relay.planning.plan import RequestPlan
+from app.relay.proxy.accounting import RequestRecord
 from app.relay.proxy.chat_templates import ChatTemplates
 from app.relay.proxy.client_stream import relay_whole
 from app.relay.proxy.collect import fitted, gather
 from app.relay.proxy.daemon_loads import DaemonLoads
-from app.relay.proxy.engine_call import EngineCall, about_prompt, loading, response_context, task_call
 from app.relay.proxy.multi_call import MultiCall
-from app.relay.proxy.plan import RequestPlan
 from app.relay.supervisor_client import Lease, SupervisorClient
 from app.routing import order
 from app.table import Backend, Target

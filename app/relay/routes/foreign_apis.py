@@ -18,8 +18,8 @@ from app.errors import Problem, bad_request
 from app.relay.http import member_names
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
+from app.relay.planning.plan import OPERATIONS, RequestPlan, counting, loading, plan
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import OPERATIONS, RequestPlan, counting, loading, plan
 from app.relay.routes import anthropic_models, ollama_models
 from app.routing import as_ollama, resolve_for, visible
 from app.table import Table

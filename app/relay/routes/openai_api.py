@@ -10,8 +10,8 @@ import msgspec
 from app.relay.http import json_body, multipart
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
+from app.relay.planning.plan import FORMS, OPERATIONS, TOKENIZER_INFO, RequestPlan, plan, plan_form, rendering
 from app.relay.proxy.dispatch import Dispatcher
-from app.relay.proxy.plan import FORMS, OPERATIONS, TOKENIZER_INFO, RequestPlan, plan, plan_form, rendering
 from app.relay.routes import anthropic_models
 from app.relay.routes.openai_models import entry
 from app.routing import resolve_for, unknown_model, visible

@@ -2,6 +2,6 @@
 (`traced_record.py`), the spans that are made of it at its end (`spans.py`), and how they reach a collector
 (`otlp.py`, `exporter.py`, `collector.py`). Nothing here is called where traces are off.
 
-May import: app.dialects.usage, app.metrics, app.relay.http.request, app.relay.proxy.accounting, app.relay.proxy.plan,
-app.table, backends.endpoint, backends.http.exchange.
+May import: app.dialects.usage, app.metrics, app.relay.http.request, app.relay.planning.plan,
+app.relay.proxy.accounting, app.table, backends.endpoint, backends.http.exchange.
 """

@@ -15,8 +15,8 @@ import msgspec
 from app.dialects.usage import Usage
 from app.metrics import Metrics
 from app.relay.http.request import FORWARDED, Request
+from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.accounting import RequestRecord
-from app.relay.proxy.plan import RequestPlan
 from app.relay.tracing.spans import CLIENT, INTERNAL, SERVER, Span, SpanEvent, Value
 from app.relay.tracing.trace_context import TraceContext
 from app.table import Backend, Target

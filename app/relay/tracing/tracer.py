@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from app.metrics import Metrics
 from app.relay.http.request import FORWARDED, Request
+from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.accounting import RequestRecord
-from app.relay.proxy.plan import RequestPlan
 from app.relay.tracing import otlp
 from app.relay.tracing.collector import Delivery, TraceCollector
 from app.relay.tracing.exporter import SpanExporter

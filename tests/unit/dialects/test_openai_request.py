@@ -11,8 +11,8 @@ import pytest
 from app.dialects.validation import openai_request
 from app.errors import Problem
 from app.relay.http import json_body
-from app.relay.proxy.attempt import check
-from app.relay.proxy.plan import OPERATIONS, plan
+from app.relay.planning.attempt import check
+from app.relay.planning.plan import OPERATIONS, plan
 from app.relay.routes.foreign_apis import CLIENT_APIS
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import Endpoint, State

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from app.certificate.certificate import Outcome
 from app.errors import TABLE
 from app.metrics import Metrics
-from app.relay.proxy.plan import COUNT, FORMS, LOAD, OPERATIONS, RENDER, TOKENIZER_INFO
+from app.relay.planning.plan import COUNT, FORMS, LOAD, OPERATIONS, RENDER, TOKENIZER_INFO
 from app.supervisor.replicas.adapters import Verdict
 from backends.endpoint import State
 from tests import ROOT

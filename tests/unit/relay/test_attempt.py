@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from app.dialects.chat_templates import TemplateSupport
-from app.relay.proxy.attempt import Attempt, Concessions, check, place, prepare
-from app.relay.proxy.plan import OPERATIONS, RequestPlan, plan
+from app.relay.planning.attempt import Attempt, Concessions, check, place, prepare
+from app.relay.planning.plan import OPERATIONS, RequestPlan, plan
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import DECLARED, Dialect, Endpoint, ModelFacts, State, UsageMode
 from backends.errors import Unsupported

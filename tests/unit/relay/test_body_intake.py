@@ -15,8 +15,8 @@ from app.dialects.validation import media
 from app.errors import Problem
 from app.relay.http import json_body
 from app.relay.http.body_intake import INLINE_BYTES, SMALL_BYTES, BodyIntake
-from app.relay.proxy.plan import OPERATIONS, plan
-from app.relay.proxy.reasoning_fields import with_both_names
+from app.relay.planning.plan import OPERATIONS, plan
+from app.relay.planning.reasoning_fields import with_both_names
 from app.relay.routes.foreign_apis import CLIENT_APIS
 from app.table import Limits
 from tests.fakes.engine import FakeEngine

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.dialects.chat_templates import ALL, TemplateSupport
-from app.relay.proxy.fold_system_messages import (
+from app.relay.planning.fold_system_messages import (
     AT_FRONT,
     MAX_MESSAGES,
     NOWHERE,

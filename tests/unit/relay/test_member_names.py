@@ -10,7 +10,7 @@ import pytest
 from app.errors import Problem
 from app.relay.http import member_names
 from app.relay.http.multipart import read as read_form
-from app.relay.proxy.plan import FORMS, plan_form
+from app.relay.planning.plan import FORMS, plan_form
 from tests.unit.dialects.test_openai_request import table
 
 REFUSED = {

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from app.errors import Problem
-from app.relay.proxy import attempt
-from app.relay.proxy.plan import OPERATIONS, RequestPlan, plan
+from app.relay.planning import attempt
+from app.relay.planning.plan import OPERATIONS, RequestPlan, plan
 from app.table import Backend, Key, PublicModel, Table, Target, Wildcard
 from backends.endpoint import Endpoint, State, UsageMode
 

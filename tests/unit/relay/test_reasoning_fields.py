@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from app.relay.proxy.reasoning_fields import with_both_names
+from app.relay.planning.reasoning_fields import with_both_names
 
 ASKED = b'{"role": "user", "content": "7+5?"}'
 SAID = b'{"role": "assistant", "content": "12.", '

@@ -22,9 +22,9 @@ from app.dialects.validation.messages import NOTHING
 from app.errors import JSON, Problem
 from app.relay.http import json_body
 from app.relay.http.multipart import Form
-from app.relay.proxy.engine_call import EngineCall, translated
-from app.relay.proxy.fold_system_messages import fold
-from app.relay.proxy.plan import RENDER, WRITING, RequestPlan
+from app.relay.planning.engine_call import EngineCall, translated
+from app.relay.planning.fold_system_messages import fold
+from app.relay.planning.plan import RENDER, WRITING, RequestPlan
 from app.table import Backend
 from backends.endpoint import FAILED, Endpoint, UsageMode
 from backends.engine_profile import EngineProfile

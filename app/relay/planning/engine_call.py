@@ -11,8 +11,8 @@ from app.dialects.openai.normalize import ResponseContext
 from app.dialects.parameters import adjust
 from app.dialects.tasks import render, tasks
 from app.dialects.tasks.llama_cpp import Steps
-from app.relay.proxy.plan import RENDER, RequestPlan
-from app.relay.proxy.reasoning_fields import with_both_names
+from app.relay.planning.plan import RENDER, RequestPlan
+from app.relay.planning.reasoning_fields import with_both_names
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint, ModelFacts, UsageMode
 from backends.engine_profile import EngineProfile

@@ -19,8 +19,8 @@ from app.errors import Problem, bad_request
 from app.relay.http import json_body
 from app.relay.http import member_names as names
 from app.relay.http.multipart import Form
-from app.relay.proxy import fold_system_messages, reasoning_fields
-from app.relay.proxy.fold_system_messages import TemplateShape
+from app.relay.planning import fold_system_messages, reasoning_fields
+from app.relay.planning.fold_system_messages import TemplateShape
 from app.routing import Resolved, resolve_for
 from app.table import Key, Table
 
