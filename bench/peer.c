@@ -1,8 +1,10 @@
 /* Both ends of the benchmark, on epoll, so that neither costs much beside the gateway between them.
  *
  *   peer serve                              an upstream on a free port of 127.0.0.1; prints the port
- *   peer requests PORT CONNECTIONS COUNT    that many whole answers over that many kept connections
- *   peer streams PORT STREAMS               one stream on each connection, all at once
+ *   peer requests PORT CONNECTIONS COUNT [KEY …]    that many whole answers over that many kept connections
+ *   peer streams PORT STREAMS [KEY …]               one stream on each connection, all at once
+ *
+ * Each connection sends one of the keys, in turn.
  *
  * The upstream answers POST with about 650 bytes of JSON or, when the body asks for a stream, with 200 events, one every
  * 10 ms, as vLLM frames them; with a usage event when `include_usage` is asked for. The loads check each answer (status,
@@ -208,12 +210,12 @@ struct client {
     enum step step;
     size_t left, head_size;
     int64_t sent_ns, first_ns;
+    const char *request;
+    size_t request_size;
     char head[8192], tail[TAIL];
     bool bad;
 };
 
-static char request[2048];
-static int request_size;
 static int64_t failures, answered, events_seen;
 
 static void ask(struct client *client) {
@@ -221,7 +223,8 @@ static void ask(struct client *client) {
     client->head_size = client->left = client->news = client->breaks = client->first_ns = 0;
     client->bad = false;
     client->sent_ns = now_ns();
-    if (send(client->fd, request, request_size, MSG_NOSIGNAL) != request_size) client->bad = true;
+    if (send(client->fd, client->request, client->request_size, MSG_NOSIGNAL) != (ssize_t)client->request_size)
+        client->bad = true;
 }
 
 static void body(struct client *client, const char *data, size_t size) {
@@ -299,18 +302,29 @@ static void settle(struct client *client, bool stream, int64_t *took) {
     took[answered++] = (stream ? client->first_ns : now_ns()) - client->sent_ns;
 }
 
-static int load(bool stream, int port, int connections, int64_t count) {
+static void prepare(struct client *client, int port, const char *body, const char *key) {
+    char authorization[256] = "", *request;
+    if (key) snprintf(authorization, sizeof authorization, "Authorization: Bearer %s\r\n", key);
+    int size = asprintf(&request,
+                        "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: application/json\r\n"
+                        "User-Agent: OpenAI/Python 2.0\r\n%sContent-Type: application/json\r\n"
+                        "Content-Length: %zu\r\n\r\n%s",
+                        port, authorization, strlen(body), body);
+    if (size < 0) die("asprintf");
+    client->request = request;
+    client->request_size = size;
+}
+
+static int load(bool stream, int port, int connections, int64_t count, char **keys, int known) {
     struct sockaddr_in at = {AF_INET, htons(port), {htonl(INADDR_LOOPBACK)}, {0}};
     struct client *clients = calloc(connections, sizeof *clients);
     int64_t *took = calloc(count + connections, sizeof *took), asked = 0, started;
     char text[1024], in[ROOM];
-    int size = snprintf(text, sizeof text, ASK, stream ? "true" : "false"), epoll = epoll_create1(0), over = 0;
-    request_size = snprintf(request, sizeof request,
-                            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: application/json\r\n"
-                            "User-Agent: OpenAI/Python 2.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-                            port, size, text);
+    int epoll = epoll_create1(0), over = 0;
+    snprintf(text, sizeof text, ASK, stream ? "true" : "false");
     alarm(LIMIT_S);
     for (int i = 0; i < connections; i++) {
+        prepare(&clients[i], port, text, known ? keys[i % known] : NULL);
         clients[i].fd = socket(AF_INET, SOCK_STREAM, 0);
         if (connect(clients[i].fd, (struct sockaddr *)&at, sizeof at) < 0) die("connect");
         tune(clients[i].fd);
@@ -345,9 +359,12 @@ static int load(bool stream, int port, int connections, int64_t count) {
 }
 
 int main(int count, char **words) {
-    if (count == 2 && !strcmp(words[1], "serve")) upstream();
-    if (count == 5 && !strcmp(words[1], "requests")) return load(false, atoi(words[2]), atoi(words[3]), atol(words[4]));
-    if (count == 4 && !strcmp(words[1], "streams")) return load(true, atoi(words[2]), atoi(words[3]), atol(words[3]));
-    fprintf(stderr, "peer serve | requests PORT CONNECTIONS COUNT | streams PORT STREAMS\n");
+    const char *what = count > 1 ? words[1] : "";
+    if (count == 2 && !strcmp(what, "serve")) upstream();
+    if (count >= 5 && !strcmp(what, "requests"))
+        return load(false, atoi(words[2]), atoi(words[3]), atol(words[4]), words + 5, count - 5);
+    if (count >= 4 && !strcmp(what, "streams"))
+        return load(true, atoi(words[2]), atoi(words[3]), atol(words[3]), words + 4, count - 4);
+    fprintf(stderr, "peer serve | requests PORT CONNECTIONS COUNT [KEY …] | streams PORT STREAMS [KEY …]\n");
     return 2;
 }

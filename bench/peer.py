@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +30,15 @@ class Load:
 
 
 class Peer:
-    """The compiled program, which runs on one core."""
+    """The compiled program, which runs on one core. `keys`: what its loads present, each connection one of them."""
 
-    def __init__(self, program: Path, core: int) -> None:
+    def __init__(self, program: Path, core: int, keys: Sequence[str] = ()) -> None:
         self._program = program
         self._core = core
+        self._keys = tuple(keys)
 
     @classmethod
-    def compiled(cls, folder: Path, core: int) -> Peer:
+    def compiled(cls, folder: Path, core: int, keys: Sequence[str] = ()) -> Peer:
         """Compile it into `folder`; Unfit without a compiler."""
         compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         if compiler is None:
@@ -49,7 +50,7 @@ class Peer:
         )
         if compilation.returncode:
             raise Unfit(f"{compiler} cannot compile {source.name}:\n{compilation.stderr}")
-        return cls(program, core)
+        return cls(program, core, keys)
 
     @contextlib.contextmanager
     def upstream(self) -> Iterator[int]:
@@ -74,7 +75,7 @@ class Peer:
     def _load(self, *words: str | int) -> Load:
         with pinned(self._core):
             done = subprocess.run(
-                [str(self._program), *map(str, words)],
+                [str(self._program), *map(str, words), *self._keys],
                 capture_output=True,
                 text=True,
                 check=False,

