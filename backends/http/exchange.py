@@ -62,8 +62,22 @@ class DeltaResponse(Protocol):
     def linger(self) -> None: ...
 
 
+class Follower(Protocol):
+    """Who is told of an exchange's progress in place of awaiting it; called from the event loop.
+
+    `on_head` once status and headers are there, `on_over` when `pump` would return, or raise this error.
+    """
+
+    def on_head(self) -> None: ...
+    def on_over(self, error: BaseException | None) -> None: ...
+
+
 class Exchange:
-    """A response that is on its way. Close it in every case; closing is synchronous and may be repeated."""
+    """A response that is on its way. Close it in every case; closing is synchronous and may be repeated.
+
+    Whoever waits for it either awaits `head` and then `pump` or `read`, or is its follower. Its deadlines are looked at
+    by the pool, which calls `look` again and again: a timer of its own for each would cost as much as sending it.
+    """
 
     def __init__(
         self, endpoint: Endpoint, connection: Connection, done: Callable[[Connection, str], None], address: str
@@ -78,6 +92,7 @@ class Exchange:
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
+        self._follower: Follower | None = None
         self._sink: Callable[[bytes], bool] | None = None
         self._buffer: list[bytes] = []
         self._buffered = 0
@@ -89,9 +104,9 @@ class Exchange:
         self._is_held = False  # whether the transport is paused now
         self._is_lingering = False
         self._last = self._loop.time()
+        self._between_s = endpoint.timeouts.between_events_s
         self._doubt: str | None = None  # why it is known not to work
         self._limit_s = endpoint.timeouts.first_byte_s
-        self._timer = self._loop.call_later(self._limit_s, self._check)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.endpoint.engine}#{self.endpoint.generation} {self.status}>"
@@ -107,6 +122,10 @@ class Exchange:
         """Wait for status and headers. Raises BackendError when there will be none, or the response cannot be used."""
         if not self.status:
             await self._wait()
+        self.check_head()
+
+    def check_head(self) -> None:
+        """Raises Broken when the response cannot be used."""
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             raise Broken(self.endpoint.engine, "it compressed its response although it was asked not to")
@@ -134,16 +153,25 @@ class Exchange:
 
         Raises BackendError when the response fails. One that `sink` raises ends the exchange and is raised here.
         """
+        if not self._begin(sink) and not self._is_ended:
+            await self._wait()
+
+    def _begin(self, sink: Callable[[bytes], bool]) -> bool:
+        """Hand on what has come; whether the sink has enough."""
         self._sink = sink
-        buffered, self._buffer, self._buffered = self._buffer, [], 0
         if self._is_full:
             self._is_full = False
             self._flow()
-        for piece in buffered:
-            if sink(piece):
-                return
-        if not self._is_ended:
-            await self._wait()
+        buffered, self._buffer, self._buffered = self._buffer, [], 0
+        return any(sink(piece) for piece in buffered)
+
+    def follow(self, follower: Follower | None) -> None:
+        """Tell this one how it goes on, from now on; None: it is awaited."""
+        self._follower = follower
+
+    def start(self, sink: Callable[[bytes], bool]) -> None:
+        """What `pump` does, for a follower, which calls it from `on_head`: nothing of the body has come yet."""
+        self._sink = sink
 
     def pause(self) -> None:
         """Stop reading from the engine; meanwhile no timeout runs."""
@@ -161,7 +189,7 @@ class Exchange:
         if reason == self._doubt or self._is_ended or self._is_closed or self._error is not None or self._is_lingering:
             return
         self._doubt = reason
-        self._check()
+        self.look(self._loop.time())
 
     def close(self) -> None:
         """End the exchange. The connection is kept when the response ended cleanly, else closed, which cancels the
@@ -176,8 +204,7 @@ class Exchange:
         self._is_paused = self._is_full = False
         self._flow()
         self._is_closed = True
-        self._timer.cancel()
-        self._sink = None
+        self._sink = self._follower = None
         if self._error is not None and not self._connection.is_closed:
             self._connection.abort()
         self._done(self._connection, self._address)
@@ -189,21 +216,22 @@ class Exchange:
             return
         self._is_paused = self._is_full = False
         self._flow()
-        self._sink, self._is_lingering = _ignore, True
-        self._timer.cancel()
-        self._timer = self._loop.call_later(_LINGER_S, self._close)
+        self._sink, self._is_lingering, self._follower = _ignore, True, None
+        self._last, self._limit_s = self._loop.time(), _LINGER_S
 
     # -- what the connection delivers
 
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.status, self.headers = status, headers
-        self._wake(None)
+        if self._follower is not None:
+            self._follower.on_head()
+        else:
+            self._wake(None)
 
     def on_data(self, data: bytes) -> None:
-        if self._limit_s != self.endpoint.timeouts.between_events_s:
-            self._limit_s = self.endpoint.timeouts.between_events_s
-            self._rearm(self._limit_s)
-        self._last = self._loop.time()
+        if not self._is_lingering:
+            self._limit_s = self._between_s
+            self._last = self._loop.time()
         if self._sink is None:
             self._buffer.append(data)
             self._buffered += len(data)
@@ -270,7 +298,9 @@ class Exchange:
             self._waiter = None
 
     def _wake(self, error: BaseException | None) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._follower is not None:
+            self._follower.on_over(error)
+        elif self._waiter is not None and not self._waiter.done():
             if error is None:
                 self._waiter.set_result(None)
             else:
@@ -278,25 +308,19 @@ class Exchange:
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
-        self._timer.cancel()
         self._wake(error)
 
-    def _rearm(self, seconds: float) -> None:
-        self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._check)
-
-    def _check(self) -> None:
-        """The timer: armed once and moved when it fires, so that an event costs no timer."""
+    def look(self, now: float) -> None:
+        """Whether it has been silent for too long, at this time of the loop's clock."""
         limit_s = self._limit_s if self._doubt is None else min(self._limit_s, DOUBTED_S)
-        left = self._last + limit_s - self._loop.time()
-        if self._is_held:
-            self._rearm(self._limit_s)
-        elif left > 0.001:
-            self._rearm(left)
-        else:
-            known = f", and it is known not to work: {self._doubt}" if self._doubt is not None else ""
-            self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {limit_s:g} s{known}"))
-            self._connection.abort()
+        if self._is_held or self._error is not None or now - self._last < limit_s - 0.001:
+            return
+        if self._is_lingering:
+            self._close()
+            return
+        known = f", and it is known not to work: {self._doubt}" if self._doubt is not None else ""
+        self._fail(TimedOut(self.endpoint.engine, f"nothing came from it for {limit_s:g} s{known}"))
+        self._connection.abort()
 
 
 def _ignore(_: bytes) -> bool:

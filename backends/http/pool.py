@@ -22,6 +22,8 @@ from backends.http.exchange import Exchange
 # to close is never used. At that instant 66 of 600 POSTs failed (docs/decisions.md, "Retries").
 IDLE_S = 1.5
 _SWEEP_S = IDLE_S / 3
+# How often the exchanges' deadlines are looked at: each is met so much late at most.
+LOOK_S = 0.1
 MAX_IDLE_PER_ADDRESS = 256
 _JOIN_BYTES = 64 * 1024
 
@@ -95,6 +97,7 @@ class ConnectionPool:
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
         self._doubts: Mapping[str, str] = {}
         self._tls: asyncio.Task[ssl.SSLContext] | None = None
@@ -114,32 +117,50 @@ class ConnectionPool:
 
         Raises NotTaken (Unreachable) or Taken (Disconnected, TimedOut, Broken). Cancelling it closes the connection.
         """
-        route, body = self._route(endpoint), request.body
-        head = b"".join(
-            (
-                request.method.encode("ascii"),
-                b" ",
-                route.prefix,
-                request.path.encode("ascii"),
-                b" HTTP/1.1\r\n",
-                route.lines,
-                header_lines(request.headers) if request.headers else b"",
-                b"content-length: %d\r\n\r\n" % len(body) if body or request.method == "POST" else b"\r\n",
-            )
-        )
+        route = self._route(endpoint)
+        head = _head(route, request)
         connection = self._pick(route) or await self._connect(endpoint, route)
-        exchange = Exchange(endpoint, connection, self._done, route.address)
-        if len(body) <= _JOIN_BYTES:
-            connection.send(exchange, head + body)
-        else:
-            connection.send(exchange, head, body)
-        exchange.doubt(self._doubts.get(endpoint.engine))
+        exchange = self._send(endpoint, route, connection, head, request.body)
         try:
             await exchange.head()
         except BaseException:
             exchange.close()
             raise
         return exchange
+
+    def open_now(self, endpoint: Endpoint, request: UpstreamRequest) -> Exchange | None:
+        """Send the request once where a connection is idle, and wait for nothing; None where there is none."""
+        route = self._route(endpoint)
+        head = _head(route, request)
+        connection = self._pick(route)
+        return self._send(endpoint, route, connection, head, request.body) if connection is not None else None
+
+    def has_idle(self, endpoint: Endpoint) -> bool:
+        """Whether `open_now` is likely to find a connection."""
+        return bool(self._idle.get(self._route(endpoint).address))
+
+    def _send(self, endpoint: Endpoint, route: _Route, connection: Connection, head: bytes, body: bytes) -> Exchange:
+        exchange = Exchange(endpoint, connection, self._done, route.address)
+        if len(body) <= _JOIN_BYTES:
+            connection.send(exchange, head + body)
+        else:
+            connection.send(exchange, head, body)
+        if self._doubts:
+            exchange.doubt(self._doubts.get(endpoint.engine))
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        return exchange
+
+    def _look(self) -> None:
+        """At the deadlines of the exchanges that are under way, until there is none."""
+        loop = asyncio.get_running_loop()
+        now, under_way = loop.time(), False
+        for connection in list(self._open):
+            exchange = connection.listener
+            if isinstance(exchange, Exchange):
+                under_way = True
+                exchange.look(now)
+        self._looking = loop.call_later(LOOK_S, self._look) if under_way else None
 
     def doubt(self, reasons: Mapping[str, str]) -> None:
         """The engines that are known not to work now, with the reasons; their responses under way are given less time
@@ -159,8 +180,9 @@ class ConnectionPool:
             connection.abort()
         if self._tls is not None:
             await asyncio.wait({self._tls})
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._looking):
+            if timer is not None:
+                timer.cancel()
         if self._open:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
@@ -246,6 +268,23 @@ class ConnectionPool:
             if not idle:
                 del self._idle[address]
         self._sweeper = loop.call_later(_SWEEP_S, self._sweep) if self._idle else None
+
+
+def _head(route: _Route, request: UpstreamRequest) -> bytes:
+    """The head of the request; ValueError for a header that would break it."""
+    body = request.body
+    return b"".join(
+        (
+            request.method.encode("ascii"),
+            b" ",
+            route.prefix,
+            request.path.encode("ascii"),
+            b" HTTP/1.1\r\n",
+            route.lines,
+            header_lines(request.headers) if request.headers else b"",
+            b"content-length: %d\r\n\r\n" % len(body) if body or request.method == "POST" else b"\r\n",
+        )
+    )
 
 
 def _why(exc: Exception) -> str:

@@ -63,10 +63,25 @@ class ClientStream:
 
     async def relay(self, exchange: EngineResponse, context: ResponseContext, *, hides_usage: bool) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
-        engine = exchange.endpoint.engine
         if not exchange.is_stream:
             await self._explain(exchange, context)
-            raise Broken(engine, "it did not answer with a stream of events")
+            raise Broken(exchange.endpoint.engine, "it did not answer with a stream of events")
+        sink = self.begin(exchange, context, hides_usage=hides_usage)
+        try:
+            await exchange.pump(sink)
+        except (Disconnected, TimedOut):
+            if not self.is_finished:
+                raise
+        return self.end(exchange)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the response is complete, whatever happens to its connection."""
+        return self._reader is not None and self._reader.is_finished
+
+    def begin(self, exchange: EngineResponse, context: ResponseContext, *, hides_usage: bool) -> Callable[[Any], bool]:
+        """What takes the pieces of a response that is a stream (bytes, or deltas where the engine does not speak
+        OpenAI), and says when it has enough; it raises BackendError."""
         reader: StreamReader | DeltaStream
         if isinstance(exchange, Exchange):
             reader = StreamReader(
@@ -80,18 +95,19 @@ class ClientStream:
             reader = DeltaStream(context, self._encoder or ChunkEncoder(context, hides_usage=hides_usage))
         self._reader = reader
 
-        def sink(data: Any) -> bool:  # bytes, or deltas where the engine does not speak OpenAI
+        def sink(data: Any) -> bool:
             self._pass(reader.feed(data), reader)
             if reader.error is not None:
                 raise reader.error
             return reader.is_done
 
         self._response.when_full(exchange.pause, exchange.resume)
-        try:
-            await exchange.pump(sink)
-        except (Disconnected, TimedOut):
-            if not reader.is_finished:
-                raise
+        return sink
+
+    def end(self, exchange: EngineResponse) -> Usage:
+        """The engine's stream is over: the rest of it, and the end mark. Raises BackendError where it is incomplete."""
+        engine, reader = exchange.endpoint.engine, self._reader
+        assert reader is not None
         self._pass(reader.end(), reader)
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
