@@ -128,6 +128,11 @@ class SupervisorClient:
 
     # -- for requests
 
+    def row(self, backend: str) -> Backend:
+        """The backend as the table has it now."""
+        row = self.table.backends.get(backend)
+        return row or Backend(backend, "", State.STOPPED, reason="it is no longer configured")
+
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""
         return self._of_backend[backend]
