@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -79,27 +80,39 @@ def _has(backend: Backend | None, name: str) -> bool:
     return full_name(name) in map(full_name, backend.models or ())
 
 
-def order(
-    table: Table, model: PublicModel, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None = None
-) -> Iterable[Target]:
+class BackendView(Protocol):
+    """What a relay knows of the backends at this moment, beyond the table; and chance."""
+
+    def in_flight(self, backend: str) -> int:
+        """Requests that hold or wait for that backend."""
+        ...
+
+    def is_ejected(self, target: Target) -> bool:
+        """Whether it is passed over for what it did to requests, until it has shown that it is well."""
+        ...
+
+    def dice(self) -> float:
+        """A number from 0 up to 1."""
+        ...
+
+
+def order(table: Table, model: PublicModel, view: BackendView, key: Key | None = None) -> Iterable[Target]:
     """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn, less
     those that this key may not use.
 
     Among a model's own: what serves now, then what can be started, then the rest; by weight (a share of requests), and
-    among equal weights the one with the fewest requests in flight. `in_flight`: of a backend. `dice`: numbers from 0 up
-    to 1.
+    among equal weights the one with the fewest requests in flight. One that is ejected is left out, as long as another
+    of the model's own serves and is not.
     """
     if len(model.targets) == 1 and not model.fallbacks:
         return model.targets
-    return _all_in_order(table, model, in_flight, dice, key)
+    return _all_in_order(table, model, view, key)
 
 
-def _all_in_order(
-    table: Table, model: PublicModel, in_flight: Callable[[str], int], dice: Callable[[], float], key: Key | None
-) -> Iterator[Target]:
+def _all_in_order(table: Table, model: PublicModel, view: BackendView, key: Key | None) -> Iterator[Target]:
     seen: set[tuple[str, str]] = set()
     for chosen in _with_fallbacks(table, model, key):
-        for target in _order(table, chosen.targets, in_flight, dice):
+        for target in _order(table, chosen.targets, view):
             if (target.backend, target.model) not in seen:
                 seen.add((target.backend, target.model))
                 yield target
@@ -129,15 +142,15 @@ def _with_fallbacks(table: Table, model: PublicModel, key: Key | None) -> Iterat
         ]
 
 
-def _order(
-    table: Table, targets: tuple[Target, ...], in_flight: Callable[[str], int], dice: Callable[[], float]
-) -> list[Target]:
+def _order(table: Table, targets: tuple[Target, ...], view: BackendView) -> list[Target]:
     if len(targets) == 1:
         return list(targets)
     ranks: dict[int, list[Target]] = {0: [], 1: [], 2: []}
     for target in targets:
         ranks[_rank(table.backends.get(target.backend))].append(target)
-    return [target for rank in ranks.values() for target in _by_weight(rank, in_flight, dice)]
+    # Never the last one that serves: where all of them are ejected, none is.
+    ranks[0] = [target for target in ranks[0] if not view.is_ejected(target)] or ranks[0]
+    return [target for rank in ranks.values() for target in _by_weight(rank, view)]
 
 
 def _rank(backend: Backend | None) -> int:
@@ -148,10 +161,10 @@ def _rank(backend: Backend | None) -> int:
     return 1 if backend.can_start else 2
 
 
-def _by_weight(targets: list[Target], in_flight: Callable[[str], int], dice: Callable[[], float]) -> Iterator[Target]:
-    left = sorted(targets, key=lambda t: (in_flight(t.backend), dice()))
+def _by_weight(targets: list[Target], view: BackendView) -> Iterator[Target]:
+    left = sorted(targets, key=lambda t: (view.in_flight(t.backend), view.dice()))
     while left:
-        point = dice() * sum(t.weight for t in left)
+        point = view.dice() * sum(t.weight for t in left)
         for target in left:
             point -= target.weight
             if point < 0:

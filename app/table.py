@@ -104,7 +104,8 @@ class Backend(msgspec.Struct, frozen=True):
     `adapters_due`: when those that it does not have are tried again (Unix seconds). `media_domains`: hosts that it may
     fetch pictures and sounds from. `version`: the engine's own, None where it does not say. `servings`: the engine's
     own name for a model → what its answers are made from; "" stands for every other name. Absent until the files have
-    been read (app/supervisor/provenance), and for engines of somebody else.
+    been read (app/supervisor/provenance), and for engines of somebody else. `ejected`: the engine's own name for a
+    model → why requests for it pass this backend over while another one serves it.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Backend(msgspec.Struct, frozen=True):
     waits_for: str | None = None
     adapters_due: dict[str, float] = {}
     servings: dict[str, Serving] = {}
+    ejected: dict[str, str] = {}
 
     @property
     def profile(self) -> EngineProfile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from app.ipc import (
     from_supervisor,
     read_frame,
 )
-from app.table import Backend, Table
+from app.table import Backend, Table, Target
 from backends.endpoint import Endpoint, State
 from backends.errors import NotReady, Saturated
 
@@ -78,11 +79,12 @@ class Lease:
 
 
 class SupervisorClient:
-    """Holds the current table; one per relay."""
+    """Holds the current table; one per relay. It is also the `BackendView` by which targets are put in order."""
 
     table: Table
 
-    def __init__(self) -> None:
+    def __init__(self, dice: Callable[[], float] = random.random) -> None:
+        self.dice = dice
         self.lost = asyncio.Event()  # the supervisor is gone
         self.on_table: Callable[[Table], None] = lambda _: None
         self._news = asyncio.Event()  # another table has come
@@ -136,6 +138,11 @@ class SupervisorClient:
     def in_flight(self, backend: str) -> int:
         """Requests of this relay that hold or wait for that backend."""
         return self._of_backend[backend]
+
+    def is_ejected(self, target: Target) -> bool:
+        """Whether the supervisor has it passed over for what it did to requests."""
+        row = self.table.backends.get(target.backend)
+        return row is not None and target.model in row.ejected
 
     def served_since(self, backend: str) -> float:
         """time.perf_counter() when it became known that the backend serves; 0 where it never has."""

@@ -4,7 +4,6 @@ the engine there makes of it; and what is counted of it."""
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -36,7 +35,7 @@ REPEATABLE = frozenset({"embeddings", "rerank", "score", "tokenize", "detokenize
 
 
 class Dispatcher:
-    """The data path of one relay. `dice`: numbers from 0 up to 1, which choose among targets by their weights."""
+    """The data path of one relay."""
 
     def __init__(
         self,
@@ -44,12 +43,10 @@ class Dispatcher:
         pool: ConnectionPool,
         metrics: Metrics,
         intake: BodyIntake,
-        dice: Callable[[], float] = random.random,
     ) -> None:
         self._supervisor = supervisor
         self._metrics = metrics
         self._intake = intake
-        self._dice = dice
         self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
         self.asker = Asker(supervisor, pool, intake)
 
@@ -99,8 +96,7 @@ class Dispatcher:
 
     def _targets(self, plan: RequestPlan) -> Iterable[Target]:
         """Every target that may have the request, best first."""
-        supervisor = self._supervisor
-        return order(supervisor.table, plan.resolved.model, supervisor.in_flight, self._dice, plan.key)
+        return order(self._supervisor.table, plan.resolved.model, self._supervisor, plan.key)
 
     async def _attempt(self, request: Request, plan: RequestPlan, target: Target, record: RequestRecord) -> Usage:
         """One target: raises BackendError, of which NotTaken means that another one may be tried."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -34,8 +34,21 @@ def models(*given: PublicModel) -> dict[str, PublicModel]:
     return {each.name: each for each in given}
 
 
-def idle(_: str) -> int:
-    return 0
+class View:
+    """Requests in flight, ejected backends and dice as the test says."""
+
+    def __init__(
+        self, dice: Callable[[], float] = lambda: 0.0, counts: Mapping[str, int] | None = None, ejected: str = ""
+    ) -> None:
+        self.dice = dice
+        self._counts = counts or {}
+        self._ejected = ejected
+
+    def in_flight(self, backend: str) -> int:
+        return self._counts.get(backend, 0)
+
+    def is_ejected(self, target: Target) -> bool:
+        return target.backend in self._ejected
 
 
 def always(point: float) -> Callable[[], float]:
@@ -144,7 +157,7 @@ def test_what_serves_comes_first_then_what_can_be_started_then_the_rest(
 ) -> None:
     one = model("m", *targets)
 
-    ordered = order(table(models=models(one), backends=RANKED), one, idle, lambda: 0.0)
+    ordered = order(table(models=models(one), backends=RANKED), one, View())
 
     assert [target.backend for target in ordered] == expected
 
@@ -163,7 +176,7 @@ def test_fallbacks_come_in_their_order_after_the_models_own_and_each_engine_once
         backends={n: backend(n) for n in "abc"},
     )
 
-    targets = [(t.backend, t.model) for t in order(one, main, idle, lambda: 0.0)]
+    targets = [(t.backend, t.model) for t in order(one, main, View())]
 
     assert targets == [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")]
 
@@ -177,7 +190,7 @@ def test_a_fallbacks_own_fallbacks_follow_it_and_a_cycle_ends() -> None:
     )
     one = table(models=known, backends={n: backend(n) for n in "abcd"})
 
-    backends = [target.backend for target in order(one, known["main"], idle, lambda: 0.0)]
+    backends = [target.backend for target in order(one, known["main"], View())]
 
     assert backends == ["a", "b", "c", "d"]
 
@@ -199,7 +212,7 @@ def test_a_fallback_that_the_key_may_not_use_is_passed_over_unless_it_is_for_all
     one = table(models=known, backends={n: backend(n) for n in "abcd"})
     key = Key("k", "0" * 64, HAS_KEY[who])
 
-    backends = [target.backend for target in order(one, known["main"], idle, lambda: 0.0, key)]
+    backends = [target.backend for target in order(one, known["main"], View(), key)]
 
     assert "".join(backends) == ("abcd" if who == "free" else "abd" if for_all else "ad")
 
@@ -212,7 +225,7 @@ def test_another_road_may_lead_to_what_one_was_closed_for() -> None:
     )
     one = table(models=known, backends={n: backend(n) for n in "abc"})
 
-    targets = order(one, known["main"], idle, lambda: 0.0, Key("k", "0" * 64, ("main", "open")))
+    targets = order(one, known["main"], View(), Key("k", "0" * 64, ("main", "open")))
 
     assert [target.backend for target in targets] == ["a", "b", "c"]
 
@@ -223,8 +236,39 @@ def test_among_equal_weights_the_one_with_the_fewest_requests_serves() -> None:
     known = table(models=models(one), backends={n: backend(n) for n in "abc"})
 
     for point in (0.0, 0.4, 0.99):
-        backends = [t.backend for t in order(known, one, counts.__getitem__, always(point))]
+        backends = [t.backend for t in order(known, one, View(always(point), counts))]
         assert backends == ["b", "c", "a"]
+
+
+# ejected backends → who is tried, where a, b and c serve and d can be started
+EJECTED = {
+    "": "abcd",
+    "a": "bcd",
+    "ab": "cd",
+    "abc": "abcd",  # never the last one that serves
+    "abcd": "abcd",
+    "d": "abcd",
+}
+
+
+@pytest.mark.parametrize("ejected", EJECTED)
+def test_who_is_ejected_is_passed_over_unless_nobody_else_serves(ejected: str) -> None:
+    one = model("m", *"abcd")
+    rows = {n: backend(n) for n in "abc"} | {"d": backend("d", is_up=False, can_start=True)}
+    view = View(always(0.5), {"a": 0, "b": 1, "c": 2}, ejected)
+
+    targets = order(table(models=models(one), backends=rows), one, view)
+
+    assert "".join(target.backend for target in targets) == EJECTED[ejected]
+
+
+def test_an_only_target_is_never_passed_over_for_a_fallback() -> None:
+    known = models(model("main", "a", fallbacks=("spare",)), model("spare", "b"))
+    one = table(models=known, backends={n: backend(n) for n in "ab"})
+
+    targets = order(one, known["main"], View(ejected="a"))
+
+    assert [target.backend for target in targets] == ["a", "b"]
 
 
 @pytest.mark.parametrize("weights", [(9, 1), (1, 1), (5, 3, 2), (1, 1, 8)])
@@ -234,7 +278,7 @@ def test_targets_get_their_share_of_the_requests(weights: tuple[int, ...]) -> No
     known = table(models=models(one), backends={t.backend: backend(t.backend) for t in targets})
     dice = random.Random(4711).random
 
-    first = Counter(next(iter(order(known, one, idle, dice))).backend for _ in range(4000))
+    first = Counter(next(iter(order(known, one, View(dice)))).backend for _ in range(4000))
 
     for target in targets:
         assert first[target.backend] / 4000 == pytest.approx(target.weight / sum(weights), abs=0.03)
@@ -247,7 +291,7 @@ def test_every_target_is_tried_once_whatever_the_dice_say() -> None:
     throws: list[Callable[[], float]] = [lambda: 0.0, lambda: 0.999999, random.Random(1).random]
 
     for dice in throws:
-        assert sorted(t.backend for t in order(known, one, idle, dice)) == ["b0", "b1", "b2", "b3"]
+        assert sorted(t.backend for t in order(known, one, View(dice))) == ["b0", "b1", "b2", "b3"]
 
 
 # -- keys
