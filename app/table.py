@@ -52,6 +52,7 @@ class PublicModel(msgspec.Struct, frozen=True):
 
     `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what is done with tags of thinking
     in its texts. `parity`: what its certificate says of what it was trained on, None where it has none.
+    `continues_streams`: a stream that breaks in the middle goes on at another engine with the same serving digest.
     """
 
     name: str
@@ -62,6 +63,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     rules: Rules = Rules()
     fallbacks_for_all: tuple[str, ...] = ()
     parity: str | None = None
+    continues_streams: bool = False
 
 
 class Wildcard(msgspec.Struct, frozen=True):

@@ -207,6 +207,12 @@ class ModelConfig(_Section):
         (), description="Hosts that engines may fetch pictures and sounds from; default: none, only data URLs pass."
     )
 
+    continue_streams: bool = Field(
+        False,
+        description="A stream whose engine fails in the middle goes on at another engine that is equal to the last "
+        "byte, once, where that can be exact.",
+    )
+
     def rules(self) -> Rules:
         """How the parameters of its requests are changed, as the relays get it."""
         return Rules(

@@ -85,6 +85,7 @@ def _model(
         fallbacks_for_all=tuple(_canonical(config, each.model) for each in model.fallbacks if each.for_ == "all"),
         reasoning=model.reasoning,
         rules=model.rules(),
+        continues_streams=model.continue_streams,
     )
 
 
@@ -116,6 +117,7 @@ def _adapters(
                 parent=parent,
                 reasoning=parents.reasoning if parents is not None else "keep",
                 rules=parents.rules() if parents is not None else Rules(),
+                continues_streams=parents is not None and parents.continue_streams,
             )
     return models
 
