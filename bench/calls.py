@@ -26,7 +26,6 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table as Sheet
 
@@ -34,6 +33,7 @@ import app
 from app.ipc import Publish, frame
 from app.relay.planning.plan import plan
 from app.relay.server import relay
+from app.shared_counters import SharedCounters, create
 from app.table import Backend, PublicModel, Table, Target
 from backends.endpoint import Dialect, Endpoint, ModelFacts, State
 
@@ -212,7 +212,7 @@ async def serving(kind: str, engine: str) -> AsyncIterator[tuple[str, int]]:
     ):
         state = Path(folder)
         async with await asyncio.start_unix_server(publish, state / "relay.sock") as supervisor:
-            running = asyncio.create_task(relay(listener, state, CollectorRegistry()))
+            running = asyncio.create_task(relay(listener, state, SharedCounters(create())))
             try:
                 yield listener.getsockname()
             finally:

@@ -16,15 +16,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final, cast
 
-import prometheus_client.values
 import uvloop
-from prometheus_client import REGISTRY
 
-from app import shared_counters
 from app.ipc import Publish, frame
 from app.log import set_up
 from app.metrics import Children
-from app.shared_counters import SharedCounters
+from app.shared_counters import SharedCounters, create
 from app.table import Backend, PublicModel, Table, Target, Tracing
 from backends.endpoint import Endpoint, State
 
@@ -46,13 +43,14 @@ class _Nothing:
         """Any series."""
         return self
 
-    attempt = failed = phase = fallback = rejected = lag = of
+    attempt = failed = phase = fallback = of
+    late = observe
 
     def refused(self, _: str) -> None:
         """A refusal."""
 
 
-for _name in Children.__dataclass_fields__:
+for _name in Children.__struct_fields__:
     setattr(_Nothing, _name, _Nothing())
 
 
@@ -75,7 +73,7 @@ def table(upstream: int, *, log: bool, collector: str | None, sampler: str) -> T
 
 async def serve(shown: Table, *, counts: bool) -> None:
     """Serve until the standard input ends."""
-    from app.relay import server  # after the counters are in place
+    from app.relay import server  # after the log is in place
 
     if not counts:
         vars(server)["Metrics"] = lambda _: cast("Any", _Nothing())
@@ -91,7 +89,7 @@ async def serve(shown: Table, *, counts: bool) -> None:
     ):
         state = Path(folder)
         async with await asyncio.start_unix_server(publish, state / "relay.sock"):
-            running = asyncio.create_task(server.relay(listener, state, REGISTRY))
+            running = asyncio.create_task(server.relay(listener, state, SharedCounters(create())))
             print(listener.getsockname()[1], flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
             for writer in connections:
@@ -111,8 +109,6 @@ def main() -> int:
     written = options.log.open("w", buffering=1) if options.log is not None else io.StringIO()
     with contextlib.closing(written):
         set_up("json", "info", written)
-        if not options.no_counters:
-            prometheus_client.values.ValueClass = SharedCounters(shared_counters.create()).value
         shown = table(
             options.upstream, log=options.log is not None, collector=options.collector, sampler=options.sampler
         )

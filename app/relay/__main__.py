@@ -11,9 +11,9 @@ import socket
 import sys
 from pathlib import Path
 
-import prometheus_client.values
 import uvloop
 
+from app import shared_counters
 from app.log import set_up
 from app.log_format import LogFormat
 from app.shared_counters import SharedCounters
@@ -43,9 +43,7 @@ def main() -> int:
     die_with_parent()
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
-    if options.counters is not None:
-        prometheus_client.values.ValueClass = SharedCounters(options.counters).value
-    from app.relay.server import relay  # after the log and the metrics are in place
+    from app.relay.server import relay  # after the log is in place
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all of us; the supervisor alone says when to stop
@@ -56,7 +54,8 @@ def main() -> int:
     # every hundred requests instead of every seven.
     gc.set_threshold(GARBAGE, 20, 20)
     with socket.socket(fileno=options.fd) as listener:
-        return uvloop.run(relay(listener, options.state))
+        counters = SharedCounters(shared_counters.create() if options.counters is None else options.counters)
+        return uvloop.run(relay(listener, options.state, counters))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
-from prometheus_client import REGISTRY, CollectorRegistry
 
 from app.metrics import Metrics, watch_event_loop
 from app.relay.compare.compare_api import CompareApi
@@ -28,6 +27,7 @@ from app.relay.routes.page_files import PageFiles
 from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
 from app.relay.tracing.tracer import Tracer
+from app.shared_counters import SharedCounters
 from app.table import Limits, Table
 from backends.http.pool import ConnectionPool
 
@@ -62,10 +62,10 @@ class _Server(uvicorn.Server):
         await ending.finish(max(0.0, self.drain_s - (time.monotonic() - began)))
 
 
-async def relay(listener: socket.socket, state: Path, registry: CollectorRegistry = REGISTRY) -> int:
+async def relay(listener: socket.socket, state: Path, counters: SharedCounters) -> int:
     """Serve until the supervisor sends `DrainRelay` (returns 0) or is gone (returns 1): the process's exit code."""
     supervisor, pool, tracer, intake = SupervisorClient(), ConnectionPool(), Tracer(), BodyIntake()
-    metrics = Metrics(registry)
+    metrics = Metrics(counters)
     dispatcher = Dispatcher(supervisor, pool, metrics, intake)
 
     def follow(table: Table) -> None:
@@ -102,7 +102,7 @@ async def relay(listener: socket.socket, state: Path, registry: CollectorRegistr
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(_stop_when_asked(supervisor, server))
-    watching = asyncio.create_task(watch_event_loop(metrics.lag().observe))
+    watching = asyncio.create_task(watch_event_loop(metrics.late))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         await serving

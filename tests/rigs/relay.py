@@ -14,10 +14,13 @@ from typing import Any
 
 import msgspec
 import uvicorn.server
-from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from app.relay.server import relay
+from app.shared_counters import SharedCounters
 from app.supervisor.fleet.waiters import WaitOutcome
+from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
 from app.table import Backend, Limits, PublicModel, Table, Target
@@ -66,13 +69,13 @@ class Rig:
     """The gateway's address, and its table."""
 
     def __init__(
-        self, url: str, state: Path, server: RelayServer, leases: Leases, fleet: FakeFleet, registry: CollectorRegistry
+        self, url: str, state: Path, server: RelayServer, leases: Leases, fleet: FakeFleet, counters: RelayCounters
     ) -> None:
         self.url = url
         self.state = state
         self.leases = leases
         self.fleet = fleet
-        self.registry = registry
+        self.counters = counters
         self.table = Table(0, {}, {}, (), {})
         self._server = server
 
@@ -97,11 +100,13 @@ class Rig:
     def sample(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
         return sum(
-            sample.value
-            for family in self.registry.collect()
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
+            sample.value for sample in self.samples() if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    def samples(self) -> list[Sample]:
+        """All that the relay has counted, as a scrape would show it."""
+        families = text_string_to_metric_families(self.counters.render().decode())
+        return [sample for family in families for sample in family.samples]
 
 
 def backend(
@@ -152,18 +157,20 @@ async def running(
     """A relay that serves these backends and models."""
     vars(uvicorn.server)["asyncio"] = _Hurried()
     state = Path(tempfile.mkdtemp(prefix="mp-"))
-    leases, fleet, registry = Leases(), FakeFleet(), CollectorRegistry()
+    leases, fleet, counters = Leases(), FakeFleet(), RelayCounters()
     server = RelayServer(leases, fleet)
     await server.open(state / "relay.sock", fleet)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server, leases, fleet, registry)
+        rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server, leases, fleet, counters)
         rig.publish(models=dict(served), backends=dict(backends), limits=limits or Limits())
-        serving = asyncio.create_task(relay(listener, state, registry))
+        descriptor = counters.open()
+        serving = asyncio.create_task(relay(listener, state, SharedCounters(descriptor)))
         try:
             await fleet.until(lambda: leases.is_applied(rig.table.version) and bool(server.pids))
             yield rig
         finally:
             await server.close()
             await serving
+            counters.close(descriptor)
             await asyncio.gather(*fleet.notes, return_exceptions=True)
             shutil.rmtree(state)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from app.shared_counters import counter_key
+from app.shared_counters import Family, series_key
 
 
 class BucketCounts:
@@ -27,15 +27,9 @@ class BucketCounts:
         self._counts[index] += 1
         self._sum += value
 
-    def keyed(self, family: str, help_text: str, labels: Mapping[str, str]) -> dict[str, float]:
-        """As a relay would keep it: the numbers by their keys (app/shared_counters.py)."""
-        bounds = [*(_label(bound) for bound in self._bounds), "+Inf"]
-        series: list[tuple[str, Mapping[str, str], float]] = [(f"{family}_sum", labels, self._sum)]
-        series += [
-            (f"{family}_bucket", {**labels, "le": bound}, float(count))
-            for bound, count in zip(bounds, self._counts, strict=True)
-        ]
-        return {counter_key("histogram", "", family, name, each, help_text): number for name, each, number in series}
+    def keyed(self, family: Family, labels: Sequence[str]) -> dict[bytes, list[float]]:
+        """As a relay would keep it: the numbers by their key (app/shared_counters.py)."""
+        return {series_key(family, labels): [*map(float, self._counts), self._sum]}
 
     @property
     def sum(self) -> float:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from app.metrics import LAG_BOUNDS, LAG_HELP, LAG_NAME
+from app.metrics import LAG
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.devices import GpuLoad
 from app.supervisor.metrics.backend_series import backend_series
@@ -42,7 +42,7 @@ class MetricsPage:
         version: str,
         gpus: Callable[[], Sequence[GpuLoad]] = devices.loads,
     ) -> None:
-        self.lag = BucketCounts(LAG_BOUNDS)
+        self.lag = BucketCounts(LAG.bounds)
         self._counters = counters
         self._seen = seen
         self._version = version
@@ -67,7 +67,7 @@ class MetricsPage:
         ]
         registry = CollectorRegistry()
         registry.register(_Snapshot(own))
-        lag = self.lag.keyed(LAG_NAME, LAG_HELP, {"process": "supervisor"})  # the relays' are in the same family
+        lag = self.lag.keyed(LAG, ("supervisor",))  # the relays' are in the same family
         return self._counters.render(lag) + generate_latest(registry)
 
 

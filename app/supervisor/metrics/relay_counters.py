@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import structlog
 
 from app import shared_counters
-from app.shared_counters import CounterReader
+from app.shared_counters import CounterReader, SeriesKey, parsed
 from app.supervisor.metrics.engines.text_format import escaped
 
 log = structlog.get_logger()
@@ -27,8 +25,8 @@ class RelayCounters:
 
     def __init__(self) -> None:
         self._open: dict[int, CounterReader] = {}
-        self._ended: dict[str, float] = {}
-        self._layout = PageLayout()
+        self._ended: dict[bytes, Sequence[float]] = {}
+        self._layout = PageLayout(())
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -47,29 +45,34 @@ class RelayCounters:
             reader = self._open.pop(descriptor, None)
             if reader is not None:
                 try:
-                    for key, number in _counted(reader):
-                        if json.loads(key)[0] != "gauge":
-                            self._ended[key] = self._ended.get(key, 0.0) + number
+                    for key, numbers in _counted(reader):
+                        if parsed(key).kind != "gauge":
+                            _add(self._ended, key, numbers)
                 finally:
                     os.close(descriptor)
 
-    def render(self, more: Mapping[str, float] | None = None) -> bytes:
+    def render(self, more: Mapping[bytes, Sequence[float]] | None = None) -> bytes:
         """All series in Prometheus's text format, each summed over all relays. `more`: what else was counted, by the
         same keys.
         """
         with self._lock:
-            total: defaultdict[str, float] = defaultdict(float, self._ended)
-            for key, number in (more or {}).items():
-                total[key] += number
+            total = dict(self._ended)
+            for key, numbers in (more or {}).items():
+                _add(total, key, numbers)
             for reader in self._open.values():
-                for key, number in _counted(reader):
-                    total[key] += number
-            if self._layout.numbers.keys() != total.keys():
-                self._layout = layout(total)
+                for key, numbers in _counted(reader):
+                    _add(total, key, numbers)
+            if self._layout.keys != total.keys():
+                self._layout = PageLayout(total)
             return self._layout.written(total)
 
 
-def _counted(reader: CounterReader) -> list[tuple[str, float]]:
+def _add(total: dict[bytes, Sequence[float]], key: bytes, numbers: Sequence[float]) -> None:
+    known = total.get(key)
+    total[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
+
+
+def _counted(reader: CounterReader) -> list[tuple[bytes, Sequence[float]]]:
     """All of a relay's counters, or none when they are damaged: the page with the others' must still be rendered."""
     try:
         return reader.read()
@@ -78,70 +81,65 @@ def _counted(reader: CounterReader) -> list[tuple[str, float]]:
         return []
 
 
-@dataclass(slots=True)
 class PageLayout:
-    """How the lines of these keys stand on the page: worked out once, as long as no series comes or goes.
+    """How the lines of these series stand on the page: worked out once, as long as no series comes or goes.
 
-    `families`: of each its head, its plain lines as (text before the number, key), and its histograms: their lines,
-    ascending, and the text of the line that counts all.
+    As prometheus_client writes them: families in the order in which they came, labels in that of their names.
     """
 
-    numbers: dict[str, None] = field(default_factory=dict)
-    families: dict[str, _Family] = field(default_factory=dict)
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        self.keys = dict.fromkeys(keys).keys()
+        self._families: dict[str, list[tuple[bytes, bool, list[str]]]] = {}
+        self._heads: dict[str, str] = {}
+        for key in self.keys:
+            series = parsed(key)
+            if series.name not in self._families:
+                self._families[series.name] = []
+                help_text = series.help_text.replace("\\", r"\\").replace("\n", r"\n")
+                self._heads[series.name] = f"# HELP {series.name} {help_text}\n# TYPE {series.name} {series.kind}\n"
+            is_histogram = series.kind == "histogram"
+            self._families[series.name].append((key, is_histogram, list(_lines(series))))
 
-    def written(self, numbers: Mapping[str, float]) -> bytes:
+    def written(self, numbers: Mapping[bytes, Sequence[float]]) -> bytes:
         """The page with these numbers. A bucket of a histogram includes all below it."""
-        lines: list[str] = []
-        for family in self.families.values():
-            lines.append(family.head)
-            lines += [f"{text}{_as_text(numbers[key])}\n" for text, key in family.lines]
-            for buckets, count in family.histograms.values():
-                below = 0.0
-                for _, text, key in buckets:
-                    below += numbers[key]
-                    lines.append(f"{text}{below!r}\n")
-                lines.append(f"{count}{below!r}\n")
-        return "".join(lines).encode()
+        page: list[str] = []
+        for name, family in self._families.items():
+            page.append(self._heads[name])
+            for key, is_histogram, lines in family:
+                shown = _cumulated(numbers[key]) if is_histogram else numbers[key]
+                page += [f"{line}{_as_text(number)}\n" for line, number in zip(lines, shown, strict=True)]
+        return "".join(page).encode()
 
 
-@dataclass(slots=True)
-class _Family:
-    head: str
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    histograms: dict[str, tuple[list[tuple[float, str, str]], str]] = field(default_factory=dict)
+def _cumulated(numbers: Sequence[float]) -> list[float]:
+    """A histogram's numbers as they stand on the page: the buckets, all of them together, their sum."""
+    buckets = list(accumulate(numbers[:-1]))
+    return [*buckets, buckets[-1], numbers[-1]]
 
 
-def layout(keys: Mapping[str, object]) -> PageLayout:
-    """The layout of these keys, in the order in which their families and series came."""
-    families: dict[str, _Family] = {}
-    for key in keys:
-        kind, _, name, sample, labels, text = json.loads(key)
-        family = families.get(name)
-        if family is None:
-            shown = f"{name}_total" if kind == "counter" and not name.endswith("_total") else name
-            help_text = text.replace("\\", r"\\").replace("\n", r"\n")
-            family = families[name] = _Family(f"# HELP {shown} {help_text}\n# TYPE {shown} {kind}\n")
-        bound = labels.pop("le", None) if kind == "histogram" else None
-        if bound is None:
-            family.lines.append((f"{sample}{_braces(labels)} ", key))
-        else:
-            of_series = _braces(labels)
-            if of_series not in family.histograms:
-                family.histograms[of_series] = [], f"{name}_count{of_series} "
-            line = f"{sample}{_braces({**labels, 'le': bound})} "
-            family.histograms[of_series][0].append((math.inf if bound == "+Inf" else float(bound), line, key))
-    for family in families.values():
-        for buckets, _ in family.histograms.values():
-            buckets.sort()
-    return PageLayout(dict.fromkeys(keys), families)
+def _lines(series: SeriesKey) -> Iterator[str]:
+    """The lines of a series, without their numbers."""
+    if series.kind == "histogram":
+        for bound in (*series.bounds, math.inf):
+            yield f"{series.name}_bucket{_braces({**series.labels, 'le': _as_text(bound)})} "
+        yield f"{series.name}_count{_braces(series.labels)} "
+        yield f"{series.name}_sum{_braces(series.labels)} "
+    else:
+        yield f"{series.name}{_braces(series.labels)} "
+
+
+def _as_text(number: float) -> str:
+    """As Go writes it, and Prometheus with it: from a million on with an exponent."""
+    if not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"
+    text = repr(number)
+    whole, dot, part = text.partition(".")
+    if number < 1 or len(whole) < 7 or not dot:
+        return text
+    digits = f"{whole}{part}".rstrip("0")
+    return f"{digits[0]}{'.' if digits[1:] else ''}{digits[1:]}e+{len(whole) - 1:02d}"
 
 
 def _braces(labels: Mapping[str, str]) -> str:
     text = ",".join([f'{name}="{escaped(value)}"' for name, value in sorted(labels.items())])
     return f"{{{text}}}" if text else ""
-
-
-def _as_text(number: float) -> str:
-    if math.isfinite(number):
-        return repr(number)
-    return "NaN" if math.isnan(number) else "+Inf" if number > 0 else "-Inf"

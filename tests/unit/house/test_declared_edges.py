@@ -69,7 +69,6 @@ UNPROMISED = {
     "huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE": {"backends.huggingface.child"},
     "huggingface_hub.file_download.http_get": {"backends.huggingface.child"},
     "huggingface_hub.utils._headers.build_hf_headers": {"backends.huggingface.child"},
-    "prometheus_client.values.ValueClass": {"app.relay.__main__"},
     "uvicorn.protocols.http.httptools_impl.STATUS_LINE": {"app.relay.http.protocol", "app.relay.http.response"},
     "uvicorn.Server.capture_signals": {"app.relay.server", "app.supervisor.admin.app"},
 }

@@ -61,11 +61,7 @@ async def settled(rig: Rig) -> None:
 
 def series(rig: Rig) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
     """All that a scrape would show, without values."""
-    return {
-        (sample.name, tuple(sorted(sample.labels.items())))
-        for family in rig.registry.collect()
-        for sample in family.samples
-    }
+    return {(sample.name, tuple(sorted(sample.labels.items()))) for sample in rig.samples()}
 
 
 def tokens(rig: Rig) -> tuple[float, float]:

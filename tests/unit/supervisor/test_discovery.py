@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 
 from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.relay.server import relay
+from app.shared_counters import SharedCounters, create
 from app.supervisor.gateway import Gateway
 from app.supervisor.replicas.discovery import Discovery, arranged, look_up
 from app.supervisor.state_folder import StateFolder
@@ -169,7 +169,7 @@ async def following(tmp_path: Path, entry: str, *addresses: str) -> AsyncIterato
         tasks = [
             asyncio.create_task(gateway.fleet.run()),
             asyncio.create_task(gateway.follow_names()),
-            asyncio.create_task(relay(listener, state.path, CollectorRegistry())),
+            asyncio.create_task(relay(listener, state.path, SharedCounters(create()))),
         ]
         try:
             yield Followed(gateway, names, engines, url)

@@ -10,7 +10,7 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.shared_counters import FIRST_BYTES, SharedCounters
+from app.shared_counters import FIRST_BYTES, Family, SharedCounters
 from app.supervisor.metrics.backend_series import BackendCounts
 from app.supervisor.metrics.page import MetricsPage
 from app.supervisor.metrics.relay_counters import RelayCounters
@@ -21,16 +21,21 @@ from tests import ROOT
 
 RELAY = """
 import os, sys
-import prometheus_client.values
-from app.shared_counters import SharedCounters
-prometheus_client.values.ValueClass = SharedCounters(int(sys.argv[1])).value
-from prometheus_client import Counter, Gauge, Histogram
-Counter("requests", "r", ["model"]).labels("m").inc(int(sys.argv[2]))
-Gauge("in_flight", "g", multiprocess_mode="livesum").inc(int(sys.argv[2]))
-Histogram("took_seconds", "h", buckets=[1, 2]).observe(1.5)
+from app.shared_counters import Family, SharedCounters
+counters = SharedCounters(int(sys.argv[1]))
+counters.counters(Family("counter", "requests_total", "r", ("model",)))["m",].inc(int(sys.argv[2]))
+counters.gauges(Family("gauge", "in_flight", "g"))[()].inc(int(sys.argv[2]))
+counters.histograms(Family("histogram", "took_seconds", "h", (), (1.0, 2.0)))[()].observe(1.5)
 print(os.getpid(), flush=True)
 sys.stdin.read()
 """
+
+
+ENTRY = b'["counter","done_total","d",{},[]]'
+
+
+def _words(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(8, sys.byteorder) for number in numbers)
 
 
 class Relay:
@@ -99,13 +104,33 @@ async def test_relays_that_die_again_and_again_take_no_more_room() -> None:
     page = _values(await MetricsPage(counters, GatewaySnapshot, "1.2.3").render())
 
     assert page[("requests_total", (("model", "m"),))] == 6
-    assert repr(counters) == "<RelayCounters relays=0 ended=5>"
+    assert repr(counters) == "<RelayCounters relays=0 ended=2>"
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 8, b"\0" * 65_536, b"\xff" * 64, b"\x40" + b"\0" * 30, b"\x08" + b"\0" * 7 + b"\x09" + b"\0" * 7],
-    ids=["empty", "header only", "fresh", "negative", "cut", "entry beyond the end"],
+    [
+        b"",
+        bytes(8),
+        bytes(65_536),
+        b"\xff" * 64,
+        b"\x40" + bytes(30),
+        _words(8, 9),
+        _words(40, 8, 1, 0, 0, 0),
+        _words(24 + 56, len(ENTRY), 2) + ENTRY.ljust(56) + bytes(8),
+        _words(20, 0, 0, 0),
+    ],
+    ids=[
+        "empty",
+        "header only",
+        "fresh",
+        "negative",
+        "cut",
+        "entry beyond the end",
+        "no key",
+        "another length",
+        "half a number",
+    ],
 )
 async def test_a_ledger_that_is_empty_or_spoilt_is_no_error(content: bytes) -> None:
     counters = RelayCounters()
@@ -124,8 +149,11 @@ def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
     counters = RelayCounters()
     descriptor = counters.open()
     ledger = SharedCounters(descriptor)
+    many = ledger.counters(Family("counter", "many_total", "m", ("n",)))
     for number in range(2_000):
-        ledger.value("counter", "many", "many_total", ["n"], [str(number)], "m").inc(number)
+        many[str(number),].inc(number)
+    for number in range(2_000):
+        many[str(number),].inc()
 
     status = os.fstat(descriptor)
     page = {dict(labels)["n"]: value for (_, labels), value in _values(counters.render()).items()}
@@ -133,7 +161,7 @@ def test_every_byte_of_a_ledger_is_there_before_it_is_mapped() -> None:
 
     assert status.st_size > FIRST_BYTES
     assert status.st_blocks * 512 >= status.st_size
-    assert page == {str(number): number for number in range(2_000)}
+    assert page == {str(number): number + 1 for number in range(2_000)}
 
 
 def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
@@ -143,17 +171,20 @@ def test_without_memory_for_it_a_number_waits_in_its_process() -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
-        value = ledger.value("counter", "done", "done_total", [], [], "d")
-        value.inc(2)
+        done = ledger.counters(Family("counter", "done_total", "d"))[()]
+        done.inc(2)
+        ledger.settle()
         without = counters.render()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    value.inc(3)
+    done.inc(3)
+    ledger.settle()
+    done.inc(4)
     numbers = _values(counters.render())
     counters.close(descriptor)
 
     assert without == b""
-    assert numbers == {("done_total", ()): 5}
+    assert numbers == {("done_total", ()): 9}
 
 
 async def test_a_state_folder_that_cannot_be_written_is_a_number_too() -> None:
