@@ -41,6 +41,15 @@ def cpu_ns(pid: int) -> int:
     return sum(int(task.read_text().split()[0]) for task in _PROC.glob(f"{pid}/task/*/schedstat"))
 
 
+def cpu_shares_ns(pid: int) -> tuple[int, int]:
+    """CPU time of a process now, in its own code and in the system's for it, in nanoseconds; a hundredth of a second
+    exact.
+    """
+    words = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return int(words[11]) * tick_ns, int(words[12]) * tick_ns
+
+
 def rss_bytes(pid: int) -> int:
     """The resident memory of a process, in bytes."""
     for line in (_PROC / str(pid) / "status").read_text().splitlines():

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,8 +23,9 @@ from app.ipc import Publish, frame
 from app.log import set_up
 from app.metrics import Children
 from app.shared_counters import SharedCounters, create
-from app.table import Backend, PublicModel, Table, Target, Tracing
+from app.table import Backend, Key, PublicModel, Table, Target, Tracing
 from backends.endpoint import Endpoint, State
+from bench.profiled import profiled
 
 MODEL: Final = "bench"
 
@@ -54,8 +56,8 @@ for _name in Children.__struct_fields__:
     setattr(_Nothing, _name, _Nothing())
 
 
-def table(upstream: int, *, log: bool, collector: str | None, sampler: str) -> Table:
-    """One model at one backend; what is logged and traced."""
+def table(upstream: int, digests: Sequence[str], *, log: bool, collector: str | None, sampler: str) -> Table:
+    """One model at one backend, the keys with these digests (none: everybody); what is logged and traced."""
     endpoint = Endpoint("peer", 1, f"http://127.0.0.1:{upstream}/v1")
     row = Backend("peer", "remote", State.READY, endpoint=endpoint)
     attributes = {"service.name": "bench", "service.version": "0"}
@@ -66,6 +68,7 @@ def table(upstream: int, *, log: bool, collector: str | None, sampler: str) -> T
         aliases={},
         wildcards=(),
         backends={"peer": row},
+        keys=tuple(Key(f"client-{number}", each) for number, each in enumerate(digests)),
         access_log=log,
         tracing=tracing,
     )
@@ -104,18 +107,29 @@ def main() -> int:
     parser.add_argument("--no-counters", action="store_true")
     parser.add_argument("--log", type=Path)
     parser.add_argument("--collector")
+    parser.add_argument("--key", action="append", default=[], metavar="DIGEST")
+    parser.add_argument("--profile", choices=("samples", "calls"))
+    parser.add_argument("--profile-into", type=Path)
     parser.add_argument("--sampler", default="parentbased_always_on")
     options = parser.parse_args()
     written = options.log.open("w", buffering=1) if options.log is not None else io.StringIO()
     with contextlib.closing(written):
         set_up("json", "info", written)
         shown = table(
-            options.upstream, log=options.log is not None, collector=options.collector, sampler=options.sampler
+            options.upstream,
+            options.key,
+            log=options.log is not None,
+            collector=options.collector,
+            sampler=options.sampler,
         )
+        import app.relay.server  # noqa: F401  # after the log is in place; not a part of a profile
+
         gc.collect()
         gc.freeze()
         gc.set_threshold(10_000, 20, 20)
-        uvloop.run(serve(shown, counts=not options.no_counters))
+        looking = profiled(options.profile, options.profile_into) if options.profile else contextlib.nullcontext()
+        with looking:
+            uvloop.run(serve(shown, counts=not options.no_counters))
     return 0
 
 

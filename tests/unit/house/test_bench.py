@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from bench.figures import Round, Spread, rows
 from bench.page import kept, markdown, with_section
+from bench.profiled import profiled
 from bench.watching import NOBODY, WatchedRound, section
 
 BARE = Round(0, 0, 0, 200_000, 0.010, 0.020, 0, 0, 0)
@@ -87,3 +93,21 @@ def test_the_page_holds_the_table_the_method_and_the_notes() -> None:
     assert "20,000 chat requests with answers of 666 bytes" in page
     assert "nginx is not installed." in page
     assert "| CPU-µs of the supervisor per request | – | 1.0 (1.0–1.0) |" in page
+
+
+def work(seconds: float) -> None:
+    """Use so much CPU time."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(1_000))
+
+
+@pytest.mark.parametrize("way", ["samples", "calls"])
+def test_a_profile_says_which_function_was_at_work(way: str, tmp_path: Path) -> None:
+    with profiled(way, tmp_path / "profile"):
+        work(0.3)
+
+    told = json.loads((tmp_path / "profile").read_text())
+    (calls, _, time_with_calls) = next(figures for name, figures in told.items() if name.endswith(" work"))
+    assert calls == (1 if way == "calls" else 0)
+    assert time_with_calls > 0
