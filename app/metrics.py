@@ -21,6 +21,8 @@ _MODEL: Final = "gen_ai_request_model"
 _BACKEND: Final = "modelport_backend"
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 LAG_EVERY_S: Final = 0.5
+PLACED_BY: Final = ("least_busy", "prefix", "session", "hash", "overflow")
+CONTINUED_AS: Final = ("continued", "refused", "failed")
 
 DURATION: Final = Family(
     "histogram",
@@ -107,9 +109,40 @@ LAG: Final = Family(  # the supervisor's own is in the same family
     ("process",),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+EJECTED: Final = Family(  # each relay finds out for itself
+    "highest",
+    "modelport_backend_ejected",
+    "1 while a relay sends a backend no requests because those before failed or were slow, else 0.",
+    (_BACKEND,),
+)
+EJECTIONS: Final = Family(
+    "counter",
+    "modelport_ejections_total",
+    "How often a relay has ceased to send a backend requests, by why.",
+    (_BACKEND, "reason"),
+)
+RETRIES_DENIED: Final = Family(
+    "counter",
+    "modelport_retries_denied_total",
+    "Requests that were not tried at another target because too many had been.",
+    (_MODEL,),
+)
+PLACEMENTS: Final = Family(
+    "counter",
+    "modelport_placements_total",
+    "Requests by why they went to this of several equal engines.",
+    (_MODEL, "by"),
+)
+CONTINUED: Final = Family(
+    "counter",
+    "modelport_continued_streams_total",
+    "Streams that broke and were to go on at another engine, by what became of it.",
+    (_MODEL, "outcome"),
+)
 FAMILIES: Final = (
     *(DURATION, FIRST_TOKEN, PER_TOKEN, TOKENS, PHASES, OVERHEAD, IN_FLIGHT),
     *(ATTEMPTS, FALLBACKS, REJECTED, STREAM_ERRORS, DISCONNECTS, LAG),
+    *(EJECTED, EJECTIONS, RETRIES_DENIED, PLACEMENTS, CONTINUED),
 )
 
 
@@ -146,6 +179,11 @@ class Metrics:
         self._stream_errors = counters.counters(STREAM_ERRORS)
         self._disconnects = counters.counters(DISCONNECTS)
         self._lag = counters.histograms(LAG)
+        self._ejected = counters.gauges(EJECTED)
+        self._ejections = counters.counters(EJECTIONS)
+        self._retries_denied = counters.counters(RETRIES_DENIED)
+        self._placements = counters.counters(PLACEMENTS)
+        self._continued = counters.counters(CONTINUED)
         self._bound: dict[tuple[str, str, str], Children] = {}
 
     def of(self, operation: str, model: str, backend: str) -> Children:
@@ -185,6 +223,26 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a refusal with this error code."""
         self._rejected[reason,].inc()
+
+    def ejected(self, backend: str) -> Gauge:
+        """1 while this relay sends the backend no requests, else 0."""
+        return self._ejected[backend,]
+
+    def ejection(self, backend: str, reason: str) -> Counter:
+        """The counter of how often this relay has ceased to send the backend requests, by why."""
+        return self._ejections[backend, reason]
+
+    def retry_denied(self, model: str) -> Counter:
+        """The counter of requests that were not tried at another target, by the model's label."""
+        return self._retries_denied[model,]
+
+    def placement(self, model: str, by: str) -> Counter:
+        """The counter of requests that were placed by one of PLACED_BY."""
+        return self._placements[model, by]
+
+    def continued(self, model: str, outcome: str) -> Counter:
+        """The counter of streams that were to go on at another engine, by one of CONTINUED_AS."""
+        return self._continued[model, outcome]
 
     def late(self, seconds: float) -> None:
         """Count how late the event loop of this relay is. Called twice a second, it is also where series that there was

@@ -10,11 +10,11 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import uvloop
 
 from app import shared_counters
-from app.log import set_up
 from app.log_format import LogFormat
 from app.shared_counters import SharedCounters
 
@@ -41,10 +41,13 @@ def main() -> int:
     parser.add_argument("--counters", type=int, help="where its counters go; without it they stay in this process")
     options = parser.parse_args()
     die_with_parent()
+    # structlog loads it where it is there, for tracebacks that we never let it write: 5 MB of every relay's memory.
+    sys.modules["rich"] = cast("Any", None)
+    from app.log import set_up  # after the line above
+    from app.relay.server import relay
+
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
     set_up(log_format, os.environ.get("MODELPORT_LOG_LEVEL", "info"))
-    from app.relay.server import relay  # after the log is in place
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all of us; the supervisor alone says when to stop
     # What is loaded now stays: the collector need not walk it again for every generation of requests.

@@ -27,9 +27,11 @@ BARE_BY_NUMBER: Final = Family("counter", "numbered_total", "By its number.", ("
 THEIRS: Final = {
     "counter": prometheus_client.Counter,
     "gauge": prometheus_client.Gauge,
+    "highest": prometheus_client.Gauge,
     "histogram": prometheus_client.Histogram,
 }
-ACTS: Final = {"counter": ("inc",), "gauge": ("inc", "dec", "set"), "histogram": ("observe",)}
+MEMORY_OF: Final = {"counter": "counters", "gauge": "gauges", "highest": "gauges", "histogram": "histograms"}
+ACTS: Final = {"counter": ("inc",), "gauge": ("inc", "dec", "set"), "highest": ("set",), "histogram": ("observe",)}
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ class Pair:
     def family(self, family: Family) -> Callable[[tuple[str, ...]], Both]:
         """What makes a series of this family by its labels, or returns it again."""
         more = {"buckets": family.bounds} if family.kind == "histogram" else {}
-        ours: Labelled[Any] = getattr(self._counters, f"{family.kind}s")(family)
+        ours: Labelled[Any] = getattr(self._counters, MEMORY_OF[family.kind])(family)
         kind: Any = THEIRS[family.kind]
         theirs = kind(family.name, family.help_text, family.labels, registry=self._registry, **more)
         return lambda labels: Both(ours, theirs, labels)
@@ -120,6 +122,31 @@ def test_two_relays_that_count_the_same_are_added_up_and_a_third_has_more() -> N
     ]
     assert f'gen_ai_server_request_duration_seconds_count{{error_type="",{of_m}}} 3.0' in lines
     assert f"modelport_in_flight{{{of_n}}} 1.0" in lines
+
+
+def test_what_one_relay_of_two_says_is_so() -> None:
+    page = RelayCounters()
+    descriptors = [page.open() for _ in range(2)]
+    first, second = [Metrics(SharedCounters(descriptor)) for descriptor in descriptors]
+
+    def ejected() -> list[str]:
+        lines = page.render().decode().splitlines()
+        return [
+            line.removeprefix("modelport_backend_ejected") for line in lines if "ejected" in line and "#" not in line
+        ]
+
+    first.ejected("a").set(1)
+    second.ejected("a").set(0)
+    of_both = ejected()
+    first.ejected("b").set(0)
+    second.ejected("b").set(1)
+    second.ejected("a").set(1)
+    of_both += ejected()
+    for descriptor in descriptors:
+        page.close(descriptor)
+
+    assert of_both == ['{modelport_backend="a"} 1.0', '{modelport_backend="a"} 1.0', '{modelport_backend="b"} 1.0']
+    assert ejected() == []
 
 
 def test_what_is_counted_is_there_for_the_reader_at_once_however_much_was_counted_before() -> None:
