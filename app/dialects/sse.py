@@ -36,6 +36,11 @@ class Framer:
             self._keep(chunk[end:])
         return whole
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether an event has begun that is not whole yet."""
+        return bool(self._pieces)
+
     def rest(self) -> bytes:
         """The bytes of an event that has begun and is not whole yet."""
         return b"".join(self._pieces)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol, TypeAlias, cast
 
 import httptools
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADER_LINES = 256
+
+# Gets one whole chunk of a chunked body, with its framing, and the loop's time: what it carries begins at that offset
+# and ends two bytes before the end. False: it was not taken, and goes the way of all other bytes.
+ChunkTaker: TypeAlias = Callable[[bytes, int, float], bool]
 
 
 class Listener(Protocol):
@@ -40,6 +44,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._pieces: list[bytes] = []
+        self._taker: ChunkTaker | None = None
+        self._next_taker: ChunkTaker | None = None  # the same while the parser is between two chunks
+        self._time = asyncio.get_running_loop().time
+        self.received_at = 0.0  # when bytes came last, in the loop's time
         self._head_bytes = 0
         self._header_lines = 0
         self._answered = False  # a byte of the response has come
@@ -63,19 +71,26 @@ class Connection(asyncio.Protocol):
         self._listener = listener
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._in_body = self._until_close = self._ended = self.is_reusable = False
+        self._taker = self._next_taker = None
         self._pieces.clear()
         self._start_head()
         for piece in pieces:
             self.transport.write(piece)
 
+    def take_chunks(self, taker: ChunkTaker | None) -> None:
+        """Offer `taker` each chunk of this response that comes alone and ends an event, before it is parsed; the
+        listener gets what it does not take. None: nothing is offered any more."""
+        self._taker = taker
+        self._next_taker = None
+
     def release(self) -> None:
         """Forget the listener. If bytes come from now on, the connection is closed: nobody asked for them."""
-        self._listener = None
+        self._listener = self._taker = self._next_taker = None
 
     def abort(self) -> None:
         """Close at once, without flushing: this is how an engine learns that nobody waits for its response any more."""
         self.is_reusable = False
-        self._listener = None
+        self._listener = self._taker = self._next_taker = None
         self.transport.abort()
 
     # -- asyncio.Protocol
@@ -84,6 +99,11 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is one, but does not derive from it
 
     def data_received(self, data: bytes) -> None:
+        self.received_at = now = self._time()
+        taker = self._next_taker
+        if taker is not None and (at := _begin_of_only_chunk(data)) and taker(data, at, now):
+            return
+        self._next_taker = None
         if self._listener is None or self._ended:
             self.is_reusable = False
             self.transport.abort()
@@ -98,26 +118,31 @@ class Connection(asyncio.Protocol):
             malformed = str(exc) or type(exc).__name__
         except httptools.HttpParserUpgrade:
             malformed = "it switched protocols"
-        self._deliver(malformed)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._deliver(body, malformed)
+        # Within a chunked response two line feeds in a row are never framing, and what follows what a chunk carries is
+        # its end: the parser has read a whole chunk, and nothing of the next one.
+        if self._taker is not None and body.endswith(b"\n\n") and data.endswith(b"\n\n\r\n"):
+            self._next_taker = self._taker
 
-    def _deliver(self, malformed: str | None) -> None:
-        if self._pieces and self._listener is not None:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
-            self._listener.on_data(data)
+    def _deliver(self, body: bytes, malformed: str | None) -> None:
+        if body and self._listener is not None:
+            self._listener.on_data(body)
         if self._listener is None:
             return
         if self._ended:
             self.is_reusable = malformed is None and not self._until_close and self._keeps_alive
             self._listener.on_end()
         elif malformed is not None or (not self._in_body and self._head_bytes > MAX_HEAD_BYTES):
-            listener, self._listener = self._listener, None
-            self.transport.abort()
+            listener = self._listener
+            self.abort()
             listener.on_lost(None, answered=True, malformed=malformed or "its headers are too large")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed, self.is_reusable = True, False
-        listener, self._listener = self._listener, None
+        listener = self._listener
+        self.release()
         self._on_closed(self)
         if listener is None or self._ended:
             return
@@ -164,3 +189,14 @@ class Connection(asyncio.Protocol):
             self._keeps_alive = self._parser.should_keep_alive()  # llhttp forgets it with the next message
         else:
             self._start_head()  # an informational response (100 Continue): the real one follows
+
+
+def _begin_of_only_chunk(data: bytes) -> int:
+    """Where what a chunk carries begins, if these bytes are one whole chunk of 16 to 65,535 bytes that ends an event,
+    with its size as nearly every server writes it, without leading zeros and in one case; else 0.
+    """
+    size = len(data)
+    at = 5 if 262 < size < 4103 else 4 if 21 < size < 262 else 6 if 4103 < size < 65_544 else 0
+    carried = size - at - 2
+    is_one = data.startswith((b"%x\r\n" % carried, b"%X\r\n" % carried)) and data.endswith(b"\n\n\r\n")
+    return at if is_one else 0

@@ -10,7 +10,7 @@ import msgspec
 
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, TimedOut, Unreachable
-from backends.http.connection import Connection
+from backends.http.connection import ChunkTaker, Connection
 from backends.http.delta import Delta
 
 # What may wait here before `pump` is called; beyond it the engine's stream is paused.
@@ -103,7 +103,7 @@ class Exchange:
         self._is_full = False  # paused by us, because `pump` was not called yet
         self._is_held = False  # whether the transport is paused now
         self._is_lingering = False
-        self._last = self._loop.time()
+        self._last = self._loop.time()  # when it was sent, or read on; the connection knows when bytes came
         self._between_s = endpoint.timeouts.between_events_s
         self._doubt: str | None = None  # why it is known not to work
         self._limit_s = endpoint.timeouts.first_byte_s
@@ -173,6 +173,11 @@ class Exchange:
         """What `pump` does, for a follower, which calls it from `on_head`: nothing of the body has come yet."""
         self._sink = sink
 
+    def take_chunks(self, taker: ChunkTaker) -> None:
+        """From now on until `pump` ends, offer the chunks that stand for themselves to `taker`, and to the sink what it
+        does not take (Connection.take_chunks)."""
+        self._connection.take_chunks(taker)
+
     def pause(self) -> None:
         """Stop reading from the engine; meanwhile no timeout runs."""
         if not self._is_ended and not self._is_closed:
@@ -205,6 +210,7 @@ class Exchange:
         self._flow()
         self._is_closed = True
         self._sink = self._follower = None
+        self._connection.take_chunks(None)
         if self._error is not None and not self._connection.is_closed:
             self._connection.abort()
         self._done(self._connection, self._address)
@@ -216,6 +222,7 @@ class Exchange:
             return
         self._is_paused = self._is_full = False
         self._flow()
+        self._connection.take_chunks(None)
         self._sink, self._is_lingering, self._follower = _ignore, True, None
         self._last, self._limit_s = self._loop.time(), _LINGER_S
 
@@ -231,7 +238,6 @@ class Exchange:
     def on_data(self, data: bytes) -> None:
         if not self._is_lingering:
             self._limit_s = self._between_s
-            self._last = self._loop.time()
         if self._sink is None:
             self._buffer.append(data)
             self._buffered += len(data)
@@ -242,6 +248,7 @@ class Exchange:
         try:
             if self._sink(data):
                 self._sink = _ignore
+                self._connection.take_chunks(None)
                 self._wake(None)
         except Exception as exc:  # noqa: BLE001  # raised again where the request waits, which logs what is our mistake
             self._fail(exc)
@@ -313,7 +320,8 @@ class Exchange:
     def look(self, now: float) -> None:
         """Whether it has been silent for too long, at this time of the loop's clock."""
         limit_s = self._limit_s if self._doubt is None else min(self._limit_s, DOUBTED_S)
-        if self._is_held or self._error is not None or now - self._last < limit_s - 0.001:
+        last = self._last if self._is_lingering else max(self._last, self._connection.received_at)
+        if self._is_held or self._error is not None or now - last < limit_s - 0.001:
             return
         if self._is_lingering:
             self._close()

@@ -19,6 +19,7 @@ from backends.http.delta import Delta
 _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
 _TEXTS = re.compile(rb'"(?:content|text|reasoning|reasoning_content|arguments)": ?"(' + _INNER + rb')"')
 _INSIDE = re.compile(_INNER)
+_inside = _INSIDE.fullmatch
 # Stands for the text while it is found out what becomes of an event.
 _PLACE = b"(modelport:the-text)"
 
@@ -43,6 +44,12 @@ class Template(Protocol):
         """How many events these bytes are, and what the client gets for them; None when one is of another kind."""
         ...
 
+    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
+        """The same for one event in one chunk of HTTP, in which it stands from `at` to two bytes before the end: what
+        the client gets is a chunk, too.
+        """
+        ...
+
 
 class EventTemplate:
     """One event without its text, and what the client gets for it."""
@@ -52,7 +59,22 @@ class EventTemplate:
         self._between = between
         self._made = made  # None: the very same
         self._joint = self._end + self._begin
-        self._size = len(self._begin) + len(self._end)
+        self._begin_size = len(self._begin)
+        self._size = self._begin_size + len(self._end)
+        self._chunk_end = self._end + b"\r\n"
+        self._chunk_end_size = len(self._chunk_end)
+
+    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
+        """As of Template."""
+        if not (framed.startswith(self._begin, at) and framed.endswith(self._chunk_end)):
+            return None
+        begin, end = at + self._begin_size, len(framed) - self._chunk_end_size
+        if self._between:
+            return _as_chunk(self, framed, at)
+        if _inside(framed, begin, end) is None:
+            return None
+        made = self._made
+        return framed if made is None else chunk(framed[begin:end].join(made))
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
         """As of Template."""
@@ -92,6 +114,10 @@ class LogprobsTemplate:
     def __init__(self, given: list[bytes], made: list[bytes] | None) -> None:
         self._begin, self._between, self._end = given
         self._made = made
+
+    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
+        """As of Template."""
+        return _as_chunk(self, framed, at)
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
         """As of Template, one event at a time."""
@@ -163,6 +189,19 @@ class LogprobsDeltaTemplate(LogprobsTemplate):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         return 1, self._encode(Delta(text or None, logprobs=logprobs))
+
+
+def chunk(data: bytes) -> bytes:
+    """A chunk of HTTP that carries this, which is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _as_chunk(template: Template, framed: bytes, at: int) -> bytes | None:
+    event = framed[at:-2]
+    filled = template.fill(event)
+    if filled is None or filled[0] != 1:
+        return None
+    return framed if filled[1] == event else chunk(filled[1])
 
 
 def compile_template(event: bytes, made_of: Callable[[bytes], bytes]) -> Template | None:

@@ -94,6 +94,25 @@ class StreamReader:
                 return filled[1]
         return self._each(sse.split(whole))
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether an event is known of which others differ in their text only, and `pass_chunk` may be asked."""
+        return bool(self._templates) and self._encoder is None
+
+    def pass_chunk(self, framed: bytes, at: int) -> bytes | None:
+        """What the client gets for one event in one chunk of HTTP, in which it stands from `at` to two bytes before the
+        end: a chunk, mostly the very same. None where `feed` has to look at the event; it has not been read then.
+        """
+        if self._framer.has_begun:
+            return None
+        for template in self._templates:
+            made = template.fill_chunk(framed, at)
+            if made is not None:
+                self._events += 1
+                self._compilations_left = MAX_COMPILED
+                return made
+        return None
+
     def end(self) -> bytes:
         """The stream's bytes are over: what the client gets for the rest, as far as it is whole, and the end mark.
         Raises Disconnected when the answer was not finished.

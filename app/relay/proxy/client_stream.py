@@ -56,6 +56,7 @@ class ClientStream:
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: StreamReader | DeltaStream | None = None
+        self._takes_chunks = False
 
     def settle(self) -> Usage:
         """What the response has cost until now, however it ended."""
@@ -99,6 +100,8 @@ class ClientStream:
             self._pass(reader.feed(data), reader)
             if reader.error is not None:
                 raise reader.error
+            if not self._takes_chunks:
+                self._take_chunks(exchange, reader)
             return reader.is_done
 
         self._response.when_full(exchange.pause, exchange.resume)
@@ -156,6 +159,26 @@ class ClientStream:
             self._written_at = self._loop.time()
         if self.first_token_at is None and reader.has_token:
             self.first_token_at = time.perf_counter()
+
+    def _take_chunks(self, exchange: EngineResponse, reader: StreamReader | DeltaStream) -> None:
+        """Once events are known by their bytes: from now on those of which an engine's chunk is one pass as chunks,
+        without being unpacked."""
+        if not (isinstance(exchange, Exchange) and isinstance(reader, StreamReader)):
+            return
+        if self.first_token_at is None or not (reader.is_learned and self._response.takes_chunks):
+            return
+        self._takes_chunks = True
+        pass_chunk, write_chunk = reader.pass_chunk, self._response.write_chunk
+
+        def taker(framed: bytes, at: int, now: float) -> bool:
+            made = pass_chunk(framed, at)
+            if made is None:
+                return False
+            write_chunk(made)
+            self._written_at = now
+            return True
+
+        exchange.take_chunks(taker)
 
     def _open(self) -> None:
         if self._response.is_started:
