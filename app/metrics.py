@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from app.shared_counters import Counter, Family, Gauge, Histogram, SharedCounters
+from app.errors import TABLE
+from app.shared_counters import Counter, Family, Gauge, Histogram, Labelled, SharedCounters
+from app.table import Table
 
 _REQUEST: Final = ("gen_ai_operation_name", "gen_ai_request_model", "modelport_backend")
 _MODEL: Final = "gen_ai_request_model"
 _BACKEND: Final = "modelport_backend"
 _SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 LAG_EVERY_S: Final = 0.5
+# What an attempt ends with: `ok`, or what app/errors.py's `outcome` says.
+OUTCOMES: Final = ("ok", "engine_rejected", *dict.fromkeys(code for _, code, _ in TABLE.values()))
+# Refusals that alerts ask for, and wrong keys: one of them has to be seen, too.
+ALARMING: Final = ("internal_error", "too_many_bytes", "too_many_connections", "invalid_api_key")
+EJECTED_FOR: Final = ("failures", "share", "silent", "slow")
 PLACED_BY: Final = ("least_busy", "prefix", "session", "hash", "overflow")
 CONTINUED_AS: Final = ("continued", "refused", "failed")
 
@@ -161,8 +168,7 @@ class Children(msgspec.Struct, frozen=True):
 
 
 class Metrics:
-    """The data path's series. What is asked for begins at 0 and stays: ask once for what may be counted later, since
-    Prometheus does not see the growth of a series that begins with its first event."""
+    """The data path's series. What is asked for begins at 0 and stays."""
 
     def __init__(self, counters: SharedCounters) -> None:
         self._counters = counters
@@ -178,13 +184,31 @@ class Metrics:
         self._rejected = counters.counters(REJECTED)
         self._stream_errors = counters.counters(STREAM_ERRORS)
         self._disconnects = counters.counters(DISCONNECTS)
-        self._lag = counters.histograms(LAG)
+        self._lag = counters.histograms(LAG)["relay",]
         self._ejected = counters.gauges(EJECTED)
         self._ejections = counters.counters(EJECTIONS)
         self._retries_denied = counters.counters(RETRIES_DENIED)
         self._placements = counters.counters(PLACEMENTS)
         self._continued = counters.counters(CONTINUED)
         self._bound: dict[tuple[str, str, str], Children] = {}
+        _begin(self._rejected, (), ALARMING)
+
+    def follow(self, table: Table) -> None:
+        """Begin at 0 what may be counted of these backends and models, as far as its labels are known and few:
+        Prometheus does not see the growth of a series that begins with its first event.
+        """
+        for backend in table.backends:
+            _begin(self._attempts, (backend,), OUTCOMES)
+        for model in table.models.values():
+            if len(model.targets) > 1:
+                _begin(self._placements, (model.name,), PLACED_BY)
+                for target in model.targets:
+                    _ = self._ejected[target.backend,]
+                    _begin(self._ejections, (target.backend,), EJECTED_FOR)
+            if len(model.targets) > 1 or model.fallbacks:
+                _ = self._retries_denied[model.name,]
+            if model.continues_streams:
+                _begin(self._continued, (model.name,), CONTINUED_AS)
 
     def of(self, operation: str, model: str, backend: str) -> Children:
         """The bound series of one operation, model label and backend."""
@@ -248,8 +272,14 @@ class Metrics:
         """Count how late the event loop of this relay is. Called twice a second, it is also where series that there was
         no memory for are tried again.
         """
-        self._lag["relay",].observe(seconds)
+        self._lag.observe(seconds)
         self._counters.settle()
+
+
+def _begin(family: Labelled[Counter], labels: tuple[str, ...], last: Iterable[str]) -> None:
+    """Have the family's series with each of these values for its last label."""
+    for value in last:
+        _ = family[*labels, value]
 
 
 async def watch_event_loop(observe: Callable[[float], None], every_s: float = LAG_EVERY_S) -> None:

@@ -72,6 +72,7 @@ async def relay(listener: socket.socket, state: Path, counters: SharedCounters) 
         # What others run has no process whose end would end its connections.
         pool.doubt({row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged})
         dispatcher.records = tracer.follow(table.tracing)
+        metrics.follow(table)
 
     supervisor.on_table = follow
     await supervisor.connect(state / "relay.sock")

@@ -27,6 +27,7 @@ backends:
   dozer: {{kind: vllm, command: "{command}", model: "{folder}", sleep: 1, unload_after_s: 3, {small}}}
   local: {{kind: ollama, url: "{ollama}"}}
   far: {{kind: remote, url: "{remote}"}}
+  farther: {{kind: remote, url: "{remote}"}}
 models:
   smollm2: {{backend: demo}}
   smollm2-late: {{backend: late}}
@@ -35,6 +36,9 @@ models:
   daemon: {{backend: local, model: "smollm2:135m"}}
   breaks: {{backend: far, model: "fault:reset_mid_stream"}}
   refuses: {{backend: far, model: "fault:status_400_vllm"}}
+  shared:
+    targets: [{{backend: far, model: fake}}, {{backend: farther, model: "fault:status_503_vllm"}}]
+    continue_streams: true
   sturdy: {{backend: far, model: "fault:status_503_vllm", fallbacks: [smollm2]}}
 pairs:
   lora: {{base: base, tuned: tuned}}
@@ -91,4 +95,4 @@ def observed(folder: Path, vllm: str | None = None, patience_s: float = PATIENCE
 
 def _serve(gateway: Gateway) -> bool:
     states = {each["name"]: each["state"] for each in gateway.status()["health"]["backends"]}
-    return all(states[name] in ("ready", "sleeping") for name in ("demo", "vllm", "dozer", "local", "far"))
+    return all(states[name] in ("ready", "sleeping") for name in ("demo", "vllm", "dozer", "local", "far", "farther"))

@@ -89,4 +89,4 @@ def test_each_choice_at_the_top_has_something_to_choose(seen: Seen) -> None:
     assert len(offered["overview", "instance"]) == 2
     assert offered["pairs", "pair"] == {"lora"}
     assert offered["overview", "model"] >= {"smollm2", "base", "tuned", "daemon", "breaks"}
-    assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far"}
+    assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far", "farther"}

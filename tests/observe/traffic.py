@@ -100,7 +100,7 @@ def traffic(gateway: Gateway) -> Iterator[None]:
     clients = Clients(gateway.url)
     for _ in range(4):  # more than the slots
         clients.go_on(chat("smollm2"), pause_s=0)
-    for model in ("base", "tuned", "daemon", "breaks", "refuses", "sturdy"):
+    for model in ("base", "tuned", "daemon", "breaks", "refuses", "sturdy", "shared"):
         clients.go_on(chat(model))
     clients.go_on(chat("smollm2", is_stream=False))
     for ask in (leave, mistake, embed):

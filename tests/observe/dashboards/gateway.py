@@ -7,7 +7,7 @@ from typing import Final
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.observe.dashboards import panels
-from tests.observe.dashboards.panels import Column, Query, curves, figure, rows
+from tests.observe.dashboards.panels import Column, Query, curves, figure, rows, states
 from tests.observe.dashboards.series import (
     BACKEND,
     BACKENDS,
@@ -24,6 +24,7 @@ from tests.observe.dashboards.series import (
 
 PROCESS: Final = "{{process}} ({{instance}})"
 OF_PROCESS: Final = "instance, process"
+ASKED: Final = f'{GATEWAYS},{MODEL}=~"$model"'
 
 
 def gateway() -> Dashboard:
@@ -37,6 +38,7 @@ def gateway() -> Dashboard:
             "Now": _now(),
             "What it adds": _overhead(),
             "What becomes of requests": _requests(),
+            "Replicas": _replicas(),
             "Processes": _processes(),
             "Engines' lives": _lives(),
         },
@@ -143,14 +145,14 @@ def _requests() -> list[panels.Panels]:
             "Refused before a model was chosen",
             "Requests in each second by error code (docs/errors.md): wrong key, unknown model, too large, not JSON",
             panels.PER_SECOND,
-            Query(by("reason", rate("modelport_rejected_requests_total", GATEWAYS)), "{{reason}}"),
+            Query(f"{by('reason', rate('modelport_rejected_requests_total', GATEWAYS))} > 0", "{{reason}}"),
             is_stacked=True,
         ),
         curves(
             "Attempts by outcome",
             "What came of what was sent to engines, in each second",
             panels.PER_SECOND,
-            Query(by("outcome", rate("modelport_attempts_total", BACKENDS)), "{{outcome}}"),
+            Query(f"{by('outcome', rate('modelport_attempts_total', BACKENDS))} > 0", "{{outcome}}"),
             is_stacked=True,
         ),
         curves(
@@ -186,6 +188,48 @@ def _requests() -> list[panels.Panels]:
             "Clients in each second that closed their connection before the end of their answer",
             panels.COUNT_PER_SECOND,
             Query(by(BACKEND, rate("modelport_client_disconnects_total", REQUESTS)), f"{{{{{BACKEND}}}}}"),
+        ),
+    ]
+
+
+def _replicas() -> list[panels.Panels]:
+    return [
+        curves(
+            "Why a replica was chosen",
+            "Requests in each second for models with several equal engines, by what decided where they go. Many "
+            "overflow: those that have the conversations are too busy",
+            panels.PER_SECOND,
+            Query(by("by", rate("modelport_placements_total", ASKED)), "{{by}}"),
+            is_stacked=True,
+        ),
+        states(
+            "Ejected",
+            "When an engine got no requests because those before had failed, or were much slower than at its siblings",
+            Query(by(BACKEND, f"modelport_backend_ejected{{{BACKENDS}}}", "max"), f"{{{{{BACKEND}}}}}"),
+            {0: ("in use", "green"), 1: ("ejected", "red")},
+            width=16,
+        ),
+        curves(
+            "Ejections",
+            "How often an engine was ejected in the last 15 minutes, and why",
+            panels.COUNT,
+            Query(
+                by(f"{BACKEND}, reason", f"increase(modelport_ejections_total{{{BACKENDS}}}[15m])"),
+                f"{{{{{BACKEND}}}}} ({{{{reason}}}})",
+            ),
+        ),
+        curves(
+            "Retries that were denied",
+            "Requests in each second that failed at one engine and went to no other, because too many had",
+            panels.PER_SECOND,
+            Query(by(MODEL, rate("modelport_retries_denied_total", ASKED)), f"{{{{{MODEL}}}}}"),
+        ),
+        curves(
+            "Broken streams that were to go on",
+            "Streams in each second of models with `continue_streams`, by what became of them",
+            panels.COUNT_PER_SECOND,
+            Query(by("outcome", rate("modelport_continued_streams_total", ASKED)), "{{outcome}}"),
+            is_stacked=True,
         ),
     ]
 

@@ -229,7 +229,7 @@ def _errors() -> list[panels.Panels]:
             "Requests in each second that never reached a model (wrong key, unknown model, too large), by error code. "
             "They are in no other panel",
             panels.PER_SECOND,
-            Query(by("reason", rate("modelport_rejected_requests_total", GATEWAYS)), "{{reason}}"),
+            Query(f"{by('reason', rate('modelport_rejected_requests_total', GATEWAYS))} > 0", "{{reason}}"),
             is_stacked=True,
         ),
         curves(

@@ -7,16 +7,22 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
-from app.metrics import FAMILIES, Metrics
+from app.errors import outcome
+from app.metrics import ALARMING, CONTINUED_AS, EJECTED_FOR, FAMILIES, OUTCOMES, PLACED_BY, Metrics
 from app.shared_counters import CounterReader, Family, Labelled, SharedCounters, create, series_key
 from app.supervisor.metrics.relay_counters import RelayCounters
+from app.table import Backend, PublicModel, Table, Target
+from backends import errors as backend_errors
+from backends.endpoint import State
 from tests import ROOT
 
 # Of labels and help: what has to be escaped, and what need not.
@@ -130,10 +136,9 @@ def test_what_one_relay_of_two_says_is_so() -> None:
     first, second = [Metrics(SharedCounters(descriptor)) for descriptor in descriptors]
 
     def ejected() -> list[str]:
+        name = "modelport_backend_ejected"
         lines = page.render().decode().splitlines()
-        return [
-            line.removeprefix("modelport_backend_ejected") for line in lines if "ejected" in line and "#" not in line
-        ]
+        return [line.removeprefix(name) for line in lines if line.startswith(name)]
 
     first.ejected("a").set(1)
     second.ejected("a").set(0)
@@ -178,6 +183,51 @@ def test_a_series_is_there_from_the_moment_that_it_is_asked_for() -> None:
 
     assert 'modelport_attempts_total{modelport_backend="b",outcome="engine_timeout"} 0.0' in lines
     assert next(line for line in lines if line.startswith("modelport_stream_errors_total")).endswith("} 0.0")
+
+
+def test_what_may_be_counted_of_a_backend_and_a_model_is_there_before_it_is() -> None:
+    page = RelayCounters()
+    descriptor = page.open()
+    metrics = Metrics(SharedCounters(descriptor))
+    targets = (Target("a", "m"), Target("b", "m"))
+    models = {
+        "twice": PublicModel("twice", targets, continues_streams=True),
+        "once": PublicModel("once", targets[:1]),
+        "else": PublicModel("else", targets[:1], fallbacks=("once",)),
+    }
+    rows = {name: Backend(name, "vllm", State.READY) for name in ("a", "b", "c")}
+
+    metrics.follow(Table(1, models, {}, (), rows))
+    once = page.render()
+    metrics.follow(Table(2, models, {}, (), rows))
+    twice = page.render()
+    page.close(descriptor)
+
+    counted = [sample for family in text_string_to_metric_families(once.decode()) for sample in family.samples]
+    of_name = Counter(sample.name for sample in counted)
+    assert once == twice
+    assert {sample.value for sample in counted} == {0.0}
+    assert {name: count for name, count in of_name.items() if "lag" not in name} == {
+        "modelport_rejected_requests_total": len(ALARMING),
+        "modelport_attempts_total": 3 * len(OUTCOMES),
+        "modelport_backend_ejected": 2,
+        "modelport_ejections_total": 2 * len(EJECTED_FOR),
+        "modelport_placements_total": len(PLACED_BY),
+        "modelport_retries_denied_total": 2,
+        "modelport_continued_streams_total": len(CONTINUED_AS),
+    }
+
+
+def test_an_attempt_ends_with_nothing_that_is_not_known_before() -> None:
+    errors = [kind for kind in vars(backend_errors).values() if isinstance(kind, type)]
+    ends = {
+        outcome(kind.__new__(kind))
+        for kind in errors
+        if issubclass(kind, backend_errors.BackendError)
+        and kind not in (backend_errors.BackendError, backend_errors.NotTaken, backend_errors.Taken)
+    }
+
+    assert {"ok", *ends} == set(OUTCOMES)
 
 
 def test_a_relay_carries_nothing_of_prometheus_client() -> None:

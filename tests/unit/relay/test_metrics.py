@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 import pytest_asyncio
 
+from app.metrics import ALARMING, OUTCOMES
 from app.relay.proxy.dispatch import Dispatcher
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import PublicModel, Target, Wildcard
@@ -316,8 +317,8 @@ async def test_labels_come_from_the_configuration_whatever_clients_type(rig: Rig
         assert (await rig.ask(body=chat(name))).status == 404
     await settled(rig)
 
-    known = {"chat", "fake", "w/*", "engine", "", "input", "output", "ok", "engine_rejected", "second"}
-    known |= {"relay", "model_not_found"}
+    known = {"chat", "fake", "w/*", "engine", "", "input", "output", "second"}
+    known |= {"relay", "model_not_found", *OUTCOMES, *ALARMING}
     assert labels(rig) <= known
     assert count(rig, DURATION, gen_ai_request_model="w/*", error_type="") == 2
     assert count(rig, DURATION, gen_ai_request_model="fake") == 4
