@@ -53,7 +53,7 @@ TABLE: dict[type[backend.BackendError], tuple[int, str, bool]] = {
     backend.Stale: (503, "engine_not_ready", True),
     backend.NotReady: (503, "engine_not_ready", True),
     backend.GivenUp: (503, "engine_not_ready", False),
-    # Raised in app/relay/supervisor_client.py when the engine's queue (app/supervisor/fleet/admission.py) is full.
+    # Raised in app/relay/supervisor_client.py when the engine's queue (app/supervisor/admission/gate.py) is full.
     backend.Saturated: (429, "engine_saturated", True),
     backend.Disconnected: (502, "engine_disconnected", False),
     backend.TimedOut: (504, "engine_timeout", False),

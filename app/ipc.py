@@ -48,12 +48,27 @@ class Applied(msgspec.Struct, tag="applied", frozen=True):
     version: int
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """Who asks for a place at an engine. `key`: the name of the client's key, None where none is configured.
+    `is_batch`: what is interactive comes first. `within_s`: after so long the client waits no longer; None: not known.
+    """
+
+    key: str | None = None
+    is_batch: bool = False
+    within_s: float | None = None
+
+
+# Of the gateway itself.
+NO_CLAIM = Claim()
+
+
 class EngineWanted(msgspec.Struct, tag="wanted", frozen=True):
     """relay → supervisor: a request needs this backend. The reply comes when the backend serves and may have the
     request, or when it is known that it will not. `seq` is the relay's number for it."""
 
     seq: int
     backend: str
+    claim: Claim = NO_CLAIM
 
 
 class Unwanted(msgspec.Struct, tag="unwanted", frozen=True):

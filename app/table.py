@@ -172,7 +172,7 @@ class Backend(msgspec.Struct, frozen=True):
 
 class Key(msgspec.Struct, frozen=True):
     """A client's key, by its digest. `models`: public names and `prefix*` that it may use, None: all. `role`: `user` or
-    `admin`. `expires`: Unix seconds, None: never.
+    `admin`. `expires`: Unix seconds, None: never. `is_batch`: where requests wait, others come first.
     """
 
     name: str
@@ -180,6 +180,7 @@ class Key(msgspec.Struct, frozen=True):
     models: tuple[str, ...] | None = None
     role: str = "user"
     expires: float | None = None
+    is_batch: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True):

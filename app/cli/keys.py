@@ -32,6 +32,10 @@ def new_key(
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Days until it ends. Else never.", show_default=False)
     ] = None,
+    priority: Annotated[
+        Literal["interactive", "batch"],
+        typer.Option(help="`batch`: where requests wait, those of other keys come first."),
+    ] = "interactive",
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Write it into this configuration file.", show_default=False)
     ] = None,
@@ -44,7 +48,7 @@ def new_key(
 
     secret, sha256 = new(name)
     now = datetime.datetime.now(datetime.UTC)
-    made = entry(name, sha256, models, role, days, now)
+    made = entry(name, sha256, models, role, days, now, priority)
     with config_errors_reported():
         if config is not None:
             text = add_entry(read(config), "keys", None, made)
@@ -61,7 +65,13 @@ def new_key(
 
 
 def entry(
-    name: str, sha256: str, models: str | None, role: str, days: int | None, now: datetime.datetime
+    name: str,
+    sha256: str,
+    models: str | None,
+    role: str,
+    days: int | None,
+    now: datetime.datetime,
+    priority: str = "interactive",
 ) -> dict[str, Any]:
     """The entry for the list `keys:` of the configuration; `models`: comma separated. Defaults are left out. Pure."""
     made: dict[str, Any] = {"name": name, "sha256": sha256}
@@ -70,6 +80,8 @@ def entry(
         made["models"] = listed
     if role != "user":
         made["role"] = role
+    if priority != "interactive":
+        made["priority"] = priority
     if days is not None:
         made["expires"] = (now + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
     return made

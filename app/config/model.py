@@ -240,6 +240,11 @@ class KeyConfig(_Section):
     )
     role: Literal["user", "admin"] = Field("user", description="`admin` may also see and steer the gateway.")
     expires: datetime.datetime | None = Field(None, description="When it ends; UTC unless the time has an offset.")
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive",
+        description="`batch`: where requests wait for a place at an engine, interactive ones come first; a tenth of it "
+        "is left to batches.",
+    )
 
     @field_validator("expires")
     @classmethod

@@ -14,6 +14,7 @@ from pathlib import Path
 from app.ipc import (
     ADAPTER,
     Applied,
+    Claim,
     DrainRelay,
     EngineWanted,
     Failing,
@@ -62,9 +63,9 @@ class Lease:
             self._supervisor.count(self._backend, generation, 1)
             self._generation = generation
 
-    async def admitted(self, wait_s: float) -> None:
+    async def admitted(self, wait_s: float, claim: Claim) -> None:
         """Wait until the backend serves and may have the request; raises as `SupervisorClient.wanted` does."""
-        self._permit = await self._supervisor.wanted(self._backend, wait_s)
+        self._permit = await self._supervisor.wanted(self._backend, wait_s, claim)
 
     def release(self) -> None:
         """The request is over: gives back lease and permit. May be called again."""
@@ -148,7 +149,7 @@ class SupervisorClient:
         """time.perf_counter() when it became known that the backend serves; 0 where it never has."""
         return self._served_since.get(backend, 0.0)
 
-    async def wanted(self, backend: str, wait_s: float) -> int | None:
+    async def wanted(self, backend: str, wait_s: float, claim: Claim) -> int | None:
         """Wait until the backend serves (the table says so then) and may have one more request.
 
         Returns the permit's number, for `unwanted` when the request is over; None where the backend has no limit.
@@ -157,7 +158,7 @@ class SupervisorClient:
         self._seq += 1
         seq, future = self._seq, asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
-        self._send(EngineWanted(seq=seq, backend=backend))
+        self._send(EngineWanted(seq=seq, backend=backend, claim=claim))
         try:
             async with asyncio.timeout(wait_s):
                 answer = await future

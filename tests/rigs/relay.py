@@ -17,6 +17,7 @@ import uvicorn.server
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from app.ipc import Claim
 from app.relay.server import relay
 from app.shared_counters import SharedCounters
 from app.supervisor.fleet.waiters import WaitOutcome
@@ -35,10 +36,12 @@ class FakeFleet:
     asked: dict[str, asyncio.Future[WaitOutcome]] = field(default_factory=dict)
     failed: list[tuple[str, int]] = field(default_factory=list)
     suspected: list[tuple[str, int]] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def wanted(self, backend: str) -> WaitOutcome:
+    async def wanted(self, backend: str, claim: Claim) -> WaitOutcome:
+        self.claims.append(claim)
         wait: asyncio.Future[WaitOutcome] = asyncio.get_running_loop().create_future()
         self.asked[backend] = wait
         self.leases_changed()

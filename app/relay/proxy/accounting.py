@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -44,6 +44,11 @@ class RequestRecord:
         self.stream = (
             ClientStream(response, request.base, limits, plan.choices, request.encoder) if plan.is_stream else None
         )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the client has sent, by names in lower case."""
+        return self._request.headers
 
     @property
     def has_begun(self) -> bool:

@@ -14,6 +14,7 @@ from app.metrics import Metrics
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.planning.attempt import check, check_ability, place
+from app.relay.planning.claim import claim
 from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.accounting import RequestRecord
 from app.relay.proxy.asker import Asker, Turn
@@ -139,7 +140,9 @@ class Dispatcher:
             record.waits_for(lambda: self._supervisor.row(target.backend), "busy")
             began = time.perf_counter()
             try:
-                await lease.admitted(max(self._supervisor.table.limits.wait_s, row.wait_s or 0.0) + LATE_S)
+                limits = self._supervisor.table.limits
+                asks = claim(plan, record.headers, limits.hold_s)
+                await lease.admitted(max(limits.wait_s, row.wait_s or 0.0) + LATE_S, asks)
             finally:
                 record.waited(row, began, self._supervisor.served_since(row.name))
             row = self._supervisor.row(target.backend)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from app.ipc import NO_CLAIM, Claim
 from app.supervisor.capacity.gpu_quarantine import GpuQuarantine, Quarantine
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
@@ -102,9 +103,9 @@ class Fleet:
     def wait_s(self, seconds: float) -> None:
         self._waiters.wait_s = seconds
 
-    async def wanted(self, backend: str) -> WaitOutcome:
+    async def wanted(self, backend: str, claim: Claim = NO_CLAIM) -> WaitOutcome:
         """Make it serve, and admit one request to it (`Waiters.wanted`)."""
-        return await self._waiters.wanted(backend)
+        return await self._waiters.wanted(backend, claim)
 
     def failing(self, backend: str, generation: int, *, is_not_finite: bool = False) -> None:
         """A relay could not reach this start of it: it is probed now. `is_not_finite`: it answered what are no numbers,

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from app.supervisor.fleet.admission import AdmissionGate, Permit, QueueFull
+from app.ipc import NO_CLAIM, Claim
+from app.supervisor.admission.gate import AdmissionGate, Permit, QueueFull
+from app.supervisor.admission.queue_counts import QueueCounts
+from app.supervisor.admission.shares import Claimant
 from app.supervisor.relays.table_rows import row
 from backends.endpoint import State
 from backends.lifecycle.events import Wanted
@@ -79,6 +82,7 @@ class Waiters:
         self._event_loop = event_loop
         self._now = now
         self._gates: dict[str, AdmissionGate] = {}  # by backend, of those that have a limit
+        self._counts: dict[str, QueueCounts] = {}  # the same, and of those that had one
         event_loop.on_promoted = self._promoted
 
     def waiting(self, backend: str) -> int:
@@ -87,19 +91,29 @@ class Waiters:
         for_start = self._event_loop.waiting.count(unit) if unit is not None else 0
         return for_start + (gate.waiting if gate is not None else 0)
 
-    async def wanted(self, backend: str) -> WaitOutcome:
+    def counts(self, backend: str) -> QueueCounts | None:
+        """What its queue has seen; None where it never had one."""
+        return self._counts.get(backend)
+
+    async def wanted(self, backend: str, claim: Claim = NO_CLAIM) -> WaitOutcome:
         """Make it serve, and admit one request to it. Returns when it is admitted, or when it is known that it will not
         be. A backend that is ready has been published before.
         """
+        came = self._now()
         outcome = await self._made_ready(backend)
         while outcome.is_ready and (limit := (unit := self._event_loop.units[backend]).config.limit()) is not None:
-            gate = self._gate(backend, limit)
+            gate, counts = self._gate(backend, limit), self._counts.setdefault(backend, QueueCounts())
+            wait_s = self._limit_s(unit)
+            if claim.within_s is not None:
+                wait_s = min(wait_s, max(came + claim.within_s - self._now(), 0.0))
             try:
-                permit = await gate.enter(unit.config.max_waiting, self._limit_s(unit))
+                permit = await gate.enter(unit.config.max_waiting, wait_s, Claimant(claim.key, claim.is_batch))
             except QueueFull as exc:
+                counts.refuse(is_late=exc.is_late)
                 return WaitOutcome(False, str(exc), _advice_s(exc.retry_after_s), is_full=True)
             unit = self._event_loop.units.get(backend, unit)
             if unit.life.state is State.READY and self._gates.get(backend) is gate:
+                counts.admitted(permit.waited_s, is_batch=claim.is_batch)
                 return replace(outcome, permit=permit)
             permit.release()  # it ended while the request waited, or a replacement has its name
             outcome = await self._made_ready(backend)

@@ -184,4 +184,5 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
 def _key(key: KeyConfig, config: Config) -> Key:
     """A key as the relays know it. Aliases among its models are replaced by what they stand for; `prefix*` stays."""
     models = None if key.models is None else tuple(_canonical(config, name) for name in key.models)
-    return Key(key.name, key.sha256, models, key.role, key.expires.timestamp() if key.expires is not None else None)
+    expires = key.expires.timestamp() if key.expires is not None else None
+    return Key(key.name, key.sha256, models, key.role, expires, is_batch=key.priority == "batch")

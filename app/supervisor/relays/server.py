@@ -12,6 +12,7 @@ import structlog
 
 from app.ipc import (
     Applied,
+    Claim,
     DrainRelay,
     EngineWanted,
     Failing,
@@ -61,7 +62,7 @@ class PermitPort(Protocol):
 class FleetPort(Protocol):
     """What relays ask of the fleet."""
 
-    async def wanted(self, backend: str) -> OutcomePort:
+    async def wanted(self, backend: str, claim: Claim) -> OutcomePort:
         """Make the backend serve, and admit one request. Returns when that is so, with the table published that says
         it, or when it is known that it will not be."""
         ...
@@ -243,10 +244,10 @@ class RelayServer:
             case Applied(version):
                 self._leases.applied(relay.number, version)
                 self._of_fleet().leases_changed()
-            case EngineWanted(seq, backend):
+            case EngineWanted(seq, backend, claim):
                 if seq in relay.waiting or seq in relay.permits:
                     raise ValueError(f"Wanted {seq} twice")
-                relay.waiting[seq] = asyncio.create_task(self._answer(relay, seq, backend))
+                relay.waiting[seq] = asyncio.create_task(self._answer(relay, seq, backend, claim))
             case Unwanted(seq):
                 wait = relay.waiting.pop(seq, None)
                 if wait is not None:
@@ -259,9 +260,9 @@ class RelayServer:
             case Hello():
                 raise ValueError("Hello twice")
 
-    async def _answer(self, relay: _Relay, seq: int, backend: str) -> None:
+    async def _answer(self, relay: _Relay, seq: int, backend: str, claim: Claim) -> None:
         try:
-            outcome = await self._of_fleet().wanted(backend)
+            outcome = await self._of_fleet().wanted(backend, claim)
             if outcome.permit is not None:
                 relay.permits[seq] = outcome.permit
             answer = WantedReply(

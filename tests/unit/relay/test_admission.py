@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.admission.gate import AdmissionGate
 from app.supervisor.fleet.waiters import WaitOutcome
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import chat

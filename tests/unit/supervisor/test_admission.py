@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.supervisor.fleet.admission import AdmissionGate, Permit, QueueFull
+from app.supervisor.admission.gate import AdmissionGate, Permit, QueueFull
 from tests.rigs.slow_client import until
 
 LONG_S = 600.0

@@ -15,7 +15,7 @@ import pytest
 from app.errors import Problem
 from app.supervisor.admin.capabilities import MOST, CapabilityStore, ProbeResult
 from app.supervisor.admin.prober import UNDECIDED, Prober, probe_request, verdict
-from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.admission.gate import AdmissionGate
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import Backend, PublicModel, Table, Target
 from backends.config.base import BackendConfig

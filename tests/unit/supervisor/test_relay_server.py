@@ -27,7 +27,7 @@ from app.ipc import (
     from_supervisor,
     read_frame,
 )
-from app.supervisor.fleet.admission import AdmissionGate
+from app.supervisor.admission.gate import AdmissionGate
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
