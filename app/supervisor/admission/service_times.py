@@ -26,6 +26,7 @@ class ServiceTimes:
 
     def __init__(self) -> None:
         self.mean_s: float | None = None
+        self._variability = 0.0  # their variance by the square of their mean
         self._latest: collections.deque[float] = collections.deque()
         self._sorted: list[float] = []
         self._sums: list[float] = [0.0]
@@ -45,7 +46,10 @@ class ServiceTimes:
         self._latest.append(held_s)
         bisect.insort(self._sorted, held_s)
         self._sums = [0.0, *itertools.accumulate(self._sorted)]
-        self.mean_s = self._sums[-1] / len(self._sorted)
+        self.mean_s = mean_s = self._sums[-1] / len(self._sorted)
+        if mean_s > 0.0:
+            squares = sum((each - mean_s) ** 2 for each in self._sorted)
+            self._variability = squares / len(self._sorted) / mean_s**2
 
     def places(self, elapsed: Sequence[float], within_s: float) -> float:
         """How many places come free within so many seconds, cautiously: the expected number less its deviation.
@@ -61,7 +65,7 @@ class ServiceTimes:
         none = 1.0
         for since in looked_at:
             share, again = self._releases(since, within_s, self.mean_s)
-            expected, variance = expected + share + again, variance + share * (1.0 - share) + again
+            expected, variance = expected + share + again, variance + share * (1.0 - share) + again * self._variability
             none *= 1.0 - share
         scale = len(elapsed) / len(looked_at) if looked_at else 0.0
         return max(expected * scale - math.sqrt(variance * scale), 1.0 if none <= DOUBT else 0.0)

@@ -223,6 +223,7 @@ class Fleet:
                 leases=sum(self._leases.held(unit.name, generation) for generation in {0, unit.life.generation}),
                 waiting=self._waiters.waiting(unit.name),
                 progress=self._event_loop.update_progress(unit),
+                queue=self._waiters.counts(unit),
             )
             for unit in self._event_loop.units.values()
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.supervisor.admission.queue_counts import QueueCounts
 from app.supervisor.fleet.past_lives import LastFailure
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.metrics.bucket_counts import BucketCounts
@@ -30,7 +31,8 @@ class BackendStatus:
 
     `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
     `footprint`: what its last start was measured to take; `waiting`: requests that wait for its start or for a place,
-    and `waiting_limit`: how many may. `starts`: the seconds of its starts, by how it came to serve.
+    and `waiting_limit`: how many may. `starts`: the seconds of its starts, by how it came to serve. `refused`, `waits`:
+    of its queue, where it has a limit (`QueueCounts`).
     """
 
     name: str
@@ -56,6 +58,8 @@ class BackendStatus:
     adapters: AdapterCounts = field(default_factory=AdapterCounts)
     waiting_limit: int | None = None
     starts: Mapping[str, BucketCounts] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, BucketCounts] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,16 @@ def started(unit: Unit) -> Started:
     )
 
 
-def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: UpdateProgress | None) -> BackendStatus:
-    """It, now. `leases`: requests that it works on; `waiting`: those that wait for it."""
+def status(
+    unit: Unit,
+    now: float,
+    *,
+    leases: int,
+    waiting: int,
+    progress: UpdateProgress | None,
+    queue: QueueCounts | None = None,
+) -> BackendStatus:
+    """It, now. `leases`: requests that it works on; `waiting`: those that wait for it; `queue`: what that has seen."""
     life, record = unit.life, unit.record
     return BackendStatus(
         name=unit.name,
@@ -130,6 +142,8 @@ def status(unit: Unit, now: float, *, leases: int, waiting: int, progress: Updat
         adapters=AdapterCounts(dict(unit.adapters.counts), len(unit.adapters.missing)),
         waiting_limit=unit.config.max_waiting if unit.is_managed or unit.config.limit() is not None else None,
         starts=record.past.starts,
+        refused=queue.refused if queue is not None else {},
+        waits=queue.waits if queue is not None else {},
     )
 
 

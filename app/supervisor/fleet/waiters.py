@@ -91,9 +91,11 @@ class Waiters:
         for_start = self._event_loop.waiting.count(unit) if unit is not None else 0
         return for_start + (gate.waiting if gate is not None else 0)
 
-    def counts(self, backend: str) -> QueueCounts | None:
-        """What its queue has seen; None where it never had one."""
-        return self._counts.get(backend)
+    def counts(self, unit: Unit) -> QueueCounts | None:
+        """What its queue has seen, from the first request on; None where it has no limit."""
+        if unit.config.limit() is None:
+            return self._counts.get(unit.name)
+        return self._counts.setdefault(unit.name, QueueCounts())
 
     async def wanted(self, backend: str, claim: Claim = NO_CLAIM) -> WaitOutcome:
         """Make it serve, and admit one request to it. Returns when it is admitted, or when it is known that it will not

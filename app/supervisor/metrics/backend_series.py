@@ -19,6 +19,8 @@ class BackendCounts:
     """The numbers of one backend at one moment. `waiting`: requests that wait for its start or for a place at it;
     `waiting_limit`: how many may, None where none ever waits. `adapters`: its loads of adapters by their ends, and how
     many adapters it does not have. `starts`: the seconds of its starts, by how it came to serve (`start`, `wake`).
+    `refused`: requests that were not let wait for a place, by why; `waits`: the seconds that others have waited for
+    one, by their priority; both empty where it never had a limit.
     """
 
     backend: str
@@ -29,6 +31,8 @@ class BackendCounts:
     adapters: AdapterCounts = field(default_factory=AdapterCounts)
     waiting_limit: int | None = None
     starts: Mapping[str, BucketCounts] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    waits: Mapping[str, BucketCounts] = field(default_factory=dict)
 
 
 def backend_series(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
@@ -72,6 +76,22 @@ def _queues(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
         if counts.waiting_limit is not None:
             limit.add_metric([counts.backend], counts.waiting_limit)
     yield from (waiting, limit)
+    refused = CounterMetricFamily(
+        "modelport_queue_refused_total",
+        "Requests that were refused a place at a backend, and the wait for one.",
+        labels=[_BACKEND, "reason"],
+    )
+    waits = HistogramMetricFamily(
+        "modelport_queue_wait_seconds",
+        "How long the requests that got a place at a backend have waited for it.",
+        labels=[_BACKEND, "priority"],
+    )
+    for counts in backends:
+        for reason, count in counts.refused.items():
+            refused.add_metric([counts.backend, reason], count)
+        for priority, seconds in counts.waits.items():
+            waits.add_metric([counts.backend, priority], seconds.cumulated(), seconds.sum)
+    yield from (refused, waits)
 
 
 def _starts(backends: Sequence[BackendCounts]) -> Metric:

@@ -41,6 +41,8 @@ def backend_counts(statuses: Sequence[BackendStatus]) -> list[BackendCounts]:
             each.adapters,
             each.waiting_limit,
             each.starts,
+            each.refused,
+            each.waits,
         )
         for each in statuses
     ]
