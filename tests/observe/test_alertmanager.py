@@ -68,6 +68,7 @@ SCENES: Final = {
             alert("ModelportEngineCrashLoop", ENGINE),
             alert("ModelportBackendStarting", ENGINE, state="starting"),
             alert("ModelportAdapterMissing", ENGINE),
+            alert("ModelportReplicaEjected", ENGINE),
         ],
         [alert("ModelportEngineCrashLoop", OTHER_ENGINE), alert("ModelportAvailabilityBurnsFast", MODEL)],
     ),

@@ -42,7 +42,7 @@ backends:
   {vllm}
 models:
   tiny: {{backend: demo}}
-  other: {{backend: resting}}
+  other: {{targets: [{{backend: resting}}, {{backend: broken}}]}}
   fragile: {{backend: broken, fallbacks: [tiny]}}
   base: {{backend: vllm}}
 """
