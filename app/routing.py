@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -96,23 +96,34 @@ class BackendView(Protocol):
         ...
 
 
-def order(table: Table, model: PublicModel, view: BackendView, key: Key | None = None) -> Iterable[Target]:
+class Preference(Protocol):
+    """Which of a model's targets that serve, and are not ejected, is to be the first; None: as chance and load say. It
+    is asked for each model with several targets when its turn comes, also where none of them serves."""
+
+    def __call__(self, model: PublicModel, serving: Sequence[Target]) -> Target | None: ...
+
+
+def order(
+    table: Table, model: PublicModel, view: BackendView, key: Key | None = None, first: Preference | None = None
+) -> Iterable[Target]:
     """Every target that may have the request, best first: the model's own, then those of its fallbacks in turn, less
     those that this key may not use.
 
     Among a model's own: what serves now, then what can be started, then the rest; by weight (a share of requests), and
     among equal weights the one with the fewest requests in flight. One that is ejected is left out, as long as another
-    of the model's own serves and is not.
+    of the model's own serves and is not. `first` may put another one that serves in front of them.
     """
     if len(model.targets) == 1 and not model.fallbacks:
         return model.targets
-    return _all_in_order(table, model, view, key)
+    return _all_in_order(table, model, view, key, first)
 
 
-def _all_in_order(table: Table, model: PublicModel, view: BackendView, key: Key | None) -> Iterator[Target]:
+def _all_in_order(
+    table: Table, model: PublicModel, view: BackendView, key: Key | None, first: Preference | None
+) -> Iterator[Target]:
     seen: set[tuple[str, str]] = set()
     for chosen in _with_fallbacks(table, model, key):
-        for target in _order(table, chosen.targets, view):
+        for target in _order(table, chosen, view, first):
             if (target.backend, target.model) not in seen:
                 seen.add((target.backend, target.model))
                 yield target
@@ -142,15 +153,23 @@ def _with_fallbacks(table: Table, model: PublicModel, key: Key | None) -> Iterat
         ]
 
 
-def _order(table: Table, targets: tuple[Target, ...], view: BackendView) -> list[Target]:
+def _order(table: Table, model: PublicModel, view: BackendView, first: Preference | None) -> Iterator[Target]:
+    targets = model.targets
     if len(targets) == 1:
-        return list(targets)
+        yield targets[0]
+        return
     ranks: dict[int, list[Target]] = {0: [], 1: [], 2: []}
     for target in targets:
         ranks[_rank(table.backends.get(target.backend))].append(target)
     # Never the last one that serves: where all of them are ejected, none is.
     ranks[0] = [target for target in ranks[0] if not view.is_ejected(target)] or ranks[0]
-    return [target for rank in ranks.values() for target in _by_weight(rank, view)]
+    if first is not None:
+        preferred = first(model, ranks[0])
+        if preferred is not None:
+            yield preferred
+            ranks[0].remove(preferred)
+    for rank in ranks.values():
+        yield from _by_weight(rank, view)
 
 
 def _rank(backend: Backend | None) -> int:

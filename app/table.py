@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,12 +46,17 @@ class Rules(msgspec.Struct, frozen=True):
     media_domains: tuple[str, ...] = ()
 
 
+# By what one of a model's targets is chosen for a request (app/relay/balancing/affinity.py).
+RouteBy = Literal["least_busy", "prefix", "session"]
+
+
 class PublicModel(msgspec.Struct, frozen=True):
     """A public name. `fallbacks` are public names, tried in order when no target takes the request; one that the
     client's key may not use is skipped, unless it is among `fallbacks_for_all`.
 
     `parent`: of an adapter, the name of the model that it belongs to. `reasoning`: what is done with tags of thinking
     in its texts. `parity`: what its certificate says of what it was trained on, None where it has none.
+    `route`: by what one of several targets is chosen.
     `continues_streams`: a stream that breaks in the middle goes on at another engine with the same serving digest.
     """
 
@@ -63,6 +68,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     rules: Rules = Rules()
     fallbacks_for_all: tuple[str, ...] = ()
     parity: str | None = None
+    route: RouteBy = "least_busy"
     continues_streams: bool = False
 
 

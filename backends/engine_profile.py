@@ -112,7 +112,8 @@ class EngineProfile(msgspec.Struct, frozen=True):
     `kind`: the word that an operator writes. `title`: what error messages call it. `abilities`: what it can do, as the
     end of a sentence for clients. `is_local`: it runs on this machine, so the shape and the cost of its requests are
     checked before they are sent, and its requests are adjusted to what it takes. `failure_marks`: texts of an error
-    response after which it will serve no more.
+    response after which it will serve no more. `keeps_prefixes`: it keeps what it has computed of a prompt, and answers
+    another one with the same beginning sooner.
 
     Of its models:
     `ignores_model_name`: it has one model, whatever a request calls it.
@@ -151,6 +152,7 @@ class EngineProfile(msgspec.Struct, frozen=True):
     abilities: str = "something else"
     is_local: bool = False
     failure_marks: tuple[str, ...] = ()
+    keeps_prefixes: bool = False
 
     ignores_model_name: bool = False
     has_tags: bool = False

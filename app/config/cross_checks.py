@@ -97,7 +97,7 @@ def _model(name: str, model: ModelConfig, backends: Sequence[str], known: Sequen
 def _wildcard(place: KeyPath, name: str, model: ModelConfig) -> Iterator[Problem]:
     if name.index("*") != len(name) - 1:
         yield place, "a `*` may only be the last character of a name"
-    for key in ("model", "targets", "aliases", "fallbacks"):
+    for key in ("model", "targets", "aliases", "fallbacks", "route"):
         if getattr(model, key):
             yield (*place, key), "is not possible for a name that ends in `*`: it stands for many models of one backend"
 

@@ -17,7 +17,7 @@ from app.config.settings import Port, Relays, Settings
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
-from app.table import TEMPLATE_KWARGS, Limits, Rules
+from app.table import TEMPLATE_KWARGS, Limits, RouteBy, Rules
 from backends.config.base import BackendConfig
 from backends.kinds import FOLDERS, engine_kind
 
@@ -207,6 +207,12 @@ class ModelConfig(_Section):
         (), description="Hosts that engines may fetch pictures and sounds from; default: none, only data URLs pass."
     )
 
+    route: RouteBy | None = Field(
+        None,
+        description="By what one of several targets is chosen. `least_busy`: the fewest requests in flight. `prefix`: "
+        "the one that has computed the beginning of the prompt. `session`: always the same for a session. Default: "
+        "`prefix` for equal replicas of vLLM or of the embedded engine, else `least_busy`.",
+    )
     continue_streams: bool = Field(
         False,
         description="A stream whose engine fails in the middle goes on at another engine that is equal to the last "

@@ -67,6 +67,7 @@ PROFILE: Final = EngineProfile(
     is_local=True,
     ignores_model_name=True,
     weights="gguf",
+    keeps_prefixes=True,
     abilities="tokens, and chats and completions, or embeddings, or ranking, as its `task` says",
     parameters={"chat": _CHAT, "text_completion": _TEXT, "embeddings": _EMBEDDINGS},
     never_null=frozenset({"encoding_format", "embd_normalize", "reasoning_format"}),

@@ -61,4 +61,5 @@ PROFILE: Final = EngineProfile(
     templates=TemplateApi.TOKENIZE,
     max_constraint_ways=2_000,
     failure_marks=CORE_FAILED,
+    keeps_prefixes=True,
 )

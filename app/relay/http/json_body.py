@@ -53,6 +53,7 @@ class RequestHead(RequestParameters, frozen=True):
     stream_options: StreamOptions | None = None
     messages: msgspec.Raw = msgspec.Raw(b"null")
     prompt: msgspec.Raw = msgspec.Raw(b"null")
+    user: msgspec.Raw = msgspec.Raw(b"null")
 
     @property
     def prompts(self) -> int:

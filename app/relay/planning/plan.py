@@ -9,7 +9,6 @@ import msgspec
 
 from app.dialects import json_members
 from app.dialects.parameters import adjust, judge
-from app.dialects.parameters.adjust import RequestParameters
 from app.dialects.parameters.case import Given
 from app.dialects.tasks import requests as tasks_requests
 from app.dialects.tasks.requests import Task
@@ -18,6 +17,7 @@ from app.dialects.validation.messages import NOTHING
 from app.errors import Problem, bad_request
 from app.relay.http import json_body
 from app.relay.http import member_names as names
+from app.relay.http.json_body import RequestHead
 from app.relay.http.multipart import Form
 from app.relay.planning import fold_system_messages, reasoning_fields
 from app.relay.planning.fold_system_messages import TemplateShape
@@ -81,7 +81,7 @@ class RequestPlan(msgspec.Struct, frozen=True):
     dropped: tuple[str, ...] = ()  # the client's parameters that no engine is told
     spelled: Mapping[str, str] = {}  # what a client of another dialect calls OpenAI's parameters
     loads: bytes | None = None  # where only the model is to be made ready: the response when it is
-    parameters: RequestParameters = RequestParameters()
+    parameters: RequestHead = RequestHead()
     given: Given = {}  # of the parameters that not every engine knows
     task: Task | None = None
     form: Form | None = None  # in place of `body`

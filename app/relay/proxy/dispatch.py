@@ -11,6 +11,7 @@ from functools import partial
 from app.dialects.usage import Usage
 from app.errors import outcome
 from app.metrics import Metrics
+from app.relay.balancing.affinity import Affinity
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.planning.attempt import check, check_ability, place
@@ -19,7 +20,6 @@ from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.accounting import RequestRecord
 from app.relay.proxy.asker import Asker, Turn
 from app.relay.supervisor_client import Lease, SupervisorClient
-from app.routing import order
 from app.table import Backend, Target
 from backends import redaction
 from backends.endpoint import Endpoint
@@ -49,6 +49,7 @@ class Dispatcher:
         self._metrics = metrics
         self._intake = intake
         self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
+        self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
 
     async def serve(self, request: Request, plan: RequestPlan) -> None:
@@ -72,7 +73,7 @@ class Dispatcher:
         last: BackendError | None = None
         lost: tuple[Target, Lost] | None = None
         repeats = 1 if plan.operation.name in REPEATABLE else 0
-        for target in self._targets(plan):
+        for target in self._targets(request, plan):
             record.next_target()
             is_over = False
             while not is_over:
@@ -95,9 +96,9 @@ class Dispatcher:
                 return await self._attempt(request, plan, target, record)
         raise last or NotReady(plan.resolved.name, "no engine is configured for it")
 
-    def _targets(self, plan: RequestPlan) -> Iterable[Target]:
+    def _targets(self, request: Request, plan: RequestPlan) -> Iterable[Target]:
         """Every target that may have the request, best first."""
-        return order(self._supervisor.table, plan.resolved.model, self._supervisor, plan.key)
+        return self._affinity.order(self._supervisor.table, plan, self._supervisor, request.headers)
 
     async def _attempt(self, request: Request, plan: RequestPlan, target: Target, record: RequestRecord) -> Usage:
         """One target: raises BackendError, of which NotTaken means that another one may be tried."""

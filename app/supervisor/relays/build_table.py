@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -10,7 +10,7 @@ from app import __version__
 from app.config import cross_checks
 from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
 from app.supervisor.replicas import replicas
-from app.table import Backend, Key, PublicModel, Rules, Table, Target, Wildcard
+from app.table import Backend, Key, PublicModel, RouteBy, Rules, Table, Target, Wildcard
 from backends.endpoint import State
 from backends.engine_profile import ModelNames
 
@@ -74,19 +74,28 @@ def _model(
     """A model of the file. Where it names an adapter that its engine does not have, it is as missing as that is."""
     targets = [(target, replicas_of(target.backend, config)) for target in model.all_targets()]
     weights = replicas.weights([(target.weight, len(names)) for target, names in targets])
+    each = tuple(
+        _target(backend, engine_name(name, target, backends.get(backend)), weight, missing)
+        for (target, names), weight in zip(targets, weights, strict=True)
+        for backend in names
+    )
     return PublicModel(
         name=name,
-        targets=tuple(
-            _target(backend, engine_name(name, target, backends.get(backend)), weight, missing)
-            for (target, names), weight in zip(targets, weights, strict=True)
-            for backend in names
-        ),
+        targets=each,
+        route=model.route or _default_route(each, backends),
         fallbacks=tuple(_canonical(config, each.model) for each in model.fallbacks),
         fallbacks_for_all=tuple(_canonical(config, each.model) for each in model.fallbacks if each.for_ == "all"),
         reasoning=model.reasoning,
         rules=model.rules(),
         continues_streams=model.continue_streams,
     )
+
+
+def _default_route(targets: Sequence[Target], backends: Mapping[str, Backend]) -> RouteBy:
+    """By what one of these is chosen where the file does not say: `prefix` for equal engines that keep prefixes."""
+    rows = [backends[target.backend] for target in targets if target.backend in backends]
+    are_equal = len({target.weight for target in targets}) == len({row.kind for row in rows}) == 1
+    return "prefix" if len(targets) > 1 and are_equal and rows[0].profile.keeps_prefixes else "least_busy"
 
 
 def _target(backend: str, model: str, weight: int, missing: Mapping[str, Backend]) -> Target:
@@ -110,11 +119,12 @@ def _adapters(
         rows = [backends[name] for name in replicas_of(entry, config) if name in backends]
         for name in dict.fromkeys(name for row in rows for name in row.adapters):
             having = [row.name for row in rows if _adapter_row(row.name, name) not in missing]
-            targets = having or [_adapter_row(entry, name)]
+            targets = tuple(Target(each, name) for each in having or [_adapter_row(entry, name)])
             models[name] = PublicModel(
                 name,
-                tuple(Target(each, name) for each in targets),
+                targets,
                 parent=parent,
+                route=(parents.route if parents is not None else None) or _default_route(targets, backends),
                 reasoning=parents.reasoning if parents is not None else "keep",
                 rules=parents.rules() if parents is not None else Rules(),
                 continues_streams=parents is not None and parents.continue_streams,

@@ -168,6 +168,14 @@ BAD = {
         "models: {'a*': {backend: x, aliases: [y]}}",
         "models.a*.aliases: is not possible for a name that ends in `*`",
     ),
+    "a star with a route": (
+        "models: {'a*': {backend: x, route: prefix}}",
+        "models.a*.route: is not possible for a name that ends in `*`",
+    ),
+    "an unknown route": (
+        "models: {a: {backend: x, route: prefixes}}",
+        "models.a.route: 'prefixes' is not allowed here (known: least_busy, prefix, session)",
+    ),
     "a name with a line break": ('models: {"a\\nb": {backend: x}}', "a public name has no blanks around it"),
     "an unknown fallback for all": (
         "models: {a: {backend: x, fallbacks: [{model: zz, for: all}]}}",

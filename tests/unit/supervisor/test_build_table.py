@@ -235,3 +235,39 @@ def test_rules_are_the_models_and_adapters_and_wildcards_have_them_too() -> None
     rules = Rules("strict", {"temperature": 0.5}, {"stop": ["x"]}, ("style",), ("pictures.example",))
     assert table.models["base"].rules == table.models["law"].rules == rules
     assert table.wildcards[0].rules == Rules("lenient")
+
+
+ROUTED = """
+backends:
+  vllm: {kind: vllm, model: /m, command: [vllm], replicas: 2, adapters: {law: /law}}
+  twin: {kind: vllm, model: /m, command: [vllm]}
+  demo: {kind: llama_cpp, model: /a.gguf, replicas: 3}
+  cloud: {kind: remote, urls: ["http://127.0.0.1:9/v1", "http://127.0.0.1:8/v1"]}
+models:
+  replicas: {backend: vllm}
+  embedded: {backend: demo}
+  one: {backend: twin}
+  mixed: {targets: [{backend: twin}, {backend: demo}]}
+  canary: {targets: [{backend: twin, weight: 9}, {backend: vllm}]}
+  equal: {targets: [{backend: twin}, {backend: vllm, weight: 2}]}
+  theirs: {backend: cloud}
+  asked: {backend: cloud, route: prefix}
+  loads: {backend: demo, route: least_busy}
+  sticky: {backend: demo, route: session}
+"""
+
+
+def test_equal_replicas_of_engines_that_keep_prefixes_are_chosen_by_them_unless_the_file_says_otherwise() -> None:
+    config = loads(ROUTED.replace("[vllm]", "vllm"), {}, source="t")
+    kinds = {"vllm": "vllm", "vllm#2": "vllm", "twin": "vllm", "cloud": "remote", "cloud#2": "remote"}
+    kinds |= dict.fromkeys(("demo", "demo#2", "demo#3"), "llama_cpp")
+    rows = {name: backend(name, kind, None) for name, kind in kinds.items()}
+    rows |= {name: msgspec.structs.replace(rows[name], adapters={"law": None}) for name in ("vllm", "vllm#2")}
+
+    routes = {name: model.route for name, model in build(config, rows, 1).models.items()}
+
+    assert routes == {
+        **dict.fromkeys(("replicas", "embedded", "equal", "asked", "law"), "prefix"),
+        **dict.fromkeys(("one", "mixed", "canary", "theirs", "loads"), "least_busy"),
+        "sticky": "session",
+    }
