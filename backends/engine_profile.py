@@ -98,6 +98,13 @@ class TemplateApi(StrEnum):
     DEBUG_RENDER = "debug_render"  # a chat with `_debug_render_only`: the text
 
 
+class TokenTelling(StrEnum):
+    """How an engine tells the tokens of a stream beside their text."""
+
+    NUMBERS = "numbers"  # `return_token_ids`: in each choice, and the prompt's in the first
+    PROBABILITIES = "probabilities"  # the log probabilities of a token have its number
+
+
 class ModelNames(StrEnum):
     """An engine's name for its model, where none is configured and the engine does not list the public name."""
 
@@ -145,6 +152,7 @@ class EngineProfile(msgspec.Struct, frozen=True):
     `tasks`: its routes for ranks, scores and tokens; None: it has none.
     `templates`: how it shows what its chat template makes of a conversation; None: it does not.
     `transcribes`: it transcribes speech.
+    `tells_tokens`: how it tells the tokens of a stream, so that another engine can go on; None: it does not.
     """
 
     kind: str = ""
@@ -180,6 +188,7 @@ class EngineProfile(msgspec.Struct, frozen=True):
     tasks: TaskApi | None = None
     templates: TemplateApi | None = None
     transcribes: bool = False
+    tells_tokens: TokenTelling | None = None
 
 
 UNKNOWN = EngineProfile(passes_parameters=True)

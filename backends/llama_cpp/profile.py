@@ -14,6 +14,7 @@ from backends.engine_profile import (
     TaskApi,
     TemplateApi,
     Thinking,
+    TokenTelling,
     adjusted,
     refused,
 )
@@ -84,4 +85,5 @@ PROFILE: Final = EngineProfile(
     max_constraint_ways=500,
     checks_prompt=True,
     knows_template_tools=True,
+    tells_tokens=TokenTelling.PROBABILITIES,
 )

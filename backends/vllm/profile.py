@@ -13,6 +13,7 @@ from backends.engine_profile import (
     TaskApi,
     TemplateApi,
     Thinking,
+    TokenTelling,
     adjusted,
 )
 
@@ -62,4 +63,5 @@ PROFILE: Final = EngineProfile(
     max_constraint_ways=2_000,
     failure_marks=CORE_FAILED,
     keeps_prefixes=True,
+    tells_tokens=TokenTelling.NUMBERS,
 )

@@ -12,6 +12,7 @@ import msgspec
 
 from app.dialects import engine_options, json_members
 from app.dialects.chat_templates import ALL, TemplateSupport
+from app.dialects.continuing.permission import Continuable, continuable
 from app.dialects.parameters import adjust, answer_limit
 from app.dialects.parameters.adjust import ParameterChanges, TargetEngine
 from app.dialects.parameters.answer_limit import Fit
@@ -53,7 +54,7 @@ class Attempt(msgspec.Struct, frozen=True):
     `call`: its path, its body, and how the response is read. `hides_usage`: usage is asked for on the client's behalf,
     and taken out of the stream again. `gathers`: the whole response that the client wants is asked for as a stream and
     put together. `adjusted` and `dropped`: the client's names of parameters that the engine is sent otherwise, and of
-    those that it is not told.
+    those that it is not told. `continuable`: of a stream, how it may go on at another engine; None where it never does.
     """
 
     call: EngineCall
@@ -62,6 +63,7 @@ class Attempt(msgspec.Struct, frozen=True):
     gathers: bool = False
     adjusted: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    continuable: Continuable | None = None
 
 
 def check(plan: RequestPlan, backend: Backend, model: str) -> None:
@@ -139,9 +141,14 @@ def prepare(
     if hides_usage or gathers:
         members["stream_options"] = json_members.with_usage(plan.given.get("stream_options"))
     call = translated(plan, model, backend, endpoint, json_members.edit(plan.body, members))
+    going_on = None
+    if plan.resolved.model.continues_streams and plan.is_stream:
+        body, going_on = continuable(call.body, plan.operation.name, backend.profile)
+        call = msgspec.structs.replace(call, body=body)
     in_client_words = plan.spelled
     return Attempt(
         call,
+        continuable=going_on,
         hides_usage=hides_usage,
         gathers=gathers,
         adjusted=tuple([in_client_words.get(name, name) for name in changes.names]),

@@ -109,7 +109,7 @@ class Asker:
         exchange = await self._pool.open(endpoint, UpstreamRequest("POST", call.path, call.body, headers))
         try:
             if exchange.status >= 300:
-                error = await self._refused(exchange, turn.target, call)
+                error = await self.refused(exchange, turn.target, call)
                 exchange.close()  # what is asked next needs a connection
                 return await self._concede(turn, tried, attempt, error)
             try:
@@ -166,7 +166,9 @@ class Asker:
         response = attempt.call.answer(exchange, limits.max_event_bytes)
         context = response_context(plan, turn.endpoint)
         if record.stream is not None:
-            usage = await record.stream.relay(response, context, hides_usage=attempt.hides_usage)
+            usage = await record.stream.relay(
+                response, context, hides_usage=attempt.hides_usage, continuable=attempt.continuable
+            )
         elif plan.form is not None:
             body = await response.read(limits.max_answer_bytes)
             content_type, body, usage = transcription.settle(engine, exchange.headers.get("content-type", ""), body)
@@ -195,7 +197,7 @@ class Asker:
             )
             try:
                 if exchange.status >= 300:
-                    raise await self._refused(exchange, turn.target, call)
+                    raise await self.refused(exchange, turn.target, call)
                 await exchange.read(MAX_ERROR_BYTES)
             finally:
                 exchange.close()
@@ -216,7 +218,7 @@ class Asker:
             steps = tasks.steps(plan.task, profile, engine=engine, model=target.model, name=plan.name, stamp=stamp)
             request.reports(dropped=plan.task.dropped)
         calls = MultiCall(
-            self._pool, endpoint, request.engine_headers(), lambda response: self._refused(response, target, call)
+            self._pool, endpoint, request.engine_headers(), lambda response: self.refused(response, target, call)
         )
         turn.record.sent()
         done = await calls.run(steps)
@@ -229,7 +231,7 @@ class Asker:
             turn.record.took(response.timings)
             self._loads.note(turn.target.backend, turn.target.model, response.timings.load_s)
 
-    async def _refused(self, exchange: Exchange, target: Target, call: EngineCall | None = None) -> BackendError:
+    async def refused(self, exchange: Exchange, target: Target, call: EngineCall | None = None) -> BackendError:
         """The error for a response that is not good."""
         try:
             body = await exchange.read(MAX_ERROR_BYTES)

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from app.dialects.client_api import ResponseEncoder
+from app.dialects.continuing.continued_chunks import ContinuedChunks
+from app.dialects.continuing.permission import Continuable
+from app.dialects.continuing.token_record import TokenRecord
 from app.dialects.delta_stream import DeltaStream
 from app.dialects.openai import response as openai_response
 from app.dialects.openai.chunk_encoder import ChunkEncoder
@@ -57,17 +60,26 @@ class ClientStream:
         self.has_event = False
         self._reader: StreamReader | DeltaStream | None = None
         self._takes_chunks = False
+        self.continuable: Continuable | None = None
+        self.tokens: TokenRecord | None = None  # of a stream that may go on at another engine
 
     def settle(self) -> Usage:
         """What the response has cost until now, however it ended."""
         return self._reader.settle() if self._reader is not None else Usage()
 
-    async def relay(self, exchange: EngineResponse, context: ResponseContext, *, hides_usage: bool) -> Usage:
+    async def relay(
+        self,
+        exchange: EngineResponse,
+        context: ResponseContext,
+        *,
+        hides_usage: bool,
+        continuable: Continuable | None = None,
+    ) -> Usage:
         """Pass the stream on until its end; raises BackendError, before or after the first event."""
         if not exchange.is_stream:
             await self._explain(exchange, context)
             raise Broken(exchange.endpoint.engine, "it did not answer with a stream of events")
-        sink = self.begin(exchange, context, hides_usage=hides_usage)
+        sink = self.begin(exchange, context, hides_usage=hides_usage, continuable=continuable)
         try:
             await exchange.pump(sink)
         except (Disconnected, TimedOut):
@@ -80,7 +92,14 @@ class ClientStream:
         """Whether the response is complete, whatever happens to its connection."""
         return self._reader is not None and self._reader.is_finished
 
-    def begin(self, exchange: EngineResponse, context: ResponseContext, *, hides_usage: bool) -> Callable[[Any], bool]:
+    def begin(
+        self,
+        exchange: EngineResponse,
+        context: ResponseContext,
+        *,
+        hides_usage: bool,
+        continuable: Continuable | None = None,
+    ) -> Callable[[Any], bool]:
         """What takes the pieces of a response that is a stream (bytes, or deltas where the engine does not speak
         OpenAI), and says when it has enough; it raises BackendError."""
         reader: StreamReader | DeltaStream
@@ -95,12 +114,15 @@ class ClientStream:
         else:
             reader = DeltaStream(context, self._encoder or ChunkEncoder(context, hides_usage=hides_usage))
         self._reader = reader
+        feed: Callable[[Any], bytes] = reader.feed
+        if continuable is not None and isinstance(exchange, Exchange):
+            feed = self._without_tokens(reader, continuable)
 
         def sink(data: Any) -> bool:
-            self._pass(reader.feed(data), reader)
+            self._pass(feed(data), reader)
             if reader.error is not None:
                 raise reader.error
-            if not self._takes_chunks:
+            if not self._takes_chunks and self.tokens is None:
                 self._take_chunks(exchange, reader)
             return reader.is_done
 
@@ -111,6 +133,9 @@ class ClientStream:
         """The engine's stream is over: the rest of it, and the end mark. Raises BackendError where it is incomplete."""
         engine, reader = exchange.endpoint.engine, self._reader
         assert reader is not None
+        if self.tokens is not None and (rest := self.tokens.rest()):
+            assert isinstance(reader, StreamReader)
+            self._pass(reader.feed(rest), reader)
         self._pass(reader.end(), reader)
         if not self.has_event:
             raise Broken(engine, "it sent a stream without an answer")
@@ -124,6 +149,52 @@ class ClientStream:
         self._response.finish()
         exchange.linger()
         return reader.settle()
+
+    def _without_tokens(self, reader: Any, continuable: Continuable) -> Callable[[bytes], bytes]:
+        """What the reader is fed through where the engine was asked for its tokens, which are kept here."""
+        self.continuable = continuable
+        feed: Callable[[bytes], bytes] = reader.feed
+        if continuable.why_not:
+            return feed
+        limit = self._limits.max_event_bytes
+        tokens = self.tokens = TokenRecord(continuable.telling, continuable.operation, limit)
+
+        def stripped(data: bytes) -> bytes:
+            try:
+                return feed(tokens.strip(data))
+            except ValueError as exc:
+                raise Broken(reader.engine, f"it sent {exc}") from exc
+
+        return stripped
+
+    async def go_on(self, exchange: Exchange, chunks: ContinuedChunks) -> Usage:
+        """Go on with a stream that broke off, with what another engine writes; as `relay`, and once at most."""
+        reader, engine = self._reader, exchange.endpoint.engine
+        assert isinstance(reader, StreamReader)
+        if not exchange.is_stream:
+            raise Broken(engine, "it did not answer with a stream of events")
+        self.continuable = self.tokens = None
+        reader.engine, reader.error = engine, None
+        is_said = self._encoder is not None  # other dialects have no comments
+
+        def sink(data: bytes) -> bool:
+            nonlocal is_said
+            events = chunks.feed(data)
+            if events and not is_said:
+                is_said = True
+                self._response.write(f": continued on {engine}\n\n".encode())
+            self._pass(reader.feed(events), reader)
+            if reader.error is not None:
+                raise reader.error
+            return reader.is_done
+
+        self._response.when_full(exchange.pause, exchange.resume)
+        try:
+            await exchange.pump(sink)
+        except (Disconnected, TimedOut):
+            if not reader.is_finished:
+                raise
+        return self.end(exchange)
 
     def fail(self, problem: Problem) -> None:
         """One error event, no end mark, and the connection is cut."""

@@ -19,6 +19,7 @@ from app.relay.planning.claim import claim
 from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.accounting import RequestRecord
 from app.relay.proxy.asker import Asker, Turn
+from app.relay.proxy.continuer import Continuer
 from app.relay.supervisor_client import Lease, SupervisorClient
 from app.table import Backend, Target
 from backends import redaction
@@ -51,6 +52,7 @@ class Dispatcher:
         self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
         self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
+        self._continuer = Continuer(supervisor, pool, metrics, self._endpoint, self.asker.refused)
 
     async def serve(self, request: Request, plan: RequestPlan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
@@ -85,6 +87,8 @@ class Dispatcher:
                 except NotTaken as exc:
                     last = _more_telling(last, exc)
                 except Taken as exc:
+                    if record.stream is not None and record.stream.continuable is not None:
+                        return await self._continuer.go_on(request, plan, record, target, exc)
                     if repeats == 0 or isinstance(exc, Rejected):
                         raise
                     last, is_over = exc, False

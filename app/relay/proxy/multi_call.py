@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
 
 import msgspec
 
-from app.dialects.tasks.llama_cpp import Done, Step, Steps
+from app.dialects.tasks.llama_cpp import Step
 from backends.endpoint import Endpoint
 from backends.errors import BackendError
 from backends.http.exchange import Exchange
 from backends.http.pool import ConnectionPool, UpstreamRequest
 
+T = TypeVar("T")
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
@@ -34,14 +36,14 @@ class MultiCall:
         self._beside = msgspec.structs.replace(endpoint, address=endpoint.address.removesuffix("/v1"))
         self._headers = headers
 
-    async def run(self, steps: Steps) -> Done:
-        """Send them, and return the response that the steps end with; raises BackendError."""
+    async def run(self, steps: Generator[Step, bytes, T]) -> T:
+        """Send them, and return what the steps end with; raises BackendError."""
         try:
             step = next(steps)
             while True:
                 step = steps.send(await self._ask(step))
         except StopIteration as end:
-            done: Done = end.value
+            done: T = end.value
             return done
         finally:
             steps.close()
