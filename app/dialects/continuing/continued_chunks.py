@@ -103,7 +103,9 @@ class ContinuedChunks:
             for name, more in (("prompt_tokens", -self._kept), ("completion_tokens", self._kept)):
                 if type(usage.get(name)) is int:
                     usage[name] = max(0, usage[name] + more)
-            usage.pop("prompt_tokens_details", None)  # of a prompt that the client did not send
+            details = usage.get("prompt_tokens_details")
+            if isinstance(details, dict) and type(details.get("cached_tokens")) is int:
+                details["cached_tokens"] = min(details["cached_tokens"], usage.get("prompt_tokens") or 0)
         if isinstance(timings, dict):
             left = self._kept
             for name in ("prompt_n", "cache_n"):

@@ -90,14 +90,12 @@ def _by_ids(record: TokenRecord, members: Mapping[str, msgspec.Raw], most: int |
 
     base = yield from as_text(0)
     kept, back = len(ids) if most is None else min(len(ids), most), 1
-    while kept > 0:
+    while back <= _MAX_BACK:
         whole = yield from as_text(kept)
         if whole.startswith(base) and text.startswith(whole[len(base) :]):
             repeats = text[len(whole) - len(base) :]
             return Seam(msgspec.json.encode([*prompt, *ids[:kept]]), kept, repeats)
-        kept, back = kept - back, back * 2
-        if back > _MAX_BACK:
-            break
+        kept, back = max(0, kept - back), back * 2
     raise Broken(engine, "the text of its tokens is not what was sent")
 
 
