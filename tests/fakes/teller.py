@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from backends.engine_profile import TokenTelling
 from tests.fakes import wire
@@ -20,25 +20,17 @@ from tests.rigs.hop import Server
 Json = dict[str, Any]
 PROMPT = (1, 2, 3)
 # Two of the characters are of two tokens, one is of three, and one word is written in another way than the usual one.
-_PIECES = [
-    "Gr",
-    b"\xc3",
-    b"\xbc",
-    "ße",
-    ", ",
-    b"\xe4\xbd",
-    b"\xa0",
-    "好",
-    " ",
-    b"\xf0\x9f",
-    b"\x99",
-    b"\x82",
-    " he",
-    "llo",
-]
-_WORDS = [*_PIECES, " ", "STO", "NE", ".", "\n", *_PIECES[:5], '"quoted"', " {}", "."]
-PIECES = [piece.encode() if isinstance(piece, str) else piece for piece in _WORDS]
-VOCABULARY = dict(enumerate(dict.fromkeys([*PIECES, b" hello", "你".encode(), "🙂".encode()]), start=100))
+_BEGIN: Final = (
+    *(b"Gr", b"\xc3", b"\xbc", "ße".encode(), b", ", b"\xe4\xbd", b"\xa0", "好".encode(), b" "),
+    *(b"\xf0\x9f", b"\x99", b"\x82", b" he", b"llo"),
+)
+PIECES: Final[tuple[bytes, ...]] = (
+    *(*_BEGIN, b" ", b"STO", b"NE", b".", b"\n"),
+    *(*_BEGIN[:5], b'"quoted"', b" {}", b"."),
+)
+VOCABULARY: dict[int, bytes] = dict(
+    enumerate(dict.fromkeys((*PIECES, b" hello", "你".encode(), "🙂".encode())), start=100)
+)
 _NUMBERS = {piece: number for number, piece in VOCABULARY.items()}
 ANSWER = [_NUMBERS[piece] for piece in PIECES]
 TEXT = b"".join(PIECES).decode()

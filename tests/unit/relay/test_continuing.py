@@ -20,7 +20,7 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream":
 COUNTED = "modelport_continued_streams_total"
 
 
-def row(name: str, engine: Teller, kind: str = "vllm", digest: str | None = "d" * 16, **fields: object) -> Backend:
+def row(name: str, engine: Teller, kind: str = "vllm", digest: str | None = "d" * 16, **fields: Any) -> Backend:
     usage = UsageMode.ASK if kind == "vllm" else UsageMode.TIMINGS
     serving = {"": Serving(digest)} if digest else {}
     return backend(engine.url, name, usage=usage, kind=kind, servings=serving, **fields)
