@@ -12,17 +12,20 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class Framer:
-    """Cuts a stream of bytes into whole events, wherever the network cut it."""
+    """Cuts a stream of bytes into whole events, wherever the network cut it.
+
+    `begun`: the pieces of an event that is not whole yet; empty between two events.
+    """
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max = max_event_bytes
-        self._pieces: list[bytes] = []  # an event that has begun; joined only once it is whole
+        self.begun: list[bytes] = []  # joined only once it is whole
         self._size = 0
         self._tail = b""
 
     def feed(self, chunk: bytes) -> bytes:
         """All events that are whole now, unchanged and in one piece; ValueError when one is larger than the limit."""
-        if not self._pieces and chunk.endswith(b"\n\n") and b"\r" not in chunk:
+        if not self.begun and chunk.endswith(b"\n\n") and b"\r" not in chunk:
             return chunk
         seen = self._tail + chunk
         boundary = _last_boundary(seen)
@@ -30,23 +33,18 @@ class Framer:
         if boundary == 0 or end < 0:
             self._keep(chunk)
             return b""
-        whole = b"".join((*self._pieces, chunk[:end]))
-        self._pieces, self._size, self._tail = [], 0, b""
+        whole = b"".join((*self.begun, chunk[:end]))
+        self.begun, self._size, self._tail = [], 0, b""
         if end < len(chunk):
             self._keep(chunk[end:])
         return whole
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether an event has begun that is not whole yet."""
-        return bool(self._pieces)
-
     def rest(self) -> bytes:
         """The bytes of an event that has begun and is not whole yet."""
-        return b"".join(self._pieces)
+        return b"".join(self.begun)
 
     def _keep(self, chunk: bytes) -> None:
-        self._pieces.append(chunk)
+        self.begun.append(chunk)
         self._size += len(chunk)
         self._tail = (self._tail + chunk)[-3:]
         if self._size > self._max:

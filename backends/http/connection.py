@@ -14,9 +14,9 @@ import httptools
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADER_LINES = 256
 
-# Gets one whole chunk of a chunked body, with its framing, and the loop's time: what it carries begins at that offset
-# and ends two bytes before the end. False: it was not taken, and goes the way of all other bytes.
-ChunkTaker: TypeAlias = Callable[[bytes, int, float], bool]
+# Gets bytes of a chunked body that begin where a chunk begins, and the loop's time. True: they were nothing but whole
+# chunks, and are dealt with. False: it has not looked at them, and they are parsed as all others are.
+ChunkTaker: TypeAlias = Callable[[bytes, float], bool]
 
 
 class Listener(Protocol):
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(piece)
 
     def take_chunks(self, taker: ChunkTaker | None) -> None:
-        """Offer `taker` each chunk of this response that comes alone and ends an event, before it is parsed; the
+        """Offer `taker` what comes of this response behind a chunk that ended an event, before it is parsed; the
         listener gets what it does not take. None: nothing is offered any more."""
         self._taker = taker
         self._next_taker = None
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.received_at = now = self._time()
         taker = self._next_taker
-        if taker is not None and (at := _begin_of_only_chunk(data)) and taker(data, at, now):
+        if taker is not None and taker(data, now):
             return
         self._next_taker = None
         if self._listener is None or self._ended:
@@ -189,14 +189,3 @@ class Connection(asyncio.Protocol):
             self._keeps_alive = self._parser.should_keep_alive()  # llhttp forgets it with the next message
         else:
             self._start_head()  # an informational response (100 Continue): the real one follows
-
-
-def _begin_of_only_chunk(data: bytes) -> int:
-    """Where what a chunk carries begins, if these bytes are one whole chunk of 16 to 65,535 bytes that ends an event,
-    with its size as nearly every server writes it, without leading zeros and in one case; else 0.
-    """
-    size = len(data)
-    at = 5 if 262 < size < 4103 else 4 if 21 < size < 262 else 6 if 4103 < size < 65_544 else 0
-    carried = size - at - 2
-    is_one = data.startswith((b"%x\r\n" % carried, b"%X\r\n" % carried)) and data.endswith(b"\n\n\r\n")
-    return at if is_one else 0

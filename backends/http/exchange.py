@@ -174,8 +174,8 @@ class Exchange:
         self._sink = sink
 
     def take_chunks(self, taker: ChunkTaker) -> None:
-        """From now on until `pump` ends, offer the chunks that stand for themselves to `taker`, and to the sink what it
-        does not take (Connection.take_chunks)."""
+        """From now on until `pump` ends, offer what begins with a chunk to `taker`, and to the sink what it does not
+        take (Connection.take_chunks)."""
         self._connection.take_chunks(taker)
 
     def pause(self) -> None:

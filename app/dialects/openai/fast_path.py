@@ -20,6 +20,8 @@ _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
 _TEXTS = re.compile(rb'"(?:content|text|reasoning|reasoning_content|arguments)": ?"(' + _INNER + rb')"')
 _INSIDE = re.compile(_INNER)
 _inside = _INSIDE.fullmatch
+# How a chunk begins: its size as nearly every server writes it, without leading zeros and in one case, and an event.
+_LOWER_CASE, _UPPER_CASE = b"%x\r\n%b", b"%X\r\n%b"
 # Stands for the text while it is found out what becomes of an event.
 _PLACE = b"(modelport:the-text)"
 
@@ -44,9 +46,13 @@ class Template(Protocol):
         """How many events these bytes are, and what the client gets for them; None when one is of another kind."""
         ...
 
-    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
-        """The same for one event in one chunk of HTTP, in which it stands from `at` to two bytes before the end: what
-        the client gets is a chunk, too.
+    def fill_chunk(self, framed: bytes) -> bytes | None:
+        """The chunk that the client gets for one chunk of HTTP with one event in it; None for anything else."""
+        ...
+
+    def fill_chunks(self, framed: bytes) -> tuple[int, bytes] | None:
+        """How many events there are in these chunks, each of which carries one, and the chunks that the client gets for
+        them; None for anything else.
         """
         ...
 
@@ -61,20 +67,45 @@ class EventTemplate:
         self._joint = self._end + self._begin
         self._begin_size = len(self._begin)
         self._size = self._begin_size + len(self._end)
+        self._chunk_begin = _LOWER_CASE
         self._chunk_end = self._end + b"\r\n"
         self._chunk_end_size = len(self._chunk_end)
 
-    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
+    def fill_chunk(self, framed: bytes) -> bytes | None:
         """As of Template."""
-        if not (framed.startswith(self._begin, at) and framed.endswith(self._chunk_end)):
+        size = len(framed)
+        # Of a size that no chunk has, the beginning is not that of one either.
+        begin = self._chunk_begin % (size - (6 if size < 262 else 7 if size < 4103 else 8), self._begin)
+        if not (framed.startswith(begin) and framed.endswith(self._chunk_end)):
+            if framed[:3].isupper() or framed[:3].islower():  # how this engine writes sizes
+                self._chunk_begin = _UPPER_CASE if framed[:3].isupper() else _LOWER_CASE
             return None
-        begin, end = at + self._begin_size, len(framed) - self._chunk_end_size
+        at, until = len(begin), size - self._chunk_end_size
         if self._between:
-            return _as_chunk(self, framed, at)
-        if _inside(framed, begin, end) is None:
+            return _as_chunk(self, framed, at - self._begin_size)
+        if _inside(framed, at, until) is None:
             return None
         made = self._made
-        return framed if made is None else chunk(framed[begin:end].join(made))
+        return framed if made is None else chunk(framed[at:until].join(made))
+
+    def fill_chunks(self, framed: bytes) -> tuple[int, bytes] | None:
+        """As of Template."""
+        if self._between or not framed.endswith(self._chunk_end):
+            return None
+        # No text holds what an event begins with: there are quotes in it that a text would write otherwise.
+        head, *pieces = framed.split(self._begin)
+        texts = []
+        for piece in pieces:
+            text, end, next_head = piece.partition(self._chunk_end)
+            size = len(text) + self._size
+            if head not in (b"%x\r\n" % size, b"%X\r\n" % size) or not end or _inside(text) is None:
+                return None
+            texts.append(text)
+            head = next_head
+        if head or not texts:
+            return None
+        made = self._made
+        return len(texts), framed if made is None else chunk(b"".join([text.join(made) for text in texts]))
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
         """As of Template."""
@@ -115,9 +146,17 @@ class LogprobsTemplate:
         self._begin, self._between, self._end = given
         self._made = made
 
-    def fill_chunk(self, framed: bytes, at: int) -> bytes | None:
+    def fill_chunk(self, framed: bytes) -> bytes | None:
         """As of Template."""
-        return _as_chunk(self, framed, at)
+        head, end, _ = framed[:8].partition(b"\r\n")
+        at = len(head) + 2
+        size = len(framed) - at - 2
+        is_one = end and head in (b"%x" % size, b"%X" % size) and framed.endswith(b"\r\n")
+        return _as_chunk(self, framed, at) if is_one else None
+
+    def fill_chunks(self, framed: bytes) -> tuple[int, bytes] | None:
+        """As of Template: one by one, they are unpacked as well."""
+        return None
 
     def fill(self, whole: bytes) -> tuple[int, bytes] | None:
         """As of Template, one event at a time."""

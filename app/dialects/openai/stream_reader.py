@@ -96,21 +96,28 @@ class StreamReader:
 
     @property
     def is_learned(self) -> bool:
-        """Whether an event is known of which others differ in their text only, and `pass_chunk` may be asked."""
-        return bool(self._templates) and self._encoder is None
+        """Whether an event is known of which others differ in their text only, and `pass_chunks` may be asked."""
+        return bool(self._templates)
 
-    def pass_chunk(self, framed: bytes, at: int) -> bytes | None:
-        """What the client gets for one event in one chunk of HTTP, in which it stands from `at` to two bytes before the
-        end: a chunk, mostly the very same. None where `feed` has to look at the event; it has not been read then.
+    def pass_chunks(self, framed: bytes) -> bytes | None:
+        """What the client gets for bytes that begin with a chunk of HTTP: chunks, too, mostly the very same. None where
+        they are not whole chunks with a known event in each, and have to be unpacked for `feed`; nothing was read then.
         """
-        if self._framer.has_begun:
+        # Of other line ends it is not certain before the next byte that they end an event.
+        if self._framer.begun or not framed.endswith(b"\n\n\r\n"):
             return None
         for template in self._templates:
-            made = template.fill_chunk(framed, at)
+            made = template.fill_chunk(framed)
             if made is not None:
                 self._events += 1
                 self._compilations_left = MAX_COMPILED
                 return made
+        for template in self._templates:
+            filled = template.fill_chunks(framed)
+            if filled is not None:
+                self._events += filled[0]
+                self._compilations_left = MAX_COMPILED
+                return filled[1]
         return None
 
     def end(self) -> bytes:

@@ -126,11 +126,11 @@ class ClientResponse:
 
     @property
     def takes_chunks(self) -> bool:
-        """Whether the client gets chunks (write_chunk): a stream over HTTP/1.1 whose head has left."""
+        """Whether the client gets chunks (write_chunks): a stream over HTTP/1.1 whose head has left."""
         return self._is_chunked and not self._is_head and not self._unsent
 
-    def write_chunk(self, framed: bytes) -> None:
-        """A piece of the body as one chunk with its framing. Only where `takes_chunks`."""
+    def write_chunks(self, framed: bytes) -> None:
+        """A piece of the body as whole chunks, with their framing. Only where `takes_chunks`."""
         cycle = self.cycle
         if cycle is not None and not cycle.disconnected:
             cycle.transport.write(framed)

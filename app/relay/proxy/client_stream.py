@@ -59,7 +59,7 @@ class ClientStream:
         self.first_token_at: float | None = None
         self.has_event = False
         self._reader: StreamReader | DeltaStream | None = None
-        self._takes_chunks = False
+        self._may_take_chunks = False
         self.continuable: Continuable | None = None
         self.tokens: TokenRecord | None = None  # of a stream that may go on at another engine
 
@@ -117,12 +117,13 @@ class ClientStream:
         feed: Callable[[Any], bytes] = reader.feed
         if continuable is not None and isinstance(exchange, Exchange):
             feed = self._without_tokens(reader, continuable)
+        self._may_take_chunks = self._encoder is None and self.tokens is None
 
         def sink(data: Any) -> bool:
             self._pass(feed(data), reader)
             if reader.error is not None:
                 raise reader.error
-            if not self._takes_chunks and self.tokens is None:
+            if self._may_take_chunks:
                 self._take_chunks(exchange, reader)
             return reader.is_done
 
@@ -232,20 +233,20 @@ class ClientStream:
             self.first_token_at = time.perf_counter()
 
     def _take_chunks(self, exchange: EngineResponse, reader: StreamReader | DeltaStream) -> None:
-        """Once events are known by their bytes: from now on those of which an engine's chunk is one pass as chunks,
-        without being unpacked."""
-        if not (isinstance(exchange, Exchange) and isinstance(reader, StreamReader)):
+        """Once events are known by their bytes: from now on those that come as chunks pass as chunks, without being
+        unpacked (docs/decisions.md)."""
+        if self.first_token_at is None or not (isinstance(reader, StreamReader) and reader.is_learned):
             return
-        if self.first_token_at is None or not (reader.is_learned and self._response.takes_chunks):
+        self._may_take_chunks = False
+        if not (isinstance(exchange, Exchange) and self._response.takes_chunks):
             return
-        self._takes_chunks = True
-        pass_chunk, write_chunk = reader.pass_chunk, self._response.write_chunk
+        pass_chunks, write_chunks = reader.pass_chunks, self._response.write_chunks
 
-        def taker(framed: bytes, at: int, now: float) -> bool:
-            made = pass_chunk(framed, at)
+        def taker(framed: bytes, now: float) -> bool:
+            made = pass_chunks(framed)
             if made is None:
                 return False
-            write_chunk(made)
+            write_chunks(made)
             self._written_at = now
             return True
 
