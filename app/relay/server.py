@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import uvicorn
 
@@ -30,6 +31,9 @@ from app.relay.tracing.tracer import Tracer
 from app.shared_counters import SharedCounters
 from app.table import Limits, Table
 from backends.http.pool import ConnectionPool
+
+# `task`: every request gets a task of its own, for tests and for comparison.
+CARRIER: Final = "MODELPORT_CARRIER"
 
 
 class _Server(uvicorn.Server):
@@ -88,9 +92,11 @@ async def relay(listener: socket.socket, state: Path, counters: SharedCounters) 
     def limits() -> Limits:
         return supervisor.table.limits
 
+    application = RelayApplication(supervisor, intake, routes, metrics, tracer)
+    respond = None if os.environ.get(CARRIER) == "task" else application.respond
     config = uvicorn.Config(
-        cast("Any", RelayApplication(supervisor, intake, routes, metrics, tracer)),
-        http=cast("Any", partial(ServerProtocol, limits, supervisor.is_ending, metrics.refused)),
+        cast("Any", application),
+        http=cast("Any", partial(ServerProtocol, limits, supervisor.is_ending, metrics.refused, respond)),
         ws="none",
         lifespan="off",
         interface="asgi3",

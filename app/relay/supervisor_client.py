@@ -32,6 +32,7 @@ from app.ipc import (
 from app.table import Backend, Table, Target
 from backends.endpoint import Endpoint, State
 from backends.errors import NotReady, Saturated
+from backends.http.carrying import in_task
 
 # Lease counts may reach the supervisor this late: it never acts on them before every relay has applied the table that
 # took the engine out of routing, and `Applied` flushes them (app/ipc.py).
@@ -155,6 +156,7 @@ class SupervisorClient:
         Returns the permit's number, for `unwanted` when the request is over; None where the backend has no limit.
         NotReady when it will not serve, or not within `wait_s`; Saturated when it has no place for the request.
         """
+        await in_task()
         self._seq += 1
         seq, future = self._seq, asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
@@ -181,6 +183,7 @@ class SupervisorClient:
 
     async def is_over(self, backend: str, generation: int, wait_s: float) -> bool:
         """Whether it becomes known within `wait_s` that this start of the backend does not serve any more."""
+        await in_task()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 while self._serves(backend, generation):

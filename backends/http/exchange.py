@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -62,21 +62,11 @@ class DeltaResponse(Protocol):
     def linger(self) -> None: ...
 
 
-class Follower(Protocol):
-    """Who is told of an exchange's progress in place of awaiting it; called from the event loop.
-
-    `on_head` once status and headers are there, `on_over` when `pump` would return, or raise this error.
-    """
-
-    def on_head(self) -> None: ...
-    def on_over(self, error: BaseException | None) -> None: ...
-
-
 class Exchange:
     """A response that is on its way. Close it in every case; closing is synchronous and may be repeated.
 
-    Whoever waits for it either awaits `head` and then `pump` or `read`, or is its follower. Its deadlines are looked at
-    by the pool, which calls `look` again and again: a timer of its own for each would cost as much as sending it.
+    Its deadlines are looked at by the pool, which calls `look` again and again: timers of its own would cost as much as
+    sending it.
     """
 
     def __init__(
@@ -92,7 +82,7 @@ class Exchange:
         self._address = address
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
-        self._follower: Follower | None = None
+        self._resume: Callable[[BaseException | None], None] | None = None
         self._sink: Callable[[bytes], bool] | None = None
         self._buffer: list[bytes] = []
         self._buffered = 0
@@ -122,10 +112,6 @@ class Exchange:
         """Wait for status and headers. Raises BackendError when there will be none, or the response cannot be used."""
         if not self.status:
             await self._wait()
-        self.check_head()
-
-    def check_head(self) -> None:
-        """Raises Broken when the response cannot be used."""
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             raise Broken(self.endpoint.engine, "it compressed its response although it was asked not to")
@@ -153,25 +139,25 @@ class Exchange:
 
         Raises BackendError when the response fails. One that `sink` raises ends the exchange and is raised here.
         """
-        if not self._begin(sink) and not self._is_ended:
-            await self._wait()
-
-    def _begin(self, sink: Callable[[bytes], bool]) -> bool:
-        """Hand on what has come; whether the sink has enough."""
         self._sink = sink
         if self._is_full:
             self._is_full = False
             self._flow()
-        buffered, self._buffer, self._buffered = self._buffer, [], 0
-        return any(sink(piece) for piece in buffered)
+        if self._buffered:
+            buffered, self._buffer, self._buffered = self._buffer, [], 0
+            for piece in buffered:
+                if sink(piece):
+                    return
+        if not self._is_ended:
+            await self._wait()
 
-    def follow(self, follower: Follower | None) -> None:
-        """Tell this one how it goes on, from now on; None: it is awaited."""
-        self._follower = follower
+    def __await__(self) -> Generator[Exchange, None, None]:
+        """Without a task: whoever runs the coroutine gets the exchange itself, and calls `follow`."""
+        yield self
 
-    def start(self, sink: Callable[[bytes], bool]) -> None:
-        """What `pump` does, for a follower, which calls it from `on_head`: nothing of the body has come yet."""
-        self._sink = sink
+    def follow(self, resume: Callable[[BaseException | None], None]) -> None:
+        """Call this once when the wait is over, with the error that ends it."""
+        self._resume = resume
 
     def take_chunks(self, taker: ChunkTaker) -> None:
         """From now on until `pump` ends, offer what begins with a chunk to `taker`, and to the sink what it does not
@@ -209,7 +195,7 @@ class Exchange:
         self._is_paused = self._is_full = False
         self._flow()
         self._is_closed = True
-        self._sink = self._follower = None
+        self._sink = self._resume = None
         self._connection.take_chunks(None)
         if self._error is not None and not self._connection.is_closed:
             self._connection.abort()
@@ -223,17 +209,14 @@ class Exchange:
         self._is_paused = self._is_full = False
         self._flow()
         self._connection.take_chunks(None)
-        self._sink, self._is_lingering, self._follower = _ignore, True, None
+        self._sink, self._is_lingering = _ignore, True
         self._last, self._limit_s = self._loop.time(), _LINGER_S
 
     # -- what the connection delivers
 
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.status, self.headers = status, headers
-        if self._follower is not None:
-            self._follower.on_head()
-        else:
-            self._wake(None)
+        self._wake(None)
 
     def on_data(self, data: bytes) -> None:
         if not self._is_lingering:
@@ -298,6 +281,9 @@ class Exchange:
     async def _wait(self) -> None:
         if self._error is not None:
             raise self._error
+        if asyncio.current_task() is None:
+            await self
+            return
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -305,8 +291,9 @@ class Exchange:
             self._waiter = None
 
     def _wake(self, error: BaseException | None) -> None:
-        if self._follower is not None:
-            self._follower.on_over(error)
+        if self._resume is not None:
+            resume, self._resume = self._resume, None
+            resume(error)
         elif self._waiter is not None and not self._waiter.done():
             if error is None:
                 self._waiter.set_result(None)

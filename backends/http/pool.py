@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from backends.endpoint import Endpoint
 from backends.errors import Unreachable
+from backends.http.carrying import in_task
 from backends.http.connection import Connection
 from backends.http.exchange import Exchange
 
@@ -128,17 +129,6 @@ class ConnectionPool:
             raise
         return exchange
 
-    def open_now(self, endpoint: Endpoint, request: UpstreamRequest) -> Exchange | None:
-        """Send the request once where a connection is idle, and wait for nothing; None where there is none."""
-        route = self._route(endpoint)
-        head = _head(route, request)
-        connection = self._pick(route)
-        return self._send(endpoint, route, connection, head, request.body) if connection is not None else None
-
-    def has_idle(self, endpoint: Endpoint) -> bool:
-        """Whether `open_now` is likely to find a connection."""
-        return bool(self._idle.get(self._route(endpoint).address))
-
     def _send(self, endpoint: Endpoint, route: _Route, connection: Connection, head: bytes, body: bytes) -> Exchange:
         exchange = Exchange(endpoint, connection, self._done, route.address)
         if len(body) <= _JOIN_BYTES:
@@ -212,6 +202,7 @@ class ConnectionPool:
         return None
 
     async def _connect(self, endpoint: Endpoint, route: _Route) -> Connection:
+        await in_task()
         loop = asyncio.get_running_loop()
 
         def make() -> Connection:

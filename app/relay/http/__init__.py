@@ -2,5 +2,5 @@
 and writing the response straight to the connection.
 
 May import: app.dialects.client_api, app.dialects.json_members, app.dialects.parameters, app.errors, app.table,
-backends.engine_profile.
+backends.engine_profile, backends.http.carrying.
 """

@@ -7,13 +7,10 @@ connections for `idle_s`, a reader that takes nothing for `stalled_reader_s` is 
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, cast
 
 import httptools
 from uvicorn.config import Config
@@ -21,30 +18,39 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.errors import JSON, Problem
-from app.relay.http.response import ClientResponse
+from app.relay.http import request_head
+from app.relay.http.client_watch import ClientWatch, has_left
+from app.relay.http.request_head import MAX_HEAD_BYTES, MAX_HEADER_LINES, HeldRequest
+from app.relay.http.response import ClientResponse, OwnCycle
 from app.table import Limits
+from backends.http.carrying import Carrier
 
-MAX_HEADER_LINES = 256
-MAX_HEAD_BYTES = 64 * 1024
 EXTENSION = "modelport"
 # How often we look whether a client is still there whose connection is not read: it counts as gone within a second.
 PEER_S = 0.5
-_ESTABLISHED = 1  # TCP_ESTABLISHED, the first byte of Linux's struct tcp_info
-_RESET = struct.pack("ii", 1, 0)  # linger, for no time
 # How much is parsed at once; a request that comes behind another one waits unparsed.
 STEP_BYTES = 8 * 1024
 # After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
+CLOCK_S = 0.002  # the loop counts whole milliseconds
+
+
+Respond: TypeAlias = Callable[[HeldRequest], Coroutine[Any, Any, None]]
 
 
 class ServerProtocol(HttpToolsProtocol):
-    """One client connection. tests/unit/house/test_declared_edges.py lists what it uses of uvicorn's class."""
+    """One client connection. tests/unit/house/test_declared_edges.py lists what it uses of uvicorn's class.
+
+    A small request that comes whole is carried by `respond` without a task (backends/http/carrying.py); uvicorn makes
+    an ASGI task of every other one, and of all where `respond` is None.
+    """
 
     def __init__(
         self,
         limits: Callable[[], Limits],
         is_ending: Callable[[], bool],
         refused: Callable[[str], None],
+        respond: Respond | None,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -54,10 +60,14 @@ class ServerProtocol(HttpToolsProtocol):
         self._limits = limits()
         self._is_ending = is_ending
         self._refused = refused  # is told the code of each refusal
+        self._respond = respond
+        self._incoming: HeldRequest | None = None  # which is not whole yet
+        self._whole: HeldRequest | None = None  # which is to be carried as soon as the parser is done
+        self._idle_since = 0.0
         # Of requests whose answer is not complete; the first one is being answered.
         self._responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
+        self._watch = ClientWatch(self.loop)
         self._peer_check: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._header_lines = self._header_bytes = 0
@@ -66,13 +76,12 @@ class ServerProtocol(HttpToolsProtocol):
         self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
         self._waits_for_reader = False  # the next request is not begun before this client has read its answers
-        self._dropped_bytes = 0
-        self.timeout_keep_alive = self._limits.idle_s  # type: ignore[assignment]  # call_later takes fractions
 
     # -- deadlines
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._watch.transport = transport
         if len(self.connections) > self._limits.max_connections:
             self.refuse(Problem(503, "too_many_connections", "This gateway has as many connections as it accepts."))
             return
@@ -106,7 +115,7 @@ class ServerProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         for start in range(0, len(data), STEP_BYTES):
             if self._is_refused:
-                self._dropped_bytes += len(data) - start
+                self._watch.dropped_bytes += len(data) - start
                 return
             if self._in_head and (self._responses or self._waits_for_reader):
                 # Kept, and reading goes on, because a connection that is not read does not say that its client left.
@@ -116,6 +125,8 @@ class ServerProtocol(HttpToolsProtocol):
                     self._watch_peer()
                 return
             self._feed(data[start : start + STEP_BYTES] if len(data) > STEP_BYTES else data)
+        if self._incoming is not None and not self._is_refused:
+            self._let_go(self._incoming)
 
     def _watch_peer(self) -> None:
         """While we do not read, only the system knows that the client has left."""
@@ -124,27 +135,57 @@ class ServerProtocol(HttpToolsProtocol):
             self._peer_check = None
         if not self.flow.read_paused or self.transport.is_closing():
             return
-        if _has_left(self.transport.get_extra_info("socket")):
+        if has_left(self.transport.get_extra_info("socket")):
             self.transport.abort()
         else:
             self._peer_check = self.loop.call_later(PEER_S, self._watch_peer)
 
     def _feed(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
+        self._read(data)
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self._carry(whole)
+
+    def _read(self, data: bytes) -> None:
         is_first = self._in_head and self._head_bytes == 0
         self._head_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError as exc:
-            self.refuse(_refusal(exc))
+            self.refuse(request_head.refusal(exc))
             return
         if self._head_bytes > MAX_HEAD_BYTES:  # also a trailer or a chunk's extension without end
-            self.refuse(_too_large())
+            self.refuse(request_head.too_large())
         elif self._in_head and self._head_bytes and is_first:
             self._set_deadline(self._limits.headers_s, self._late_head)
         elif not self._in_head and not self._awaits_body and not self._is_refused:
             self._awaits_body = True
             self._set_deadline(self._limits.body_s, self._late_body)
+
+    def _carry(self, held: HeldRequest) -> None:
+        assert self._respond is not None
+        if self.flow.read_paused:  # by uvicorn, for a request behind it; it would not say that its client left
+            self.flow.resume_reading()
+        carrier = Carrier(self._respond(held), cast("Callable[[Carrier], None]", self.tasks.discard))
+        self.tasks.add(cast("asyncio.Task[None]", carrier))
+        held.response.when_gone(carrier.cancel)
+        carrier.start()
+
+    def _let_go(self, held: HeldRequest) -> None:
+        """The rest of its body is still to come: it becomes uvicorn's."""
+        self._incoming = self.cycle = None  # type: ignore[assignment]
+        self._begin_task(held.response)
+        for piece in held.pieces:
+            super().on_body(piece)
+
+    def _begin_task(self, response: ClientResponse) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        self.scope["extensions"] = {EXTENSION: response}  # type: ignore[dict-item]
+        super().on_headers_complete()
+        response.cycle = self.cycle
 
     def _parse(self, data: bytes) -> None:
         """Answer a request for another protocol (Java's client sends `upgrade` with its first one) as if it were none.
@@ -164,60 +205,61 @@ class ServerProtocol(HttpToolsProtocol):
                 data = head + data[exc.args[0] :]
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._header_lines = self._header_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_lines += 1
         self._header_bytes += len(name) + len(value) + 4
         if self._header_lines > MAX_HEADER_LINES or self._header_bytes > MAX_HEAD_BYTES:
-            raise _too_large()
+            raise request_head.too_large()
         if self._in_head:  # trailers are counted and dropped
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             return
-        self._check_head()
+        version = self.parser.get_http_version()
+        is_small = request_head.check(version, self.url, self.headers)
         self._in_head, self._head_bytes = False, 0
-        response = ClientResponse(self, time.perf_counter())
-        self.scope["extensions"] = {EXTENSION: response}  # type: ignore[dict-item]
-        super().on_headers_complete()
-        response.cycle = self.cycle
+        method = self.parser.get_method()
+        response = ClientResponse(self, time.perf_counter(), is_head=method == b"HEAD", has_chunks=version == "1.1")
+        if self._respond is None or not is_small or self.expect_100_continue or self._responses:
+            self._begin_task(response)
+        else:
+            keeps_alive = version != "1.0" and self.parser.should_keep_alive()
+            self.cycle = cast("Any", OwnCycle(self, keeps_alive))
+            response.cycle = self.cycle
+            self._incoming = HeldRequest(response, method, self.url, self.headers, [])
         self._responses.append(response)
         self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
-    def _check_head(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.0", "1.1"):
-            raise _invalid_http()
-        hosts = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise _invalid_http()
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise Problem(400, "invalid_host", "A request has exactly one Host header.")
-        if len(self.url) > MAX_HEAD_BYTES:
-            raise _too_large()
-        if not (self.url.startswith(b"/") or self.url == b"*") or not self.url.isascii():
-            raise Problem(400, "invalid_path", "The request's target must be a path that starts with '/'.")
-
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
-        super().on_body(body)
+        if self._incoming is not None:
+            self._incoming.pieces.append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
         self._cancel_deadline()
         self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
+        if self._incoming is not None:
+            self._whole, self._incoming = self._incoming, None
+            self.cycle.more_body = False
+        else:
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_deadline()
-        self._cancel_stall()
+        self._watch.stop()
         self._unset_keepalive_if_required()
         if self._peer_check is not None:
             self._peer_check.cancel()
@@ -263,25 +305,10 @@ class ServerProtocol(HttpToolsProtocol):
             self._is_refused = True
             self.transport.write_eof()
             self.flow.resume_reading()
-            self._linger(LINGER_S, self.loop.time() + self._limits.body_s)
+            self._watch.movement(LINGER_S, self.loop.time() + self._limits.body_s)
         else:
             self.transport.close()
-            self._linger(self._limits.stalled_reader_s, None)
-
-    def _linger(self, wait_s: float, until: float | None) -> None:
-        self._cancel_stall()
-        self._stall = self.loop.call_later(wait_s, self._check_linger, wait_s, until, self._movement())
-
-    def _check_linger(self, wait_s: float, until: float | None, before: int) -> None:
-        is_late = until is not None and self.loop.time() > until
-        if is_late or self._movement() <= before:
-            self._drop()
-        else:
-            self._linger(wait_s, until)
-
-    def _movement(self) -> int:
-        """Grows while the client sends or reads."""
-        return self._dropped_bytes - self.transport.get_write_buffer_size()
+            self._watch.movement(self._limits.stalled_reader_s)
 
     def on_response_complete(self) -> None:
         if self._is_hanging_up:
@@ -290,7 +317,13 @@ class ServerProtocol(HttpToolsProtocol):
             self._waits_for_reader = True
             return
         self._waits_for_reader = False
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._keep_alive()
         if self._early and not self._responses:
             early, self._early = bytes(self._early), bytearray()
             self.data_received(early)
@@ -310,8 +343,21 @@ class ServerProtocol(HttpToolsProtocol):
         if self._responses and self._responses[0] is response:
             self._responses.popleft()
 
+    def _keep_alive(self) -> None:
+        """One timer for many requests: setting it anew for each would cost more than parsing its headers."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self._limits.idle_s, self.timeout_keep_alive_handler)
+
     def timeout_keep_alive_handler(self) -> None:
-        if not self.transport.is_closing():
+        """The timer: armed once and moved when it fires; not while there is a request, whose end arms it again."""
+        self.timeout_keep_alive_task = None
+        if not self.is_quiet or self.transport.is_closing():
+            return
+        left_s = self._idle_since + self._limits.idle_s - self.loop.time()
+        if left_s > CLOCK_S:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
             self.hang_up()
 
     def pause_writing(self) -> None:
@@ -319,57 +365,13 @@ class ServerProtocol(HttpToolsProtocol):
         if self._responses:
             self._responses[0].full()
         if not self._is_hanging_up:
-            self._watch_reader(self.transport.get_write_buffer_size())
+            self._watch.reader(self._limits.stalled_reader_s)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self._is_hanging_up:
-            self._cancel_stall()
+            self._watch.stop()
         if self._responses:
             self._responses[0].drained()
         if self._waits_for_reader:
             self.on_response_complete()
-
-    def _drop(self) -> None:
-        """End a connection whose client does not read. Without the reset the system would keep what it has not read,
-        megabytes of it, and go on offering it for minutes after we closed."""
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
-
-    def _cancel_stall(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
-
-    def _watch_reader(self, waiting: int) -> None:
-        self._stall = self.loop.call_later(self._limits.stalled_reader_s, self._check_reader, waiting)
-
-    def _check_reader(self, waiting: int) -> None:
-        now = self.transport.get_write_buffer_size()
-        if now >= waiting:
-            self._drop()
-        else:
-            self._watch_reader(now)
-
-
-def _has_left(sock: socket.socket) -> bool:
-    """Whether the client has closed its side (on Linux; elsewhere that shows only once all it sent was read)."""
-    if sys.platform != "linux":
-        return False
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
-
-
-def _too_large() -> Problem:
-    message = f"The request's headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADER_LINES} lines."
-    return Problem(431, "headers_too_large", message)
-
-
-def _refusal(error: httptools.HttpParserError) -> Problem:
-    for cause in (error.__cause__, error.__context__):
-        if isinstance(cause, Problem):
-            return cause
-    return _invalid_http()
-
-
-def _invalid_http() -> Problem:
-    return Problem(400, "invalid_http", "This is not a valid HTTP/1.1 request.")

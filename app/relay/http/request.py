@@ -14,6 +14,7 @@ import msgspec
 from app.dialects.client_api import ResponseEncoder
 from app.errors import JSON, Problem, unauthorized
 from app.relay.http.protocol import EXTENSION
+from app.relay.http.request_head import HeldRequest
 from app.relay.http.response import ClientResponse
 from app.table import Key, Table
 
@@ -50,32 +51,65 @@ class Request:
 
     key: Key | None  # who asks; there once the route's access was checked, and None where no key is configured
 
-    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> None:
-        # Out of the scope, to which it leads back: a circle less to collect.
-        self.response: ClientResponse = scope["extensions"].pop(EXTENSION)
-        self.method: str = scope["method"]
-        path: str = scope["raw_path"].decode("ascii")
+    def __init__(
+        self,
+        response: ClientResponse,
+        method: str,
+        path: str,
+        query: str,
+        pairs: list[tuple[bytes, bytes]],
+        table: Table,
+        receive: Receive | None = None,
+        body: bytes = b"",
+    ) -> None:
+        """`pairs`: the headers. `receive`: of ASGI, for a body that is still to come; else it is `body`."""
+        self.response = response
+        self.method = method
         root = table.root_path
         self.path = path.removeprefix(root) if root and path.startswith(f"{root}/") else path
-        self.query: str = scope["query_string"].decode("ascii", "replace")
+        self.query = query
         self.table = table
-        self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._pairs}
+        self._pairs = pairs
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
         self._receive = receive
-        given = self.headers.get("x-request-id", "")
+        self._body = body
+        given = self.headers.get("x-request-id")
         # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
-        self.id = given if _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
+        self.id = given if given and _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
         self.upload_s = 0.0  # spent waiting for the body
         self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
         self.encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
         self.trace: list[tuple[str, str]] | None = None  # what engines get in place of the client's FORWARDED
-        self.base = {"x-request-id": self.id, **self._cors()}
+        self.base = {"x-request-id": self.id}
+        if table.cors_origins:
+            self.base |= self._cors()
+
+    @classmethod
+    def of_scope(cls, scope: MutableMapping[str, Any], receive: Receive, table: Table) -> Request:
+        """The request that uvicorn has made this of."""
+        # Out of the scope, to which it leads back: a circle less to collect.
+        response: ClientResponse = scope["extensions"].pop(EXTENSION)
+        path: str = scope["raw_path"].decode("ascii")
+        query = scope["query_string"].decode("ascii", "replace")
+        return cls(response, scope["method"], path, query, scope["headers"], table, receive)
+
+    @classmethod
+    def of_held(cls, held: HeldRequest, table: Table) -> Request:
+        """The request that came whole."""
+        path, _, query = held.target.partition(b"#")[0].partition(b"?")
+        return cls(
+            held.response,
+            held.method.decode("ascii"),
+            path.decode("ascii"),
+            query.decode("ascii"),
+            held.headers,
+            table,
+            body=held.body,
+        )
 
     def _cors(self) -> dict[str, str]:
         origin = self.headers.get("origin")
         allowed = self.table.cors_origins
-        if not allowed:
-            return {}
         if origin is None or (origin not in allowed and "*" not in allowed):
             return {"vary": "origin"}
         return _readable(origin)
@@ -159,6 +193,10 @@ class Request:
         announced = self.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
+        if self._receive is None:
+            if hold is not None:
+                hold(len(self._body))
+            return self._body
         pieces: list[bytes] = []
         size = 0
         began = time.perf_counter()

@@ -18,20 +18,56 @@ if TYPE_CHECKING:
     from app.relay.http.protocol import ServerProtocol
 
 
+class _NoEvent:
+    """Nobody waits for uvicorn's event."""
+
+    def set(self) -> None:
+        """Nothing happens."""
+
+
+class OwnCycle:
+    """What there is to know of one request that uvicorn has no cycle for; the members are uvicorn's."""
+
+    __slots__ = (
+        "default_headers",
+        "disconnected",
+        "keep_alive",
+        "more_body",
+        "on_response",
+        "response_complete",
+        "response_started",
+        "transport",
+        "waiting_for_100_continue",
+    )
+    message_event = _NoEvent()
+
+    def __init__(self, protocol: ServerProtocol, keep_alive: bool) -> None:
+        self.transport = protocol.transport
+        self.on_response = protocol.on_response_complete
+        self.default_headers = protocol.server_state.default_headers
+        self.keep_alive = keep_alive
+        self.more_body = True
+        self.disconnected = self.response_started = self.response_complete = self.waiting_for_100_continue = False
+
+
 class ClientResponse:
     """What is written belongs to one request's own cycle of uvicorn's: a pipelined successor is never touched.
 
-    `arrived` is time.perf_counter() at the request's last header byte: uvloop's own clock counts whole milliseconds.
+    `has_chunks`: the client reads HTTP/1.1. `arrived`: time.perf_counter() at the request's last header byte; uvloop's
+    own clock counts whole milliseconds.
     """
 
-    def __init__(self, protocol: ServerProtocol, arrived: float) -> None:
+    def __init__(
+        self, protocol: ServerProtocol, arrived: float, *, is_head: bool = False, has_chunks: bool = True
+    ) -> None:
         self._protocol = protocol
         self.arrived = arrived
-        self.cycle: RequestResponseCycle | None = None
+        self.cycle: RequestResponseCycle | OwnCycle | None = None
         self.is_gone = False
         self.asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
         self._is_chunked = False
-        self._is_head = False
+        self._is_head = is_head
+        self._has_chunks = has_chunks
         self._model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
         self.serving: str | None = None  # the digest of what that answer is made from, where it is known
         self._unsent = b""  # status line and headers, until the first piece of the body goes with them
@@ -85,7 +121,6 @@ class ClientResponse:
         assert not cycle.response_started
         if cycle.disconnected:
             return
-        self._is_head = cycle.scope["method"] == "HEAD"
         lines = [STATUS_LINE[status]]
         lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
@@ -101,7 +136,7 @@ class ClientResponse:
             pass  # has no body and must not state its length
         elif length is not None:
             lines.append(b"content-length: %d\r\n" % length)
-        elif cycle.scope["http_version"] == "1.1":
+        elif self._has_chunks:
             self._is_chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         else:

@@ -49,18 +49,6 @@ class Turn(NamedTuple):
     endpoint: Endpoint
 
 
-class Begun(NamedTuple):
-    """What was done of a turn already, and how it stands: the attempt, where it could be prepared; the exchange, where
-    it was sent; the error, where it failed."""
-
-    attempt: Attempt | None = None
-    exchange: Exchange | None = None
-    error: Exception | None = None
-
-
-NOTHING_YET = Begun()
-
-
 class Asker:
     """Asks the engines for one relay."""
 

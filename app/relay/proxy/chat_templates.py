@@ -21,6 +21,7 @@ from app.relay.planning.plan import RequestPlan
 from app.table import Backend
 from backends.endpoint import Dialect, Endpoint
 from backends.errors import BackendError
+from backends.http.carrying import in_task
 from backends.http.pool import ConnectionPool, UpstreamRequest
 
 log = structlog.get_logger()
@@ -93,6 +94,7 @@ class ChatTemplates:
     async def _ask(self, backend: Backend, endpoint: Endpoint, model: str) -> TemplateSupport | None:
         """What its own engine's rendering shows; None where that shows nothing, which must not fail the request."""
         key = _key(endpoint, model)
+        await in_task()
         async with self._asking.setdefault(key, asyncio.Lock()):
             try:
                 if self._is_known(key):  # another request has asked meanwhile

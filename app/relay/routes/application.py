@@ -16,6 +16,7 @@ from app.metrics import Metrics
 from app.relay.http import origin_check
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import ClientGone, Receive, Request
+from app.relay.http.request_head import HeldRequest
 from app.relay.routes import access
 from app.relay.routes.route import RouteTable
 from app.relay.supervisor_client import SupervisorClient
@@ -40,10 +41,17 @@ class RelayApplication:
         self._tracer = tracer
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
-        request = Request(scope, receive, self._supervisor.table)
+        request = Request.of_scope(scope, receive, self._supervisor.table)
         task = asyncio.current_task()
         assert task is not None
         request.response.when_gone(lambda: _cancel(task))
+        await self._run(request)
+
+    async def respond(self, held: HeldRequest) -> None:
+        """Answer a request that came whole. Whoever runs this cancels it where the client leaves."""
+        await self._run(Request.of_held(held, self._supervisor.table))
+
+    async def _run(self, request: Request) -> None:
         try:
             await self._route(request)
         except Problem as exc:
@@ -54,7 +62,9 @@ class RelayApplication:
             pass
         except asyncio.CancelledError:
             # The client left, or the time to drain is over: that ends the work, and is nobody's error.
-            task.uncancel()
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
             if not request.response.is_gone and not request.response.is_started:
                 self._refuse(request, shutting_down(may_retry=True), "shutting_down")
         except Exception:  # the top of a request's task

@@ -30,15 +30,27 @@ from tests.unit.house.test_architecture import FILES, imports, name_of
 # Of uvicorn's classes, which promise nothing of this: what is called, read or set by us.
 UVICORN: dict[type, set[str]] = {
     HttpToolsProtocol: {
-        *("_unset_keepalive_if_required", "connections", "cycle", "flow", "headers", "loop", "parser", "pipeline"),
-        *("scope", "server_state", "timeout_keep_alive", "transport", "url"),
+        *(
+            "_start_asgi_task",
+            "_unset_keepalive_if_required",
+            "connections",
+            "expect_100_continue",
+            "tasks",
+            "cycle",
+            "flow",
+            "headers",
+            "loop",
+            "parser",
+            "pipeline",
+        ),
+        *("scope", "server_state", "timeout_keep_alive_task", "transport", "url"),
     },
     RequestResponseCycle: {
         *("default_headers", "disconnected", "keep_alive", "message_event", "more_body", "on_response"),
-        *("response_complete", "response_started", "scope", "transport", "waiting_for_100_continue"),
+        *("response_complete", "response_started", "transport", "waiting_for_100_continue"),
     },
     FlowControl: {"pause_reading", "read_paused", "resume_reading", "write_paused"},
-    ServerState: {"default_headers"},
+    ServerState: {"default_headers", "total_requests"},
 }
 # What is overridden: uvicorn, or its parser, calls it, and ours calls uvicorn's own.
 OVERRIDDEN = {
@@ -63,7 +75,13 @@ RECEIVERS: dict[type, dict[str, type]] = {
     },
 }
 # Members of our own that have the name of one of uvicorn's.
-NAMESAKES = {("problem", "body"), ("problem", "headers"), ("response", "cycle"), ("self", "cycle")}
+NAMESAKES = {
+    ("problem", "body"),
+    ("problem", "headers"),
+    ("response", "cycle"),
+    ("self", "cycle"),
+    ("self._watch", "transport"),
+}
 # Of other modules: the name, and the only files that may use it.
 UNPROMISED = {
     "huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE": {"backends.huggingface.child"},

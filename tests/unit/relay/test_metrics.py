@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.metrics import ALARMING, OUTCOMES
-from app.relay.proxy.dispatch import Dispatcher
+from app.relay.proxy.asker import Asker
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import PublicModel, Target, Wildcard
 from backends.endpoint import Timeouts, UsageMode
@@ -147,7 +147,7 @@ async def test_a_mistake_of_our_own_is_a_failure_of_the_model_that_was_asked(
     """Nothing else can make the relay raise what it does not know: it is broken on purpose, before its engine is asked
     and after the client has got the whole stream.
     """
-    monkeypatch.setattr(Dispatcher, place, broken)
+    monkeypatch.setattr(Asker, place, broken)
 
     await rig.ask(body=chat(stream=is_stream))
     await settled(rig)

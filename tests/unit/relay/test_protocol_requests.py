@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from app.relay.http.protocol import MAX_HEAD_BYTES, MAX_HEADER_LINES
+from app.relay.http.request_head import MAX_HEAD_BYTES, MAX_HEADER_LINES
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, Reply, chat, request
 from tests.rigs.relay import Rig, backend, models, running
