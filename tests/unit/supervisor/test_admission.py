@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from app.supervisor.admission.gate import AdmissionGate, Permit, QueueFull
+from app.supervisor.admission.shares import Claimant
 from tests.rigs.slow_client import until
 
 LONG_S = 600.0
@@ -137,3 +138,184 @@ async def test_more_permits_let_the_next_ones_in_and_fewer_take_nobodys_away() -
         one.release()
 
     (await last).release()
+
+
+# -- shares, priorities, and no wait in vain
+
+BIG, SMALL, NIGHT = Claimant("big", is_batch=False), Claimant("small", is_batch=False), Claimant("night", is_batch=True)
+
+
+async def practised(limit: int, clock: Clock, service_s: float = 1.0) -> AdmissionGate:
+    """A gate whose requests have always taken so long."""
+    gate = AdmissionGate(limit, clock.now)
+    for _ in range(20):
+        permit = await gate.enter(0, LONG_S)
+        clock.seconds += service_s
+        permit.release()
+    clock.seconds += 1000.0  # what was used is long paid
+    return gate
+
+
+def asking(
+    gate: AdmissionGate, claimant: Claimant, wait_s: float = LONG_S, max_waiting: int = 100
+) -> asyncio.Task[Permit]:
+    return asyncio.create_task(gate.enter(max_waiting, wait_s, claimant))
+
+
+async def served(gate: AdmissionGate, clock: Clock, first: Permit, tasks: list[asyncio.Task[Permit]]) -> list[str]:
+    """The keys of those who wait, in the order in which they get the only place, a second each."""
+    order, permit = [], first
+    while tasks:
+        clock.seconds += 1.0
+        permit.release()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        [task] = done
+        tasks.remove(task)
+        permit = await task
+        order.append(str(permit.claimant.key))
+    permit.release()
+    return order
+
+
+async def test_keys_take_turns_however_many_requests_one_has_waiting() -> None:
+    clock = Clock()
+    gate = await practised(1, clock)
+    first = await gate.enter(0, LONG_S, BIG)
+    tasks = []
+    for number, claimant in enumerate([BIG, BIG, BIG, BIG, SMALL, SMALL]):
+        tasks.append(asking(gate, claimant))
+        await waiting(gate, number + 1)
+
+    order = await served(gate, clock, first, tasks)
+
+    assert order == ["small", "big", "small", "big", "big", "big"]
+
+
+async def test_batches_come_last_and_are_not_starved() -> None:
+    clock = Clock()
+    gate = await practised(1, clock)
+    first = await gate.enter(0, LONG_S, NIGHT)
+    tasks = []
+    for number, claimant in enumerate([NIGHT] * 3 + [BIG] * 30):
+        tasks.append(asking(gate, claimant))
+        await waiting(gate, number + 1)
+
+    order = await served(gate, clock, first, tasks)
+
+    assert order[:8] == ["big"] * 8
+    assert 1 <= order[:25].count("night") <= 3
+
+
+async def test_what_counts_is_how_long_requests_had_a_place() -> None:
+    clock = Clock()
+    gate = await practised(2, clock)
+    long, short = await gate.enter(0, LONG_S, BIG), await gate.enter(0, LONG_S, SMALL)
+    clock.seconds += 0.5
+    tasks = []
+    for number, claimant in enumerate([BIG, SMALL]):
+        tasks.append(asking(gate, claimant))
+        await waiting(gate, number + 1)
+
+    clock.seconds += 4.5
+    long.release()
+
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    assert (await tasks[1]).claimant == SMALL
+    assert not tasks[0].done()
+    short.release()
+    await tasks[0]
+
+
+async def test_who_would_not_have_its_turn_in_time_is_told_so_when_it_comes() -> None:
+    clock = Clock()
+    gate = await practised(2, clock)
+    permits = [await gate.enter(0, LONG_S, each) for each in (BIG, SMALL)]
+    clock.seconds += 0.8
+
+    for claimant in (BIG, SMALL):
+        task = asking(gate, claimant, wait_s=0.5)
+        await waiting(gate, 1 if claimant is BIG else 2)
+        assert not task.done()
+    with pytest.raises(QueueFull, match=r"no place would be free within 0\.5 s") as late:
+        await gate.enter(100, 0.5, NIGHT)
+
+    assert late.value.is_late
+    assert late.value.retry_after_s == pytest.approx(1.5)  # two before it, two at a time, a second each
+    for permit in permits:
+        permit.release()
+
+
+async def test_a_key_that_is_ahead_of_its_share_leaves_the_queue_to_others() -> None:
+    clock = Clock()
+    gate = await practised(4, clock)
+    permits = [await gate.enter(0, LONG_S, BIG) for _ in range(4)]
+    clock.seconds += 0.3
+    asked = asking(gate, SMALL, wait_s=1.0)
+    await waiting(gate, 1)
+
+    with pytest.raises(QueueFull, match="requests with this key have their share of it") as refused:
+        await gate.enter(100, 1.0, BIG)
+    again = asking(gate, SMALL, wait_s=1.0)
+    await waiting(gate, 2)
+
+    assert refused.value.is_late
+    for permit in permits:
+        permit.release()
+    for task in (asked, again):
+        (await task).release()
+
+
+async def test_in_a_full_queue_the_latest_of_the_key_that_has_too_much_of_it_makes_room() -> None:
+    gate = AdmissionGate(1)
+    permit = await gate.enter(0, LONG_S, BIG)
+    mine = []
+    for number in range(3):
+        mine.append(asking(gate, BIG, max_waiting=3))
+        await waiting(gate, number + 1)
+    with pytest.raises(QueueFull, match="3 requests wait"):
+        await gate.enter(3, LONG_S, BIG)
+
+    other = asking(gate, SMALL, max_waiting=3)
+
+    with pytest.raises(QueueFull, match="3 requests wait") as pushed:
+        await mine[2]
+    assert not pushed.value.is_late
+    assert gate.waiting == 3
+    permit.release()
+    assert (await other).claimant == SMALL
+    for task in mine[:2]:
+        task.cancel()
+
+
+async def test_whose_time_is_about_to_end_goes_first() -> None:
+    clock = Clock()
+    gate = await practised(1, clock)
+    first = await gate.enter(0, LONG_S, SMALL)
+    hurried = asking(gate, SMALL, wait_s=1.4)
+    await waiting(gate, 1)
+    patient = asking(gate, BIG)
+    await waiting(gate, 2)
+    clock.seconds += 1.0
+
+    first.release()
+
+    assert (await hurried).claimant == SMALL
+    assert not patient.done()
+    patient.cancel()
+
+
+async def test_who_leaves_the_queue_owes_nothing_for_it() -> None:
+    clock = Clock()
+    gate = await practised(1, clock)
+    first = await gate.enter(0, LONG_S, NIGHT)
+    leavers = [asking(gate, BIG) for _ in range(5)]
+    await waiting(gate, 5)
+    for task in leavers:
+        task.cancel()
+    await waiting(gate, 0)
+    small, big = asking(gate, SMALL), asking(gate, BIG)
+    await waiting(gate, 2)
+
+    order = await served(gate, clock, first, [small, big])
+
+    assert order == ["small", "big"], "equally far behind: who came first"
