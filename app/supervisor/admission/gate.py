@@ -114,7 +114,7 @@ class AdmissionGate:
             else:
                 self._leave(waiter)
             if isinstance(exc, TimeoutError):
-                message = f"it had no place for the request within {wait_s:g} s"
+                message = f"it had no place for the request within {round(wait_s, 2):g} s"
                 raise QueueFull(message, self._expected_s(), is_late=True) from exc
             raise
 
@@ -135,11 +135,11 @@ class AdmissionGate:
         now, expected_s = self.now(), self._expected_s()
         too_far_s = self._ahead_s(claimant) - wait_s - BURST * self._service_s()
         if too_far_s > 0.0 and self._times.is_known and expected_s is not None:
-            message = f"requests with this key have their share of it, and no place would be free within {wait_s:g} s"
+            message = f"requests with this key have their share of it, and no place would be free within {round(wait_s, 2):g} s"
             raise QueueFull(message, max(expected_s, too_far_s), is_late=True)
         held = [now - permit.since for permit in self._running]
         if len(self._queue) + 1 > self._times.places(held, wait_s * IN_TIME):
-            raise QueueFull(f"no place would be free within {wait_s:g} s", expected_s, is_late=True)
+            raise QueueFull(f"no place would be free within {round(wait_s, 2):g} s", expected_s, is_late=True)
 
     def _make_room(self, claimant: Claimant, max_waiting: int) -> None:
         """QueueFull where too many wait already. Where another key has more than its share of the queue, the latest of

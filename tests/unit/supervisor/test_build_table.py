@@ -161,6 +161,12 @@ def test_keys_carry_their_digest_role_and_end() -> None:
     assert table().keys == (Key("office", DIGEST, ("small", "ollama/*"), "user", end),)
 
 
+def test_a_key_for_batches_is_one_in_the_table() -> None:
+    night = Config.model_validate({"keys": [{"name": "night", "sha256": DIGEST, "priority": "batch"}]})
+
+    assert build(night, {}, 1).keys == (Key("night", DIGEST, is_batch=True),)
+
+
 def test_the_bounds_and_the_rest_of_the_server_section_are_taken_over() -> None:
     made = table()
 

@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -120,6 +121,7 @@ async def test_lag_and_starts_are_histograms() -> None:
     for seconds in (0.5, 1.0, 3.0, 60.0):
         starts.observe(seconds)
     counts = BackendCounts("gpu", State.READY, 0, waiting=2, waiting_limit=256, starts={"wake": starts})
+    counts = replace(counts, refused={"full": 0, "late": 3}, waits={"batch": starts})
 
     page = await page_of(GatewaySnapshot([counts, BackendCounts("cloud", State.READY, 0)]), lag=(0.0005, 20.0))
 
@@ -129,6 +131,10 @@ async def test_lag_and_starts_are_histograms() -> None:
     assert (page[f"{name}_count", labels(**gpu)], page[f"{name}_sum", labels(**gpu)]) == (4, 64.5)
     assert page["modelport_backend_waiting_limit", labels(modelport_backend="gpu")] == 256
     assert ("modelport_backend_waiting_limit", labels(modelport_backend="cloud")) not in page
+    refused = "modelport_queue_refused_total"
+    assert [page[refused, labels(modelport_backend="gpu", reason=each)] for each in ("full", "late")] == [0, 3]
+    batch = labels(modelport_backend="gpu", priority="batch")
+    assert page["modelport_queue_wait_seconds_count", batch] == 4
     lag = "modelport_event_loop_lag_seconds"
     assert page[f"{lag}_bucket", labels(process="supervisor", le="0.001")] == 1
     assert page[f"{lag}_count", labels(process="supervisor")] == 2

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 
+from app.ipc import Claim
 from app.supervisor.capacity.placement import Machine
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.fleet.unit import Unit
@@ -174,3 +175,31 @@ async def test_reloads_leave_no_engine_of_the_past_in_memory() -> None:
 
         assert _units() - before <= 6  # those that end are among them
         assert only(fleet).generation == 12
+
+
+async def test_what_its_queue_has_seen_is_counted_over_all_starts_and_who_came_too_late_is_told_at_once() -> None:
+    relays = Relays()
+    async with running(relays, TWO, a=managed(memory_gb=1, max_in_flight=1, max_waiting=1)) as fleet:
+        await relays.until_state("a", State.READY)
+        assert only(fleet).refused == {"full": 0, "late": 0}, "the first refusal is a change of a series that is there"
+        for _ in range(10):
+            served = (await fleet.wanted("a", Claim("office"))).permit
+            assert served is not None
+            await asyncio.sleep(0.02)
+            served.release()
+
+        held = await fleet.wanted("a", Claim("office"))
+        late = await fleet.wanted("a", Claim("night", is_batch=True, within_s=0.001))
+        waits = asyncio.create_task(fleet.wanted("a", Claim("night", is_batch=True)))
+        await until(lambda: only(fleet).waiting == 1)
+        full = await fleet.wanted("a", Claim("night", is_batch=True))
+        assert held.permit is not None
+        held.permit.release()
+        after = await waits
+
+        assert (late.is_full, late.reason) == (True, "no place would be free within 0 s")
+        assert (full.is_full, full.reason) == (True, "1 requests wait for it already")
+        assert only(fleet).refused == {"full": 1, "late": 1}
+        assert {name: len(counts) for name, counts in only(fleet).waits.items()} == {"interactive": 11, "batch": 1}
+        assert after.permit is not None
+        after.permit.release()
