@@ -135,7 +135,8 @@ class AdmissionGate:
         now, expected_s = self.now(), self._expected_s()
         too_far_s = self._ahead_s(claimant) - wait_s - BURST * self._service_s()
         if too_far_s > 0.0 and self._times.is_known and expected_s is not None:
-            message = f"requests with this key have their share of it, and no place would be free within {round(wait_s, 2):g} s"
+            share = "requests with this key have their share of it"
+            message = f"{share}, and no place would be free within {round(wait_s, 2):g} s"
             raise QueueFull(message, max(expected_s, too_far_s), is_late=True)
         held = [now - permit.since for permit in self._running]
         if len(self._queue) + 1 > self._times.places(held, wait_s * IN_TIME):
