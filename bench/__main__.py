@@ -93,7 +93,7 @@ def _started(options: argparse.Namespace, stack: contextlib.ExitStack, notes: li
             name: partial(subjects.vllm_router, folder, upstream, measured_core, environment, name)
             for name in subjects.POLICIES
         },
-        subjects.PLAIN: lambda: subjects.gateway(folder, upstream, measured_core, keys),
+        subjects.PLAIN: lambda: subjects.gateway(folder, upstream, [measured_core], keys),
     }
     running = [stack.enter_context(subjects.direct(upstream))]
     for name, way in ways.items():

@@ -26,10 +26,10 @@ def cores() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """What is started inside runs on that core only, with all its threads and children."""
+def pinned(*cores: int) -> Iterator[None]:
+    """What is started inside runs on these cores only, with all its threads and children."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -56,6 +56,20 @@ def rss_bytes(pid: int) -> int:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def connections(pid: int, port: int) -> int:
+    """How many connections a process has to its clients at that local port."""
+    established = set()
+    for line in (_PROC / "net" / "tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "01" and int(words[1].rpartition(":")[2], 16) == port:
+            established.add(f"socket:[{words[9]}]")
+    held = 0
+    for link in (_PROC / str(pid) / "fd").iterdir():
+        with contextlib.suppress(OSError):
+            held += str(link.readlink()) in established
+    return held
 
 
 def argv(pid: int) -> list[str]:

@@ -92,7 +92,7 @@ def nginx(folder: Path, upstream: int, core: int) -> Iterator[Subject]:
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, upstream=upstream, port=port))
     command = [program, "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(config)]
-    with _running(command, core, folder / "nginx.log", dict(os.environ)) as process:
+    with _running(command, [core], folder / "nginx.log", dict(os.environ)) as process:
         _wait(process, port, "/v1/models", folder / "nginx.log")
         yield Subject("nginx", port, (process.pid,))
 
@@ -107,7 +107,7 @@ def vllm_router(folder: Path, upstream: int, core: int, environment: Path, name:
     command = [str(program), "--host", "127.0.0.1", "--port", str(port), "--policy", POLICIES[name]]
     command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--prometheus-port", str(_free_port())]
     log = folder / f"{POLICIES[name]}.log"
-    with _running([*command, "--log-level", "warning"], core, log, _environment()) as process:
+    with _running([*command, "--log-level", "warning"], [core], log, _environment()) as process:
         _wait(process, port, "/health", log)
         yield Subject(name, port, (process.pid,))
 
@@ -116,13 +116,14 @@ def vllm_router(folder: Path, upstream: int, core: int, environment: Path, name:
 def gateway(
     folder: Path,
     upstream: int,
-    core: int,
+    cores: Sequence[int],
     secrets: Sequence[str],
     python: str = sys.executable,
     name: str = PLAIN,
+    relays: int = 1,
 ) -> Iterator[Subject]:
-    """The gateway with one relay and its defaults, in front of the upstream as a `remote` backend, for whoever has one
-    of these keys. `python`: the interpreter that it runs on.
+    """The gateway with its defaults, in front of the upstream as a `remote` backend, for whoever has one of these keys,
+    on these cores. `python`: the interpreter that it runs on.
     """
     port = _free_port()
     state = folder / name
@@ -131,16 +132,14 @@ def gateway(
     known = [f"  - {{name: client-{i}, sha256: {keys.digest(secret)}}}" for i, secret in enumerate(secrets)]
     config.write_text(GATEWAY.format(port=port, upstream=upstream) + "\n".join(known) + "\n")
     env = _environment() | {"MODELPORT_STATE": str(state / "state")}
-    with _running([python, "-m", "app", "serve", "--config", str(config)], core, log, env) as process:
+    command = [python, "-m", "app", "serve", "--config", str(config), "--relays", str(relays)]
+    with _running(command, cores, log, env) as process:
         _wait(process, port, "/readyz", log, secrets[0])
-        relays = tuple(
-            pid for pid in machine.children(process.pid) if any("app.relay" in word for word in machine.argv(pid))
-        )
-        if not relays:
-            raise Unfit(
-                f"the gateway has no child whose arguments name app.relay (children: {machine.children(process.pid)})"
-            )
-        yield Subject(name, port, relays, (process.pid,))
+        children = machine.children(process.pid)
+        carrying = tuple(pid for pid in children if "app.relay" in machine.argv(pid))
+        if len(carrying) != relays:
+            raise Unfit(f"the gateway has {len(carrying)} relays instead of {relays} (children: {children})")
+        yield Subject(name, port, carrying, (process.pid,))
 
 
 def _environment() -> dict[str, str]:
@@ -148,8 +147,10 @@ def _environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], core: int, log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out, pinned(core):
+def _running(
+    command: list[str], cores: Sequence[int], log: Path, env: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out, pinned(*cores):
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
         yield process

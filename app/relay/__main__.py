@@ -39,11 +39,13 @@ def main() -> int:
     parser.add_argument("--state", type=Path, required=True, help="the state folder with relay.sock and control.sock")
     parser.add_argument("--index", type=int, default=0, help="which of the relays this is")
     parser.add_argument("--counters", type=int, help="where its counters go; without it they stay in this process")
+    parser.add_argument("--connections", type=int, help="where the relays tell each other how many they have")
     options = parser.parse_args()
     die_with_parent()
     # structlog loads it where it is there, for tracebacks that we never let it write: 5 MB of every relay's memory.
     sys.modules["rich"] = cast("Any", None)
     from app.log import set_up  # after the line above
+    from app.relay.accepting import ConnectionNumbers
     from app.relay.server import relay
 
     log_format: LogFormat = "json" if os.environ.get("MODELPORT_LOG_FORMAT") == "json" else "console"
@@ -58,7 +60,8 @@ def main() -> int:
     gc.set_threshold(GARBAGE, 20, 20)
     with socket.socket(fileno=options.fd) as listener:
         counters = SharedCounters(shared_counters.create() if options.counters is None else options.counters)
-        return uvloop.run(relay(listener, options.state, counters))
+        numbers = None if options.connections is None else ConnectionNumbers(options.connections, options.index)
+        return uvloop.run(relay(listener, options.state, counters, numbers))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import uvicorn
 
 from app.metrics import Metrics, watch_event_loop
+from app.relay.accepting import Acceptor, ConnectionNumbers
 from app.relay.compare.compare_api import CompareApi
 from app.relay.drain import RelayDrain
 from app.relay.http.body_intake import BodyIntake
@@ -44,6 +45,26 @@ class _Server(uvicorn.Server):
     """
 
     drain_s = 0.0
+    numbers: ConnectionNumbers | None = None
+    acceptor: Acceptor | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, in turn with the other relays where there are some."""
+        if self.numbers is None:
+            await super().startup(sockets)
+            return
+        assert sockets
+        await super().startup([])
+        connections = self.server_state.connections
+        self.acceptor = Acceptor(sockets[0], self.numbers, lambda: len(connections), self._protocol)
+        self.acceptor.start()
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast("Any", self.config.http_protocol_class)
+        made: asyncio.Protocol = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, _loop=None
+        )
+        return made
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -59,15 +80,24 @@ class _Server(uvicorn.Server):
             self.server_state.tasks,
             lambda: self.force_exit,
         )
+        if self.acceptor is not None:
+            self.acceptor.take_all()
         await ending.accept_rest(listener, self.drain_s)
+        if self.acceptor is not None:
+            await self.acceptor.aclose()
         for server in self.servers:
             server.close()
         listener.close()
         await ending.finish(max(0.0, self.drain_s - (time.monotonic() - began)))
 
 
-async def relay(listener: socket.socket, state: Path, counters: SharedCounters) -> int:
-    """Serve until the supervisor sends `DrainRelay` (returns 0) or is gone (returns 1): the process's exit code."""
+async def relay(
+    listener: socket.socket, state: Path, counters: SharedCounters, numbers: ConnectionNumbers | None = None
+) -> int:
+    """Serve until the supervisor sends `DrainRelay` (returns 0) or is gone (returns 1): the process's exit code.
+
+    `numbers`: of connections, where other relays have the same listener.
+    """
     supervisor, pool, tracer, intake = SupervisorClient(), ConnectionPool(), Tracer(), BodyIntake()
     metrics = Metrics(counters)
     dispatcher = Dispatcher(supervisor, pool, metrics, intake)
@@ -107,6 +137,7 @@ async def relay(listener: socket.socket, state: Path, counters: SharedCounters) 
         backlog=2048,
     )
     server = _Server(config)
+    server.numbers = numbers
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(_stop_when_asked(supervisor, server))
     watching = asyncio.create_task(watch_event_loop(metrics.late))

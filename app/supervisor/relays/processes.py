@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import structlog
 
 import app
+from app import shared_counters
 from app.supervisor.metrics.relay_counters import RelayCounters
 
 log = structlog.get_logger()
@@ -71,6 +73,7 @@ class Relays:
         self._indices: dict[int, int] = {}  # of those that run, by pid
         self._keepers: list[asyncio.Task[None]] = []
         self._closing = asyncio.Event()
+        self._connections: int | None = None  # where several relays tell each other how many they have
         self.restarts = 0
 
     def __repr__(self) -> str:
@@ -87,7 +90,9 @@ class Relays:
         return {f"relay-{index}": pid for pid, index in sorted(self._indices.items(), key=lambda each: each[1])}
 
     def start(self, count: int) -> None:
-        """Start so many relays; each is started again whenever it ends."""
+        """Start so many relays; each is started again whenever it ends. Several share their connections evenly."""
+        if count > 1:
+            self._connections = shared_counters.create()
         for index in range(count):
             self._keepers.append(asyncio.create_task(self._keep(index), name=f"relay {index}"))
 
@@ -116,6 +121,9 @@ class Relays:
                 log.warning("relays killed", pids=self.pids, grace_s=grace_s)
         self.kill()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._connections is not None:
+            os.close(self._connections)
+            self._connections = None
 
     def kill(self) -> None:
         """End all of them at once, and start no more."""
@@ -150,12 +158,14 @@ class Relays:
             await asyncio.to_thread(self._counters.close, counters)
 
     async def _run(self, index: int, counters: int) -> str:
+        shared = [] if self._connections is None else [self._connections]
         try:
             # Its own session: Ctrl-C and a closing terminal are the supervisor's to hear.
             process = await asyncio.create_subprocess_exec(
                 *self._command(index, counters),
+                *(f"--connections={each}" for each in shared),
                 env=self._env,
-                pass_fds=[self._descriptor, counters],
+                pass_fds=[self._descriptor, counters, *shared],
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
             )

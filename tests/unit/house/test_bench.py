@@ -12,6 +12,8 @@ import pytest
 from bench.figures import Round, Spread, rows
 from bench.page import kept, markdown, with_section
 from bench.profiled import profiled
+from bench.relays import ONE, RelayLoad
+from bench.relays import section as relays_section
 from bench.watching import NOBODY, WatchedRound, section
 
 BARE = Round(0, 0, 0, 200_000, 0.010, 0.020, 0, 0, 0)
@@ -111,3 +113,14 @@ def test_a_profile_says_which_function_was_at_work(way: str, tmp_path: Path) -> 
     (calls, _, time_with_calls) = next(figures for name, figures in told.items() if name.endswith(" work"))
     assert calls == (1 if way == "calls" else 0)
     assert time_with_calls > 0
+
+
+def test_two_relays_are_told_beside_one_of_the_same_run() -> None:
+    one = [RelayLoad(200, 4_000, (32,), 0), RelayLoad(400, 2_000, (32,), 0)]
+    two = [RelayLoad(210, 6_000, (16, 16), 0), RelayLoad(420, 3_000, (18, 14), 1)]
+
+    text = relays_section({(32, False): {ONE: one, "two relays, one core": two}}, 8_000)
+
+    assert f"| 32 connections, {ONE} | 300.0 (200.0–400.0) per request | – | 3,000 (2,000–4,000) | – | 0 |" in text
+    told = "315.0 (210.0–420.0) per request | 1.05 (1.05–1.05) | 4,500 (3,000–6,000) | 53 % (at most 56 %) | 1 |"
+    assert f"| 32 connections, two relays, one core | {told}" in text
