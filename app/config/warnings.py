@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.config.model import Config
-from backends.kinds import preflight
+from backends.kinds import PROFILES, kind_of, preflight
 
 
 def unused_backends(config: Config) -> list[str]:
@@ -14,11 +14,28 @@ def unused_backends(config: Config) -> list[str]:
     return [name for name in config.backends if name not in used]
 
 
+def alone(config: Config) -> list[str]:
+    """The models whose streams are to go on elsewhere, and which have no two engines that could be equal. Pure."""
+    models = []
+    for name, model in config.models.items():
+        runs = [
+            config.backends[each.backend].as_managed()
+            for each in model.all_targets()
+            if each.backend in config.backends
+        ]
+        equal = [run.replicas for run in runs if run is not None and PROFILES[kind_of(run)].tells_tokens is not None]
+        if model.continue_streams and sum(equal) < 2:
+            models.append(name)
+    return models
+
+
 def warnings(config: Config) -> list[tuple[str, str]]:
-    """Each as its place in the file and a sentence: backends that no model uses, files and programs that are missing on
-    this machine or broken. Blocks: it looks for them.
+    """Each as its place in the file and a sentence: backends that no model uses, settings without an effect, files and
+    programs that are missing on this machine or broken. Blocks: it looks for them.
     """
     notes = [(f"backends.{name}", "no model uses it") for name in unused_backends(config)]
+    no_effect = "has no effect: there are no two equal engines of vLLM or llama.cpp (`replicas` of its backend)"
+    notes += [(f"models.{name}.continue_streams", no_effect) for name in alone(config)]
     for name, backend in config.backends.items():
         notes += [(f"backends.{name}.{key}", problem) for key, problem in preflight(backend).missing()]
     return notes

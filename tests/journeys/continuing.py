@@ -45,7 +45,8 @@ QUESTIONS: Final = [form.format(subject) for subject in _SUBJECTS for form in _F
 
 @dataclass
 class Answer:
-    """What came of one stream. `seam`: how many characters had come when it went on elsewhere; None: it did not."""
+    """What came of one stream. `seam`: how many characters had come when it went on elsewhere; None: it did not.
+    `engines`: those that wrote it."""
 
     text: str = ""
     ids: set[str] = field(default_factory=set)
@@ -53,7 +54,7 @@ class Answer:
     seam: int | None = None
     finish: str | None = None
     error: str | None = None
-    backend: str = ""
+    engines: list[str] = field(default_factory=list)
 
 
 async def ask(client: httpx.AsyncClient, question: str, answer: Answer, **options: Any) -> Answer:
@@ -68,7 +69,7 @@ async def ask(client: httpx.AsyncClient, question: str, answer: Answer, **option
     }
     try:
         async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-            answer.backend = response.headers.get("x-modelport-backend", "")
+            answer.engines.append(response.headers.get("x-modelport-backend", ""))
             async for line in response.aiter_lines():
                 _note(answer, line)
     except httpx.HTTPError as exc:
@@ -79,6 +80,7 @@ async def ask(client: httpx.AsyncClient, question: str, answer: Answer, **option
 def _note(answer: Answer, line: str) -> None:
     if line.startswith(": continued on "):
         answer.seam = len(answer.text)
+        answer.engines.append(line.removeprefix(": continued on "))
     if not line.startswith("data: {"):
         return
     chunk = json.loads(line.removeprefix("data: "))
@@ -117,7 +119,7 @@ async def _kill(gateway: Gateway, answers: list[Answer], max_tokens: int) -> Any
         until, lambda: any(answer.error or len(answer.text) > 2 * max_tokens for answer in answers), 120
     )
     longest = max(answers, key=lambda answer: len(answer.text))
-    before = await asyncio.to_thread(gateway.backend, longest.backend)
+    before = await asyncio.to_thread(gateway.backend, longest.engines[0])
     os.kill(before["pid"], signal.SIGKILL)
     return before
 
@@ -128,11 +130,11 @@ def ready(gateway: Gateway) -> None:
 
     def is_so() -> bool:
         rows = gateway.status()["health"]["backends"]
-        return len(rows) == 3 and all(row["state"] == "ready" for row in rows)
+        (model,) = [each for each in gateway.ask("/admin/models")["models"] if each["name"] == "chat"]
+        known = [each for each in model["servings"] if each["digest"]]
+        return len(rows) == len(known) and all(row["state"] == "ready" for row in rows)
 
-    until(is_so)
-    body = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-    until(lambda: "x-modelport-serving" in httpx.post(f"{gateway.base_url}/chat/completions", json=body).headers)
+    until(is_so, 300)
 
 
 def report(first: list[Answer], again: list[Answer], disturbed: list[Answer]) -> list[str]:
@@ -159,7 +161,7 @@ def report(first: list[Answer], again: list[Answer], disturbed: list[Answer]) ->
             places = f"seam at {other.seam}, the same until {same_until}"
             lines.append(f"  {at}: {places}: {one.text[around]!r} {other.text[around]!r}")
     failures = [answer for answer in disturbed if answer.error]
-    return lines + [f"  {each.error} ({each.backend}, {len(each.text)} characters)" for each in failures]
+    return lines + [f"  {each.error} ({each.engines}, {len(each.text)} characters)" for each in failures]
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from app.errors import JSON, Problem
 from app.relay.http.request import Request
 from app.relay.http.response import ClientResponse
 from app.table import Limits
+from backends.endpoint import Endpoint
 from backends.errors import Broken, Disconnected, TimedOut
 from backends.http.exchange import EngineResponse, Exchange, ResponseTimings
 
@@ -62,6 +63,7 @@ class ClientStream:
         self._may_take_chunks = False
         self.continuable: Continuable | None = None
         self.tokens: TokenRecord | None = None  # of a stream that may go on at another engine
+        self.endpoint: Endpoint | None = None  # which writes it
 
     def settle(self) -> Usage:
         """What the response has cost until now, however it ended."""
@@ -116,6 +118,7 @@ class ClientStream:
         self._reader = reader
         feed: Callable[[Any], bytes] = reader.feed
         if continuable is not None and isinstance(exchange, Exchange):
+            self.endpoint = exchange.endpoint
             feed = self._without_tokens(reader, continuable)
         self._may_take_chunks = self._encoder is None and self.tokens is None
 

@@ -97,7 +97,8 @@ class Continuer:
         stream = record.stream
         assert stream is not None
         assert stream.continuable is not None
-        broken = _BrokenStream(stream, stream.continuable, stream.tokens, target, request.response.serving, error)
+        digest = request.response.serving or self._digest(target, stream.endpoint)
+        broken = _BrokenStream(stream, stream.continuable, stream.tokens, target, digest, error)
         label = plan.resolved.label
         why_not = self._why_not(broken)
         after = self._successor(plan, broken) if not why_not else None
@@ -133,6 +134,14 @@ class Continuer:
         if broken.digest is None:
             return "what its engine serves is not known to the last byte"
         return tokens.why_not
+
+    def _digest(self, target: Target, endpoint: Endpoint | None) -> str | None:
+        """Of a start whose files had not been read yet when it was asked, and have been meanwhile."""
+        row = self._supervisor.row(target.backend)
+        is_the_same = (
+            endpoint is not None and row.endpoint is not None and row.endpoint.generation == endpoint.generation
+        )
+        return row.serving_digest(target.model) if is_the_same else None
 
     def _successor(self, plan: RequestPlan, broken: _BrokenStream) -> Target | None:
         assert broken.digest is not None

@@ -87,6 +87,20 @@ def test_a_bad_environment_ends_with_2(tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (2, "environment: API_PORT: 'x' is not a whole number\n")
 
 
+def test_streams_that_can_go_on_nowhere_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "modelport.yaml").write_text(
+        "backends:\n  one: {kind: vllm, model: m}\n  two: {kind: vllm, model: m, replicas: 2}\n"
+        "  daemon: {kind: ollama}\nmodels:\n  a: {backend: one, continue_streams: true}\n"
+        "  b: {backend: two, continue_streams: true}\n"
+        "  c: {targets: [{backend: one, model: m}, {backend: daemon, model: m}], continue_streams: true}\n"
+    )
+
+    warnings = json.loads(run(tmp_path, "check", "--json").out)["warnings"]
+
+    named = [each.partition(":")[0] for each in warnings if "has no effect" in each]
+    assert named == ["models.a.continue_streams", "models.c.continue_streams"]
+
+
 def test_what_is_legal_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "modelport.yaml").write_text(
         "backends:\n  f: {kind: llama_cpp, model: none.gguf}\n  p: {kind: llama_cpp, model: package:no-such-thing}\n"
