@@ -27,7 +27,7 @@ backends:
   dozer: {{kind: vllm, command: "{command}", model: "{folder}", sleep: 1, unload_after_s: 3, {small}}}
   local: {{kind: ollama, url: "{ollama}"}}
   far: {{kind: remote, url: "{remote}"}}
-  farther: {{kind: remote, url: "{remote}"}}
+  farther: {{kind: remote, url: "{remote}", max_in_flight: 1, max_waiting: 1}}
 models:
   smollm2: {{backend: demo}}
   smollm2-late: {{backend: late}}
@@ -39,6 +39,7 @@ models:
   shared:
     targets: [{{backend: far, model: fake}}, {{backend: farther, model: "fault:status_503_vllm"}}]
     continue_streams: true
+  tight: {{backend: farther, model: "fault:drip"}}
   sturdy: {{backend: far, model: "fault:status_503_vllm", fallbacks: [smollm2]}}
 pairs:
   lora: {{base: base, tuned: tuned}}

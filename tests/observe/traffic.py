@@ -103,6 +103,8 @@ def traffic(gateway: Gateway) -> Iterator[None]:
     for model in ("base", "tuned", "daemon", "breaks", "refuses", "sturdy", "shared"):
         clients.go_on(chat(model))
     clients.go_on(chat("smollm2", is_stream=False))
+    for _ in range(4):  # more than are let wait
+        clients.go_on(chat("tight"))
     for ask in (leave, mistake, embed):
         clients.go_on(ask)
     try:

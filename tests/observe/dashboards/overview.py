@@ -331,4 +331,27 @@ def _saturation() -> list[panels.Panels]:
             levels={0.8: "red"},
             highest=1,
         ),
+        curves(
+            "Wait for a place, 95th percentile",
+            "How long 19 of 20 requests waited at most for a place at an engine that takes only so many, by priority",
+            panels.SECONDS,
+            Query(
+                quantile(0.95, "modelport_queue_wait_seconds", BACKENDS, f"{BACKEND}, priority"),
+                f"{EACH_BACKEND} ({{{{priority}}}})",
+            ),
+            levels=LATE,
+            width=12,
+        ),
+        curves(
+            "Refused a place",
+            "Requests in each second that were sent away at once. full: as many wait already as may; late: it would "
+            "have had no place in its time",
+            panels.PER_SECOND,
+            Query(
+                by(f"{BACKEND}, reason", rate("modelport_queue_refused_total", BACKENDS)),
+                f"{EACH_BACKEND} ({{{{reason}}}})",
+            ),
+            is_stacked=True,
+            width=12,
+        ),
     ]
