@@ -87,6 +87,23 @@ class Failing(msgspec.Struct, tag="failing", frozen=True):
     is_not_finite: bool = False
 
 
+class Suspicion(msgspec.Struct, tag="suspicion", frozen=True):
+    """relay → supervisor: this target does worse than its siblings, which serve and are well.
+
+    `generation`: the start of the backend that it is about. `reason`: `failures` (in a row) or `share` (of its latest
+    requests), which are so; `silent` or `slow`, which only seem so, since a request may take long. `evidence`: the
+    figures, for people. `operation`: of its latest request. `siblings`: as (backend, its own name for the model).
+    """
+
+    backend: str
+    model: str
+    generation: int
+    reason: str
+    evidence: str
+    operation: str
+    siblings: tuple[tuple[str, str], ...]
+
+
 class Publish(msgspec.Struct, tag="publish", frozen=True):
     """supervisor → relay: the table from now on."""
 
@@ -128,7 +145,7 @@ class SealedComparison(msgspec.Struct, frozen=True):
     answers: list[dict[str, Any]]
 
 
-FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing
+FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing | Suspicion
 FromSupervisor = Publish | WantedReply | DrainRelay
 
 _encoder = msgspec.msgpack.Encoder()

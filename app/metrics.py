@@ -27,7 +27,6 @@ LAG_EVERY_S: Final = 0.5
 OUTCOMES: Final = ("ok", "engine_rejected", *dict.fromkeys(code for _, code, _ in TABLE.values()))
 # Refusals that alerts ask for, and wrong keys: one of them has to be seen, too.
 ALARMING: Final = ("internal_error", "too_many_bytes", "too_many_connections", "invalid_api_key")
-EJECTED_FOR: Final = ("failures", "share", "silent", "slow")
 PLACED_BY: Final = ("least_busy", "prefix", "session", "hash", "overflow")
 CONTINUED_AS: Final = ("continued", "refused", "failed")
 
@@ -116,22 +115,10 @@ LAG: Final = Family(  # the supervisor's own is in the same family
     ("process",),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-EJECTED: Final = Family(  # each relay finds out for itself
-    "highest",
-    "modelport_backend_ejected",
-    "1 while a relay sends a backend no requests because those before failed or were slow, else 0.",
-    (_BACKEND,),
-)
-EJECTIONS: Final = Family(
-    "counter",
-    "modelport_ejections_total",
-    "How often a relay has ceased to send a backend requests, by why.",
-    (_BACKEND, "reason"),
-)
 RETRIES_DENIED: Final = Family(
     "counter",
     "modelport_retries_denied_total",
-    "Requests that were not tried at another target because too many had been.",
+    "Requests that were not tried at another target, because too many such tries had failed.",
     (_MODEL,),
 )
 PLACEMENTS: Final = Family(
@@ -149,7 +136,7 @@ CONTINUED: Final = Family(
 FAMILIES: Final = (
     *(DURATION, FIRST_TOKEN, PER_TOKEN, TOKENS, PHASES, OVERHEAD, IN_FLIGHT),
     *(ATTEMPTS, FALLBACKS, REJECTED, STREAM_ERRORS, DISCONNECTS, LAG),
-    *(EJECTED, EJECTIONS, RETRIES_DENIED, PLACEMENTS, CONTINUED),
+    *(RETRIES_DENIED, PLACEMENTS, CONTINUED),
 )
 
 
@@ -185,8 +172,6 @@ class Metrics:
         self._stream_errors = counters.counters(STREAM_ERRORS)
         self._disconnects = counters.counters(DISCONNECTS)
         self._lag = counters.histograms(LAG)["relay",]
-        self._ejected = counters.gauges(EJECTED)
-        self._ejections = counters.counters(EJECTIONS)
         self._retries_denied = counters.counters(RETRIES_DENIED)
         self._placements = counters.counters(PLACEMENTS)
         self._continued = counters.counters(CONTINUED)
@@ -202,9 +187,6 @@ class Metrics:
         for model in table.models.values():
             if len(model.targets) > 1:
                 _begin(self._placements, (model.name,), PLACED_BY)
-                for target in model.targets:
-                    _ = self._ejected[target.backend,]
-                    _begin(self._ejections, (target.backend,), EJECTED_FOR)
             if len(model.targets) > 1 or model.fallbacks:
                 _ = self._retries_denied[model.name,]
             if model.continues_streams:
@@ -247,14 +229,6 @@ class Metrics:
     def refused(self, reason: str) -> None:
         """Count a refusal with this error code."""
         self._rejected[reason,].inc()
-
-    def ejected(self, backend: str) -> Gauge:
-        """1 while this relay sends the backend no requests, else 0."""
-        return self._ejected[backend,]
-
-    def ejection(self, backend: str, reason: str) -> Counter:
-        """The counter of how often this relay has ceased to send the backend requests, by why."""
-        return self._ejections[backend, reason]
 
     def retry_denied(self, model: str) -> Counter:
         """The counter of requests that were not tried at another target, by the model's label."""

@@ -25,15 +25,10 @@ FIRST_BYTES: Final = 64 * 1024
 _WORD: Final = 8
 
 
-Kind = Literal["counter", "gauge", "highest", "histogram"]
-
-
 class Family(msgspec.Struct, frozen=True):
-    """All series of one name, as they are declared. `kind`: `highest` is a gauge, of which that of the relay counts
-    that has the most; all others are added up. `bounds`: of a histogram, ascending, without infinity.
-    """
+    """All series of one name, as they are declared. `bounds`: of a histogram, ascending, without infinity."""
 
-    kind: Kind
+    kind: Literal["counter", "gauge", "histogram"]
     name: str
     help_text: str
     labels: tuple[str, ...] = ()
@@ -43,7 +38,7 @@ class Family(msgspec.Struct, frozen=True):
 class SeriesKey(msgspec.Struct, frozen=True, array_like=True):
     """All that is known of one series."""
 
-    kind: Kind
+    kind: Literal["counter", "gauge", "histogram"]
     name: str
     help_text: str
     labels: dict[str, str]

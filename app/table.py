@@ -190,7 +190,11 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of the data path; sizes in bytes, times in seconds. Each is a `server:` setting of the same name."""
+    """Bounds of the data path; sizes in bytes, times in seconds. Each is a `server:` setting of the same name.
+
+    `eject_after`: failures in a row after which a target is passed over, 0: never. `retry_budget`: of a model's
+    requests, the share that may fail at a further target.
+    """
 
     max_body_bytes: int = 32 * 1024 * 1024
     max_bodies_bytes: int = 256 * 1024 * 1024
@@ -204,6 +208,8 @@ class Limits(msgspec.Struct, frozen=True):
     stalled_reader_s: float = 30.0
     hold_s: float = 10.0
     wait_s: float = 300.0
+    eject_after: int = 5
+    retry_budget: float = 0.2
 
 
 class Tracing(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -39,10 +39,20 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
                 str(backend["generation"]),
                 str(backend["restarts"]),
                 str(backend["in_flight"]),
-                note(backend["reason"], backend["last_failure"], backend["replacement"]),
+                ejection_note(backend["ejected"])
+                or note(backend["reason"], backend["last_failure"], backend["replacement"]),
             )
             for backend in health["backends"]
         ],
+    )
+
+
+def ejection_note(ejected: Sequence[Mapping[str, Any]]) -> str:
+    """Why requests pass a backend over, and when it is tried again; "" where they do not."""
+    return "; ".join(
+        f"passed over for {each['model']}, {duration(each['since_s'])} ago: {each['evidence']}; "
+        f"tried again in {duration(each['tried_in_s'])}"
+        for each in ejected
     )
 
 

@@ -99,6 +99,18 @@ class ServerConfig(_Section):
         _DEFAULT.hold_s, description="Seconds a stream waits for its model before its response begins anyway."
     )
     wait_s: Wait = Field(_DEFAULT.wait_s, description="Seconds a request waits for its model to be ready.")
+    eject_after: int = Field(
+        _DEFAULT.eject_after,
+        ge=0,
+        le=1000,
+        description="Failures in a row after which one of several targets is passed over; 0: never.",
+    )
+    retry_budget: float = Field(
+        _DEFAULT.retry_budget,
+        ge=0,
+        le=10,
+        description="Share of a model's requests that may fail at a further target before no further one is tried.",
+    )
 
     memory_gb: float | None = Field(
         None, gt=0, le=1_000_000, description="Host memory for all engines, in GB; default: the host's or container's."

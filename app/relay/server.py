@@ -107,6 +107,7 @@ async def relay(
         pool.doubt({row.name: row.reason or "it failed" for row in table.backends.values() if row.is_wedged})
         dispatcher.records = tracer.follow(table.tracing)
         metrics.follow(table)
+        dispatcher.outliers.follow(table)
 
     supervisor.on_table = follow
     await supervisor.connect(state / "relay.sock")

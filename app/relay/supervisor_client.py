@@ -22,6 +22,7 @@ from app.ipc import (
     Hello,
     InFlight,
     Publish,
+    Suspicion,
     Unwanted,
     WantedReply,
     adapter_key,
@@ -201,6 +202,10 @@ class SupervisorClient:
     def failing(self, endpoint: Endpoint, *, is_not_finite: bool = False) -> None:
         """Tell the supervisor that this start of an engine refuses connections, or answers what are no numbers."""
         self._send(Failing(endpoint.engine, endpoint.generation, is_not_finite))
+
+    def suspect(self, suspicion: Suspicion) -> None:
+        """A target does worse than its siblings."""
+        self._send(suspicion)
 
     def count(self, backend: str, generation: int, change: int) -> None:
         """Leases of one start of one backend, plus or minus one."""

@@ -48,6 +48,7 @@ from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
 from app.supervisor.comparisons.votes import VoteStore
+from app.supervisor.ejection.ejections import Ejections
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
 from app.supervisor.metrics import snapshot
@@ -113,7 +114,8 @@ class Gateway:
             lambda index, counters: processes.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
-        self.relay_server = RelayServer(self.leases, self.relays)
+        self.ejections = Ejections(lambda: self._backends, self.publish_again)
+        self.relay_server = RelayServer(self.leases, self.relays, suspect=self.ejections.suspect)
         self._measurements = MeasurementStore(state.measurements)
         self._sizes = Sizes(self._measurements)
         self._capabilities = CapabilityStore(state.capabilities)
@@ -183,7 +185,7 @@ class Gateway:
     def _table(self) -> Table:
         table = build_table.build(
             self.config.model_copy(update={"backends": self._discovery.applied(self.config.backends)}),
-            self.provenance.applied(self._capabilities.applied(self._backends)),
+            self.ejections.applied(self.provenance.applied(self._capabilities.applied(self._backends))),
             self._version,
             self.is_draining,
             self._created,
@@ -221,10 +223,7 @@ class Gateway:
             uptime_s=round(time.monotonic() - self._started_at, 3),
             models=views.models(table, self.fleet.status()),
             backends=tuple(BackendAnswer.of(status) for status in self.visible()),
-            quarantined=tuple(
-                QuarantineAnswer(device=each.device, backend=each.backend, reason=each.reason)
-                for each in self.fleet.quarantined
-            ),
+            quarantined=tuple(map(QuarantineAnswer.of, self.fleet.quarantined)),
             state_folder=self.disk.trouble,
         )
 
@@ -394,4 +393,5 @@ class Gateway:
 
     def visible(self) -> list[BackendStatus]:
         """All, except those that nobody configured and that have never answered."""
-        return [status for status in self.fleet.status() if status.generation or status.name not in self._implicit]
+        known = (each for each in self.fleet.status() if each.generation or each.name not in self._implicit)
+        return self.ejections.shown(known)

@@ -100,6 +100,7 @@ async def _run(
         gateway.relays.kill()
         await gateway.relays.close(0)
         await gateway.relay_server.close()
+        await gateway.ejections.aclose()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

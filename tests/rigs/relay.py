@@ -17,9 +17,10 @@ import uvicorn.server
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from app.ipc import Claim
+from app.ipc import Claim, Suspicion
 from app.relay.server import relay
 from app.shared_counters import SharedCounters
+from app.supervisor.ejection.ejections import Ejections
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.relays.leases import Leases
@@ -39,6 +40,8 @@ class FakeFleet:
     claims: list[Claim] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     notes: set[asyncio.Task[None]] = field(default_factory=set)
+    suspicions: list[Suspicion] = field(default_factory=list)
+    ejections: Ejections | None = None
 
     async def wanted(self, backend: str, claim: Claim) -> WaitOutcome:
         self.claims.append(claim)
@@ -53,6 +56,12 @@ class FakeFleet:
 
     def lost(self, pid: int, is_at_fault: bool) -> None:
         """There is no process to end: the relay is in this one."""
+
+    def suspect(self, suspicion: Suspicion) -> None:
+        self.suspicions.append(suspicion)
+        if self.ejections is not None:
+            self.ejections.suspect(suspicion)
+        self.leases_changed()
 
     def leases_changed(self) -> None:
         note = asyncio.create_task(self._note())
@@ -161,7 +170,7 @@ async def running(
     vars(uvicorn.server)["asyncio"] = _Hurried()
     state = Path(tempfile.mkdtemp(prefix="mp-"))
     leases, fleet, counters = Leases(), FakeFleet(), RelayCounters()
-    server = RelayServer(leases, fleet)
+    server = RelayServer(leases, fleet, suspect=fleet.suspect)
     await server.open(state / "relay.sock", fleet)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server, leases, fleet, counters)

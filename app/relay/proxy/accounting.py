@@ -10,6 +10,8 @@ import structlog
 from app.dialects.usage import Usage
 from app.errors import Problem, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
+from app.relay.balancing.outliers import Siblings
+from app.relay.balancing.target_health import TargetHealth
 from app.relay.http.request import Request
 from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.client_stream import ClientStream
@@ -40,6 +42,9 @@ class RequestRecord:
         self._attempts = 0
         self._is_counted = False
         self._given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
+        self._siblings: Siblings | None = None  # where its model has several targets
+        self._health: TargetHealth | None = None  # of the target that it is at
+        self._is_retry = False
         response, limits = request.response, request.table.limits
         self.stream = (
             ClientStream(response, request.base, limits, plan.choices, request.encoder) if plan.is_stream else None
@@ -55,6 +60,10 @@ class RequestRecord:
         """Whether the client has got a part of the response."""
         return self.stream is not None and self.stream.has_event
 
+    def watched_by(self, siblings: Siblings) -> None:
+        """It may go to several targets: those of whom what becomes of it is noted."""
+        self._siblings = siblings
+
     def turn_to(self, target: Target, row: Backend) -> None:
         """This target is tried next: the request is counted under its backend's name from now on."""
         if self._series is not None:
@@ -64,11 +73,25 @@ class RequestRecord:
         self._request.response.served_by(self._plan.resolved.name, backend, self._attempts)
         self._series = self._metrics.of(self._plan.operation.name, self._plan.resolved.label, backend)
         self._series.in_flight.inc()
+        if self._siblings is not None:
+            self._health = self._siblings.health(target)
+            self._is_retry = self._is_sent
 
     def attempted(self, backend: str, ended: str) -> None:
         """An attempt at this backend ended: `ok`, or the failure's outcome."""
         self._metrics.attempt(backend, ended).inc()
         self._given_up = None if ended == "ok" else (backend, ended)
+        if self._siblings is not None and self._health is not None:
+            first_token_at = self.stream.first_token_at if self.stream is not None else None
+            self._siblings.ended(self._health, self, ended, first_token_at)
+            if ended == "ok":
+                self._siblings.budget.answered()
+            elif self._is_retry:
+                self._siblings.budget.failed()
+
+    def may_retry(self) -> bool:
+        """Whether one more target may be asked; counts it where not. The first that is sent the request always may."""
+        return self._siblings is None or not self._is_sent or self._siblings.may_retry()
 
     def asked_again(self, refusal: str) -> None:
         """The engine has refused it as it was (by that outcome), and is asked once more in the same attempt."""
@@ -109,6 +132,9 @@ class RequestRecord:
             response = self._request.response
             response.asked_at = now = time.perf_counter()
             self._series.overhead.observe(now - response.arrived - self._waited_s)
+        if self._siblings is not None and self._health is not None:
+            operation = self._plan.operation.name
+            self._siblings.sent(self._health, self, operation, is_stream=self.stream is not None)
 
     def settled(self, usage: Usage) -> None:
         """The response is complete."""
@@ -172,6 +198,8 @@ class RequestRecord:
             self._ended("internal_error", 500, Usage())
         if self.stream is not None:
             self.stream.close()
+        if self._health is not None:
+            self._health.left(self)
         if self._series is not None:
             self._series.in_flight.dec()
 

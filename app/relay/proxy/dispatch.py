@@ -12,6 +12,7 @@ from app.dialects.usage import Usage
 from app.errors import outcome
 from app.metrics import Metrics
 from app.relay.balancing.affinity import Affinity
+from app.relay.balancing.outliers import Outliers
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import Request
 from app.relay.planning.attempt import check, check_ability, place
@@ -53,10 +54,11 @@ class Dispatcher:
         self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
         self._continuer = Continuer(supervisor, pool, metrics, self._endpoint, self.asker.refused)
+        self.outliers = Outliers(lambda: supervisor.table, supervisor.suspect, metrics.retry_denied)
 
     async def serve(self, request: Request, plan: RequestPlan) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
-        record = self.records(self._metrics, request, plan)
+        record = self.record(request, plan)
         try:
             record.settled(await self._try_targets(request, plan, record))
         except BackendError as exc:
@@ -70,12 +72,21 @@ class Dispatcher:
         finally:
             record.close()
 
+    def record(self, request: Request, plan: RequestPlan) -> RequestRecord:
+        """A new request's record. Where it may go to several targets, their health is noted."""
+        record, model = self.records(self._metrics, request, plan), plan.resolved.model
+        if model.fallbacks or len(model.targets) > 1:
+            record.watched_by(self.outliers.siblings(model.name))
+        return record
+
     async def _try_targets(self, request: Request, plan: RequestPlan, record: RequestRecord) -> Usage:
         """Each target in turn until one has taken the request; the last refusal when none did."""
         last: BackendError | None = None
         lost: tuple[Target, Lost] | None = None
         repeats = 1 if plan.operation.name in REPEATABLE else 0
         for target in self._targets(request, plan):
+            if not record.may_retry():
+                break
             record.next_target()
             is_over = False
             while not is_over:
@@ -89,7 +100,7 @@ class Dispatcher:
                 except Taken as exc:
                     if record.stream is not None and record.stream.continuable is not None:
                         return await self._continuer.go_on(request, plan, record, target, exc)
-                    if repeats == 0 or isinstance(exc, Rejected):
+                    if repeats == 0 or isinstance(exc, Rejected) or not record.may_retry():
                         raise
                     last, is_over = exc, False
                     repeats -= 1

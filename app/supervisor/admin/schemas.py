@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.supervisor.capacity.gpu_quarantine import Quarantine
+from app.supervisor.ejection.ejected_model import EjectedModel
 from app.supervisor.fleet.status import Adapter, BackendStatus
 from app.supervisor.replicas.adapters import ProofRecord
 from backends.endpoint import State
@@ -98,7 +100,8 @@ class BackendAnswer(_Answer):
     it may have; `engine_in_flight`: the engine's own count, null when it has none.
     `swaps`: how often it was stopped to make room for another; `devices`: the GPUs it runs on. `is_managed`: the
     gateway runs it. `url`: where a daemon with models of its own listens; `loaded`: the models in its memory, with
-    their size in bytes. `last_failure` is kept when it serves again.
+    their size in bytes. `last_failure` is kept when it serves again. `ejected`: the models that
+    requests pass it over for.
     """
 
     name: str
@@ -121,6 +124,7 @@ class BackendAnswer(_Answer):
     loaded: dict[str, int] = {}
     last_failure: FailureAnswer | None = None
     replacement: ReplacementAnswer | None = None
+    ejected: tuple[EjectedModel, ...] = ()
 
     @classmethod
     def of(cls, status: BackendStatus) -> BackendAnswer:
@@ -146,6 +150,7 @@ class BackendAnswer(_Answer):
             loaded=dict(status.daemon.loaded) if status.daemon is not None else {},
             last_failure=failure(status),
             replacement=replacement(status),
+            ejected=status.ejected,
         )
 
 
@@ -167,6 +172,11 @@ class QuarantineAnswer(_Answer):
     device: str
     backend: str
     reason: str
+
+    @classmethod
+    def of(cls, quarantine: Quarantine) -> QuarantineAnswer:
+        """The answer for one GPU."""
+        return cls(device=quarantine.device, backend=quarantine.backend, reason=quarantine.reason)
 
 
 class Health(_Answer):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.supervisor.admission.queue_counts import QueueCounts
+from app.supervisor.ejection.ejected_model import EjectedModel
 from app.supervisor.fleet.past_lives import LastFailure
 from app.supervisor.fleet.unit import Unit
 from app.supervisor.metrics.bucket_counts import BucketCounts
@@ -32,7 +33,8 @@ class BackendStatus:
     `swaps`: how often it made way for another engine; `devices`: the GPUs it has now;
     `footprint`: what its last start was measured to take; `waiting`: requests that wait for its start or for a place,
     and `waiting_limit`: how many may. `starts`: the seconds of its starts, by how it came to serve. `refused`, `waits`:
-    of its queue, where it has a limit (`QueueCounts`).
+    of its queue, where it has a limit (`QueueCounts`). `ejected`: the models that requests pass it over for now;
+    `ejections`: how often it was ejected, by why.
     """
 
     name: str
@@ -60,6 +62,8 @@ class BackendStatus:
     starts: Mapping[str, BucketCounts] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     waits: Mapping[str, BucketCounts] = field(default_factory=dict)
+    ejected: tuple[EjectedModel, ...] = ()
+    ejections: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class BackendCounts:
     many adapters it does not have. `starts`: the seconds of its starts, by how it came to serve (`start`, `wake`).
     `refused`: requests that were not let wait for a place, by why; `waits`: the seconds that others have waited for
     one, by their priority; both empty where it never had a limit.
+    `is_ejected`: requests pass it over; `ejections`: how often it came to that, by why.
     """
 
     backend: str
@@ -33,6 +34,8 @@ class BackendCounts:
     starts: Mapping[str, BucketCounts] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
     waits: Mapping[str, BucketCounts] = field(default_factory=dict)
+    is_ejected: bool = False
+    ejections: Mapping[str, int] = field(default_factory=dict)
 
 
 def backend_series(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
@@ -43,6 +46,7 @@ def backend_series(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
     yield from _queues(backends)
     yield _starts(backends)
     yield from _adapters(backends)
+    yield from _ejections(backends)
 
 
 def _states(backends: Sequence[BackendCounts]) -> Metric:
@@ -120,3 +124,21 @@ def _adapters(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
             loads.add_metric([counts.backend, verdict], count)
         missing.add_metric([counts.backend], counts.adapters.missing)
     yield from (loads, missing)
+
+
+def _ejections(backends: Sequence[BackendCounts]) -> Iterator[Metric]:
+    ejected = GaugeMetricFamily(
+        "modelport_backend_ejected",
+        "1 while requests pass a backend over, because those before failed or were slow; else 0.",
+        labels=[_BACKEND],
+    )
+    ejections = CounterMetricFamily(
+        "modelport_ejections_total",
+        "How often requests have begun to pass a backend over, by why: failures, share, silent or slow.",
+        labels=[_BACKEND, "reason"],
+    )
+    for counts in backends:
+        ejected.add_metric([counts.backend], 1.0 if counts.is_ejected else 0.0)
+        for reason, count in counts.ejections.items():
+            ejections.add_metric([counts.backend, reason], count)
+    yield from (ejected, ejections)

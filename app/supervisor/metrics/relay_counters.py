@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Final
 
 import structlog
 
@@ -16,9 +15,6 @@ from app.shared_counters import CounterReader, SeriesKey, parsed
 from app.supervisor.metrics.engines.text_format import escaped
 
 log = structlog.get_logger()
-
-_LASTING: Final = ("counter", "histogram")
-_HIGHEST: Final = b'["highest",'  # how the keys of such series begin
 
 
 class RelayCounters:
@@ -50,7 +46,7 @@ class RelayCounters:
             if reader is not None:
                 try:
                     for key, numbers in _counted(reader):
-                        if parsed(key).kind in _LASTING:
+                        if parsed(key).kind != "gauge":
                             _add(self._ended, key, numbers)
                 finally:
                     os.close(descriptor)
@@ -73,12 +69,7 @@ class RelayCounters:
 
 def _add(total: dict[bytes, Sequence[float]], key: bytes, numbers: Sequence[float]) -> None:
     known = total.get(key)
-    if known is None:
-        total[key] = numbers
-    elif key.startswith(_HIGHEST):
-        total[key] = [max(known[0], numbers[0])]
-    else:
-        total[key] = [a + b for a, b in zip(known, numbers, strict=True)]
+    total[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
 
 
 def _counted(reader: CounterReader) -> list[tuple[bytes, Sequence[float]]]:
@@ -104,9 +95,8 @@ class PageLayout:
             series = parsed(key)
             if series.name not in self._families:
                 self._families[series.name] = []
-                kind = "gauge" if series.kind == "highest" else series.kind
                 help_text = series.help_text.replace("\\", r"\\").replace("\n", r"\n")
-                self._heads[series.name] = f"# HELP {series.name} {help_text}\n# TYPE {series.name} {kind}\n"
+                self._heads[series.name] = f"# HELP {series.name} {help_text}\n# TYPE {series.name} {series.kind}\n"
             is_histogram = series.kind == "histogram"
             self._families[series.name].append((key, is_histogram, list(_lines(series))))
 

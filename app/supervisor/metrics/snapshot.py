@@ -43,6 +43,8 @@ def backend_counts(statuses: Sequence[BackendStatus]) -> list[BackendCounts]:
             each.starts,
             each.refused,
             each.waits,
+            bool(each.ejected),
+            each.ejections,
         )
         for each in statuses
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from app.ipc import (
     Hello,
     InFlight,
     Publish,
+    Suspicion,
     Unwanted,
     WantedReply,
     frame,
@@ -119,13 +121,21 @@ class RelayServer:
     """All relays' connections. Keeps the table that was published last, and writes `leases`.
 
     A relay that has not applied a table within `patience_s` (half as long again where another table was published
-    shortly before) is cut off: everything that stops or reloads an engine waits for it.
+    shortly before) is cut off: everything that stops or reloads an engine waits for it. `suspect` is told whom a relay
+    has seen do worse than others.
     """
 
-    def __init__(self, leases: Leases, processes: Processes, patience_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        processes: Processes,
+        patience_s: float = 10.0,
+        suspect: Callable[[Suspicion], object] = repr,
+    ) -> None:
         self._leases = leases
         self._processes = processes
         self._patience_s = patience_s
+        self._suspect = suspect
         self._numbers = itertools.count(1)
         self._relays: dict[int, _Relay] = {}
         self._connections: set[asyncio.Task[None]] = set()
@@ -257,6 +267,8 @@ class RelayServer:
                     permit.release()
             case Failing(backend, generation, is_not_finite):
                 self._of_fleet().failing(backend, generation, is_not_finite=is_not_finite)
+            case Suspicion():
+                self._suspect(message)
             case Hello():
                 raise ValueError("Hello twice")
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import outcome
-from app.metrics import ALARMING, CONTINUED_AS, EJECTED_FOR, FAMILIES, OUTCOMES, PLACED_BY, Metrics
+from app.metrics import ALARMING, CONTINUED_AS, FAMILIES, OUTCOMES, PLACED_BY, Metrics
 from app.shared_counters import CounterReader, Family, Labelled, SharedCounters, create, series_key
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.table import Backend, PublicModel, Table, Target
@@ -33,11 +33,9 @@ BARE_BY_NUMBER: Final = Family("counter", "numbered_total", "By its number.", ("
 THEIRS: Final = {
     "counter": prometheus_client.Counter,
     "gauge": prometheus_client.Gauge,
-    "highest": prometheus_client.Gauge,
     "histogram": prometheus_client.Histogram,
 }
-MEMORY_OF: Final = {"counter": "counters", "gauge": "gauges", "highest": "gauges", "histogram": "histograms"}
-ACTS: Final = {"counter": ("inc",), "gauge": ("inc", "dec", "set"), "highest": ("set",), "histogram": ("observe",)}
+ACTS: Final = {"counter": ("inc",), "gauge": ("inc", "dec", "set"), "histogram": ("observe",)}
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ class Pair:
     def family(self, family: Family) -> Callable[[tuple[str, ...]], Both]:
         """What makes a series of this family by its labels, or returns it again."""
         more = {"buckets": family.bounds} if family.kind == "histogram" else {}
-        ours: Labelled[Any] = getattr(self._counters, MEMORY_OF[family.kind])(family)
+        ours: Labelled[Any] = getattr(self._counters, f"{family.kind}s")(family)
         kind: Any = THEIRS[family.kind]
         theirs = kind(family.name, family.help_text, family.labels, registry=self._registry, **more)
         return lambda labels: Both(ours, theirs, labels)
@@ -128,30 +126,6 @@ def test_two_relays_that_count_the_same_are_added_up_and_a_third_has_more() -> N
     ]
     assert f'gen_ai_server_request_duration_seconds_count{{error_type="",{of_m}}} 3.0' in lines
     assert f"modelport_in_flight{{{of_n}}} 1.0" in lines
-
-
-def test_what_one_relay_of_two_says_is_so() -> None:
-    page = RelayCounters()
-    descriptors = [page.open() for _ in range(2)]
-    first, second = [Metrics(SharedCounters(descriptor)) for descriptor in descriptors]
-
-    def ejected() -> list[str]:
-        name = "modelport_backend_ejected"
-        lines = page.render().decode().splitlines()
-        return [line.removeprefix(name) for line in lines if line.startswith(name)]
-
-    first.ejected("a").set(1)
-    second.ejected("a").set(0)
-    of_both = ejected()
-    first.ejected("b").set(0)
-    second.ejected("b").set(1)
-    second.ejected("a").set(1)
-    of_both += ejected()
-    for descriptor in descriptors:
-        page.close(descriptor)
-
-    assert of_both == ['{modelport_backend="a"} 1.0', '{modelport_backend="a"} 1.0', '{modelport_backend="b"} 1.0']
-    assert ejected() == []
 
 
 def test_what_is_counted_is_there_for_the_reader_at_once_however_much_was_counted_before() -> None:
@@ -210,8 +184,6 @@ def test_what_may_be_counted_of_a_backend_and_a_model_is_there_before_it_is() ->
     assert {name: count for name, count in of_name.items() if "lag" not in name} == {
         "modelport_rejected_requests_total": len(ALARMING),
         "modelport_attempts_total": 3 * len(OUTCOMES),
-        "modelport_backend_ejected": 2,
-        "modelport_ejections_total": 2 * len(EJECTED_FOR),
         "modelport_placements_total": len(PLACED_BY),
         "modelport_retries_denied_total": 2,
         "modelport_continued_streams_total": len(CONTINUED_AS),
