@@ -76,6 +76,7 @@ class AdmissionGate:
         self._shares = FairShares()
         self._times = ServiceTimes()
         self._paid_at = now()
+        self._waits_in_vain = False  # somebody's time has ended since the latest request did
 
     def __repr__(self) -> str:
         return f"<AdmissionGate {len(self._running)}/{self._limit} waiting={self.waiting}>"
@@ -114,6 +115,7 @@ class AdmissionGate:
             else:
                 self._leave(waiter)
             if isinstance(exc, TimeoutError):
+                self._waits_in_vain = True
                 message = f"it had no place for the request within {round(wait_s, 2):g} s"
                 raise QueueFull(message, self._expected_s(), is_late=True) from exc
             raise
@@ -122,6 +124,7 @@ class AdmissionGate:
         """A permit came back."""
         self._pay()
         del self._running[permit]
+        self._waits_in_vain = False
         held_s = self.now() - permit.since
         self._times.note(held_s)
         self._shares.charge(permit.claimant, held_s - permit.charged_s)
@@ -139,7 +142,8 @@ class AdmissionGate:
             message = f"{share}, and no place would be free within {round(wait_s, 2):g} s"
             raise QueueFull(message, max(expected_s, too_far_s), is_late=True)
         held = [now - permit.since for permit in self._running]
-        if len(self._queue) + 1 > self._times.places(held, wait_s * IN_TIME):
+        is_stuck = self._waits_in_vain and self._times.mean_s is None and len(self._queue) >= self._limit
+        if is_stuck or len(self._queue) + 1 > self._times.places(held, wait_s * IN_TIME):
             raise QueueFull(f"no place would be free within {round(wait_s, 2):g} s", expected_s, is_late=True)
 
     def _make_room(self, claimant: Claimant, max_waiting: int) -> None:

@@ -13,8 +13,9 @@ from typing import Final
 KEPT: Final = 128
 # Of more requests that run, every so many is looked at: it is asked before each request that has to wait.
 LOOKED_AT: Final = 64
-# Fewer times say nothing of the next one.
+# Fewer times say little of the next one: then as many places are promised as this times those that are expected.
 LEAST: Final = 8
+BENEFIT: Final = 2.0
 # A request that runs longer than any that is remembered is taken to go on for this part of the longest.
 SURPRISE: Final = 0.02
 # The first place is as good as certain where it fails to come so seldom.
@@ -55,10 +56,13 @@ class ServiceTimes:
         """How many places come free within so many seconds, cautiously: the expected number less its deviation.
 
         `elapsed`: how long each request that has a place has had it. A place that comes free early may do so again.
-        Infinite while too little is known.
+        Infinite while nothing is known, and generous while little is.
         """
-        if self.mean_s is None or not self.is_known:
+        if not self.mean_s:
             return math.inf
+        if not self.is_known:  # requests that still run count with what they have taken so far
+            mean_s = (self._sums[-1] + sum(elapsed)) / len(self._latest)
+            return BENEFIT * within_s * len(elapsed) / mean_s
         step = -(-len(elapsed) // LOOKED_AT) or 1
         looked_at = elapsed[::step]
         expected = variance = 0.0

@@ -114,12 +114,16 @@ async def test_a_full_queue_and_a_wait_that_is_too_long_are_said_with_what_is_kn
     with pytest.raises(QueueFull, match="0 requests wait for it already") as full:
         await gate.enter(0, LONG_S)
     assert full.value.retry_after_s == 4.0  # one before it, two at a time, 8 s each
+    for permit in permits:
+        permit.release()
+
+    gate = AdmissionGate(1)
+    permit = await gate.enter(0, LONG_S)
     with pytest.raises(QueueFull, match=r"no place for the request within 0.01 s"):
         await gate.enter(1, 0.01)
 
     assert gate.waiting == 0
-    for permit in permits:
-        permit.release()
+    permit.release()
 
 
 async def test_more_permits_let_the_next_ones_in_and_fewer_take_nobodys_away() -> None:
@@ -319,3 +323,20 @@ async def test_who_leaves_the_queue_owes_nothing_for_it() -> None:
     order = await served(gate, clock, first, [small, big])
 
     assert order == ["small", "big"], "equally far behind: who came first"
+
+
+async def test_while_nothing_is_known_somebody_who_waits_in_vain_is_a_warning_to_those_who_come() -> None:
+    gate = AdmissionGate(1)
+    permit = await gate.enter(0, LONG_S, BIG)
+    with pytest.raises(QueueFull, match="it had no place"):
+        await gate.enter(100, 0.01, BIG)
+    one = asking(gate, BIG)
+    await waiting(gate, 1)
+
+    with pytest.raises(QueueFull, match="no place would be free within 600 s") as late:
+        await gate.enter(100, LONG_S, SMALL)
+    permit.release()
+    (await one).release()
+
+    assert late.value.retry_after_s is None
+    (await gate.enter(100, LONG_S, SMALL)).release()

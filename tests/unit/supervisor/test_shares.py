@@ -85,12 +85,15 @@ def times(*seconds: float) -> ServiceTimes:
     return made
 
 
-def test_nothing_is_foretold_from_a_few_requests() -> None:
-    known = times(*itertools.repeat(2.0, LEAST - 1))
+def test_of_nothing_nothing_is_foretold_and_of_a_few_requests_little() -> None:
+    assert times().places([100.0], 0.001) == math.inf
+    few = times(*itertools.repeat(2.0, LEAST - 1))
+    assert few.places([0.0] * 4, 2.0) == pytest.approx(8.0), "twice as many as are expected"
+    assert few.places([14.0], 2.0) == pytest.approx(1.0), "one that takes long counts while it runs"
 
-    assert known.places([0.0], 0.001) == math.inf
-    known.note(2.0)
-    assert known.places([0.0], 0.001) == 0.0
+    few.note(2.0)
+
+    assert few.places([0.0] * 4, 1.9) == 0.0
 
 
 @pytest.mark.parametrize(
