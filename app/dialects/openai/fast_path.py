@@ -20,8 +20,8 @@ _INNER = rb'(?:[^"\\\x00-\x1f]++|\\.)*+'
 _TEXTS = re.compile(rb'"(?:content|text|reasoning|reasoning_content|arguments)": ?"(' + _INNER + rb')"')
 _INSIDE = re.compile(_INNER)
 _inside = _INSIDE.fullmatch
-# How a chunk begins: its size as nearly every server writes it, without leading zeros and in one case, and an event.
-_LOWER_CASE, _UPPER_CASE = b"%x\r\n%b", b"%X\r\n%b"
+# Of chunks of how many sizes it is kept how they begin: most tokens are of ten lengths.
+MAX_SIZES = 32
 # Stands for the text while it is found out what becomes of an event.
 _PLACE = b"(modelport:the-text)"
 
@@ -67,18 +67,15 @@ class EventTemplate:
         self._joint = self._end + self._begin
         self._begin_size = len(self._begin)
         self._size = self._begin_size + len(self._end)
-        self._chunk_begin = _LOWER_CASE
+        self._chunk_begins: dict[int, bytes] = {}  # by the chunk's size, framing included
         self._chunk_end = self._end + b"\r\n"
         self._chunk_end_size = len(self._chunk_end)
 
     def fill_chunk(self, framed: bytes) -> bytes | None:
         """As of Template."""
         size = len(framed)
-        # Of a size that no chunk has, the beginning is not that of one either.
-        begin = self._chunk_begin % (size - (6 if size < 262 else 7 if size < 4103 else 8), self._begin)
+        begin = self._chunk_begins.get(size) or self._chunk_begin(framed, size)
         if not (framed.startswith(begin) and framed.endswith(self._chunk_end)):
-            if framed[:3].isupper() or framed[:3].islower():  # how this engine writes sizes
-                self._chunk_begin = _UPPER_CASE if framed[:3].isupper() else _LOWER_CASE
             return None
         at, until = len(begin), size - self._chunk_end_size
         if self._between:
@@ -87,6 +84,15 @@ class EventTemplate:
             return None
         made = self._made
         return framed if made is None else chunk(framed[at:until].join(made))
+
+    def _chunk_begin(self, framed: bytes, size: int) -> bytes:
+        """How one chunk with one event begins, if it is of this size with its framing: kept where these bytes do."""
+        # Of a size that no chunk has, the beginning is not that of one either.
+        carried = size - (6 if size < 262 else 7 if size < 4103 else 8)
+        begin = (b"%X\r\n%b" if framed[:3].isupper() else b"%x\r\n%b") % (carried, self._begin)
+        if len(self._chunk_begins) < MAX_SIZES and framed.startswith(begin):
+            self._chunk_begins[size] = begin
+        return begin
 
     def fill_chunks(self, framed: bytes) -> tuple[int, bytes] | None:
         """As of Template."""

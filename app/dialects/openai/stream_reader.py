@@ -315,6 +315,8 @@ class StreamReader:
 
 def _decoded(data: bytes) -> Any:
     """The JSON in an event's data; _DONE for the end mark, None for no data, _NOT_JSON for anything else."""
+    if data == b"[DONE]":
+        return _DONE
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
