@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from app.config.model import Config
+from backends.config.base import BackendConfig
 from backends.kinds import PROFILES, kind_of, preflight
+from backends.remote.config import RemoteConfig
 
 
 def unused_backends(config: Config) -> list[str]:
@@ -29,6 +31,24 @@ def alone(config: Config) -> list[str]:
     return models
 
 
+def of_one_engine(config: Config) -> list[str]:
+    """The models for which one of several engines is to be chosen in a certain way, and which have only one. Pure."""
+    models = []
+    for name, model in config.models.items():
+        backends = [config.backends[each.backend] for each in model.all_targets() if each.backend in config.backends]
+        if model.route in ("prefix", "session") and sum(map(_engines, backends)) == 1:
+            models.append(name)
+    return models
+
+
+def _engines(backend: BackendConfig) -> int:
+    """How many engines an entry stands for; of those that are looked up by name, as many as can make a difference."""
+    managed = backend.as_managed()
+    if managed is not None:
+        return managed.replicas
+    return 2 if isinstance(backend, RemoteConfig) and backend.addresses == "dns" else len(backend.engines())
+
+
 def warnings(config: Config) -> list[tuple[str, str]]:
     """Each as its place in the file and a sentence: backends that no model uses, settings without an effect, files and
     programs that are missing on this machine or broken. Blocks: it looks for them.
@@ -36,6 +56,8 @@ def warnings(config: Config) -> list[tuple[str, str]]:
     notes = [(f"backends.{name}", "no model uses it") for name in unused_backends(config)]
     no_effect = "has no effect: there are no two equal engines of vLLM or llama.cpp (`replicas` of its backend)"
     notes += [(f"models.{name}.continue_streams", no_effect) for name in alone(config)]
+    one = "has no effect: there is one engine to choose (`replicas` or `urls` of its backend, or `targets`)"
+    notes += [(f"models.{name}.route", one) for name in of_one_engine(config)]
     for name, backend in config.backends.items():
         notes += [(f"backends.{name}.{key}", problem) for key, problem in preflight(backend).missing()]
     return notes

@@ -101,6 +101,23 @@ def test_streams_that_can_go_on_nowhere_are_a_warning(tmp_path: Path) -> None:
     assert named == ["models.a.continue_streams", "models.c.continue_streams"]
 
 
+def test_a_route_among_one_engine_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "modelport.yaml").write_text(
+        "backends:\n  one: {kind: vllm, model: /m}\n  two: {kind: vllm, model: /m, replicas: 2}\n"
+        '  pods: {kind: remote, url: "http://pods/v1", addresses: dns}\n'
+        '  urls: {kind: remote, urls: ["http://a/v1", "http://b/v1"]}\n'
+        "models:\n  a: {backend: one, route: prefix}\n  b: {backend: two, route: session}\n"
+        "  c: {backend: pods, route: prefix}\n  d: {backend: urls, route: prefix}\n"
+        "  e: {backend: one, model: m, route: least_busy}\n"
+        "  f: {targets: [{backend: one}, {backend: two}], route: prefix}\n"
+    )
+
+    warnings = json.loads(run(tmp_path, "check", "--json").out)["warnings"]
+
+    named = [each.partition(":")[0] for each in warnings if "one engine to choose" in each]
+    assert named == ["models.a.route"]
+
+
 def test_what_is_legal_and_probably_not_meant_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "modelport.yaml").write_text(
         "backends:\n  f: {kind: llama_cpp, model: none.gguf}\n  p: {kind: llama_cpp, model: package:no-such-thing}\n"
