@@ -149,12 +149,16 @@ def _piece(piece: bytes) -> str | list[int]:
 
 
 class Teller:
-    """Such an engine on a socket. `breaks_after`: events of each stream after which it closes the connection; `bodies`
-    are all that it was sent, with their paths."""
+    """Such an engine on a socket. `breaks_after`: events of each stream after which it closes the connection, or says
+    no more (`hangs`), or says something else (`then`); `bodies` are all that it was sent, with their paths."""
 
-    def __init__(self, telling: TokenTelling, breaks_after: int | None = None) -> None:
+    def __init__(
+        self, telling: TokenTelling, breaks_after: int | None = None, *, hangs: bool = False, then: object = None
+    ) -> None:
         self.telling = telling
         self.breaks_after = breaks_after
+        self._hangs = hangs
+        self._then = then
         self.bodies: list[tuple[str, Json]] = []
         self._server = Server(self._serve)
 
@@ -182,6 +186,10 @@ class Teller:
                 continue
             stream = events(self.telling, body, is_chat=path == "/v1/chat/completions")
             writer.write(wire.SSE_HEAD + b"".join(map(wire.chunk, islice(stream, self.breaks_after))))
+            if self._then is not None:
+                writer.write(wire.chunk(wire.sse(self._then)))
+            if self._hangs:
+                await reader.read()
             if self.breaks_after is not None:
                 writer.close()
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import pytest
 
 from app.table import Backend, PublicModel, Serving, Target
-from backends.endpoint import UsageMode
+from backends.endpoint import Timeouts, UsageMode
 from backends.engine_profile import TokenTelling
+from backends.vllm.profile import CORE_FAILED
 from tests.fakes.teller import ANSWER, PROMPT, TEXT, Teller
-from tests.rigs.raw_client import Reply
+from tests.rigs.hop import until
+from tests.rigs.raw_client import Client, Reply, request
 from tests.rigs.relay import Rig, backend, running
 
 TELLINGS = {"vllm": TokenTelling.NUMBERS, "llama_cpp": TokenTelling.PROBABILITIES}
@@ -63,6 +66,48 @@ async def test_it_is_whole_and_one_stream(kind: str, breaks_after: int) -> None:
             assert b"top_probs" not in reply.body
             assert rig.sample(COUNTED, gen_ai_request_model="m", outcome="continued") == 1
             await rig.fleet.until(lambda: rig.leases.total() == 0)
+
+
+async def test_an_engine_that_hangs_is_left() -> None:
+    hasty = Timeouts(connect_s=2, first_byte_s=20, between_events_s=0.2)
+    async with Teller(TokenTelling.NUMBERS, 6, hangs=True) as first, Teller(TokenTelling.NUMBERS) as second:
+        rows = {"first": row("first", first, timeouts=hasty), "second": row("second", second)}
+        async with running(rows, served("first", "second")) as rig:
+            reply = await until_first(rig)
+
+            assert (text_of(reply), reply.is_whole) == (TEXT, True)
+
+
+@pytest.mark.parametrize(("message", "goes_on"), [(CORE_FAILED[0], True), ("the prompt is wrong", False)])
+async def test_an_error_that_an_engine_reports_ends_it_unless_its_process_has_ended(
+    message: str, goes_on: bool
+) -> None:
+    """What an engine says of a request, the next one would say of it, too."""
+    said = {"error": {"message": message, "type": "InternalServerError", "code": 500}}
+    async with Teller(TokenTelling.NUMBERS, 6, then=said) as first, Teller(TokenTelling.NUMBERS) as second:
+        rows = {"first": row("first", first), "second": row("second", second)}
+        async with running(rows, served("first", "second")) as rig:
+            reply = await until_first(rig)
+
+            assert (text_of(reply) == TEXT, reply.is_whole) == (goes_on, goes_on)
+
+
+async def test_a_client_that_leaves_ends_what_goes_on() -> None:
+    async with Teller(TokenTelling.NUMBERS, 6) as first, Teller(TokenTelling.NUMBERS, 3, hangs=True) as second:
+        rows = {"first": row("first", first), "second": row("second", second)}
+        async with running(rows, served("first", "second")) as rig:
+            head = b""
+            while b"x-modelport-backend: first" not in head:
+                async with asyncio.timeout(20), Client(rig.url) as client:
+                    client.send(request("POST", "/v1/chat/completions", json.dumps(CHAT).encode()))
+                    head = await client.reader.readuntil(b"\r\n\r\n")
+                    if b"x-modelport-backend: first" in head:
+                        await client.reader.readuntil(b"continued on second")
+
+            left = "modelport_client_disconnects_total"
+            await until(lambda: rig.sample(left, modelport_backend="second") >= 1)
+            await rig.fleet.until(lambda: rig.leases.total() == 0)
+            assert rig.sample(COUNTED) == 0
 
 
 async def test_usage_counts_what_both_have_written() -> None:
