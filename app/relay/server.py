@@ -30,7 +30,7 @@ from app.relay.routes.routes import route_table
 from app.relay.supervisor_client import SupervisorClient
 from app.relay.tracing.tracer import Tracer
 from app.shared_counters import SharedCounters
-from app.table import Limits, Table
+from app.table import Table
 from backends.http.pool import ConnectionPool
 
 # `task`: every request gets a task of its own, for tests and for comparison.
@@ -120,14 +120,12 @@ async def relay(
         PageFiles(),
     )
 
-    def limits() -> Limits:
-        return supervisor.table.limits
-
     application = RelayApplication(supervisor, intake, routes, metrics, tracer)
     respond = None if os.environ.get(CARRIER) == "task" else application.respond
+    protocol = partial(ServerProtocol, lambda: supervisor.table.limits, supervisor.is_ending, metrics.refused, respond)
     config = uvicorn.Config(
         cast("Any", application),
-        http=cast("Any", partial(ServerProtocol, limits, supervisor.is_ending, metrics.refused, respond)),
+        http=cast("Any", protocol),
         ws="none",
         lifespan="off",
         interface="asgi3",
