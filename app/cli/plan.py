@@ -51,7 +51,12 @@ def _print(response: Any) -> None:
         f"{gpu['index']} ({gpu['uuid']}, {gpu['memory_gb']:.0f} GB{', in quarantine' if gpu['quarantine'] else ''})"
         for gpu in response["gpus"]
     )
-    typer.echo(f"memory for engines {response['memory_gb']:.1f} GB, GPUs {gpus or 'none'}\n")
+    typer.echo(f"memory for engines {response['memory_gb']:.1f} GB, GPUs {gpus or 'none'}")
+    relays = response["relays"]
+    typer.echo(
+        f"relays {relays['count']}{' (auto)' if relays['is_auto'] else ''}; of {relays['cores']} cores engines keep "
+        f"{relays['engine_cores']} busy\n"
+    )
     show(
         ("backend", "fits", "devices", "share", "memory", "weights", "estimated", "measured", "on GPUs", "KV cache"),
         [_row(row) for row in response["seats"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,8 +25,12 @@ def serve(
     port: PortOption = None,
     state: StateOption = None,
     relays: Annotated[
-        int | None,
-        typer.Option(min=1, max=64, help="Relay processes. Else MODELPORT_RELAYS, the file's, 1.", show_default=False),
+        str | None,
+        typer.Option(
+            metavar="NUMBER|auto",
+            help="Relay processes; `auto`: by the cores that engines leave. Else MODELPORT_RELAYS, the file's, 1.",
+            show_default=False,
+        ),
     ] = None,
     insecure_no_key: InsecureOption = False,
     log_format: LogFormatOption = None,
@@ -45,7 +49,7 @@ def serve(
             state=state,
             host=host,
             port=port,
-            relays=relays,
+            relays=_relays(relays),
             insecure_no_key=insecure_no_key,
             log_format=log_format,
             is_terminal=sys.stderr.isatty(),
@@ -54,3 +58,14 @@ def serve(
 
         code = main.serve(options)
     raise typer.Exit(code)
+
+
+def _relays(given: str | None) -> int | Literal["auto"] | None:
+    if given is None:
+        return None
+    from app.config.settings import relays
+
+    try:
+        return relays(given)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc).replace("{value}", repr(given)), param_hint="--relays") from None

@@ -57,7 +57,7 @@ class ServerConfig(_Section):
         None, description="Port of a listener of its own for the metrics, without a key; default: none. 0: a free one."
     )
     metrics_host: str = Field("127.0.0.1", pattern=r"^[^\s/]+$", description="Address to listen on for `metrics_port`.")
-    relays: Relays = Field(1, description="Relay processes on the port.")
+    relays: Relays = Field(1, description="Relay processes on the port; `auto`: by the cores that engines leave.")
     drain_delay_s: float = Field(
         5.0,
         ge=0,

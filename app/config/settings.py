@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from app.config.messages import problems_of
@@ -20,7 +20,22 @@ from app.log_format import LogFormat, LogLevel
 CONFIG_NAME = "modelport.yaml"
 CONTROL_SOCKET = "control.sock"
 Port = Annotated[int, Field(ge=0, le=65535)]
-Relays = Annotated[int, Field(ge=1, le=64)]
+
+
+def relays(value: object) -> int | Literal["auto"]:
+    """How many relays somebody wants: `auto`, or a number, which may be written in digits. ValueError otherwise."""
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_RELAYS:
+        return number
+    # Whoever catches it knows whether the value may be shown.
+    raise ValueError(f"{{value}} is neither a number from 1 to {MOST_RELAYS} nor auto")
+
+
+MOST_RELAYS: Final = 64
+Relays: TypeAlias = Annotated[Annotated[int, Field(ge=1, le=MOST_RELAYS)] | Literal["auto"], BeforeValidator(relays)]
+
 
 # The size of sockaddr_un.sun_path without its closing zero byte.
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
@@ -54,7 +69,9 @@ class Settings(BaseSettings):
     modelport_tools: Path | None = Field(
         None, description="Folder of the tool environments. Default: `tools` in the state folder."
     )
-    modelport_relays: Relays | None = Field(None, description="Relay processes. Default: `server.relays`, 1.")
+    modelport_relays: Relays | None = Field(
+        None, description="Relay processes, or `auto`. Default: `server.relays`, 1."
+    )
     modelport_metrics_host: str | None = Field(
         None,
         pattern=r"^[^\s/]+$",
@@ -170,7 +187,7 @@ class ServeOptions:
     config_text: str | None = None
     host: str | None = None
     port: int | None = None
-    relays: int | None = None
+    relays: Relays | None = None
     insecure_no_key: bool = False
     log_format: LogFormat = "console"
     log_level: LogLevel = "info"
@@ -189,7 +206,7 @@ def resolve(
     state: Path | None = None,
     host: str | None = None,
     port: int | None = None,
-    relays: int | None = None,
+    relays: Relays | None = None,
     insecure_no_key: bool = False,
     log_format: LogFormat | None = None,
     is_terminal: bool = False,

@@ -23,12 +23,14 @@ from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
+from app.supervisor.capacity import devices, report
 from app.supervisor.gateway import Gateway
 from app.supervisor.listener import Sockets
 from app.supervisor.service_manager.notify_socket import take_variables
 from app.supervisor.service_manager.service_reports import ServiceReports, longest_stop_s, status_line
 from app.supervisor.state_folder import StateError, StateFolder, bind_private
 from backends.process import process
+from backends.process.cores import usable_cores
 
 log = structlog.get_logger()
 
@@ -92,7 +94,7 @@ async def _run(
     gateway.while_reloading = service.reloading
     signals.listen(gateway)
     try:
-        return await _live(gateway, signals, state, sockets, service)
+        return await _live(options, gateway, signals, state, sockets, service)
     finally:
         if signals.at_once.is_set():
             log.warning("ended at once: a second signal came")
@@ -109,7 +111,12 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 async def _live(
-    gateway: Gateway, signals: Signals, state: StateFolder, sockets: Sockets, service: ServiceReports
+    options: ServeOptions,
+    gateway: Gateway,
+    signals: Signals,
+    state: StateFolder,
+    sockets: Sockets,
+    service: ServiceReports,
 ) -> int:
     await gateway.relay_server.open(state.relay_socket, gateway.fleet)
     server = gateway.config.server
@@ -119,7 +126,7 @@ async def _live(
         "admin": asyncio.create_task(admin.serve([bind_private(state.control_socket)]), name="admin"),
     }
     gateway.publish_again()
-    gateway.relays.start(server.relays)
+    gateway.relays.start(await _number_of_relays(gateway.config, options))
     tasks["names"] = asyncio.create_task(gateway.follow_names(), name="names")
     tasks["disk"] = asyncio.create_task(gateway.disk.run(), name="disk")
     tasks["provenance"] = asyncio.create_task(gateway.provenance.run(), name="provenance")
@@ -156,11 +163,21 @@ async def _live(
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
 
 
+async def _number_of_relays(config: Config, options: ServeOptions) -> int:
+    """As many as are set; for `auto` by the cores of this machine that engines leave."""
+    if config.server.relays != "auto":
+        return config.server.relays
+    machine = await asyncio.to_thread(devices.machine, config.server.memory_gb, options.env)
+    chosen = report.relays(config, machine, usable_cores())
+    log.info("relays by cores", relays=chosen.count, cores=chosen.cores, engine_cores=chosen.engine_cores)
+    return chosen.count
+
+
 async def _told(gateway: Gateway, service: ServiceReports) -> None:
     """Tell the service manager how the gateway is. It is ready once all relays route by a table."""
 
     def serves() -> bool:
-        return len(gateway.relay_server.pids) >= gateway.config.server.relays and gateway.leases.is_applied(1)
+        return len(gateway.relay_server.pids) >= max(1, gateway.relays.wanted) and gateway.leases.is_applied(1)
 
     def status() -> str:
         if not gateway.is_draining:

@@ -159,6 +159,10 @@ class ManagedConfig(BackendConfig):
         """How many processes of one start exchange data through shared memory; 1: none."""
         return 1
 
+    def cores(self, usable: int, *, is_on_cpu: bool) -> int:
+        """How many of the usable cores one engine keeps busy while it works: one where a GPU computes, else all."""
+        return usable if is_on_cpu else 1
+
     def sleep_level(self) -> int:
         """The level at which it sleeps instead of being stopped; 0: it is stopped."""
         return 0

@@ -31,6 +31,10 @@ class LlamaCppConfig(ManagedConfig):
         """`max_in_flight`, else its slots."""
         return self.max_in_flight or self.slots
 
+    def cores(self, usable: int, *, is_on_cpu: bool) -> int:
+        """Its threads."""
+        return min(self.threads or usable, usable) if is_on_cpu else 1
+
     def is_cpu_only(self) -> bool:
         """Without layers on a GPU."""
         return not self.gpu_layers

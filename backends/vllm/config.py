@@ -119,6 +119,12 @@ class VllmConfig(AdaptableConfig):
             return 1
         return max(1, self.tensor_parallel_size * self.pipeline_parallel_size // self.nnodes)
 
+    def cores(self, usable: int, *, is_on_cpu: bool) -> int:
+        """All of them without a GPU, else one for its server, one for its core, and one for each of several workers."""
+        if is_on_cpu:
+            return usable
+        return min(usable, 2 + (self.workers() if self.workers() > 1 else 0))
+
     def gpus_each(self) -> int | None:
         """One for each worker on this machine; None with Ray, which places its own."""
         if self.distributed_executor_backend == "ray":

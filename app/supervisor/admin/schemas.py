@@ -291,12 +291,24 @@ class SeatAnswer(_Answer):
     lacks: tuple[str, ...] = ()
 
 
+class RelayPlan(_Answer):
+    """How many relays there are to be, of the cores that the gateway may use and those that engines keep busy.
+    `is_auto`: by these two, not by a number that was set.
+    """
+
+    count: int
+    is_auto: bool
+    cores: int
+    engine_cores: int
+
+
 class PlanAnswer(_Answer):
     """What engines may use of this machine, and what each gets."""
 
     memory_gb: float
     gpus: tuple[GpuAnswer, ...]
     seats: tuple[SeatAnswer, ...]
+    relays: RelayPlan
 
 
 class ProbeAnswer(_Answer):

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from app.config.model import Config
-from app.supervisor.admin.schemas import GpuAnswer, PlanAnswer, SeatAnswer
+from app.supervisor.admin.schemas import GpuAnswer, PlanAnswer, RelayPlan, SeatAnswer
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.forecast import Entry, ForecastRow, forecast
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.placement import Gpu, Machine
 from app.supervisor.capacity.sizes import Size, Sizes, is_on_cpu
 from app.supervisor.replicas import replicas
-from backends.config.base import ManagedConfig
+from backends.config.base import BackendConfig, ManagedConfig
 from backends.kinds import preflight
+from backends.process.cores import usable_cores
 from backends.process.footprint import Footprint
+
+MOST_AUTO: Final = 8  # a relay carries thousands of requests a second: more than these serve no engines of one machine
 
 
 def plan(
@@ -33,11 +37,7 @@ def plan(
     running = running or {}
     if machine.free_gb is not None:
         machine = replace(machine, free_gb=machine.free_gb + sum(running.values()))
-    backends = {
-        name: managed
-        for name, backend in replicas.expand(config.backends).items()
-        if (managed := backend.as_managed()) is not None
-    }
+    backends = _managed(config)
     sizes = Sizes(measurements)
     sizes.refresh(backends, machine)
     size_of = {name: sizes.of(name, backend) for name, backend in backends.items()}
@@ -45,9 +45,33 @@ def plan(
     rows = forecast(entries, machine, devices.shm_bytes(), quarantined or {})
     return PlanAnswer(
         memory_gb=round(machine.memory_gb, 3),
+        relays=relays(config, machine, usable_cores()),
         gpus=tuple(_gpu(gpu, quarantined or {}) for gpu in machine.gpus),
         seats=tuple(_seat(row, size_of[row.entry.name], backends[row.entry.name]) for row in rows),
     )
+
+
+def relays(config: Config, machine: Machine, cores: int) -> RelayPlan:
+    """How many relays: as many as are set, or (`auto`) one for each core that engines leave, 1 to MOST_AUTO.
+
+    Engines keep busy what those at the start do together, and the neediest one of those that come when they are wanted.
+    """
+    at_boot, later = 0, 0
+    for backend in _managed(config).values():
+        busy = backend.cores(cores, is_on_cpu=is_on_cpu(backend, machine))
+        if backend.start == "boot":
+            at_boot += busy
+        else:
+            later = max(later, busy)
+    engine_cores = min(cores, at_boot + later)
+    wanted = config.server.relays
+    count = max(1, min(MOST_AUTO, cores - engine_cores)) if wanted == "auto" else wanted
+    return RelayPlan(count=count, is_auto=wanted == "auto", cores=cores, engine_cores=engine_cores)
+
+
+def _managed(config: Config) -> dict[str, ManagedConfig]:
+    expanded: Mapping[str, BackendConfig] = replicas.expand(config.backends)
+    return {name: managed for name, backend in expanded.items() if (managed := backend.as_managed()) is not None}
 
 
 def _entry(name: str, config: ManagedConfig, size: Size, machine: Machine, has_started: bool) -> Entry:

@@ -75,6 +75,7 @@ class Relays:
         self._closing = asyncio.Event()
         self._connections: int | None = None  # where several relays tell each other how many they have
         self.restarts = 0
+        self.wanted = 0
 
     def __repr__(self) -> str:
         return f"<Relays {sorted(self._alive)}>"
@@ -90,7 +91,8 @@ class Relays:
         return {f"relay-{index}": pid for pid, index in sorted(self._indices.items(), key=lambda each: each[1])}
 
     def start(self, count: int) -> None:
-        """Start so many relays; each is started again whenever it ends. Several share their connections evenly."""
+        """Start so many relays (`wanted`); each is started again whenever it ends. Several take connections in turn."""
+        self.wanted = count
         if count > 1:
             self._connections = shared_counters.create()
         for index in range(count):

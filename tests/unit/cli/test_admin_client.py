@@ -39,6 +39,7 @@ from app.supervisor.admin.schemas import (
     ProofAnswer,
     PublicModelAnswer,
     QuarantineAnswer,
+    RelayPlan,
     RelayProcesses,
     Reloaded,
     ReplacementAnswer,
@@ -102,7 +103,9 @@ class FakeControl:
             SeatAnswer(backend="huge", fits=False, is_possible=False, memory_gb=90.0, notes=("it never fits",)),
         )
         gpu = GpuAnswer(uuid="GPU-a", index=0, memory_gb=80, quarantine=ILL.reason)
-        return PlanAnswer(memory_gb=8.0, gpus=(gpu,), seats=seats)
+        return PlanAnswer(
+            memory_gb=8.0, relays=RelayPlan(count=3, is_auto=True, cores=8, engine_cores=5), gpus=(gpu,), seats=seats
+        )
 
     @property
     def metrics(self) -> BothPages:
@@ -442,7 +445,10 @@ def test_the_plan_of_a_running_gateway_has_what_was_measured(folder: Path, contr
     ended = run(folder, "plan")
 
     assert ended.code == 1, "one can never start"
-    assert ended.out.splitlines()[0] == "memory for engines 8.0 GB, GPUs 0 (GPU-a, 80 GB, in quarantine)"
+    assert ended.out.splitlines()[:2] == [
+        "memory for engines 8.0 GB, GPUs 0 (GPU-a, 80 GB, in quarantine)",
+        "relays 3 (auto); of 8 cores engines keep 5 busy",
+    ]
     assert "1.25 GB" in ended.out
     assert "2048 tokens" in ended.out
     assert ended.err == "huge: it never fits\n"

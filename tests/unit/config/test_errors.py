@@ -50,7 +50,7 @@ BAD = {
         "backends.x.start: 'never' is not allowed here (known: boot, demand)",
     ),
     "text for a number": ("server: {port: http}", "server.port: 'http' is not a whole number"),
-    "half a thing": ("server: {relays: 1.5}", "server.relays: 1.5 is not a whole number"),
+    "half a thing": ("server: {relays: 1.5}", "server.relays: 1.5 is neither a number from 1 to 64 nor auto"),
     "not a number": ("server: {drain_s: .nan}", "server.drain_s: nan is not allowed here"),
     "a number for text": (
         "backends: {x: {kind: llama_cpp, model: 7}}",

@@ -81,7 +81,7 @@ def test_every_wrong_variable_is_named_at_once() -> None:
     assert caught.value.errors == [
         "environment: API_PORT: 'x' is not a whole number",
         "environment: FASTAPI_ROOT_PATH: 'x/' is not a path like /llm, without a slash at its end",
-        "environment: MODELPORT_RELAYS: '0' is not a number of at least 1",
+        "environment: MODELPORT_RELAYS: '0' is neither a number from 1 to 64 nor auto",
         "environment: MODELPORT_LOG_LEVEL: 'loud' is not allowed here (known: debug, info, warning, error)",
     ]
 

@@ -32,10 +32,11 @@ from app.doctor.facts import (
     ToolFacts,
 )
 from app.doctor.looking.engines import inspections
-from app.supervisor.admin.schemas import PlanAnswer, SeatAnswer
+from app.supervisor.admin.schemas import PlanAnswer, RelayPlan, SeatAnswer
 from tests import ROOT
 from tests.rigs.pages import page
 
+RELAYS = RelayPlan(count=1, is_auto=False, cores=2, engine_cores=0)
 NOW = 1_800_000_000.0
 STATE = Path("/var/lib/modelport")
 YAML = """
@@ -109,7 +110,7 @@ def test_the_page_has_a_heading_for_each_check_and_no_other() -> None:
 def plan(note: str) -> PlanAnswer:
     """Of one engine that can never start, for this reason."""
     seat = SeatAnswer(backend="gpu", fits=False, is_possible=False, notes=(note, "more"))
-    return PlanAnswer(memory_gb=16.0, gpus=(), seats=(seat,))
+    return PlanAnswer(memory_gb=16.0, relays=RELAYS, gpus=(), seats=(seat,))
 
 
 DEMO_ONLY = YAML.replace(
@@ -407,8 +408,8 @@ def test_engines_that_take_turns_are_no_trouble_and_small_shared_memory_is_told_
     turns = SeatAnswer(backend="gpu", fits=False, is_possible=True, notes=("no room beside demo: they take turns",))
     shared = SeatAnswer(backend="gpu", fits=False, is_possible=False, notes=("its workers need /dev/shm",))
 
-    assert said(good(plan=PlanAnswer(memory_gb=16.0, gpus=(), seats=(turns,)))) == []
-    assert said(good(plan=PlanAnswer(memory_gb=16.0, gpus=(), seats=(shared,)), shm_bytes=1)) == [
+    assert said(good(plan=PlanAnswer(memory_gb=16.0, relays=RELAYS, gpus=(), seats=(turns,)))) == []
+    assert said(good(plan=PlanAnswer(memory_gb=16.0, relays=RELAYS, gpus=(), seats=(shared,)), shm_bytes=1)) == [
         ("shared-memory", "error")
     ]
 

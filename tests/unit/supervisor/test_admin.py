@@ -29,6 +29,7 @@ from app.supervisor.admin.schemas import (
     PlanAnswer,
     ProbeAnswer,
     ProbesAnswer,
+    RelayPlan,
     RelayProcesses,
     Reloaded,
     Status,
@@ -102,7 +103,9 @@ class StubControl:
         )
 
     async def plan(self) -> PlanAnswer:
-        return PlanAnswer(memory_gb=8.0, gpus=(), seats=())
+        return PlanAnswer(
+            memory_gb=8.0, relays=RelayPlan(count=1, is_auto=False, cores=2, engine_cores=0), gpus=(), seats=()
+        )
 
     @property
     def metrics(self) -> BothPages:
