@@ -1,9 +1,8 @@
-"""Clients' keys: made once, kept as digests, found in a time that does not depend on which one matches. Pure."""
+"""Clients' keys: made once, kept as digests, found by digest."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Sequence
@@ -16,16 +15,30 @@ def digest(secret: bytes | str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape") if isinstance(secret, str) else secret).hexdigest()
 
 
+class _Index:
+    """The keys of one table by their digests: a table has thousands of requests."""
+
+    def __init__(self) -> None:
+        self._of: Sequence[Key] = ()
+        self._by_digest: dict[str, Key] = {}
+
+    def of(self, keys: Sequence[Key]) -> dict[str, Key]:
+        """Of two keys with one digest the last counts."""
+        if keys is not self._of:
+            self._of, self._by_digest = keys, {key.sha256: key for key in keys}
+        return self._by_digest
+
+
+_index = _Index()
+
+
 def find(presented: bytes | str, keys: Sequence[Key], now: float) -> Key | None:
     """The entry that `presented` belongs to and that has not expired at `now` (Unix seconds); None for any other.
 
-    Every entry is compared, in constant time, whether or not an earlier one matched.
+    It is looked up by its SHA-256 digest, which whoever presents it cannot choose: how long that takes says nothing
+    about the digests that are there.
     """
-    wanted = digest(presented)
-    matching: Key | None = None
-    for key in keys:
-        if hmac.compare_digest(wanted.encode(), key.sha256.encode()):
-            matching = key
+    matching = _index.of(keys).get(digest(presented))
     if matching is not None and matching.expires is not None and matching.expires <= now:
         return None
     return matching

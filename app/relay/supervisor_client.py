@@ -7,7 +7,7 @@ import contextlib
 import os
 import random
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,8 +92,8 @@ class SupervisorClient:
         self.on_table: Callable[[Table], None] = lambda _: None
         self._news = asyncio.Event()  # another table has come
         self.drain_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._counts: Counter[tuple[str, int]] = Counter()
-        self._of_backend: Counter[str] = Counter()
+        self._counts: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self._of_backend: defaultdict[str, int] = defaultdict(int)
         self._changed: set[tuple[str, int]] = set()
         self._returned: set[tuple[str, int]] = set()
         self._flush: asyncio.TimerHandle | None = None

@@ -11,12 +11,13 @@ import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
+from backends.http import exchange
 from backends.http.exchange import Exchange
 
 
 async def in_task() -> None:
     """From here on the caller runs in a task: `asyncio.timeout` needs one. To be awaited before that."""
-    if asyncio.current_task() is None:
+    if exchange.is_carried:
         await asyncio.sleep(0)
 
 
@@ -53,15 +54,17 @@ class Carrier:
 
     def _resume(self, error: BaseException | None) -> None:
         """The response is there, or has failed."""
-        if asyncio.current_task() is None:
-            self._run(error)
-        else:  # somebody's task has found out that the engine is gone: what we run must not take itself for that one
+        if error is not None and asyncio.current_task() is not None:
+            # Somebody's task has found out that the engine is gone: what we run must not take itself for that one.
             self._loop.call_soon(self._run, error)
+        else:
+            self._run(error)
 
     def _run(self, error: BaseException | None) -> None:
         if self._is_over:
             return
         self._is_running = True
+        outside, exchange.is_carried = exchange.is_carried, True
         try:
             waits = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except (StopIteration, asyncio.CancelledError):
@@ -70,6 +73,8 @@ class Carrier:
         except BaseException:
             self._over()
             raise
+        finally:
+            exchange.is_carried = outside
         self._is_running = False
         if type(waits) is Exchange:
             waits.follow(self._resume)

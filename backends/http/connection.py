@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import httptools
 
@@ -19,15 +19,27 @@ MAX_HEADER_LINES = 256
 ChunkTaker: TypeAlias = Callable[[bytes, float], bool]
 
 
+_MOST_NAMES: Final = 256
+_names: dict[bytes, str] = {}  # of headers, as engines write them, in lower case
+
+
+def _name(given: bytes) -> str:
+    name = given.decode("latin-1").lower()
+    if len(_names) < _MOST_NAMES:
+        _names[given] = name
+    return name
+
+
 class Listener(Protocol):
     """What the response on a connection is delivered to; its methods are called from the event loop and must not block.
 
     First `on_head`, with the headers' names in lower case; then `on_data` for each piece of the body; then `on_end`.
-    At any point `on_lost` instead, where the response will not be completed: `answered` says whether a byte of it came,
-    `malformed` why it is not valid HTTP (None where it is).
+    Behind what came in one read with the head: `on_news`. At any point `on_lost` instead, where the response will not
+    be completed: `answered` says whether a byte of it came, `malformed` why it is not valid HTTP (None where it is).
     """
 
     def on_head(self, status: int, headers: dict[str, str]) -> None: ...
+    def on_news(self) -> None: ...
     def on_data(self, data: bytes) -> None: ...
     def on_end(self) -> None: ...
     def on_lost(self, exc: Exception | None, *, answered: bool, malformed: str | None) -> None: ...
@@ -39,6 +51,7 @@ class Connection(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self, on_closed: Callable[[Connection], None]) -> None:
+        self.loop = asyncio.get_running_loop()
         self._on_closed = on_closed
         self._listener: Listener | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -51,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._header_lines = 0
         self._answered = False  # a byte of the response has come
+        self._is_head_new = False  # its head came with what is read now
         self._in_body = False
         self._until_close = False  # neither length nor chunks: the end of the connection is the end of the response
         self._ended = False
@@ -69,8 +83,10 @@ class Connection(asyncio.Protocol):
     def send(self, listener: Listener, *pieces: bytes) -> None:
         """Write one request; its response goes to `listener`."""
         self._listener = listener
-        self._parser = httptools.HttpResponseParser(self)
-        self._answered = self._in_body = self._until_close = self._ended = self.is_reusable = False
+        if not self.is_reusable:  # else it is at the beginning of a message
+            self._parser = httptools.HttpResponseParser(self)
+        self._answered = self._is_head_new = self._in_body = self._until_close = False
+        self._ended = self.is_reusable = False
         self._taker = self._next_taker = None
         self._pieces.clear()
         self._start_head()
@@ -127,14 +143,20 @@ class Connection(asyncio.Protocol):
             self._next_taker = self._taker
 
     def _deliver(self, body: bytes, malformed: str | None) -> None:
-        if body and self._listener is not None:
-            self._listener.on_data(body)
+        listener = self._listener
+        if body and listener is not None:
+            listener.on_data(body)
         if self._listener is None:
             return
         if self._ended:
             self.is_reusable = malformed is None and not self._until_close and self._keeps_alive
             self._listener.on_end()
-        elif malformed is not None or (not self._in_body and self._head_bytes > MAX_HEAD_BYTES):
+        if self._is_head_new and listener is not None:
+            self._is_head_new = False
+            listener.on_news()
+        if self._ended or self._listener is None:
+            return
+        if malformed is not None or (not self._in_body and self._head_bytes > MAX_HEAD_BYTES):
             listener = self._listener
             self.abort()
             listener.on_lost(None, answered=True, malformed=malformed or "its headers are too large")
@@ -163,7 +185,7 @@ class Connection(asyncio.Protocol):
         if self._header_lines > MAX_HEADER_LINES:
             raise ValueError("too many header lines")
         if not self._in_body:
-            self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+            self._headers[_names.get(name) or _name(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -177,6 +199,7 @@ class Connection(asyncio.Protocol):
             and "chunked" not in headers.get("transfer-encoding", "").lower()
         )
         if self._listener is not None:
+            self._is_head_new = True
             self._listener.on_head(status, headers)
 
     def on_body(self, body: bytes) -> None:

@@ -21,6 +21,10 @@ _LINGER_S = 1.0
 DOUBTED_S = 20.0
 
 
+# Whether the coroutine that runs now is run without a task (backends/http/carrying.py, which sets it).
+is_carried = False
+
+
 class ResponseTimings(msgspec.Struct, frozen=True):
     """How the engine spent its time on a request, in seconds, as it reports it; None for what it does not report."""
 
@@ -69,33 +73,33 @@ class Exchange:
     sending it.
     """
 
+    # How each begins.
+    status = 0
+    headers: dict[str, str] = {}  # noqa: RUF012  # replaced, never changed
+    notes: Mapping[str, str] = {}
+    timings: ResponseTimings | None = None
+    _waiter: asyncio.Future[None] | None = None
+    _resume: Callable[[BaseException | None], None] | None = None
+    _sink: Callable[[bytes], bool] | None = None
+    _buffered = 0
+    _error: BaseException | None = None
+    _is_ended = _is_closed = _is_lingering = False
+    _is_paused = False  # by the caller of `pump`
+    _is_full = False  # paused by us, because `pump` was not called yet
+    _is_held = False  # whether the transport is paused now
+    _doubt: str | None = None  # why it is known not to work
+
     def __init__(
         self, endpoint: Endpoint, connection: Connection, done: Callable[[Connection, str], None], address: str
     ) -> None:
         self.endpoint = endpoint
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.notes: Mapping[str, str] = {}
-        self.timings: ResponseTimings | None = None
         self._connection = connection
         self._done = done
         self._address = address
-        self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None
-        self._resume: Callable[[BaseException | None], None] | None = None
-        self._sink: Callable[[bytes], bool] | None = None
+        self._loop = connection.loop
         self._buffer: list[bytes] = []
-        self._buffered = 0
-        self._error: BaseException | None = None
-        self._is_ended = False
-        self._is_closed = False
-        self._is_paused = False  # by the caller of `pump`
-        self._is_full = False  # paused by us, because `pump` was not called yet
-        self._is_held = False  # whether the transport is paused now
-        self._is_lingering = False
         self._last = self._loop.time()  # when it was sent, or read on; the connection knows when bytes came
         self._between_s = endpoint.timeouts.between_events_s
-        self._doubt: str | None = None  # why it is known not to work
         self._limit_s = endpoint.timeouts.first_byte_s
 
     def __repr__(self) -> str:
@@ -120,6 +124,8 @@ class Exchange:
 
     async def read(self, limit_bytes: int) -> bytes:
         """The whole body; Broken when it is larger than `limit_bytes`."""
+        if self._is_ended and self._error is None and self._buffered <= limit_bytes:
+            return self._taken()
         pieces: list[bytes] = []
         size = 0
 
@@ -133,6 +139,15 @@ class Exchange:
 
         await self.pump(take)
         return b"".join(pieces)
+
+    def _taken(self) -> bytes:
+        """All that has come and was not handed on."""
+        self._sink = _ignore
+        if self._is_full:
+            self._is_full = False
+            self._flow()
+        buffered, self._buffer, self._buffered = self._buffer, [], 0
+        return buffered[0] if len(buffered) == 1 else b"".join(buffered)
 
     async def pump(self, sink: Callable[[bytes], bool]) -> None:
         """Hand each piece to `sink` as it comes, until the end or until `sink` returns True: it has enough.
@@ -216,7 +231,10 @@ class Exchange:
 
     def on_head(self, status: int, headers: dict[str, str]) -> None:
         self.status, self.headers = status, headers
-        self._wake(None)
+
+    def on_news(self) -> None:
+        if self._sink is None:
+            self._wake(None)
 
     def on_data(self, data: bytes) -> None:
         if not self._is_lingering:
@@ -281,7 +299,7 @@ class Exchange:
     async def _wait(self) -> None:
         if self._error is not None:
             raise self._error
-        if asyncio.current_task() is None:
+        if is_carried:
             await self
             return
         self._waiter = self._loop.create_future()

@@ -84,10 +84,10 @@ def route_to(endpoint: Endpoint) -> _Route:
 def header_lines(headers: Mapping[str, str] | Sequence[tuple[str, str]]) -> bytes:
     """Header lines as they are sent; ValueError when a line break or NUL is in one."""
     pairs = headers.items() if isinstance(headers, Mapping) else headers
-    text = "".join(f"{name}\0{value}\0" for name, value in pairs)
-    if "\r" in text or "\n" in text or text.count("\0") != 2 * len(pairs):
+    text = "".join([f"{name}: {value}\r\n" for name, value in pairs])
+    if text.count("\r") != len(pairs) or text.count("\n") != len(pairs) or "\0" in text:
         raise ValueError("a header holds a line break or NUL")
-    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("latin-1")
+    return text.encode("latin-1")
 
 
 class ConnectionPool:
@@ -193,10 +193,10 @@ class ConnectionPool:
     def _pick(self, route: _Route) -> Connection | None:
         """An idle connection there that can be used; None where there is none."""
         idle = self._idle.get(route.address)
-        oldest = asyncio.get_running_loop().time() - IDLE_S
         while idle:
             connection = idle.pop()
-            if connection.is_reusable and not connection.transport.is_closing() and connection.idle_since >= oldest:
+            is_fresh = connection.idle_since >= connection.loop.time() - IDLE_S
+            if connection.is_reusable and is_fresh and not connection.transport.is_closing():
                 return connection
             connection.abort()
         return None
@@ -242,12 +242,11 @@ class ConnectionPool:
             if not connection.is_closed:
                 connection.abort()
             return
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
+        connection.idle_since = connection.loop.time()
         connection.release()
         idle.append(connection)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+            self._sweeper = connection.loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ docs/wire.md lists everything that is changed in them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,6 +28,62 @@ class _Vectors(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _PlainUsage(msgspec.Struct, frozen=True):
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
+
+
+class _PlainMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+    annotations: Any = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Annotated[list[Any], msgspec.Meta(max_length=0)] | None = None
+    reasoning: None = None
+    reasoning_content: None = None
+
+
+class _PlainChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    index: int
+    message: _PlainMessage
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+    stop_reason: Any = None
+    token_ids: Any = None
+
+
+class _PlainAnswer(msgspec.Struct, frozen=True):
+    """A whole chat response that says one text and in which there is nothing to put right: nearly every one.
+
+    What it takes is a part of what WholeNormalizer leaves as it is (a test holds that).
+    """
+
+    id: _Text
+    object: Literal["chat.completion"]
+    created: Annotated[int, msgspec.Meta(ge=1)]
+    model: _Text
+    choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1, max_length=1)]
+    usage: _PlainUsage
+    error: None = None
+
+
+_plain = msgspec.json.Decoder(_PlainAnswer)
+
+
+def as_plain(body: bytes) -> _PlainAnswer | None:
+    """The response, where it is a plain one."""
+    try:
+        return _plain.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 _vectors = msgspec.json.Decoder(_Vectors)
 _values = msgspec.json.Decoder()
 
@@ -39,6 +95,12 @@ def settle(context: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
     """
     if context.operation == "embeddings":
         return _embeddings(context, body)
+    if context.operation == "chat" and context.reasoning == "keep":
+        plain = as_plain(body)
+        if plain is not None:
+            counts = plain.usage
+            usage = Usage(counts.prompt_tokens, counts.completion_tokens, plain.choices[0].finish_reason)
+            return body if plain.model == context.name else _renamed(context, plain.model, body), usage
     value, model, is_changed = _sound(context, body)
     if is_changed:
         return msgspec.json.encode(value | {"model": context.name}), _usage(value)

@@ -37,7 +37,7 @@ def check(request: Request, rule: OriginRule) -> None:
     """Problem (403) for a request that a foreign page may have sent, while nobody needs a key."""
     if rule is OriginRule.ANY:
         return
-    origin = request.headers.get("origin")
+    origin = request.header(b"origin")
     is_local_page = rule is OriginRule.OLLAMA and origin is not None and _LOCAL_PAGE.match(origin.lower()) is not None
     if not request.table.keys:
         _check_foreign(request, origin, is_local_page=is_local_page)
@@ -46,7 +46,7 @@ def check(request: Request, rule: OriginRule) -> None:
 
 
 def _check_foreign(request: Request, origin: str | None, *, is_local_page: bool) -> None:
-    host = request.headers.get("host", "localhost").lower()
+    host = (request.header(b"host") or "localhost").lower()
     if not _is_private(host):
         message = (
             "Without keys the gateway answers to addresses and local names only, not to this Host. Set a key (API_KEY)."

@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 from app.errors import JSON, Problem
 from app.relay.http import request_head
 from app.relay.http.client_watch import ClientWatch, has_left
-from app.relay.http.request_head import MAX_HEAD_BYTES, MAX_HEADER_LINES, HeldRequest
+from app.relay.http.request_head import MAX_HEAD_BYTES, MAX_HEADER_LINES, SMALL_HEAD_BYTES, BodySize, HeldRequest
 from app.relay.http.response import ClientResponse, OwnCycle
 from app.table import Limits
 from backends.http.carrying import Carrier
@@ -70,7 +70,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._watch = ClientWatch(self.loop)
         self._peer_check: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
-        self._header_lines = self._header_bytes = 0
+        self._trailer_lines = 0
         self._in_head = True
         self._awaits_body = False
         self._early = bytearray()  # what came behind a request that is still being answered
@@ -175,8 +175,8 @@ class ServerProtocol(HttpToolsProtocol):
         """The rest of its body is still to come: it becomes uvicorn's."""
         self._incoming = self.cycle = None  # type: ignore[assignment]
         self._begin_task(held.response)
-        for piece in held.pieces:
-            super().on_body(piece)
+        if held.body:
+            super().on_body(held.body)
 
     def _begin_task(self, response: ClientResponse) -> None:
         url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -207,42 +207,39 @@ class ServerProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
-        self._header_lines = self._header_bytes = 0
+        self._trailer_lines = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_lines += 1
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_lines > MAX_HEADER_LINES or self._header_bytes > MAX_HEAD_BYTES:
-            raise request_head.too_large()
-        if self._in_head:  # trailers are counted and dropped
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
-            self.headers.append((name, value))
+        if self._in_head:
+            self.headers.append((name.lower(), value))  # how many there are is looked at once, at their end
+        else:  # trailers are counted and dropped
+            self._trailer_lines += 1
+            if len(self.headers) + self._trailer_lines > MAX_HEADER_LINES:
+                raise request_head.too_large()
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             return
         version = self.parser.get_http_version()
-        is_small = request_head.check(version, self.url, self.headers)
+        size = request_head.check(version, self.url, self.headers, may_be_large=self._head_bytes > SMALL_HEAD_BYTES)
         self._in_head, self._head_bytes = False, 0
         method = self.parser.get_method()
         response = ClientResponse(self, time.perf_counter(), is_head=method == b"HEAD", has_chunks=version == "1.1")
-        if self._respond is None or not is_small or self.expect_100_continue or self._responses:
+        if self._respond is None or size is not BodySize.SMALL or self._responses:
+            self.expect_100_continue = size is BodySize.ASKS_FIRST
             self._begin_task(response)
         else:
             keeps_alive = version != "1.0" and self.parser.should_keep_alive()
             self.cycle = cast("Any", OwnCycle(self, keeps_alive))
             response.cycle = self.cycle
-            self._incoming = HeldRequest(response, method, self.url, self.headers, [])
+            self._incoming = HeldRequest(response, method, self.url, self.headers)
         self._responses.append(response)
         self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
         if self._incoming is not None:
-            self._incoming.pieces.append(body)
+            self._incoming.body += body
         else:
             super().on_body(body)
 

@@ -26,6 +26,7 @@ _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
 _JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json\Z")
 # What of a client's request reaches an engine besides the body; never Authorization, Cookie or Origin.
 FORWARDED = ("traceparent", "tracestate")
+_TRACEPARENT, _TRACESTATE = (name.encode() for name in FORWARDED)
 
 MAX_NAMED = 32
 ADJUSTED, DROPPED = "x-modelport-adjusted-params", "x-modelport-dropped-params"
@@ -51,6 +52,15 @@ class Request:
 
     key: Key | None  # who asks; there once the route's access was checked, and None where no key is configured
 
+    # What few requests have.
+    encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
+    trace: list[tuple[str, str]] | None = None  # what engines get in place of the client's FORWARDED
+    upload_s = 0.0  # spent waiting for the body
+    held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
+    _headers: dict[str, str] | None = None
+    _receive: Receive | None = None  # of ASGI, for a body that is still to come
+    _is_reported = False
+
     def __init__(
         self,
         response: ClientResponse,
@@ -59,10 +69,9 @@ class Request:
         query: str,
         pairs: list[tuple[bytes, bytes]],
         table: Table,
-        receive: Receive | None = None,
         body: bytes = b"",
     ) -> None:
-        """`pairs`: the headers. `receive`: of ASGI, for a body that is still to come; else it is `body`."""
+        """`pairs`: the headers."""
         self.response = response
         self.method = method
         root = table.root_path
@@ -70,16 +79,10 @@ class Request:
         self.query = query
         self.table = table
         self._pairs = pairs
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
-        self._receive = receive
+        self._fields = dict(pairs)
         self._body = body
-        given = self.headers.get("x-request-id")
-        # An identifier, not a secret: uuid4 would ask the kernel for randomness on every request.
-        self.id = given if given and _REQUEST_ID.match(given) else f"{random.getrandbits(128):032x}"
-        self.upload_s = 0.0  # spent waiting for the body
-        self.held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
-        self.encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
-        self.trace: list[tuple[str, str]] | None = None  # what engines get in place of the client's FORWARDED
+        given = self._fields.get(b"x-request-id")
+        self.id = _own_id() if given is None else _id_of(given)
         self.base = {"x-request-id": self.id}
         if table.cors_origins:
             self.base |= self._cors()
@@ -91,24 +94,32 @@ class Request:
         response: ClientResponse = scope["extensions"].pop(EXTENSION)
         path: str = scope["raw_path"].decode("ascii")
         query = scope["query_string"].decode("ascii", "replace")
-        return cls(response, scope["method"], path, query, scope["headers"], table, receive)
+        request = cls(response, scope["method"], path, query, scope["headers"], table)
+        request._receive = receive
+        return request
 
     @classmethod
     def of_held(cls, held: HeldRequest, table: Table) -> Request:
         """The request that came whole."""
-        path, _, query = held.target.partition(b"#")[0].partition(b"?")
-        return cls(
-            held.response,
-            held.method.decode("ascii"),
-            path.decode("ascii"),
-            query.decode("ascii"),
-            held.headers,
-            table,
-            body=held.body,
-        )
+        path, query = held.target.decode("ascii"), ""
+        if "?" in path or "#" in path:
+            path, _, query = path.partition("#")[0].partition("?")
+        return cls(held.response, held.method.decode("ascii"), path, query, held.headers, table, held.body)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All headers; of one that comes twice the last."""
+        if self._headers is None:
+            self._headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self._pairs}
+        return self._headers
+
+    def header(self, name: bytes) -> str | None:
+        """One header, of which the others need not be decoded."""
+        value = self._fields.get(name)
+        return None if value is None else value.decode("latin-1")
 
     def _cors(self) -> dict[str, str]:
-        origin = self.headers.get("origin")
+        origin = self.header(b"origin")
         allowed = self.table.cors_origins
         if origin is None or (origin not in allowed and "*" not in allowed):
             return {"vary": "origin"}
@@ -121,6 +132,9 @@ class Request:
     def reports(self, adjusted: Collection[str] = (), dropped: Collection[str] = ()) -> None:
         """Name to the client, in headers, its parameters that the engine was sent with another value, and those that
         have no effect. The last call counts; once the answer has begun it is too late."""
+        if not (adjusted or dropped or self._is_reported):
+            return
+        self._is_reported = True
         for header, names in ((ADJUSTED, adjusted), (DROPPED, dropped)):
             self.base.pop(header, None)  # of another engine, which did not take the request
             if names:
@@ -136,6 +150,8 @@ class Request:
         """The headers that go to the engine with a body of this type, as (name, value)."""
         passed = self.trace
         if passed is None:
+            if _TRACEPARENT not in self._fields and _TRACESTATE not in self._fields:
+                return [("content-type", content_type), ("x-request-id", self.id)]
             passed = [(name, self.headers[name]) for name in FORWARDED if name in self.headers]
         return [("content-type", content_type), ("x-request-id", self.id), *passed]
 
@@ -159,7 +175,10 @@ class Request:
 
     def presented_key(self) -> bytes:
         """The one key that it presents; Problem (401) for none, and for more than one."""
-        given = [value for name, value in self._pairs if name == b"authorization"]
+        if len(self._fields) == len(self._pairs) and (only := self._fields.get(b"authorization")) is not None:
+            given = [only]
+        else:
+            given = [value for name, value in self._pairs if name == b"authorization"]
         if not given:  # Anthropic's clients have a header of their own
             given = [b"Bearer " + value for name, value in self._pairs if name == b"x-api-key"]
         if len(given) > 1:
@@ -173,6 +192,9 @@ class Request:
 
     def check_type(self) -> None:
         """Problem (415) for a body whose content type is not JSON in UTF-8; one without a type counts as that."""
+        fields = self._fields
+        if b"content-encoding" not in fields and fields.get(b"content-type") == b"application/json":
+            return
         self.check_encoding()
         kind, _, rest = self.headers.get("content-type", JSON).lower().partition(";")
         charset = rest.partition("charset=")[2].partition(";")[0].strip(' "')
@@ -184,13 +206,19 @@ class Request:
         if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise Problem(415, "unsupported_encoding", "Compressed request bodies are not accepted.")
 
+    @property
+    def body_now(self) -> bytes | None:
+        """The whole body where it is there already, and not larger than it may be."""
+        body = self._body
+        return body if self._receive is None and len(body) <= self.table.limits.max_body_bytes else None
+
     async def body(self, limit: int | None = None, hold: Callable[[int], None] | None = None) -> bytes:
         """The whole body; Problem (413) beyond `limit` bytes (None: the configured ones), announced or come.
 
         `hold` is called with the size of every piece, and may refuse it by a Problem. ClientGone once the client left.
         """
         limit = self.table.limits.max_body_bytes if limit is None else limit
-        announced = self.headers.get("content-length", "0")
+        announced = self._fields.get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
             raise _too_large(limit)
         if self._receive is None:
@@ -244,6 +272,16 @@ class Request:
         if self.encoder is not None:
             body, kind = self.encoder.refused(problem), self.encoder.whole_type
         self.response.answer(problem.status, {"content-type": kind, **self.base, **problem.headers}, body)
+
+
+def _own_id() -> str:
+    """An identifier, not a secret: uuid4 would ask the kernel for randomness on every request."""
+    return f"{random.getrandbits(128):032x}"
+
+
+def _id_of(given: bytes) -> str:
+    text = given.decode("latin-1")
+    return text if _REQUEST_ID.match(text) else _own_id()
 
 
 def _header_names(names: str) -> str:

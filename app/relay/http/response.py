@@ -57,23 +57,25 @@ class ClientResponse:
     own clock counts whole milliseconds.
     """
 
+    # How each begins.
+    cycle: RequestResponseCycle | OwnCycle | None = None
+    is_gone = False
+    asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
+    serving: str | None = None  # the digest of what the answer is made from, where it is known
+    _model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
+    _is_chunked = False
+    _unsent = b""  # status line and headers, until the first piece of the body goes with them
+    _on_gone: Callable[[], None] | None = None
+    _on_pause: Callable[[], None] | None = None
+    _on_resume: Callable[[], None] | None = None
+
     def __init__(
         self, protocol: ServerProtocol, arrived: float, *, is_head: bool = False, has_chunks: bool = True
     ) -> None:
         self._protocol = protocol
         self.arrived = arrived
-        self.cycle: RequestResponseCycle | OwnCycle | None = None
-        self.is_gone = False
-        self.asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
-        self._is_chunked = False
         self._is_head = is_head
         self._has_chunks = has_chunks
-        self._model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
-        self.serving: str | None = None  # the digest of what that answer is made from, where it is known
-        self._unsent = b""  # status line and headers, until the first piece of the body goes with them
-        self._on_gone: Callable[[], None] | None = None
-        self._on_pause: Callable[[], None] | None = None
-        self._on_resume: Callable[[], None] | None = None
 
     @property
     def is_started(self) -> bool:
@@ -121,10 +123,9 @@ class ClientResponse:
         assert not cycle.response_started
         if cycle.disconnected:
             return
-        lines = [STATUS_LINE[status]]
-        lines += [b"%b: %b\r\n" % pair for pair in cycle.default_headers]
         pairs = headers.items() if isinstance(headers, Mapping) else headers
-        lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in pairs]
+        own = "".join([f"{name}: {value}\r\n" for name, value in pairs]).encode("latin-1")
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % pair for pair in cycle.default_headers], own]
         if self._model_headers is not None:
             took_ms = (time.perf_counter() - self.arrived) * 1000
             lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))

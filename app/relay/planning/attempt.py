@@ -135,16 +135,17 @@ def prepare(
     hides_usage = plan.is_stream and not plan.wants_usage and can_hide
     gathers = endpoint.gathers and not plan.is_stream and plan.operation.name in WRITING
     changes = _changes(plan, backend, model, concessions)
-    members = dict(changes.members)
-    if gathers:
-        members["stream"] = b"true"
+    members = changes.members
     if hides_usage or gathers:
-        members["stream_options"] = json_members.with_usage(plan.given.get("stream_options"))
+        asked = {"stream_options": json_members.with_usage(plan.given.get("stream_options"))}
+        members = {**members, **({"stream": b"true"} if gathers else {}), **asked}
     call = translated(plan, model, backend, endpoint, json_members.edit(plan.body, members))
     going_on = None
     if plan.resolved.model.continues_streams and plan.is_stream:
         body, going_on = continuable(call.body, plan.operation.name, backend.profile)
         call = msgspec.structs.replace(call, body=body)
+    if not (changes.names or changes.dropped or call.dropped or plan.dropped):
+        return Attempt(call, continuable=going_on, hides_usage=hides_usage, gathers=gathers)
     in_client_words = plan.spelled
     return Attempt(
         call,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,7 +22,7 @@ from app.relay.http.multipart import Form
 from app.relay.planning import fold_system_messages, reasoning_fields
 from app.relay.planning.fold_system_messages import TemplateShape
 from app.routing import Resolved, resolve_for
-from app.table import Key, Table
+from app.table import Key, Table, Target
 
 
 class Operation(msgspec.Struct, frozen=True):
@@ -131,10 +131,7 @@ def plan(
     rules = resolved.model.rules
     adjust.check(head, rules, table.limits.max_choices)
     choices = adjust.choices(head)
-    is_local = any(
-        target.backend in table.backends and table.backends[target.backend].profile.is_local
-        for target in resolved.model.targets
-    )
+    is_local = _has_local(table, resolved.model.targets)
     if is_local and asks:
         openai_request.check(operation.name, body, members, is_translated=is_translated)
     if not head.model:
@@ -160,6 +157,15 @@ def plan(
         may_have_reasoning=operation.name == "chat" and reasoning_fields.MARK in body,
         may_have_constraints=not constraint_cost.PARAMETERS.isdisjoint(members),
     )
+
+
+def _has_local(table: Table, targets: Sequence[Target]) -> bool:
+    """Whether an engine of this machine may get it."""
+    for target in targets:
+        row = table.backends.get(target.backend)
+        if row is not None and row.profile.is_local:
+            return True
+    return False
 
 
 def plan_form(operation: Operation, form: Form, boundary: str, table: Table, key: Key | None) -> RequestPlan:

@@ -15,7 +15,7 @@ from app.dialects.tasks import tasks
 from app.dialects.tasks.llama_cpp import Stamp
 from app.dialects.usage import Usage
 from app.errors import JSON, outcome
-from app.relay.http.body_intake import BodyIntake
+from app.relay.http.body_intake import INLINE_BYTES, BodyIntake
 from app.relay.http.request import Request
 from app.relay.planning.attempt import NO_CONCESSIONS, Attempt, Concessions, openai_body, prepare, smaller_answer
 from app.relay.planning.engine_call import EngineCall, about_prompt, loading, response_context, task_call
@@ -86,9 +86,11 @@ class Asker:
         """One request and its response; its connection is free again when this returns. Concessions: how to ask once
         more, since it was refused as it was."""
         request, record, endpoint = turn.request, turn.record, turn.endpoint
-        attempt = await self._prepare(
-            turn, tried, partial(prepare, turn.plan, turn.backend, endpoint, turn.target.model)
-        )
+        plan, backend, model = turn.plan, turn.backend, turn.target.model
+        if plan.work_bytes <= INLINE_BYTES and not self._templates.has_to_ask(plan, backend, endpoint, model):
+            attempt = prepare(plan, backend, endpoint, model, self._with_what_is_known(turn, tried))
+        else:
+            attempt = await self._prepare(turn, tried, partial(prepare, plan, backend, endpoint, model))
         request.reports(attempt.adjusted, attempt.dropped)
         call = attempt.call
         headers = request.engine_headers(attempt.content_type)
@@ -115,14 +117,22 @@ class Asker:
     async def _prepare(self, turn: Turn, tried: Concessions, make: Callable[[Concessions], T]) -> T:
         """What the engine is sent, made in a thread where it is large."""
         plan, backend, endpoint, model = turn.plan, turn.backend, turn.endpoint, turn.target.model
-        if (endpoint.engine, endpoint.generation) in self._without_usage:
+        if tried.template is None and self._templates.has_to_ask(plan, backend, endpoint, model):
+            # Its engine is not asked for the template of a request that it will not get.
+            await self._intake.work(plan.work_bytes, partial(make, self._with_what_is_known(turn, tried)))
+            await self._templates.ask(backend, endpoint, model)
+        return await self._intake.work(plan.work_bytes, partial(make, self._with_what_is_known(turn, tried)))
+
+    def _with_what_is_known(self, turn: Turn, tried: Concessions) -> Concessions:
+        """The concessions that this start of the engine is known to need."""
+        endpoint = turn.endpoint
+        if self._without_usage and (endpoint.engine, endpoint.generation) in self._without_usage:
             tried = tried._replace(is_without_usage=True)
-        if plan.system_messages is not None and tried.template is None:
-            if self._templates.has_to_ask(plan, backend, endpoint, model):
-                # Its engine is not asked for the template of a request that it will not get.
-                await self._intake.work(plan.work_bytes, partial(make, tried))
-            tried = tried._replace(template=await self._templates.support(plan, backend, endpoint, model))
-        return await self._intake.work(plan.work_bytes, partial(make, tried))
+        if turn.plan.system_messages is not None and tried.template is None:
+            known = self._templates.known(endpoint, turn.target.model)
+            if known is not None:
+                tried = tried._replace(template=known)
+        return tried
 
     async def _concede(self, turn: Turn, tried: Concessions, attempt: Attempt, error: BackendError) -> Concessions:
         """How to ask once more after this refusal, before which nothing was generated; raises it where there is no

@@ -47,20 +47,20 @@ class ChatTemplates:
         self._asking: dict[_Key, asyncio.Lock] = {}
 
     def has_to_ask(self, plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str) -> bool:
-        """Whether `support` will send requests to the engine: its template may not take the client's messages, and what
+        """Whether `ask` is called for: the engine's template may not take the client's messages, and what
         it takes is not known yet."""
         shape = plan.system_messages
         if shape is None or not (shape.has_several or shape.has_late) or backend.profile.templates is None:
             return False
         return not self._is_known(_key(endpoint, model))
 
-    async def support(
-        self, plan: RequestPlan, backend: Backend, endpoint: Endpoint, model: str
-    ) -> TemplateSupport | None:
-        """The system messages that the model's template takes; None where that is not known, or does not matter."""
-        if self.has_to_ask(plan, backend, endpoint, model):
-            return await self._ask(backend, endpoint, model)
-        return self._remembered(_key(endpoint, model)) if plan.system_messages is not None else None
+    def known(self, endpoint: Endpoint, model: str) -> TemplateSupport | None:
+        """The system messages that the model's template takes; None where that is not known."""
+        return self._remembered((endpoint.engine, endpoint.generation, model)) if self._known else None
+
+    async def ask(self, backend: Backend, endpoint: Endpoint, model: str) -> None:
+        """Have the engine show what its model's template takes, unless it is known."""
+        await self._ask(backend, endpoint, model)
 
     async def again(
         self, error: BackendError, plan: RequestPlan, endpoint: Endpoint, model: str, tried: TemplateSupport | None
@@ -74,7 +74,7 @@ class ChatTemplates:
         return await self._intake.work(len(plan.body), fold)
 
     def remember(self, endpoint: Endpoint, model: str, takes: TemplateSupport | None) -> None:
-        """From now on `support` returns this for the model, for this start of its engine."""
+        """From now on `known` returns this for the model, for this start of its engine."""
         key = _key(endpoint, model)
         if len(self._known) >= MOST:
             self._known.pop(next(iter(self._known)))

@@ -13,7 +13,7 @@ from app.errors import outcome
 from app.metrics import Metrics
 from app.relay.balancing.affinity import Affinity
 from app.relay.balancing.outliers import Outliers
-from app.relay.http.body_intake import BodyIntake
+from app.relay.http.body_intake import INLINE_BYTES, BodyIntake
 from app.relay.http.request import Request
 from app.relay.planning.attempt import check, check_ability, place
 from app.relay.planning.claim import claim
@@ -113,6 +113,9 @@ class Dispatcher:
 
     def _targets(self, request: Request, plan: RequestPlan) -> Iterable[Target]:
         """Every target that may have the request, best first."""
+        model = plan.resolved.model
+        if len(model.targets) == 1 and not model.fallbacks:
+            return model.targets
         return self._affinity.order(self._supervisor.table, plan, self._supervisor, request.headers)
 
     async def _attempt(self, request: Request, plan: RequestPlan, target: Target, record: RequestRecord) -> Usage:
@@ -124,8 +127,13 @@ class Dispatcher:
         lease = Lease(self._supervisor, target.backend, generation, adapter)
         record.turn_to(target, row)
         try:
-            await self._intake.work(plan.work_bytes, partial(check, plan, row, target.model))
-            serving, endpoint = await self._endpoint(plan, target, lease, record)
+            if plan.work_bytes <= INLINE_BYTES:
+                check(plan, row, target.model)
+            else:
+                await self._intake.work(plan.work_bytes, partial(check, plan, row, target.model))
+            serving, endpoint = row, ready
+            if endpoint is None:
+                serving, endpoint = await self._endpoint(plan, target, lease, record)
             request.response.serving = serving.serving_digest(target.model)
             if serving is not row:  # it may say only now what its model can do
                 check_ability(plan, serving, target.model)

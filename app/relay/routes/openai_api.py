@@ -47,8 +47,13 @@ class OpenAIApi:
         """Have an engine answer a JSON body."""
         operation, key = OPERATIONS[request.path], request.key
         request.check_type()
-        body = await self._intake.read(request, json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS)
-        made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
+        most = json_body.MAX_TOKENS if operation.takes_tokens else json_body.MAX_ITEMS
+        small = self._intake.read_now(request, most)
+        if small is not None:
+            made = plan(operation, small, request.table, key)
+        else:
+            body = await self._intake.read(request, most)
+            made = await self._intake.work(len(body), lambda: plan(operation, body, request.table, key))
         await self._dispatcher.serve(request, made)
 
     async def run_at_root(self, request: Request) -> None:

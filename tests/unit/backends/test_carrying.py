@@ -50,6 +50,11 @@ async def outside(call: Callable[[], object]) -> None:
     await done
 
 
+def answer(exchange: Exchange) -> None:
+    exchange.on_head(200, {})
+    exchange.on_news()
+
+
 async def carry(coroutine: Coroutine[Any, Any, None], said: Said) -> Carrier:
     carrier = Carrier(coroutine, lambda _: said.append("over"))
     await outside(carrier.start)
@@ -66,7 +71,7 @@ async def test_it_goes_on_in_the_callback_that_brings_the_response(exchange: Exc
 
     await carry(work(), said)
     assert said == [None]
-    await outside(lambda: exchange.on_head(200, {}))
+    await outside(lambda: answer(exchange))
 
     assert said == [None, (200, None), "over"]
 
@@ -86,7 +91,7 @@ async def test_what_waits_for_something_else_goes_on_in_a_task(exchange: Exchang
     await carry(work(), said)
     until.set_result("waited")
     await asyncio.sleep(0.01)
-    exchange.on_head(200, {})
+    answer(exchange)
     await asyncio.sleep(0.01)
 
     assert said == ["waited", True, 200, "over"]
@@ -143,7 +148,7 @@ async def test_it_is_cancelled_where_it_waits(exchange: Exchange, waits: str) ->
 
     carrier = await carry(work(), said)
     await outside(carrier.cancel)
-    exchange.on_head(200, {})  # too late: nobody is there
+    answer(exchange)  # too late: nobody is there
     await asyncio.sleep(0.01)
 
     assert said == ["cancelled", "over"]

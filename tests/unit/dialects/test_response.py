@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from app.dialects.openai.response import settle
+from app.dialects.openai.normalize import ResponseContext, WholeNormalizer
+from app.dialects.openai.response import as_plain, settle
 from app.dialects.usage import Usage
 from backends.errors import Broken, EngineFailed
 from tests.fakes import wire
@@ -173,3 +177,38 @@ def test_a_choice_without_a_message_is_broken(choice: object) -> None:
 def test_a_choice_that_failed_is_a_failure(choice: object) -> None:
     with pytest.raises(EngineFailed):
         told(choice)
+
+
+_ANY = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.floats(allow_nan=False), st.text(max_size=3))
+_VALUE = st.one_of(_ANY, st.lists(_ANY, max_size=2), st.dictionaries(st.text(max_size=3), _ANY, max_size=2))
+_MESSAGE = ("role", "content", "refusal", "tool_calls", "reasoning", "reasoning_content", "function_call", "error", "x")
+_CHOICE = ("index", "finish_reason", "logprobs", "stop_reason", "delta", "text", "error", "message", "token_ids", "x")
+_ANSWER = ("id", "object", "created", "model", "usage", "timings", "error", "detail", "choices", "x")
+
+
+@given(st.data())
+def test_what_passes_without_a_look_is_what_a_look_leaves_alone(data: st.DataObject) -> None:
+    """`_PlainAnswer` takes nothing that `WholeNormalizer` would change, and counts the same."""
+    context = ResponseContext("engine", "m", "chat", "token", 1, "keep")
+    message: dict[str, Any] = {"role": "assistant", "content": "text"}
+    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+    answer: dict[str, Any] = {
+        "id": "a",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    }
+    for place, names in ((message, _MESSAGE), (choice, _CHOICE), (answer, _ANSWER)):
+        for name in data.draw(st.lists(st.sampled_from(names), max_size=2)):
+            place[name] = data.draw(st.sampled_from(["stop", "length", "tool_calls", 0, 5]) | _VALUE)
+    body = json.dumps(answer).encode()
+
+    plain = as_plain(body)
+
+    if plain is not None:
+        value = json.loads(body)
+        assert not WholeNormalizer(context).normalize(value)
+        looked_at = msgspec.structs.replace(context, reasoning="split")
+        assert settle(context, body) == settle(looked_at, body)
