@@ -27,7 +27,8 @@ backends:
   dozer: {{kind: vllm, command: "{command}", model: "{folder}", sleep: 1, unload_after_s: 3, {small}}}
   local: {{kind: ollama, url: "{ollama}"}}
   far: {{kind: remote, url: "{remote}"}}
-  farther: {{kind: remote, url: "{remote}", max_in_flight: 1, max_waiting: 1}}
+  farther: {{kind: remote, url: "{remote}"}}
+  narrow: {{kind: remote, url: "{remote}", max_in_flight: 1, max_waiting: 1}}
 models:
   smollm2: {{backend: demo}}
   smollm2-late: {{backend: late}}
@@ -39,7 +40,7 @@ models:
   shared:
     targets: [{{backend: far, model: fake}}, {{backend: farther, model: "fault:status_503_vllm"}}]
     continue_streams: true
-  tight: {{backend: farther, model: "fault:drip"}}
+  tight: {{backend: narrow, model: "fault:drip"}}
   sturdy: {{backend: far, model: "fault:status_503_vllm", fallbacks: [smollm2]}}
 pairs:
   lora: {{base: base, tuned: tuned}}
@@ -96,4 +97,6 @@ def observed(folder: Path, vllm: str | None = None, patience_s: float = PATIENCE
 
 def _serve(gateway: Gateway) -> bool:
     states = {each["name"]: each["state"] for each in gateway.status()["health"]["backends"]}
-    return all(states[name] in ("ready", "sleeping") for name in ("demo", "vllm", "dozer", "local", "far", "farther"))
+    return all(
+        states[name] in ("ready", "sleeping") for name in ("demo", "vllm", "dozer", "local", "far", "farther", "narrow")
+    )

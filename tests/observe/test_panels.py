@@ -18,6 +18,12 @@ QUERIES = pages.queries()
 # What no curve may exceed: of seconds what the gateway runs for, of shares everything (those of the base aside).
 MOST = {"s": 1000.0, "percentunit": 1.0, "suffix: tok/s": 100_000.0, "reqps": 1000.0, "cps": 1000.0}
 
+# Counters that are there from the start: a query that has a curve does not show that anything is counted.
+HAPPENS = (
+    *("modelport_attempts_total", "modelport_fallbacks_total", "modelport_rejected_requests_total"),
+    *("modelport_placements_total", "modelport_ejections_total", "modelport_queue_refused_total"),
+)
+
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
@@ -40,6 +46,13 @@ def test_every_query_of_every_panel_has_a_series(curves: Mapping[PanelQuery, lis
 
     assert nothing == [], f"{len(nothing)} of {len(QUERIES)} queries without a series:\n" + "\n".join(nothing)
     assert len(QUERIES) > 100
+
+
+@pytest.mark.parametrize("name", HAPPENS)
+def test_what_may_begin_at_0_has_happened_under_the_load(seen: Seen, name: str) -> None:
+    (total,) = seen.prometheus.query(f"sum({name})", seen.end)
+
+    assert total.value > 0
 
 
 def test_no_curve_holds_what_is_no_number_or_cannot_be(curves: Mapping[PanelQuery, list[Curve]]) -> None:
@@ -89,4 +102,4 @@ def test_each_choice_at_the_top_has_something_to_choose(seen: Seen) -> None:
     assert len(offered["overview", "instance"]) == 2
     assert offered["pairs", "pair"] == {"lora"}
     assert offered["overview", "model"] >= {"smollm2", "base", "tuned", "daemon", "breaks"}
-    assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far", "farther"}
+    assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far", "farther", "narrow"}
