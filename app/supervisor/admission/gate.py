@@ -137,7 +137,8 @@ class AdmissionGate:
         it. Nobody who waits already would then have to go in its favour."""
         now, expected_s = self.now(), self._expected_s()
         too_far_s = self._ahead_s(claimant) - wait_s - BURST * self._service_s()
-        if too_far_s > 0.0 and self._times.is_known and expected_s is not None:
+        is_shared = self._times.is_known and not self._shares.is_alone(claimant)
+        if too_far_s > 0.0 and is_shared and expected_s is not None:
             share = "requests with this key have their share of it"
             message = f"{share}, and no place would be free within {round(wait_s, 2):g} s"
             raise QueueFull(message, max(expected_s, too_far_s), is_late=True)

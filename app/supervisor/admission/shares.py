@@ -62,6 +62,10 @@ class FairShares:
         """What it has got before it was due."""
         return self._debts.get(claimant, 0.0)
 
+    def is_alone(self, claimant: Claimant) -> bool:
+        """Whether nobody else is in debt: then there is nobody to share with."""
+        return len(self._debts) == (claimant in self._debts)
+
     def share(self, claimant: Claimant) -> float:
         """Which part of the engine is its own now: above 0, at most 1."""
         return self._part(claimant.is_batch, joins=claimant not in self._debts)

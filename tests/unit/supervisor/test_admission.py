@@ -269,6 +269,27 @@ async def test_a_key_that_is_ahead_of_its_share_leaves_the_queue_to_others() -> 
         (await task).release()
 
 
+async def test_a_key_that_is_alone_has_the_whole_queue() -> None:
+    clock = Clock()
+    gate = await practised(4, clock)
+    permits = []
+    for _ in range(4):
+        permits.append(await gate.enter(0, LONG_S, BIG))
+        clock.seconds += 0.2
+
+    tasks = []
+    for number in range(2):
+        tasks.append(asking(gate, BIG, wait_s=0.5))
+        await waiting(gate, number + 1)
+    with pytest.raises(QueueFull, match=r"no place would be free within 0\.5 s"):
+        await gate.enter(100, 0.5, BIG)
+
+    for permit in permits:
+        permit.release()
+    for task in tasks:
+        (await task).release()
+
+
 async def test_in_a_full_queue_the_latest_of_the_key_that_has_too_much_of_it_makes_room() -> None:
     gate = AdmissionGate(1)
     permit = await gate.enter(0, LONG_S, BIG)
