@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,12 +18,15 @@ from app.dialects.usage import Usage
 from app.relay.http.response import ClientResponse
 from app.relay.proxy.client_stream import ClientStream
 from app.table import Limits
+from backends.endpoint import Timeouts
 from backends.errors import BackendError
 from backends.http.connection import ChunkTaker, Connection
 from backends.http.exchange import Exchange
 from tests.fakes import wire
-from tests.rigs.hop import endpoint
+from tests.rigs.hop import Server, endpoint, take
+from tests.rigs.raw_client import chat, request
 from tests.rigs.read_answer import response_context
+from tests.rigs.relay import backend, models, running
 
 CHAT = wire.Ask("chat", "fake", stream=True, include_usage=True)
 HEAD = wire.head(200, "OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
@@ -351,3 +355,54 @@ def test_the_test_has_seen_chunks_pass(runner: asyncio.Runner) -> None:
     _, client = runner.run(answer([*in_chunks(*map(event, words)), *END, LAST]))
 
     assert len(client.chunks) >= len(words) - 2
+
+
+# -- over real connections
+
+BODY = json.dumps(chat(stream=True)).encode()
+
+
+async def test_a_client_reads_the_very_chunks_of_its_engine() -> None:
+    known = [b"%X\r\n%b\r\n" % (len(one), one) for one in (event("x" * count) for count in range(30, 36))]
+    has_read = asyncio.Semaphore(0)
+
+    async def paced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await take(reader)
+        writer.write(HEAD)
+        for one in [wire.chunk(event("first")), wire.chunk(event("second")), *known, *END, LAST]:
+            writer.write(one)
+            await has_read.acquire()
+
+    async with Server(paced) as server, running({"engine": backend(server.url)}, models("fake")) as rig:
+        where = urlsplit(rig.url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        writer.write(request("POST", "/v1/chat/completions", BODY))
+        async with asyncio.timeout(20):
+            for one in [b"first", b"second", *known]:
+                await reader.readuntil(one)
+                has_read.release()
+            for _ in END:
+                has_read.release()
+            assert (await reader.readuntil(LAST)).endswith(wire.DONE + b"\r\n" + LAST)
+        writer.close()
+
+
+async def test_an_engine_that_falls_silent_behind_known_events_has_failed() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await take(reader)
+        writer.write(HEAD)
+        for one in in_chunks(*map(event, ("a", "b", "c", "d"))):
+            writer.write(one)
+            await asyncio.sleep(0.01)
+        await reader.read()
+
+    hasty = Timeouts(connect_s=5, first_byte_s=20, between_events_s=0.5)
+    async with (
+        Server(silent) as server,
+        running({"engine": backend(server.url, timeouts=hasty)}, models("fake")) as rig,
+    ):
+        reply = await rig.ask(body=chat(stream=True))
+
+    assert reply.is_cut
+    assert reply.text == "abcd"
+    assert reply.events[-1]["error"]["code"] == "engine_timeout"
