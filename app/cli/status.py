@@ -50,8 +50,8 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
 def ejection_note(ejected: Sequence[Mapping[str, Any]]) -> str:
     """Why requests pass a backend over, and when it is tried again; "" where they do not."""
     return "; ".join(
-        f"passed over for {each['model']}, {duration(each['since_s'])} ago: {each['evidence']}; "
-        f"tried again in {duration(each['tried_in_s'])}"
+        f"requests for {each['model']} pass it over for {duration(each['since_s'])}: {each['evidence']}; "
+        f"it is tried again in {duration(each['tried_in_s'])}"
         for each in ejected
     )
 

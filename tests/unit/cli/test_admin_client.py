@@ -18,7 +18,7 @@ from app.certificate.certificate import Certificate
 from app.certificate.observation import Observation, Questions
 from app.cli.admin_client import refusal
 from app.cli.reload import progress_of
-from app.cli.status import duration
+from app.cli.status import duration, ejection_note
 from app.cli.tables import plain
 from app.config.yaml_document import ConfigError
 from app.supervisor.admin.app import create_admin
@@ -330,6 +330,16 @@ def test_a_reload_that_waits_ends_when_all_is_in_force_or_one_does_not_start(
     assert failed.err.splitlines()[-1] == "demo: its new configuration does not start: too long"
     assert json.loads(run(folder, "reload", "--wait", "--json").out)["failed"] != []
     assert "does not start: too long" in run(folder, "status").out
+
+
+def test_status_says_who_is_passed_over_and_when_it_is_tried_again() -> None:
+    ejected = {"model": "m", "reason": "failures", "evidence": "5 requests in a row failed (engine_failed)"}
+    times = {"since_s": 70.0, "tried_in_s": 5.2}
+
+    assert ejection_note([]) == ""
+    assert ejection_note([{**ejected, **times}]) == (
+        "requests for m pass it over for 1m 10s: 5 requests in a row failed (engine_failed); it is tried again in 5s"
+    )
 
 
 def backend(name: str, state: str, is_managed: bool = True, replacement: object = None) -> dict[str, object]:
