@@ -21,12 +21,19 @@ class _Index:
     def __init__(self) -> None:
         self._of: Sequence[Key] = ()
         self._by_digest: dict[str, Key] = {}
+        self._by_secret: dict[bytes | str, Key] = {}  # those that were presented, so that they are digested once
 
-    def of(self, keys: Sequence[Key]) -> dict[str, Key]:
+    def __repr__(self) -> str:
+        return f"<_Index {len(self._by_digest)} keys>"
+
+    def find(self, presented: bytes | str, keys: Sequence[Key]) -> Key | None:
         """Of two keys with one digest the last counts."""
         if keys is not self._of:
-            self._of, self._by_digest = keys, {key.sha256: key for key in keys}
-        return self._by_digest
+            self._of, self._by_digest, self._by_secret = keys, {key.sha256: key for key in keys}, {}
+        key = self._by_secret.get(presented)
+        if key is None and (key := self._by_digest.get(digest(presented))) is not None:
+            self._by_secret[presented] = key  # never more than there are keys
+        return key
 
 
 _index = _Index()
@@ -36,9 +43,9 @@ def find(presented: bytes | str, keys: Sequence[Key], now: float) -> Key | None:
     """The entry that `presented` belongs to and that has not expired at `now` (Unix seconds); None for any other.
 
     It is looked up by its SHA-256 digest, which whoever presents it cannot choose: how long that takes says nothing
-    about the digests that are there.
+    about the digests that are there. One that was right before is looked up as it is, among those that were.
     """
-    matching = _index.of(keys).get(digest(presented))
+    matching = _index.find(presented, keys)
     if matching is not None and matching.expires is not None and matching.expires <= now:
         return None
     return matching

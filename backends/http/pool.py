@@ -10,8 +10,10 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+import msgspec
 
 from backends.endpoint import Endpoint
 from backends.errors import Unreachable
@@ -27,10 +29,11 @@ _SWEEP_S = IDLE_S / 3
 LOOK_S = 0.1
 MAX_IDLE_PER_ADDRESS = 256
 _JOIN_BYTES = 64 * 1024
+# An engine has so many paths; what more there are (names in a path) is written anew.
+MOST_BEGINS = 64
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """One request: `path` is appended to the endpoint's address; `headers` are pairs of name and value, which must not
     hold a line break or NUL.
     """
@@ -53,6 +56,7 @@ class _Route:
     name: str | None  # in its certificate, where that is not `host`
     prefix: bytes
     lines: bytes
+    begins: dict[tuple[str, str], bytes] = field(default_factory=dict)  # of requests, by method and path
 
 
 def route_to(endpoint: Endpoint) -> _Route:
@@ -263,18 +267,16 @@ class ConnectionPool:
 def _head(route: _Route, request: UpstreamRequest) -> bytes:
     """The head of the request; ValueError for a header that would break it."""
     body = request.body
-    return b"".join(
-        (
-            request.method.encode("ascii"),
-            b" ",
-            route.prefix,
-            request.path.encode("ascii"),
-            b" HTTP/1.1\r\n",
-            route.lines,
-            header_lines(request.headers) if request.headers else b"",
-            b"content-length: %d\r\n\r\n" % len(body) if body or request.method == "POST" else b"\r\n",
-        )
-    )
+    begin = route.begins.get((request.method, request.path))
+    if begin is None:
+        path = route.prefix + request.path.encode("ascii")
+        begin = b"%b %b HTTP/1.1\r\n%b" % (request.method.encode("ascii"), path, route.lines)
+        if len(route.begins) < MOST_BEGINS:
+            route.begins[request.method, request.path] = begin
+    own = header_lines(request.headers) if request.headers else b""
+    if body or request.method == "POST":
+        return b"%b%bcontent-length: %d\r\n\r\n" % (begin, own, len(body))
+    return b"%b%b\r\n" % (begin, own)
 
 
 def _why(exc: Exception) -> str:

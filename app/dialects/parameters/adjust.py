@@ -28,6 +28,8 @@ MAX_KWARGS_BYTES = 64 * 1024
 GENERATES: Final = frozenset({"chat", "text_completion"})
 # The operator's, not the client's: templates that compute without end, decoders that fill the memory, other hosts.
 REFUSED: Final = ("chat_template", "mm_processor_kwargs", "media_io_kwargs", "kv_transfer_params")
+# All that `check` looks at.
+CHECKED: Final = frozenset({*REFUSED, "n", "best_of", "chat_template_kwargs"})
 _LIMITS: Final = ("max_completion_tokens", "max_tokens")
 # The name of a parameter in the configuration → all names by which clients may send it.
 _SYNONYMS: Final[dict[str, tuple[str, ...]]] = {
@@ -66,7 +68,7 @@ class RequestParameters(msgspec.Struct, frozen=True):
     structural_tag: msgspec.Raw = NOTHING
 
 
-class TargetEngine(NamedTuple):
+class TargetEngine(msgspec.Struct, frozen=True):
     """The engine that a request goes to, as far as it matters to the parameters. `facts`: of the model."""
 
     operation: str

@@ -90,10 +90,12 @@ def _check_options(options: bytes) -> None:
 
 def _is_plain(body: bytes, by_name: Mapping[str, msgspec.Raw]) -> bool:
     """Whether a short body holds every name once and unescaped: nearly always."""
-    if len(body) == _least_bytes(by_name):
+    if len(body) > SHORT_BYTES:
+        return len(body) == _least_bytes(by_name)
+    if msgspec.json.encode(by_name) == body:  # no other member, no blank between them, no escape in a name
         return True
-    if len(body) > SHORT_BYTES or b"\\u" in body:
-        return False
+    if b"\\u" in body:
+        return len(body) == _least_bytes(by_name)
     return all(body.count(b'"%b"' % name.encode()) == 1 for name in by_name)
 
 

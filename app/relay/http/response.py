@@ -125,7 +125,7 @@ class ClientResponse:
             return
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         own = "".join([f"{name}: {value}\r\n" for name, value in pairs]).encode("latin-1")
-        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % pair for pair in cycle.default_headers], own]
+        lines = [STATUS_LINE[status], _lines_of(cycle.default_headers), own]
         if self._model_headers is not None:
             took_ms = (time.perf_counter() - self.arrived) * 1000
             lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))
@@ -283,6 +283,19 @@ class PartialResponse(ClientResponse):
     def cut(self) -> None:
         """This answer has failed, and has said so; the others go on."""
         self.finish()
+
+
+class _Lines:
+    """uvicorn's own headers as lines: one list for all responses of a second."""
+
+    of: list[tuple[bytes, bytes]] | None = None
+    joined = b""
+
+
+def _lines_of(headers: list[tuple[bytes, bytes]]) -> bytes:
+    if headers is not _Lines.of:
+        _Lines.of, _Lines.joined = headers, b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    return _Lines.joined
 
 
 @lru_cache(maxsize=1024)

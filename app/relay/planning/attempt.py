@@ -196,7 +196,7 @@ def _changes(plan: RequestPlan, backend: Backend, model: str, concessions: Conce
     if plan.may_have_constraints or plan.extras:
         constraint_cost.check(plan.parameters, plan.extras, backend.name, profile)
     changes = adjust.changes(plan.parameters, plan.body, rules, engine, concessions.answer_limit)
-    if plan.given:
+    if plan.given and not (profile.passes_parameters and (facts is None or not facts.no_prompt_logprobs)):
         case = RequestCase(backend.name, profile, engine.operation, plan.given, kwargs=rules.template_kwargs)
         refuse_prompt_logprobs(case, facts)
         changes = changes.judged(case)

@@ -129,8 +129,10 @@ def plan(
         raise _missing("model")
     resolved = resolve_for(table, key, name)
     rules = resolved.model.rules
-    adjust.check(head, rules, table.limits.max_choices)
-    choices = adjust.choices(head)
+    choices = 1
+    if not adjust.CHECKED.isdisjoint(members):
+        adjust.check(head, rules, table.limits.max_choices)
+        choices = adjust.choices(head)
     is_local = _has_local(table, resolved.model.targets)
     if is_local and asks:
         openai_request.check(operation.name, body, members, is_translated=is_translated)

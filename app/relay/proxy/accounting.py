@@ -30,25 +30,26 @@ class RequestRecord:
     """A request's stream, its times and its metrics. One of `settled`, `fail`, `left` and `shut_down` is called, then
     `close`."""
 
+    # How each begins.
+    stream: ClientStream | None = None
+    _load_s = _queue_s = 0.0
+    _is_sent = _is_counted = _is_retry = False
+    _series: Children | None = None
+    _backend = ""
+    _attempts = 0
+    _given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
+    _siblings: Siblings | None = None  # where its model has several targets
+    _health: TargetHealth | None = None  # of the target that it is at
+
     def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan) -> None:
         self._metrics = metrics
         self._request = request
         self._plan = plan
         self._waited_s = request.upload_s
-        self._load_s = self._queue_s = 0.0
-        self._is_sent = False
-        self._series: Children | None = None
-        self._backend = ""
-        self._attempts = 0
-        self._is_counted = False
-        self._given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
-        self._siblings: Siblings | None = None  # where its model has several targets
-        self._health: TargetHealth | None = None  # of the target that it is at
-        self._is_retry = False
+        if not plan.is_stream:
+            return
         response, limits = request.response, request.table.limits
-        self.stream = (
-            ClientStream(response, request.base, limits, plan.choices, request.encoder) if plan.is_stream else None
-        )
+        self.stream = ClientStream(response, request.base, limits, plan.choices, request.encoder)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -7,7 +7,9 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from app.dialects.engine_errors import names_stream_options, refusal
 from app.dialects.openai import transcription
@@ -38,7 +40,7 @@ MAX_ERROR_BYTES = 64 * 1024
 T = TypeVar("T")
 
 
-class Turn(NamedTuple):
+class Turn(msgspec.Struct, frozen=True):
     """One request at one engine that serves, and which its lease holds."""
 
     request: Request
