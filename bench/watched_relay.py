@@ -45,8 +45,11 @@ class _Nothing:
         """Any series."""
         return self
 
-    attempt = failed = phase = fallback = of
+    attempt = failed = phase = fallback = retry_denied = placement = continued = of
     late = observe
+
+    def follow(self, _: Table) -> None:
+        """What may be counted."""
 
     def refused(self, _: str) -> None:
         """A refusal."""
