@@ -94,6 +94,11 @@ def _started(options: argparse.Namespace, stack: contextlib.ExitStack, notes: li
             for name in subjects.POLICIES
         },
         subjects.PLAIN: lambda: subjects.gateway(folder, upstream, [measured_core], keys),
+        **{
+            name: partial(subjects.gateway, folder, upstream, [measured_core], keys, python, name)
+            for python in options.beside
+            for name in [f"{subjects.PLAIN}, Python {machine.version_of(python)}"]
+        },
     }
     running = [stack.enter_context(subjects.direct(upstream))]
     for name, way in ways.items():
@@ -120,6 +125,13 @@ def main() -> int:
     parser.add_argument("--single", type=int, default=3_000, help="requests on one connection")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
     parser.add_argument("--only", metavar="NAME[,NAME…]", help="of nginx, vllm-router, modelport; beside no proxy")
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="also the gateway on this interpreter, which has its packages (requirements.lock)",
+    )
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
     console = Console(width=None if sys.stdout.isatty() else 180)
     try:

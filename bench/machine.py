@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,15 @@ def children(pid: int) -> list[int]:
     for listing in _PROC.glob(f"{pid}/task/*/children"):
         pids.extend(int(word) for word in listing.read_text().split())
     return pids
+
+
+def version_of(python: str) -> str:
+    """The version of an interpreter, as `3.13`; Unfit where it is none."""
+    command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as exc:
+        raise Unfit(f"{python} is not a Python interpreter: {exc}") from exc
 
 
 def in_words() -> str:

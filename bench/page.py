@@ -19,7 +19,8 @@ PACKAGES = ("modelport", "uvicorn", "uvloop", "httptools", "msgspec")
 METHOD = """\
 # What does the gateway cost?
 
-Written by `make bench ARGS=--write`; run it on your machine, since only the ratios travel.
+Written by `make bench-page` (`make bench ARGS=--write`: this part); run it on your machine, since only the ratios
+travel.
 
 ## Method
 
@@ -28,6 +29,7 @@ one), vllm-router (one worker; with its default policy, which looks for known pr
 (`proxy_pass`, kept upstream connections, `proxy_buffering off`) and no proxy at all are measured one after the other in
 each round of the same run. What is measured has one core for itself; the upstream and the load generator, both C on
 epoll (`bench/peer.c`), share another. The gateway asks the engine for usage and counts every series, as it always does.
+Where a newer Python was at hand, the same gateway runs on it beside.
 
 - **CPU per request**: {count:,} chat requests with answers of {answer} bytes over {connections} kept connections; CPU
   time of all threads of the process that carries the data, from `/proc/PID/task/*/schedstat`, divided by the requests.

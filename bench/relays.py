@@ -1,4 +1,4 @@
-"""python -m bench.relays [--runs 8] [--write]: two relays against one in the same run: how evenly they share their
+"""python -m bench.relays [--runs 6] [--write]: two relays against one in the same run: how evenly they share their
 clients' connections, and what a request and an event cost then. Prints, and writes the section of docs/performance.md
 where that is asked for.
 """
@@ -150,7 +150,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def main() -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="bench.relays", description="Two relays against one.")
-    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--count", type=int, default=8_000, help="requests over all connections")
     parser.add_argument("--write", action="store_true", help="write the section of docs/performance.md")
     console = Console(width=None if sys.stdout.isatty() else 160)

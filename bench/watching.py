@@ -174,7 +174,7 @@ def main() -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="bench.watching", description="What it costs to watch a relay.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=10_000, help="requests over all connections")
+    parser.add_argument("--count", type=int, default=5_000, help="requests over all connections")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
     parser.add_argument("--write", action="store_true", help="write the section of docs/performance.md")
     console = Console(width=140)
