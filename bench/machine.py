@@ -99,7 +99,7 @@ def version_of(python: str) -> str:
 
 
 def in_words() -> str:
-    """The machine in one line: cores, processor, memory, kernel."""
+    """The machine in one line: cores, processor, memory, kernel, and how busy it was in the last five minutes."""
     name = "unknown CPU"
     for line in (_PROC / "cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -107,4 +107,6 @@ def in_words() -> str:
             break
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     kernel = platform.release().split("-")[0]
-    return f"{len(os.sched_getaffinity(0))} cores of {name}, {memory_gb:.0f} GB, Linux {kernel} ({platform.machine()})"
+    cores = len(os.sched_getaffinity(0))
+    load = f"load average {os.getloadavg()[1]:.1f} (the benchmark alone: 1 to 2)"
+    return f"{cores} cores of {name}, {memory_gb:.0f} GB, Linux {kernel} ({platform.machine()}), {load}"

@@ -25,11 +25,11 @@ travel.
 ## Method
 
 The gateway (`modelport serve`, one relay, defaults, a `remote` backend, {keys} keys, of which each connection presents
-one), vllm-router (one worker; with its default policy, which looks for known prefixes, and with `round_robin`), nginx
-(`proxy_pass`, kept upstream connections, `proxy_buffering off`) and no proxy at all are measured one after the other in
-each round of the same run. What is measured has one core for itself; the upstream and the load generator, both C on
-epoll (`bench/peer.c`), share another. The gateway asks the engine for usage and counts every series, as it always does.
-Where a newer Python was at hand, the same gateway runs on it beside.
+one), vllm-router (of `requirements-bench.lock`, one worker; with its default policy, which looks for known prefixes,
+and with `round_robin`), nginx (`proxy_pass`, kept upstream connections, `proxy_buffering off`) and no proxy at all are
+measured one after the other in each round of the same run. What is measured has one core for itself; the upstream and
+the load generator, both C on epoll (`bench/peer.c`), share another. The gateway asks the engine for usage and counts
+every series, as it always does. Where a newer Python was at hand, the same gateway runs on it beside.
 
 - **CPU per request**: {count:,} chat requests with answers of {answer} bytes over {connections} kept connections; CPU
   time of all threads of the process that carries the data, from `/proc/PID/task/*/schedstat`, divided by the requests.
