@@ -30,7 +30,7 @@ FEW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class BenchTurn:
     """Some streams at once: their tokens, the seconds until the last one ended, the seconds to each first token, and
     the CPU time of the relays in nanoseconds.
     """
@@ -65,7 +65,7 @@ class BenchTarget:
     key: str
     relays: tuple[int, ...] = ()
 
-    def turn(self, streams: int, length: int) -> Turn:
+    def turn(self, streams: int, length: int) -> BenchTurn:
         """Run so many streams at once, each of `length` tokens. Unfit when none of them moves."""
         before = sum(map(machine.cpu_ns, self.relays))
         began = time.perf_counter()
@@ -82,7 +82,9 @@ class BenchTarget:
                         waiting.unregister(key.fileobj)
         seconds = time.perf_counter() - began
         cpu_ns = sum(map(machine.cpu_ns, self.relays)) - before
-        return Turn(sum(each.tokens() for each in readers), seconds, tuple(each.first_s for each in readers), cpu_ns)
+        return BenchTurn(
+            sum(each.tokens() for each in readers), seconds, tuple(each.first_s for each in readers), cpu_ns
+        )
 
     def _connection(self, length: int) -> socket.socket:
         """A connection that has sent its request."""
@@ -150,7 +152,7 @@ def _parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
 
 
-def lines(through: Sequence[Turn], direct: Sequence[Turn]) -> list[str]:
+def lines(through: Sequence[BenchTurn], direct: Sequence[BenchTurn]) -> list[str]:
     """The figures, a line for each; ratios are made round by round."""
     pairs = list(zip(through, direct, strict=True))
     speed = Spread.of([one.tokens_per_s / other.tokens_per_s for one, other in pairs])
@@ -185,7 +187,7 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     through, direct = targets(options.url.rstrip("/"), options.model)
-    turns: dict[BenchTarget, list[Turn]] = {through: [], direct: []}
+    turns: dict[BenchTarget, list[BenchTurn]] = {through: [], direct: []}
     for target in turns:
         target.turn(options.streams, options.length // 8)  # warm up
     for number in range(options.rounds):
