@@ -31,8 +31,8 @@ FIRST_PAUSE_S: Final = 5.0
 MAX_PAUSE_S: Final = 300.0
 FORGIVEN_S: Final = 600.0  # who is ejected again within this time pauses twice as long
 TRIAL_S: Final = 30.0
-LEAST_S: Final = 5.0  # that a trial of a suspect may take, however quick the others are
-PATIENCE: Final = 10.0  # times as long as the others' trial
+LEAST_S: Final = 2.0  # that a trial of a suspect may take, however quick the others are
+PATIENCE: Final = 4.0  # times as long as the trial of another; is_slow would say so of less
 
 Ask = Callable[[Endpoint, str, str, float], Awaitable[Trial]]
 TargetName = tuple[str, str]  # a backend, and its own name for a model
