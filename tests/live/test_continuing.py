@@ -37,34 +37,38 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield gateway
 
 
-async def asked(gateway: Live, question: str, *, kills: bool = False, **options: Any) -> Answer:
-    """One answer; with `kills` the engine that writes it is killed once it has written something."""
-    answer = Answer()
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=300) as client:
-        asking = asyncio.create_task(ask(client, question, answer, max_tokens=TOKENS, **options))
-        if kills:
-            await asyncio.to_thread(until, lambda: asking.done() or len(answer.text) > 20)
-            row = await asyncio.to_thread(gateway.backend, answer.engines[0])
-            os.kill(row["pid"], signal.SIGKILL)
-        return await asking
-
-
-@pytest.mark.parametrize(
-    ("question", "options"),
-    [
-        ("Write a short story about a lighthouse.", {}),
-        ("Repeat this ten times: 你好 🙂 é ü ñ 你好 🙂 …", {}),
-        ("Write a poem about a lost key in four lines.", {"stop": ["\n\n\n\n", "no such text"]}),
-    ],
+QUESTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Write a short story about a lighthouse.", {}),
+    ("Repeat this ten times: 你好 🙂 é ü ñ 你好 🙂 …", {}),
+    ("Write a poem about a lost key in four lines.", {"stop": ["\n\n\n\n", "no such text"]}),
 )
-async def test_a_stream_of_vllm_goes_on_at_the_other_one(gateway: Live, question: str, options: dict[str, Any]) -> None:
-    await asyncio.to_thread(ready, gateway)
-    undisturbed = await asked(gateway, question, **options)
-    answer = await asked(gateway, question, kills=True, **options)
 
-    assert answer.error is None
-    assert answer.seam is not None
-    assert answer.text[: answer.seam] == undisturbed.text[: answer.seam]
-    assert "\ufffd" not in answer.text
-    assert (len(answer.ids), answer.usage, answer.finish) == (1, undisturbed.usage, undisturbed.finish)
-    assert sorted(answer.engines) == ["demo", "demo#2"]
+
+async def asked(gateway: Live, *, kills: bool = False) -> list[Answer]:
+    """The answers to all of them; with `kills` the engine that writes the first is killed once it has written some."""
+    answers = [Answer() for _ in QUESTIONS]
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=300) as client:
+        asking = [
+            asyncio.create_task(ask(client, question, answer, max_tokens=TOKENS, **options))
+            for answer, (question, options) in zip(answers, QUESTIONS, strict=True)
+        ]
+        if kills:
+            await asyncio.to_thread(until, lambda: asking[0].done() or len(answers[0].text) > 20)
+            row = await asyncio.to_thread(gateway.backend, answers[0].engines[0])
+            os.kill(row["pid"], signal.SIGKILL)
+        await asyncio.gather(*asking)
+    return answers
+
+
+async def test_streams_of_vllm_go_on_at_the_other_one(gateway: Live) -> None:
+    await asyncio.to_thread(ready, gateway)
+    undisturbed = await asked(gateway)
+    disturbed = await asked(gateway, kills=True)
+
+    assert [answer.error for answer in disturbed] == [None] * len(QUESTIONS)
+    assert disturbed[0].seam is not None
+    for before, after in zip(undisturbed, disturbed, strict=True):
+        assert after.text[: after.seam or 20] == before.text[: after.seam or 20]
+        assert "\ufffd" not in after.text
+        assert (len(after.ids), after.usage) == (1, before.usage)
+        assert len(set(after.engines)) == len(after.engines)
