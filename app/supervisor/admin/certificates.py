@@ -17,7 +17,7 @@ import msgspec
 from app import keys
 from app.certificate.certificate import Certificate, Outcome
 from app.routing import resolve
-from app.supervisor.admin.observer import Asker
+from app.supervisor.admin.observer import ModelAsker
 from app.supervisor.json_store import JsonStore
 from app.supervisor.replicas import replicas
 from app.table import Backend, Key, PublicModel, Table
@@ -43,7 +43,7 @@ class CertificateStore:
     def __init__(self, path: Path | None = None, url: str = "") -> None:
         self.file = JsonStore(path, _File)
         secret, self._digest = keys.new("observer")
-        self.asker = Asker(url, secret)
+        self.asker = ModelAsker(url, secret)
         self.configs: Mapping[str, BackendConfig] = {}
         self._lock = threading.Lock()
         content = self.file.read()

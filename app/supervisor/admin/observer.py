@@ -54,7 +54,7 @@ _DRAWN: Final[dict[str, Any]] = {
 }
 
 
-class Asker:
+class ModelAsker:
     """Asks the gateway's own public address, as a client of it. `key`: its key, in case that keys are asked for."""
 
     def __init__(self, url: str, key: str) -> None:
@@ -82,7 +82,7 @@ class _Served(NamedTuple):
 class ServedModels(Protocol):
     """Who asks, the backends' configurations, and what stands for all that decides a public name's answers."""
 
-    asker: Asker
+    asker: ModelAsker
     configs: Mapping[str, BackendConfig]
 
     def identity(self, model: PublicModel) -> str: ...

@@ -15,7 +15,7 @@ from app.certificate.observation import Observation, Questions, SeenSampling
 from app.certificate.serving import Expectation
 from app.reference.reference import Reference
 from app.supervisor.admin.certificates import CertificateStore
-from app.supervisor.admin.observer import Asker, Observer
+from app.supervisor.admin.observer import ModelAsker, Observer
 from app.supervisor.fleet.waiters import WaitOutcome
 from app.table import PublicModel, Rules, Target
 from backends.http.probe_client import Reply
@@ -124,12 +124,12 @@ async def test_the_template_of_the_training_is_seen_to_be_served() -> None:
     assert [line.verdict for line in made.lines[:2]] == [Finding.SAME, Finding.SAME]
 
 
-class Cold(Asker):
+class Cold(ModelAsker):
     """Asks as the real one does; the first so many drawn answers are told as an engine with an empty prompt cache, or
     one that never says the same twice, would round them.
     """
 
-    def __init__(self, asker: Asker, odd: tuple[int, ...]) -> None:
+    def __init__(self, asker: ModelAsker, odd: tuple[int, ...]) -> None:
         self._real = asker
         self._odd = odd
         self._drawn = 0
