@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from app.config.model import Config
-from app.supervisor.admin.schemas import PlanAnswer
+from app.supervisor.admin.plan_schemas import PlanAnswer
 from backends.inspection import Inspection
 
 HUB: Final = "models of the hub"

@@ -27,6 +27,7 @@ from app.supervisor.admin import views
 from app.supervisor.admin.capabilities import CapabilityStore
 from app.supervisor.admin.certificates import CertificateStore, public_name
 from app.supervisor.admin.observer import Observer
+from app.supervisor.admin.plan_schemas import PlanAnswer
 from app.supervisor.admin.prober import Prober
 from app.supervisor.admin.schemas import (
     AdapterOrder,
@@ -35,7 +36,6 @@ from app.supervisor.admin.schemas import (
     Health,
     Logs,
     Models,
-    PlanAnswer,
     ProbesAnswer,
     QuarantineAnswer,
     RelayProcesses,

@@ -81,7 +81,10 @@ class Connection(asyncio.Protocol):
     # -- what the exchange does
 
     def send(self, listener: Listener, *pieces: bytes) -> None:
-        """Write one request; its response goes to `listener`."""
+        """Write one request, at the end of the event loop's turn; its response goes to `listener`.
+
+        Engines and clients that sleep are woken once for what a turn writes: that is a quarter of a request's cost.
+        """
         self._listener = listener
         if not self.is_reusable:  # else it is at the beginning of a message
             self._parser = httptools.HttpResponseParser(self)
@@ -90,8 +93,12 @@ class Connection(asyncio.Protocol):
         self._taker = self._next_taker = None
         self._pieces.clear()
         self._start_head()
-        for piece in pieces:
-            self.transport.write(piece)
+        self.loop.call_soon(self._write, pieces)
+
+    def _write(self, pieces: tuple[bytes, ...]) -> None:
+        if not self.transport.is_closing():  # else nobody waits for its response any more
+            for piece in pieces:
+                self.transport.write(piece)
 
     def take_chunks(self, taker: ChunkTaker | None) -> None:
         """Offer `taker` what comes of this response behind a chunk that ended an event, before it is parsed; the

@@ -116,6 +116,8 @@ class Exchange:
         """Wait for status and headers. Raises BackendError when there will be none, or the response cannot be used."""
         if not self.status:
             await self._wait()
+        if self.status < 300 and "content-encoding" not in self.headers:
+            return
         encoding = self.headers.get("content-encoding", "identity").lower()
         if encoding not in ("", "identity"):
             raise Broken(self.endpoint.engine, "it compressed its response although it was asked not to")

@@ -49,7 +49,8 @@ class Gateway(Program):
         self.key = key
         self.state = folder / "state"
         unset = {"API_HOST", "API_PORT", "API_KEY", "API_MODEL_NAME", "FASTAPI_ROOT_PATH"}
-        env = {k: v for k, v in os.environ.items() if k not in unset and not k.startswith("MODELPORT_")}
+        kept = {"MODELPORT_CARRIER"}  # `make test-carriers`
+        env = {k: v for k, v in os.environ.items() if k in kept or not (k in unset or k.startswith("MODELPORT_"))}
         env |= {"API_KEY": key} if key else {}
         argv = [*modelport(), "serve", "--config", str(path), "--state", str(self.state), "--port", "0"]
         super().__init__(under(argv), env, folder / "log")

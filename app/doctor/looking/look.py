@@ -34,7 +34,7 @@ from app.doctor.facts import (
 )
 from app.doctor.looking import engines, system
 from app.doctor.looking.deadlines import Jobs, all_within
-from app.supervisor.admin.schemas import PlanAnswer
+from app.supervisor.admin.plan_schemas import PlanAnswer
 from app.supervisor.capacity import devices, report
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.state_folder import MEASUREMENTS

@@ -32,6 +32,8 @@ PEER_S = 0.5
 STEP_BYTES = 8 * 1024
 # After we hung up on a client that was sending: one that then neither sends nor reads for so long is dropped.
 LINGER_S = 2.0
+# What may be written later than at once: less than what makes the transport say that its client does not read.
+LATER_BYTES = 16 * 1024
 CLOCK_S = 0.002  # the loop counts whole milliseconds
 
 
@@ -64,6 +66,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._incoming: HeldRequest | None = None  # which is not whole yet
         self._whole: HeldRequest | None = None  # which is to be carried as soon as the parser is done
         self._idle_since = 0.0
+        self._later = b""  # to be written at the end of the event loop's turn
         # Of requests whose answer is not complete; the first one is being answered.
         self._responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
@@ -150,7 +153,10 @@ class ServerProtocol(HttpToolsProtocol):
         is_first = self._in_head and self._head_bytes == 0
         self._head_bytes += len(data)
         try:
-            self._parse(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as exc:
+            self._read_as_none(data, exc)
+            return
         except httptools.HttpParserError as exc:
             self.refuse(request_head.refusal(exc))
             return
@@ -187,22 +193,18 @@ class ServerProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         response.cycle = self.cycle
 
-    def _parse(self, data: bytes) -> None:
+    def _read_as_none(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
         """Answer a request for another protocol (Java's client sends `upgrade` with its first one) as if it were none.
 
         The parser skips such a request's body, so a new parser reads the request again without that header.
         """
-        while True:
-            try:
-                self.parser.feed_data(data)
-                return
-            except httptools.HttpParserUpgrade as exc:
-                method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-                lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
-                head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-                data = head + data[exc.args[0] :]
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, b"".join(lines))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._head_bytes -= len(data)
+        self._read(head + data[upgrade.args[0] :])
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -246,7 +248,8 @@ class ServerProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._cancel_deadline()
+        if self._deadline is not None:
+            self._cancel_deadline()
         self._in_head, self._head_bytes = True, 0
         if self._incoming is not None:
             self._whole, self._incoming = self._incoming, None
@@ -285,16 +288,37 @@ class ServerProtocol(HttpToolsProtocol):
             lines = [b"%b: %b\r\n" % pair for pair in self.server_state.default_headers]
             lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in problem.headers.items()]
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (JSON.encode(), len(body))
-            self.transport.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
+            self.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
             self.hang_up()
             for response in self._responses:
                 response.cut()
+
+    def write(self, data: bytes) -> None:
+        """Write it now, behind what is to be written later."""
+        self._flush()
+        self.transport.write(data)
+
+    def write_later(self, data: bytes) -> None:
+        """Write it at the end of the event loop's turn, as requests to engines are (Connection.send); at once where it
+        is so much that only the transport knows whether the client reads it."""
+        if len(data) + len(self._later) > LATER_BYTES:
+            self.write(data)
+            return
+        if not self._later:
+            self.loop.call_soon(self._flush)
+        self._later += data
+
+    def _flush(self) -> None:
+        data, self._later = self._later, b""
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
 
     def hang_up(self) -> None:
         """Close after what is written. A client that is still sending gets its answer first: closing under it would
         reset the connection and destroy the answer before it is read, so the rest is read and dropped for a moment."""
         if self._is_hanging_up:
             return
+        self._flush()
         self._is_hanging_up = True
         self._cancel_deadline()
         is_sending = not self._in_head or self._is_refused or bool(self._early)

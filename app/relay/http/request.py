@@ -58,7 +58,6 @@ class Request:
     upload_s = 0.0  # spent waiting for the body
     held_bytes = 0  # of the body, as app/relay/http/body_intake.py counts them
     _headers: dict[str, str] | None = None
-    _receive: Receive | None = None  # of ASGI, for a body that is still to come
     _is_reported = False
 
     def __init__(
@@ -70,8 +69,9 @@ class Request:
         pairs: list[tuple[bytes, bytes]],
         table: Table,
         body: bytes = b"",
+        receive: Receive | None = None,
     ) -> None:
-        """`pairs`: the headers."""
+        """`pairs`: the headers. `receive`: of ASGI, for a body that is still to come."""
         self.response = response
         self.method = method
         root = table.root_path
@@ -81,6 +81,7 @@ class Request:
         self._pairs = pairs
         self._fields = dict(pairs)
         self._body = body
+        self._receive = receive
         given = self._fields.get(b"x-request-id")
         self.id = _own_id() if given is None else _id_of(given)
         self.base = {"x-request-id": self.id}
@@ -94,9 +95,7 @@ class Request:
         response: ClientResponse = scope["extensions"].pop(EXTENSION)
         path: str = scope["raw_path"].decode("ascii")
         query = scope["query_string"].decode("ascii", "replace")
-        request = cls(response, scope["method"], path, query, scope["headers"], table)
-        request._receive = receive
-        return request
+        return cls(response, scope["method"], path, query, scope["headers"], table, receive=receive)
 
     @classmethod
     def of_held(cls, held: HeldRequest, table: Table) -> Request:
@@ -176,6 +175,8 @@ class Request:
     def presented_key(self) -> bytes:
         """The one key that it presents; Problem (401) for none, and for more than one."""
         if len(self._fields) == len(self._pairs) and (only := self._fields.get(b"authorization")) is not None:
+            if only[:7] == b"Bearer " and (secret := only[7:]) and secret == secret.strip():
+                return secret
             given = [only]
         else:
             given = [value for name, value in self._pairs if name == b"authorization"]

@@ -155,10 +155,14 @@ class ClientResponse:
         if not data or cycle is None or cycle.disconnected or self._is_head:
             return
         head, self._unsent = self._unsent, b""
-        if self._is_chunked:
-            cycle.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
-        else:
-            cycle.transport.write(head + data if head else data)
+        if self._is_chunked and not head:
+            cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        elif self._is_chunked:
+            self._protocol.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        elif head:
+            self._protocol.write_later(head + data)
+        else:  # until the connection's end
+            self._protocol.write(data)
 
     @property
     def takes_chunks(self) -> bool:
@@ -178,7 +182,7 @@ class ClientResponse:
             return
         end = b"0\r\n\r\n" if self._is_chunked and not self._is_head else b""
         if end or self._unsent:
-            cycle.transport.write(self._unsent + end)
+            self._protocol.write(self._unsent + end)
         cycle.response_complete = True
         cycle.message_event.set()
         self._protocol.complete(self)
@@ -200,7 +204,7 @@ class ClientResponse:
         """
         if self.cycle is not None:
             if self._unsent and not self.cycle.disconnected:
-                self.cycle.transport.write(self._unsent)
+                self._protocol.write(self._unsent)
             self.cycle.disconnected = True  # silences uvicorn's complaint about an incomplete answer
             self.cycle.message_event.set()
         self._protocol.hang_up()

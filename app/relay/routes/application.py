@@ -6,7 +6,7 @@ A plain ASGI callable: one dictionary look-up stands between a request and its h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, MutableMapping
 from typing import Any
 
 import structlog
@@ -18,7 +18,7 @@ from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import ClientGone, Receive, Request
 from app.relay.http.request_head import HeldRequest
 from app.relay.routes import access
-from app.relay.routes.route import RouteTable
+from app.relay.routes.route import Handler, RouteTable
 from app.relay.supervisor_client import SupervisorClient
 from app.relay.tracing.tracer import Tracer
 from backends.errors import BackendError
@@ -47,13 +47,15 @@ class RelayApplication:
         request.response.when_gone(lambda: _cancel(task))
         await self._run(request)
 
-    async def respond(self, held: HeldRequest) -> None:
+    def respond(self, held: HeldRequest) -> Coroutine[Any, Any, None]:
         """Answer a request that came whole. Whoever runs this cancels it where the client leaves."""
-        await self._run(Request.of_held(held, self._supervisor.table))
+        return self._run(Request.of_held(held, self._supervisor.table))
 
     async def _run(self, request: Request) -> None:
         try:
-            await self._route(request)
+            handler = self._handler(request)
+            if handler is not None:
+                await handler(request)
         except Problem as exc:
             self._refuse(request, exc, exc.code or "other")
         except BackendError as exc:
@@ -96,7 +98,8 @@ class RelayApplication:
                 code=reason,
             )
 
-    async def _route(self, request: Request) -> None:
+    def _handler(self, request: Request) -> Handler | None:
+        """What answers the request; None where it is answered."""
         route = self._routes.find(request.path)
         if route.encoder is not None:
             request.encoder = route.encoder(request)
@@ -106,15 +109,14 @@ class RelayApplication:
                 raise method_not_allowed(", ".join(route.methods))
             if request.method == "OPTIONS":
                 request.answer_options(route.methods)
-                return
-        handler = route.handler
+                return None
         try:
             access.check(request, route.access)
         except Problem:
             if route.otherwise is None:
                 raise
-            handler = route.otherwise
-        await handler(request)
+            return route.otherwise
+        return route.handler
 
 
 def _cancel(task: asyncio.Task[Any]) -> None:

@@ -22,6 +22,7 @@ from app.config.yaml_document import ConfigError
 from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
 from app.supervisor.admin import openapi
 from app.supervisor.admin.parity_routes import ParityApi, add_parity_routes
+from app.supervisor.admin.plan_schemas import PlanAnswer
 from app.supervisor.admin.schemas import (
     AdapterOrder,
     AdaptersAnswer,
@@ -30,7 +31,6 @@ from app.supervisor.admin.schemas import (
     Health,
     Logs,
     Models,
-    PlanAnswer,
     ProbesAnswer,
     Reloaded,
     Status,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from app.config.model import Config
-from app.supervisor.admin.schemas import GpuAnswer, PlanAnswer, RelayPlan, SeatAnswer
+from app.supervisor.admin.plan_schemas import GpuAnswer, PlanAnswer, RelayPlan, SeatAnswer
 from app.supervisor.capacity import devices
 from app.supervisor.capacity.forecast import Entry, ForecastRow, forecast
 from app.supervisor.capacity.measurements import MeasurementStore

@@ -20,7 +20,12 @@ from app.supervisor.metrics.relay_counters import RelayCounters
 log = structlog.get_logger()
 
 # The variables of our environment that a relay needs. Not the others: they hold keys and passwords of engines.
-PASSED_ON = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ"})
+PASSED_ON = frozenset(
+    {
+        *("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ"),
+        "MODELPORT_CARRIER",  # how a relay runs requests (app/relay/server.py); for tests and comparison
+    }
+)
 SHORT_LIFE_S = 1.0
 LAST_WORDS_S = 5.0
 

@@ -22,28 +22,25 @@ from app.cli.status import duration, ejection_note
 from app.cli.tables import plain
 from app.config.yaml_document import ConfigError
 from app.supervisor.admin.app import create_admin
+from app.supervisor.admin.plan_schemas import GpuAnswer, PlanAnswer, RelayPlan, SeatAnswer
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
     AdapterOrder,
     AdaptersAnswer,
     BackendAnswer,
     FailureAnswer,
-    GpuAnswer,
     Health,
     LifeAnswer,
     Logs,
     Models,
-    PlanAnswer,
     ProbeAnswer,
     ProbesAnswer,
     ProofAnswer,
     PublicModelAnswer,
     QuarantineAnswer,
-    RelayPlan,
     RelayProcesses,
     Reloaded,
     ReplacementAnswer,
-    SeatAnswer,
     Status,
 )
 from app.supervisor.comparisons.votes import VoteStore

@@ -32,7 +32,7 @@ from app.doctor.facts import (
     ToolFacts,
 )
 from app.doctor.looking.engines import inspections
-from app.supervisor.admin.schemas import PlanAnswer, RelayPlan, SeatAnswer
+from app.supervisor.admin.plan_schemas import PlanAnswer, RelayPlan, SeatAnswer
 from tests import ROOT
 from tests.rigs.pages import page
 

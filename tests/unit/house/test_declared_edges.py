@@ -76,6 +76,8 @@ RECEIVERS: dict[type, dict[str, type]] = {
 }
 # Members of our own that have the name of one of uvicorn's.
 NAMESAKES = {
+    ("held", "body"),
+    ("self._incoming", "body"),
     ("problem", "body"),
     ("problem", "headers"),
     ("response", "cycle"),

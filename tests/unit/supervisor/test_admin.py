@@ -18,6 +18,7 @@ from app.certificate.observation import Observation, Questions, SeenStop
 from app.config.yaml_document import ConfigError
 from app.supervisor.admin import views
 from app.supervisor.admin.app import AdminServer, create_admin
+from app.supervisor.admin.plan_schemas import PlanAnswer, RelayPlan
 from app.supervisor.admin.schemas import (
     AdapterAnswer,
     AdapterOrder,
@@ -26,10 +27,8 @@ from app.supervisor.admin.schemas import (
     Health,
     Logs,
     Models,
-    PlanAnswer,
     ProbeAnswer,
     ProbesAnswer,
-    RelayPlan,
     RelayProcesses,
     Reloaded,
     Status,
