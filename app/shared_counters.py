@@ -262,9 +262,11 @@ class SharedCounters:
         size = max(2 * self._size, FIRST_BYTES)
         while size < least:
             size *= 2
-        while self._size < size:
-            self._size += os.pwrite(self.descriptor, bytes(size - self._size), self._size)
+        there = self._size  # it is so much larger only once all of it is there and mapped
+        while there < size:
+            there += os.pwrite(self.descriptor, bytes(size - there), there)
         at = self._used - self._used % mmap.ALLOCATIONGRANULARITY
         self._map, self._from = memoryview(mmap.mmap(self.descriptor, size - at, offset=at)), at
+        self._size = size
         if at == 0:
             self._length = self._map[:_WORD].cast("q")

@@ -33,6 +33,28 @@ def _is_one_prompt(value: Any) -> bool:
     )
 
 
+class _Part(msgspec.Struct, frozen=True):
+    type: str = ""
+
+
+class _Message(msgspec.Struct, frozen=True):
+    content: str | list[_Part | str] | None = None
+
+
+_messages = msgspec.json.Decoder(list[_Message])
+_OF_TEXT: Final = frozenset({"text", "input_text", "output_text", "refusal"})
+
+
+def _are_of_text(raw: msgspec.Raw) -> bool:
+    """Whether messages hold text only. Of a picture the prompt's tokens say no more than where it stands."""
+    try:
+        contents = [message.content for message in _messages.decode(raw)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return all(isinstance(part, str) or part.type in _OF_TEXT for part in parts)
+
+
 # What changes the prompt only, or chooses each token from what stands before it.
 _HARMLESS: Final = (
     *("model", "messages", "stream", "stream_options", "user", "metadata", "store", "safety_identifier"),
@@ -138,6 +160,8 @@ def why_not(members: Mapping[str, msgspec.Raw], profile: EngineProfile) -> str:
     where it can."""
     if profile.tells_tokens is None:
         return f"{profile.title} does not tell its tokens"
+    if "messages" in members and not _are_of_text(members["messages"]):
+        return "it is not about text alone"
     for name, raw in members.items():
         rule = _RULES.get(name)
         if rule is _any:

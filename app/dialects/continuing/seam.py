@@ -133,7 +133,7 @@ def _by_pieces(record: TokenRecord, members: Mapping[str, msgspec.Raw], most: in
     if kept == 0:
         raise Broken(engine, "nothing of its answer is left to go on from")
     prompt = yield from _prompt(members, engine)
-    return Seam(msgspec.json.encode([*prompt, *ids[:kept]]), kept, told[ends[kept - 1] :].decode())
+    return Seam(msgspec.json.encode([*prompt, *ids[:kept]]), kept, told[ends[kept - 1] :].decode("utf-8", "replace"))
 
 
 def _prompt(members: Mapping[str, msgspec.Raw], engine: str) -> Generator[Step, bytes, list[Any]]:

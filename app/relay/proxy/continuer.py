@@ -131,6 +131,8 @@ class Continuer:
         tokens = broken.tokens
         if tokens is None or not tokens.ids or not broken.stream.has_event:
             return "it had no token yet"
+        if not tokens.text:  # these may begin to think, or to call a tool, which engines tell only of later ones
+            return "it had no text yet"
         if broken.digest is None:
             return "what its engine serves is not known to the last byte"
         return tokens.why_not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import resource
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import outcome
 from app.metrics import ALARMING, CONTINUED_AS, FAMILIES, OUTCOMES, PLACED_BY, Metrics
-from app.shared_counters import CounterReader, Family, Labelled, SharedCounters, create, series_key
+from app.shared_counters import FIRST_BYTES, CounterReader, Family, Labelled, SharedCounters, create, series_key
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.table import Backend, PublicModel, Table, Target
 from backends import errors as backend_errors
@@ -209,3 +210,25 @@ def test_a_relay_carries_nothing_of_prometheus_client() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_memory_that_is_there_only_in_part_is_not_counted_in(counters: tuple[RelayCounters, SharedCounters]) -> None:
+    """The system writes as much as there is room for, and refuses the rest."""
+    all_relays, relay = counters
+    many = relay.counters(BARE_BY_NUMBER)
+    many["0",].inc()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FIRST_BYTES + 1000, before[1]))
+    try:
+        for number in range(1_000):
+            many[str(number),].inc()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    shared = all_relays.render().decode().count("numbered_total{")
+    relay.settle()
+    lines = all_relays.render().decode().splitlines()
+
+    assert 0 < shared < 1_000
+    assert sum(line.startswith("numbered_total{") for line in lines) == 1_000
+    assert 'numbered_total{number="0"} 2.0' in lines
+    assert 'numbered_total{number="999"} 1.0' in lines

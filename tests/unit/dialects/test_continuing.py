@@ -277,6 +277,54 @@ def test_what_changes_nothing_is_no_reason(more: Mapping[str, object]) -> None:
     assert why_not(members, PROFILES["vllm"]) == why_not(members, PROFILES["llama_cpp"]) == ""
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}}
+
+
+@pytest.mark.parametrize("part", [PICTURE, SOUND, {"image": "x"}, {"type": "file", "file": {}}])
+@pytest.mark.parametrize("kind", ["vllm", "llama_cpp"])
+def test_a_chat_about_more_than_text_is_not_gone_on_with(kind: str, part: Mapping[str, object]) -> None:
+    """Of a picture its prompt's tokens say only where it stands."""
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, part]}]
+    body = json.dumps({**CHAT, "messages": messages}).encode()
+
+    sent, going_on = continuable(body, "chat", PROFILES[kind])
+
+    assert going_on.why_not == "it is not about text alone"
+    assert sent == body
+
+
+def test_a_chat_of_texts_however_they_are_written_may_go_on() -> None:
+    parts = [{"type": "text", "text": "a"}, "b"]
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "x"},
+    ]
+    members = json_members.decode(json.dumps({**CHAT, "messages": messages}).encode())
+
+    assert why_not(members, PROFILES["vllm"]) == ""
+
+
+def test_bytes_that_are_no_character_are_written_again_as_the_client_has_them() -> None:
+    _, going_on = sent_and_going_on(TokenTelling.PROBABILITIES, is_chat=True)
+    record = TokenRecord(TokenTelling.PROBABILITIES, "chat", LIMIT)
+    for number, text, told in ((100, "Gr", b"Gr"), (101, "\ufffd.", b"\xc3.")):
+        logprobs = {"content": [{"id": number, "bytes": list(told)}]}
+        choice = {"index": 0, "delta": {"content": text}, "logprobs": logprobs}
+        record.strip(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+
+    finding = seam.find(record, going_on.members, 2, "second")
+    next(finding)
+    finding.send(json.dumps({"tokens": [{"id": 100, "piece": "Gr"}, {"id": 101, "piece": [0xC3, 0x2E]}]}).encode())
+    with pytest.raises(StopIteration) as end:
+        finding.send(b'{"prompt": "hi"}')
+
+    assert (end.value.value.kept, end.value.value.repeats) == (1, "\ufffd.")
+
+
 def test_an_engine_that_tells_no_tokens_is_not_asked_for_any() -> None:
     body = json.dumps(CHAT).encode()
 

@@ -228,6 +228,17 @@ async def test_not_before_its_first_token() -> None:
             assert await refused(rig, reply)
 
 
+async def test_not_before_its_first_text() -> None:
+    """Tokens without a text may be the beginning of thinking, which another engine would write as text."""
+    async with Teller(TokenTelling.NUMBERS, 2) as first, Teller(TokenTelling.NUMBERS) as second:
+        rows = {"first": row("first", first), "second": row("second", second)}
+        async with running(rows, served("first", "second")) as rig:
+            reply = await until_first(rig, stop=["a text that is held back"])
+
+            assert await refused(rig, reply)
+            assert text_of(reply) == ""
+
+
 async def test_without_the_setting_nobody_asks_for_tokens_and_nothing_goes_on() -> None:
     async with Teller(TokenTelling.NUMBERS, 6) as first, Teller(TokenTelling.NUMBERS) as second:
         rows = {"first": row("first", first), "second": row("second", second)}
