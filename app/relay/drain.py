@@ -63,6 +63,10 @@ class RelayDrain:
                 task.cancel(msg="the time to drain is over")
             cut |= late
             await asyncio.sleep(_LOOK_S)
+        # The event loop's end cancels tasks, but not what is carried without one.
+        for task in set(self._tasks) - cut:
+            task.cancel(msg="the supervisor is gone")
+        await asyncio.sleep(0)
 
     def _is_busy(self) -> bool:
         return not self._has_lost() and bool(self._connections or self._tasks)

@@ -22,19 +22,20 @@ async def in_task() -> None:
 
 
 class Carrier:
-    """Runs one coroutine, and calls `done` when it is over; an exception that leaves it goes to the loop's handler.
+    """Runs one coroutine, and calls `done` when it is over; an exception that leaves it goes to the loop's handler, and
+    `has_failed` says so: who brings the response, or looks at deadlines, has nothing to do with it.
 
     `start` runs it until it waits for the first time, in whatever callback that is called from.
     """
 
-    __slots__ = ("_coroutine", "_done", "_is_over", "_is_running", "_loop", "_must_cancel", "_task")
+    __slots__ = ("_coroutine", "_done", "_is_over", "_is_running", "_loop", "_must_cancel", "_task", "has_failed")
 
     def __init__(self, coroutine: Coroutine[Any, Any, None], done: Callable[[Carrier], None]) -> None:
         self._coroutine = coroutine
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._is_running = self._is_over = self._must_cancel = False
+        self._is_running = self._is_over = self._must_cancel = self.has_failed = False
 
     def __repr__(self) -> str:
         return f"<Carrier {'task' if self._task is not None else 'over' if self._is_over else 'carried'}>"
@@ -46,11 +47,17 @@ class Carrier:
     def cancel(self, msg: object = None) -> None:
         """Have it end, as a task's `cancel` does: CancelledError is raised where it waits."""
         if self._task is not None:
-            self._task.cancel(msg)
+            self._cancel_task(self._task, msg)
         elif self._is_running:
             self._must_cancel = True
+        elif asyncio.current_task() is not None:  # as in `_resume`
+            self._loop.call_soon(self.cancel, msg)
         else:
             self._run(asyncio.CancelledError())
+
+    def _cancel_task(self, task: asyncio.Task[None], msg: object = None) -> None:
+        """Behind its first step: before that, it would end without the coroutine's being told."""
+        self._loop.call_soon(task.cancel, msg)
 
     def _resume(self, error: BaseException | None) -> None:
         """The response is there, or has failed."""
@@ -61,7 +68,7 @@ class Carrier:
             self._run(error)
 
     def _run(self, error: BaseException | None) -> None:
-        if self._is_over:
+        if self._is_over or self._task is not None:
             return
         self._is_running = True
         outside, exchange.is_carried = exchange.is_carried, True
@@ -69,6 +76,9 @@ class Carrier:
             waits = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except (StopIteration, asyncio.CancelledError):
             self._over()
+            return
+        except Exception as exc:  # noqa: BLE001  # told to the loop's handler
+            self._over(exc)
             return
         except BaseException:
             self._over()
@@ -85,16 +95,17 @@ class Carrier:
             self._task = self._loop.create_task(_in_task(self._coroutine, waits))
             self._task.add_done_callback(self._task_done)
             if self._must_cancel:
-                self._task.cancel()
+                self._cancel_task(self._task)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._over()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        self._over(None if task.cancelled() else task.exception())
 
-    def _over(self) -> None:
+    def _over(self, error: BaseException | None = None) -> None:
         self._is_over = True
         self._is_running = False
+        if error is not None:
+            self.has_failed = True
+            self._loop.call_exception_handler({"message": "a carried coroutine has failed", "exception": error})
         self._done(self)
 
 

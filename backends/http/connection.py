@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._in_body = False
         self._until_close = False  # neither length nor chunks: the end of the connection is the end of the response
         self._ended = False
+        self._is_sent = True  # its request is written: what comes before is not the response to it
         self._keeps_alive = False
         self.is_reusable = False
         self.is_closed = False
@@ -89,13 +90,14 @@ class Connection(asyncio.Protocol):
         if not self.is_reusable:  # else it is at the beginning of a message
             self._parser = httptools.HttpResponseParser(self)
         self._answered = self._is_head_new = self._in_body = self._until_close = False
-        self._ended = self.is_reusable = False
+        self._ended = self.is_reusable = self._is_sent = False
         self._taker = self._next_taker = None
         self._pieces.clear()
         self._start_head()
         self.loop.call_soon(self._write, pieces)
 
     def _write(self, pieces: tuple[bytes, ...]) -> None:
+        self._is_sent = True
         if not self.transport.is_closing():  # else nobody waits for its response any more
             for piece in pieces:
                 self.transport.write(piece)
@@ -156,7 +158,7 @@ class Connection(asyncio.Protocol):
         if self._listener is None:
             return
         if self._ended:
-            self.is_reusable = malformed is None and not self._until_close and self._keeps_alive
+            self.is_reusable = malformed is None and not self._until_close and self._keeps_alive and self._is_sent
             self._listener.on_end()
         if self._is_head_new and listener is not None:
             self._is_head_new = False
@@ -186,6 +188,10 @@ class Connection(asyncio.Protocol):
     def _start_head(self) -> None:
         self._headers = {}
         self._head_bytes = self._header_lines = 0
+
+    def on_message_begin(self) -> None:
+        if self._ended:  # nobody asked for what comes behind the response, and the next one would begin with it
+            raise ValueError("it sent more than its response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_lines += 1

@@ -36,7 +36,6 @@ LINGER_S = 2.0
 LATER_BYTES = 16 * 1024
 CLOCK_S = 0.002  # the loop counts whole milliseconds
 
-
 Respond: TypeAlias = Callable[[HeldRequest], Coroutine[Any, Any, None]]
 
 
@@ -59,8 +58,7 @@ class ServerProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._limits = limits()
-        self._is_ending = is_ending
+        self._limits, self._is_ending = limits(), is_ending
         self._refused = refused  # is told the code of each refusal
         self._respond = respond
         self._incoming: HeldRequest | None = None  # which is not whole yet
@@ -74,8 +72,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._peer_check: asyncio.TimerHandle | None = None
         self._head_bytes = 0  # since the last request, its headers' end, or the last piece of its body
         self._trailer_lines = 0
-        self._in_head = True
-        self._awaits_body = False
+        self._in_head, self._awaits_body = True, False
         self._early = bytearray()  # what came behind a request that is still being answered
         self._is_refused = self._is_hanging_up = False
         self._waits_for_reader = False  # the next request is not begun before this client has read its answers
@@ -172,10 +169,15 @@ class ServerProtocol(HttpToolsProtocol):
         assert self._respond is not None
         if self.flow.read_paused:  # by uvicorn, for a request behind it; it would not say that its client left
             self.flow.resume_reading()
-        carrier = Carrier(self._respond(held), cast("Callable[[Carrier], None]", self.tasks.discard))
+        carrier = Carrier(self._respond(held), self._carried)
         self.tasks.add(cast("asyncio.Task[None]", carrier))
         held.response.when_gone(carrier.cancel)
         carrier.start()
+
+    def _carried(self, carrier: Carrier) -> None:
+        self.tasks.discard(cast("asyncio.Task[None]", carrier))
+        if carrier.has_failed and not self.transport.is_closing():  # else its client would wait for an answer
+            self.hang_up()
 
     def _let_go(self, held: HeldRequest) -> None:
         """The rest of its body is still to come: it becomes uvicorn's."""
@@ -227,8 +229,8 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         method = self.parser.get_method()
         response = ClientResponse(self, time.perf_counter(), is_head=method == b"HEAD", has_chunks=version == "1.1")
+        self.expect_100_continue = size is BodySize.ASKS_FIRST
         if self._respond is None or size is not BodySize.SMALL or self._responses:
-            self.expect_100_continue = size is BodySize.ASKS_FIRST
             self._begin_task(response)
         else:
             keeps_alive = version != "1.0" and self.parser.should_keep_alive()

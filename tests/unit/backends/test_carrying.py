@@ -172,6 +172,79 @@ async def test_one_that_is_cancelled_while_it_runs_ends_at_its_next_wait(exchang
     assert said == ["goes on", "cancelled", "over"]
 
 
+async def test_it_is_cancelled_before_the_first_step_of_its_task() -> None:
+    said: Said = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            said.append("cancelled")
+
+    def run() -> None:
+        early = Carrier(work(), lambda _: said.append("over"))
+        early.start()
+        early.cancel()
+
+    await outside(run)
+    await asyncio.sleep(0.01)
+
+    assert said == ["cancelled", "over"]
+
+
+async def test_one_that_is_cancelled_while_it_runs_ends_where_it_waits_for_something_else() -> None:
+    said: Said = []
+    carrier: Carrier
+
+    async def work() -> None:
+        carrier.cancel()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            said.append("cancelled")
+
+    carrier = Carrier(work(), lambda _: said.append("over"))
+    await outside(carrier.start)
+    await asyncio.sleep(0.01)
+
+    assert said == ["cancelled", "over"]
+
+
+async def test_who_cancels_it_from_a_task_does_not_lend_it_that_task(exchange: Exchange) -> None:
+    said: Said = []
+
+    async def work() -> None:
+        try:
+            await exchange.head()
+        except asyncio.CancelledError:
+            said.append(asyncio.current_task())
+
+    carrier = await carry(work(), said)
+    carrier.cancel()
+    await asyncio.sleep(0.01)
+
+    assert said == [None, "over"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_its_mistakes_are_not_those_of_whoever_brings_the_response(exchange: Exchange, waits: bool) -> None:
+    said: Said = []
+
+    async def work() -> None:
+        await exchange.head()
+        if waits:
+            await asyncio.sleep(0)
+        raise KeyError
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(type(context["exception"])))
+    carrier = await carry(work(), said)
+    await outside(lambda: answer(exchange))
+    await asyncio.sleep(0.01)
+
+    assert said == [KeyError, "over"]
+    assert carrier.has_failed
+
+
 async def test_an_engine_that_is_given_up_by_a_task_does_not_lend_it_that_task(exchange: Exchange) -> None:
     said: Said = []
 

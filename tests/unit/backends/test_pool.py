@@ -12,6 +12,8 @@ import pytest_asyncio
 
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, Broken, Disconnected, NotTaken, TimedOut, Unreachable
+from backends.http.connection import Connection
+from backends.http.exchange import Exchange
 from backends.http.pool import ConnectionPool, UpstreamRequest, header_lines, route_to
 from tests.fakes import wire
 from tests.fakes.engine import FakeEngine
@@ -88,6 +90,30 @@ async def test_bytes_that_nobody_asked_for_make_an_idle_connection_unfit(pool: C
         was_read.set()
 
         await until(lambda: pool.connections == 0)
+
+
+@pytest.mark.parametrize("more", [b"HTT", OK])
+async def test_bytes_behind_a_response_do_not_begin_the_next_one(pool: ConnectionPool, more: bytes) -> None:
+    async def generous(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await take(reader)
+        writer.write(OK + more)
+        await reader.read()
+
+    async with Server(generous) as server:
+        for _ in range(2):
+            assert await read(pool, endpoint(server.url)) == b'{"ok":1}'
+        assert server.connections == 2
+
+
+async def test_a_response_that_came_before_its_request_was_written_leaves_no_connection(pool: ConnectionPool) -> None:
+    connection = Connection(lambda _: None)
+    connection.connection_made(asyncio.Transport())
+    exchange = Exchange(endpoint("http://engine"), connection, lambda *_: None, "engine")
+    connection.send(exchange, b"request")
+    connection.data_received(OK)
+
+    assert await exchange.read(100) == b'{"ok":1}'
+    assert not connection.is_reusable
 
 
 @pytest.mark.parametrize("head", [b"connection: close\r\n", b""])

@@ -8,11 +8,14 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
+from app.relay.drain import RelayDrain
+from backends.http.carrying import Carrier
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, chat, request
 from tests.rigs.relay import Rig, backend, models, running
@@ -161,3 +164,23 @@ async def _is_refused(rig: Rig) -> bool:
             return False
     except ConnectionError:
         return True
+
+
+async def test_what_is_carried_is_ended_where_the_supervisor_is_gone() -> None:
+    cancelled: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append("cancelled")
+
+    tasks: set[asyncio.Task[None]] = set()
+    carrier = cast("asyncio.Task[None]", Carrier(work(), lambda it: tasks.discard(cast("Any", it))))
+    tasks.add(carrier)
+    cast("Carrier", carrier).start()
+    await RelayDrain((), tasks, lambda: True).finish(10)
+    await asyncio.sleep(0.01)
+
+    assert cancelled == ["cancelled"]
+    assert not tasks

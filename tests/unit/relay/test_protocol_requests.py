@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from app.relay.http.request_head import MAX_HEAD_BYTES, MAX_HEADER_LINES
+from app.relay.routes.application import RelayApplication
 from tests.fakes.engine import FakeEngine
 from tests.rigs.raw_client import Client, Reply, chat, request
 from tests.rigs.relay import Rig, backend, models, running
@@ -267,6 +268,19 @@ async def test_a_client_that_expects_100_is_told_to_go_on(rig: Rig) -> None:
         assert await is_alive(client)
 
 
+async def test_a_client_that_expected_100_once_is_not_told_again(rig: Rig) -> None:
+    async with asyncio.timeout(20), Client(rig.url) as client:
+        client.send(post(b"expect: 100-continue", LENGTH, body=b""))
+        await client.reader.readuntil(b"\r\n\r\n")
+        client.send(BODY)
+        await client.reply()
+        client.send(post(LENGTH, body=BODY[:10]))
+        await asyncio.sleep(0.05)
+        client.send(BODY[10:])
+
+        assert (await client.reply()).status == 200
+
+
 async def test_a_client_that_expects_100_is_refused_before_it_sends(rig: Rig) -> None:
     async with asyncio.timeout(20), Client(rig.url) as client:
         client.send(post(b"expect: 100-continue", b"content-length: 999999999", body=b""))
@@ -274,6 +288,16 @@ async def test_a_client_that_expects_100_is_refused_before_it_sends(rig: Rig) ->
 
         assert_refused(reply, 413, "request_too_large")
         assert reply.headers["connection"] == "close"
+
+
+async def test_a_client_does_not_wait_where_its_request_broke_the_relay(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(RelayApplication, "_refuse")
+    async with asyncio.timeout(20), Client(rig.url) as client:
+        client.send(get(b"GET /nothing HTTP/1.1"))
+
+        assert await client.is_closed()
 
 
 async def test_an_http_1_0_client_gets_no_chunks_and_the_end_of_the_connection(rig: Rig) -> None:
