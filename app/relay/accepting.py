@@ -40,7 +40,8 @@ class ConnectionNumbers:
 
     def __init__(self, descriptor: int, index: int) -> None:
         if os.fstat(descriptor).st_size < PAGE_BYTES:
-            os.ftruncate(descriptor, PAGE_BYTES)  # whoever comes first; zeros are nobody
+            # Whoever comes first; zeros are nobody. Written: memory that is only promised may end who touches it.
+            os.pwrite(descriptor, bytes(PAGE_BYTES), 0)
         self._numbers = memoryview(mmap.mmap(descriptor, PAGE_BYTES)).cast("d")
         self._own = index * _SLOT
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.relay.accepting import STALE_S, Acceptor, ConnectionNumbers, takes_next
+from app.relay.accepting import PAGE_BYTES, STALE_S, Acceptor, ConnectionNumbers, takes_next
 from app.shared_counters import create
 from app.supervisor.listener import listen
 
@@ -188,3 +188,15 @@ async def test_connections_that_closed_are_not_counted_any_more() -> None:
         async with asyncio.timeout(PATIENCE_S):
             while list(other.others(time.monotonic())) != [0]:  # noqa: ASYNC110  # shared memory has no Event
                 await asyncio.sleep(0.01)
+
+
+async def test_the_page_of_numbers_is_there_before_it_is_touched() -> None:
+    """Memory that is only promised ends with SIGBUS who touches it where none is left."""
+    descriptor = create()
+    ConnectionNumbers(descriptor, 0)
+
+    written = os.fstat(descriptor)
+
+    os.close(descriptor)
+    assert written.st_size == PAGE_BYTES
+    assert written.st_blocks * 512 >= PAGE_BYTES
