@@ -114,7 +114,9 @@ class Gateway:
             lambda index, counters: processes.argv(public.fileno(), state.path, index, counters),
             state.check,
         )
-        self.ejections = Ejections(lambda: self._backends, self.publish_again)
+        self.ejections = Ejections(
+            lambda: self._backends, self.publish_again, is_on=lambda: self.config.server.eject_after > 0
+        )
         self.relay_server = RelayServer(self.leases, self.relays, suspect=self.ejections.suspect)
         self._measurements = MeasurementStore(state.measurements)
         self._sizes = Sizes(self._measurements)

@@ -140,7 +140,7 @@ class Observer:
     async def _ready(self, name: str, target: Target, rules: Rules) -> _Served:
         waited = await self._wanted(target.backend)
         if waited.permit is not None:
-            waited.permit.release()  # each question asks for one of its own
+            waited.permit.release(is_used=False)  # each question asks for one of its own
         row = self._rows().get(target.backend)
         if row is None or not waited.is_ready or row.endpoint is None:
             row = row or Backend(target.backend, "", State.STOPPED)

@@ -45,10 +45,10 @@ class Permit:
         self.since = gate.now()
         self._gate: AdmissionGate | None = gate
 
-    def release(self) -> None:
-        """The request is over; may be called again."""
+    def release(self, *, is_used: bool = True) -> None:
+        """The request is over; may be called again. Not `is_used`: it was never sent, so it cost the engine nothing."""
         if self._gate is not None:
-            self._gate.returned(self)
+            self._gate.returned(self, is_used=is_used)
             self._gate = None
 
 
@@ -76,7 +76,7 @@ class AdmissionGate:
         self._shares = FairShares()
         self._times = ServiceTimes()
         self._paid_at = now()
-        self._waits_in_vain = False  # somebody's time has ended since the latest request did
+        self._in_vain_s = 0.0  # the longest time that has ended since the latest request did
 
     def __repr__(self) -> str:
         return f"<AdmissionGate {len(self._running)}/{self._limit} waiting={self.waiting}>"
@@ -88,9 +88,10 @@ class AdmissionGate:
 
     def resize(self, limit: int) -> None:
         """Give out so many permits from now on; requests that have one keep it."""
-        self._pay()
-        self._limit = limit
-        self._admit()
+        if limit != self._limit:
+            self._pay()
+            self._limit = limit
+            self._admit()
 
     def dismiss(self) -> None:
         """Let all who wait enter at once: there is nothing behind this gate any more."""
@@ -111,22 +112,23 @@ class AdmissionGate:
         except BaseException as exc:
             turn = waiter.turn
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().release()  # it came in the moment of leaving
+                turn.result().release(is_used=False)  # it came in the moment of leaving
             else:
                 self._leave(waiter)
             if isinstance(exc, TimeoutError):
-                self._waits_in_vain = True
+                self._in_vain_s = max(self._in_vain_s, wait_s)
                 message = f"it had no place for the request within {round(wait_s, 2):g} s"
                 raise QueueFull(message, self._expected_s(), is_late=True) from exc
             raise
 
-    def returned(self, permit: Permit) -> None:
+    def returned(self, permit: Permit, *, is_used: bool) -> None:
         """A permit came back."""
         self._pay()
         del self._running[permit]
-        self._waits_in_vain = False
-        held_s = self.now() - permit.since
-        self._times.note(held_s)
+        held_s = self.now() - permit.since if is_used else 0.0
+        if is_used:
+            self._in_vain_s = 0.0
+            self._times.note(held_s)
         self._shares.charge(permit.claimant, held_s - permit.charged_s)
         self._admit()
 
@@ -134,7 +136,8 @@ class AdmissionGate:
 
     def _check_time(self, claimant: Claimant, wait_s: float) -> None:
         """QueueFull where its turn would come too late: its key is too far ahead of its share, or too many are before
-        it. Nobody who waits already would then have to go in its favour."""
+        it; or where it could only come because somebody else's does not. It is refused then, and not who waits: except
+        for those of a key that has filled the queue while it was alone."""
         now, expected_s = self.now(), self._expected_s()
         too_far_s = self._ahead_s(claimant) - wait_s - BURST * self._service_s()
         is_shared = self._times.is_known and not self._shares.is_alone(claimant)
@@ -143,9 +146,48 @@ class AdmissionGate:
             message = f"{share}, and no place would be free within {round(wait_s, 2):g} s"
             raise QueueFull(message, max(expected_s, too_far_s), is_late=True)
         held = [now - permit.since for permit in self._running]
-        is_stuck = self._waits_in_vain and self._times.mean_s is None and len(self._queue) >= self._limit
-        if is_stuck or len(self._queue) + 1 > self._times.places(held, wait_s * IN_TIME):
+        is_stuck = self._times.mean_s is None and wait_s <= self._in_vain_s and len(self._queue) >= self._limit
+        # Its turn comes by its share; then those who have more time have to have theirs, too.
+        before = self._before(claimant)
+        is_late = is_stuck or before + 1 > self._times.places(held, wait_s * IN_TIME)
+        if not is_late and before < len(self._queue):
+            all_s = max([wait_s, *(waiter.until - now for waiter in self._queue)])
+            is_crowded = len(self._queue) + 1 > self._times.places(held, all_s * IN_TIME)
+            is_late = is_crowded and not self._pushed_out(claimant)
+        if is_late:
             raise QueueFull(f"no place would be free within {round(wait_s, 2):g} s", expected_s, is_late=True)
+
+    def _before(self, claimant: Claimant) -> float:
+        """How many of those who wait have their turn before one who came now."""
+        mine = len(self._lines.get(claimant, ()))
+        if not self._times.is_known:
+            return len(self._queue)
+        return max(mine, min(len(self._queue), self._ahead_s(claimant) * self._limit / self._service_s()))
+
+    def _pushed_out(self, claimant: Claimant) -> bool:
+        """Whether a place in the queue was taken from a key which has so much more than its share now that the latest
+        of its requests would have its turn too late anyway."""
+        greediest = max(self._lines, key=self._ahead_s)
+        if greediest == claimant or not self._times.is_known:
+            return False
+        service_s = self._service_s()
+        self._shares.charge(claimant, service_s)  # with whom it would have to share
+        latest = next(reversed(self._lines[greediest]))
+        own_s = latest.charged_s / self._rate(greediest)
+        too_far_s = self._ahead_s(greediest) - own_s - (latest.until - self.now()) - BURST * service_s
+        is_behind = self._ahead_s(claimant) < self._ahead_s(greediest) - own_s
+        self._shares.charge(claimant, -service_s)
+        if too_far_s <= 0.0 or not is_behind:
+            return False
+        waited_s = self.now() - latest.since
+        message = f"after {round(waited_s, 2):g} s requests with other keys came, and this key has its share of it"
+        self._push_out(latest, QueueFull(message, self._expected_s(), is_late=True))
+        return True
+
+    def _push_out(self, waiter: _Waiter, why: QueueFull) -> None:
+        self._leave(waiter)
+        if not waiter.turn.done():
+            waiter.turn.set_exception(why)
 
     def _make_room(self, claimant: Claimant, max_waiting: int) -> None:
         """QueueFull where too many wait already. Where another key has more than its share of the queue, the latest of
@@ -158,9 +200,7 @@ class AdmissionGate:
         if max_waiting == 0 or greediest == claimant or self._ahead_s(greediest) <= mine_s:
             raise QueueFull(message, self._expected_s())
         latest = next(reversed(self._lines[greediest]))
-        self._leave(latest)
-        if not latest.turn.done():
-            latest.turn.set_exception(QueueFull(message, self._expected_s()))
+        self._push_out(latest, QueueFull(message, self._expected_s()))
 
     def _expected_s(self) -> float | None:
         """How long one who came now would wait, behind all others; None while nothing is known."""
@@ -234,7 +274,13 @@ class AdmissionGate:
         return permit
 
     def _pay(self) -> None:
-        """Debts are paid with the time that has passed."""
+        """Debts are paid with the time that has passed. A request that lasts longer than was expected owes the rest
+        while it lasts: it must not owe at its end what was its share all the time."""
         now = self.now()
+        for permit in self._running:
+            more_s = now - permit.since - permit.charged_s
+            if more_s > 0.0:
+                permit.charged_s += more_s
+                self._shares.charge(permit.claimant, more_s)
         self._shares.pay((now - self._paid_at) * self._limit)
         self._paid_at = now

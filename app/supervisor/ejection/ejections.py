@@ -47,7 +47,8 @@ class _Ejected:
 
 
 class Ejections:
-    """All of them; in the event loop. `rows`: every backend as it is now; `publish`: tell the relays.
+    """All of them; in the event loop. `rows`: every backend as it is now; `publish`: tell the relays. `is_on`: whether
+    any is to be passed over at all.
 
     Never the last: who has no sibling that serves and is not ejected stays. One that starts anew begins anew.
     """
@@ -59,12 +60,14 @@ class Ejections:
         ask: Ask = trial.ask,
         now: Callable[[], float] = time.monotonic,
         first_pause_s: float = FIRST_PAUSE_S,
+        is_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self._rows = rows
         self._publish = publish
         self._ask = ask
         self._now = now
         self._first_pause_s = first_pause_s
+        self._is_on = is_on
         self._out: dict[TargetName, _Ejected] = {}
         self._last: dict[TargetName, tuple[float, float]] = {}  # when it came back, and how long it had paused
         self._tasks: dict[TargetName, asyncio.Task[None]] = {}
@@ -84,9 +87,13 @@ class Ejections:
     def suspect(self, suspicion: Suspicion) -> None:
         """A relay has seen it do worse than its siblings."""
         target = (suspicion.backend, suspicion.model)
-        if target in self._tasks or self._endpoint(target, suspicion.generation) is None:
+        if self._endpoint(target, suspicion.generation) is None or not self._well(suspicion.siblings):
             return
-        if not self._well(suspicion.siblings):
+        ejected = self._out.get(target)
+        if ejected is not None and ejected.suspicion.generation != suspicion.generation:
+            del self._out[target]  # it was about an earlier start
+            self._tasks.pop(target).cancel()
+        if target in self._tasks or not self._is_on():
             return
         if suspicion.reason in SURE:
             self._eject(target, suspicion)
@@ -98,7 +105,7 @@ class Ejections:
     def applied(self, rows: Mapping[str, Backend]) -> dict[str, Backend]:
         """These rows, and whom requests pass over."""
         out: dict[str, dict[str, str]] = {}
-        for (backend, model), ejected in self._out.items():
+        for (backend, model), ejected in self._out.items() if self._is_on() else ():
             endpoint = rows[backend].endpoint if backend in rows else None
             if endpoint is not None and endpoint.generation == ejected.suspicion.generation:
                 out.setdefault(backend, {})[model] = ejected.suspicion.evidence
@@ -125,7 +132,7 @@ class Ejections:
                 round(max(0.0, ejected.tries_at - now), 3),
             )
             for (name, model), ejected in self._out.items()
-            if name == backend and self._endpoint((name, model), ejected.suspicion.generation) is not None
+            if name == backend and self._is_out((name, model))
         )
 
     def _reasons(self, backend: str) -> dict[str, int]:
@@ -143,9 +150,10 @@ class Ejections:
         except Exception:
             log.exception("an ejected backend could not be tried", backend=target[0], model=target[1])
         finally:
-            self._tasks.pop(target, None)
-            if self._out.pop(target, None) is not None:
-                self._publish()
+            if self._tasks.get(target) is asyncio.current_task():
+                del self._tasks[target]
+                if self._out.pop(target, None) is not None:
+                    self._publish()
 
     async def _try_out(self, target: TargetName, suspicion: Suspicion) -> None:
         """It seems to hang or to be slow: is it so for the same small request that a sibling answers?"""
@@ -183,7 +191,7 @@ class Ejections:
         ejected = self._out[target]
         while True:
             await asyncio.sleep(ejected.pause_s)
-            if self._endpoint(target, ejected.suspicion.generation) is None:
+            if not self._is_out(target):
                 return
             failure = await self._failure(target, ejected.suspicion)
             if failure is None:
@@ -234,4 +242,11 @@ class Ejections:
 
     def _well(self, targets: Iterable[TargetName]) -> Sequence[TargetName]:
         """Those that serve and are not ejected."""
-        return [each for each in targets if each not in self._out and self._endpoint(each) is not None]
+        return [each for each in targets if not self._is_out(each) and self._endpoint(each) is not None]
+
+    def _is_out(self, target: TargetName) -> bool:
+        """Whether its present start is passed over."""
+        ejected = self._out.get(target)
+        return (
+            ejected is not None and self._is_on() and self._endpoint(target, ejected.suspicion.generation) is not None
+        )

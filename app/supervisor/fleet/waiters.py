@@ -117,7 +117,7 @@ class Waiters:
             if unit.life.state is State.READY and self._gates.get(backend) is gate:
                 counts.admitted(permit.waited_s, is_batch=claim.is_batch)
                 return replace(outcome, permit=permit)
-            permit.release()  # it ended while the request waited, or a replacement has its name
+            permit.release(is_used=False)  # it ended while the request waited, or a replacement has its name
             outcome = await self._made_ready(backend)
         return outcome
 

@@ -213,7 +213,7 @@ async def test_batches_come_last_and_are_not_starved() -> None:
 async def test_what_counts_is_how_long_requests_had_a_place() -> None:
     clock = Clock()
     gate = await practised(2, clock)
-    long, short = await gate.enter(0, LONG_S, BIG), await gate.enter(0, LONG_S, SMALL)
+    longs = [await gate.enter(0, LONG_S, BIG) for _ in range(2)]
     clock.seconds += 0.5
     tasks = []
     for number, claimant in enumerate([BIG, SMALL]):
@@ -221,13 +221,113 @@ async def test_what_counts_is_how_long_requests_had_a_place() -> None:
         await waiting(gate, number + 1)
 
     clock.seconds += 4.5
-    long.release()
+    longs[0].release()
 
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     assert (await tasks[1]).claimant == SMALL
     assert not tasks[0].done()
-    short.release()
+    longs[1].release()
     await tasks[0]
+
+
+async def test_a_long_request_that_has_kept_within_its_share_owes_nothing_at_its_end() -> None:
+    clock = Clock()
+    gate = await practised(4, clock)
+    long = await gate.enter(0, LONG_S, SMALL)
+    for _ in range(100):
+        shorts = [await gate.enter(0, LONG_S, BIG) for _ in range(3)]
+        clock.seconds += 1.0
+        for permit in shorts:
+            permit.release()
+    shorts = [await gate.enter(0, LONG_S, BIG) for _ in range(3)]
+    task = asking(gate, BIG)
+    await waiting(gate, 1)
+    long.release()
+    await task
+
+    again = asking(gate, SMALL, wait_s=20.0)
+    await waiting(gate, 1)
+
+    shorts[0].release()
+    assert (await again).claimant == SMALL
+
+
+async def filled(gate: AdmissionGate, clock: Clock, claimant: Claimant, wait_s: float) -> list[asyncio.Task[Permit]]:
+    """All who are let wait of one who is alone."""
+    tasks = []
+    for number in range(4):
+        tasks.append(asking(gate, claimant, wait_s))
+        await until(tasks[number].done)
+        clock.seconds += 0.2
+    for number in range(100):
+        tasks.append(asking(gate, claimant, wait_s))
+        await until(lambda number=number: gate.waiting == number + 1 or tasks[-1].done())  # type: ignore[misc]
+        if tasks[-1].done():
+            assert isinstance(tasks.pop().exception(), QueueFull)
+            return tasks
+    raise AssertionError("nobody is refused")
+
+
+@pytest.mark.parametrize("who", [Claimant("night", is_batch=True), Claimant("big", is_batch=False)])
+async def test_who_has_filled_the_queue_while_alone_makes_room_for_those_who_come(who: Claimant) -> None:
+    clock = Clock()
+    gate = await practised(4, clock)
+    tasks = await filled(gate, clock, who, wait_s=10.0)
+    length = gate.waiting
+
+    small = asking(gate, SMALL, wait_s=10.0)
+
+    with pytest.raises(QueueFull, match="requests with other keys came") as pushed:
+        await tasks[-1]
+    assert pushed.value.is_late
+    assert gate.waiting == length
+    (await tasks[0]).release()
+    assert (await small).claimant == SMALL
+    for task in tasks:
+        task.cancel()
+
+
+async def test_who_is_next_needs_time_for_its_own_turn_only() -> None:
+    clock = Clock()
+    gate = await practised(4, clock)
+    tasks = [asking(gate, NIGHT) for _ in range(40)]
+    await waiting(gate, 36)
+
+    small = asking(gate, SMALL, wait_s=3.0)
+    await waiting(gate, 37)
+
+    (await tasks[0]).release()
+    assert (await small).claimant == SMALL
+    for task in tasks:
+        task.cancel()
+
+
+async def test_permits_that_were_not_used_say_nothing_of_how_long_requests_take() -> None:
+    clock = Clock()
+    gate = await practised(1, clock)
+    for _ in range(200):
+        (await gate.enter(0, LONG_S, BIG)).release(is_used=False)
+    permit = await gate.enter(0, LONG_S, BIG)
+
+    with pytest.raises(QueueFull, match=r"no place would be free within 0\.5 s"):
+        await gate.enter(100, 0.5, SMALL)
+    permit.release()
+
+
+async def test_who_is_impatient_says_nothing_of_those_who_have_time() -> None:
+    gate = AdmissionGate(1)
+    permit = await gate.enter(0, LONG_S, BIG)
+    patient = asking(gate, BIG)
+    await waiting(gate, 1)
+    with pytest.raises(QueueFull, match="it had no place"):
+        await gate.enter(100, 0.01, SMALL)
+
+    another = asking(gate, BIG)
+    await waiting(gate, 2)
+
+    permit.release()
+    (await patient).release()
+    (await another).release()
 
 
 async def test_who_would_not_have_its_turn_in_time_is_told_so_when_it_comes() -> None:
@@ -354,8 +454,8 @@ async def test_while_nothing_is_known_somebody_who_waits_in_vain_is_a_warning_to
     one = asking(gate, BIG)
     await waiting(gate, 1)
 
-    with pytest.raises(QueueFull, match="no place would be free within 600 s") as late:
-        await gate.enter(100, LONG_S, SMALL)
+    with pytest.raises(QueueFull, match=r"no place would be free within 0\.01 s") as late:
+        await gate.enter(100, 0.01, SMALL)
     permit.release()
     (await one).release()
 

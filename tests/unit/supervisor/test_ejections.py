@@ -119,6 +119,50 @@ async def test_a_new_start_begins_anew() -> None:
         await engines.until(lambda: engines.published == 2)
 
 
+async def test_what_was_said_of_a_start_does_not_keep_what_is_said_of_the_next_one_from_being_heard() -> None:
+    engines = Engines()
+    ejections = Ejections(lambda: engines.rows, engines.publish, engines.ask, lambda: engines.now, first_pause_s=60.0)
+    ejections.suspect(suspicion("a"))
+    await asyncio.sleep(0)
+    engines.rows["a"] = backend("http://127.0.0.1:1/v1", "a", generation=2)
+
+    ejections.suspect(suspicion("a", generation=2))
+    await asyncio.sleep(0)
+
+    assert out(engines, ejections) == "a"
+    await ejections.aclose()
+
+
+async def test_a_new_start_is_a_sibling_beside_which_others_are_passed_over() -> None:
+    engines = Engines()
+    ejections = Ejections(lambda: engines.rows, engines.publish, engines.ask, lambda: engines.now, first_pause_s=60.0)
+    engines.rows["c"] = backend(None, "c")
+    ejections.suspect(suspicion("a"))
+    engines.rows["a"] = backend("http://127.0.0.1:1/v1", "a", generation=2)
+
+    ejections.suspect(suspicion("b"))
+
+    assert out(engines, ejections) == "b"
+    await ejections.aclose()
+
+
+async def test_where_nobody_is_to_be_passed_over_any_more_nobody_is() -> None:
+    engines, is_on = Engines(), [True]
+    ejections = Ejections(
+        lambda: engines.rows, engines.publish, engines.ask, first_pause_s=60.0, is_on=lambda: is_on[0]
+    )
+    ejections.suspect(suspicion("a"))
+    assert out(engines, ejections) == "a"
+
+    is_on[0] = False
+
+    assert out(engines, ejections) == ""
+    assert ejections.models("a") == ()
+    ejections.suspect(suspicion("b"))
+    assert out(engines, ejections) == ""
+    await ejections.aclose()
+
+
 # reason, trial of the suspect, trial of the first sibling → whether it is out
 SUSPECTS = {
     "as quick as the other": ("slow", Trial(0.5), Trial(0.1), False),
