@@ -121,6 +121,7 @@ class ResponsesApi:
             stream=asked.stream,
             logprobs=wants_logprobs or None,
             top_logprobs=asked.top_logprobs,
+            service_tier=_tier(asked),
         )
         encoder = ResponsesEncoder(asked.model or "", token, self._clock, _echo(asked), tools)
         extras = given(think=_think(asked))
@@ -128,8 +129,14 @@ class ResponsesApi:
         return TranslatedRequest("/v1/chat/completions", asked.model, fields, encoder, extras, dropped)
 
 
+def _tier(asked: _Request) -> str | None:
+    """`flex`, which says that it may wait; nothing else has an effect."""
+    return "flex" if asked.service_tier == "flex" else None
+
+
 def _dropped(asked: _Request) -> list[str]:
     names = [name for name in _DROPPED if getattr(asked, name) not in (None, "disabled")]
+    names = [name for name in names if name != "service_tier" or _tier(asked) is None]  # else who asks engines names it
     names += ["include"] if set(asked.include or ()) - {_LOGPROBS} else []
     names += ["text.verbosity"] if asked.text is not None and asked.text.verbosity else []
     names += ["stream_options"] if asked.stream_options not in (None, {}, {"include_obfuscation": False}) else []

@@ -169,7 +169,7 @@ def test_effort_is_thinking(effort: str | None, think: bool | str | None) -> Non
 def test_what_nobody_heeds_is_named() -> None:
     ask = asked(
         truncation="auto",
-        service_tier="flex",
+        service_tier="priority",
         include=["reasoning.encrypted_content"],
         text={"verbosity": "low"},
         reasoning={"summary": "auto"},
@@ -180,6 +180,13 @@ def test_what_nobody_heeds_is_named() -> None:
     named = ("truncation", "service_tier", "user", "include", "text.verbosity", "reasoning.summary", "seed")
     assert ask.dropped == named
     assert asked(truncation="disabled", include=["message.output_text.logprobs"]).dropped == ()
+
+
+def test_a_request_that_may_wait_is_one_in_the_dialect_of_engines_too() -> None:
+    ask = asked(service_tier="flex")
+
+    assert body(ask)["service_tier"] == "flex"
+    assert ask.dropped == ()
 
 
 @pytest.mark.parametrize(
