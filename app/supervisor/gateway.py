@@ -115,7 +115,10 @@ class Gateway:
             state.check,
         )
         self.ejections = Ejections(
-            lambda: self._backends, self.publish_again, is_on=lambda: self.config.server.eject_after > 0
+            lambda: self._backends,
+            self.publish_again,
+            is_on=lambda: self.config.server.eject_after > 0,
+            is_full=lambda backend: self.fleet.is_full(backend),
         )
         self.relay_server = RelayServer(self.leases, self.relays, suspect=self.ejections.suspect)
         self._measurements = MeasurementStore(state.measurements)
@@ -178,9 +181,8 @@ class Gateway:
         table = self._table()
         self.relay_server.publish(table)
         if self._reported is not None:
-            self._reported, lines = console.progress(
-                self._reported, self._backends, console.named_backends(self.config), time.monotonic()
-            )
+            names = console.named_backends(self.config)
+            self._reported, lines = console.progress(self._reported, self._backends, names, time.monotonic())
             terminal.print_lines(*lines)
         return self._version
 
@@ -209,9 +211,8 @@ class Gateway:
             implicit=self._implicit,
         )
         terminal.print_lines(text)
-        self._reported, lines = console.progress(
-            {}, self._backends, console.named_backends(self.config), time.monotonic()
-        )
+        names = console.named_backends(self.config)
+        self._reported, lines = console.progress({}, self._backends, names, time.monotonic())
         terminal.print_lines(*lines)
 
     # -- what an administrator asks for (app.supervisor.admin.app.AdminApi)

@@ -86,6 +86,11 @@ class AdmissionGate:
         """Requests that wait for a permit."""
         return len(self._queue)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether all permits are given out."""
+        return len(self._running) >= self._limit
+
     def resize(self, limit: int) -> None:
         """Give out so many permits from now on; requests that have one keep it."""
         if limit != self._limit:

@@ -48,7 +48,7 @@ class _Ejected:
 
 class Ejections:
     """All of them; in the event loop. `rows`: every backend as it is now; `publish`: tell the relays. `is_on`: whether
-    any is to be passed over at all.
+    any is to be passed over at all; `is_full`: whether a backend works on as many requests as it can.
 
     Never the last: who has no sibling that serves and is not ejected stays. One that starts anew begins anew.
     """
@@ -61,6 +61,7 @@ class Ejections:
         now: Callable[[], float] = time.monotonic,
         first_pause_s: float = FIRST_PAUSE_S,
         is_on: Callable[[], bool] = lambda: True,
+        is_full: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._rows = rows
         self._publish = publish
@@ -68,6 +69,7 @@ class Ejections:
         self._now = now
         self._first_pause_s = first_pause_s
         self._is_on = is_on
+        self._is_full = is_full
         self._out: dict[TargetName, _Ejected] = {}
         self._last: dict[TargetName, tuple[float, float]] = {}  # when it came back, and how long it had paused
         self._tasks: dict[TargetName, asyncio.Task[None]] = {}
@@ -225,7 +227,8 @@ class Ejections:
             else:
                 if target not in self._out:
                     return None
-        is_measured = other is not None and other.failure is None
+        # Where all its places are taken, the trial has to wait for one: that takes time at one that is well, too.
+        is_measured = other is not None and other.failure is None and not self._is_full(target[0])
         limit_s = max(LEAST_S, PATIENCE * other.seconds) if other is not None and is_measured else TRIAL_S
         own = await self._ask(endpoint, target[1], suspicion.operation, limit_s)
         if own.failure is not None:

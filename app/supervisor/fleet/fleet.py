@@ -107,6 +107,10 @@ class Fleet:
         """Make it serve, and admit one request to it (`Waiters.wanted`)."""
         return await self._waiters.wanted(backend, claim)
 
+    def is_full(self, backend: str) -> bool:
+        """Whether it has as many requests as it works on at a time."""
+        return self._waiters.is_full(backend)
+
     def failing(self, backend: str, generation: int, *, is_not_finite: bool = False) -> None:
         """A relay could not reach this start of it: it is probed now. `is_not_finite`: it answered what are no numbers,
         so its adapters are proved again.

@@ -91,6 +91,11 @@ class Waiters:
         for_start = self._event_loop.waiting.count(unit) if unit is not None else 0
         return for_start + (gate.waiting if gate is not None else 0)
 
+    def is_full(self, backend: str) -> bool:
+        """Whether it has as many requests as it works on at a time."""
+        gate = self._gates.get(backend)
+        return gate is not None and gate.is_full
+
     def counts(self, unit: Unit) -> QueueCounts | None:
         """What its queue has seen, from the first request on; None where it has no limit."""
         if unit.config.limit() is None:

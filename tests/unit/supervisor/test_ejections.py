@@ -163,6 +163,20 @@ async def test_where_nobody_is_to_be_passed_over_any_more_nobody_is() -> None:
     await ejections.aclose()
 
 
+@pytest.mark.parametrize(("is_full", "limit_s"), [(False, 2.0), (True, 30.0)])
+async def test_who_works_on_as_much_as_it_can_is_given_time_for_a_trial(is_full: bool, limit_s: float) -> None:
+    engines = Engines(trials={"a": Trial(1.9), "b": Trial(0.1)})
+    ejections = Ejections(lambda: engines.rows, engines.publish, engines.ask, is_full=lambda _: is_full)
+
+    ejections.suspect(suspicion("a", "silent"))
+    await engines.until(lambda: len(engines.asked) == 2)
+    await asyncio.sleep(0)
+
+    assert engines.asked[1] == ("a", "chat", limit_s)
+    assert out(engines, ejections) == ("" if is_full else "a")
+    await ejections.aclose()
+
+
 # reason, trial of the suspect, trial of the first sibling → whether it is out
 SUSPECTS = {
     "as quick as the other": ("slow", Trial(0.5), Trial(0.1), False),
