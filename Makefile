@@ -56,8 +56,12 @@ test-fast: $(DONE)/dev $(DONE)/demo ## test what is pure, in half a minute; opti
 		$(FAST:%=tests/unit/%) $(ARGS)
 
 # What could differ: reading, ending, cutting, leaving, waiting.
-CARRIED := $(foreach each,chunks clients drain endings faults lost_engine protocol protocol_pipeline protocol_requests silence traces waiting,tests/unit/relay/test_$(each).py) \
-	tests/journeys/test_broken_streams.py tests/journeys/test_leaving.py
+CARRIED := tests/unit/relay/test_chunks.py tests/unit/relay/test_clients.py tests/unit/relay/test_drain.py \
+	tests/unit/relay/test_endings.py tests/unit/relay/test_faults.py tests/unit/relay/test_lost_engine.py \
+	tests/unit/relay/test_protocol.py tests/unit/relay/test_protocol_pipeline.py \
+	tests/unit/relay/test_protocol_requests.py tests/unit/relay/test_silence.py \
+	tests/unit/relay/test_traces.py tests/unit/relay/test_waiting.py tests/journeys/test_broken_streams.py \
+	tests/journeys/test_leaving.py
 test-carriers: $(DONE)/dev $(DONE)/demo ## test what a task for each request could change
 	@MODELPORT_CARRIER=task $(PY) -m pytest -n 2 --dist loadfile $(CARRIED) $(ARGS)
 

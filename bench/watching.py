@@ -138,7 +138,7 @@ def section(measured: Mapping[str, Sequence[WatchedRound]], count: int, connecti
     lines += ["| " + " | ".join(row) + " |" for row in rows(measured)]
     failures = sum(each.failures for rounds in measured.values() for each in rounds)
     rounds = len(measured[NOBODY])
-    return "\n".join([*lines, "", f"{rounds} rounds, {failures} failures; {machine.in_words()}.", ""])
+    return "\n".join([*lines, "", f"{rounds} rounds, {failures} failures.", "", f"{machine.in_words()}.", ""])
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
