@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Coroutine
 from typing import TextIO
 
@@ -289,7 +290,7 @@ class Signals:
             self._end(signal.SIGHUP)
 
     def _end(self, number: signal.Signals) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()  # the loop's own clock may be a turn late
         if not self.stop.is_set():
             self._stopped_at = now
             self.is_patient = number is signal.SIGTERM
