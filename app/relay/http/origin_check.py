@@ -46,7 +46,8 @@ def check(request: Request, rule: OriginRule) -> None:
 
 
 def _check_foreign(request: Request, origin: str | None, *, is_local_page: bool) -> None:
-    host = (request.header(b"host") or "localhost").lower()
+    named = request.header(b"host")
+    host = "localhost" if named is None else named.lower()
     if not _is_private(host):
         message = (
             "Without keys the gateway answers to addresses and local names only, not to this Host. Set a key (API_KEY)."

@@ -47,6 +47,12 @@ async def test_without_keys_a_page_of_another_origin_is_refused(rig: Rig, origin
     assert (reply.status, reply.error["code"]) == (403, "foreign_origin")
 
 
+async def test_a_request_without_a_name_is_not_of_the_origin_of_a_page_on_this_machine(rig: Rig) -> None:
+    reply = await rig.ask(body=chat(), headers={"host": "", "origin": "http://localhost"})
+
+    assert (reply.status, reply.error["code"]) == (403, "foreign_origin")
+
+
 async def test_a_page_of_ours_or_of_a_listed_origin_is_answered(rig: Rig) -> None:
     await rig.published(cors_origins=("https://chat.example",))
 
