@@ -58,6 +58,14 @@ class Lease:
         if self._adapter is not None:
             supervisor.count(self._adapter, ADAPTER, 1)
 
+    @classmethod
+    def on(cls, supervisor: SupervisorClient, row: Backend, model: str) -> Lease:
+        """For a request for this model of that backend: on the start that serves now, where it need not wait for it,
+        nor for a place."""
+        endpoint = None if row.is_limited else row.endpoint
+        generation = endpoint.generation if endpoint is not None else 0
+        return cls(supervisor, row.name, generation, model if model in row.adapters else None)
+
     def bind(self, generation: int) -> None:
         """From now on it is held on this start of the engine."""
         if self._generation is not None and self._generation != generation:

@@ -48,8 +48,7 @@ class BodyIntake:
         """The whole body, checked by `json_body.walk`; its Problem (400), or one for a body that is too large."""
         body = await request.body(hold=lambda size: self.admit(request, size))
         if len(body) <= INLINE_BYTES:
-            for _ in json_body.walk(body, max_items):
-                pass
+            json_body.check(body, max_items)
         else:
             async with self._turn:
                 for _ in json_body.walk(body, max_items):

@@ -81,20 +81,20 @@ class ClientStream:
         if not exchange.is_stream:
             await self._explain(exchange, context)
             raise Broken(exchange.endpoint.engine, "it did not answer with a stream of events")
-        sink = self.begin(exchange, context, hides_usage=hides_usage, continuable=continuable)
+        sink = self._begin(exchange, context, hides_usage=hides_usage, continuable=continuable)
+        return await self._pump(exchange, sink)
+
+    async def _pump(self, exchange: EngineResponse, sink: Callable[[Any], bool]) -> Usage:
+        assert self._reader is not None
+        self._response.when_full(exchange.pause, exchange.resume)
         try:
             await exchange.pump(sink)
         except (Disconnected, TimedOut):
-            if not self.is_finished:
+            if not self._reader.is_finished:  # else it is complete, whatever happens to its connection
                 raise
-        return self.end(exchange)
+        return self._end(exchange)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the response is complete, whatever happens to its connection."""
-        return self._reader is not None and self._reader.is_finished
-
-    def begin(
+    def _begin(
         self,
         exchange: EngineResponse,
         context: ResponseContext,
@@ -130,10 +130,9 @@ class ClientStream:
                 self._take_chunks(exchange, reader)
             return reader.is_done
 
-        self._response.when_full(exchange.pause, exchange.resume)
         return sink
 
-    def end(self, exchange: EngineResponse) -> Usage:
+    def _end(self, exchange: EngineResponse) -> Usage:
         """The engine's stream is over: the rest of it, and the end mark. Raises BackendError where it is incomplete."""
         engine, reader = exchange.endpoint.engine, self._reader
         assert reader is not None
@@ -192,13 +191,7 @@ class ClientStream:
                 raise reader.error
             return reader.is_done
 
-        self._response.when_full(exchange.pause, exchange.resume)
-        try:
-            await exchange.pump(sink)
-        except (Disconnected, TimedOut):
-            if not reader.is_finished:
-                raise
-        return self.end(exchange)
+        return await self._pump(exchange, sink)
 
     def fail(self, problem: Problem) -> None:
         """One error event, no end mark, and the connection is cut."""

@@ -161,9 +161,7 @@ class Continuer:
     ) -> Usage:
         """One try at another engine."""
         row = self._supervisor.row(target.backend)
-        adapter = target.model if target.model in row.adapters else None
-        generation = row.endpoint.generation if row.endpoint is not None and not row.is_limited else 0
-        lease = Lease(self._supervisor, target.backend, generation, adapter)
+        lease = Lease.on(self._supervisor, row, target.model)
         record.turn_to(target, row)
         request.response.serving = broken.digest
         try:

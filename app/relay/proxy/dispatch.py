@@ -122,9 +122,7 @@ class Dispatcher:
         """One target: raises BackendError, of which NotTaken means that another one may be tried."""
         row = self._supervisor.row(target.backend)
         ready = None if row.is_limited else row.endpoint
-        adapter = target.model if target.model in row.adapters else None
-        generation = ready.generation if ready is not None else 0
-        lease = Lease(self._supervisor, target.backend, generation, adapter)
+        lease = Lease.on(self._supervisor, row, target.model)
         record.turn_to(target, row)
         try:
             if plan.work_bytes <= INLINE_BYTES:
