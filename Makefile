@@ -100,7 +100,7 @@ $(BESIDE_ENV)/.done: requirements.lock
 	@touch $@
 
 # Everything on the page in one run, in about eight minutes on a quiet machine.
-bench-page: bench bench-watching bench-relays ## write docs/performance.md, all of it (8 minutes); options: make bench-page BESIDE=python3.13
+bench-page: bench bench-watching bench-relays ## write docs/performance.md, all of it (4 minutes); options: make bench-page BESIDE=python3.13
 bench-page: ARGS := --write
 
 bench-watching: $(DONE)/runtime ## measure what counters, log lines and traces cost; options: make bench-watching ARGS="…"

@@ -133,12 +133,7 @@ def main() -> int:
         help="also the gateway on this interpreter, which has its packages (requirements.lock)",
     )
     parser.add_argument("--write", action="store_true", help="write docs/performance.md")
-    console = Console(width=None if sys.stdout.isatty() else 180)
-    try:
-        return run(parser.parse_args(), console)
-    except Unfit as exc:
-        console.print(f"bench: {exc}", style="red", markup=False)
-        return 2
+    return machine.exit_code(parser, run, 180)
 
 
 if __name__ == "__main__":

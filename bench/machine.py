@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from rich.console import Console
 
 _PROC = Path("/proc")
 
 
 class Unfit(Exception):
     """This machine cannot run the benchmark; the message says why and what to do."""
+
+
+def exit_code(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace, Console], int], width: int) -> int:
+    """What `run` returns for the arguments of the command line; 2, and why, where this machine is unfit. `width`: of
+    what is printed where there is no terminal, in characters."""
+    console = Console(width=None if sys.stdout.isatty() else width)
+    try:
+        return run(parser.parse_args(), console)
+    except Unfit as exc:
+        console.print(f"bench: {exc}", style="red", markup=False)
+        return 2
 
 
 def cores() -> tuple[int, int]:

@@ -20,7 +20,6 @@ from rich.table import Table as Sheet
 
 from app import keys
 from bench import machine
-from bench.machine import Unfit
 from bench.peer import Peer
 from bench.watching import WARM_UP, watched
 
@@ -79,12 +78,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000, help="requests over all connections")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
     parser.add_argument("--rows", type=int, default=50, help="functions to show")
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    try:
-        return run(parser.parse_args(), console)
-    except Unfit as exc:
-        console.print(f"bench: {exc}", style="red", markup=False)
-        return 2
+    return machine.exit_code(parser, run, 140)
 
 
 if __name__ == "__main__":

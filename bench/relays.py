@@ -22,7 +22,6 @@ from rich.table import Table as Sheet
 
 from bench import machine, page, subjects
 from bench.figures import Spread
-from bench.machine import Unfit
 from bench.peer import Peer
 from bench.subjects import Subject
 
@@ -153,12 +152,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=6)
     parser.add_argument("--count", type=int, default=8_000, help="requests over all connections")
     parser.add_argument("--write", action="store_true", help="write the section of docs/performance.md")
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        return run(parser.parse_args(), console)
-    except Unfit as exc:
-        console.print(f"bench: {exc}", style="red", markup=False)
-        return 2
+    return machine.exit_code(parser, run, 160)
 
 
 if __name__ == "__main__":

@@ -177,12 +177,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=5_000, help="requests over all connections")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
     parser.add_argument("--write", action="store_true", help="write the section of docs/performance.md")
-    console = Console(width=140)
-    try:
-        return run(parser.parse_args(), console)
-    except Unfit as exc:
-        console.print(f"bench: {exc}", style="red", markup=False)
-        return 2
+    return machine.exit_code(parser, run, 140)
 
 
 if __name__ == "__main__":
