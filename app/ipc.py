@@ -8,7 +8,7 @@ that have arrived are of all requests that still use that engine.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -104,6 +104,68 @@ class Suspicion(msgspec.Struct, tag="suspicion", frozen=True):
     siblings: tuple[tuple[str, str], ...]
 
 
+class Amounts(msgspec.Struct, frozen=True):
+    """So much of each thing that a key can be limited in. `budget`: tokens or money, as the key's budget counts."""
+
+    requests: float = 0.0
+    tokens: float = 0.0
+    parallel: float = 0.0
+    budget: float = 0.0
+
+
+NOTHING = Amounts()
+
+
+class AllowanceWanted(msgspec.Struct, tag="allowance_wanted", frozen=True):
+    """relay → supervisor: this relay wants to spend more of a key's limits. `needs`: what the request that waits for
+    the reply needs at least; nothing of all: it is asked for in advance, and nobody waits. `seq`: the relay's number.
+    """
+
+    seq: int
+    key: str  # its id
+    needs: Amounts = NOTHING
+
+
+class Spent(msgspec.Struct, tag="spent", frozen=True):
+    """relay → supervisor, a few times a second: what became of a key's allowance since the last time.
+
+    `spent`: by requests that began; of `parallel`, how many more run now (negative: fewer). `returned`: of what was
+    allowed, and is not going to be spent here. `settled`: as (Unix seconds at which tokens were reserved, how many more
+    (negative: fewer) it were than that).
+    """
+
+    key: str
+    spent: Amounts
+    returned: Amounts = NOTHING
+    settled: tuple[tuple[float, float], ...] = ()
+
+
+class LimitState(msgspec.Struct, frozen=True):
+    """One limit as it is over all gateways, as far as is known. `reset_s`: until all of it is there again."""
+
+    limit: float
+    remaining: float
+    reset_s: float
+
+
+class Allowance(msgspec.Struct, tag="allowance", frozen=True):
+    """supervisor → relay: what it may spend of a key's limits, besides what it may spend already, within `valid_s`.
+
+    `seq`: of the `AllowanceWanted` that it replies to; 0: it comes unasked. `refused`: of which the key has not as much
+    as was needed, with a sentence for the client (`reason`) and after how many seconds there will be.
+    """
+
+    seq: int
+    key: str
+    granted: Amounts = NOTHING
+    valid_s: float = 2.0
+    requests: LimitState | None = None
+    tokens: LimitState | None = None
+    refused: Literal["requests", "tokens", "parallel", "budget"] | None = None
+    reason: str = ""
+    retry_after_s: float = 0.0
+
+
 class Publish(msgspec.Struct, tag="publish", frozen=True):
     """supervisor → relay: the table from now on."""
 
@@ -145,8 +207,8 @@ class SealedComparison(msgspec.Struct, frozen=True):
     answers: list[dict[str, Any]]
 
 
-FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing | Suspicion
-FromSupervisor = Publish | WantedReply | DrainRelay
+FromRelay = Hello | InFlight | Applied | EngineWanted | Unwanted | Failing | Suspicion | AllowanceWanted | Spent
+FromSupervisor = Publish | WantedReply | DrainRelay | Allowance
 
 _encoder = msgspec.msgpack.Encoder()
 from_relay: msgspec.msgpack.Decoder[FromRelay] = msgspec.msgpack.Decoder(FromRelay)

@@ -50,6 +50,22 @@ class Rules(msgspec.Struct, frozen=True):
 RouteBy = Literal["least_busy", "prefix", "session"]
 
 
+class Price(msgspec.Struct, frozen=True):
+    """What a million tokens of a public model cost, in whatever money the file counts. `cached`: of the prompt's
+    tokens those that the engine had kept; None: as `input`.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+    cached: float | None = None
+
+    def of(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
+        """What so many tokens cost; `cached_tokens` are among `input_tokens`."""
+        cached = self.input if self.cached is None else self.cached
+        fresh = max(0.0, input_tokens - cached_tokens)
+        return (fresh * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
+
+
 class PublicModel(msgspec.Struct, frozen=True):
     """A public name. `fallbacks` are public names, tried in order when no target takes the request; one that the
     client's key may not use is skipped, unless it is among `fallbacks_for_all`.
@@ -58,6 +74,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     in its texts. `parity`: what its certificate says of what it was trained on, None where it has none.
     `route`: by what one of several targets is chosen.
     `continues_streams`: a stream that breaks in the middle goes on at another engine with the same serving digest.
+    `price`: None where it costs nothing.
     """
 
     name: str
@@ -70,6 +87,7 @@ class PublicModel(msgspec.Struct, frozen=True):
     parity: str | None = None
     route: RouteBy = "least_busy"
     continues_streams: bool = False
+    price: Price | None = None
 
 
 class Wildcard(msgspec.Struct, frozen=True):
@@ -79,6 +97,7 @@ class Wildcard(msgspec.Struct, frozen=True):
     backend: str
     reasoning: Reasoning = "keep"
     rules: Rules = Rules()
+    price: Price | None = None
 
 
 class Serving(msgspec.Struct, frozen=True):
@@ -176,9 +195,30 @@ class Backend(msgspec.Struct, frozen=True):
         return "" if profile.ignores_model_name else full_name(model) if profile.has_tags else model
 
 
+class Budget(msgspec.Struct, frozen=True):
+    """What a key may spend in each day, week (from Monday) or month, of the calendar and in UTC."""
+
+    amount: float
+    unit: Literal["tokens", "money"]
+    per: Literal["day", "week", "month"]
+
+
+class KeyLimits(msgspec.Struct, frozen=True):
+    """What a key may use; None: no limit. `rpm`, `tpm`: requests and tokens in any 60 seconds. `max_parallel`: requests
+    at the same time.
+    """
+
+    rpm: int | None = None
+    tpm: int | None = None
+    max_parallel: int | None = None
+    budget: Budget | None = None
+
+
 class Key(msgspec.Struct, frozen=True):
-    """A client's key, by its digest. `models`: public names and `prefix*` that it may use, None: all. `role`: `user` or
-    `admin`. `expires`: Unix seconds, None: never. `is_batch`: where requests wait, others come first.
+    """A client's key, by its digest. `id`: what it is counted under for as long as it exists, whatever its name;
+    of a key in the file its name. `models`: public names and `prefix*` that it may use, None: all. `role`: `user` or
+    `admin`. `expires`: Unix seconds, None: never. `is_batch`: where requests wait, others come first. `team`: whom its
+    usage is shown with. `limits`: None where it has none.
     """
 
     name: str
@@ -187,6 +227,9 @@ class Key(msgspec.Struct, frozen=True):
     role: str = "user"
     expires: float | None = None
     is_batch: bool = False
+    id: str = ""
+    team: str | None = None
+    limits: KeyLimits | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):
