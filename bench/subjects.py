@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -70,9 +71,31 @@ server: {{host: 127.0.0.1, port: {port}}}
 backends:
   peer: {{kind: remote, url: "http://127.0.0.1:{upstream}/v1"}}
 models:
-  bench: {{backend: peer, model: bench}}
+  bench: {{backend: peer, model: bench{of_model}}}
+{more}
 keys:
 """
+
+
+@dataclass(frozen=True, slots=True)
+class BenchSettings:
+    """What a gateway's file has more than the shortest one: of each key and of the model, as further members of a
+    mapping in one line, and as further lines. `checkout`: the gateway of that folder, None: of this one.
+    """
+
+    of_key: str = ""
+    of_model: str = ""
+    more: str = ""
+    checkout: Path | None = None
+
+    def written(self, port: int, upstream: int, digests: Sequence[str]) -> str:
+        """The whole file, with a key for each of these digests."""
+        model, key = (f", {each}" if each else "" for each in (self.of_model, self.of_key))
+        known = [f"  - {{name: client-{i}, sha256: {each}{key}}}\n" for i, each in enumerate(digests)]
+        return GATEWAY.format(port=port, upstream=upstream, of_model=model, more=self.more) + "".join(known)
+
+
+PLAIN_FILE = BenchSettings()
 _FOREIGN = ("API_", "MODELPORT_", "FASTAPI_")
 
 
@@ -121,19 +144,18 @@ def gateway(
     python: str = sys.executable,
     name: str = PLAIN,
     relays: int = 1,
+    settings: BenchSettings = PLAIN_FILE,
 ) -> Iterator[Subject]:
-    """The gateway with its defaults, in front of the upstream as a `remote` backend, for whoever has one of these keys,
-    on these cores. `python`: the interpreter that it runs on.
+    """The gateway with its defaults and these settings, in front of the upstream as a `remote` backend, for whoever has
+    one of these keys, on these cores. `python`: the interpreter that it runs on.
     """
     port = _free_port()
-    state = folder / name
-    state.mkdir()
+    state = Path(tempfile.mkdtemp(dir=folder))
     config, log = state / "modelport.yaml", state / "gateway.log"
-    known = [f"  - {{name: client-{i}, sha256: {keys.digest(secret)}}}" for i, secret in enumerate(secrets)]
-    config.write_text(GATEWAY.format(port=port, upstream=upstream) + "\n".join(known) + "\n")
+    config.write_text(settings.written(port, upstream, [keys.digest(secret) for secret in secrets]))
     env = _environment() | {"MODELPORT_STATE": str(state / "state")}
     command = [python, "-m", "app", "serve", "--config", str(config), "--relays", str(relays)]
-    with _running(command, cores, log, env) as process:
+    with _running(command, cores, log, env, settings.checkout) as process:
         _wait(process, port, "/readyz", log, secrets[0])
         children = machine.children(process.pid)
         carrying = tuple(pid for pid in children if "app.relay" in machine.argv(pid))
@@ -148,10 +170,12 @@ def _environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _running(
-    command: list[str], cores: Sequence[int], log: Path, env: dict[str, str]
+    command: list[str], cores: Sequence[int], log: Path, env: dict[str, str], inside: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as out, pinned(*cores):
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=env, cwd=inside, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+        )
     try:
         yield process
     finally:

@@ -8,12 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from bench.figures import Round, Spread, rows
+from bench.limits import BOTH, NEITHER, CountedRound
+from bench.limits import section as limits_section
 from bench.page import kept, markdown, with_section
 from bench.profiled import profiled
 from bench.relays import ONE, RelayLoad
 from bench.relays import section as relays_section
+from bench.subjects import BenchSettings
 from bench.watching import NOBODY, WatchedRound, section
 
 BARE = Round(0, 0, 0, 200_000, 0.010, 0.020, 0, 0, 0)
@@ -124,3 +128,26 @@ def test_two_relays_are_told_beside_one_of_the_same_run() -> None:
     assert f"| 32 connections, {ONE} | 300.0 (200.0–400.0) per request | – | 3,000 (2,000–4,000) | – | 0 |" in text
     told = "315.0 (210.0–420.0) per request | 1.05 (1.05–1.05) | 4,500 (3,000–6,000) | 53 % (at most 56 %) | 1 |"
     assert f"| 32 connections, two relays, one core | {told}" in text
+
+
+def test_what_counting_costs_is_told_against_the_same_round_without_it() -> None:
+    neither = [CountedRound(80.0, 0.5, 12_000, 0), CountedRound(120.0, 1.5, 8_000, 0)]
+    both = [CountedRound(84.0, 10.5, 11_500, 0), CountedRound(126.0, 11.5, 7_500, 1)]
+
+    text = limits_section({NEITHER: neither, BOTH: both}, 4_000, 32)
+
+    assert f"| {NEITHER} | 100.0 (80.0–120.0) | – | – | – | 10,000 (8,000–12,000) | 0 |" in text
+    told = "105.0 (84.0–126.0) | 1.050 (1.050–1.050) | +5.0 | +10.0 | 9,500 (7,500–11,500) | 1 |"
+    assert f"| {BOTH} | {told}" in text
+
+
+def test_a_measured_gateway_has_the_settings_that_it_is_measured_with() -> None:
+    written = BenchSettings("rpm: 9", "price: {input: 1}", "usage: {records: false}").written(1, 2, ["ab"])
+
+    assert YAML(typ="safe").load(written) == {
+        "server": {"host": "127.0.0.1", "port": 1},
+        "backends": {"peer": {"kind": "remote", "url": "http://127.0.0.1:2/v1"}},
+        "models": {"bench": {"backend": "peer", "model": "bench", "price": {"input": 1}}},
+        "usage": {"records": False},
+        "keys": [{"name": "client-0", "sha256": "ab", "rpm": 9}],
+    }
