@@ -21,7 +21,7 @@ LOCK_TOOL = $(LOCK) --only-binary :all: --group pyproject.toml:tool-$(1) --outpu
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := all
-.PHONY: all run test test-fast test-carriers test-carriers-full check format lock schema page bench bench-page bench-watching bench-relays bench-limits vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-ollama release-check test-containers test-clients test-agents clean help
+.PHONY: all run test test-fast test-carriers test-carriers-full check format lock schema page bench bench-page bench-watching bench-relays bench-limits vllm-cpu test-vllm test-vllm-full test-tools test-page test-observe test-deploy test-team test-team-full test-ollama release-check test-containers test-clients test-agents clean help
 # vLLM for machines without a GPU, and the models of the live suite: neither belongs into the gateway's environment.
 VLLM_ENV := $(abspath $(or $(MODELPORT_VLLM_ENV),build/vllm-cpu))
 VLLM_MODELS := $(abspath $(or $(MODELPORT_VLLM_MODELS),build/vllm-models))
@@ -164,6 +164,13 @@ test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real
 	@command -v prometheus >/dev/null && command -v prometheus-alertmanager >/dev/null || { \
 		echo "this needs both (Debian, Ubuntu: apt-get install prometheus prometheus-alertmanager)" >&2; exit 1; }
 	@$(PY) -m pytest -n 2 --dist loadfile tests/observe -m "not full" $(ARGS)
+
+test-team: $(DONE)/dev $(DONE)/demo ## test several gateways over one store, also behind HAProxy; options: make test-team ARGS="-k revoked"
+	@command -v haproxy >/dev/null || { echo "this needs HAProxy (Debian, Ubuntu: apt-get install haproxy)" >&2; exit 1; }
+	@$(PY) -m pytest tests/team -m "not full" $(ARGS)
+
+test-team-full: $(DONE)/dev $(DONE)/demo ## the same for long: minutes of killing, a million records
+	@$(PY) -m pytest tests/team $(ARGS)
 
 test-containers: $(DONE)/dev $(DONE)/demo ## test the container files, their steps in an empty folder too; options: make test-containers ARGS="-m full"
 	@$(PY) -m pytest tests/containers -m "not full" $(ARGS)

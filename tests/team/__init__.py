@@ -1,0 +1,1 @@
+"""Several gateways as a team: one file, one store (`make test-team`; what takes minutes: `make test-team-full`)."""

@@ -1,0 +1,34 @@
+"""Three gateways over one file: each serves by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.keys import digest
+from tests.rigs import team
+from tests.rigs.team_load import TeamLoad
+
+SECRET = "mp-team-0123456789"
+KEYS = [{"name": "office", "sha256": digest(SECRET)}]
+
+
+async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_again(tmp_path: Path) -> None:
+    with team.running(tmp_path, keys=KEYS, engines=2) as three:
+        load = TeamLoad(three.urls)
+        calls = await load.run([SECRET], rate=40, seconds=1.5)
+        assert {call.gateway for call in calls if call.is_answered} == {0, 1, 2}
+        assert [call for call in calls if not call.is_answered] == []
+
+        three.members[1].kill()
+        three.members[2].kill_relay()
+        three.members[1].start()
+        three.wait_ready()
+
+        again = [await load.ask(gateway, SECRET) for gateway in range(3)]
+        assert [call.status for call in again] == [200, 200, 200]
+        sent = {each.request_id: each for each in three.requests() if each.is_whole}
+        assert {call.request_id for call in load.calls if call.is_answered} <= set(sent)
+        for call in load.calls:
+            assert call.usage is not None
+            assert call.usage["completion_tokens"] == sent[call.request_id].completion_tokens
+        await load.aclose()
