@@ -130,14 +130,16 @@ class Spent(msgspec.Struct, tag="spent", frozen=True):
     """relay → supervisor, a few times a second: what became of a key's allowance since the last time.
 
     `spent`: by requests that began; of `parallel`, how many more run now (negative: fewer). `returned`: of what was
-    allowed, and is not going to be spent here. `settled`: as (Unix seconds at which tokens were reserved, how many more
-    (negative: fewer) it were than that).
+    allowed under a slot (`Allowance.slot`), and is not going to be spent here; of `parallel` under any slot. `settled`:
+    under the slot that a request took it from, how much more (negative: less) it was in the end than what was spent
+    for it. A request that no engine took was nothing. The budget that was spent for a request is taken back whole when
+    it ends, since from then on its usage record says what it cost.
     """
 
     key: str
-    spent: Amounts
-    returned: Amounts = NOTHING
-    settled: tuple[tuple[float, float], ...] = ()
+    spent: Amounts = NOTHING
+    returned: tuple[tuple[float, Amounts], ...] = ()
+    settled: tuple[tuple[float, Amounts], ...] = ()
 
 
 class LimitState(msgspec.Struct, frozen=True):
@@ -149,16 +151,20 @@ class LimitState(msgspec.Struct, frozen=True):
 
 
 class Allowance(msgspec.Struct, tag="allowance", frozen=True):
-    """supervisor → relay: what it may spend of a key's limits, besides what it may spend already, within `valid_s`.
+    """supervisor → relay: what it may spend of a key's limits, besides what it may spend already, within `valid_s`
+    (of `parallel`: until it is returned). Of what the key has no limit in, nothing is granted, and nothing is needed.
 
-    `seq`: of the `AllowanceWanted` that it replies to; 0: it comes unasked. `refused`: of which the key has not as much
-    as was needed, with a sentence for the client (`reason`) and after how many seconds there will be.
+    `seq`: of the `AllowanceWanted` that it replies to; 0: it comes unasked. `slot`: under which the supervisor has
+    noted what it grants; the relay only says it back. `requests` and `tokens`: what is left besides what relays may
+    spend already. `refused`: of which the key has not as much as was needed, after how many seconds there will be, and
+    what a client is told besides (`reason`, a sentence; nothing where all is as it should be).
     """
 
     seq: int
     key: str
     granted: Amounts = NOTHING
     valid_s: float = 2.0
+    slot: float = 0.0
     requests: LimitState | None = None
     tokens: LimitState | None = None
     refused: Literal["requests", "tokens", "parallel", "budget"] | None = None
