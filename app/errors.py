@@ -128,6 +128,11 @@ def unauthorized(message: str) -> Problem:
     return Problem(401, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
 
 
+def keys_unavailable(message: str) -> Problem:
+    """Status 503: whether the key is a good one cannot be known now."""
+    return Problem(503, "keys_unavailable", message, headers={"x-should-retry": "true"})
+
+
 def forbidden(message: str) -> Problem:
     """Status 403: the key may not do this."""
     return Problem(403, "not_allowed", message)

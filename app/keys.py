@@ -7,7 +7,22 @@ import re
 import secrets
 from collections.abc import Sequence
 
+import msgspec
+
 from app.table import Key
+
+
+class StoredKeys(msgspec.Struct, frozen=True):
+    """The keys of the store, as a gateway knows them. `is_closed`: a key is needed even where none is known.
+    `missing`: why there may be others than these; None: these are all.
+    """
+
+    keys: tuple[Key, ...] = ()
+    is_closed: bool = False
+    missing: str | None = None
+
+
+NO_STORED_KEYS = StoredKeys()
 
 
 def digest(secret: bytes | str) -> str:

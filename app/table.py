@@ -236,7 +236,9 @@ class Limits(msgspec.Struct, frozen=True):
     """Bounds of the data path; sizes in bytes, times in seconds. Each is a `server:` setting of the same name.
 
     `eject_after`: failures in a row after which a target is passed over, 0: never. `retry_budget`: of a model's
-    requests, the share that may fail at a further target.
+    requests, the share that may fail at a further target. `assumed_output_tokens`: set aside for the response of a
+    request that does not say how long it may be. `revoked_streams`: what becomes of the running streams of a key that
+    is not in the table any more.
     """
 
     max_body_bytes: int = 32 * 1024 * 1024
@@ -253,6 +255,8 @@ class Limits(msgspec.Struct, frozen=True):
     wait_s: float = 300.0
     eject_after: int = 5
     retry_budget: float = 0.2
+    assumed_output_tokens: int = 512
+    revoked_streams: Literal["finish", "end"] = "finish"
 
 
 class Tracing(msgspec.Struct, frozen=True):
@@ -295,3 +299,10 @@ class Table(msgspec.Struct, frozen=True):
     is_loopback: bool = True  # only this machine reaches the listener
     created: int = 0
     draining: bool = False
+    is_closed: bool = False  # a key is needed although there may be none among `keys`
+    keys_missing: str | None = None  # why keys may exist that are not among `keys`; None: all that exist are
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is needed."""
+        return not self.keys and not self.is_closed

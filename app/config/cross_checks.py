@@ -200,6 +200,10 @@ def _keys(config: Config, models: Sequence[str], known: Sequence[str]) -> Iterat
             yield (*place, "sha256"), "is the digest of a key that is already there"
         names.add(key.name)
         digests.add(key.sha256)
+        for position, old in enumerate(key.replaced):
+            if old.sha256 in digests:
+                yield (*place, "replaced", position, "sha256"), "is the digest of a key that is already there"
+            digests.add(old.sha256)
         for position, name in enumerate(key.models or ()):
             if name not in known and not any(name.startswith(prefix) for prefix in prefixes):
                 yield (*place, "models", position), f"'{name}' is not a model here {nearest(name, known)}"

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from app.config import cross_checks
 from app.config.messages import problems_of
-from app.config.model import Config, KeyConfig, ServerConfig
+from app.config.model import Config, ServerConfig
 from app.config.settings import ServeOptions, Settings
+from app.config.team import KeyConfig
 from app.config.tracing import with_environment
 from app.config.yaml_document import ConfigError, Document, KeyPath, dotted, parse
 from app.keys import digest

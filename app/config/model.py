@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import importlib.util
 import operator
@@ -10,10 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from app.config.messages import kinds
 from app.config.settings import Port, Relays, Settings
+from app.config.team import KeyConfig, Name, PriceConfig
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
@@ -37,7 +37,6 @@ OLLAMA_PORT = 11434
 _DEFAULT = Limits()
 Size = Annotated[int, Field(ge=1024, le=1 << 40)]
 Wait = Annotated[float, Field(gt=0, le=86_400)]
-Name = Annotated[str, Field(min_length=1, max_length=256)]
 Host = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])$")]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[^\s/?#@]+)$")]
 
@@ -110,6 +109,17 @@ class ServerConfig(_Section):
         ge=0,
         le=10,
         description="Share of a model's requests that may fail at a further target before no further one is tried.",
+    )
+
+    assumed_output_tokens: int = Field(
+        _DEFAULT.assumed_output_tokens,
+        ge=1,
+        le=1_000_000_000,
+        description="Tokens that a limited key sets aside for the response of a request without `max_tokens`.",
+    )
+    revoked_streams: Literal["finish", "end"] = Field(
+        _DEFAULT.revoked_streams,
+        description="What becomes of the running streams of a key that is revoked: they finish, or end at once.",
     )
 
     memory_gb: float | None = Field(
@@ -231,6 +241,10 @@ class ModelConfig(_Section):
         "byte, once, where that can be exact.",
     )
 
+    price: PriceConfig | None = Field(
+        None, description="What a million tokens cost: `{input: X, output: Y, cached: Z}`; default: nothing."
+    )
+
     def rules(self) -> Rules:
         """How the parameters of its requests are changed, as the relays get it."""
         return Rules(
@@ -246,33 +260,6 @@ class ModelConfig(_Section):
         if self.targets is not None:
             return self.targets
         return (TargetConfig(backend=self.backend, model=self.model),) if self.backend else ()
-
-
-class KeyConfig(_Section):
-    """A client's key. Only its digest is kept: `modelport keys new` prints both."""
-
-    name: Name = Field(description="Whose key it is; shown in logs.")
-    sha256: str = Field(pattern=r"^[0-9a-fA-F]{64}$", description="The SHA-256 digest of the key, 64 hex digits.")
-    models: tuple[Name, ...] | None = Field(
-        None, min_length=1, description="The models it opens; default: every model."
-    )
-    role: Literal["user", "admin"] = Field("user", description="`admin` may also see and steer the gateway.")
-    expires: datetime.datetime | None = Field(None, description="When it ends; UTC unless the time has an offset.")
-    priority: Literal["interactive", "batch"] = Field(
-        "interactive",
-        description="`batch`: where requests wait for a place at an engine, interactive ones come first; a tenth of it "
-        "is left to batches.",
-    )
-
-    @field_validator("expires")
-    @classmethod
-    def _with_zone(cls, value: datetime.datetime | None) -> datetime.datetime | None:
-        return value.replace(tzinfo=datetime.UTC) if value is not None and value.tzinfo is None else value
-
-    @field_validator("sha256")
-    @classmethod
-    def _lower(cls, value: str) -> str:
-        return value.lower()
 
 
 class Config(_Section):

@@ -41,6 +41,13 @@ def of_one_engine(config: Config) -> list[str]:
     return models
 
 
+def unpriced(config: Config) -> list[int]:
+    """The keys, by their places, whose budget is of money while no model costs any. Pure."""
+    if any(model.price is not None for model in config.models.values()):
+        return []
+    return [at for at, key in enumerate(config.keys) if key.budget is not None and key.budget.money is not None]
+
+
 def _engines(backend: BackendConfig) -> int:
     """How many engines an entry stands for; of those that are looked up by name, as many as can make a difference."""
     managed = backend.as_managed()
@@ -58,6 +65,8 @@ def warnings(config: Config) -> list[tuple[str, str]]:
     notes += [(f"models.{name}.continue_streams", no_effect) for name in alone(config)]
     one = "has no effect: there is one engine to choose (`replicas` or `urls` of its backend, or `targets`)"
     notes += [(f"models.{name}.route", one) for name in of_one_engine(config)]
+    free = "has no effect: no model has a `price`, so nothing is spent"
+    notes += [(f"keys[{at}].budget.money", free) for at in unpriced(config)]
     for name, backend in config.backends.items():
         notes += [(f"backends.{name}.{key}", problem) for key, problem in preflight(backend).missing()]
     return notes

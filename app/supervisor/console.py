@@ -40,8 +40,8 @@ def banner(
     rows += [(f"{wildcard.prefix}*", _state(table, wildcard.backend), wildcard.backend) for wildcard in wildcards]
     width = max((len(name) for name, _, _ in rows), default=0)
     lines += [f"  {name:<{width}}  {state:<9} {backend}" for name, state, backend in rows] or [*_NOTHING]
-    lines += ["", f"  {curl(url, chat_model, has_keys=bool(table.keys))}", ""]
-    if table.keys:
+    lines += ["", f"  {curl(url, chat_model, has_keys=not table.is_open)}", ""]
+    if not table.is_open:
         lines += ["  (with one of your keys in API_KEY: export API_KEY=…)", ""]
     return "\n".join(lines)
 

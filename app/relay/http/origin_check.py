@@ -39,7 +39,7 @@ def check(request: Request, rule: OriginRule) -> None:
         return
     origin = request.header(b"origin")
     is_local_page = rule is OriginRule.OLLAMA and origin is not None and _LOCAL_PAGE.match(origin.lower()) is not None
-    if not request.table.keys:
+    if request.table.is_open:
         _check_foreign(request, origin, is_local_page=is_local_page)
     if origin is not None and is_local_page:
         request.let_read(origin)

@@ -82,8 +82,8 @@ class CertificateStore:
 
     def applied(self, table: Table) -> Table:
         """The table with what is known of each of its names, and with the observer's key where keys are asked for."""
-        if table.keys:
-            table = msgspec.structs.replace(table, keys=(*table.keys, Key(KEY_NAME, self._digest)))
+        if not table.is_open:
+            table = msgspec.structs.replace(table, keys=(*table.keys, Key(KEY_NAME, self._digest, id=KEY_NAME)))
         if not self._known:
             return table
         models = {name: self._with_parity(model, table.backends) for name, model in table.models.items()}

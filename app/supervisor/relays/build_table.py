@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from app import __version__
 from app.config import cross_checks
-from app.config.model import Config, KeyConfig, ModelConfig, TargetConfig
+from app.config.model import Config, ModelConfig, TargetConfig
+from app.config.team import KeyConfig
+from app.keys import NO_STORED_KEYS, StoredKeys
 from app.supervisor.replicas import replicas
-from app.table import Backend, Key, PublicModel, RouteBy, Rules, Table, Target, Wildcard
+from app.table import Backend, Key, Price, PublicModel, RouteBy, Rules, Table, Target, Wildcard
 from backends.endpoint import State
 from backends.engine_profile import ModelNames
 
@@ -24,16 +26,17 @@ def build(
     *,
     is_loopback: bool = True,
     max_connections: int | None = None,
+    stored: StoredKeys = NO_STORED_KEYS,
 ) -> Table:
     """The table of this version. `created`: Unix seconds that `/v1/models` tells of every model. `max_connections`: as
-    many as the system lets a relay have, None where that is not known.
+    many as the system lets a relay have, None where that is not known. `stored`: the keys that are not in the file.
     """
     limits = config.server.limits()
     if max_connections is not None and max_connections < limits.max_connections:
         limits = msgspec.structs.replace(limits, max_connections=max_connections)
     plain = {name: model for name, model in config.models.items() if not name.endswith("*")}
     wildcards = [
-        Wildcard(name[:-1], target.backend, model.reasoning, model.rules())
+        Wildcard(name[:-1], target.backend, model.reasoning, model.rules(), _price(model))
         for name, model in config.models.items()
         if name.endswith("*")
         for target in model.all_targets()
@@ -47,7 +50,10 @@ def build(
         aliases={alias: name for name, model in plain.items() for alias in model.aliases},
         wildcards=tuple(sorted(wildcards, key=lambda wildcard: len(wildcard.prefix), reverse=True)),
         backends={**backends, **missing},
-        keys=tuple(_key(key, config) for key in config.keys),
+        # Of two with one digest the last counts: the file's.
+        keys=(*_stored(stored.keys, config), *(each for key in config.keys for each in _keys(key, config))),
+        is_closed=stored.is_closed,
+        keys_missing=stored.missing,
         default_model=_canonical(config, config.default_model) if config.default_model else None,
         pairs={
             pair: {word: _canonical(config, name) for word, name in members.items()}
@@ -88,7 +94,12 @@ def _model(
         reasoning=model.reasoning,
         rules=model.rules(),
         continues_streams=model.continue_streams,
+        price=_price(model),
     )
+
+
+def _price(model: ModelConfig | None) -> Price | None:
+    return model.price.price() if model is not None and model.price is not None else None
 
 
 def _default_route(targets: Sequence[Target], backends: Mapping[str, Backend]) -> RouteBy:
@@ -128,6 +139,7 @@ def _adapters(
                 reasoning=parents.reasoning if parents is not None else "keep",
                 rules=parents.rules() if parents is not None else Rules(),
                 continues_streams=parents is not None and parents.continue_streams,
+                price=_price(parents),
             )
     return models
 
@@ -191,8 +203,31 @@ def engine_name(public: str, target: TargetConfig, backend: Backend | None) -> s
             return public
 
 
-def _key(key: KeyConfig, config: Config) -> Key:
-    """A key as the relays know it. Aliases among its models are replaced by what they stand for; `prefix*` stays."""
-    models = None if key.models is None else tuple(_canonical(config, name) for name in key.models)
+def _keys(key: KeyConfig, config: Config) -> Iterator[Key]:
+    """A key of the file as the relays know it, and the older ones that it has replaced."""
     expires = key.expires.timestamp() if key.expires is not None else None
-    return Key(key.name, key.sha256, models, key.role, expires, is_batch=key.priority == "batch")
+    made = Key(
+        key.name,
+        key.sha256,
+        _canonical_models(key.models, config),
+        key.role,
+        expires,
+        is_batch=key.priority == "batch",
+        id=key.name,
+        team=key.team,
+        limits=key.limits(),
+    )
+    for old in key.replaced:
+        until = old.until.timestamp()
+        yield msgspec.structs.replace(made, sha256=old.sha256, expires=min(until, expires or until))
+    yield made
+
+
+def _stored(keys: Sequence[Key], config: Config) -> Iterator[Key]:
+    for key in keys:
+        yield msgspec.structs.replace(key, models=_canonical_models(key.models, config))
+
+
+def _canonical_models(models: Sequence[str] | None, config: Config) -> tuple[str, ...] | None:
+    """Aliases are replaced by what they stand for; `prefix*` stays."""
+    return None if models is None else tuple(_canonical(config, name) for name in models)

@@ -124,6 +124,13 @@ def test_our_own_refusals_have_the_same_shape(refusal: Problem, status: int, cod
     assert (told["type"], told["code"]) == ("invalid_request_error", code)
 
 
+def test_a_key_that_cannot_be_checked_is_a_503_to_be_tried_again() -> None:
+    refusal = errors.keys_unavailable("not now")
+
+    assert (refusal.status, refusal.code, refusal.type) == (503, "keys_unavailable", "server_error")
+    assert (refusal.headers["x-should-retry"], refusal.headers["retry-after"]) == ("true", "5")
+
+
 def test_headers_that_the_protocol_asks_for_are_there() -> None:
     assert errors.method_not_allowed("GET, HEAD").headers == {"allow": "GET, HEAD"}
     assert errors.unauthorized("no").headers == {"www-authenticate": "Bearer"}

@@ -49,6 +49,26 @@ BAD = {
         "backends: {x: {kind: llama_cpp, model: m, start: never}}",
         "backends.x.start: 'never' is not allowed here (known: boot, demand)",
     ),
+    "a budget of nothing": (
+        f"keys: [{{name: a, sha256: {'a' * 64}, budget: {{per: day}}}}]",
+        "keys[0].budget: needs either `tokens` or `money`",
+    ),
+    "a budget of two things": (
+        f"keys: [{{name: a, sha256: {'a' * 64}, budget: {{per: day, tokens: 1, money: 1}}}}]",
+        "keys[0].budget: needs either `tokens` or `money`, not both",
+    ),
+    "a budget without end": (
+        f"keys: [{{name: a, sha256: {'a' * 64}, budget: {{tokens: 1}}}}]",
+        "keys[0].budget.per: is missing: In each day, week",
+    ),
+    "a limit that lets nothing through": (
+        f"keys: [{{name: a, sha256: {'a' * 64}, rpm: 0}}]",
+        "keys[0].rpm: 0 is not a number of at least 1",
+    ),
+    "a key that is replaced by itself": (
+        f"keys: [{{name: a, sha256: {'a' * 64}, replaced: [{{sha256: {'A' * 64}, until: 2030-01-01}}]}}]",
+        "keys[0].replaced[0].sha256: is the digest of a key that is already there",
+    ),
     "text for a number": ("server: {port: http}", "server.port: 'http' is not a whole number"),
     "half a thing": ("server: {relays: 1.5}", "server.relays: 1.5 is neither a number from 1 to 64 nor auto"),
     "not a number": ("server: {drain_s: .nan}", "server.drain_s: nan is not allowed here"),

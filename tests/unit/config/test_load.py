@@ -10,8 +10,9 @@ import pytest
 
 from app.config.cross_checks import is_loopback
 from app.config.load import load, load_all, loads
-from app.config.model import DEMO_MODEL, KINDS, Config, KeyConfig, ollama_url
+from app.config.model import DEMO_MODEL, KINDS, Config, ollama_url
 from app.config.settings import ServeOptions, Settings
+from app.config.team import KeyConfig
 from app.config.yaml_document import ConfigError, dotted, parse
 from app.table import Limits
 from backends import kinds

@@ -19,8 +19,9 @@ from pydantic_core import PydanticUndefined
 
 from app.__main__ import cli
 from app.config.load import loads
-from app.config.model import DEMO_MODEL, Config, FallbackConfig, KeyConfig, ModelConfig, ServerConfig, TargetConfig
+from app.config.model import DEMO_MODEL, Config, FallbackConfig, ModelConfig, ServerConfig, TargetConfig
 from app.config.settings import Settings
+from app.config.team import BudgetConfig, KeyConfig, PriceConfig, ReplacedKey
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import parse
 from app.errors import TABLE
@@ -72,7 +73,10 @@ def settings() -> dict[str, FieldInfo]:
     settings |= {f"models.NAME.targets[].{name}": field for name, field in TargetConfig.model_fields.items()}
     fallbacks = FallbackConfig.model_fields.items()
     settings |= {f"models.NAME.fallbacks[].{field.alias or name}": field for name, field in fallbacks}
+    settings |= {f"models.NAME.price.{name}": field for name, field in PriceConfig.model_fields.items()}
     settings |= {f"keys[].{name}": field for name, field in KeyConfig.model_fields.items()}
+    settings |= {f"keys[].budget.{name}": field for name, field in BudgetConfig.model_fields.items()}
+    settings |= {f"keys[].replaced[].{name}": field for name, field in ReplacedKey.model_fields.items()}
     settings |= {f"tracing.{name}": field for name, field in TracingConfig.model_fields.items()}
     settings |= {name: Config.model_fields[name] for name in ("default_model", "pairs")}
     return settings | {name.upper(): field for name, field in Settings.model_fields.items()}

@@ -146,6 +146,29 @@ async def test_without_a_good_key_there_is_nothing(rig: Rig, engine: FakeEngine,
     assert engine.posts == []
 
 
+async def test_a_gateway_that_is_closed_wants_a_key_although_it_knows_none(rig: Rig, engine: FakeEngine) -> None:
+    await rig.published(is_closed=True)
+
+    for headers in ({}, bearer("all")):
+        reply = await rig.ask(body=chat(), headers=headers)
+
+        assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
+    assert engine.posts == []
+
+
+async def test_an_unknown_key_may_be_tried_again_while_not_all_keys_are_known(rig: Rig, engine: FakeEngine) -> None:
+    await rig.published(keys=KEYS, is_closed=True, keys_missing="the store does not answer")
+
+    unknown = await rig.ask(body=chat(), headers={"authorization": "Bearer nope"})
+    nothing = await rig.ask(body=chat())
+    known = await rig.ask(body=chat(), headers=bearer("all"))
+
+    assert (unknown.status, unknown.error["code"]) == (503, "keys_unavailable")
+    assert "the store does not answer" in unknown.error["message"]
+    assert unknown.headers["retry-after"] == "5"
+    assert (nothing.status, known.status) == (401, 200)
+
+
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 async def test_a_good_key_opens_what_is_in_its_list(rig: Rig, engine: FakeEngine, scheme: str) -> None:
     await rig.published(keys=KEYS)

@@ -11,9 +11,10 @@ import pytest
 from app.config.load import loads
 from app.config.model import Config
 from app.ipc import Publish, frame, from_supervisor
+from app.keys import StoredKeys
 from app.routing import resolve
 from app.supervisor.relays.build_table import build
-from app.table import Backend, Key, Limits, Rules, Table, Target, Wildcard
+from app.table import Backend, Budget, Key, KeyLimits, Limits, Price, Rules, Table, Target, Wildcard
 from backends.endpoint import State
 
 DIGEST = "ab" * 32
@@ -158,13 +159,80 @@ def test_wildcards_come_longest_first() -> None:
 def test_keys_carry_their_digest_role_and_end() -> None:
     end = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
 
-    assert table().keys == (Key("office", DIGEST, ("small", "ollama/*"), "user", end),)
+    assert table().keys == (Key("office", DIGEST, ("small", "ollama/*"), "user", end, id="office"),)
 
 
 def test_a_key_for_batches_is_one_in_the_table() -> None:
     night = Config.model_validate({"keys": [{"name": "night", "sha256": DIGEST, "priority": "batch"}]})
 
-    assert build(night, {}, 1).keys == (Key("night", DIGEST, is_batch=True),)
+    assert build(night, {}, 1).keys == (Key("night", DIGEST, is_batch=True, id="night"),)
+
+
+def test_a_key_carries_its_team_and_its_limits() -> None:
+    entry = {
+        "name": "office",
+        "sha256": DIGEST,
+        "team": "law",
+        "rpm": 600,
+        "max_parallel": 4,
+        "budget": {"money": 20, "per": "month"},
+    }
+
+    made = build(Config.model_validate({"keys": [entry]}), {}, 1).keys
+
+    limits = KeyLimits(rpm=600, max_parallel=4, budget=Budget(20.0, "money", "month"))
+    assert made == (Key("office", DIGEST, id="office", team="law", limits=limits),)
+
+
+def test_a_replaced_key_opens_the_same_until_it_ends() -> None:
+    old = {"sha256": "b" * 64, "until": "2027-01-01"}
+    until = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC).timestamp()
+    entry = {"name": "office", "sha256": DIGEST, "replaced": [old], "rpm": 5}
+
+    made = build(Config.model_validate({"keys": [entry]}), {}, 1).keys
+    ending = build(Config.model_validate({"keys": [{**entry, "expires": "2026-12-24"}]}), {}, 1).keys
+
+    assert [(key.id, key.sha256, key.expires) for key in made] == [
+        ("office", "b" * 64, until),
+        ("office", DIGEST, None),
+    ]
+    assert made[0].limits == made[1].limits == KeyLimits(rpm=5)
+    assert ending[0].expires == ending[1].expires
+
+
+def test_keys_of_the_store_come_before_those_of_the_file_and_their_aliases_are_replaced() -> None:
+    kept = Key("remote", "c" * 64, ("tiny", "ollama/*"), id="k1")
+
+    made = build(config(), {}, 1, stored=StoredKeys((kept,)))
+
+    assert [key.name for key in made.keys] == ["remote", "office"]
+    assert made.keys[0].models == ("small", "ollama/*")
+    assert not made.is_open
+
+
+def test_a_gateway_is_open_only_where_there_is_no_key_and_none_is_asked_for() -> None:
+    nobody = Config.model_validate({})
+
+    assert build(nobody, {}, 1).is_open
+    assert not build(nobody, {}, 1, stored=StoredKeys(is_closed=True)).is_open
+    assert build(nobody, {}, 1, stored=StoredKeys(missing="the store is away")).keys_missing == "the store is away"
+
+
+def test_a_model_costs_what_the_file_says_and_its_adapters_the_same() -> None:
+    text = """
+backends: {gpu: {kind: vllm, model: /m, adapters: {law: /l}}, ollama: {kind: ollama}}
+models:
+  a: {backend: gpu, price: {input: 0.5, output: 1.5, cached: 0.1}}
+  b: {backend: gpu}
+  "o/*": {backend: ollama, price: {input: 2}}
+"""
+    gpu = Backend("gpu", "vllm", State.READY, adapters={"law": None})
+
+    made = build(loads(text, {}, source="t"), {"gpu": gpu}, 1)
+
+    assert made.models["a"].price == made.models["law"].price == Price(0.5, 1.5, 0.1)
+    assert made.models["b"].price is None
+    assert made.wildcards[0].price == Price(2.0, 0.0, None)
 
 
 def test_the_bounds_and_the_rest_of_the_server_section_are_taken_over() -> None:
