@@ -26,6 +26,7 @@ from app.supervisor.metrics.model_series import model_series
 from app.supervisor.metrics.processes import read_all
 from app.supervisor.metrics.relay_counters import RelayCounters
 from app.supervisor.metrics.snapshot import GatewaySnapshot
+from app.supervisor.metrics.team_series import team_series
 
 
 class MetricsPage:
@@ -59,6 +60,7 @@ class MetricsPage:
         own = [
             *backend_series(seen.backends),
             *model_series(seen.outcomes, seen.members),
+            *team_series(seen.team),
             *process_series(read_all(seen.pids)),
             *gpu_series([load for load in loads if load.uuid in seen.quarantines]),
             quarantine_series(seen.quarantines),

@@ -11,6 +11,7 @@ from app.supervisor.capacity.gpu_quarantine import Quarantine
 from app.supervisor.fleet.status import BackendStatus
 from app.supervisor.metrics.backend_series import BackendCounts
 from app.supervisor.metrics.model_series import PairMember
+from app.supervisor.metrics.team_series import TeamCounts
 from app.table import Table
 
 
@@ -18,7 +19,7 @@ from app.table import Table
 class GatewaySnapshot:
     """`quarantines`: every GPU, and whether it is in quarantine; `trouble`: why the state folder cannot be written.
     `outcomes`: what the certificates come to, as (public name, backend, outcome); `members`: of all pairs; `pids`: our
-    processes by their names.
+    processes by their names; `team`: keys, usage and the store.
     """
 
     backends: Sequence[BackendCounts] = ()
@@ -27,6 +28,7 @@ class GatewaySnapshot:
     outcomes: Sequence[tuple[str, str, Outcome]] = ()
     members: Sequence[PairMember] = ()
     pids: Mapping[str, int] = field(default_factory=dict)
+    team: TeamCounts = field(default_factory=TeamCounts)
 
 
 def backend_counts(statuses: Sequence[BackendStatus]) -> list[BackendCounts]:
