@@ -29,6 +29,9 @@ OUTCOMES: Final = ("ok", "engine_rejected", *dict.fromkeys(code for _, code, _ i
 ALARMING: Final = ("internal_error", "too_many_bytes", "too_many_connections", "invalid_api_key")
 PLACED_BY: Final = ("least_busy", "prefix", "session", "hash", "overflow")
 CONTINUED_AS: Final = ("continued", "refused", "failed")
+LIMITS: Final = ("rpm", "tpm", "max_parallel", "budget")  # of a key, as the configuration calls them
+MOST_KEYS: Final = 200  # that have series of their own
+OTHER_KEYS: Final = "other"  # in place of a name, for all others together
 
 DURATION: Final = Family(
     "histogram",
@@ -133,10 +136,16 @@ CONTINUED: Final = Family(
     "Streams that broke and were to go on at another engine, by what became of it.",
     (_MODEL, "outcome"),
 )
+LIMITED: Final = Family(
+    "counter",
+    "modelport_limited_total",
+    "Requests that a key's own limits refused, by limit: rpm, tpm, max_parallel, budget.",
+    ("key", "limit"),
+)
 FAMILIES: Final = (
     *(DURATION, FIRST_TOKEN, PER_TOKEN, TOKENS, PHASES, OVERHEAD, IN_FLIGHT),
     *(ATTEMPTS, FALLBACKS, REJECTED, STREAM_ERRORS, DISCONNECTS, LAG),
-    *(RETRIES_DENIED, PLACEMENTS, CONTINUED),
+    *(RETRIES_DENIED, PLACEMENTS, CONTINUED, LIMITED),
 )
 
 
@@ -175,6 +184,8 @@ class Metrics:
         self._retries_denied = counters.counters(RETRIES_DENIED)
         self._placements = counters.counters(PLACEMENTS)
         self._continued = counters.counters(CONTINUED)
+        self._limited = counters.counters(LIMITED)
+        self._limited_keys: set[str] = set()  # those with series of their own
         self._bound: dict[tuple[str, str, str], Children] = {}
         _begin(self._rejected, (), ALARMING)
 
@@ -191,6 +202,10 @@ class Metrics:
                 _ = self._retries_denied[model.name,]
             if model.continues_streams:
                 _begin(self._continued, (model.name,), CONTINUED_AS)
+        for key in table.keys:
+            if key.limits is not None and (key.name in self._limited_keys or len(self._limited_keys) < MOST_KEYS):
+                self._limited_keys.add(key.name)
+                _begin(self._limited, (key.name,), [each for each in LIMITS if getattr(key.limits, each) is not None])
 
     def of(self, operation: str, model: str, backend: str) -> Children:
         """The bound series of one operation, model label and backend."""
@@ -241,6 +256,12 @@ class Metrics:
     def continued(self, model: str, outcome: str) -> Counter:
         """The counter of streams that were to go on at another engine, by one of CONTINUED_AS."""
         return self._continued[model, outcome]
+
+    def limited(self, key: str, limit: str) -> Counter:
+        """The counter of requests that one of LIMITS refused, by the key's name. Of the keys that the tables had the
+        first MOST_KEYS have their own; the rest is OTHER_KEYS.
+        """
+        return self._limited[key if key in self._limited_keys else OTHER_KEYS, limit]
 
     def late(self, seconds: float) -> None:
         """Count how late the event loop of this relay is. Called twice a second, it is also where series that there was

@@ -45,7 +45,7 @@ class _Nothing:
         """Any series."""
         return self
 
-    attempt = failed = phase = fallback = retry_denied = placement = continued = of
+    attempt = failed = phase = fallback = retry_denied = placement = continued = limited = of
     late = observe
 
     def follow(self, _: Table) -> None:

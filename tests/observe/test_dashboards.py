@@ -46,7 +46,7 @@ def test_they_are_what_their_source_says() -> None:
 
 def test_each_can_be_told_by_its_name_and_leads_to_the_others() -> None:
     assert {page["uid"] for page in PAGES.values()} == {f"modelport-{name}" for name in PAGES}
-    assert len({page["title"] for page in PAGES.values()}) == len(PAGES) == 4
+    assert len({page["title"] for page in PAGES.values()}) == len(PAGES) == 5
     for page in PAGES.values():
         assert page["tags"] == [TAG]
         assert [(link["type"], link["tags"], link["includeVars"], link["keepTime"]) for link in page["links"]] == [

@@ -11,12 +11,11 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from app.metrics import MOST_KEYS, OTHER_KEYS
 from app.supervisor.metrics.bucket_counts import BucketCounts
 
 # Of one call, in seconds: a file answers in tens of microseconds, and a server is given up after some seconds.
 STORE_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-MOST_KEYS: Final = 200
-OTHER: Final = "other"  # in place of a key's name, for those beyond MOST_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class KeyCounts:
 
 class KeyTotals:
     """What each key has used since the gateway's start, for as many keys as may have series of their own; all others
-    are OTHER together. Once a key has its own, it keeps them. One writer.
+    are OTHER_KEYS together. Once a key has its own, it keeps them. One writer.
     """
 
     def __init__(self, most: int = MOST_KEYS) -> None:
@@ -60,7 +59,7 @@ class KeyTotals:
 
     def _counted(self, name: str, more: KeyCounts) -> None:
         if name not in self._of and len(self._of) >= self._most:
-            name = OTHER
+            name = OTHER_KEYS
         self._of[name] = self._of.get(name, KeyCounts()) + more
 
     def shown(self) -> dict[str, KeyCounts]:
@@ -99,7 +98,7 @@ def team_series(counts: TeamCounts) -> Iterator[Metric]:
     shares: dict[tuple[str, str], float] = {}
     own = set(list(dict.fromkeys(key for key, _, _ in counts.limits))[:MOST_KEYS])
     for key, limit, share in counts.limits:
-        name = key if key in own else OTHER
+        name = key if key in own else OTHER_KEYS
         shares[name, limit] = max(share, shares.get((name, limit), 0.0))
     for (key, limit), share in shares.items():
         used.add_metric([key, limit], share)

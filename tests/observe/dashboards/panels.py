@@ -249,6 +249,12 @@ VARIABLES: Final[Mapping[str, Builder[dashboard.VariableModel]]] = {
         "Engines, as the configuration names them",
         'label_values(modelport_backend_state{instance=~"$instance"}, modelport_backend)',
     ),
+    "key": _choice(
+        "key",
+        "Key",
+        "Keys of clients, by their names",
+        'label_values(modelport_key_requests_total{instance=~"$instance"}, key)',
+    ),
     "pair": _choice(
         "pair",
         "Pair",

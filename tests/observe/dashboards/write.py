@@ -14,9 +14,10 @@ from tests.observe.dashboards.engines import engines
 from tests.observe.dashboards.gateway import gateway
 from tests.observe.dashboards.overview import overview
 from tests.observe.dashboards.pairs import pairs
+from tests.observe.dashboards.team import team
 
 FOLDER = ROOT / "docker/grafana/dashboards"
-ALL = (overview, engines, pairs, gateway)
+ALL = (overview, engines, pairs, team, gateway)
 
 
 def texts() -> Mapping[str, str]:

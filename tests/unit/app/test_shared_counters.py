@@ -18,10 +18,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.errors import outcome
-from app.metrics import ALARMING, CONTINUED_AS, FAMILIES, OUTCOMES, PLACED_BY, Metrics
+from app.metrics import (
+    ALARMING,
+    CONTINUED_AS,
+    FAMILIES,
+    MOST_KEYS,
+    OTHER_KEYS,
+    OUTCOMES,
+    PLACED_BY,
+    Metrics,
+)
 from app.shared_counters import FIRST_BYTES, CounterReader, Family, Labelled, SharedCounters, create, series_key
 from app.supervisor.metrics.relay_counters import RelayCounters
-from app.table import Backend, PublicModel, Table, Target
+from app.table import Backend, Budget, Key, KeyLimits, PublicModel, Table, Target
 from backends import errors as backend_errors
 from backends.endpoint import State
 from tests import ROOT
@@ -189,6 +198,26 @@ def test_what_may_be_counted_of_a_backend_and_a_model_is_there_before_it_is() ->
         "modelport_retries_denied_total": 2,
         "modelport_continued_streams_total": len(CONTINUED_AS),
     }
+
+
+def test_the_first_keys_with_limits_have_their_own_series_of_refusals() -> None:
+    page = RelayCounters()
+    descriptor = page.open()
+    metrics = Metrics(SharedCounters(descriptor))
+    limits = KeyLimits(rpm=1, budget=Budget(5.0, "money", "day"))
+    keys = [Key(f"key-{number}", "", limits=limits) for number in range(MOST_KEYS + 2)]
+
+    metrics.follow(Table(1, {}, {}, (), {}, keys=(Key("free", ""), *keys)))
+    metrics.limited("key-0", "rpm").inc()
+    for name in (keys[-1].name, keys[-2].name, "from the store"):
+        metrics.limited(name, "tpm").inc()
+    lines = [line for line in page.render().decode().splitlines() if line.startswith("modelport_limited_total{")]
+    page.close(descriptor)
+
+    assert len(lines) == 2 * MOST_KEYS + 1
+    assert 'modelport_limited_total{key="key-0",limit="rpm"} 1.0' in lines
+    assert 'modelport_limited_total{key="key-0",limit="budget"} 0.0' in lines
+    assert f'modelport_limited_total{{key="{OTHER_KEYS}",limit="tpm"}} 3.0' in lines
 
 
 def test_an_attempt_ends_with_nothing_that_is_not_known_before() -> None:

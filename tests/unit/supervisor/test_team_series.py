@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from app.metrics import MOST_KEYS, OTHER_KEYS
 from app.supervisor.metrics.bucket_counts import BucketCounts
 from app.supervisor.metrics.snapshot import GatewaySnapshot
-from app.supervisor.metrics.team_series import MOST_KEYS, OTHER, STORE_BOUNDS, KeyCounts, KeyTotals, TeamCounts
+from app.supervisor.metrics.team_series import STORE_BOUNDS, KeyCounts, KeyTotals, TeamCounts
 from tests.unit.supervisor.test_machine_series import labels, page_of
 
 
@@ -51,7 +52,7 @@ async def test_of_many_keys_the_fullest_of_those_without_series_of_their_own_sta
 
     ratios = {name: value for name, value in page.items() if name[0] == "modelport_key_limit_ratio"}
     assert len(ratios) == MOST_KEYS + 2
-    assert page["modelport_key_limit_ratio", labels(key=OTHER, limit="rpm")] == (MOST_KEYS + 49) / 1000
+    assert page["modelport_key_limit_ratio", labels(key=OTHER_KEYS, limit="rpm")] == (MOST_KEYS + 49) / 1000
     assert page["modelport_key_limit_ratio", labels(key="key-1", limit="budget")] == 1
 
 
@@ -65,5 +66,5 @@ def test_keys_beyond_the_bound_are_counted_together_and_nothing_is_lost() -> Non
     assert totals.shown() == {
         "a": KeyCounts(2, 20, 4, 0.5),
         "b": KeyCounts(1, 10, 2, 0.25),
-        OTHER: KeyCounts(2, 20, 4, 0.5),
+        OTHER_KEYS: KeyCounts(2, 20, 4, 0.5),
     }
