@@ -18,7 +18,8 @@ from tests.rigs.raw_client import Client, Reply, request
 @dataclass(slots=True)
 class TeamCall:
     """One request. `gateway`: the index of the URL that it went to; `at`, `ended_at`: Unix seconds; `status`: 0 where
-    none came; `is_whole`: the answer came to its end; `usage`: as it was told; `code`: of the error.
+    none came; `is_connected`: a connection came about; `is_whole`: the answer came to its end; `usage`: as it was told;
+    `code`: of the error.
     """
 
     request_id: str
@@ -30,6 +31,7 @@ class TeamCall:
     headers: Mapping[str, str] = field(default_factory=dict)
     is_whole: bool = False
     is_hung: bool = False
+    is_connected: bool = False
     usage: Mapping[str, Any] | None = None
     code: str | None = None
 
@@ -76,20 +78,22 @@ class TeamLoad:
         await self.aclose()
         return self.calls
 
-    async def ask(self, gateway: int, secret: str, **fields: object) -> TeamCall:
-        """One request, to its end."""
+    async def ask(self, gateway: int, secret: str, *, closes: bool = False, **fields: object) -> TeamCall:
+        """One request, to its end; on a connection of its own where it `closes` it. `fields`: of its body."""
         number = next(self._numbers)
         call = TeamCall(f"team-{id(self):x}-{number}", gateway, secret, time.time())
         self.calls.append(call)
         body: dict[str, object] = {"model": self.model, "messages": [{"role": "user", "content": self.prompt}]}
         body["stream"] = number % 2 == 1 if self.streams is None else self.streams
         body |= {"max_tokens": self.max_tokens} if self.max_tokens is not None else {}
+        body |= fields
         body |= {"stream_options": {"include_usage": True}} if body["stream"] else {}
         headers = {"authorization": f"Bearer {secret}", "x-request-id": call.request_id}
-        data = request("POST", "/v1/chat/completions", json.dumps(body | fields).encode(), headers)
+        headers |= {"connection": "close"} if closes else {}
+        data = request("POST", "/v1/chat/completions", json.dumps(body).encode(), headers)
         try:
             async with asyncio.timeout(self.hung_s):
-                reply = await self._exchanged(gateway, data)
+                reply = await self._exchanged(call, data, closes=closes)
         except TimeoutError:
             call.is_hung = True
         except OSError:
@@ -99,19 +103,21 @@ class TeamLoad:
         call.ended_at = time.time()
         return call
 
-    async def _exchanged(self, gateway: int, data: bytes) -> Reply:
+    async def _exchanged(self, call: TeamCall, data: bytes, *, closes: bool) -> Reply:
         """On a kept connection, where there is one that the gateway has not closed."""
-        idle = self._idle.setdefault(gateway, [])
-        client = next((each for each in iter(lambda: idle.pop() if idle else None, None) if _is_open(each)), None)
+        idle = self._idle.setdefault(call.gateway, [])
+        kept = [] if closes else idle
+        client = next((each for each in iter(lambda: kept.pop() if kept else None, None) if _is_open(each)), None)
         if client is None:
-            client = await Client(self.urls[gateway]).__aenter__()
+            client = await Client(self.urls[call.gateway]).__aenter__()
+        call.is_connected = True
         try:
             client.send(data)
             reply = await client.reply()
         except BaseException:
             client.writer.close()
             raise
-        if reply.is_whole and reply.headers.get("connection") != "close":
+        if reply.is_whole and not closes and reply.headers.get("connection") != "close":
             idle.append(client)
         else:
             client.writer.close()
