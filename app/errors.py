@@ -133,6 +133,11 @@ def keys_unavailable(message: str) -> Problem:
     return Problem(503, "keys_unavailable", message, headers={"x-should-retry": "true"})
 
 
+def key_revoked() -> Problem:
+    """Status 401: the key was revoked while its request ran."""
+    return Problem(401, "key_revoked", "This API key was revoked.", headers={"x-should-retry": "false"})
+
+
 def forbidden(message: str) -> Problem:
     """Status 403: the key may not do this."""
     return Problem(403, "not_allowed", message)

@@ -21,6 +21,7 @@ from app.relay.drain import RelayDrain
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.protocol import ServerProtocol
 from app.relay.proxy.dispatch import Dispatcher
+from app.relay.revoking import Revoking
 from app.relay.routes.application import RelayApplication
 from app.relay.routes.foreign_apis import ForeignApis
 from app.relay.routes.gateway_api import GatewayApi
@@ -99,7 +100,7 @@ async def relay(
     `numbers`: of connections, where other relays have the same listener.
     """
     supervisor, pool, tracer, intake = SupervisorClient(), ConnectionPool(), Tracer(), BodyIntake()
-    metrics = Metrics(counters)
+    metrics, revoking = Metrics(counters), Revoking()
     dispatcher = Dispatcher(supervisor, pool, metrics, intake)
 
     def follow(table: Table) -> None:
@@ -108,6 +109,7 @@ async def relay(
         dispatcher.records = tracer.follow(table.tracing)
         metrics.follow(table)
         dispatcher.outliers.follow(table)
+        revoking.follow(table)
 
     supervisor.on_table = follow
     await supervisor.connect(state / "relay.sock")
@@ -123,20 +125,9 @@ async def relay(
     application = RelayApplication(supervisor, intake, routes, metrics, tracer)
     respond = None if os.environ.get(CARRIER) == "task" else application.respond
     protocol = partial(ServerProtocol, lambda: supervisor.table.limits, supervisor.is_ending, metrics.refused, respond)
-    config = uvicorn.Config(
-        cast("Any", application),
-        http=cast("Any", protocol),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        backlog=2048,
-    )
-    server = _Server(config)
+    server = _Server(_listening(application, protocol))
     server.numbers = numbers
+    revoking.connections = cast("set[ServerProtocol]", server.server_state.connections)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(_stop_when_asked(supervisor, server))
     watching = asyncio.create_task(watch_event_loop(metrics.late))
@@ -151,6 +142,22 @@ async def relay(
         await tracer.aclose()
         await supervisor.aclose()
     return 1 if supervisor.lost.is_set() else 0
+
+
+def _listening(application: object, protocol: object) -> uvicorn.Config:
+    """uvicorn without what of it we do not use."""
+    return uvicorn.Config(
+        cast("Any", application),
+        http=cast("Any", protocol),
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=2048,
+    )
 
 
 async def _stop_when_asked(supervisor: SupervisorClient, server: _Server) -> None:

@@ -66,7 +66,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._idle_since = 0.0
         self._later = b""  # to be written at the end of the event loop's turn
         # Of requests whose answer is not complete; the first one is being answered.
-        self._responses: deque[ClientResponse] = deque()
+        self.responses: deque[ClientResponse] = deque()
         self._deadline: asyncio.TimerHandle | None = None
         self._watch = ClientWatch(self.loop)
         self._peer_check: asyncio.TimerHandle | None = None
@@ -117,7 +117,7 @@ class ServerProtocol(HttpToolsProtocol):
             if self._is_refused:
                 self._watch.dropped_bytes += len(data) - start
                 return
-            if self._in_head and (self._responses or self._waits_for_reader):
+            if self._in_head and (self.responses or self._waits_for_reader):
                 # Kept, and reading goes on, because a connection that is not read does not say that its client left.
                 self._early += data[start:]
                 if len(self._early) > MAX_HEAD_BYTES:
@@ -230,14 +230,14 @@ class ServerProtocol(HttpToolsProtocol):
         method = self.parser.get_method()
         response = ClientResponse(self, time.perf_counter(), is_head=method == b"HEAD", has_chunks=version == "1.1")
         self.expect_100_continue = size is BodySize.ASKS_FIRST
-        if self._respond is None or size is not BodySize.SMALL or self._responses:
+        if self._respond is None or size is not BodySize.SMALL or self.responses:
             self._begin_task(response)
         else:
             keeps_alive = version != "1.0" and self.parser.should_keep_alive()
             self.cycle = cast("Any", OwnCycle(self, keeps_alive))
             response.cycle = self.cycle
             self._incoming = HeldRequest(response, method, self.url, self.headers)
-        self._responses.append(response)
+        self.responses.append(response)
         self._awaits_body = False  # most bodies come with their headers: the deadline is set where one does not (_feed)
 
     def on_body(self, body: bytes) -> None:
@@ -267,7 +267,7 @@ class ServerProtocol(HttpToolsProtocol):
             self._peer_check.cancel()
         super().connection_lost(exc)
         self.pipeline.clear()
-        responses, self._responses = self._responses, deque()
+        responses, self.responses = self.responses, deque()
         for response in responses:
             response.lost()
 
@@ -280,7 +280,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._refused(problem.code or "other")
         under_way = [
             response.cycle
-            for response in self._responses
+            for response in self.responses
             if response.cycle and (response.is_started or not response.cycle.more_body)
         ]
         if under_way:
@@ -292,7 +292,7 @@ class ServerProtocol(HttpToolsProtocol):
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (JSON.encode(), len(body))
             self.write(b"".join((STATUS_LINE[problem.status], *lines, head, body)))
             self.hang_up()
-            for response in self._responses:
+            for response in self.responses:
                 response.cut()
 
     def write(self, data: bytes) -> None:
@@ -347,24 +347,24 @@ class ServerProtocol(HttpToolsProtocol):
                 self._start_asgi_task(*self.pipeline.pop())
             else:
                 self._keep_alive()
-        if self._early and not self._responses:
+        if self._early and not self.responses:
             early, self._early = bytes(self._early), bytearray()
             self.data_received(early)
 
     def is_last(self, response: ClientResponse) -> bool:
         """Whether the connection closes behind this answer, because the gateway ends. Requests that came behind this
         one already are answered first."""
-        return self._is_ending() and not self._early and (not self._responses or self._responses[-1] is response)
+        return self._is_ending() and not self._early and (not self.responses or self.responses[-1] is response)
 
     @property
     def is_quiet(self) -> bool:
         """Whether there is no request, nor the beginning of one."""
-        return self._in_head and not (self._head_bytes or self._responses or self._early or self._is_hanging_up)
+        return self._in_head and not (self._head_bytes or self.responses or self._early or self._is_hanging_up)
 
     def complete(self, response: ClientResponse) -> None:
         """That request is answered."""
-        if self._responses and self._responses[0] is response:
-            self._responses.popleft()
+        if self.responses and self.responses[0] is response:
+            self.responses.popleft()
 
     def _keep_alive(self) -> None:
         """One timer for many requests: setting it anew for each would cost more than parsing its headers."""
@@ -385,8 +385,8 @@ class ServerProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._responses:
-            self._responses[0].full()
+        if self.responses:
+            self.responses[0].full()
         if not self._is_hanging_up:
             self._watch.reader(self._limits.stalled_reader_s)
 
@@ -394,7 +394,7 @@ class ServerProtocol(HttpToolsProtocol):
         super().resume_writing()
         if not self._is_hanging_up:
             self._watch.stop()
-        if self._responses:
-            self._responses[0].drained()
+        if self.responses:
+            self.responses[0].drained()
         if self._waits_for_reader:
             self.on_response_complete()

@@ -14,6 +14,8 @@ from urllib.parse import quote
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from app.table import Key
+
 if TYPE_CHECKING:
     from app.relay.http.protocol import ServerProtocol
 
@@ -60,6 +62,8 @@ class ClientResponse:
     # How each begins.
     cycle: RequestResponseCycle | OwnCycle | None = None
     is_gone = False
+    is_revoked = False  # its request ends now, because the client's key opens nothing any more
+    key: Key | None = None  # the client's, once it was checked
     asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
     serving: str | None = None  # the digest of what the answer is made from, where it is known
     _model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
@@ -94,6 +98,13 @@ class ClientResponse:
         self._on_gone = call
         if self.is_gone and call is not None:
             self._on_gone = None
+            call()
+
+    def revoke(self) -> None:
+        """End the request at once; its client is told why."""
+        call, self._on_gone = self._on_gone, None
+        if call is not None:
+            self.is_revoked = True
             call()
 
     def when_full(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
@@ -259,6 +270,15 @@ class PartialResponse(ClientResponse):
     @is_gone.setter
     def is_gone(self, value: bool) -> None:
         """The whole response is told by its connection."""
+
+    @property
+    def is_revoked(self) -> bool:
+        """As the whole response is."""
+        return self._whole.is_revoked
+
+    @is_revoked.setter
+    def is_revoked(self, value: bool) -> None:
+        """The whole response is told."""
 
     @property
     def is_started(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from app.dialects.usage import Usage
-from app.errors import Problem, outcome, problem, shutting_down
+from app.errors import Problem, key_revoked, outcome, problem, shutting_down
 from app.metrics import Children, Metrics
 from app.relay.balancing.outliers import Siblings
 from app.relay.balancing.target_health import TargetHealth
@@ -159,7 +159,11 @@ class RequestRecord:
         self._end(problem(error), outcome(error))
 
     def shut_down(self) -> None:
-        """The time to drain is over. Only what was not sent to an engine yet may be sent again."""
+        """The time to drain is over, and only what was not sent to an engine yet may be sent again; or the client's key
+        was revoked."""
+        if self._request.response.is_revoked:
+            self._end(key_revoked(), "key_revoked")
+            return
         self._end(shutting_down(may_retry=not self._is_sent), "shutting_down")
 
     def _end(self, failure: Problem, ended: str) -> None:

@@ -26,7 +26,7 @@ def check(request: Request, access: Access) -> None:
             raise forbidden("This needs a key of role 'admin'.")
         if key is None and not request.table.is_loopback:
             raise forbidden("Other machines can reach this gateway, and there is no key that could open this.")
-    request.key = key
+    request.key = request.response.key = key
 
 
 def _valid_key(request: Request) -> Key | None:

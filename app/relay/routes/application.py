@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from app.errors import Problem, internal_error, method_not_allowed, outcome, problem, shutting_down
+from app.errors import Problem, internal_error, key_revoked, method_not_allowed, outcome, problem, shutting_down
 from app.metrics import Metrics
 from app.relay.http import origin_check
 from app.relay.http.body_intake import BodyIntake
@@ -63,12 +63,15 @@ class RelayApplication:
         except ClientGone:
             pass
         except asyncio.CancelledError:
-            # The client left, or the time to drain is over: that ends the work, and is nobody's error.
+            # The client left, the time to drain is over, or the key was revoked: that ends the work, and is nobody's
+            # error.
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
             if not request.response.is_gone and not request.response.is_started:
-                self._refuse(request, shutting_down(may_retry=True), "shutting_down")
+                is_revoked = request.response.is_revoked
+                refusal = key_revoked() if is_revoked else shutting_down(may_retry=True)
+                self._refuse(request, refusal, refusal.code or "other")
         except Exception:  # the top of a request's task
             log.error("request broke the relay", request_id=request.id, exc_info=True)
             if not request.response.is_started:
