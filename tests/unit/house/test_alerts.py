@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from app.certificate.certificate import Outcome
 from app.errors import TABLE
-from app.metrics import FAMILIES
+from app.metrics import FAMILIES, LIMITS
 from app.relay.planning.plan import COUNT, FORMS, LOAD, OPERATIONS, RENDER, TOKENIZER_INFO
 from app.supervisor.replicas.adapters import Verdict
 from backends.endpoint import State
@@ -164,6 +164,7 @@ VALUES: Final[dict[str, set[str]]] = {
     "reason": {"engine_rejected", *codes()},
     "state": {state.value for state in State},
     "verdict": {outcome.value for outcome in Outcome} | set(get_args(Verdict)),
+    "limit": set(LIMITS),
     "job": {job["job_name"] for job in parsed(FOLDER / "prometheus.yml")["scrape_configs"]},
 }
 
