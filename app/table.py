@@ -297,6 +297,7 @@ class Table(msgspec.Struct, frozen=True):
     access_log: bool = False
     tracing: Tracing | None = None  # None: no traces are made
     is_loopback: bool = True  # only this machine reaches the listener
+    is_alone: bool = True  # no other relay, of this gateway or another, gets what its clients ask
     created: int = 0
     draining: bool = False
     is_closed: bool = False  # a key is needed although there may be none among `keys`

@@ -20,6 +20,8 @@ SESSION_HEADER: Final = "x-session-id"
 MAX_REMEMBERED: Final = 32_768
 # More engines than this seldom hold the same beginning; what is not remembered is computed once more.
 MAX_HOLDERS: Final = 16
+# Of conversations, the engine that the hash says. When these are so many, all are forgotten.
+MAX_PLACES: Final = 8192
 
 # What a beginning is worth, in requests that its engine may have in flight beyond the least busy one.
 # A conversation: another engine would have to compute it at each change to and fro.
@@ -111,6 +113,8 @@ class Affinity:
     def __init__(self, placed: Callable[[str, PlacedBy], None]) -> None:
         self.placed = placed
         self.memory = BlockMemory()
+        self._places: dict[tuple[int, ...], int] = {}
+        self._places_of: Table | None = None
 
     def order(self, table: Table, plan: RequestPlan, view: BackendView, headers: Mapping[str, str]) -> Iterable[Target]:
         """Every target that may have the request, best first, as `app.routing.order` says, but that the first of a
@@ -124,10 +128,21 @@ class Affinity:
     def _in_order(
         self, table: Table, plan: RequestPlan, view: BackendView, headers: Mapping[str, str]
     ) -> Iterator[Target]:
-        placing = _Placing(self, table.backends, plan, view, headers)
+        if table is not self._places_of:
+            self._places_of, self._places = table, {}
+        placing = _Placing(self, table.backends, plan, view, headers, is_alone=table.is_alone)
         for target in order(table, plan.resolved.model, view, plan.key, placing.first):
             placing.goes_to(target)
             yield target
+
+    def place(self, key: tuple[int, ...], find: Callable[[], int]) -> int:
+        """What `find` says, which is asked once for each key while the table stays as it is."""
+        known = self._places.get(key)
+        if known is None:
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            known = self._places[key] = find()
+        return known
 
 
 class _Placing:
@@ -140,6 +155,8 @@ class _Placing:
         plan: RequestPlan,
         view: BackendView,
         headers: Mapping[str, str],
+        *,
+        is_alone: bool,
     ) -> None:
         self._affinity = affinity
         self._memory = affinity.memory
@@ -148,6 +165,7 @@ class _Placing:
         self._view = view
         self._headers = headers
         self._salt = plan.key.sha256 if plan.key is not None else ""
+        self._is_alone = is_alone
         self._targets: tuple[Target, ...] = ()
         self._blocks: list[int] = []
 
@@ -193,9 +211,13 @@ class _Placing:
         self._blocks = [block]
         if not serving:
             return None
-        known = {holder[0] for holder in self._memory.holders(block)[-1:]}
-        stays = next((target for target in serving if target.backend in known), None)
-        return stays or serving[self._agreed(session, serving)]
+        if self._is_alone:
+            known = {holder[0] for holder in self._memory.holders(block)[-1:]}
+            stays = next((target for target in serving if target.backend in known), None)
+            if stays is not None:
+                return stays
+        # Others do not know what moved here, so it goes back to where they send it.
+        return serving[self._agreed(session, serving)]
 
     # -- prompts
 
@@ -205,12 +227,20 @@ class _Placing:
             return None, "least_busy"
         # As nearly always, without a look at the others: it stays where it is.
         stays = self._latest(began, serving)
-        if stays is not None and self._view.in_flight(stays.backend) <= STAYS:
+        if (
+            stays is not None
+            and self._view.in_flight(stays.backend) <= STAYS
+            and (self._is_alone or serving[self._place(began, serving)] is stays)
+        ):
             return stays, "prefix"
         mean = sum(target.weight for target in serving) / len(serving)
         busy = [self._view.in_flight(target.backend) * mean / target.weight for target in serving]
         held, continues = self._held(began, serving)
-        agreed = self._agreed(opening(began), serving)
+        agreed = self._place(began, serving)
+        if not self._is_alone and began.goes_on:
+            # Whoever else has had its earlier turns has sent them there.
+            held[agreed] = max(*held, began.ends[-2])
+            continues = [*continues, agreed]
         candidates = [
             Contender(busy[index], held[index], index in continues, index == agreed) for index in range(len(serving))
         ]
@@ -248,6 +278,13 @@ class _Placing:
             if not starts:
                 break
         return held, continues
+
+    def _place(self, began: Beginning, serving: Sequence[Target]) -> int:
+        """The index of the one where the hash says that a conversation belongs."""
+        if began.own >= len(began.blocks):
+            return self._agreed(opening(began), serving)
+        key = (began.blocks[began.own], *(id(target) for target in serving))
+        return self._affinity.place(key, lambda: self._agreed(opening(began), serving))
 
     def _agreed(self, what: bytes, serving: Sequence[Target]) -> int:
         """The index of the one that the hash says, in every relay and gateway."""

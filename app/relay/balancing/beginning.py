@@ -37,6 +37,11 @@ class Beginning(NamedTuple):
     own: int
     opening: list[memoryview]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is a conversation in which something was said after its opening."""
+        return self.own < len(self.blocks) and self.ends[-1] > sum(map(len, self.opening))
+
 
 class _Role(msgspec.Struct):
     role: str = ""

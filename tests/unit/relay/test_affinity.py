@@ -305,6 +305,73 @@ def test_a_session_moves_once_when_its_engine_does_not_serve() -> None:
     assert relay.goes(conversation(1), headers={"x-session-id": session}) == moved
 
 
+# -- several relays and gateways
+
+
+def team(count: int, known: Table) -> list[Relay]:
+    return [Relay(msgspec.structs.replace(known, is_alone=False)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("route", ["prefix", "session"])
+def test_gateways_that_get_the_turns_in_turn_send_them_to_one_engine(route: RouteBy) -> None:
+    gateways = team(3, table("a", "b", "c", route=route))
+
+    for number in range(20):
+        asked = {"x-session-id": str(number)}
+        where = {gateways[turn % 3].goes(conversation(number, turn + 1), headers=asked) for turn in range(9)}
+        assert len(where) == 1
+
+
+@pytest.mark.parametrize("route", ["prefix", "session"])
+@pytest.mark.parametrize("how", ["ejected", "away"])
+def test_what_one_gateway_had_to_send_elsewhere_comes_back_to_where_the_others_send_it(
+    route: RouteBy, how: str
+) -> None:
+    """It passes over an engine that the others never saw fail."""
+    whole = msgspec.structs.replace(table("a", "b", "c", route=route), is_alone=False)
+    one, other = team(2, whole)
+    asked = {"x-session-id": "s"}
+    number = next(n for n in range(1000) if one.goes(conversation(n), headers=asked) == "a" or route == "session")
+    place = other.goes(conversation(number, 2), headers=asked)
+    assert one.goes(conversation(number, 3), headers=asked) == place
+    if how == "ejected":
+        one.ejected = {place}
+    else:
+        one.table = with_row(whole, row(place, is_up=False))
+    elsewhere = one.goes(conversation(number, 4), headers=asked)
+    assert elsewhere != place
+    assert one.goes(conversation(number, 5), headers=asked) == elsewhere
+    assert other.goes(conversation(number, 6), headers=asked) == place
+
+    one.ejected, one.table = set(), whole
+
+    assert [one.goes(conversation(number, 7), headers=asked), other.goes(conversation(number, 8), headers=asked)] == [
+        place
+    ] * 2
+
+
+def test_a_gateway_that_never_saw_a_conversation_knows_that_its_engine_is_worth_waiting_for() -> None:
+    one, other = team(2, table("a", "b"))
+    said = placed_at(one, "a", turns=3)
+
+    other.busy["a"] = 3
+
+    assert other.goes(said) == "a"
+    assert other.goes(conversation(5000)) == "b"
+
+
+def test_a_conversation_that_load_had_moved_goes_back_once_load_allows_it() -> None:
+    (one,) = team(1, table("a", "b"))
+    said = placed_at(one, "a")
+    one.busy["a"] = 30
+    assert one.goes(said) == "b"
+    one.busy["a"] = 2
+
+    assert one.goes(said) == "b"
+    one.busy["a"] = 1
+    assert one.goes(said) == "a"
+
+
 # -- what is remembered
 
 
