@@ -1,0 +1,281 @@
+"""What this relay may spend of all keys' limits: asked for, waited for, and told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from app.errors import Problem
+from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
+from app.relay.limits import limit_headers, refusals
+from app.relay.limits.key_allowance import WINDOW_S, KeyAllowance, LimitName
+from app.relay.limits.limit_headers import Lines, LimitNow
+from app.relay.limits.reservation import Reservation
+from app.relay.planning.plan import RequestPlan
+from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
+from app.table import Key, Table
+from backends.http.carrying import in_task
+
+# How often what was spent is told.
+TELL_S: Final = 0.2
+# The supervisor answers out of its memory. A request waits so long for one that does not.
+WAIT_S: Final = 2.0
+# How often a request is told that there is some, and finds that others have taken it.
+MOST_ASKS: Final = 5
+# After a reply that granted nothing ahead of need, so long nothing is asked for ahead of need.
+PAUSE_S: Final = 0.25
+
+Send: TypeAlias = Callable[[AllowanceWanted | Spent], None]
+
+
+class _Line:
+    """One key's allowance, and the requests that wait for more of it. `seq`: of what is asked for, 0: nothing is."""
+
+    __slots__ = ("allowance", "needs", "not_before", "seq", "waiting")
+
+    def __init__(self, allowance: KeyAllowance) -> None:
+        self.allowance = allowance
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.seq = 0
+        self.needs = NOTHING
+        self.not_before = 0.0
+
+    def __repr__(self) -> str:
+        return f"<_Line {self.allowance!r} waiting={len(self.waiting)}>"
+
+    def wake(self) -> None:
+        """Have all that wait look again, in the order in which they came."""
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class Allowances:
+    """One relay's. `send`: to the supervisor; `table`: the current one; `limited`: is told the key's name and the limit
+    of each refusal; `clock`: monotonic.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        table: Callable[[], Table],
+        limited: Callable[[str, LimitName], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._send = send
+        self._table = table
+        self._limited = limited
+        self._clock = clock
+        self._of: dict[str, _Line] = {}
+        self._active: set[KeyAllowance] = set()
+        self._tick: asyncio.TimerHandle | None = None
+        self._seq = 0
+
+    def __repr__(self) -> str:
+        return f"<Allowances keys={len(self._of)} active={len(self._active)}>"
+
+    # -- for requests
+
+    def take(self, key: Key, plan: RequestPlan) -> Reservation | None:
+        """Spend what the request needs of its key's limits; None where that is not at hand (`wait` then). Problem (429)
+        for a request that is larger than a whole limit.
+        """
+        line = self._of.get(key.id or key.name)
+        if line is None:
+            line = self._begin(key)
+        allowance = line.allowance
+        if line.waiting:
+            return None
+        now = self._clock()
+        if allowance.counts_tokens:
+            estimated = estimate(plan, self._table().limits.assumed_output_tokens)
+            tokens, budget = self._size(allowance, plan, estimated)
+            reservation = allowance.take(now, tokens, budget, estimated)
+        else:
+            reservation = allowance.take(now)
+        if reservation is not None and allowance.is_low and line.seq == 0 and now >= line.not_before:
+            self._ask(line, NOTHING, now)
+        return reservation
+
+    async def wait(self, key: Key, plan: RequestPlan) -> Reservation:
+        """The same where `take` has nothing: asks the supervisor, and waits for its reply together with the key's other
+        requests. Problem (429) where the key has no more; one that is known already is raised at once.
+        """
+        line = self._of[key.id or key.name]
+        allowance = line.allowance
+        estimated, tokens, budget = NO_TOKENS, 0.0, 0.0
+        if allowance.counts_tokens:
+            estimated = estimate(plan, self._table().limits.assumed_output_tokens)
+            tokens, budget = self._size(allowance, plan, estimated)
+        needs = allowance.needs(tokens, budget)
+        self._refuse_known(allowance, needs)
+        await in_task()
+        until = asyncio.get_running_loop().time() + WAIT_S
+        for _ in range(MOST_ASKS):
+            await self._reply(line, needs, until)
+            now = self._clock()
+            reservation = allowance.take(now, tokens, budget, estimated)
+            if reservation is not None:
+                return reservation
+            self._refuse_known(allowance, needs)
+        raise refusals.unknown()
+
+    def _refuse_known(self, allowance: KeyAllowance, needs: Amounts) -> None:
+        now = self._clock()
+        refusal = allowance.refusal(needs, now)
+        if refusal is not None:
+            self._limited(allowance.name, refusal.limit)
+            raise refusals.refused(allowance.name, allowance.limits, refusal, now, time.time())
+
+    async def _reply(self, line: _Line, needs: Amounts, until: float) -> None:
+        """Wait for what is asked for; ask where nothing is."""
+        if line.seq == 0:
+            self._ask(line, needs, self._clock())
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.waiting.append(future)
+        try:
+            async with asyncio.timeout_at(until):
+                await future
+        except TimeoutError as exc:
+            line.seq = 0  # the next request asks anew
+            raise refusals.unknown() from exc
+        finally:
+            line.waiting.remove(future)
+
+    def _size(self, allowance: KeyAllowance, plan: RequestPlan, estimated: TokenEstimate) -> tuple[float, float]:
+        """Tokens, and what counts against the budget. An answer whose length nobody bounds is never what makes a
+        request larger than a limit; nor is a bound beyond what the model's context leaves."""
+        limits = allowance.limits
+        prompt, answer, is_assumed = estimated
+        tpm, budget = limits.tpm, limits.budget
+        if tpm is not None and prompt + answer > tpm:
+            answer = self._possible(plan, prompt, answer)
+            if is_assumed:
+                answer = max(0, min(answer, tpm - prompt))
+            if prompt + answer > tpm:
+                self._limited(allowance.name, "tokens")
+                raise refusals.too_many_tokens(allowance.name, tpm, prompt + answer)
+        if budget is None:
+            return prompt + answer, 0.0
+        if budget.unit == "tokens":
+            amount: float = prompt + answer
+        else:
+            price = plan.resolved.model.price
+            amount = price.of(prompt, answer) if price is not None else 0.0
+        if amount > budget.amount:
+            if not is_assumed:
+                self._limited(allowance.name, "budget")
+                raise refusals.larger_than_budget(allowance.name, budget, amount)
+            amount = budget.amount
+        return prompt + answer, amount
+
+    def _possible(self, plan: RequestPlan, prompt: int, answer: int) -> int:
+        """The most that may be answered: what the longest context of the model's targets leaves, where that is known of
+        all."""
+        table = self._table()
+        lengths: list[int] = []
+        for target in plan.resolved.model.targets:
+            row = table.backends.get(target.backend)
+            facts = row.fact(target.model) if row is not None else None
+            if facts is None or facts.context_length is None:
+                return answer
+            lengths.append(facts.context_length)
+        return min(answer, max(0, max(lengths, default=answer) - prompt) * plan.choices)
+
+    # -- for answers
+
+    def lines(self, key: Key, dialect: Lines) -> Callable[[], bytes]:
+        """What makes the header lines of an answer to this key, at the time of the answer."""
+        line = self._of.get(key.id or key.name) or self._begin(key)
+        return lambda: self._lines(line.allowance, dialect)
+
+    def _lines(self, allowance: KeyAllowance, dialect: Lines) -> bytes:
+        limits, now = allowance.limits, self._clock()
+        unix = time.time() if dialect is limit_headers.anthropic else 0.0
+        age_s = now - allowance.stated_at
+        used_s = max(0.0, WINDOW_S - (now - allowance.used_at))
+        lines = b""
+        if limits.rpm is not None:
+            state = allowance.requests
+            left = (state.remaining if state is not None else limits.rpm) + allowance.left("requests")
+            reset_s = max(used_s, state.reset_s - age_s if state is not None else 0.0)
+            lines = dialect(b"requests", LimitNow(limits.rpm, max(0, min(limits.rpm, int(left))), reset_s), unix)
+        if limits.tpm is not None:
+            state = allowance.tokens
+            left = (state.remaining if state is not None else limits.tpm) + allowance.left("tokens")
+            reset_s = max(used_s, state.reset_s - age_s if state is not None else 0.0)
+            lines += dialect(b"tokens", LimitNow(limits.tpm, max(0, min(limits.tpm, int(left))), reset_s), unix)
+        return lines
+
+    # -- for the supervisor
+
+    def follow(self, table: Table) -> None:
+        """The keys as they are from now on. What was drawn for one that is gone, or has other limits, is given back."""
+        keys = {key.id or key.name: key for key in table.keys if key.limits is not None}
+        for number, line in list(self._of.items()):
+            key = keys.get(number)
+            self._tell(line.allowance)
+            if key is None:
+                line.allowance.give_back()
+                del self._of[number]
+                line.wake()
+            elif line.allowance.follow(key):
+                line.wake()
+
+    def granted(self, reply: Allowance) -> None:
+        """What the supervisor grants, or why it does not."""
+        line = self._of.get(reply.key)
+        if line is None:
+            self._send(Spent(reply.key, returned=((reply.slot, reply.granted),)))
+            return
+        now = self._clock()
+        needs = line.needs
+        if reply.seq == line.seq:
+            line.seq, line.needs = 0, NOTHING
+        elif reply.seq:
+            needs = NOTHING  # of a request that waits no longer
+        line.allowance.add(reply, needs, now)
+        if needs == NOTHING and reply.granted == NOTHING:
+            line.not_before = now + max(PAUSE_S, reply.retry_after_s)
+        if line.seq == 0:
+            line.wake()
+
+    def aclose(self) -> None:
+        """Tell what was spent, and give back what was not."""
+        for line in self._of.values():
+            line.allowance.give_back()
+        self._tell_all()
+        if self._tick is not None:
+            self._tick.cancel()
+
+    # -- within
+
+    def _begin(self, key: Key) -> _Line:
+        line = self._of[key.id or key.name] = _Line(KeyAllowance(key, self._activated))
+        return line
+
+    def _ask(self, line: _Line, needs: Amounts, now: float) -> None:
+        self._tell(line.allowance)  # first: what is told makes room
+        self._seq += 1
+        line.seq, line.needs = self._seq, needs
+        self._send(AllowanceWanted(self._seq, line.allowance.id, needs))
+
+    def _activated(self, allowance: KeyAllowance) -> None:
+        self._active.add(allowance)
+        if self._tick is None:
+            self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all)
+
+    def _tell(self, allowance: KeyAllowance) -> None:
+        spent = allowance.report(self._clock())
+        if spent is not None:
+            self._send(spent)
+
+    def _tell_all(self) -> None:
+        for allowance in list(self._active):
+            self._tell(allowance)
+            if not allowance.is_active:
+                self._active.discard(allowance)
+        self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all) if self._active else None

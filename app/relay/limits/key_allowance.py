@@ -1,0 +1,278 @@
+"""What this relay may spend of one key's limits, and what it has spent of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from app.ipc import NOTHING, Allowance, Amounts, LimitState, Spent
+from app.relay.limits.reservation import Reservation
+from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
+from app.table import Key, KeyLimits
+
+LimitName: TypeAlias = Literal["requests", "tokens", "parallel", "budget"]
+WINDOW_S: Final = 60.0
+# Places that no request has had for so long go back to the supervisor.
+IDLE_S: Final = 2.0
+# A refusal that says no time, or none to speak of, is remembered for so long.
+LEAST_S: Final = 0.05
+
+
+class _Lot(NamedTuple):
+    """What was granted at once. `requests`, `tokens`, `budget`: what had been granted in all with it, so that what is
+    left of it is that less what has been spent in all: the oldest is spent first."""
+
+    slot: float
+    ends: float
+    requests: float
+    tokens: float
+    budget: float
+
+
+class Refusal(NamedTuple):
+    """Of which limit a key had not as much as a request needed (`amount`), and until when (of the clock)."""
+
+    limit: LimitName
+    amount: float
+    until: float
+    reason: str
+
+
+class KeyAllowance:
+    """One key's. Times are those of one monotonic clock; nothing here waits or sends.
+
+    What is spent and what was granted are running totals, so that a request costs a few comparisons. Of what the key
+    has no limit in, an infinite amount is granted. `changed` is called when there is something to report or to give
+    back later, and was not before.
+    """
+
+    def __init__(self, key: Key, changed: Callable[[KeyAllowance], None]) -> None:
+        self.id = key.id or key.name
+        self.name = key.name
+        self._changed = changed
+        self.limits = KeyLimits()
+        self.is_active = False
+        self.requests: LimitState | None = None
+        self.tokens: LimitState | None = None
+        self.stated_at = 0.0
+        self.used_at = -inf  # when a request was last let through
+        self._granted_requests = self._granted_tokens = self._granted_budget = inf
+        self._spent_requests = self._spent_tokens = self._spent_budget = 0.0
+        self._told_requests = self._told_tokens = self._told_budget = 0.0
+        self._low_requests = self._low_tokens = self._low_budget = -inf
+        self._lots: deque[_Lot] = deque()
+        self._slot = 0.0
+        self._places: float = inf
+        self._running = self._told_running = self._peak = 0
+        self._looked_at = 0.0
+        self._returned: list[tuple[float, Amounts]] = []
+        self._settled: dict[float, list[float]] = {}
+        self._refusals: dict[LimitName, Refusal] = {}
+        self.follow(key)
+
+    def __repr__(self) -> str:
+        return f"<KeyAllowance {self.name} running={self._running} lots={len(self._lots)}>"
+
+    def follow(self, key: Key) -> bool:
+        """The key as it is now; whether its limits are others than before. What was drawn under those is given back."""
+        limits = key.limits or KeyLimits()
+        self.name = key.name
+        if limits == self.limits:
+            return False
+        self.give_back()
+        had_places = self.limits.max_parallel is not None
+        self.limits = limits
+        self.counts_tokens = limits.tpm is not None or limits.budget is not None
+        self._granted_requests = self._spent_requests if limits.rpm is not None else inf
+        self._granted_tokens = self._spent_tokens if limits.tpm is not None else inf
+        self._granted_budget = self._spent_budget if limits.budget is not None else inf
+        self._low_requests = self._low_tokens = self._low_budget = -inf
+        if limits.max_parallel is None or not had_places:
+            self._places = inf if limits.max_parallel is None else 0
+        self.requests = self.tokens = None
+        self._refusals.clear()
+        return True
+
+    # -- for requests
+
+    def needs(self, tokens: float, budget: float) -> Amounts:
+        """What a request with so many tokens needs, of what is limited."""
+        limits = self.limits
+        return Amounts(
+            requests=1.0 if limits.rpm is not None else 0.0,
+            tokens=tokens if limits.tpm is not None else 0.0,
+            parallel=1.0 if limits.max_parallel is not None else 0.0,
+            budget=budget if limits.budget is not None else 0.0,
+        )
+
+    def take(
+        self, now: float, tokens: float = 0.0, budget: float = 0.0, estimated: TokenEstimate = NO_TOKENS
+    ) -> Reservation | None:
+        """Spend what a request needs; None where that is not there."""
+        requests, all_tokens, all_budget = self._spent_requests + 1.0, self._spent_tokens + tokens, 0.0
+        if requests > self._granted_requests or all_tokens > self._granted_tokens or self._running >= self._places:
+            return None
+        if budget:
+            all_budget = self._spent_budget + budget
+            if all_budget > self._granted_budget:
+                return None
+            self._spent_budget = all_budget
+        self._spent_requests, self._spent_tokens, self.used_at = requests, all_tokens, now
+        is_counted = self._places < inf
+        if is_counted:
+            self._running += 1
+            self._peak = max(self._peak, self._running)
+        if not self.is_active:
+            self._activate()
+        return Reservation(self, self._slot, estimated, tokens, budget, is_counted)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether half of what was granted last is spent, of any limit."""
+        return (
+            self._granted_requests - self._spent_requests < self._low_requests
+            or self._granted_tokens - self._spent_tokens < self._low_tokens
+            or self._granted_budget - self._spent_budget < self._low_budget
+        )
+
+    def settle(self, reservation: Reservation, *, is_taken: bool, tokens: float) -> None:
+        """The request is over, and came to so many tokens; not `is_taken`: to nothing."""
+        if reservation.is_counted:
+            self._running -= 1
+        requests = 0.0 if is_taken or self._granted_requests == inf else -1.0
+        more = tokens - reservation.tokens if self._granted_tokens < inf else 0.0
+        if requests or more or reservation.budget:
+            settled = self._settled.get(reservation.slot)
+            if settled is None:
+                settled = self._settled[reservation.slot] = [0.0, 0.0, 0.0]
+            settled[0] += requests
+            settled[1] += more
+            settled[2] -= reservation.budget
+        if not self.is_active:
+            self._activate()
+
+    def left(self, limit: Literal["requests", "tokens"]) -> float:
+        """How much this relay may still spend of it."""
+        if limit == "requests":
+            return self._granted_requests - self._spent_requests
+        return self._granted_tokens - self._spent_tokens
+
+    def refusal(self, needs: Amounts, now: float) -> Refusal | None:
+        """Why a request for which `take` had not enough need not be asked for: the last word of the supervisor on as
+        much or less. None where that has to be asked."""
+        told: Refusal | None = None
+        for limit, refusal in list(self._refusals.items()):
+            if refusal.until <= now:
+                del self._refusals[limit]
+            elif self._lacks(limit, needs) and getattr(needs, limit) >= refusal.amount:
+                told = refusal if told is None or refusal.until > told.until else told
+        return told
+
+    def _lacks(self, limit: LimitName, needs: Amounts) -> bool:
+        match limit:
+            case "requests":
+                return self._granted_requests - self._spent_requests < needs.requests
+            case "tokens":
+                return self._granted_tokens - self._spent_tokens < needs.tokens
+            case "budget":
+                return self._granted_budget - self._spent_budget < needs.budget
+            case _:
+                return self._running >= self._places
+
+    # -- for the supervisor
+
+    def add(self, allowance: Allowance, needs: Amounts, now: float) -> None:
+        """What the supervisor grants and says in reply to these needs. Of needs of nothing, a refusal is forgotten."""
+        granted, limits = allowance.granted, self.limits
+        if limits.rpm is not None:
+            self._granted_requests += granted.requests
+            self._low_requests = granted.requests / 2 if granted.requests else self._low_requests
+        if limits.tpm is not None:
+            self._granted_tokens += granted.tokens
+            self._low_tokens = granted.tokens / 2 if granted.tokens else self._low_tokens
+        if limits.budget is not None:
+            self._granted_budget += granted.budget
+            self._low_budget = granted.budget / 2 if granted.budget else self._low_budget
+        if limits.max_parallel is not None and granted.parallel:
+            self._places += granted.parallel
+            self._looked_at, self._peak = now, self._running
+        if granted.requests or granted.tokens or granted.budget:
+            marks = (self._granted_requests, self._granted_tokens, self._granted_budget)
+            self._lots.append(_Lot(allowance.slot, now + allowance.valid_s, *marks))
+            if len(self._lots) == 1:
+                self._slot = allowance.slot
+        if granted != NOTHING:
+            self._refusals.clear()
+            self._activate()
+        if allowance.requests is not None or allowance.tokens is not None:
+            self.requests, self.tokens, self.stated_at = allowance.requests, allowance.tokens, now
+        if allowance.refused is not None and needs != NOTHING:
+            limit = allowance.refused
+            until = now + max(allowance.retry_after_s, LEAST_S)
+            self._refusals[limit] = Refusal(limit, getattr(needs, limit), until, allowance.reason)
+
+    def report(self, now: float) -> Spent | None:
+        """What is to be told since the last time, None where that is nothing. What has been here for too long is given
+        back; `is_active` says whether there will be more to report."""
+        while self._lots and self._lots[0].ends <= now:
+            self._end_lot(self._lots.popleft())
+        if self._places < inf:
+            self._return_places(now)
+        spent = Amounts(
+            requests=self._spent_requests - self._told_requests if self._granted_requests < inf else 0.0,
+            tokens=self._spent_tokens - self._told_tokens if self._granted_tokens < inf else 0.0,
+            parallel=self._running - self._told_running,
+            budget=self._spent_budget - self._told_budget if self._granted_budget < inf else 0.0,
+        )
+        self._told_requests, self._told_tokens = self._spent_requests, self._spent_tokens
+        self._told_budget, self._told_running = self._spent_budget, self._running
+        returned, self._returned = tuple(self._returned), []
+        settled, self._settled = self._settled, {}
+        self.is_active = bool(self._lots) or self._running > 0 or 0 < self._places < inf
+        if spent == NOTHING and not returned and not settled:
+            return None
+        if any(requests < 0 or tokens < 0 for requests, tokens, _ in settled.values()):
+            self._refusals.clear()  # once this is told there may be enough
+        return Spent(
+            self.id,
+            spent,
+            returned,
+            tuple((slot, Amounts(requests, tokens, 0.0, budget)) for slot, (requests, tokens, budget) in settled.items()),
+        )
+
+    def give_back(self) -> None:
+        """Have the next report give back all that was granted and is not spent."""
+        while self._lots:
+            self._end_lot(self._lots.popleft())
+        if 0 < self._places < inf:
+            self._returned.append((0.0, Amounts(parallel=self._places - min(self._places, self._running))))
+            self._places = min(self._places, self._running)
+        self._activate()
+
+    def _activate(self) -> None:
+        if not self.is_active:
+            self.is_active = True
+            self._changed(self)
+
+    def _end_lot(self, lot: _Lot) -> None:
+        """What is left of it counts as spent here, and is told as returned."""
+        requests = max(0.0, lot.requests - self._spent_requests) if lot.requests < inf else 0.0
+        tokens = max(0.0, lot.tokens - self._spent_tokens) if lot.tokens < inf else 0.0
+        budget = max(0.0, lot.budget - self._spent_budget) if lot.budget < inf else 0.0
+        self._slot = self._lots[0].slot if self._lots else lot.slot
+        if requests or tokens or budget:
+            self._spent_requests, self._told_requests = self._spent_requests + requests, self._told_requests + requests
+            self._spent_tokens, self._told_tokens = self._spent_tokens + tokens, self._told_tokens + tokens
+            self._spent_budget, self._told_budget = self._spent_budget + budget, self._told_budget + budget
+            self._returned.append((lot.slot, Amounts(requests, tokens, 0.0, budget)))
+
+    def _return_places(self, now: float) -> None:
+        if now - self._looked_at < IDLE_S:
+            return
+        spare = self._places - self._peak
+        if spare > 0:
+            self._places -= spare
+            self._returned.append((0.0, Amounts(parallel=spare)))
+        self._looked_at, self._peak = now, self._running

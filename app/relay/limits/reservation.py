@@ -1,0 +1,74 @@
+"""What one request holds of its key's allowance, from before it waits for an engine until it is over; and what it came
+to in the end (pure)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from app.dialects.usage import Usage
+from app.errors import TABLE
+from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
+from backends.errors import NotTaken
+
+if TYPE_CHECKING:
+    from app.relay.limits.key_allowance import KeyAllowance
+
+# How a request ends that no engine has taken.
+NOT_TAKEN: Final = frozenset(code for kind, (_, code, _) in TABLE.items() if issubclass(kind, NotTaken))
+# How one ends that somebody else than its client has failed at.
+_OURS: Final = frozenset(code for _, code, _ in TABLE.values()) - NOT_TAKEN
+_REFUSED: Final = "engine_rejected"
+
+
+def tokens_spent(ended: str, usage: Usage, estimated: TokenEstimate) -> int:
+    """The tokens of a request that an engine had, by how it `ended` ("ok", an outcome, "client_left", …).
+
+    What an engine counts is taken as it is. Where it did not count the prompt, the estimate stands for it. A whole
+    answer whose engine counts nothing at all is what was estimated. A request that the engine refuses, or of which it
+    fails before the first token, comes to nothing.
+    """
+    if estimated is NO_TOKENS:
+        return 0
+    counted = usage.input_tokens + usage.output_tokens
+    if counted == 0 and (ended == _REFUSED or ended in _OURS):
+        return 0
+    if counted == 0 and ended == "ok":
+        return estimated.prompt + estimated.answer
+    return (usage.input_tokens or estimated.prompt) + usage.output_tokens
+
+
+class Reservation:
+    """Made by `KeyAllowance.take`; `end` is called once. `slot`: under which it was drawn; `tokens`, `budget`: what was
+    spent for it; `is_counted`: it has one of the places of a key that may have only so many at a time.
+    """
+
+    __slots__ = ("_allowance", "budget", "estimated", "is_counted", "slot", "tokens")
+
+    def __init__(
+        self,
+        allowance: KeyAllowance,
+        slot: float,
+        estimated: TokenEstimate,
+        tokens: float,
+        budget: float,
+        is_counted: bool,
+    ) -> None:
+        self._allowance: KeyAllowance | None = allowance
+        self.slot = slot
+        self.estimated = estimated
+        self.tokens = tokens
+        self.budget = budget
+        self.is_counted = is_counted
+
+    def __repr__(self) -> str:
+        return f"<Reservation {'over' if self._allowance is None else 'open'} tokens={self.tokens:g}>"
+
+    def end(self, ended: str, usage: Usage, was_sent: bool) -> None:
+        """The request is over: give back what it did not come to. `was_sent`: to an engine. A second call has no
+        effect."""
+        allowance, self._allowance = self._allowance, None
+        if allowance is None:
+            return
+        is_taken = was_sent and ended not in NOT_TAKEN
+        tokens = tokens_spent(ended, usage, self.estimated) if is_taken else 0
+        allowance.settle(self, is_taken=is_taken, tokens=tokens)
