@@ -118,12 +118,14 @@ NOTHING = Amounts()
 
 class AllowanceWanted(msgspec.Struct, tag="allowance_wanted", frozen=True):
     """relay → supervisor: this relay wants to spend more of a key's limits. `needs`: what the request that waits for
-    the reply needs at least; nothing of all: it is asked for in advance, and nobody waits. `seq`: the relay's number.
+    the reply needs at least; nothing of all: it is asked for in advance, and nobody waits. `wants`: what all that wait
+    need together. `seq`: the relay's number.
     """
 
     seq: int
     key: str  # its id
     needs: Amounts = NOTHING
+    wants: Amounts = NOTHING
 
 
 class Spent(msgspec.Struct, tag="spent", frozen=True):

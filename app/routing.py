@@ -54,7 +54,13 @@ def resolve(table: Table, name: str, *, or_default: bool = True) -> Resolved | N
         part = name.removeprefix(wildcard.prefix) if name.startswith(wildcard.prefix) else ""
         if part and _has(table.backends.get(wildcard.backend), part):
             target = Target(backend=wildcard.backend, model=part)
-            behind = PublicModel(name=name, targets=(target,), reasoning=wildcard.reasoning, rules=wildcard.rules)
+            behind = PublicModel(
+                name=name,
+                targets=(target,),
+                reasoning=wildcard.reasoning,
+                rules=wildcard.rules,
+                price=wildcard.price,
+            )
             return Resolved(name, f"{wildcard.prefix}*", behind)
     if or_default and table.default_model is not None:
         return resolve(table, table.default_model, or_default=False)

@@ -109,9 +109,11 @@ async def relay(
         dispatcher.records = tracer.follow(table.tracing)
         metrics.follow(table)
         dispatcher.outliers.follow(table)
+        dispatcher.limits.follow(table)
         revoking.follow(table)
 
     supervisor.on_table = follow
+    supervisor.on_allowance = dispatcher.limits.granted
     await supervisor.connect(state / "relay.sock")
     gateway = GatewayApi(pool, state / "control.sock")
     routes = route_table(
@@ -122,7 +124,7 @@ async def relay(
         PageFiles(),
     )
 
-    application = RelayApplication(supervisor, intake, routes, metrics, tracer)
+    application = RelayApplication(supervisor, intake, routes, metrics, tracer, dispatcher.limits)
     respond = None if os.environ.get(CARRIER) == "task" else application.respond
     protocol = partial(ServerProtocol, lambda: supervisor.table.limits, supervisor.is_ending, metrics.refused, respond)
     server = _Server(_listening(application, protocol))
@@ -140,6 +142,7 @@ async def relay(
         await asyncio.gather(ending, watching, return_exceptions=True)
         await pool.aclose()
         await tracer.aclose()
+        dispatcher.limits.aclose()
         await supervisor.aclose()
     return 1 if supervisor.lost.is_set() else 0
 

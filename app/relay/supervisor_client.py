@@ -13,6 +13,8 @@ from pathlib import Path
 
 from app.ipc import (
     ADAPTER,
+    Allowance,
+    AllowanceWanted,
     Applied,
     Claim,
     DrainRelay,
@@ -22,6 +24,7 @@ from app.ipc import (
     Hello,
     InFlight,
     Publish,
+    Spent,
     Suspicion,
     Unwanted,
     WantedReply,
@@ -98,6 +101,7 @@ class SupervisorClient:
         self.dice = dice
         self.lost = asyncio.Event()  # the supervisor is gone
         self.on_table: Callable[[Table], None] = lambda _: None
+        self.on_allowance: Callable[[Allowance], None] = lambda _: None
         self._news = asyncio.Event()  # another table has come
         self.drain_s: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._counts: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -211,6 +215,10 @@ class SupervisorClient:
         """Tell the supervisor that this start of an engine refuses connections, or answers what are no numbers."""
         self._send(Failing(endpoint.engine, endpoint.generation, is_not_finite))
 
+    def of_limits(self, message: AllowanceWanted | Spent) -> None:
+        """Ask for more of a key's limits, or tell what became of what was granted."""
+        self._send(message)
+
     def suspect(self, suspicion: Suspicion) -> None:
         """A target does worse than its siblings."""
         self._send(suspicion)
@@ -278,6 +286,8 @@ class SupervisorClient:
                         future = self._waiting.get(seq)
                         if future is not None and not future.done():
                             future.set_result(answer)
+                    case Allowance() as allowance:
+                        self.on_allowance(allowance)
                     case DrainRelay(seconds=seconds):
                         if not self.drain_s.done():
                             self.drain_s.set_result(seconds)

@@ -132,7 +132,7 @@ class Comparer:
         """The tokens of the prompt as this model reads it; None where its engine does not tell."""
         pieces: list[bytes] = []
         response = request.response.part(time.perf_counter(), pieces.append)
-        await self._dispatcher.serve(request.part(number, response, None), counting(plan))
+        await self._dispatcher.serve(request.part(number, response, None), counting(plan), is_limited=False)
         if response.status != 200:
             return None
         tokens = msgspec.json.decode(b"".join(pieces)).get("input_tokens")
@@ -159,7 +159,7 @@ class Comparer:
             request.response.when_full(partial(_pause, parts), partial(_resume, parts))
         await _together(
             [
-                self._dispatcher.serve(each.request, _sampled(setup.plans[place], setup.sampling.rules[place]))
+                self._ask(each, _sampled(setup.plans[place], setup.sampling.rules[place]))
                 for each, place in zip(answers, setup.order, strict=True)
             ]
         )
@@ -175,6 +175,14 @@ class Comparer:
         hidden = b"".join([each.blind_events() for each in answers]) if is_blind else b""
         events.write(hidden + event("end", id=setup.id, **end))
         events.finish()
+
+    async def _ask(self, answer: ComparedAnswer, plan: RequestPlan) -> None:
+        """One model's answer; a key whose limits are used up gets it from none, and the others go on."""
+        try:
+            await self._dispatcher.serve(answer.request, plan)
+        except Problem as exc:
+            self._refused(exc.code or "other")
+            answer.request.refuse(exc)
 
 
 def _plan(ask: ComparisonAsk, name: str, table: Table, key: Key | None) -> RequestPlan:

@@ -36,7 +36,11 @@ _READABLE_HEADERS = (
     "x-request-id, retry-after, retry-after-ms, x-should-retry, openai-processing-ms, "
     "x-modelport-model, x-modelport-backend, x-modelport-attempts, x-modelport-serving, "
     "x-modelport-dropped-params, x-modelport-adjusted-params, "
-    "x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms"
+    "x-modelport-load-ms, x-modelport-prompt-ms, x-modelport-generate-ms, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens, "
+    "anthropic-ratelimit-requests-limit, anthropic-ratelimit-requests-remaining, anthropic-ratelimit-requests-reset, "
+    "anthropic-ratelimit-tokens-limit, anthropic-ratelimit-tokens-remaining, anthropic-ratelimit-tokens-reset"
 )
 
 

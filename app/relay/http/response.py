@@ -66,6 +66,7 @@ class ClientResponse:
     key: Key | None = None  # the client's, once it was checked
     asked_at: float | None = None  # time.perf_counter() when an engine was first sent the request
     serving: str | None = None  # the digest of what the answer is made from, where it is known
+    limit_lines: Callable[[], bytes] | None = None  # header lines about the limits of the client's key, if it has some
     _model_headers: bytes | None = None  # of an answer that an engine gives: whose it is
     _is_chunked = False
     _unsent = b""  # status line and headers, until the first piece of the body goes with them
@@ -137,6 +138,8 @@ class ClientResponse:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         own = "".join([f"{name}: {value}\r\n" for name, value in pairs]).encode("latin-1")
         lines = [STATUS_LINE[status], _lines_of(cycle.default_headers), own]
+        if self.limit_lines is not None:
+            lines.append(self.limit_lines())
         if self._model_headers is not None:
             took_ms = (time.perf_counter() - self.arrived) * 1000
             lines.append(b"%bopenai-processing-ms: %d\r\n" % (self._model_headers, took_ms))

@@ -3,6 +3,6 @@
 say it to clients (pure). The supervisor grants, and is told what was spent; a request never leaves the process for it
 unless the allowance is used up.
 
-May import: app.errors, app.ipc, app.relay.planning, app.table, app.dialects.usage, backends.endpoint, backends.errors,
+May import: app.errors, app.ipc, app.relay.planning, app.table, app.dialects.usage, backends.errors,
 backends.http.carrying.
 """

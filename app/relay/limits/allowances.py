@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeAlias
 
-from app.errors import Problem
+import msgspec
+
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
 from app.relay.limits import limit_headers, refusals
-from app.relay.limits.key_allowance import WINDOW_S, KeyAllowance, LimitName
-from app.relay.limits.limit_headers import Lines, LimitNow
+from app.relay.limits.key_allowance import WINDOW_S, KeyAllowance
+from app.relay.limits.limit_headers import LimitNow, Lines
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
@@ -23,25 +24,35 @@ from backends.http.carrying import in_task
 TELL_S: Final = 0.2
 # The supervisor answers out of its memory. A request waits so long for one that does not.
 WAIT_S: Final = 2.0
-# How often a request is told that there is some, and finds that others have taken it.
-MOST_ASKS: Final = 5
+# So many replies that say nothing are too many.
+MOST_EMPTY: Final = 3
 # After a reply that granted nothing ahead of need, so long nothing is asked for ahead of need.
 PAUSE_S: Final = 0.25
 
+# What the configuration calls them.
+_NAMES: Final = {"requests": "rpm", "tokens": "tpm", "parallel": "max_parallel", "budget": "budget"}
+_NO_KEY: Final = Key("", "")
 Send: TypeAlias = Callable[[AllowanceWanted | Spent], None]
 
 
 class _Line:
-    """One key's allowance, and the requests that wait for more of it. `seq`: of what is asked for, 0: nothing is."""
+    """One key's allowance, and the requests that wait for more of it, with what each needs.
 
-    __slots__ = ("allowance", "needs", "not_before", "seq", "waiting")
+    `seq`: of what is asked for, 0: nothing is; `needs`: of that. `empty`: replies in a row that neither granted nor
+    refused. `openai` and `anthropic` make the header lines of an answer.
+    """
 
-    def __init__(self, allowance: KeyAllowance) -> None:
+    __slots__ = ("allowance", "anthropic", "empty", "needs", "not_before", "openai", "seq", "waiting")
+
+    def __init__(self, allowance: KeyAllowance, lines: Callable[[KeyAllowance, Lines], bytes]) -> None:
         self.allowance = allowance
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.waiting: dict[asyncio.Future[None], Amounts] = {}
         self.seq = 0
         self.needs = NOTHING
+        self.empty = 0
         self.not_before = 0.0
+        self.openai = partial(lines, allowance, limit_headers.openai)
+        self.anthropic = partial(lines, allowance, limit_headers.anthropic)
 
     def __repr__(self) -> str:
         return f"<_Line {self.allowance!r} waiting={len(self.waiting)}>"
@@ -52,17 +63,22 @@ class _Line:
             if not future.done():
                 future.set_result(None)
 
+    def wants(self) -> Amounts:
+        """What all that wait need together."""
+        needs = self.waiting.values()
+        return Amounts(*(sum(each) for each in zip(*map(msgspec.structs.astuple, needs), strict=True)))
+
 
 class Allowances:
     """One relay's. `send`: to the supervisor; `table`: the current one; `limited`: is told the key's name and the limit
-    of each refusal; `clock`: monotonic.
+    (as the configuration calls it) of each refusal; `clock`: monotonic.
     """
 
     def __init__(
         self,
         send: Send,
         table: Callable[[], Table],
-        limited: Callable[[str, LimitName], None],
+        limited: Callable[[str, str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._send = send
@@ -97,7 +113,7 @@ class Allowances:
         else:
             reservation = allowance.take(now)
         if reservation is not None and allowance.is_low and line.seq == 0 and now >= line.not_before:
-            self._ask(line, NOTHING, now)
+            self._ask(line, NOTHING)
         return reservation
 
     async def wait(self, key: Key, plan: RequestPlan) -> Reservation:
@@ -114,28 +130,29 @@ class Allowances:
         self._refuse_known(allowance, needs)
         await in_task()
         until = asyncio.get_running_loop().time() + WAIT_S
-        for _ in range(MOST_ASKS):
+        while line.empty < MOST_EMPTY:
             await self._reply(line, needs, until)
             now = self._clock()
             reservation = allowance.take(now, tokens, budget, estimated)
             if reservation is not None:
                 return reservation
             self._refuse_known(allowance, needs)
+        line.empty = 0
         raise refusals.unknown()
 
     def _refuse_known(self, allowance: KeyAllowance, needs: Amounts) -> None:
         now = self._clock()
         refusal = allowance.refusal(needs, now)
         if refusal is not None:
-            self._limited(allowance.name, refusal.limit)
+            self._limited(allowance.name, _NAMES[refusal.limit])
             raise refusals.refused(allowance.name, allowance.limits, refusal, now, time.time())
 
     async def _reply(self, line: _Line, needs: Amounts, until: float) -> None:
         """Wait for what is asked for; ask where nothing is."""
-        if line.seq == 0:
-            self._ask(line, needs, self._clock())
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.waiting.append(future)
+        line.waiting[future] = needs
+        if line.seq == 0:
+            self._ask(line, needs)
         try:
             async with asyncio.timeout_at(until):
                 await future
@@ -143,7 +160,7 @@ class Allowances:
             line.seq = 0  # the next request asks anew
             raise refusals.unknown() from exc
         finally:
-            line.waiting.remove(future)
+            del line.waiting[future]
 
     def _size(self, allowance: KeyAllowance, plan: RequestPlan, estimated: TokenEstimate) -> tuple[float, float]:
         """Tokens, and what counts against the budget. An answer whose length nobody bounds is never what makes a
@@ -156,7 +173,7 @@ class Allowances:
             if is_assumed:
                 answer = max(0, min(answer, tpm - prompt))
             if prompt + answer > tpm:
-                self._limited(allowance.name, "tokens")
+                self._limited(allowance.name, "tpm")
                 raise refusals.too_many_tokens(allowance.name, tpm, prompt + answer)
         if budget is None:
             return prompt + answer, 0.0
@@ -187,10 +204,10 @@ class Allowances:
 
     # -- for answers
 
-    def lines(self, key: Key, dialect: Lines) -> Callable[[], bytes]:
+    def lines(self, key: Key, *, is_anthropic: bool) -> Callable[[], bytes]:
         """What makes the header lines of an answer to this key, at the time of the answer."""
         line = self._of.get(key.id or key.name) or self._begin(key)
-        return lambda: self._lines(line.allowance, dialect)
+        return line.anthropic if is_anthropic else line.openai
 
     def _lines(self, allowance: KeyAllowance, dialect: Lines) -> bytes:
         limits, now = allowance.limits, self._clock()
@@ -219,7 +236,7 @@ class Allowances:
             key = keys.get(number)
             self._tell(line.allowance)
             if key is None:
-                line.allowance.give_back()
+                line.allowance.follow(msgspec.structs.replace(_NO_KEY, id=number, name=line.allowance.name))
                 del self._of[number]
                 line.wake()
             elif line.allowance.follow(key):
@@ -235,12 +252,14 @@ class Allowances:
         needs = line.needs
         if reply.seq == line.seq:
             line.seq, line.needs = 0, NOTHING
-        elif reply.seq:
-            needs = NOTHING  # of a request that waits no longer
+        else:
+            needs = NOTHING  # it comes unasked, or nobody waits for it any more
         line.allowance.add(reply, needs, now)
-        if needs == NOTHING and reply.granted == NOTHING:
+        is_empty = reply.granted == NOTHING
+        line.empty = line.empty + 1 if is_empty and reply.refused is None and needs != NOTHING else 0
+        if is_empty and needs == NOTHING:
             line.not_before = now + max(PAUSE_S, reply.retry_after_s)
-        if line.seq == 0:
+        if line.seq == 0 or not is_empty:
             line.wake()
 
     def aclose(self) -> None:
@@ -254,14 +273,15 @@ class Allowances:
     # -- within
 
     def _begin(self, key: Key) -> _Line:
-        line = self._of[key.id or key.name] = _Line(KeyAllowance(key, self._activated))
+        line = self._of[key.id or key.name] = _Line(KeyAllowance(key, self._activated), self._lines)
         return line
 
-    def _ask(self, line: _Line, needs: Amounts, now: float) -> None:
+    def _ask(self, line: _Line, needs: Amounts) -> None:
         self._tell(line.allowance)  # first: what is told makes room
         self._seq += 1
         line.seq, line.needs = self._seq, needs
-        self._send(AllowanceWanted(self._seq, line.allowance.id, needs))
+        wants = line.wants() if line.waiting else NOTHING
+        self._send(AllowanceWanted(self._seq, line.allowance.id, needs, wants))
 
     def _activated(self, allowance: KeyAllowance) -> None:
         self._active.add(allowance)

@@ -239,7 +239,9 @@ class KeyAllowance:
             self.id,
             spent,
             returned,
-            tuple((slot, Amounts(requests, tokens, 0.0, budget)) for slot, (requests, tokens, budget) in settled.items()),
+            tuple(
+                (slot, Amounts(requests, tokens, 0.0, budget)) for slot, (requests, tokens, budget) in settled.items()
+            ),
         )
 
     def give_back(self) -> None:

@@ -11,11 +11,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from app.errors import Problem, retry_after
-from app.relay.limits.key_allowance import LimitName, Refusal
+from app.relay.limits.key_allowance import Refusal
 from app.table import Budget, KeyLimits
 
-CODE: Final = "rate_limit_exceeded"
-QUOTA: Final = "insufficient_quota"
 UNKNOWN_S: Final = 1.0
 _PER: Final = {"day": "a day", "week": "a week", "month": "a month"}
 _WHAT: Final = {"requests": "requests per minute (RPM)", "tokens": "tokens per minute (TPM)"}
@@ -33,7 +31,7 @@ def refused(key: str, limits: KeyLimits, refusal: Refusal, now: float, unix: flo
                 f"The key '{key}' has {limits.max_parallel} requests running at the same time, and may have no more."
                 f"{reason}"
             )
-            return Problem(429, CODE, message, type_="requests", headers=_again(left_s))
+            return Problem(429, "rate_limit_exceeded", message, type_="requests", headers=_again(left_s))
         case limit:
             most = limits.rpm if limit == "requests" else limits.tpm
             wanted = f", this request {refusal.amount:.0f}" if limit == "tokens" else ""
@@ -41,7 +39,7 @@ def refused(key: str, limits: KeyLimits, refusal: Refusal, now: float, unix: flo
                 f"Rate limit reached for the key '{key}': {_WHAT[limit]}, limit {most}{wanted}. "
                 f"Please try again in {max(1, math.ceil(left_s))}s.{reason}"
             )
-            return Problem(429, CODE, message, type_=limit, headers=_again(left_s))
+            return Problem(429, "rate_limit_exceeded", message, type_=limit, headers=_again(left_s))
 
 
 def too_many_tokens(key: str, tpm: int, tokens: float) -> Problem:
@@ -50,7 +48,7 @@ def too_many_tokens(key: str, tpm: int, tokens: float) -> Problem:
         f"This request is too large for the key '{key}': {_WHAT['tokens']}, limit {tpm}, requested {tokens:.0f} "
         "(the prompt and the longest answer). Send less, or lower 'max_tokens'."
     )
-    return _final(Problem(429, CODE, message, type_="tokens"), None)
+    return _final(Problem(429, "rate_limit_exceeded", message, type_="tokens"), None)
 
 
 def larger_than_budget(key: str, budget: Budget, amount: float) -> Problem:
@@ -59,7 +57,7 @@ def larger_than_budget(key: str, budget: Budget, amount: float) -> Problem:
         f"This request is too large for the key '{key}': it may cost {_said(amount, budget)}, and the whole budget is "
         f"{_said(budget.amount, budget)} {_PER[budget.per]}. Send less, or lower 'max_tokens'."
     )
-    return _final(Problem(429, QUOTA, message, type_=QUOTA), None)
+    return _final(Problem(429, "insufficient_quota", message, type_="insufficient_quota"), None)
 
 
 def unknown() -> Problem:
@@ -76,7 +74,7 @@ def _used_up(key: str, budget: Budget | None, left_s: float, unix: float, reason
         f"The key '{key}' has used up its budget of {_said(budget.amount, budget)} {_PER[budget.per]}. "
         f"Please try again after {until}.{reason}"
     )
-    return _final(Problem(429, QUOTA, message, type_=QUOTA), left_s)
+    return _final(Problem(429, "insufficient_quota", message, type_="insufficient_quota"), left_s)
 
 
 def _said(amount: float, budget: Budget) -> str:
@@ -92,12 +90,3 @@ def _final(problem: Problem, left_s: float | None) -> Problem:
     advice = {} if left_s is None else {"retry-after": str(max(1, math.ceil(left_s)))}
     problem.headers = {**advice, "x-should-retry": "false"}
     return problem
-
-
-def limit_of(problem: Problem) -> LimitName | None:
-    """Which limit a refusal is about, for metrics; None for one that is about none."""
-    if problem.code == QUOTA:
-        return "budget"
-    if problem.code != CODE:
-        return None
-    return "tokens" if problem.type == "tokens" else "requests"

@@ -38,7 +38,7 @@ NO_TOKENS: Final = TokenEstimate()
 
 
 def estimate(plan: RequestPlan, assumed: int) -> TokenEstimate:
-    """What to count on. `assumed`: the tokens of an answer where neither the request nor the configuration bounds it."""
+    """What to count on. `assumed`: the tokens of an answer that neither the request nor the configuration bounds."""
     operation = plan.operation
     if operation.name in FREE:
         return NO_TOKENS

@@ -13,6 +13,7 @@ from app.metrics import Children, Metrics
 from app.relay.balancing.outliers import Siblings
 from app.relay.balancing.target_health import TargetHealth
 from app.relay.http.request import Request
+from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.client_stream import ClientStream
 from app.relay.tracing import trace_context
@@ -32,6 +33,7 @@ class RequestRecord:
 
     # How each begins.
     stream: ClientStream | None = None
+    _reservation: Reservation | None = None  # of its key's limits, where it has some
     _load_s = _queue_s = 0.0
     _is_sent = _is_counted = _is_retry = False
     _series: Children | None = None
@@ -60,6 +62,10 @@ class RequestRecord:
     def has_begun(self) -> bool:
         """Whether the client has got a part of the response."""
         return self.stream is not None and self.stream.has_event
+
+    def holds(self, reservation: Reservation) -> None:
+        """This was spent for it of its key's limits, and is settled when it ends."""
+        self._reservation = reservation
 
     def watched_by(self, siblings: Siblings) -> None:
         """It may go to several targets: those of whom what becomes of it is noted."""
@@ -212,7 +218,10 @@ class RequestRecord:
         return time.perf_counter() - self._request.response.arrived
 
     def _ended(self, ended: str, status: int, usage: Usage) -> None:
-        """Log a request that the gateway or an engine failed at; every request where the configuration asks for it."""
+        """Settle what it holds of its key's limits. Log a request that the gateway or an engine failed at; every
+        request where the configuration asks for it."""
+        if self._reservation is not None:
+            self._reservation.end(ended, usage, self._is_sent)
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
             return

@@ -15,6 +15,7 @@ from app.relay.balancing.affinity import Affinity
 from app.relay.balancing.outliers import Outliers
 from app.relay.http.body_intake import INLINE_BYTES, BodyIntake
 from app.relay.http.request import Request
+from app.relay.limits.allowances import Allowances
 from app.relay.planning.attempt import check, check_ability, place
 from app.relay.planning.claim import claim
 from app.relay.planning.plan import RequestPlan
@@ -54,11 +55,20 @@ class Dispatcher:
         self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
         self._continuer = Continuer(supervisor, pool, metrics, self._endpoint, self.asker.refused)
+        self.limits = Allowances(
+            supervisor.of_limits, lambda: supervisor.table, lambda key, limit: metrics.limited(key, limit).inc()
+        )
         self.outliers = Outliers(lambda: supervisor.table, supervisor.suspect, metrics.retry_denied)
 
-    async def serve(self, request: Request, plan: RequestPlan) -> None:
-        """Answer the request, come what may; only a client that leaves (cancellation) is raised."""
+    async def serve(self, request: Request, plan: RequestPlan, *, is_limited: bool = True) -> None:
+        """Answer the request, come what may; only a client that leaves (cancellation) is raised, and the Problem of a
+        key that has used up its limits, before anything else. Not `is_limited`: it is a question of our own."""
+        key, reservation = plan.key, None
+        if key is not None and key.limits is not None and is_limited:
+            reservation = self.limits.take(key, plan) or await self.limits.wait(key, plan)
         record = self.record(request, plan)
+        if reservation is not None:
+            record.holds(reservation)
         try:
             record.settled(await self._try_targets(request, plan, record))
         except BackendError as exc:

@@ -17,6 +17,7 @@ from app.relay.http import origin_check
 from app.relay.http.body_intake import BodyIntake
 from app.relay.http.request import ClientGone, Receive, Request
 from app.relay.http.request_head import HeldRequest
+from app.relay.limits.allowances import Allowances
 from app.relay.routes import access
 from app.relay.routes.route import Handler, RouteTable
 from app.relay.supervisor_client import SupervisorClient
@@ -25,6 +26,9 @@ from backends.errors import BackendError
 
 log = structlog.get_logger()
 
+# Of the routes whose answers have Anthropic's headers.
+ANTHROPIC_PATH = "/v1/messages"
+
 
 class RelayApplication:
     """Checks what the route table promises (origin, methods, access) before a handler sees a request. What is refused
@@ -32,13 +36,20 @@ class RelayApplication:
     """
 
     def __init__(
-        self, supervisor: SupervisorClient, intake: BodyIntake, routes: RouteTable, metrics: Metrics, tracer: Tracer
+        self,
+        supervisor: SupervisorClient,
+        intake: BodyIntake,
+        routes: RouteTable,
+        metrics: Metrics,
+        tracer: Tracer,
+        limits: Allowances,
     ) -> None:
         self._supervisor = supervisor
         self._intake = intake
         self._routes = routes
         self._metrics = metrics
         self._tracer = tracer
+        self._limits = limits
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, _send: object) -> None:
         request = Request.of_scope(scope, receive, self._supervisor.table)
@@ -119,6 +130,10 @@ class RelayApplication:
             if route.otherwise is None:
                 raise
             return route.otherwise
+        key = request.key
+        if key is not None and key.limits is not None:
+            is_anthropic = request.path.startswith(ANTHROPIC_PATH)
+            request.response.limit_lines = self._limits.lines(key, is_anthropic=is_anthropic)
         return route.handler
 
 

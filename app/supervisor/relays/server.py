@@ -12,6 +12,8 @@ import msgspec
 import structlog
 
 from app.ipc import (
+    Allowance,
+    AllowanceWanted,
     Applied,
     Claim,
     DrainRelay,
@@ -22,6 +24,7 @@ from app.ipc import (
     Hello,
     InFlight,
     Publish,
+    Spent,
     Suspicion,
     Unwanted,
     WantedReply,
@@ -78,6 +81,24 @@ class FleetPort(Protocol):
         ...
 
 
+class LimitsPort(Protocol):
+    """What relays ask and tell of keys' limits; the messages are those of app/ipc.py. `relay`: a number of its own for
+    each connection. Nothing here waits: `reply` may be called later, as long as that relay has not left.
+    """
+
+    def wanted(self, relay: int, asked: AllowanceWanted, reply: Callable[[Allowance], None]) -> None:
+        """A relay wants to spend more of a key's limits."""
+        ...
+
+    def spent(self, relay: int, told: Spent) -> None:
+        """What became of what a relay may spend."""
+        ...
+
+    def left(self, relay: int) -> None:
+        """This relay is gone: what it had may be spent, and is not returned."""
+        ...
+
+
 class Processes(Protocol):
     """The relays as processes."""
 
@@ -122,7 +143,7 @@ class RelayServer:
 
     A relay that has not applied a table within `patience_s` (half as long again where another table was published
     shortly before) is cut off: everything that stops or reloads an engine waits for it. `suspect` is told whom a relay
-    has seen do worse than others.
+    has seen do worse than others. `limits`: without them, keys with limits get nothing.
     """
 
     def __init__(
@@ -131,11 +152,13 @@ class RelayServer:
         processes: Processes,
         patience_s: float = 10.0,
         suspect: Callable[[Suspicion], object] = repr,
+        limits: LimitsPort | None = None,
     ) -> None:
         self._leases = leases
         self._processes = processes
         self._patience_s = patience_s
         self._suspect = suspect
+        self._limits = limits
         self._numbers = itertools.count(1)
         self._relays: dict[int, _Relay] = {}
         self._connections: set[asyncio.Task[None]] = set()
@@ -269,6 +292,12 @@ class RelayServer:
                 self._of_fleet().failing(backend, generation, is_not_finite=is_not_finite)
             case Suspicion():
                 self._suspect(message)
+            case AllowanceWanted():
+                if self._limits is not None:
+                    self._limits.wanted(relay.number, message, relay.send)
+            case Spent():
+                if self._limits is not None:
+                    self._limits.spent(relay.number, message)
             case Hello():
                 raise ValueError("Hello twice")
 
@@ -297,6 +326,8 @@ class RelayServer:
             relay.late.cancel()
         self._processes.lost(relay.pid, relay.is_at_fault)
         self._leases.left(relay.number)
+        if self._limits is not None:
+            self._limits.left(relay.number)
         self._of_fleet().leases_changed()
         waits = list(relay.waiting.values())
         for task in waits:
