@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.cli.top_keys import KeyLine, StoreLine, TeamLook, key_lines, store_line
+
 _SUMS: Final = {
     ("gen_ai_server_request_duration_seconds_count", None): "requests",
     ("modelport_in_flight", None): "in_flight",
@@ -29,6 +31,7 @@ class Look:
     """One look: `at` in seconds of a clock that only goes forward; `status`: the answer of `/admin/status`; `sums`: by
     public name what was counted since the gateway's start; `first_tokens`: by public name how many streamed answers had
     their first token within so many seconds; `gpus`: by device its memory in bytes, and how busy it is (0 to 1).
+    `team`: keys and the store.
     """
 
     at: float
@@ -36,6 +39,7 @@ class Look:
     sums: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     first_tokens: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     gpus: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    team: TeamLook = field(default_factory=TeamLook)
 
 
 def look(at: float, status: Mapping[str, Any], metrics: str) -> Look:
@@ -43,6 +47,7 @@ def look(at: float, status: Mapping[str, Any], metrics: str) -> Look:
     sums: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     firsts: defaultdict[str, defaultdict[float, float]] = defaultdict(lambda: defaultdict(float))
     gpus: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    team = TeamLook()
     for family in text_string_to_metric_families(metrics):
         for name, labels, value, *_ in family.samples:
             model = labels.get("gen_ai_request_model", "")
@@ -54,7 +59,9 @@ def look(at: float, status: Mapping[str, Any], metrics: str) -> Look:
                 firsts[model][float(labels["le"])] += value
             elif (what := _GPU.get(name)) is not None:
                 gpus[labels.get("device", "")][what] = value
-    return Look(at, status, sums, firsts, gpus)
+            else:
+                team.see(name, labels, value)
+    return Look(at, status, sums, firsts, gpus, team)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,8 @@ class Overview:
     models: tuple[ModelLine, ...]
     backends: tuple[BackendLine, ...]
     gpus: tuple[GpuLine, ...]
+    keys: tuple[KeyLine, ...] = ()
+    store: StoreLine | None = None
 
 
 def overview(now: Look, before: Look | None) -> Overview:
@@ -142,6 +151,8 @@ def overview(now: Look, before: Look | None) -> Overview:
         models=models,
         backends=backends,
         gpus=tuple(_gpu(device, figures) for device, figures in sorted(now.gpus.items())),
+        keys=key_lines(now.team, before.team if before is not None else None, now.at - before.at if before else 0.0),
+        store=store_line(now.team),
     )
 
 

@@ -54,8 +54,8 @@ class Grid(NamedTuple):
 
 
 def grids(view: Overview) -> list[Grid]:
-    """Models, backends and GPUs; those without a row are left out."""
-    return [grid for grid in (_models(view), _backends(view), _gpus(view)) if grid.rows]
+    """Models, backends, keys and GPUs; those without a row are left out."""
+    return [grid for grid in (_models(view), _backends(view), _keys(view), _gpus(view)) if grid.rows]
 
 
 def _models(view: Overview) -> Grid:
@@ -114,6 +114,29 @@ def _backends(view: Overview) -> Grid:
     return Grid(columns, tuple(rows))
 
 
+def _keys(view: Overview) -> Grid:
+    columns = (
+        Column("key", is_figure=False),
+        Column("requests/s", 30),
+        Column("tokens/s", 40),
+        Column("fullest limit", 50),
+        Column("refused", 60),
+        Column("money", 75),
+    )
+    rows = (
+        (
+            terminal_line(each.name),
+            _figure(each.requests_s),
+            _figure(each.tokens_s),
+            "" if each.fullest is None else f"{each.fullest[0]} {each.fullest[1]:.0%}",
+            str(each.refused or ""),
+            "" if not each.money else f"{each.money:.2f}",
+        )
+        for each in view.keys
+    )
+    return Grid(columns, tuple(rows))
+
+
 def _gpus(view: Overview) -> Grid:
     columns = (Column("GPU", is_figure=False), Column("memory"), Column("busy"))
     rows = (
@@ -131,6 +154,7 @@ def title(view: Overview, width: int) -> str:
         f"{view.waiting} waiting" if view.waiting else "",
         "" if view.output_tokens_s is None else f"{_figure(view.output_tokens_s)} tokens/s",
         "" if view.requests_s is None else f"{_figure(view.requests_s)} requests/s",
+        *_store(view),
         f"up {duration(view.uptime_s)}",
         view.address,
     ]
@@ -141,6 +165,18 @@ def title(view: Overview, width: int) -> str:
             break
         line = longer
     return line
+
+
+def _store(view: Overview) -> list[str]:
+    """What there is to say of the store: nothing while all is well and nobody shares it."""
+    store = view.store
+    if store is None:
+        return []
+    return [
+        "" if store.is_up else "the store is away",
+        f"{store.gateways} gateways" if store.gateways is not None and store.gateways > 1 else "",
+        f"{store.pending} usage records not in the store" if store.pending and not store.is_up else "",
+    ]
 
 
 def cut(tables: Sequence[Grid], lines: int) -> list[tuple[Grid, int]]:

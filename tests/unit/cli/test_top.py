@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from app.__main__ import cli
 from app.cli import top as top_verb
 from app.cli.top_figures import Look, look, overview, quantile
+from app.cli.top_keys import KeyLine
 from app.cli.top_screen import cut, grids, screen, title
 from tests.rigs.serving import Gateway, environment, running, until
 from tests.rigs.terminal import on_a_terminal
@@ -43,6 +44,29 @@ modelport_in_flight{gen_ai_request_model="tiny",modelport_backend="other"} 1.0
 modelport_gpu_memory_used_bytes{device="GPU-1"} 4e+10
 modelport_gpu_memory_total_bytes{device="GPU-1"} 8e+10
 modelport_gpu_utilization_ratio{device="GPU-1"} 0.75
+"""
+KEYS = """
+# TYPE modelport_key_requests counter
+modelport_key_requests_total{key="office"} REQUESTS
+modelport_key_requests_total{key="idle"} 0.0
+# TYPE modelport_key_tokens counter
+modelport_key_tokens_total{key="office",gen_ai_token_type="input"} 40.0
+modelport_key_tokens_total{key="office",gen_ai_token_type="output"} OUTPUT
+# TYPE modelport_key_money counter
+modelport_key_money_total{key="office"} 1.5
+# TYPE modelport_limited counter
+modelport_limited_total{key="office",limit="rpm"} 3.0
+modelport_limited_total{key="office",limit="tpm"} 4.0
+# TYPE modelport_key_limit_ratio gauge
+modelport_key_limit_ratio{key="office",limit="rpm"} 0.5
+modelport_key_limit_ratio{key="office",limit="budget"} 0.93
+modelport_key_limit_ratio{key="fresh",limit="rpm"} 0.0
+# TYPE modelport_store_up gauge
+modelport_store_up UP
+# TYPE modelport_gateways gauge
+modelport_gateways 3.0
+# TYPE modelport_usage_pending gauge
+modelport_usage_pending 1200.0
 """
 
 
@@ -85,6 +109,41 @@ def two_looks(**more: Any) -> tuple[Look, Look]:
 
 
 # -- figures
+
+
+def with_keys(requests: int, output: int, up: int = 1) -> str:
+    text = KEYS.replace("REQUESTS", f"{requests}.0").replace("OUTPUT", f"{output}.0").replace("UP", f"{up}.0")
+    return metrics(requests, output) + text
+
+
+def test_keys_have_what_they_ask_for_and_the_limit_that_is_nearest_to_its_end() -> None:
+    view = overview(
+        look(110.0, status(), with_keys(30, 1500)),
+        look(100.0, status(), with_keys(10, 1000)),
+    )
+
+    assert view.keys == (
+        KeyLine("fresh", 0.0, 0.0, 0.0, 0, ("rpm", 0.0)),
+        KeyLine("office", 2.0, 50.0, 1.5, 7, ("budget", 0.93)),
+    )
+    assert ("office", "2.0", "50.0", "budget 93%", "7", "1.50") in grids(view)[2].rows
+
+
+def test_keys_of_one_look_have_no_rates() -> None:
+    view = overview(look(110.0, status(), with_keys(30, 1500)), None)
+
+    assert [(key.requests_s, key.tokens_s) for key in view.keys] == [(None, None)] * 2
+
+
+def test_the_first_line_says_when_the_store_is_away_and_how_many_share_it() -> None:
+    here = overview(look(110.0, status(), with_keys(30, 1500)), None)
+    away = overview(look(110.0, status(), with_keys(30, 1500, up=0)), None)
+    without = overview(look(110.0, status(), metrics(1, 1)), None)
+
+    assert ", 3 gateways, up" in title(here, 1000)
+    assert ", the store is away, 3 gateways, 1200 usage records not in the store, up" in title(away, 1000)
+    assert "gateways" not in title(without, 1000)
+    assert without.store is None
 
 
 def test_rates_are_what_was_counted_between_two_looks() -> None:
