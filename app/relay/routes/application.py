@@ -19,7 +19,7 @@ from app.relay.http.request import ClientGone, Receive, Request
 from app.relay.http.request_head import HeldRequest
 from app.relay.limits.allowances import Allowances
 from app.relay.routes import access
-from app.relay.routes.route import Handler, RouteTable
+from app.relay.routes.route import Access, Handler, RouteTable
 from app.relay.supervisor_client import SupervisorClient
 from app.relay.tracing.tracer import Tracer
 from backends.errors import BackendError
@@ -130,6 +130,8 @@ class RelayApplication:
             if route.otherwise is None:
                 raise
             return route.otherwise
+        if route.access is Access.OPEN:
+            return route.handler
         key = request.key
         if key is not None and key.limits is not None:
             is_anthropic = request.path.startswith(ANTHROPIC_PATH)
