@@ -16,7 +16,7 @@ from tests.containers.dockerfile import IMAGES, instructions
 from tests.journeys.javascript import NODE, locked, printed
 
 HERE = Path(__file__).parent / "node"
-COMPOSE = ("docker-compose.yml", "docker/compose.vllm.yml")
+COMPOSE = ("docker-compose.yml", "docker/compose.vllm.yml", "docker/compose.team.yml")
 
 
 @pytest.fixture(scope="module")
