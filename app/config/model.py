@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app.config.messages import kinds
 from app.config.settings import Port, Relays, Settings
-from app.config.team import KeyConfig, Name, PriceConfig
+from app.config.team import KeyConfig, Name, PriceConfig, Store, StoreConfig, UsageConfig
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
@@ -273,6 +273,11 @@ class Config(_Section):
     keys: tuple[KeyConfig, ...] = Field(
         (), description="Who may use it; with no key at all, everybody who can reach it."
     )
+    store: Store = Field(
+        default_factory=StoreConfig,
+        description="Where keys, limits, usage and the audit are kept: SQLite or PostgreSQL.",
+    )
+    usage: UsageConfig = Field(default_factory=UsageConfig, description="The records of what was used.")
     tracing: TracingConfig = Field(default_factory=TracingConfig, description="Traces of requests (OpenTelemetry).")
     default_model: Name | None = Field(None, description="Where an unknown name goes; default: nowhere, it is a 404.")
     pairs: dict[Name, dict[Name, Name]] = Field(

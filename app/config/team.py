@@ -1,11 +1,20 @@
-"""What the file says of a team: keys with their limits, and what tokens cost."""
+"""What the file says of a team: keys with their limits, what tokens cost, and where all of that is kept."""
 
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from app.table import Budget, KeyLimits, Price
 
@@ -119,3 +128,52 @@ class KeyConfig(_Section):
         budget = self.budget.budget() if self.budget is not None else None
         limits = KeyLimits(self.rpm, self.tpm, self.max_parallel, budget)
         return None if limits == KeyLimits() else limits
+
+
+def _of_postgresql(url: SecretStr) -> SecretStr:
+    """The URL. ValueError, which does not show it, where it is none of PostgreSQL."""
+    if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("is not a URL of PostgreSQL (`postgresql://USER:PASSWORD@HOST:5432/DATABASE`)")
+    return url
+
+
+class StoreConfig(_Section):
+    """Where keys, limits, usage and the audit are kept; a plain URL is the short form of it."""
+
+    url: Annotated[SecretStr, AfterValidator(_of_postgresql)] | None = Field(
+        None,
+        description="PostgreSQL, for several gateways: `postgresql://USER:PASSWORD@HOST:5432/DATABASE`. "
+        "Default: SQLite, a file in the state folder.",
+    )
+    timeout_s: float = Field(
+        2.0, ge=0.1, le=60, description="Seconds that the store may take for one statement before it counts as away."
+    )
+    key_cache_s: float = Field(
+        3600.0, ge=0, le=31_536_000, description="Seconds for which keys of the store are good while it is away."
+    )
+    assume_gateways: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="How many gateways share the limits while the store is away and none has ever been counted.",
+    )
+    forget_after_s: float = Field(
+        3600.0,
+        ge=10,
+        le=31_536_000,
+        description="Seconds of silence after which a gateway that did not sign off is no longer counted.",
+    )
+
+
+def _store(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+Store = Annotated[StoreConfig, BeforeValidator(_store, json_schema_input_type=str | StoreConfig)]
+
+
+class UsageConfig(_Section):
+    """The record of each request: who used what, how much and when; never a text."""
+
+    records: bool = Field(True, description="Keep a record of each model request.")
+    retention_days: int = Field(90, ge=1, le=36_500, description="Days for which records are kept.")

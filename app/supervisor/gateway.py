@@ -9,7 +9,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -24,6 +24,7 @@ from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.supervisor import console, fixed_settings, listener, open_files, terminal
 from app.supervisor.admin import views
+from app.supervisor.admin.adapter_orders import AdapterOrders
 from app.supervisor.admin.capabilities import CapabilityStore
 from app.supervisor.admin.certificates import CertificateStore, public_name
 from app.supervisor.admin.observer import Observer
@@ -66,9 +67,9 @@ from app.supervisor.replicas import replicas
 from app.supervisor.replicas.discovery import Discovery
 from app.supervisor.state_disk import StateDisk
 from app.supervisor.state_folder import StateFolder
+from app.supervisor.team.team import Team
 from app.table import Backend, Table
 from backends import kinds
-from backends.errors import BackendError
 
 log = structlog.get_logger()
 
@@ -101,7 +102,6 @@ class Gateway:
         self._backends: Mapping[str, Backend] = {}
         self._reported: dict[str, console.ReportedState] | None = None
         self._reloading = asyncio.Lock()
-        self._busy_adapters: set[str] = set()  # public names that are being loaded or unloaded
         self._discovery = discovery or Discovery()
         self._discovery.follow(config.backends)
         self.while_reloading: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
@@ -126,10 +126,12 @@ class Gateway:
         self._capabilities = CapabilityStore(state.capabilities)
         self._certificates = CertificateStore(state.certificates, self._url)
         self.provenance = Provenance(state.digests, lambda: self.fleet.started(), self.publish_again)
+        self.team = Team(config, state)
         stores = (self._measurements, self._capabilities, self._certificates, self.provenance)
-        self.disk = StateDisk(state.path, [store.file for store in stores])
+        self.disk = StateDisk(state.path, [*(store.file for store in stores), *self.team.files])
         self._devices: Sequence[str] = ()
         self.fleet = self._new_fleet(config)
+        self._adapter_orders = AdapterOrders(lambda: self.fleet, lambda: self.config, self._table)
         self._prober = Prober(self._capabilities, self.fleet.wanted, lambda: self._backends, self.publish_again)
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
         engines = EnginesPage(lambda: [EngineSource(*each) for each in self.fleet.engine_metrics()])
@@ -284,42 +286,17 @@ class Gateway:
 
     def adapters(self, backend: str) -> AdaptersAnswer:
         """The adapters that it is to have, each with the reason where its engine does not have it."""
-        return AdaptersAnswer.of(backend, self.fleet.adapters(backend))
+        return self._adapter_orders.answer(backend)
 
     async def load_adapter(self, backend: str, order: AdapterOrder) -> AdaptersAnswer:
         """Serve an adapter under a public name. Problem: the name is taken, or the engine refuses it."""
         self._check_open()
-        name = order.name
-        is_known = name in self._table().models
-        is_its_own = any(each.name == name for each in self.fleet.adapters(backend))
-        if cross_checks.canonical(self.config, name) is not None or (is_known and not is_its_own):
-            raise Problem(409, "name_taken", f"{name!r} is already the name of a model here.", param="name")
-        with self._one_order(name):
-            try:
-                await self.fleet.load_adapter(backend, name, order.path, is_proved=order.proof == "on")
-            except BackendError as exc:
-                raise Problem(422, "adapter_refused", f"{exc.engine}: {exc.message}") from exc
-        return self.adapters(backend)
-
-    @contextlib.contextmanager
-    def _one_order(self, name: str) -> Iterator[None]:
-        """Allows one order at a time for each adapter's name, whichever the backend."""
-        if name in self._busy_adapters:
-            raise Problem(409, "name_taken", f"{name!r} is being loaded or unloaded just now.", param="name")
-        self._busy_adapters.add(name)
-        try:
-            yield
-        finally:
-            self._busy_adapters.discard(name)
+        return await self._adapter_orders.load(backend, order)
 
     async def unload_adapter(self, backend: str, name: str) -> AdaptersAnswer:
         """Stop serving an adapter."""
         self._check_open()
-        if all(each.name != name for each in self.fleet.adapters(backend)):
-            raise Problem(404, "adapter_not_found", f"{backend!r} has no adapter {name!r}.", param="adapter")
-        with self._one_order(name):
-            await self.fleet.unload_adapter(backend, name)
-        return self.adapters(backend)
+        return await self._adapter_orders.unload(backend, name)
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         """Test what a model can do. KeyError: no such model; Problem: its engine cannot be asked now."""
@@ -352,11 +329,13 @@ class Gateway:
             self.fleet.drain_s, self.fleet.wait_s = config.server.drain_s, config.server.wait_s
             self.fleet.share(capacity)
             self._discovery.follow(config.backends)
+            self.team.follow(self.config)
             try:
                 await self.fleet.reload(self._discovery.applied(config.backends))
             except BaseException:
                 self.config = before
                 self._discovery.follow(before.backends)
+                self.team.follow(before)
                 raise
             version = self.publish_again()
             open_files.warn_of_few(config.server.max_connections, self._max_connections)

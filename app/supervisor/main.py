@@ -22,6 +22,7 @@ from app.config.model import Config
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
+from app.store.schema import TooNew
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.capacity import devices, report
@@ -62,7 +63,7 @@ def serve(options: ServeOptions) -> int:
     except ConfigError as exc:
         print(*exc.errors, sep="\n", file=sys.stderr)
         return 2
-    except (StateError, listener.ListenError) as exc:
+    except (StateError, listener.ListenError, TooNew) as exc:
         print(f"modelport: {exc}", file=sys.stderr)
         return 1
     except _EndedEarly:
@@ -104,6 +105,7 @@ async def _run(
         await gateway.relays.close(0)
         await gateway.relay_server.close()
         await gateway.ejections.aclose()
+        await gateway.team.aclose()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
@@ -119,11 +121,13 @@ async def _live(
     sockets: Sockets,
     service: ServiceReports,
 ) -> int:
+    await gateway.team.open()
     await gateway.relay_server.open(state.relay_socket, gateway.fleet)
     server = gateway.config.server
     admin = AdminServer(create_admin(gateway, __version__, docs=server.docs, root_path=server.root_path))
     tasks = {
         "fleet": asyncio.create_task(gateway.fleet.run(), name="fleet"),
+        "team": asyncio.create_task(gateway.team.run(), name="team"),
         "admin": asyncio.create_task(admin.serve([bind_private(state.control_socket)]), name="admin"),
     }
     gateway.publish_again()
@@ -159,7 +163,7 @@ async def _live(
     finally:
         admin.should_exit = True
         stopping.cancel()
-        for name in ("fleet", "names", "disk", "provenance", "metrics", "service", "relays"):
+        for name in ("fleet", "names", "disk", "provenance", "metrics", "service", "relays", "team"):
             tasks[name].cancel()
         await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
 

@@ -21,6 +21,7 @@ from backends.process import compile_cache
 MEASUREMENTS: Final = "measures.json"
 CAPABILITIES: Final = "proofs.json"
 CERTIFICATES: Final = "certificates.json"
+STORE: Final = "store.db"
 
 
 class StateError(Exception):
@@ -69,6 +70,16 @@ class StateFolder:
     def votes(self) -> Path:
         """The file with the votes about blind comparisons."""
         return self.path / "votes.jsonl"
+
+    @property
+    def store(self) -> Path:
+        """The embedded store's file."""
+        return self.path / STORE
+
+    @property
+    def identity(self) -> Path:
+        """The file with who this gateway is among others."""
+        return self.path / "gateway.json"
 
     @property
     def measurements(self) -> Path:

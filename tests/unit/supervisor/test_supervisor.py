@@ -354,7 +354,12 @@ def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
         assert code == 0
         assert alive(below) == []
         left = {path.name for path in gateway.state.iterdir()}
-        assert left - {"digests.json"} == {"lock", "measures.json"}  # whether the files were read before it ended
+        assert left - {"digests.json"} == {
+            "lock",
+            "measures.json",
+            "gateway.json",
+            "store.db",
+        }  # whether the files were read before it ended
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{gateway.url}/livez")
 
@@ -403,7 +408,12 @@ def test_a_signal_during_the_start_ends_it_and_leaves_nothing(tmp_path: Path) ->
         code = gateway.end(signal.SIGTERM)
 
         assert code == 0
-        learned = {"digests.json", "measures.json"}  # where the engine was there before the signal
+        learned = {
+            "digests.json",
+            "measures.json",
+            "gateway.json",
+            "store.db",
+        }  # where the engine was there before the signal
         assert {path.name for path in gateway.state.iterdir()} - learned == {"lock"}
         assert "Traceback" not in gateway.log.read_text()
 

@@ -1,0 +1,102 @@
+"""The tables of the store, as numbered steps. A store has the steps up to the version that it says.
+
+A step is never changed once a version of the gateway with it was released: a later one mends it. A step only adds, so
+that gateways of the version before go on with a store that has it: rolling updates depend on that. What is to go, goes
+one version later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from app.store.database import Database, Statements, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaStep:
+    """One change of the schema. `statements` are carried out one by one, in one transaction with all other steps."""
+
+    number: int
+    name: str
+    statements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TableOf:
+    """A table. `key`: the columns of its primary key. `is_copied`: it goes along when a store is copied to another;
+    what only means something to gateways that run does not.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    is_copied: bool = True
+
+
+STEPS: Final[tuple[SchemaStep, ...]] = (
+    SchemaStep(
+        1,
+        "gateways",
+        (
+            "CREATE TABLE gateways (id TEXT PRIMARY KEY, life TEXT NOT NULL, name TEXT NOT NULL, version TEXT NOT NULL,"
+            " started DOUBLE PRECISION NOT NULL, seen DOUBLE PRECISION NOT NULL)",
+            "CREATE TABLE copies (source TEXT NOT NULL, name TEXT NOT NULL, position TEXT NOT NULL,"
+            " rows BIGINT NOT NULL, PRIMARY KEY (source, name))",
+        ),
+    ),
+)
+# The tables in the order in which a transaction may lock their rows.
+LOCK_ORDER: Final[tuple[TableOf, ...]] = (
+    TableOf("gateways", ("id",), is_copied=False),
+    TableOf("copies", ("source", "name"), is_copied=False),
+)
+VERSION: Final = max(step.number for step in STEPS)
+
+
+class TooNew(StoreError):
+    """The store has steps that this gateway does not know."""
+
+
+async def version(statements: Statements, dialect: str) -> int:
+    """The version of the store's schema; 0 where it has none yet."""
+    seen = await statements.fetch(
+        "SELECT 1 AS one FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
+        if dialect == "sqlite"
+        else "SELECT 1 AS one FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_version')"
+    )
+    if not seen:
+        return 0
+    rows = await statements.fetch("SELECT COALESCE(MAX(version), 0) AS version FROM schema_version")
+    return int(rows[0]["version"])
+
+
+async def migrate(database: Database) -> tuple[int, int]:
+    """Bring the schema to our version. Returns the version before and after. TooNew where the store is ahead of us.
+
+    Several gateways may do so at once: each takes the steps that the others have left.
+    """
+    before = await version(database, database.dialect)
+    _check(database, before)
+    if before == VERSION:
+        return before, before
+    async with database.alone() as statements:
+        before = await version(statements, database.dialect)
+        _check(database, before)
+        if before == 0:
+            await statements.execute("CREATE TABLE schema_version (version BIGINT PRIMARY KEY, name TEXT NOT NULL)")
+        for step in sorted(STEPS, key=lambda step: step.number):
+            if step.number > before:
+                for sql in step.statements:
+                    await statements.execute(sql)
+                await statements.execute(
+                    "INSERT INTO schema_version (version, name) VALUES ($1, $2)", step.number, step.name
+                )
+    return before, VERSION
+
+
+def _check(database: Database, version: int) -> None:
+    if version > VERSION:
+        raise TooNew(
+            f"the store {database.place} has schema {version}, and this gateway knows schemas up to {VERSION}: "
+            "update the gateway"
+        )

@@ -1,0 +1,74 @@
+"""Everything that gateways of a team share, as one part of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import time
+from typing import Protocol
+
+from app import __version__
+from app.config.model import Config
+from app.config.team import StoreConfig
+from app.store.database import Database
+from app.store.sqlite import SqliteDatabase
+from app.supervisor.state_folder import StateFolder
+from app.supervisor.team.identity import Identity
+from app.supervisor.team.team_store import TeamStore
+
+
+class TeamPart(Protocol):
+    """A part that has work of its own."""
+
+    async def run(self) -> None:
+        """Work until cancelled; a store that is away is no reason to end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Write down what is left, as far as the store is there. Nothing is raised."""
+        ...
+
+
+class Team:
+    """Its parts are members; each knows the store and is told of the configuration by `follow`."""
+
+    def __init__(self, config: Config, state: StateFolder) -> None:
+        identity = Identity(state.identity, platform.node() or "gateway")
+        store = config.store
+        self.store = TeamStore(database_of(store, state), identity, __version__, store.forget_after_s, time.time)
+        self.files = [identity.file]
+        # In the order in which they are closed; the store comes last, by itself.
+        self.parts: list[TeamPart] = []
+
+    def __repr__(self) -> str:
+        return f"<Team {self.store!r}>"
+
+    def follow(self, config: Config) -> None:
+        """The configuration has been read again."""
+
+    async def open(self) -> None:
+        """Reach the store, if that takes a second at most. TooNew where it is ahead of this gateway."""
+        await self.store.open()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.store.run(), name="store")
+            for part in self.parts:
+                tasks.create_task(part.run(), name=repr(part))
+
+    async def aclose(self) -> None:
+        """Bring in what is left, and sign off."""
+        for part in self.parts:
+            await part.aclose()
+        await self.store.aclose()
+
+
+def database_of(config: StoreConfig, state: StateFolder, application: str = "modelport") -> Database:
+    """The store that is configured, not connected yet: by default a file in the state folder."""
+    if config.url is None:
+        return SqliteDatabase(state.store, config.timeout_s)
+    # Only those who use it load it.
+    from app.store.postgresql import PostgresDatabase
+
+    return PostgresDatabase(config.url.get_secret_value(), config.timeout_s, application)
