@@ -31,6 +31,7 @@ from tests.rigs.pages import Page
 from tests.rigs.serving import PATIENCE_S, environment, until
 
 KEY = {"auth": {"apiKey": "a-key"}}
+ENVIRONMENT = {"API_KEY": "a", "VLLM_API_KEY": "b", "STORE_URL": "postgresql://user:word@host:5432/database"}
 QWEN = {"model": "Qwen/Qwen3-8B", "publicName": "qwen3-8b", "replicas": 2, "maxInFlight": 64}
 BIG = {"model": "/models/DeepSeek-V3", "gpus": 8, "nodes": 2, "modelVolume": {"claim": "models"}}
 SCALED = {"autoscaling": {"enabled": True}}
@@ -46,13 +47,19 @@ CASES: Mapping[str, Mapping[str, Any]] = {
         },
         "gateway": {"replicas": 1, "stateClaim": "state"},
     },
+    "a team": {
+        **KEY,
+        "engines": {"qwen": QWEN},
+        "store": {"url": "postgresql://modelport:hidden@postgres:5432/modelport", "settings": {"timeout_s": 1}},
+        "gateway": {"replicas": 3, "stateSize": "1Gi", "stateClass": "fast"},
+    },
     "everything": {
         "auth": {"existingSecret": "keys"},
         "image": {"repository": "registry.example.com/modelport", "digest": f"sha256:{'ab' * 32}"},
         "imagePullSecrets": [{"name": "pull"}],
         "config": {"keys": [{"name": "office", "sha256": "ab" * 32}], "server": {"drain_s": 600, "access_log": True}},
         "gateway": {
-            "replicas": 3,
+            "replicas": 4,
             "env": [{"name": "MORE", "value": "1"}],
             "envFrom": [{"secretRef": {"name": "more"}}],
             "nodeSelector": {"kubernetes.io/os": "linux"},
@@ -90,6 +97,15 @@ def manifests(request: pytest.FixtureRequest) -> list[Manifest]:
 @pytest.fixture(scope="module")
 def everything() -> list[Manifest]:
     return rendered(CASES["everything"])
+
+
+def gateways(manifests: list[Manifest]) -> Manifest:
+    (one,) = [
+        each
+        for each in manifests
+        if each["kind"] in ("Deployment", "StatefulSet") and each["metadata"]["name"] == "demo-modelport"
+    ]
+    return one
 
 
 def configuration(manifests: list[Manifest]) -> str:
@@ -140,6 +156,10 @@ def test_a_value_that_does_not_exist_is_refused_by_its_name() -> None:
         ({"engines": {"qwen": QWEN}}, "auth.apiKey is empty"),
         (KEY, "there is no model to serve"),
         ({**KEY, "engines": {"qwen": QWEN}, "gateway": {"stateClaim": "state"}}, "gateway.replicas is 2"),
+        (
+            {**KEY, "engines": {"qwen": QWEN}, "gateway": {"replicas": 1, "stateClaim": "state", "stateSize": "1Gi"}},
+            "gateway.stateClaim and gateway.stateSize are both set",
+        ),
         ({**KEY, "engines": {"a": QWEN, "b": QWEN}}, '"qwen3-8b" is the name of engines.a already'),
         ({**KEY, "engines": {"a": QWEN}, "ingress": {"enabled": True}}, "ingress.host is empty"),
     ],
@@ -167,7 +187,7 @@ def test_the_values_that_the_page_shows_are_values() -> None:
 def test_the_configuration_passes_modelport_check(tmp_path: Path, case: str) -> None:
     path = tmp_path / "modelport.yaml"
     path.write_text(configuration(rendered(CASES[case])))
-    env = {**environment(), "API_KEY": "a-key", "VLLM_API_KEY": "another"}
+    env = {**environment(), **ENVIRONMENT}
     checked = subprocess.run(
         [sys.executable, "-P", "-m", "app", "check", "--config", str(path), "--json"],
         env=env,
@@ -182,7 +202,7 @@ def test_the_configuration_passes_modelport_check(tmp_path: Path, case: str) -> 
 
 
 def test_an_engine_is_a_backend_whose_addresses_are_in_the_dns(everything: list[Manifest]) -> None:
-    config = loads(configuration(everything), {"API_KEY": "a", "VLLM_API_KEY": "b"}, source="chart")
+    config = loads(configuration(everything), ENVIRONMENT, source="chart")
     services = {each["metadata"]["name"]: each["spec"] for each in everything if each["kind"] == "Service"}
 
     assert {name: model.backend for name, model in config.models.items()} == {"qwen3-8b": "qwen", "big": "big"}
@@ -195,8 +215,8 @@ def test_an_engine_is_a_backend_whose_addresses_are_in_the_dns(everything: list[
 
 
 def test_a_pod_has_more_time_to_end_than_the_gateway_takes(manifests: list[Manifest]) -> None:
-    config = loads(configuration(manifests), {"API_KEY": "a", "VLLM_API_KEY": "b"}, source="chart")
-    deployment = only(manifests, "Deployment", "demo-modelport")
+    config = loads(configuration(manifests), ENVIRONMENT, source="chart")
+    deployment = gateways(manifests)
     grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
 
     assert grace > longest_stop_s(config, RELAY_GRACE_S, config.server.drain_delay_s)
@@ -280,7 +300,7 @@ def test_nothing_has_a_right_at_the_kubernetes_api(manifests: list[Manifest]) ->
 
 
 def test_the_gateway_writes_into_volumes_only(manifests: list[Manifest]) -> None:
-    (container,) = only(manifests, "Deployment", "demo-modelport")["spec"]["template"]["spec"]["containers"]
+    (container,) = gateways(manifests)["spec"]["template"]["spec"]["containers"]
     env = {each["name"]: each.get("value", "") for each in container["env"]}
     mounts = [each["mountPath"] for each in container["volumeMounts"] if not each.get("readOnly")]
 
@@ -297,6 +317,29 @@ def test_no_key_is_in_the_configuration(everything: list[Manifest]) -> None:
     assert secret["stringData"] == {"API_KEY": "top-secret", "VLLM_API_KEY": "secret-too"}
     assert [each["kind"] for each in with_keys if "secret" in json.dumps(each) and each["kind"] == "ConfigMap"] == []
     assert [each for each in everything if each["kind"] == "Secret"] == []
+
+
+def test_gateways_of_a_team_share_a_store_and_have_state_folders_of_their_own() -> None:
+    team = rendered(CASES["a team"])
+    config = loads(configuration(team), ENVIRONMENT, source="chart")
+    spec = gateways(team)["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+
+    assert (config.store.assume_gateways, config.store.timeout_s) == (3, 1)
+    assert config.store.url is not None
+    assert config.store.url.get_secret_value() == ENVIRONMENT["STORE_URL"]
+    assert claim["spec"]["storageClassName"] == "fast"
+    assert "state" not in [volume["name"] for volume in spec["template"]["spec"]["volumes"]]
+    assert [each["kind"] for each in team if "hidden" in json.dumps(each)] == ["Secret"]
+    env = {each["name"]: each for each in spec["template"]["spec"]["containers"][0]["env"]}
+    assert env["STORE_URL"]["valueFrom"]["secretKeyRef"] == {"name": "demo-modelport-store", "key": "STORE_URL"}
+
+
+def test_several_gateways_without_a_store_are_told_that_they_count_alone() -> None:
+    alone, team, one = helm(CASES["one engine"], CASES["a team"], CASES["no engine"])["cases"]
+    said = ["counts limits" in json.dumps(case) for case in (alone, team, one)]
+
+    assert said == [True, False, False]
 
 
 def test_engines_have_a_key_of_their_own_that_stays_the_same() -> None:

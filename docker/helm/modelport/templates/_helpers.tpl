@@ -36,6 +36,15 @@ app.kubernetes.io/component: gateway
 {{- .Values.auth.existingSecret | default (include "modelport.fullname" .) -}}
 {{- end -}}
 
+{{/* The Secret with the store's URL; empty where there is no store. */}}
+{{- define "modelport.storeSecret" -}}
+{{- if .Values.store.existingSecret -}}
+{{- .Values.store.existingSecret -}}
+{{- else if .Values.store.url -}}
+{{- include "modelport.fullname" . }}-store
+{{- end -}}
+{{- end -}}
+
 {{/* All of an engine's values: its own over engineDefaults. Arguments: `root`, `name`. */}}
 {{- define "modelport.engine" -}}
 {{- $own := get .root.Values.engines .name -}}
@@ -74,6 +83,10 @@ its own name, for itself. */}}
 {{- $_ := set $models $public (dict "backend" $name "model" $public) -}}
 {{- end -}}
 {{- $ours := dict "server" $server "backends" $backends "models" $models -}}
+{{- if include "modelport.storeSecret" . -}}
+{{- $store := dict "url" "${STORE_URL}" "assume_gateways" (int .Values.gateway.replicas) -}}
+{{- $_ := set $ours "store" (mustMergeOverwrite $store (deepCopy .Values.store.settings)) -}}
+{{- end -}}
 {{- mustMergeOverwrite $ours (deepCopy .Values.config) | toYaml -}}
 {{- end -}}
 
@@ -95,7 +108,10 @@ its own name, for itself. */}}
 {{- fail "there is no model to serve: set engines (vLLM in this cluster) or config.backends and config.models" -}}
 {{- end -}}
 {{- if and .Values.gateway.stateClaim (gt (int .Values.gateway.replicas) 1) -}}
-{{- fail (printf "gateway.stateClaim is for one gateway, and gateway.replicas is %d: two gateways cannot share a state folder" (int .Values.gateway.replicas)) -}}
+{{- fail (printf "gateway.stateClaim is for one gateway, and gateway.replicas is %d: two gateways cannot share a state folder; gateway.stateSize gives each a claim of its own" (int .Values.gateway.replicas)) -}}
+{{- end -}}
+{{- if and .Values.gateway.stateClaim .Values.gateway.stateSize -}}
+{{- fail "gateway.stateClaim and gateway.stateSize are both set: the first is a claim of yours for one gateway, the second makes a claim for each" -}}
 {{- end -}}
 {{- $publics := dict -}}
 {{- range $name, $_ := .Values.engines -}}
