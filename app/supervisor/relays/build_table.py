@@ -67,7 +67,7 @@ def build(
         created=created,
         draining=draining,
         is_loopback=is_loopback,
-        is_alone=config.server.relays == 1,
+        is_alone=config.server.relays == 1 and config.store.url is None,
     )
 
 
