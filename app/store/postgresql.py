@@ -28,7 +28,7 @@ SCHEMA: Final = "modelport"
 _LOCK_ALL: Final = int.from_bytes(b"modelpor", "big", signed=True)
 # How long the connection that listens may be gone before it is tried again, and how often it is asked for life.
 LISTEN_AGAIN_S: Final = 0.5
-LISTEN_CHECK_S: Final = 5.0
+LISTEN_CHECK_S: Final = 1.0
 _FAILURES: Final = (
     OSError,
     TimeoutError,
@@ -188,10 +188,14 @@ class PostgresDatabase:
             try:
                 connection = await self._connect(self._timeout_s)
                 await connection.add_listener(CHANNEL, lambda _con, _pid, _channel, topic: self._tell(str(topic)))
+                is_lost = asyncio.Event()
+                connection.add_termination_listener(lambda _con, is_lost=is_lost: is_lost.set())
                 self._tell("")  # what was told before is lost
                 statements = _Statements(connection, self.place, self._timeout_s)
-                while True:
-                    await asyncio.sleep(LISTEN_CHECK_S)
+                while not is_lost.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LISTEN_CHECK_S):
+                            await is_lost.wait()
                     await statements.fetch("SELECT 1")
             except (StoreError, *_FAILURES):
                 await asyncio.sleep(LISTEN_AGAIN_S)

@@ -223,13 +223,14 @@ class Gateway:
         """Version, models and backends with their states and reasons."""
         table = self._table()
         return Health(
-            status=views.overall(table, self.disk.trouble, self.fleet.status()),
+            status=views.overall(table, self.disk.trouble or self.team.store.trouble, self.fleet.status()),
             version=__version__,
             uptime_s=round(time.monotonic() - self._started_at, 3),
             models=views.models(table, self.fleet.status()),
             backends=tuple(BackendAnswer.of(status) for status in self.visible()),
             quarantined=tuple(map(QuarantineAnswer.of, self.fleet.quarantined)),
             state_folder=self.disk.trouble,
+            store=self.team.health(),
         )
 
     def models(self) -> Models:
@@ -371,6 +372,7 @@ class Gateway:
             outcomes=self._certificates.outcomes(table),
             members=snapshot.pair_members(self.config.pairs, table),
             pids={"supervisor": os.getpid(), **self.relays.named},
+            team=self.team.counts(),
         )
 
     def visible(self) -> list[BackendStatus]:

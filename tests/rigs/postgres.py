@@ -64,6 +64,11 @@ class PostgresServer:
     ) -> None:
         self.close()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     def _make(self) -> None:
         user = _user()
         if user:

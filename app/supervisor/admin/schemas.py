@@ -179,11 +179,30 @@ class QuarantineAnswer(_Answer):
         return cls(device=quarantine.device, backend=quarantine.backend, reason=quarantine.reason)
 
 
+class StoreAnswer(_Answer):
+    """Where keys, limits and usage are kept. `place`: a path, or HOST:PORT/DATABASE. `reason`: why it is not reachable,
+    and `down_s`: for how long. `gateway`: what this gateway is called there; `gateways`: how many share it, as far as
+    is known, null where it never was; `silent`: how many of them have not been heard of for some seconds. `ahead_s`: by
+    how much its clock is ahead of ours.
+    """
+
+    kind: Literal["sqlite", "postgresql"]
+    place: str
+    is_up: bool
+    reason: str | None = None
+    down_s: float | None = None
+    gateway: str
+    gateways: int | None = None
+    silent: int = 0
+    ahead_s: float = 0.0
+
+
 class Health(_Answer):
     """`ok`: every name is served, or its first request starts it. `degraded`: some name is not served and will not be.
 
     `quarantined`: GPUs on which nothing is started until their memory is back, or the configuration is reloaded.
-    `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`.
+    `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`. `store`:
+    where keys, limits and usage are kept; while it is away requests go on, too, and `status` is `degraded`.
     """
 
     status: Literal["ok", "degraded", "starting", "draining"]
@@ -193,6 +212,7 @@ class Health(_Answer):
     backends: tuple[BackendAnswer, ...]
     quarantined: tuple[QuarantineAnswer, ...] = ()
     state_folder: str | None = None
+    store: StoreAnswer | None = None
 
 
 class Version(_Answer):

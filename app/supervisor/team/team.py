@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import platform
 import time
 from typing import Protocol
@@ -12,6 +13,8 @@ from app.config.model import Config
 from app.config.team import StoreConfig
 from app.store.database import Database
 from app.store.sqlite import SqliteDatabase
+from app.supervisor.admin.schemas import StoreAnswer
+from app.supervisor.metrics.team_series import TeamCounts
 from app.supervisor.state_folder import StateFolder
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.team_store import TeamStore
@@ -45,6 +48,29 @@ class Team:
 
     def follow(self, config: Config) -> None:
         """The configuration has been read again."""
+
+    def health(self) -> StoreAnswer:
+        """The store as `/health` shows it."""
+        store = self.store
+        return StoreAnswer(
+            kind=store.dialect,
+            place=store.place,
+            is_up=store.is_up,
+            reason=store.reason,
+            down_s=round(time.time() - store.down_since, 1) if store.down_since is not None else None,
+            gateway=store.id,
+            gateways=store.gateways,
+            silent=store.silent,
+            ahead_s=round(store.ahead_s, 3),
+        )
+
+    def counts(self) -> TeamCounts:
+        """The parts as the metrics show them."""
+        return TeamCounts(
+            is_store_up=self.store.is_up,
+            store_seconds=copy.deepcopy(self.store.seconds),  # a thread renders them
+            gateways=self.store.gateways,
+        )
 
     async def open(self) -> None:
         """Reach the store, if that takes a second at most. TooNew where it is ahead of this gateway."""

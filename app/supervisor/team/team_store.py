@@ -18,6 +18,7 @@ from app.store import gateways, schema
 from app.store.database import Database, Row, Statements, StoreDown, StoreError, Value
 from app.store.gateways import Census
 from app.supervisor.metrics.bucket_counts import BucketCounts
+from app.supervisor.metrics.team_series import STORE_BOUNDS
 from app.supervisor.team.identity import Identity
 
 log = structlog.get_logger()
@@ -27,7 +28,6 @@ BEAT_S: Final = 1.0
 START_S: Final = 1.0
 # For so long after a connection the others have had no time to say that they are there: none of them is forgotten.
 SETTLED_S: Final = 30.0
-BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 OPERATIONS: Final = ("select", "insert", "update", "delete", "transaction", "notify", "report")
 
 
@@ -72,6 +72,11 @@ class TeamStore:
     def place(self) -> str:
         """As the port says."""
         return self._database.place
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not reachable, once that has been tried; None while it is."""
+        return self.reason if self._has_failed and not self.is_up else None
 
     @property
     def is_shared(self) -> bool:
@@ -256,4 +261,4 @@ class TeamStore:
         finally:
             verb = what.split(None, 1)[0].lower()
             operation = verb if verb in OPERATIONS else "other"
-            self.seconds.setdefault(operation, BucketCounts(BOUNDS)).observe(time.perf_counter() - began)
+            self.seconds.setdefault(operation, BucketCounts(STORE_BOUNDS)).observe(time.perf_counter() - began)
