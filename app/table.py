@@ -301,6 +301,7 @@ class Table(msgspec.Struct, frozen=True):
     created: int = 0
     draining: bool = False
     is_closed: bool = False  # a key is needed although there may be none among `keys`
+    keeps_usage: bool = False  # a record is kept of each model request (app/usage)
     keys_missing: str | None = None  # why keys may exist that are not among `keys`; None: all that exist are
 
     @property

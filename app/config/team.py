@@ -68,6 +68,21 @@ class BudgetConfig(_Section):
         return Budget(self.money or 0.0, "money", self.per)
 
 
+class UsageConfig(_Section):
+    """What is kept of each request: who asked which model, tokens, times and how it ended; never what was said."""
+
+    records: bool = Field(True, description="Keep a record of each model request.")
+    retention_days: Annotated[int, Field(ge=1, le=36_500)] = Field(
+        90, description="For how many days each record is kept; sums by day are kept longer."
+    )
+    totals_days: Annotated[int, Field(ge=32, le=36_500)] = Field(
+        1096, description="For how many days the sums by day, key and model are kept."
+    )
+    journal_mb: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        1024, description="Megabytes of disk for records that wait for a store that does not respond."
+    )
+
+
 class ReplacedKey(_Section):
     """A key that was replaced by a new one, and opens the same for a while."""
 
@@ -170,10 +185,3 @@ def _store(value: Any) -> Any:
 
 
 Store = Annotated[StoreConfig, BeforeValidator(_store, json_schema_input_type=str | StoreConfig)]
-
-
-class UsageConfig(_Section):
-    """The record of each request: who used what, how much and when; never a text."""
-
-    records: bool = Field(True, description="Keep a record of each model request.")
-    retention_days: int = Field(90, ge=1, le=36_500, description="Days for which records are kept.")

@@ -80,7 +80,7 @@ class DeltaStream:
 
     def settle(self) -> Usage:
         """What the stream has cost until now; may be asked at any time."""
-        return settled(self._usage, self._finish, self._events)
+        return settled(self._usage, self._finish, self._events, self.stats)
 
     def _split(self, delta: Delta) -> Delta:
         """Thinking out of the text, unless the engine tells them apart itself."""

@@ -35,21 +35,17 @@ def timings(value: Any) -> LlamaTimings | None:
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a response cost. `is_counted`: the engine reported no usage, so its events stand for the output tokens."""
+    """What a response cost. `is_counted`: the engine reported no usage, so its events stand for the output tokens.
+    `cached_tokens` are those of the input that were read from a cache, `reasoning_tokens` those of the output that were
+    thinking, as far as the engine tells.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     finish_reason: str | None = None
     is_counted: bool = False
-
-
-def settled(counts: TokenCounts | None, finish: str | None, events: int) -> Usage:
-    """The usage of a stream of which so much is known until now: what the engine counted, else `events`."""
-    if counts is not None and counts.completion_tokens:
-        return Usage(counts.prompt_tokens, counts.completion_tokens, finish)
-    # Ollama says zero in every event but the last.
-    known = counts.prompt_tokens if counts is not None else 0
-    return Usage(known, events, finish, is_counted=events > 0 or counts is None)
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 class EngineStats(msgspec.Struct):
@@ -71,8 +67,8 @@ class EngineStats(msgspec.Struct):
             value = timings.get(name) if isinstance(timings, dict) else None
             if isinstance(value, int | float) and value >= 0:
                 setattr(self, name, float(value))
-        self.cached = _cached(usage, timings) or self.cached
-        self.reasoned = _count(usage, "completion_tokens_details", "reasoning_tokens") or self.reasoned
+        self.cached = cached_tokens(usage, timings) or self.cached
+        self.reasoned = reasoning_tokens(usage) or self.reasoned
 
     def note_times(self, timings: ResponseTimings | None) -> None:
         """Take over what an engine that does not speak OpenAI reported of its time."""
@@ -80,7 +76,27 @@ class EngineStats(msgspec.Struct):
             setattr(self, {"load": "load_ms", "prompt": "prompt_ms"}.get(phase, "predicted_ms"), seconds * 1e3)
 
 
-def _cached(usage: Any, timings: Any) -> int:
+def settled(counts: TokenCounts | None, finish: str | None, events: int, stats: EngineStats) -> Usage:
+    """The usage of a stream of which so much is known until now: what the engine counted, else `events`."""
+    if counts is not None and counts.completion_tokens:
+        return Usage(
+            counts.prompt_tokens,
+            counts.completion_tokens,
+            finish,
+            cached_tokens=stats.cached,
+            reasoning_tokens=stats.reasoned,
+        )
+    # Ollama says zero in every event but the last.
+    known = counts.prompt_tokens if counts is not None else 0
+    return Usage(known, events, finish, is_counted=events > 0 or counts is None, cached_tokens=stats.cached)
+
+
+def reasoning_tokens(usage: Any) -> int:
+    """Tokens of the response that were thinking."""
+    return _count(usage, "completion_tokens_details", "reasoning_tokens")
+
+
+def cached_tokens(usage: Any, timings: Any = None) -> int:
     """Tokens of the prompt that were read from a cache, under whichever name an engine has for them."""
     members = usage if isinstance(usage, dict) else {}
     others = (members.get("cached_tokens"), members.get("prompt_cache_hit_tokens"))  # Moonshot's, DeepSeek's

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,6 +34,7 @@ from app.relay.supervisor_client import SupervisorClient
 from app.relay.tracing.tracer import Tracer
 from app.shared_counters import SharedCounters
 from app.table import Table
+from app.usage.segments import FOLDER, SegmentWriter
 from backends.http.pool import ConnectionPool
 
 # `task`: every request gets a task of its own, for tests and for comparison.
@@ -101,7 +104,8 @@ async def relay(
     """
     supervisor, pool, tracer, intake = SupervisorClient(), ConnectionPool(), Tracer(), BodyIntake()
     metrics, revoking = Metrics(counters), Revoking()
-    dispatcher = Dispatcher(supervisor, pool, metrics, intake)
+    segments = SegmentWriter(state / FOLDER, random.getrandbits(63), ThreadPoolExecutor(1))
+    dispatcher = Dispatcher(supervisor, pool, metrics, intake, segments)
 
     def follow(table: Table) -> None:
         # What others run has no process whose end would end its connections.
@@ -132,7 +136,7 @@ async def relay(
     revoking.connections = cast("set[ServerProtocol]", server.server_state.connections)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     ending = asyncio.create_task(_stop_when_asked(supervisor, server))
-    watching = asyncio.create_task(watch_event_loop(metrics.late))
+    watching = asyncio.create_task(watch_event_loop(partial(_look, metrics, segments)))
     try:
         await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
         await serving
@@ -141,10 +145,16 @@ async def relay(
         watching.cancel()
         await asyncio.gather(ending, watching, return_exceptions=True)
         await pool.aclose()
+        segments.close()
         await tracer.aclose()
         dispatcher.limits.aclose()
         await supervisor.aclose()
     return 1 if supervisor.lost.is_set() else 0
+
+
+def _look(metrics: Metrics, segments: SegmentWriter, late_s: float) -> None:
+    metrics.late(late_s)
+    segments.settle()
 
 
 def _listening(application: object, protocol: object) -> uvicorn.Config:

@@ -13,7 +13,7 @@ from app.dialects.delta import DeltaReader
 from app.dialects.error_text import one_line
 from app.dialects.openai.normalize import ResponseContext, WholeNormalizer
 from app.dialects.openai.stream_reader import renaming
-from app.dialects.usage import EngineStats, Usage, timings, tokens
+from app.dialects.usage import EngineStats, Usage, cached_tokens, reasoning_tokens, timings, tokens
 from backends.errors import Broken
 from backends.http.delta import Delta
 from backends.prompt_too_long import failed
@@ -35,6 +35,10 @@ _Text = Annotated[str, msgspec.Meta(min_length=1)]
 class _PlainUsage(msgspec.Struct, frozen=True):
     prompt_tokens: _Count = 0
     completion_tokens: _Count = 0
+    prompt_tokens_details: Any = None
+    completion_tokens_details: Any = None
+    cached_tokens: Any = None
+    prompt_cache_hit_tokens: Any = None
 
 
 class _PlainMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,8 +102,7 @@ def settle(context: ResponseContext, body: bytes) -> tuple[bytes, Usage]:
     if context.operation == "chat" and context.reasoning == "keep":
         plain = as_plain(body)
         if plain is not None:
-            counts = plain.usage
-            usage = Usage(counts.prompt_tokens, counts.completion_tokens, plain.choices[0].finish_reason)
+            usage = _plain_usage(plain)
             return body if plain.model == context.name else _renamed(context, plain.model, body), usage
     value, model, is_changed = _sound(context, body)
     if is_changed:
@@ -127,13 +130,28 @@ def _sound(context: ResponseContext, body: bytes) -> tuple[dict[str, Any], Any, 
     return value, model, WholeNormalizer(context).normalize(value)
 
 
+def _plain_usage(plain: _PlainAnswer) -> Usage:
+    counts, finish = plain.usage, plain.choices[0].finish_reason
+    prompt, completion = counts.prompt_tokens_details, counts.completion_tokens_details
+    if prompt is completion is counts.cached_tokens is counts.prompt_cache_hit_tokens is None:
+        return Usage(counts.prompt_tokens, counts.completion_tokens, finish)
+    members = msgspec.structs.asdict(counts)
+    cached, reasoned = cached_tokens(members), reasoning_tokens(members)
+    return Usage(
+        counts.prompt_tokens, counts.completion_tokens, finish, cached_tokens=cached, reasoning_tokens=reasoned
+    )
+
+
 def _usage(answer: dict[str, Any]) -> Usage:
     finish = next((choice["finish_reason"] for choice in answer["choices"]), None)
-    usage, times = tokens(answer.get("usage")), timings(answer.get("timings"))
+    reported = answer.get("usage")
+    usage, times = tokens(reported), timings(answer.get("timings"))
+    cached, reasoned = cached_tokens(reported, answer.get("timings")), reasoning_tokens(reported)
     if usage is not None:
-        return Usage(usage.prompt_tokens, usage.completion_tokens, finish)
+        spent = usage.prompt_tokens, usage.completion_tokens
+        return Usage(*spent, finish, cached_tokens=cached, reasoning_tokens=reasoned)
     if times is not None:
-        return Usage(times.prompt_n + times.cache_n, times.predicted_n, finish)
+        return Usage(times.prompt_n + times.cache_n, times.predicted_n, finish, cached_tokens=cached)
     return Usage(finish_reason=finish, is_counted=True)
 
 

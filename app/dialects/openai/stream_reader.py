@@ -18,7 +18,7 @@ from app.dialects.error_text import one_line
 from app.dialects.openai.fast_path import Template, compile_delta_template, compile_template
 from app.dialects.openai.normalize import ResponseContext, StreamNormalizer, failure
 from app.dialects.openai.usage_sum import UsageSum
-from app.dialects.usage import EngineStats, LlamaTimings, Usage, settled, timings, tokens
+from app.dialects.usage import EngineStats, LlamaTimings, Usage, cached_tokens, settled, timings, tokens
 from backends.errors import Broken, Disconnected, Taken
 from backends.http.delta import Delta, TokenCounts
 from backends.prompt_too_long import failed
@@ -53,7 +53,7 @@ class StreamReader:
         self.has_token = False
         self.is_done = False
         self.error: Taken | None = None
-        self.stats = EngineStats()  # of a stream for an encoder
+        self.stats = EngineStats()
         self.engine = context.engine
         self._name = context.name
         self._encoder = encoder
@@ -144,8 +144,9 @@ class StreamReader:
         is_counted_by_engine = self._usage is not None and self._usage.completion_tokens
         if self._timings is not None and not is_counted_by_engine:
             t = self._timings
-            return Usage((t.prompt_n + t.cache_n) // self._copies, t.predicted_n, self._finish)
-        return settled(self._usage, self._finish, self._events)
+            cached, prompt = t.cache_n // self._copies, (t.prompt_n + t.cache_n) // self._copies
+            return Usage(prompt, t.predicted_n, self._finish, cached_tokens=cached)
+        return settled(self._usage, self._finish, self._events, self.stats)
 
     def _each(self, events: list[bytes]) -> bytes:
         kept: list[bytes] = []
@@ -221,7 +222,7 @@ class StreamReader:
         is_changed = self._normalizer.normalize(chunk)
         self.has_event = True
         choices = chunk["choices"]
-        if self._encoder is not None and ("usage" in chunk or "timings" in chunk):
+        if chunk.get("usage") or chunk.get("timings"):
             self.stats.note(chunk.get("usage"), chunk.get("timings"))
         self._timings = self._timed(chunk) or self._timings
         if self._sum is not None:
@@ -255,6 +256,7 @@ class StreamReader:
         self._usage = tokens(total.usage)
         if is_last:
             chunk["usage"] = total.usage
+            self.stats.cached = cached_tokens(total.usage)
         return True
 
     def _timed(self, chunk: dict[str, Any]) -> LlamaTimings | None:

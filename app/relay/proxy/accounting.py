@@ -17,7 +17,9 @@ from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.proxy.client_stream import ClientStream
 from app.relay.tracing import trace_context
-from app.table import Backend, Target
+from app.table import Backend, Price, Target
+from app.usage.record import encoded
+from app.usage.segments import SegmentWriter
 from backends.endpoint import State
 from backends.errors import BackendError
 from backends.http.exchange import ResponseTimings
@@ -29,7 +31,7 @@ CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
 
 class RequestRecord:
     """A request's stream, its times and its metrics. One of `settled`, `fail`, `left` and `shut_down` is called, then
-    `close`."""
+    `close`; `ending` before what says to the client that its response is whole."""
 
     # How each begins.
     stream: ClientStream | None = None
@@ -42,6 +44,7 @@ class RequestRecord:
     _given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
     _siblings: Siblings | None = None  # where its model has several targets
     _health: TargetHealth | None = None  # of the target that it is at
+    _segments: SegmentWriter | None = None  # where its usage record is written, until it is
 
     def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan) -> None:
         self._metrics = metrics
@@ -70,6 +73,12 @@ class RequestRecord:
     def watched_by(self, siblings: Siblings) -> None:
         """It may go to several targets: those of whom what becomes of it is noted."""
         self._siblings = siblings
+
+    def kept_in(self, segments: SegmentWriter) -> None:
+        """Its usage record is written there."""
+        self._segments = segments
+        if self.stream is not None:
+            self.stream.ending = self.ending
 
     def turn_to(self, target: Target, row: Backend) -> None:
         """This target is tried next: the request is counted under its backend's name from now on."""
@@ -143,6 +152,12 @@ class RequestRecord:
             operation = self._plan.operation.name
             self._siblings.sent(self._health, self, operation, is_stream=self.stream is not None)
 
+    def ending(self, usage: Usage) -> None:
+        """The response is complete but for its end mark, which goes out next: whoever has it has been counted, even if
+        this process is killed in the next instant."""
+        if self._segments is not None:
+            self._keep("ok", 200, usage)
+
     def settled(self, usage: Usage) -> None:
         """The response is complete."""
         self._is_counted = True
@@ -174,11 +189,14 @@ class RequestRecord:
 
     def _end(self, failure: Problem, ended: str) -> None:
         """Tell the client: as a status or, once the response has begun, as an event and a cut connection."""
-        usage = Usage()
-        is_begun = self._request.response.is_started
-        if self.stream is not None and (is_begun or self.stream.tells(failure)):
-            self.stream.fail(failure)
-            usage = self.stream.settle()
+        is_begun, stream = self._request.response.is_started, self.stream
+        if stream is not None and not (is_begun or stream.tells(failure)):
+            stream = None
+        usage = stream.settle() if stream is not None else Usage()
+        if self._segments is not None:
+            self._keep(ended, failure.status, usage)
+        if stream is not None:
+            stream.fail(failure)
         else:
             self._request.refuse(failure)
         self._count_failure(ended, usage, is_begun=is_begun)
@@ -218,10 +236,12 @@ class RequestRecord:
         return time.perf_counter() - self._request.response.arrived
 
     def _ended(self, ended: str, status: int, usage: Usage) -> None:
-        """Settle what it holds of its key's limits. Log a request that the gateway or an engine failed at; every
-        request where the configuration asks for it."""
+        """Settle what it holds of its key's limits, and keep its usage record. Log a request that the gateway or an
+        engine failed at; every request where the configuration asks for it."""
         if self._reservation is not None:
             self._reservation.end(ended, usage, self._is_sent)
+        if self._segments is not None:
+            self._keep(ended, status, usage)
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
             return
@@ -246,6 +266,50 @@ class RequestRecord:
             output_tokens=usage.output_tokens,
             trace_id=trace_context.trace_id_of(self._request.traceparent),
         )
+
+    def _keep(self, ended: str, status: int, usage: Usage) -> None:
+        """Write the usage record, once."""
+        segments, self._segments = self._segments, None
+        assert segments is not None
+        request, plan, stream = self._request, self._plan, self.stream
+        response, resolved, key = request.response, plan.resolved, plan.key
+        arrived, price = response.arrived, resolved.model.price
+        first = stream.first_token_at if stream is not None else None
+        segments.write(
+            encoded(
+                (
+                    time.time(),
+                    key.id or key.name if key is not None else "",
+                    key.name if key is not None else "",
+                    key.team if key is not None else None,
+                    # Behind a wildcard a client may ask for anything.
+                    resolved.name if ended == "ok" else resolved.label,
+                    self._backend,
+                    response.serving,
+                    plan.operation.name,
+                    request.path,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cached_tokens,
+                    usage.reasoning_tokens,
+                    usage.is_counted,
+                    0.0 if price is None else _money(price, usage),
+                    time.perf_counter() - arrived,
+                    None if first is None else first - arrived,
+                    self._load_s,
+                    self._queue_s,
+                    self._attempts,
+                    ended,
+                    status,
+                    request.id,
+                    stream is not None,
+                )
+            )
+        )
+
+
+def _money(price: Price, usage: Usage) -> float:
+    return price.of(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
 def situation(backend: Backend, serving: str = "working") -> str:

@@ -172,6 +172,7 @@ class Asker:
         elif plan.form is not None:
             body = await response.read(limits.max_answer_bytes)
             content_type, body, usage = transcription.settle(engine, exchange.headers.get("content-type", ""), body)
+            record.ending(usage)
             request.answer(200, body, content_type)
         else:
             if attempt.gathers:
@@ -181,7 +182,7 @@ class Asker:
             if plan.operation.name == "embeddings":
                 body = await fitted(plan, turn.backend, body)
             request.base.update(response.notes)
-            usage = relay_whole(request, context, body, response.timings)
+            usage = relay_whole(request, context, body, response.timings, record.ending)
         self._learn(response, turn)
         return usage
 
@@ -201,6 +202,7 @@ class Asker:
                 await exchange.read(MAX_ERROR_BYTES)
             finally:
                 exchange.close()
+        turn.record.ending(Usage())
         request.answer(200, loaded, request.encoder.whole_type if request.encoder is not None else JSON)
         return Usage()
 
@@ -222,6 +224,7 @@ class Asker:
         )
         turn.record.sent()
         done = await calls.run(steps)
+        turn.record.ending(done.cost)
         request.answer(200, done.body)
         return done.cost
 

@@ -64,6 +64,7 @@ class ClientStream:
         self.continuable: Continuable | None = None
         self.tokens: TokenRecord | None = None  # of a stream that may go on at another engine
         self.endpoint: Endpoint | None = None  # which writes it
+        self.ending: Callable[[Usage], None] | None = None  # is told what it cost, before its end mark goes out
 
     def settle(self) -> Usage:
         """What the response has cost until now, however it ended."""
@@ -146,12 +147,19 @@ class ClientStream:
             reader.stats.note_times(exchange.timings)
             with _encoding(engine):
                 tail = self._encoder.end(reader.settle(), reader.stats)
+            self._is_ending(reader)
             self._open()
             self._response.write(tail)
+        self._is_ending(reader)
         self.close()
         self._response.finish()
         exchange.linger()
         return reader.settle()
+
+    def _is_ending(self, reader: StreamReader | DeltaStream) -> None:
+        ending, self.ending = self.ending, None
+        if ending is not None:
+            ending(reader.settle())
 
     def _without_tokens(self, reader: Any, continuable: Continuable) -> Callable[[bytes], bytes]:
         """What the reader is fed through where the engine was asked for its tokens, which are kept here."""
@@ -212,6 +220,7 @@ class ClientStream:
     def close(self) -> None:
         """No more comments."""
         self._hold.cancel()
+        self.ending = None
 
     def _pass(self, events: bytes, reader: StreamReader | DeltaStream) -> None:
         if reader.error is not None and not events:
@@ -223,6 +232,8 @@ class ClientStream:
         if not self._response.is_started:
             self._open()
         if events:  # encoders keep some of it for the end
+            if reader.is_done and self._encoder is None:
+                self._is_ending(reader)
             self._response.write(events)
             self._written_at = self._loop.time()
         if self.first_token_at is None and reader.has_token:
@@ -287,12 +298,17 @@ def _encoding(engine: str) -> Iterator[None]:
 
 
 def relay_whole(
-    request: Request, context: ResponseContext, body: bytes, timings: ResponseTimings | None = None
+    request: Request,
+    context: ResponseContext,
+    body: bytes,
+    timings: ResponseTimings | None,
+    ending: Callable[[Usage], None],
 ) -> Usage:
-    """Check a whole response, and pass it on; what it cost."""
+    """Check a whole response, and pass it on; what it cost, which `ending` is told before."""
     encoder = request.encoder
     if encoder is None:
         answer, usage = openai_response.settle(context, body)
+        ending(usage)
         request.answer(200, answer)
         return usage
     if context.operation == "embeddings":
@@ -304,5 +320,6 @@ def relay_whole(
         stats.note_times(timings)
         with _encoding(context.engine):
             answer = encoder.whole(delta, usage, stats)
+    ending(usage)
     request.answer(200, answer, encoder.whole_type)
     return usage

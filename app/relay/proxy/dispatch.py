@@ -24,6 +24,7 @@ from app.relay.proxy.asker import Asker, Turn
 from app.relay.proxy.continuer import Continuer
 from app.relay.supervisor_client import Lease, SupervisorClient
 from app.table import Backend, Target
+from app.usage.segments import SegmentWriter
 from backends import redaction
 from backends.endpoint import Endpoint
 from backends.errors import BackendError, GivenUp, Lost, NotReady, NotTaken, Rejected, Stale, Taken
@@ -47,10 +48,12 @@ class Dispatcher:
         pool: ConnectionPool,
         metrics: Metrics,
         intake: BodyIntake,
+        segments: SegmentWriter | None = None,
     ) -> None:
         self._supervisor = supervisor
         self._metrics = metrics
         self._intake = intake
+        self._segments = segments
         self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
         self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
@@ -85,6 +88,8 @@ class Dispatcher:
     def record(self, request: Request, plan: RequestPlan) -> RequestRecord:
         """A new request's record. Where it may go to several targets, their health is noted."""
         record, model = self.records(self._metrics, request, plan), plan.resolved.model
+        if self._segments is not None and request.table.keeps_usage:
+            record.kept_in(self._segments)
         if model.fallbacks or len(model.targets) > 1:
             record.watched_by(self.outliers.siblings(model.name))
         return record

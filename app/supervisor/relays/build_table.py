@@ -62,6 +62,7 @@ def build(
         limits=limits,
         cors_origins=config.server.cors_origins,
         access_log=config.server.access_log,
+        keeps_usage=config.usage.records,
         tracing=config.tracing.settings(__version__),
         root_path=config.server.root_path,
         created=created,

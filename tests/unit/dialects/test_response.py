@@ -86,7 +86,9 @@ COSTS = {
     '{"choices":[],"usage":{"prompt_tokens":3,"total_tokens":3}}': Usage(3, 0),
     '{"choices":[],"usage":{"prompt_tokens":null,"completion_tokens":null}}': Usage(0, 0),
     '{"choices":[],"usage":null,"error":null}': Usage(is_counted=True),
-    '{"choices":[],"timings":{"prompt_n":3,"cache_n":2,"predicted_n":4}}': Usage(5, 4),
+    '{"choices":[],"timings":{"prompt_n":3,"cache_n":2,"predicted_n":4}}': Usage(5, 4, cached_tokens=2),
+    '{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":8},'
+    '"completion_tokens_details":{"reasoning_tokens":4}}}': Usage(9, 5, cached_tokens=8, reasoning_tokens=4),
     '{"choices":[{"message":{},"finish_reason":"length"}]}': Usage(0, 0, "length", is_counted=True),
 }
 

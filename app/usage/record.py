@@ -1,0 +1,63 @@
+"""What is kept of one model request: who asked, what answered, and what it took. Never what was said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One model request that has ended.
+
+    `at`: when, in Unix seconds. `key`: the id of the client's key, with its name and team at that time; empty where no
+    key is configured. `model`: its public name; of one behind a wildcard that no engine answered for, the wildcard.
+    `backend`: who was asked last, empty where nobody was. `serving`: the digest of what the answer was made from.
+    `route`: the path that was asked. `is_estimated`: the engine reported no usage, and the events of its stream stand
+    for the output tokens. `cached_tokens` and `reasoning_tokens` are among the input and the output tokens. `money`: by
+    the model's price at that time. `seconds`: from the last byte of the request's head to the answer's end; `load_s`
+    and `queue_s` are the waits in it. `outcome`: `ok`, `client_left`, or the code of the error; `status`: 499 where the
+    client left. `request_id`: the client may have chosen it.
+    """
+
+    at: float
+    key: str
+    key_name: str
+    team: str | None
+    model: str
+    backend: str
+    serving: str | None
+    operation: str
+    route: str
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    is_estimated: bool
+    money: float
+    seconds: float
+    first_token_s: float | None
+    load_s: float
+    queue_s: float
+    attempts: int
+    outcome: str
+    status: int
+    request_id: str
+    is_stream: bool  # the last: the last byte of an encoded record is never 0 (segments.py)
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(UsageRecord)
+
+
+def encoded(members: tuple[Any, ...]) -> bytes:
+    """A record, given as its members in their order: to make it an object first costs more than to encode it."""
+    return _encoder.encode(members)
+
+
+def decoded(data: bytes) -> UsageRecord:
+    """The record; ValueError for bytes that are none."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"it is no usage record: {exc}") from exc
