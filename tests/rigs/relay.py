@@ -27,6 +27,7 @@ from app.supervisor.relays.leases import Leases
 from app.supervisor.relays.server import RelayServer
 from app.table import Backend, Limits, PublicModel, Table, Target
 from backends.endpoint import Endpoint, State, Timeouts, UsageMode
+from tests.rigs.limits import FakeLimits
 from tests.rigs.raw_client import Reply, ask
 
 
@@ -164,13 +165,18 @@ class _Hurried:
 
 @contextlib.asynccontextmanager
 async def running(
-    backends: Mapping[str, Backend], served: Mapping[str, PublicModel], limits: Limits | None = None
+    backends: Mapping[str, Backend],
+    served: Mapping[str, PublicModel],
+    limits: Limits | None = None,
+    granting: FakeLimits | None = None,
 ) -> AsyncIterator[Rig]:
     """A relay that serves these backends and models."""
     vars(uvicorn.server)["asyncio"] = _Hurried()
     state = Path(tempfile.mkdtemp(prefix="mp-"))
     leases, fleet, counters = Leases(), FakeFleet(), RelayCounters()
-    server = RelayServer(leases, fleet, suspect=fleet.suspect)
+    if granting is not None:
+        granting.changed = fleet.leases_changed
+    server = RelayServer(leases, fleet, suspect=fleet.suspect, limits=granting)
     await server.open(state / "relay.sock", fleet)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         rig = Rig(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server, leases, fleet, counters)
