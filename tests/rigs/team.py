@@ -1,6 +1,6 @@
 """Several gateways over one file and one store, as processes: started, killed, stopped, started again.
 
-    with running(folder, store=server.url, keys=[{"name": "a", "sha256": digest(SECRET), "rpm": 600}]) as team:
+    with running(folder, store=postgres.database(), keys=[{"name": "a", "sha256": digest(SECRET), "rpm": 600}]) as team:
         team.members[1].kill()
         team.members[1].start()
         team.wait_ready()

@@ -1,4 +1,4 @@
-"""Figures of the team's tests are printed at the end, and a test that hangs fails."""
+"""One PostgreSQL for the tests that need one and leave it alone; each test ends; figures are printed at the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ import pytest
 
 from tests.rigs.figures import write_figures
 from tests.rigs.patience import ended_after
+from tests.rigs.postgres import PostgresServer
 
 LONGEST_S = 120
 LONGEST_FULL_S = 1200
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """`postgres.database()` is the URL of an empty database. Who kills the server takes one of its own."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.keys import digest
 from tests.rigs import team
 from tests.rigs.haproxy import HaproxyServer
+from tests.rigs.postgres import PostgresServer
 from tests.rigs.steady_load import SteadyLoad
 
 SECRET = "mp-team-0123456789"
@@ -24,13 +26,25 @@ PACE_S = 0.02
     [pytest.param(1, 1.5, 1.5, id="once"), pytest.param(3, 4.0, 5.0, id="three-times", marks=pytest.mark.full)],
 )
 async def test_three_gateways_are_started_anew_under_load_and_no_accepted_request_fails(
-    tmp_path: Path, record_property: Callable[[str, object], None], rounds: int, stream_s: float, delay_s: float
+    tmp_path: Path,
+    postgres: PostgresServer,
+    record_property: Callable[[str, object], None],
+    rounds: int,
+    stream_s: float,
+    delay_s: float,
 ) -> None:
     """As docs/gateways.md says it: tell one to end, wait until it has, start it, wait until it is in the pool again."""
     server = {"drain_delay_s": delay_s, "drain_s": 30}
     engine = ("--first", "0.02", "--pace", str(PACE_S))
+    how: dict[str, Any] = {
+        "store": postgres.database(),
+        "keys": KEYS,
+        "engines": 2,
+        "engine_options": engine,
+        "server": server,
+    }
     with (
-        team.running(tmp_path, keys=KEYS, engines=2, engine_options=engine, server=server) as three,
+        team.running(tmp_path, **how) as three,
         HaproxyServer(tmp_path, team.free_port(), three.urls) as proxy,
     ):
         proxy.wait_up()

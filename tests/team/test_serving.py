@@ -6,14 +6,17 @@ from pathlib import Path
 
 from app.keys import digest
 from tests.rigs import team
+from tests.rigs.postgres import PostgresServer
 from tests.rigs.team_load import TeamLoad
 
 SECRET = "mp-team-0123456789"
 KEYS = [{"name": "office", "sha256": digest(SECRET)}]
 
 
-async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_again(tmp_path: Path) -> None:
-    with team.running(tmp_path, keys=KEYS, engines=2) as three:
+async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_again(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    with team.running(tmp_path, store=postgres.database(), keys=KEYS, engines=2) as three:
         load = TeamLoad(three.urls)
         calls = await load.run([SECRET], rate=40, seconds=1.5)
         assert {call.gateway for call in calls if call.is_answered} == {0, 1, 2}
