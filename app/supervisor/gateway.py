@@ -231,6 +231,7 @@ class Gateway:
             quarantined=tuple(map(QuarantineAnswer.of, self.fleet.quarantined)),
             state_folder=self.disk.trouble,
             store=self.team.health(),
+            gateway=self.team.name,
         )
 
     def models(self) -> Models:

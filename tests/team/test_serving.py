@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 from app.keys import digest
@@ -35,3 +36,11 @@ async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_ag
             assert call.usage is not None
             assert call.usage["completion_tokens"] == sent[call.request_id].completion_tokens
         await load.aclose()
+
+        three.until(lambda member: member.health()["store"]["gateways"] == 3)
+        for member in three.members:
+            health = member.health()
+            assert health["gateway"] == platform.node()
+            assert health["store"]["names"] == [platform.node()] * 3
+            assert health["store"]["is_up"]
+        assert len({member.health()["store"]["gateway"] for member in three.members}) == 3

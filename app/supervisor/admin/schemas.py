@@ -182,8 +182,8 @@ class QuarantineAnswer(_Answer):
 class StoreAnswer(_Answer):
     """Where keys, limits and usage are kept. `place`: a path, or HOST:PORT/DATABASE. `reason`: why it is not reachable,
     and `down_s`: for how long. `gateway`: what this gateway is called there; `gateways`: how many share it, as far as
-    is known, null where it never was; `silent`: how many of them have not been heard of for some seconds. `ahead_s`: by
-    how much its clock is ahead of ours.
+    is known, null where it never was; `names`: their machines; `silent`: how many of them have not been heard of for
+    some seconds. `ahead_s`: by how much its clock is ahead of ours.
     """
 
     kind: Literal["sqlite", "postgresql"]
@@ -193,6 +193,7 @@ class StoreAnswer(_Answer):
     down_s: float | None = None
     gateway: str
     gateways: int | None = None
+    names: tuple[str, ...] = ()
     silent: int = 0
     ahead_s: float = 0.0
 
@@ -203,6 +204,7 @@ class Health(_Answer):
     `quarantined`: GPUs on which nothing is started until their memory is back, or the configuration is reloaded.
     `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`. `store`:
     where keys, limits and usage are kept; while it is away requests go on, too, and `status` is `degraded`.
+    `gateway`: the name of the machine that it runs on, which tells several gateways apart.
     """
 
     status: Literal["ok", "degraded", "starting", "draining"]
@@ -213,6 +215,7 @@ class Health(_Answer):
     quarantined: tuple[QuarantineAnswer, ...] = ()
     state_folder: str | None = None
     store: StoreAnswer | None = None
+    gateway: str = ""
 
 
 class Version(_Answer):

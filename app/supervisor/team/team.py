@@ -36,7 +36,8 @@ class Team:
     """Its parts are members; each knows the store and is told of the configuration by `follow`."""
 
     def __init__(self, config: Config, state: StateFolder) -> None:
-        identity = Identity(state.identity, platform.node() or "gateway")
+        self.name = platform.node() or "gateway"  # what people know this gateway by
+        identity = Identity(state.identity, self.name)
         store = config.store
         self.store = TeamStore(database_of(store, state), identity, __version__, store.forget_after_s, time.time)
         self.files = [identity.file]
@@ -60,6 +61,7 @@ class Team:
             down_s=round(time.time() - store.down_since, 1) if store.down_since is not None else None,
             gateway=store.id,
             gateways=store.gateways,
+            names=tuple(sorted(store.census.names.values())) if store.census is not None else (),
             silent=store.silent,
             ahead_s=round(store.ahead_s, 3),
         )
