@@ -12,12 +12,12 @@ import msgspec
 
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
 from app.relay.limits import limit_headers, refusals
-from app.relay.limits.key_allowance import WINDOW_S, KeyAllowance
-from app.relay.limits.limit_headers import LimitNow, Lines
+from app.relay.limits.key_allowance import KeyAllowance
+from app.relay.limits.limit_headers import Lines
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
-from app.table import Key, Table
+from app.table import Key, Limits, Table
 from backends.http.carrying import in_task
 
 # How often what was spent is told.
@@ -89,6 +89,7 @@ class Allowances:
         self._active: set[KeyAllowance] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._seq = 0
+        self._assumed = Limits().assumed_output_tokens
 
     def __repr__(self) -> str:
         return f"<Allowances keys={len(self._of)} active={len(self._active)}>"
@@ -102,17 +103,17 @@ class Allowances:
         line = self._of.get(key.id or key.name)
         if line is None:
             line = self._begin(key)
-        allowance = line.allowance
-        if line.waiting:
+        elif line.waiting:
             return None
+        allowance = line.allowance
         now = self._clock()
         if allowance.counts_tokens:
-            estimated = estimate(plan, self._table().limits.assumed_output_tokens)
+            estimated = estimate(plan, self._assumed)
             tokens, budget = self._size(allowance, plan, estimated)
             reservation = allowance.take(now, tokens, budget, estimated)
         else:
             reservation = allowance.take(now)
-        if reservation is not None and allowance.is_low and line.seq == 0 and now >= line.not_before:
+        if allowance.is_low and line.seq == 0 and now >= line.not_before and reservation is not None:
             self._ask(line, NOTHING)
         return reservation
 
@@ -124,7 +125,7 @@ class Allowances:
         allowance = line.allowance
         estimated, tokens, budget = NO_TOKENS, 0.0, 0.0
         if allowance.counts_tokens:
-            estimated = estimate(plan, self._table().limits.assumed_output_tokens)
+            estimated = estimate(plan, self._assumed)
             tokens, budget = self._size(allowance, plan, estimated)
         needs = allowance.needs(tokens, budget)
         self._refuse_known(allowance, needs)
@@ -210,27 +211,14 @@ class Allowances:
         return line.anthropic if is_anthropic else line.openai
 
     def _lines(self, allowance: KeyAllowance, dialect: Lines) -> bytes:
-        limits, now = allowance.limits, self._clock()
         unix = time.time() if dialect is limit_headers.anthropic else 0.0
-        age_s = now - allowance.stated_at
-        used_s = max(0.0, WINDOW_S - (now - allowance.used_at))
-        lines = b""
-        if limits.rpm is not None:
-            state = allowance.requests
-            left = (state.remaining if state is not None else limits.rpm) + allowance.left("requests")
-            reset_s = max(used_s, state.reset_s - age_s if state is not None else 0.0)
-            lines = dialect(b"requests", LimitNow(limits.rpm, max(0, min(limits.rpm, int(left))), reset_s), unix)
-        if limits.tpm is not None:
-            state = allowance.tokens
-            left = (state.remaining if state is not None else limits.tpm) + allowance.left("tokens")
-            reset_s = max(used_s, state.reset_s - age_s if state is not None else 0.0)
-            lines += dialect(b"tokens", LimitNow(limits.tpm, max(0, min(limits.tpm, int(left))), reset_s), unix)
-        return lines
+        return dialect(*allowance.now(self._clock()), unix)
 
     # -- for the supervisor
 
     def follow(self, table: Table) -> None:
         """The keys as they are from now on. What was drawn for one that is gone, or has other limits, is given back."""
+        self._assumed = table.limits.assumed_output_tokens
         keys = {key.id or key.name: key for key in table.keys if key.limits is not None}
         for number, line in list(self._of.items()):
             key = keys.get(number)

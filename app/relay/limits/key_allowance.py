@@ -7,7 +7,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from app.ipc import NOTHING, Allowance, Amounts, LimitState, Spent
+from app.ipc import NOTHING, Allowance, Amounts, Spent
+from app.relay.limits.limit_headers import LimitNow
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
 from app.table import Key, KeyLimits
@@ -54,14 +55,17 @@ class KeyAllowance:
         self._changed = changed
         self.limits = KeyLimits()
         self.is_active = False
-        self.requests: LimitState | None = None
-        self.tokens: LimitState | None = None
-        self.stated_at = 0.0
+        # Of requests and tokens: what is left besides what relays may spend already, and when all of it is there again.
+        self._others_requests = self._others_tokens = 0.0
+        self.resets_at = -inf
         self.used_at = -inf  # when a request was last let through
         self._granted_requests = self._granted_tokens = self._granted_budget = inf
         self._spent_requests = self._spent_tokens = self._spent_budget = 0.0
         self._told_requests = self._told_tokens = self._told_budget = 0.0
-        self._low_requests = self._low_tokens = self._low_budget = -inf
+        # Beyond so much, half of what was granted last is spent (`is_low`).
+        self._low_requests = self._low_tokens = self._low_budget = inf
+        self.is_low = False
+        self._counts_places = False
         self._lots: deque[_Lot] = deque()
         self._slot = 0.0
         self._places: float = inf
@@ -88,10 +92,11 @@ class KeyAllowance:
         self._granted_requests = self._spent_requests if limits.rpm is not None else inf
         self._granted_tokens = self._spent_tokens if limits.tpm is not None else inf
         self._granted_budget = self._spent_budget if limits.budget is not None else inf
-        self._low_requests = self._low_tokens = self._low_budget = -inf
+        self._low_requests = self._low_tokens = self._low_budget = inf
+        self.is_low, self._counts_places = False, limits.max_parallel is not None
         if limits.max_parallel is None or not had_places:
             self._places = inf if limits.max_parallel is None else 0
-        self.requests = self.tokens = None
+        self._others_requests, self._others_tokens, self.resets_at = limits.rpm or 0.0, limits.tpm or 0.0, -inf
         self._refusals.clear()
         return True
 
@@ -111,31 +116,26 @@ class KeyAllowance:
         self, now: float, tokens: float = 0.0, budget: float = 0.0, estimated: TokenEstimate = NO_TOKENS
     ) -> Reservation | None:
         """Spend what a request needs; None where that is not there."""
-        requests, all_tokens, all_budget = self._spent_requests + 1.0, self._spent_tokens + tokens, 0.0
-        if requests > self._granted_requests or all_tokens > self._granted_tokens or self._running >= self._places:
+        requests, all_tokens, running = self._spent_requests + 1.0, self._spent_tokens + tokens, self._running
+        if requests > self._granted_requests or all_tokens > self._granted_tokens or running >= self._places:
             return None
         if budget:
             all_budget = self._spent_budget + budget
             if all_budget > self._granted_budget:
                 return None
             self._spent_budget = all_budget
+            if all_budget > self._low_budget:
+                self.is_low = True
         self._spent_requests, self._spent_tokens, self.used_at = requests, all_tokens, now
-        is_counted = self._places < inf
-        if is_counted:
-            self._running += 1
-            self._peak = max(self._peak, self._running)
+        if requests > self._low_requests or all_tokens > self._low_tokens:
+            self.is_low = True
+        if self._counts_places:
+            self._running = running = running + 1
+            if running > self._peak:
+                self._peak = running
         if not self.is_active:
             self._activate()
-        return Reservation(self, self._slot, estimated, tokens, budget, is_counted)
-
-    @property
-    def is_low(self) -> bool:
-        """Whether half of what was granted last is spent, of any limit."""
-        return (
-            self._granted_requests - self._spent_requests < self._low_requests
-            or self._granted_tokens - self._spent_tokens < self._low_tokens
-            or self._granted_budget - self._spent_budget < self._low_budget
-        )
+        return Reservation(self, self._slot, estimated, tokens, budget, self._counts_places)
 
     def settle(self, reservation: Reservation, *, is_taken: bool, tokens: float) -> None:
         """The request is over, and came to so many tokens; not `is_taken`: to nothing."""
@@ -153,11 +153,21 @@ class KeyAllowance:
         if not self.is_active:
             self._activate()
 
-    def left(self, limit: Literal["requests", "tokens"]) -> float:
-        """How much this relay may still spend of it."""
-        if limit == "requests":
-            return self._granted_requests - self._spent_requests
-        return self._granted_tokens - self._spent_tokens
+    def now(self, now: float) -> tuple[LimitNow | None, LimitNow | None, float]:
+        """Requests and tokens as they are over all gateways, as far as is known here (None without such a limit), and
+        in how many seconds all of both is there again. What may be spent here is left, too."""
+        limits = self.limits
+        rpm, tpm, reset_s = limits.rpm, limits.tpm, self.used_at + WINDOW_S - now
+        requests = tokens = None
+        if rpm is not None:
+            remaining = self._granted_requests - self._spent_requests + self._others_requests
+            requests = (rpm, int(remaining) if 0.0 < remaining < rpm else rpm if remaining > 0.0 else 0)
+        if tpm is not None:
+            remaining = self._granted_tokens - self._spent_tokens + self._others_tokens
+            tokens = (tpm, int(remaining) if 0.0 < remaining < tpm else tpm if remaining > 0.0 else 0)
+        if self.resets_at - now > reset_s:
+            reset_s = self.resets_at - now
+        return requests, tokens, max(0.0, reset_s)
 
     def refusal(self, needs: Amounts, now: float) -> Refusal | None:
         """Why a request for which `take` had not enough need not be asked for: the last word of the supervisor on as
@@ -186,15 +196,20 @@ class KeyAllowance:
     def add(self, allowance: Allowance, needs: Amounts, now: float) -> None:
         """What the supervisor grants and says in reply to these needs. Of needs of nothing, a refusal is forgotten."""
         granted, limits = allowance.granted, self.limits
-        if limits.rpm is not None:
+        if limits.rpm is not None and granted.requests:
             self._granted_requests += granted.requests
-            self._low_requests = granted.requests / 2 if granted.requests else self._low_requests
-        if limits.tpm is not None:
+            self._low_requests = self._granted_requests - granted.requests / 2
+        if limits.tpm is not None and granted.tokens:
             self._granted_tokens += granted.tokens
-            self._low_tokens = granted.tokens / 2 if granted.tokens else self._low_tokens
-        if limits.budget is not None:
+            self._low_tokens = self._granted_tokens - granted.tokens / 2
+        if limits.budget is not None and granted.budget:
             self._granted_budget += granted.budget
-            self._low_budget = granted.budget / 2 if granted.budget else self._low_budget
+            self._low_budget = self._granted_budget - granted.budget / 2
+        self.is_low = (
+            self._spent_requests > self._low_requests
+            or self._spent_tokens > self._low_tokens
+            or self._spent_budget > self._low_budget
+        )
         if limits.max_parallel is not None and granted.parallel:
             self._places += granted.parallel
             self._looked_at, self._peak = now, self._running
@@ -206,8 +221,12 @@ class KeyAllowance:
         if granted != NOTHING:
             self._refusals.clear()
             self._activate()
-        if allowance.requests is not None or allowance.tokens is not None:
-            self.requests, self.tokens, self.stated_at = allowance.requests, allowance.tokens, now
+        if allowance.requests is not None:
+            self._others_requests = allowance.requests.remaining
+            self.resets_at = now + allowance.requests.reset_s
+        if allowance.tokens is not None:
+            self._others_tokens = allowance.tokens.remaining
+            self.resets_at = max(self.resets_at, now + allowance.tokens.reset_s)
         if allowance.refused is not None and needs != NOTHING:
             limit = allowance.refused
             until = now + max(allowance.retry_after_s, LEAST_S)
@@ -218,7 +237,7 @@ class KeyAllowance:
         back; `is_active` says whether there will be more to report."""
         while self._lots and self._lots[0].ends <= now:
             self._end_lot(self._lots.popleft())
-        if self._places < inf:
+        if self._counts_places:
             self._return_places(now)
         spent = Amounts(
             requests=self._spent_requests - self._told_requests if self._granted_requests < inf else 0.0,
@@ -248,7 +267,7 @@ class KeyAllowance:
         """Have the next report give back all that was granted and is not spent."""
         while self._lots:
             self._end_lot(self._lots.popleft())
-        if 0 < self._places < inf:
+        if self._counts_places and self._places > 0:
             self._returned.append((0.0, Amounts(parallel=self._places - min(self._places, self._running))))
             self._places = min(self._places, self._running)
         self._activate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 NAMES: Final = tuple(
     name
@@ -15,38 +15,55 @@ NAMES: Final = tuple(
 )
 
 
-class LimitNow(NamedTuple):
-    """One limit at this moment: all of it, what is left, and in how many seconds all of it is there again."""
-
-    limit: int
-    remaining: int
-    reset_s: float
+_SHORT: Final = (*(b"%ds" % seconds for seconds in range(60)), b"1m0s")
 
 
-Lines: TypeAlias = Callable[[bytes, LimitNow, float], bytes]
+# All of a limit, and what is left of it now.
+LimitNow: TypeAlias = tuple[int, int]
+# Of requests, of tokens, in how many seconds all of both is there again, and Unix seconds now.
+Lines: TypeAlias = Callable[[LimitNow | None, LimitNow | None, float, float], bytes]
 
 
-def openai(what: bytes, limit: LimitNow, _unix: float) -> bytes:
-    """The header lines of `requests` or `tokens` as OpenAI has them."""
-    return b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %b\r\n" % (
-        *(what, limit.limit, what, limit.remaining),
-        *(what, duration(math.ceil(limit.reset_s))),
-    )
+def openai(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float, _unix: float) -> bytes:
+    """The header lines as OpenAI has them; None: there is no such limit."""
+    reset = duration(reset_s)
+    if requests is not None and tokens is not None:  # in one go: it is done for every answer
+        return (
+            b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+            b"x-ratelimit-reset-requests: %b\r\nx-ratelimit-limit-tokens: %d\r\n"
+            b"x-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n" % (*requests, reset, *tokens, reset)
+        )
+    if requests is not None:
+        return (
+            b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\n"
+            b"x-ratelimit-reset-requests: %b\r\n" % (*requests, reset)
+        )
+    if tokens is not None:
+        return (
+            b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\n"
+            b"x-ratelimit-reset-tokens: %b\r\n" % (*tokens, reset)
+        )
+    return b""
 
 
-def anthropic(what: bytes, limit: LimitNow, unix: float) -> bytes:
+def anthropic(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float, unix: float) -> bytes:
     """The same as Anthropic has them: the reset is a time, of RFC 3339."""
-    reset = datetime.fromtimestamp(math.ceil(unix + limit.reset_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
-    return (
-        b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\n"
-        b"anthropic-ratelimit-%b-reset: %b\r\n" % (what, limit.limit, what, limit.remaining, what, reset)
-    )
+    reset = datetime.fromtimestamp(math.ceil(unix + reset_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    lines = b""
+    for what, now in ((b"requests", requests), (b"tokens", tokens)):
+        if now is not None:
+            lines += (
+                b"anthropic-ratelimit-%b-limit: %d\r\nanthropic-ratelimit-%b-remaining: %d\r\n"
+                b"anthropic-ratelimit-%b-reset: %b\r\n" % (what, now[0], what, now[1], what, reset)
+            )
+    return lines
 
 
-def duration(seconds: int) -> bytes:
-    """As OpenAI writes it: `0s`, `59s`, `1m0s`, `1h0m0s`."""
-    if seconds < 60:
-        return b"%ds" % seconds
-    if seconds < 3600:
-        return b"%dm%ds" % (seconds // 60, seconds % 60)
-    return b"%dh%dm%ds" % (seconds // 3600, seconds // 60 % 60, seconds % 60)
+def duration(seconds: float) -> bytes:
+    """As OpenAI writes it, rounded up: `0s`, `59s`, `1m0s`, `1h0m0s`."""
+    whole = math.ceil(seconds)
+    if whole <= 60:
+        return _SHORT[whole]
+    if whole < 3600:
+        return b"%dm%ds" % (whole // 60, whole % 60)
+    return b"%dh%dm%ds" % (whole // 3600, whole // 60 % 60, whole % 60)

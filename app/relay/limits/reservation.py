@@ -29,12 +29,16 @@ def tokens_spent(ended: str, usage: Usage, estimated: TokenEstimate) -> int:
     """
     if estimated is NO_TOKENS:
         return 0
-    counted = usage.input_tokens + usage.output_tokens
-    if counted == 0 and (ended == _REFUSED or ended in _OURS):
-        return 0
-    if counted == 0 and ended == "ok":
-        return estimated.prompt + estimated.answer
-    return (usage.input_tokens or estimated.prompt) + usage.output_tokens
+    prompt, answer, _ = estimated
+    answered = usage.output_tokens
+    if usage.input_tokens:
+        return usage.input_tokens + answered
+    if not answered:
+        if ended == "ok":
+            return prompt + answer
+        if ended == _REFUSED or ended in _OURS:
+            return 0
+    return prompt + answered
 
 
 class Reservation:

@@ -7,7 +7,9 @@ as many tokens as characters. What an engine counts replaces it.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, TypeAlias
+
+import msgspec
 
 from app.dialects.parameters.adjust import number
 from app.dialects.validation.messages import NOTHING
@@ -23,30 +25,31 @@ _MEDIA_MARKS: Final = (b";base64,", b'"data":"', b'"data": "')
 # A body up to this size has no media that matter.
 _SMALL_BYTES: Final = 2048
 _TOKEN_LISTS: Final = (b'"prompt"', b'"input"')
+_whole: Final = msgspec.json.Decoder(int)
 _NUMBERS: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n\[]*\d")
 
 
-class TokenEstimate(NamedTuple):
-    """Tokens of the prompt, and of all that may be answered. `is_assumed`: the request sets no bound on its answer."""
-
-    prompt: int = 0
-    answer: int = 0
-    is_assumed: bool = False
-
-
-NO_TOKENS: Final = TokenEstimate()
+# Tokens of the prompt, of all that may be answered, and whether the request sets no bound on its answer. A plain tuple:
+# it is made for each request.
+TokenEstimate: TypeAlias = tuple[int, int, bool]
+NO_TOKENS: Final[TokenEstimate] = (0, 0, False)
 
 
 def estimate(plan: RequestPlan, assumed: int) -> TokenEstimate:
     """What to count on. `assumed`: the tokens of an answer that neither the request nor the configuration bounds."""
-    operation = plan.operation
-    if operation.name in FREE:
+    operation = plan.operation.name
+    if operation == "chat" and len(plan.body) <= _SMALL_BYTES:  # as below; nearly every one
+        prompt = len(plan.body) // BYTES_PER_TOKEN
+    elif operation in FREE:
         return NO_TOKENS
-    prompt = prompt_tokens(plan)
-    if operation.name not in WRITING:
-        return TokenEstimate(prompt, assumed if plan.form is not None else 0)
+    else:
+        prompt = prompt_tokens(plan)
+        if operation not in WRITING:
+            return prompt, assumed if plan.form is not None else 0, False
     bound = answer_bound(plan)
-    return TokenEstimate(prompt, (assumed if bound is None else bound) * plan.choices, bound is None)
+    if bound is None:
+        return prompt, assumed * plan.choices, True
+    return prompt, bound * plan.choices, False
 
 
 def prompt_tokens(plan: RequestPlan) -> int:
@@ -68,13 +71,23 @@ def answer_bound(plan: RequestPlan) -> int | None:
     asked, rules = plan.parameters, plan.resolved.model.rules
     if rules.overrides and isinstance(fixed := rules.overrides.get("max_tokens"), int):
         return fixed
-    if not (asked.max_tokens is asked.max_completion_tokens is NOTHING):
-        given = [number(asked.max_completion_tokens), number(asked.max_tokens)]
-        bounds = [int(bound) for bound in given if bound is not None and bound > 0]
-        if bounds:
-            return max(bounds)
+    bound = _bound(asked.max_completion_tokens)
+    if asked.max_tokens is not NOTHING:
+        bound = max(bound, _bound(asked.max_tokens))
+    if bound > 0:
+        return bound
     default = rules.defaults.get("max_tokens") if rules.defaults else None
     return default if isinstance(default, int) else None
+
+
+def _bound(raw: msgspec.Raw) -> int:
+    """The number that this JSON is, rounded; 0 for anything else."""
+    if raw is NOTHING:
+        return 0
+    try:
+        return _whole.decode(raw)
+    except msgspec.DecodeError:  # of another type
+        return int(number(raw) or 0)
 
 
 def _media(body: bytes) -> tuple[int, int]:

@@ -12,12 +12,12 @@ from app.dialects.usage import Usage
 from app.ipc import NOTHING, Allowance, Amounts, LimitState, Spent
 from app.relay.limits.key_allowance import IDLE_S, KeyAllowance
 from app.relay.limits.reservation import Reservation, tokens_spent
-from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
+from app.relay.planning.token_estimate import NO_TOKENS
 from app.table import Budget, Key, KeyLimits
 from tests.rigs.limits import plus
 
 ALL = KeyLimits(rpm=600, tpm=60_000, max_parallel=10, budget=Budget(1e6, "tokens", "day"))
-ESTIMATED = TokenEstimate(10, 90)
+ESTIMATED = (10, 90, False)
 ONE = Amounts(requests=1, tokens=100, parallel=1, budget=100)
 
 
@@ -215,7 +215,7 @@ def test_limits_that_change_give_back_and_begin_anew() -> None:
 
     assert told is not None
     assert plus(*(each for _, each in told.returned)) == ONE
-    assert allowance.requests is None
+    assert allowance.now(0.2)[:2] == ((5, 5), None)
     assert allowance.take(0.3) is None
     assert not allowance.follow(key(KeyLimits(rpm=5, max_parallel=10)))
 
