@@ -44,11 +44,26 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
             " rows BIGINT NOT NULL, PRIMARY KEY (source, name))",
         ),
     ),
+    SchemaStep(
+        3,
+        "limits",
+        (
+            "CREATE TABLE limit_keys (key TEXT PRIMARY KEY, turns BIGINT NOT NULL)",
+            "CREATE TABLE limit_amounts (key TEXT NOT NULL, kind TEXT NOT NULL, gateway TEXT NOT NULL,"
+            " slot BIGINT NOT NULL, amount DOUBLE PRECISION NOT NULL, changed DOUBLE PRECISION NOT NULL,"
+            " PRIMARY KEY (key, kind, gateway, slot))",
+            "CREATE INDEX limit_amounts_changed ON limit_amounts (changed)",
+            "CREATE TABLE limit_gateways (gateway TEXT PRIMARY KEY, said DOUBLE PRECISION NOT NULL)",
+        ),
+    ),
 )
 # The tables in the order in which a transaction may lock their rows.
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("gateways", ("id",), is_copied=False),
     TableOf("copies", ("source", "name"), is_copied=False),
+    TableOf("limit_keys", ("key",), is_copied=False),
+    TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
+    TableOf("limit_gateways", ("gateway",), is_copied=False),
 )
 VERSION: Final = max(step.number for step in STEPS)
 

@@ -120,13 +120,15 @@ class Gateway:
             is_on=lambda: self.config.server.eject_after > 0,
             is_full=lambda backend: self.fleet.is_full(backend),
         )
-        self.relay_server = RelayServer(self.leases, self.relays, suspect=self.ejections.suspect)
+        self.team = Team(config, state)
+        self.relay_server = RelayServer(
+            self.leases, self.relays, suspect=self.ejections.suspect, limits=self.team.allowances
+        )
         self._measurements = MeasurementStore(state.measurements)
         self._sizes = Sizes(self._measurements)
         self._capabilities = CapabilityStore(state.capabilities)
         self._certificates = CertificateStore(state.certificates, self._url)
         self.provenance = Provenance(state.digests, lambda: self.fleet.started(), self.publish_again)
-        self.team = Team(config, state)
         stores = (self._measurements, self._capabilities, self._certificates, self.provenance)
         self.disk = StateDisk(state.path, [*(store.file for store in stores), *self.team.files])
         self._devices: Sequence[str] = ()

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
+from app.table import Key
 
 NAMES = Amounts.__struct_fields__
 
@@ -29,6 +30,9 @@ class FakeLimits:
     granted: Amounts = NOTHING
     reply: Callable[[Allowance], object] = repr
     changed: Callable[[], None] = lambda: None
+
+    def follow(self, keys: tuple[Key, ...]) -> None:
+        """Whatever their limits are: `decide` knows."""
 
     def wanted(self, relay: int, asked: AllowanceWanted, reply: Callable[[Allowance], None]) -> None:
         """Reply at once, as it was decided."""

@@ -34,7 +34,7 @@ from app.ipc import (
 )
 from app.supervisor.relays.leases import Leases
 from app.supervisor.state_folder import bind_private
-from app.table import Table
+from app.table import Key, Table
 
 log = structlog.get_logger()
 
@@ -85,6 +85,10 @@ class LimitsPort(Protocol):
     """What relays ask and tell of keys' limits; the messages are those of app/ipc.py. `relay`: a number of its own for
     each connection. Nothing here waits: `reply` may be called later, as long as that relay has not left.
     """
+
+    def follow(self, keys: tuple[Key, ...]) -> None:
+        """The keys as relays are going to know them."""
+        ...
 
     def wanted(self, relay: int, asked: AllowanceWanted, reply: Callable[[Allowance], None]) -> None:
         """A relay wants to spend more of a key's limits."""
@@ -193,6 +197,8 @@ class RelayServer:
     def publish(self, table: Table) -> None:
         """Send the table to every relay, also to each that connects later."""
         self._table = table
+        if self._limits is not None:
+            self._limits.follow(table.keys)
         for relay in list(self._relays.values()):
             self._send_table(relay, table)
 

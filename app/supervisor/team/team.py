@@ -17,6 +17,7 @@ from app.supervisor.admin.schemas import StoreAnswer
 from app.supervisor.metrics.team_series import TeamCounts
 from app.supervisor.state_folder import StateFolder
 from app.supervisor.team.identity import Identity
+from app.supervisor.team.limits.allowances import TeamAllowances
 from app.supervisor.team.team_store import TeamStore
 
 
@@ -42,13 +43,16 @@ class Team:
         self.store = TeamStore(database_of(store, state), identity, __version__, store.forget_after_s, time.time)
         self.files = [identity.file]
         # In the order in which they are closed; the store comes last, by itself.
-        self.parts: list[TeamPart] = []
+        self.allowances = TeamAllowances(self.store)
+        self.allowances.assumed = store.assume_gateways
+        self.parts: list[TeamPart] = [self.allowances]
 
     def __repr__(self) -> str:
         return f"<Team {self.store!r}>"
 
     def follow(self, config: Config) -> None:
         """The configuration has been read again."""
+        self.allowances.assumed = config.store.assume_gateways
 
     def health(self) -> StoreAnswer:
         """The store as `/health` shows it."""
@@ -72,6 +76,7 @@ class Team:
             is_store_up=self.store.is_up,
             store_seconds=copy.deepcopy(self.store.seconds),  # a thread renders them
             gateways=self.store.gateways,
+            limits=self.allowances.shares(),
         )
 
     async def open(self) -> None:

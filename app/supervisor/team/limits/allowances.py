@@ -1,0 +1,288 @@
+"""What relays may spend of keys' limits, replied from memory; in the background it is agreed with the other gateways.
+
+No reply waits for the store for longer than SLOW_S. A gateway that has the store to itself does not wait at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import structlog
+
+from app.ipc import NOTHING, Allowance, AllowanceWanted, Spent
+from app.store.database import Statements, StoreDown, StoreError
+from app.supervisor.team.limits.key_account import KeyAccount, Others, Waiter
+from app.supervisor.team.limits.ledger import SILENT_S
+from app.supervisor.team.limits.store_sync import Recorded, SharedDatabase, StoreSync
+from app.table import Key
+
+log = structlog.get_logger()
+
+# A request waits no longer for the store.
+SLOW_S: Final = 0.25
+# What is known is that fresh where a request is refused without another look.
+FRESH_S: Final = 0.2
+# How often is looked whether there is something to agree on, and how often what was spent is written.
+LOOK_S: Final = 0.1
+WRITE_S: Final = 0.5
+# The others hear at least so often that this gateway is there, and it of them.
+SAY_S: Final = 0.8
+# Keys of one transaction, and how long it may take.
+BATCH: Final = 50
+AGREE_S: Final = 4.0
+SLOW: Final = "The store of limits did not answer in time."
+GAP: Final = "The store of limits is not reachable; this gateway goes on with its share of them in a moment."
+
+Reply: TypeAlias = Callable[[Allowance], object]
+
+
+async def nothing_recorded(_statements: Statements, _key: str, _unit: str, _since: float) -> float:
+    """Where no usage is recorded."""
+    return 0.0
+
+
+class TeamAllowances:
+    """`unrecorded`: of a key (its id), what is in records of usage that the store does not have yet, in `tokens` or
+    `money`. `assumed`: how many gateways there are where that was never known; None: whoever has limits is refused
+    then.
+    """
+
+    def __init__(
+        self,
+        store: SharedDatabase,
+        *,
+        recorded: Recorded = nothing_recorded,
+        unrecorded: Callable[[str, str], float] = lambda _key, _unit: 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.accounts: dict[str, KeyAccount] = {}
+        self.assumed: int | None = None
+        self._store = store
+        self._unrecorded = unrecorded
+        self._clock = clock
+        self._sync = StoreSync(store, self.accounts, clock, recorded)
+        self._agreed_at: dict[str, float] = {}
+        self._said_at = -SILENT_S
+        self._keys: tuple[Key, ...] = ()
+        self._names: dict[str, str] = {}
+        self._wake = asyncio.Event()
+        self._was_alone = False
+        store.on_change(lambda _is_up: self._wake.set())
+
+    def __repr__(self) -> str:
+        return f"<TeamAllowances keys={len(self.accounts)} {self._sync!r}>"
+
+    # -- for the relay server
+
+    def follow(self, keys: tuple[Key, ...]) -> None:
+        """The keys as the relays know them from now on."""
+        if keys == self._keys:
+            return
+        self._keys, now = keys, self._sync.now()
+        limited = {key.id or key.name: key.limits for key in keys if key.limits is not None}
+        self._names = {key.id or key.name: key.name for key in keys}
+        for id in self.accounts.keys() - limited.keys():
+            for waiter in self.accounts.pop(id).waiters:
+                waiter.reply(Allowance(waiter.seq, id, waiter.needs))
+        is_new = False
+        for id, limits in limited.items():
+            account = self.accounts.get(id) or KeyAccount(id)
+            self.accounts[id] = account
+            is_new |= account.follow(limits, now)
+        if is_new:
+            self._sync.forget()
+            self._wake.set()
+
+    def wanted(self, relay: int, asked: AllowanceWanted, reply: Reply) -> None:
+        """A relay wants more; the reply comes at once or soon, exactly one, unless the relay has `left`."""
+        account = self.accounts.get(asked.key)
+        if account is None:  # its limits are gone, and the relay is about to hear of it
+            reply(Allowance(asked.seq, asked.key, asked.needs))
+            return
+        waiter = Waiter(relay, asked.seq, asked.needs, asked.wants, reply)
+        self._linger(account)
+        if (said := self._at_once(account, waiter)) is not None:
+            reply(said)
+            return
+        account.waiters.append(waiter)
+        asyncio.get_running_loop().call_later(SLOW_S, self._overdue, account, waiter)
+        self._wake.set()
+
+    def spent(self, relay: int, told: Spent) -> None:
+        """What a relay has spent, and gives back."""
+        account = self.accounts.get(told.key)
+        if account is not None:
+            account.note(relay, told, self._sync.now())
+
+    def left(self, relay: int) -> None:
+        """That relay is gone."""
+        now = self._sync.now()
+        for account in self.accounts.values():
+            account.left(relay, now)
+
+    # -- for people
+
+    def shares(self) -> list[tuple[str, str, float]]:
+        """How much of each limit is used, over all gateways as far as is known: (key's name, limit, 0 to 1)."""
+        now = self._sync.now()
+        return [
+            (self._names[id], limit, share)
+            for id, account in self.accounts.items()
+            for limit, share in account.shares(now)
+        ]
+
+    # -- replies
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this gateway goes on without the others, since the store does not answer."""
+        return self._store.is_shared and not self._is_in_touch() and not self._store.is_up
+
+    def others(self) -> Others:
+        """Who else spends of the limits, as far as is known; of this gateway while it is alone."""
+        return Others(self._gateways(), None if self.is_alone else self._sync.others.silent)
+
+    def _is_in_touch(self) -> bool:
+        known_at = self._sync.known_at
+        return known_at is not None and self._sync.now() < known_at + SILENT_S
+
+    def _decides(self, *, is_known: bool, is_cut: bool) -> bool:
+        """Whether this gateway gives out its share without asking. The others must have seen by then that it is silent,
+        where there are others."""
+        if not self._store.is_shared:
+            return is_known or is_cut
+        if self._sync.known_at is None or self._others().gateways == 1:
+            return is_cut
+        return not self._is_in_touch()
+
+    def _gateways(self) -> int | None:
+        return self._sync.others.gateways or self._store.gateways or self.assumed
+
+    def _others(self) -> Others:
+        return Others(self._gateways(), self._sync.others.silent)
+
+    def _at_once(self, account: KeyAccount, waiter: Waiter, *, is_late: bool = False) -> Allowance | None:
+        """The reply, as far as there is one without the store."""
+        now, others, is_known = self._sync.now(), self._others(), account.is_known
+        is_cut = is_late or not self._store.is_up
+        decides = self._decides(is_known=is_known, is_cut=is_cut)
+        if decides and others.gateways is not None:
+            account.extend(waiter, now, others.gateways)
+        granted = account.grant(waiter, now)
+        if granted is not None and (waiter.is_urgent or decides or is_cut or granted.granted != NOTHING):
+            return granted
+        if decides:
+            return account.refuse(waiter, now, Others(others.gateways, None))
+        if is_cut and self._store.is_up:
+            return account.refuse(waiter, now, others, now + 1.0, SLOW)
+        if is_cut:
+            known_at = self._sync.known_at or now
+            return account.refuse(waiter, now, Others(others.gateways, None), known_at + SILENT_S, GAP)
+        is_fresh = self._clock() - self._agreed_at.get(account.key, -FRESH_S) < FRESH_S
+        if waiter.is_urgent and is_known and is_fresh and account.is_spent(waiter.needs, now, others):
+            return account.refuse(waiter, now, others)
+        return None
+
+    def _overdue(self, account: KeyAccount, waiter: Waiter) -> None:
+        if waiter in account.waiters:
+            account.waiters.remove(waiter)
+            self._reply_late(account, waiter)
+
+    def _reply_late(self, account: KeyAccount, waiter: Waiter) -> None:
+        waiter.reply(self._at_once(account, waiter, is_late=True) or Allowance(waiter.seq, account.key))
+
+    def _answer(self, account: KeyAccount) -> None:
+        now, others, waiters = self._sync.now(), self._others(), account.waiters
+        account.waiters = []
+        for waiter in waiters:
+            said = account.grant(waiter, now)
+            waiter.reply(said or account.refuse(waiter, now, others))
+
+    def _linger(self, account: KeyAccount) -> None:
+        ledger = account.ledgers.get("budget")
+        if ledger is not None:
+            unrecorded = self._unrecorded(account.key, ledger.kind.partition("/")[0])
+            account.linger(unrecorded, self._sync.now())
+
+    # -- in the background
+
+    async def run(self) -> None:
+        """Agree with the others until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self.look()
+
+    async def aclose(self) -> None:
+        """Hold nothing any more, and write what was spent."""
+        for account in self.accounts.values():
+            self._answer(account)
+            for relay in list(account.relays):
+                account.left(relay, self._sync.now())
+            account.rest()
+        if self._store.is_up:
+            now = self._sync.now()
+            await self._agree([each for each in self.accounts.values() if each.is_untold or each.is_idle(now)])
+
+    async def look(self) -> None:
+        """Agree on what there is to agree on now, if the store is there."""
+        self._note_alone()
+        if not self._store.is_up:
+            return
+        for account in self.accounts.values():
+            self._linger(account)
+        now = self._sync.now()
+        batch = [account for account in self.accounts.values() if self._is_due(account, now)]
+        is_to_say = self._store.is_shared and self.accounts and self._clock() - self._said_at >= SAY_S
+        if batch or is_to_say:
+            await self._agree(batch)
+
+    def _is_due(self, account: KeyAccount, now: float) -> bool:
+        waited_s = self._clock() - self._agreed_at.get(account.key, -WRITE_S)
+        if account.waiters or not account.is_known:
+            return True
+        if self._store.is_shared and waited_s >= LOOK_S and account.is_low(now, self._others()):
+            return True
+        return waited_s >= WRITE_S and (account.is_untold or account.is_idle(now))
+
+    async def _agree(self, accounts: list[KeyAccount]) -> None:
+        try:
+            # What was spent without the store goes last, so that all of it is told when we say so.
+            ordered = sorted(accounts, key=lambda account: account.is_beyond)
+            for begin in range(0, max(1, len(ordered)), BATCH):
+                batch = ordered[begin : begin + BATCH]
+                async with asyncio.timeout(AGREE_S):
+                    await self._sync.agree(batch)
+                at = self._said_at = self._clock()
+                for account in batch:
+                    self._agreed_at[account.key] = at
+                    self._answer(account)
+            async with asyncio.timeout(AGREE_S):
+                await self._sync.sweep()
+        except (StoreDown, TimeoutError):
+            self._answer_without()  # the store says of itself that it is down
+        except StoreError as exc:
+            log.error("limits are not agreed with the store", reason=str(exc))
+            self._answer_without()
+
+    def _answer_without(self) -> None:
+        for account in self.accounts.values():
+            waiters, account.waiters = account.waiters, []
+            for waiter in waiters:
+                self._reply_late(account, waiter)
+
+    def _note_alone(self) -> None:
+        if (is_alone := bool(self.accounts) and self.is_alone) == self._was_alone:
+            return
+        self._was_alone = is_alone
+        gateways = self._others().gateways
+        if is_alone:
+            log.warning("limits without the store: this gateway has its share of them", gateways=gateways)
+        else:
+            log.info("limits are agreed with the other gateways again", gateways=gateways)

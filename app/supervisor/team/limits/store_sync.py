@@ -1,0 +1,221 @@
+"""This gateway and the others agree, by way of the store, on who holds and has spent how much of which key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from app.store import limits
+from app.store.database import Database, Statements
+from app.store.limits import HELD, AmountRow, Peers
+from app.supervisor.team.limits.key_account import KeyAccount, Limited, Others
+from app.supervisor.team.limits.ledger import SILENT_S, Ledger
+from app.supervisor.team.limits.spans import WINDOW_S, Rolling
+
+# Slots that are so old are removed by and by.
+KEPT_S: Final = 300.0
+SWEEP_S: Final = 60.0
+# What the store says is held, where nobody heard whether it was written.
+NOT_KNOWN: Final = -1.0
+
+# What the records of usage say that a key has spent, in tokens or money, since a time.
+Recorded: TypeAlias = Callable[[Statements, str, str, float], Awaitable[float]]
+
+
+class SharedDatabase(Database, Protocol):
+    """The store as one of its gateways sees it."""
+
+    @property
+    def id(self) -> str:
+        """What this gateway is called in there."""
+        ...
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other gateways may use it."""
+        ...
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it answers, as far as is known."""
+        ...
+
+    @property
+    def gateways(self) -> int | None:
+        """How many gateways there are, as far as was ever known."""
+        ...
+
+    def store_now(self) -> float:
+        """Its own time, as far as that is known."""
+        ...
+
+    def on_change(self, callback: Callable[[bool], object]) -> None:
+        """Have it called with `is_up` whenever that changes."""
+        ...
+
+
+class StoreSync:
+    """`others`: who else there is, as the store said it last; `known_at`: when that was, None where it was never heard.
+    `clock`: any that does not jump; `ahead_s`: by how much the store's clock is ahead of it.
+    """
+
+    def __init__(
+        self,
+        store: SharedDatabase,
+        accounts: Mapping[str, KeyAccount],
+        clock: Callable[[], float],
+        recorded: Recorded,
+    ) -> None:
+        self.others = Others(store.gateways)
+        self.known_at: float | None = None
+        self.ahead_s = store.store_now() - clock()
+        self._store = store
+        self._accounts = accounts
+        self._clock = clock
+        self._recorded = recorded
+        self._since = 0.0
+        self._swept_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<StoreSync others={self.others}>"
+
+    def now(self) -> float:
+        """The store's time, as far as it is known."""
+        return self._clock() + self.ahead_s
+
+    def forget(self) -> None:
+        """Read everything the next time, since there are new limits."""
+        self._since = 0.0
+
+    async def agree(self, batch: Sequence[KeyAccount]) -> None:
+        """Write what was spent of these keys, read what others have, hold what is needed. StoreError: nothing is sure
+        to have happened. Nothing of what is asked of the accounts meanwhile is lost.
+        """
+        told: list[tuple[Ledger, dict[int, float]]] = []
+        raised: list[tuple[Ledger, float]] = []
+        is_all = {account.key for account in self._accounts.values() if _is_beyond(account)} <= {
+            account.key for account in batch
+        }
+        try:
+            async with self._store.transaction() as statements:
+                if batch:
+                    await limits.lock(statements, [account.key for account in batch])
+                    await self._remember(statements, batch)
+                await limits.write(statements, self._spent(batch, told))
+                peers = await limits.peers(statements)
+                self._heard(peers)
+                oldest = Rolling().slot(peers.now - WINDOW_S - 1)
+                rows = await limits.changes(statements, self._store.id, self._since, oldest)
+                budgets = await self._budgets(statements, batch)
+                self._apply(rows, budgets, peers)
+                await limits.write(statements, self._held(batch, raised))
+                if is_all and self._store.is_shared:
+                    await limits.say(statements, self._store.id)
+        except BaseException:
+            for ledger, slots in told:
+                ledger.unsaid |= slots.keys()
+                ledger.stored_held = NOT_KNOWN
+            raise
+        for ledger, more in raised:
+            ledger.held += more
+        for account in self._accounts.values():
+            for ledger in account.ledgers.values():
+                if account in batch:
+                    ledger.agreed(peers.now)
+                elif ledger.is_known:
+                    ledger.heard(peers.now)
+        self._since, self.known_at = peers.now, self.now()
+
+    async def sweep(self) -> None:
+        """Remove what nobody counts any more, now and then."""
+        now = self.now()
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            await limits.sweep(self._store, Rolling().slot(now - KEPT_S))
+
+    # -- the steps of it
+
+    async def _remember(self, statements: Statements, batch: Iterable[KeyAccount]) -> None:
+        """What an earlier life of this gateway has spent. What it held may have been spent, too."""
+        for account in batch:
+            news = {ledger.kind: ledger for ledger in account.ledgers.values() if not ledger.is_known}
+            if not news:
+                continue
+            for row in await limits.own(statements, self._store.id, account.key):
+                ledger = news.get(row.kind)
+                if ledger is not None and ledger.span.has_slots:
+                    slot = ledger.span.slot(self.now()) if row.slot == HELD else row.slot
+                    if row.slot != HELD or row.amount > 0:
+                        ledger.recall(slot, row.amount)
+
+    def _spent(self, batch: Iterable[KeyAccount], told: list[tuple[Ledger, dict[int, float]]]) -> list[AmountRow]:
+        rows = []
+        for account in batch:
+            for ledger in account.ledgers.values():
+                slots = {slot: ledger.own.get(slot, 0.0) for slot in ledger.unsaid}
+                ledger.unsaid = set()
+                told.append((ledger, slots))
+                rows += [self._row(account, ledger, slot, slots[slot]) for slot in sorted(slots)]
+        return rows
+
+    def _row(self, account: KeyAccount, ledger: Ledger, slot: int, amount: float) -> AmountRow:
+        return AmountRow(account.key, ledger.kind, self._store.id, slot, float(amount))
+
+    def _heard(self, peers: Peers) -> None:
+        self.ahead_s = peers.now - self._clock()
+        said = peers.said if self._store.is_shared else {}
+        silent = [
+            (gateway, at)
+            for gateway, at in said.items()
+            if gateway != self._store.id and at is not None and at < peers.now - SILENT_S
+        ]
+        self.others = Others(len(said.keys() | {self._store.id}), tuple(silent))
+
+    async def _budgets(self, statements: Statements, batch: Iterable[KeyAccount]) -> list[tuple[Ledger, int, float]]:
+        budgets = []
+        for account in batch:
+            ledger = account.ledgers.get("budget")
+            if ledger is not None:
+                begin = ledger.span.slot(self.now())
+                unit = ledger.kind.partition("/")[0]
+                budgets.append((ledger, begin, await self._recorded(statements, account.key, unit, float(begin))))
+        return budgets
+
+    def _apply(self, rows: Iterable[AmountRow], budgets: Iterable[tuple[Ledger, int, float]], peers: Peers) -> None:
+        for row in rows:
+            account = self._accounts.get(row.key)
+            for ledger in account.ledgers.values() if account is not None else ():
+                if ledger.kind != row.kind:
+                    continue
+                if row.slot == HELD:
+                    ledger.others_held[row.gateway] = row.amount
+                elif ledger.span.has_slots:
+                    ledger.hear(row.gateway, row.slot, row.amount, self.now())
+        for ledger, begin, amount in budgets:
+            ledger.recorded = (begin, amount)
+        now, there = self.now(), peers.said if self._store.is_shared else {}
+        for account in self._accounts.values():
+            for ledger in account.ledgers.values():
+                ledger.forget(now)
+                # Nobody waits for what one held that has signed off or is not counted any more.
+                ledger.others_held = {each: held for each, held in ledger.others_held.items() if each in there}
+
+    def _held(self, batch: Iterable[KeyAccount], raised: list[tuple[Ledger, float]]) -> list[AmountRow]:
+        """What is going to be held. Less is so at once, as it may be written without our hearing of it."""
+        rows = []
+        for account in batch:
+            for ledger in account.ledgers.values():
+                ledger.unknown.clear()
+            wished: dict[Limited, float] = account.wished(self.now(), self.others)
+            for name, held in wished.items():
+                ledger = account.ledgers[name]
+                if held > ledger.held:
+                    raised.append((ledger, held - ledger.held))
+                ledger.held = min(held, ledger.held)
+                ledger.stored_held = held
+                rows.append(self._row(account, ledger, HELD, held))
+        return rows
+
+
+def _is_beyond(account: KeyAccount) -> bool:
+    return any(ledger.is_beyond for ledger in account.ledgers.values())
