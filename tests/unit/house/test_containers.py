@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 
 from app import __version__
 from app.config.load import load
+from app.config.model import ServerConfig
 from app.config.settings import Settings
 from tests import ROOT
 from tests.containers.dockerfile import IMAGES, arguments, context, stages
@@ -150,6 +151,16 @@ def test_only_the_load_balancer_of_a_team_is_published_and_it_knows_every_gatewa
 
     assert [name for name, entry in TEAM.items() if "ports" in entry] == ["haproxy"]
     assert named == [(name, f"{name}:8000") for name in GATEWAYS]
+
+
+def test_a_load_balancer_leaves_a_gateway_out_before_that_takes_no_more_connections() -> None:
+    (checks,) = re.findall(r"(?m)^    default-server check (.*)$", (ROOT / "docker/haproxy/haproxy.cfg").read_text())
+    told = dict(re.findall(r"(inter|fastinter|fall) (\d+)(?:s|ms|\b)", checks))
+    seconds = {name: int(value) / (1000 if f"{name} {value}ms" in checks else 1) for name, value in told.items()}
+
+    # The first failed check may come a whole interval after the signal; the next ones follow sooner.
+    latest_s = seconds["inter"] + (seconds["fall"] - 1) * seconds["fastinter"]
+    assert latest_s < ServerConfig().drain_delay_s / 2
 
 
 def test_every_folder_that_is_mounted_is_here() -> None:
