@@ -32,6 +32,7 @@ from app.cli import (
     standard_output,
     start_stop,
     status,
+    store,
     top,
     unregister,
     version,
@@ -64,6 +65,7 @@ def cli() -> typer.Typer:
         app.command(rich_help_panel="Configure and run")(verb)
     app.command(rich_help_panel="Configure and run", context_settings=api.CONTEXT)(api.api)
     app.add_typer(keys.verbs(), name="keys", rich_help_panel="Configure and run")
+    app.add_typer(store.verbs(), name="store", rich_help_panel="Configure and run")
     tuned: list[Callable[..., None]] = [register.register, unregister.unregister, convert.convert, modelfile.modelfile]
     proofs: list[Callable[..., None]] = [quant_report.quant_report, clean.clean]
     for verb in [*tuned, *proofs]:

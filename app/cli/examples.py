@@ -14,6 +14,11 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "init": ("modelport init", "modelport init --gguf models/small.gguf --config modelport.yaml"),
     "add": ("modelport add small --gguf models/small.gguf", "modelport add qwen --ollama qwen2.5:7b"),
     "keys new": ("modelport keys new office --days 90 --config modelport.yaml",),
+    "store check": ("modelport store check",),
+    "store migrate": (
+        "modelport store migrate --to postgresql://modelport@db.internal/modelport",
+        "modelport store migrate --from postgresql://modelport@db.internal/modelport --to sqlite",
+    ),
     "plan": ("modelport plan", "modelport plan --config modelport.yaml --json"),
     "version": ("modelport version",),
     "models": ("modelport models", "modelport models --json"),

@@ -27,6 +27,15 @@ TIMEOUT_S = 2.0
 LONG_S = 120.0
 
 
+def storable(value: Value) -> Value:
+    """The value as both databases can keep it: characters that PostgreSQL has no place for, or that are no characters,
+    become the replacement character. Texts that clients choose, such as names of models, may hold them.
+    """
+    if type(value) is not str or (value.isascii() and "\x00" not in value):
+        return value
+    return value.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class StoreError(Exception):
     """The store refuses, and would again. The message is one sentence without a secret."""
 

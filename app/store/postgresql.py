@@ -15,7 +15,7 @@ import asyncpg
 from asyncpg import PostgresError
 
 from app.store import postgresql_url
-from app.store.database import LONG_S, TIMEOUT_S, Row, Statements, StoreDown, StoreError, Value
+from app.store.database import LONG_S, TIMEOUT_S, Row, Statements, StoreDown, StoreError, Value, storable
 
 Result = TypeVar("Result")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -225,16 +225,18 @@ class _Statements:
         self.commits = False
 
     async def fetch(self, sql: str, *args: Value) -> Sequence[Row]:
-        return [dict(row) for row in await self._run(lambda: self._connection.fetch(sql, *args))]
+        values = tuple(map(storable, args))
+        return [dict(row) for row in await self._run(lambda: self._connection.fetch(sql, *values))]
 
     async def execute(self, sql: str, *args: Value) -> int:
         # Without arguments it would be sent as a script, whose last word is told; with them it is one statement.
-        done = await self._run(lambda: self._connection.execute(sql, *args))
+        values = tuple(map(storable, args))
+        done = await self._run(lambda: self._connection.execute(sql, *values))
         last = str(done).rpartition(" ")[2]
         return int(last) if last.isdecimal() else 0
 
     async def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        listed = list(rows)
+        listed = [tuple(map(storable, row)) for row in rows]
         await self._run(lambda: self._connection.executemany(sql, listed))
 
     async def notify(self, topic: str) -> None:

@@ -74,15 +74,18 @@ class TooNew(StoreError):
 
 async def version(statements: Statements, dialect: str) -> int:
     """The version of the store's schema; 0 where it has none yet."""
+    return max(await _steps(statements, dialect), default=0)
+
+
+async def _steps(statements: Statements, dialect: str) -> set[int]:
     seen = await statements.fetch(
         "SELECT 1 AS one FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
         if dialect == "sqlite"
         else "SELECT 1 AS one FROM pg_catalog.pg_class WHERE oid = to_regclass('schema_version')"
     )
     if not seen:
-        return 0
-    rows = await statements.fetch("SELECT COALESCE(MAX(version), 0) AS version FROM schema_version")
-    return int(rows[0]["version"])
+        return set()
+    return {int(row["version"]) for row in await statements.fetch("SELECT version FROM schema_version")}
 
 
 async def migrate(database: Database) -> tuple[int, int]:
@@ -90,28 +93,34 @@ async def migrate(database: Database) -> tuple[int, int]:
 
     Several gateways may do so at once: each takes the steps that the others have left.
     """
-    before = await version(database, database.dialect)
-    _check(database, before)
-    if before == VERSION:
-        return before, before
+    steps = await _steps(database, database.dialect)
+    if not _missing(database, steps):
+        return VERSION, VERSION
     async with database.alone() as statements:
-        before = await version(statements, database.dialect)
-        _check(database, before)
-        if before == 0:
-            await statements.execute("CREATE TABLE schema_version (version BIGINT PRIMARY KEY, name TEXT NOT NULL)")
-        for step in sorted(STEPS, key=lambda step: step.number):
-            if step.number > before:
-                for sql in step.statements:
-                    await statements.execute(sql)
-                await statements.execute(
-                    "INSERT INTO schema_version (version, name) VALUES ($1, $2)", step.number, step.name
-                )
-    return before, VERSION
+        steps = await _steps(statements, database.dialect)
+        if not steps:
+            await statements.execute(
+                "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT PRIMARY KEY, name TEXT NOT NULL)"
+            )
+        for step in _missing(database, steps):
+            for sql in step.statements:
+                await statements.execute(sql)
+            await statements.execute(
+                "INSERT INTO schema_version (version, name) VALUES ($1, $2)", step.number, step.name
+            )
+    return max(steps, default=0), VERSION
 
 
-def _check(database: Database, version: int) -> None:
-    if version > VERSION:
-        raise TooNew(
-            f"the store {database.place} has schema {version}, and this gateway knows schemas up to {VERSION}: "
-            "update the gateway"
-        )
+def _missing(database: Database, steps: set[int]) -> list[SchemaStep]:
+    """Those of our steps that the store does not have, in their order. TooNew where it is ahead of us."""
+    if max(steps, default=0) > VERSION:
+        raise too_new(database, max(steps))
+    return sorted((step for step in STEPS if step.number not in steps), key=lambda step: step.number)
+
+
+def too_new(database: Database, version: int) -> TooNew:
+    """The error of a store with this version, which is ahead of us."""
+    return TooNew(
+        f"the store {database.place} has schema {version}, and this gateway knows schemas up to {VERSION}: "
+        "update the gateway"
+    )

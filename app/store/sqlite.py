@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-from app.store.database import LONG_S, TIMEOUT_S, Row, Statements, StoreDown, StoreError, Value
+from app.store.database import LONG_S, TIMEOUT_S, Row, Statements, StoreDown, StoreError, Value, storable
 
 Result = TypeVar("Result")
 
@@ -152,7 +152,7 @@ class _Transaction:
         return await self._worker.run(_execute(sql, args), self._timeout_s)
 
     async def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        listed, text = list(rows), rewritten(sql)
+        listed, text = [tuple(map(storable, row)) for row in rows], rewritten(sql)
 
         def insert(connection: sqlite3.Connection) -> None:
             connection.executemany(text, listed)
@@ -203,7 +203,7 @@ class _Worker:
             raise StoreDown(
                 f"{self._path} did not answer within {timeout_s:g} s", may_be_done=was_begun and commits
             ) from None
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, OverflowError) as exc:
             raise _translated(self._path, exc) from exc
 
     def later(self, work: Work[object]) -> None:
@@ -295,11 +295,13 @@ def _row(cursor: sqlite3.Cursor, values: tuple[object, ...]) -> Row:
 
 
 def _fetch(sql: str, args: Sequence[Value]) -> Work[Sequence[Row]]:
-    return lambda connection: connection.execute(rewritten(sql), args).fetchall()
+    values = tuple(map(storable, args))
+    return lambda connection: connection.execute(rewritten(sql), values).fetchall()
 
 
 def _execute(sql: str, args: Sequence[Value]) -> Work[int]:
-    return lambda connection: max(0, connection.execute(rewritten(sql), args).rowcount)
+    values = tuple(map(storable, args))
+    return lambda connection: max(0, connection.execute(rewritten(sql), values).rowcount)
 
 
 def _begin(connection: sqlite3.Connection) -> None:
@@ -317,7 +319,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def _translated(path: Path, exc: sqlite3.Error | OSError) -> StoreError:
+def _translated(path: Path, exc: sqlite3.Error | OSError | OverflowError) -> StoreError:
     reason = exc.strerror or str(exc) if isinstance(exc, OSError) else str(exc)
     if isinstance(exc, OSError) or any(word in reason for word in (*_BUSY, "unable to open", "full", "disk I/O")):
         return StoreDown(f"{path}: {reason}")

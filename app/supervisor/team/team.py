@@ -10,9 +10,7 @@ from typing import Protocol
 
 from app import __version__
 from app.config.model import Config
-from app.config.team import StoreConfig
-from app.store.database import Database
-from app.store.sqlite import SqliteDatabase
+from app.store.opening import database_at
 from app.supervisor.admin.schemas import StoreAnswer
 from app.supervisor.metrics.team_series import TeamCounts
 from app.supervisor.state_folder import StateFolder
@@ -40,7 +38,8 @@ class Team:
         self.name = platform.node() or "gateway"  # what people know this gateway by
         identity = Identity(state.identity, self.name)
         store = config.store
-        self.store = TeamStore(database_of(store, state), identity, __version__, store.forget_after_s, time.time)
+        database = database_at(store.url.get_secret_value() if store.url else None, state.store, store.timeout_s)
+        self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time)
         self.files = [identity.file]
         # In the order in which they are closed; the store comes last, by itself.
         self.allowances = TeamAllowances(self.store)
@@ -95,13 +94,3 @@ class Team:
         for part in self.parts:
             await part.aclose()
         await self.store.aclose()
-
-
-def database_of(config: StoreConfig, state: StateFolder, application: str = "modelport") -> Database:
-    """The store that is configured, not connected yet: by default a file in the state folder."""
-    if config.url is None:
-        return SqliteDatabase(state.store, config.timeout_s)
-    # Only those who use it load it.
-    from app.store.postgresql import PostgresDatabase
-
-    return PostgresDatabase(config.url.get_secret_value(), config.timeout_s, application)

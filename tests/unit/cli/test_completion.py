@@ -90,7 +90,7 @@ def completed(program: Path, *words: str, **env: str) -> list[str]:
 def test_bash_completes_verbs_options_and_the_names_in_the_file(program: Path) -> None:
     (program.parent / "modelport.yaml").write_text(FILE)
 
-    assert completed(program, "sto") == ["stop"]
+    assert completed(program, "sto") == ["stop", "store"]
     assert completed(program, "adapters", "lo") == ["load"]
     assert completed(program, "serve", "--rel") == ["--relays"]
     assert completed(program, "stop", "si") == ["single"]
