@@ -1,4 +1,4 @@
-"""python -m bench.profile [--streams] [--calls]: where a relay's CPU time goes under the load of the benchmark.
+"""python -m bench.profile [--streams] [--calls] [--limits]: where a relay's CPU time goes under the benchmark's load.
 
 Samples: every millisecond of the relay's CPU time its stack is looked at, which costs it little. Told is, for each
 function, the share of the time that it was at work itself (the system's work for it included), and with what it called.
@@ -35,6 +35,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         written = Path(name, "profile.json")
         peer = Peer.compiled(Path(name), other_core, clients)
         arguments = ["--profile", "calls" if options.calls else "samples", "--profile-into", str(written)]
+        arguments += ["--limits"] if options.limits else []
         for client in clients:
             arguments += ["--key", keys.digest(client)]
         with peer.upstream() as upstream, watched(arguments, upstream, measured_core) as (port, pid):
@@ -75,6 +76,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.profile", description="Where a relay's CPU time goes.")
     parser.add_argument("--streams", action="store_true", help="load it with streams instead of whole answers")
     parser.add_argument("--calls", action="store_true", help="count calls instead of taking samples")
+    parser.add_argument("--limits", action="store_true", help="with keys that have every limit")
     parser.add_argument("--count", type=int, default=20_000, help="requests over all connections")
     parser.add_argument("--connections", type=int, default=32, help="also the number of streams")
     parser.add_argument("--rows", type=int, default=50, help="functions to show")

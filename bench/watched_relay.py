@@ -19,15 +19,18 @@ from typing import Any, Final, cast
 
 import uvloop
 
-from app.ipc import Publish, frame
+from app.ipc import Allowance, AllowanceWanted, Amounts, Publish, frame, from_relay, read_frame
 from app.log import set_up
 from app.metrics import Children
 from app.shared_counters import SharedCounters, create
-from app.table import Backend, Key, PublicModel, Table, Target, Tracing
+from app.table import Backend, Budget, Key, KeyLimits, Price, PublicModel, Table, Target, Tracing
 from backends.endpoint import Endpoint, State
 from bench.profiled import profiled
 
 MODEL: Final = "bench"
+# So high that no request is refused, and what is granted of them at once: about a second's use.
+LIMITS: Final = KeyLimits(10**9, 10**12, 10**5, Budget(1e9, "money", "month"))
+GRANTED: Final = Amounts(2_000, 1_000_000, 100, 1_000)
 
 
 class _Nothing:
@@ -59,19 +62,23 @@ for _name in Children.__struct_fields__:
     setattr(_Nothing, _name, _Nothing())
 
 
-def table(upstream: int, digests: Sequence[str], *, log: bool, collector: str | None, sampler: str) -> Table:
-    """One model at one backend, the keys with these digests (none: everybody); what is logged and traced."""
+def table(
+    upstream: int, digests: Sequence[str], *, log: bool, collector: str | None, sampler: str, limits: bool
+) -> Table:
+    """One model at one backend, the keys with these digests (none: everybody); what is logged, traced and limited."""
     endpoint = Endpoint("peer", 1, f"http://127.0.0.1:{upstream}/v1")
     row = Backend("peer", "remote", State.READY, endpoint=endpoint)
     attributes = {"service.name": "bench", "service.version": "0"}
     tracing = Tracing(collector, attributes=attributes, sampler=sampler, interval_s=1.0) if collector else None
     return Table(
         version=1,
-        models={MODEL: PublicModel(MODEL, (Target("peer", MODEL),))},
+        models={MODEL: PublicModel(MODEL, (Target("peer", MODEL),), price=Price(0.2, 0.6, 0.1) if limits else None)},
         aliases={},
         wildcards=(),
         backends={"peer": row},
-        keys=tuple(Key(f"client-{number}", each) for number, each in enumerate(digests)),
+        keys=tuple(
+            Key(f"client-{number}", each, limits=LIMITS if limits else None) for number, each in enumerate(digests)
+        ),
         access_log=log,
         tracing=tracing,
     )
@@ -85,9 +92,14 @@ async def serve(shown: Table, *, counts: bool) -> None:
         vars(server)["Metrics"] = lambda _: cast("Any", _Nothing())
     connections: list[asyncio.StreamWriter] = []
 
-    async def publish(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def publish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
         writer.write(frame(Publish(table=shown)))
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                asked = from_relay.decode(await read_frame(reader))
+                if isinstance(asked, AllowanceWanted):
+                    writer.write(frame(Allowance(asked.seq, asked.key, GRANTED)))
 
     with (
         tempfile.TemporaryDirectory(prefix="modelport-watched-") as folder,
@@ -111,6 +123,7 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--collector")
     parser.add_argument("--key", action="append", default=[], metavar="DIGEST")
+    parser.add_argument("--limits", action="store_true")
     parser.add_argument("--profile", choices=("samples", "calls"))
     parser.add_argument("--profile-into", type=Path)
     parser.add_argument("--sampler", default="parentbased_always_on")
@@ -124,6 +137,7 @@ def main() -> int:
             log=options.log is not None,
             collector=options.collector,
             sampler=options.sampler,
+            limits=options.limits,
         )
         import app.relay.server  # noqa: F401  # after the log is in place; not a part of a profile
 
