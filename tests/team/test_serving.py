@@ -11,7 +11,9 @@ from tests.rigs.postgres import PostgresServer
 from tests.rigs.team_load import TeamLoad
 
 SECRET = "mp-team-0123456789"
-KEYS = [{"name": "office", "sha256": digest(SECRET)}]
+# Limits that nobody reaches, and that are agreed on all the same.
+LIMITS = {"rpm": 100_000, "tpm": 10_000_000, "max_parallel": 1000, "budget": {"tokens": 10**9, "per": "day"}}
+KEYS = [{"name": "office", "sha256": digest(SECRET), **LIMITS}]
 
 
 async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_again(
