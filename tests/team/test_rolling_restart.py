@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,50 @@ from tests.rigs.steady_load import SteadyLoad
 SECRET = "mp-team-0123456789"
 # Limits that nobody reaches, and that are agreed on all the same.
 LIMITS = {"rpm": 100_000, "tpm": 10_000_000, "max_parallel": 1000, "budget": {"tokens": 10**9, "per": "day"}}
-KEYS = [{"name": "office", "sha256": digest(SECRET), **LIMITS}]
 PACE_S = 0.02
 
 
-@pytest.mark.parametrize(
-    ("rounds", "stream_s", "delay_s"),
-    [pytest.param(1, 1.5, 1.5, id="once"), pytest.param(3, 4.0, 5.0, id="three-times", marks=pytest.mark.full)],
-)
+@dataclass(frozen=True)
+class Case:
+    """`stream_s`: how long a stream takes; `is_store_away`: PostgreSQL is killed before the first gateway ends, and the
+    key has no limits, as nobody can say what is left of them.
+    """
+
+    rounds: int = 1
+    stream_s: float = 1.5
+    delay_s: float = 1.5
+    is_store_away: bool = False
+
+
+CASES = [
+    pytest.param(Case(), id="once"),
+    pytest.param(Case(is_store_away=True), id="while the store is away", marks=pytest.mark.full),
+    pytest.param(Case(rounds=3, stream_s=4.0, delay_s=5.0), id="three times", marks=pytest.mark.full),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
 async def test_three_gateways_are_started_anew_under_load_and_no_accepted_request_fails(
-    tmp_path: Path,
-    postgres: PostgresServer,
-    record_property: Callable[[str, object], None],
-    rounds: int,
-    stream_s: float,
-    delay_s: float,
+    tmp_path: Path, record_property: Callable[[str, object], None], case: Case
 ) -> None:
     """As docs/gateways.md says it: tell one to end, wait until it has, start it, wait until it is in the pool again."""
-    server = {"drain_delay_s": delay_s, "drain_s": 30}
+    server = {"drain_delay_s": case.delay_s, "drain_s": 30}
     engine = ("--first", "0.02", "--pace", str(PACE_S))
-    how: dict[str, Any] = {
-        "store": postgres.database(),
-        "keys": KEYS,
-        "engines": 2,
-        "engine_options": engine,
-        "server": server,
-    }
+    key = {"name": "office", "sha256": digest(SECRET), **({} if case.is_store_away else LIMITS)}
+    how: dict[str, Any] = {"keys": [key], "engines": 2, "engine_options": engine, "server": server}
     with (
-        team.running(tmp_path, **how) as three,
+        PostgresServer() as postgres,
+        team.running(tmp_path, store=postgres.database(), **how) as three,
         HaproxyServer(tmp_path, team.free_port(), three.urls) as proxy,
     ):
         proxy.wait_up()
-        load = SteadyLoad(proxy.url, SECRET, rate=50, streams=20, stream_tokens=int(stream_s / PACE_S))
+        load = SteadyLoad(proxy.url, SECRET, rate=50, streams=20, stream_tokens=int(case.stream_s / PACE_S))
         async with load.running():
             codes, took_s = [], []
-            for number in [1, 2, 3] * rounds:
+            if case.is_store_away:
+                await asyncio.sleep(2)
+                await asyncio.to_thread(postgres.kill)
+            for number in [1, 2, 3] * case.rounds:
                 began = time.monotonic()
                 member = three.members[number - 1]
                 codes.append(await asyncio.to_thread(member.stop))
@@ -66,5 +76,5 @@ async def test_three_gateways_are_started_anew_under_load_and_no_accepted_reques
     record_property("each away for", f"{took_s} s")
     record_property("answered", f"{sum(call.is_answered for call in calls)} of {len(calls)}, streams {len(streams)}")
     assert (load.failed, load.refused) == ({}, [])
-    assert codes == [0, 0, 0] * rounds
-    assert len(streams) >= 20 * rounds
+    assert codes == [0, 0, 0] * case.rounds
+    assert len(streams) >= 20 * case.rounds
