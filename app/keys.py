@@ -14,12 +14,13 @@ from app.table import Key
 
 class StoredKeys(msgspec.Struct, frozen=True):
     """The keys of the store, as a gateway knows them. `is_closed`: a key is needed even where none is known.
-    `missing`: why there may be others than these; None: these are all.
+    `missing`: why there may be others than these; None: these are all. `is_unread`: this gateway has never known them.
     """
 
     keys: tuple[Key, ...] = ()
     is_closed: bool = False
     missing: str | None = None
+    is_unread: bool = False
 
 
 NO_STORED_KEYS = StoredKeys()

@@ -303,6 +303,7 @@ class Table(msgspec.Struct, frozen=True):
     is_closed: bool = False  # a key is needed although there may be none among `keys`
     keeps_usage: bool = False  # a record is kept of each model request (app/usage)
     keys_missing: str | None = None  # why keys may exist that are not among `keys`; None: all that exist are
+    keys_unread: bool = False  # this gateway has never known the keys of its store
 
     @property
     def is_open(self) -> bool:

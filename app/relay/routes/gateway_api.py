@@ -26,12 +26,21 @@ async def live(request: Request) -> None:
 
 
 async def ready(request: Request) -> None:
-    """`/readyz`: a model is ready or able to start. Problem (503) otherwise, and while the gateway shuts down."""
-    table = request.table
-    if table.draining or not _can_serve(table):
-        why = "it is shutting down" if table.draining else "no model is ready or able to start"
+    """`/readyz`: a model is ready or able to start, and it is known who may ask. Problem (503) otherwise, and while the
+    gateway shuts down.
+    """
+    why = _why_not_ready(request.table)
+    if why is not None:
         raise problem(NotReady("gateway", why))
     request.answer_json({"status": "ok"})
+
+
+def _why_not_ready(table: Table) -> str | None:
+    if table.draining:
+        return "it is shutting down"
+    if table.keys_unread:
+        return "it does not know the keys of its store yet"
+    return None if _can_serve(table) else "no model is ready or able to start"
 
 
 def _can_serve(table: Table) -> bool:

@@ -54,6 +54,7 @@ def build(
         keys=(*_stored(stored.keys, config), *(each for key in config.keys for each in _keys(key, config))),
         is_closed=stored.is_closed,
         keys_missing=stored.missing,
+        keys_unread=stored.is_unread,
         default_model=_canonical(config, config.default_model) if config.default_model else None,
         pairs={
             pair: {word: _canonical(config, name) for word, name in members.items()}

@@ -248,6 +248,17 @@ async def test_it_is_ready_while_a_model_can_be_served_and_it_is_not_draining(ri
     assert (await rig.ask("/readyz")).status == 200
 
 
+async def test_it_is_not_ready_before_it_has_known_who_may_ask(rig: Rig) -> None:
+    await rig.published(
+        keys=KEYS, is_closed=True, keys_missing="the store of keys could not be read yet", keys_unread=True
+    )
+    unread = await rig.ask("/readyz")
+    await rig.published(keys_unread=False)
+
+    assert (unread.status, "does not know the keys" in unread.error["message"]) == (503, True)
+    assert (await rig.ask("/readyz")).status == 200
+
+
 # -- usage
 
 

@@ -216,6 +216,10 @@ def test_a_gateway_is_open_only_where_there_is_no_key_and_none_is_asked_for() ->
     assert build(nobody, {}, 1).is_open
     assert not build(nobody, {}, 1, stored=StoredKeys(is_closed=True)).is_open
     assert build(nobody, {}, 1, stored=StoredKeys(missing="the store is away")).keys_missing == "the store is away"
+    assert [build(nobody, {}, 1, stored=StoredKeys(is_unread=unread)).keys_unread for unread in (True, False)] == [
+        True,
+        False,
+    ]
 
 
 def test_a_model_costs_what_the_file_says_and_its_adapters_the_same() -> None:
