@@ -15,6 +15,9 @@ from app.relay.limits.key_allowance import Refusal
 from app.table import Budget, KeyLimits
 
 UNKNOWN_S: Final = 1.0
+# OpenAI's SDKs wait for less than a minute or not at all. A window that began to fill a moment ago is free again in
+# little more: who comes then is told the rest.
+_LONGEST_S: Final = 59.9
 _PER: Final = {"day": "a day", "week": "a week", "month": "a month"}
 _WHAT: Final = {"requests": "requests per minute (RPM)", "tokens": "tokens per minute (TPM)"}
 
@@ -82,7 +85,7 @@ def _said(amount: float, budget: Budget) -> str:
 
 
 def _again(left_s: float) -> dict[str, str]:
-    return {**retry_after(left_s), "x-should-retry": "true"}
+    return {**retry_after(min(left_s, _LONGEST_S)), "x-should-retry": "true"}
 
 
 def _final(problem: Problem, left_s: float | None) -> Problem:
