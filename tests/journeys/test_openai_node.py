@@ -45,7 +45,7 @@ def test_openai_node_is_told_of_a_wrong_key(locked: Gateway, node: Path) -> None
 def test_every_journey_of_the_script_is_run() -> None:
     script = SCRIPT.read_text()
 
-    assert set(re.findall(r"^  async (\w+)\(", script, re.MULTILINE)) == {*JOURNEYS, "wrong_key"}
+    assert set(re.findall(r"^  async (\w+)\(", script, re.MULTILINE)) == {*JOURNEYS, "wrong_key", "told_to_wait"}
 
 
 def test_the_lock_file_names_versions_and_digests_and_no_address() -> None:

@@ -167,6 +167,25 @@ const journeys = {
     await assert.rejects(client.chat.completions.create({ model, messages: "hello" }), OpenAI.BadRequestError);
   },
 
+  async told_to_wait() {
+    const count = Number(process.env.JOURNEY_REQUESTS);
+    const [told, waited] = [[], []];
+    const noting = async (url, init) => {
+      const response = await fetch(url, init);
+      if (response.status === 429) told.push(Number(response.headers.get("retry-after-ms")));
+      return response;
+    };
+    const timer = globalThis.setTimeout;
+    globalThis.setTimeout = (call, ms, ...rest) => (waited.push(ms), timer(call, ms, ...rest));
+    const patient = new OpenAI({ baseURL, apiKey: process.env.JOURNEY_KEY, fetch: noting });
+    const asked = { ...few, model: process.env.JOURNEY_MODEL };
+    const asking = Array.from({ length: count }, () => patient.chat.completions.create(asked));
+    for (const answer of await Promise.all(asking)) assert.ok(answer.choices[0].message.content);
+    assert.ok(told.length >= 1, "nobody was told to wait");
+    for (const ms of told) assert.ok(waited.includes(ms), `${ms} ms were told, and not waited: ${waited}`);
+    console.log(told.join(" "));
+  },
+
   async wrong_key() {
     await assert.rejects(client.models.list(), OpenAI.AuthenticationError);
   },
