@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from app.store import usage
 from app.store.database import Database, Statements, StoreError
 
 
@@ -56,6 +57,7 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
             "CREATE TABLE limit_gateways (gateway TEXT PRIMARY KEY, said DOUBLE PRECISION NOT NULL)",
         ),
     ),
+    SchemaStep(4, "usage", usage.TABLES),
 )
 # The tables in the order in which a transaction may lock their rows.
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
@@ -64,6 +66,9 @@ LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("limit_keys", ("key",), is_copied=False),
     TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
     TableOf("limit_gateways", ("gateway",), is_copied=False),
+    TableOf("usage_records", ("id",)),
+    TableOf("usage_days", ("day", "key", "key_name", "team", "model")),
+    TableOf("usage_upkeep", ("task",), is_copied=False),
 )
 VERSION: Final = max(step.number for step in STEPS)
 

@@ -55,6 +55,11 @@ def encoded(members: tuple[Any, ...]) -> bytes:
     return _encoder.encode(members)
 
 
+def encoded_record(record: UsageRecord) -> bytes:
+    """The same of a record."""
+    return _encoder.encode(record)
+
+
 def decoded(data: bytes) -> UsageRecord:
     """The record; ValueError for bytes that are none."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,8 +27,8 @@ class _OpenSegment:
     """How far one segment is read. `index`: of the next record, counted from the segment's first."""
 
     descriptor: int
-    at: int = HEAD_BYTES
-    index: int = 0
+    at: int
+    index: int
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class SegmentReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[Path, _OpenSegment] = {}
+        self._resumed: dict[str, tuple[int, int]] = {}
         self.damaged = 0
 
     def __repr__(self) -> str:
@@ -64,6 +66,10 @@ class SegmentReader:
             with contextlib.suppress(FileNotFoundError):
                 self._take(path, batch, most)
         return batch
+
+    def resume(self, read: Mapping[str, tuple[int, int]]) -> None:
+        """What was read of these segments, by their names, in an earlier life is not given again."""
+        self._resumed = dict(read)
 
     def release(self, batch: Batch) -> None:
         """These records are safe: do not give them again, and remove the segments that are over."""
@@ -102,7 +108,8 @@ class SegmentReader:
         segment = self._open.get(path)
         if segment is None:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            segment = self._open[path] = _OpenSegment(descriptor)
+            at, index = self._resumed.pop(path.name, (HEAD_BYTES, 0))
+            segment = self._open[path] = _OpenSegment(descriptor, at, index)
         # Looked at before it is read: who has let go of it writes nothing any more.
         is_left = _is_left(segment.descriptor)
         head = os.pread(segment.descriptor, HEAD_BYTES, 0)

@@ -183,7 +183,8 @@ class StoreAnswer(_Answer):
     """Where keys, limits and usage are kept. `place`: a path, or HOST:PORT/DATABASE. `reason`: why it is not reachable,
     and `down_s`: for how long. `gateway`: what this gateway is called there; `gateways`: how many share it, as far as
     is known, null where it never was; `names`: their machines; `silent`: how many of them have not been heard of for
-    some seconds. `ahead_s`: by how much its clock is ahead of ours.
+    some seconds. `ahead_s`: by how much its clock is ahead of ours. `usage_pending`: usage records of this gateway that
+    it does not have yet; `usage_lost`: that it will never have.
     """
 
     kind: Literal["sqlite", "postgresql"]
@@ -196,6 +197,8 @@ class StoreAnswer(_Answer):
     names: tuple[str, ...] = ()
     silent: int = 0
     ahead_s: float = 0.0
+    usage_pending: int = 0
+    usage_lost: int = 0
 
 
 class Health(_Answer):

@@ -3,5 +3,5 @@ together; each is a member of `Team` that lives as long as the supervisor. No re
 
 May import: app.config, app.store, app.supervisor.admin.schemas, app.supervisor.json_store,
 app.supervisor.metrics.bucket_counts, app.supervisor.metrics.team_series, app.supervisor.state_folder,
-app.supervisor.team.limits.
+app.supervisor.team.limits, app.supervisor.team.usage.collector, app.usage.segments.
 """

@@ -17,6 +17,8 @@ from app.supervisor.state_folder import StateFolder
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.limits.allowances import TeamAllowances
 from app.supervisor.team.team_store import TeamStore
+from app.supervisor.team.usage.collector import UsageCollector
+from app.usage.segments import FOLDER
 
 
 class TeamPart(Protocol):
@@ -44,7 +46,8 @@ class Team:
         # In the order in which they are closed; the store comes last, by itself.
         self.allowances = TeamAllowances(self.store)
         self.allowances.assumed = store.assume_gateways
-        self.parts: list[TeamPart] = [self.allowances]
+        self.usage = UsageCollector(self.store, state.path / FOLDER, config.usage)
+        self.parts: list[TeamPart] = [self.allowances, self.usage]
 
     def __repr__(self) -> str:
         return f"<Team {self.store!r}>"
@@ -52,6 +55,7 @@ class Team:
     def follow(self, config: Config) -> None:
         """The configuration has been read again."""
         self.allowances.assumed = config.store.assume_gateways
+        self.usage.follow(config.usage)
 
     def health(self) -> StoreAnswer:
         """The store as `/health` shows it."""
@@ -67,6 +71,8 @@ class Team:
             names=tuple(sorted(store.census.names.values())) if store.census is not None else (),
             silent=store.silent,
             ahead_s=round(store.ahead_s, 3),
+            usage_pending=self.usage.pending,
+            usage_lost=self.usage.lost,
         )
 
     def counts(self) -> TeamCounts:
@@ -75,6 +81,9 @@ class Team:
             is_store_up=self.store.is_up,
             store_seconds=copy.deepcopy(self.store.seconds),  # a thread renders them
             gateways=self.store.gateways,
+            pending=self.usage.pending,
+            lost=self.usage.lost,
+            keys=self.usage.totals.shown(),
             limits=self.allowances.shares(),
         )
 

@@ -1,0 +1,248 @@
+"""Usage in the store: each request's record for as long as records are kept, and sums by day, key and model for longer.
+
+Both are written in one transaction, and a record that is there already changes neither: bringing one in again is safe.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from msgspec.structs import replace
+
+from app.store.database import Database, Row, Value
+from app.usage.record import UsageRecord
+
+DAY_S: Final = 86_400
+# Rows of one statement. A statement is prepared once for each number of rows, so there are few of them.
+_SIZES: Final = (200, 20, 1)
+_DELETED_AT_ONCE: Final = 2000
+UPKEEP_EVERY_S: Final = 3600.0
+
+UsageBy: TypeAlias = Literal["key", "model", "day", "team"]
+GROUPS: Final[tuple[UsageBy, ...]] = ("key", "model", "day", "team")
+# How requests end that are nobody's failure.
+FINE: Final = ("ok", "client_left")
+
+_COLUMNS: Final = (
+    *("id", "gateway", "day", "at", "key", "key_name", "team", "model", "backend", "serving", "operation", "route"),
+    *("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "is_estimated", "money"),
+    *("seconds", "first_token_s", "load_s", "queue_s", "attempts", "outcome", "status", "request_id", "is_stream"),
+)
+_SUMS: Final = ("requests", "failed", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "money")
+_ADD: Final = (
+    f"INSERT INTO usage_days (day, key, key_name, team, model, {', '.join(_SUMS)}) "
+    f"VALUES ({', '.join(f'${number}' for number in range(1, 6 + len(_SUMS)))}) "
+    "ON CONFLICT (day, key, key_name, team, model) DO UPDATE SET "
+    + ", ".join(f"{name} = usage_days.{name} + excluded.{name}" for name in _SUMS)
+)
+TABLES: Final = (
+    "CREATE TABLE usage_records (id TEXT PRIMARY KEY, gateway TEXT NOT NULL, day BIGINT NOT NULL,"
+    " at DOUBLE PRECISION NOT NULL, key TEXT NOT NULL, key_name TEXT NOT NULL, team TEXT, model TEXT NOT NULL,"
+    " backend TEXT NOT NULL, serving TEXT, operation TEXT NOT NULL, route TEXT NOT NULL,"
+    " input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL,"
+    " reasoning_tokens BIGINT NOT NULL, is_estimated BIGINT NOT NULL, money DOUBLE PRECISION NOT NULL,"
+    " seconds DOUBLE PRECISION NOT NULL, first_token_s DOUBLE PRECISION, load_s DOUBLE PRECISION NOT NULL,"
+    " queue_s DOUBLE PRECISION NOT NULL, attempts BIGINT NOT NULL, outcome TEXT NOT NULL, status BIGINT NOT NULL,"
+    " request_id TEXT NOT NULL, is_stream BIGINT NOT NULL)",
+    "CREATE INDEX usage_records_at ON usage_records (at)",
+    "CREATE TABLE usage_days (day BIGINT NOT NULL, key TEXT NOT NULL, key_name TEXT NOT NULL, team TEXT NOT NULL,"
+    " model TEXT NOT NULL, requests BIGINT NOT NULL, failed BIGINT NOT NULL, input_tokens BIGINT NOT NULL,"
+    " output_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL, reasoning_tokens BIGINT NOT NULL,"
+    " money DOUBLE PRECISION NOT NULL, PRIMARY KEY (day, key, key_name, team, model))",
+    "CREATE TABLE usage_upkeep (task TEXT PRIMARY KEY, done DOUBLE PRECISION NOT NULL)",
+    "INSERT INTO usage_upkeep (task, done) VALUES ('retention', 0)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """What the requests of one group came to. `name`: of the key, the model or the team, or the day (2026-11-28); empty
+    where the requests had none. `id`: of a key. `failed`: those that ended neither well nor because the client left.
+    """
+
+    name: str
+    id: str | None
+    requests: int
+    failed: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    money: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """Which usage is asked for: of requests that ended from `since` on and before `until` (Unix seconds; None: no
+    bound), and of one key (its name or id), model or team, where they are given.
+    """
+
+    by: UsageBy
+    since: float | None = None
+    until: float | None = None
+    key: str | None = None
+    model: str | None = None
+    team: str | None = None
+
+    @property
+    def is_of_days(self) -> bool:
+        """Whether whole days (UTC) are asked for, so that their sums answer it."""
+        return all(time is None or time % DAY_S == 0 for time in (self.since, self.until))
+
+
+async def insert(database: Database, gateway: str, records: Sequence[tuple[str, UsageRecord]]) -> set[str]:
+    """Bring in these records, given with their ids. Returns the ids of those that were not there yet."""
+    records = [(id, _storable(record)) for id, record in records]
+    async with database.transaction() as statements:
+        fresh: set[str] = set()
+        for rows in _chunks([_row(gateway, *each) for each in records]):
+            told = await statements.fetch(_insert(len(rows)), *(value for row in rows for value in row))
+            fresh.update(row["id"] for row in told)
+        added = _added(record for id, record in dict(records).items() if id in fresh)
+        # In the order of their keys, as everybody locks them.
+        await statements.many(_ADD, [(*group, *sums) for group, sums in sorted(added.items())])
+    return fresh
+
+
+async def report(database: Database, question: UsageQuestion) -> list[UsageSum]:
+    """The sums of each group: days in their order, all others by tokens, most first."""
+    sql, args = _report(question)
+    sums = [_sum(question.by, row) for row in await database.fetch_long(sql, *args)]
+    if question.by == "day":
+        return sorted(sums, key=lambda each: each.name)
+    return sorted(sums, key=lambda each: (-(each.input_tokens + each.output_tokens), -each.requests, each.name))
+
+
+async def count(database: Database) -> int:
+    """How many records there are."""
+    rows = await database.fetch_long("SELECT COUNT(*) AS count FROM usage_records")
+    return int(rows[0]["count"])
+
+
+async def forget(database: Database, retention_days: int, totals_days: int) -> int:
+    """Remove what is older than that by the store's clock, unless another gateway has done so within the hour. Returns
+    how many records that were.
+    """
+    is_ours = await database.execute(
+        "UPDATE usage_upkeep SET done = store_time() WHERE task = 'retention' AND done < store_time() - $1",
+        UPKEEP_EVERY_S,
+    )
+    if not is_ours:
+        return 0
+    removed = 0
+    while True:
+        now = await database.execute(
+            "DELETE FROM usage_records WHERE id IN "
+            f"(SELECT id FROM usage_records WHERE at < store_time() - $1 ORDER BY at LIMIT {_DELETED_AT_ONCE})",
+            float(retention_days * DAY_S),
+        )
+        removed += now
+        if now < _DELETED_AT_ONCE:
+            break
+    await database.execute(
+        f"DELETE FROM usage_days WHERE day * {DAY_S} < store_time() - $1", float((totals_days + 1) * DAY_S)
+    )
+    return removed
+
+
+# -- within
+
+
+def _storable(record: UsageRecord) -> UsageRecord:
+    """PostgreSQL has no texts with a zero byte, and behind a wildcard a client may call a model anything."""
+    return replace(record, model=record.model.replace("\0", "\ufffd")) if "\0" in record.model else record
+
+
+def _row(gateway: str, id: str, record: UsageRecord) -> tuple[Value, ...]:
+    return (
+        *(id, gateway, int(record.at // DAY_S), record.at, record.key, record.key_name, record.team, record.model),
+        *(record.backend, record.serving, record.operation, record.route, record.input_tokens, record.output_tokens),
+        *(record.cached_tokens, record.reasoning_tokens, int(record.is_estimated), record.money, record.seconds),
+        *(record.first_token_s, record.load_s, record.queue_s, record.attempts, record.outcome, record.status),
+        *(record.request_id, int(record.is_stream)),
+    )
+
+
+def _chunks(rows: Sequence[tuple[Value, ...]]) -> Iterator[Sequence[tuple[Value, ...]]]:
+    at = 0
+    while at < len(rows):
+        size = next(size for size in _SIZES if size <= len(rows) - at)
+        yield rows[at : at + size]
+        at += size
+
+
+def _insert(count: int) -> str:
+    width = len(_COLUMNS)
+    rows = (
+        f"({', '.join(f'${number}' for number in range(first, first + width))})"
+        for first in range(1, 1 + count * width, width)
+    )
+    return (
+        f"INSERT INTO usage_records ({', '.join(_COLUMNS)}) VALUES {', '.join(rows)} "
+        "ON CONFLICT (id) DO NOTHING RETURNING id"
+    )
+
+
+_Group: TypeAlias = tuple[int, str, str, str, str]
+
+
+def _added(records: Iterable[UsageRecord]) -> dict[_Group, list[float]]:
+    """What is to be added to the sums of each day, key and model."""
+    added: dict[_Group, list[float]] = {}
+    for record in records:
+        group = (int(record.at // DAY_S), record.key, record.key_name, record.team or "", record.model)
+        sums = added.setdefault(group, [0, 0, 0, 0, 0, 0, 0.0])
+        sums[0] += 1
+        sums[1] += record.outcome not in FINE
+        sums[2] += record.input_tokens
+        sums[3] += record.output_tokens
+        sums[4] += record.cached_tokens
+        sums[5] += record.reasoning_tokens
+        sums[6] += record.money
+    return added
+
+
+def _report(question: UsageQuestion) -> tuple[str, list[Value]]:
+    conditions: list[str] = []
+    args: list[Value] = []
+
+    def only(condition: str, value: Value) -> None:
+        args.append(value)
+        conditions.append(condition.replace("$", f"${len(args)}"))
+
+    column, scale = ("day", DAY_S) if question.is_of_days else ("at", 1)
+    if question.since is not None:
+        only(f"{column} >= $", int(question.since) // scale if question.is_of_days else float(question.since))
+    if question.until is not None:
+        only(f"{column} < $", int(question.until) // scale if question.is_of_days else float(question.until))
+    if question.key is not None:
+        args.append(question.key)
+        conditions.append(f"(key = ${len(args)} OR key_name = ${len(args)})")
+    if question.model is not None:
+        only("model = $", question.model)
+    if question.team is not None:
+        only("team = $", question.team)
+    group = {"key": "key", "model": "model", "day": "day", "team": "COALESCE(team, '')"}[question.by]
+    name = "MAX(key_name)" if question.by == "key" else group
+    fine = " OR ".join(f"outcome = '{each}'" for each in FINE)
+    requests, failed = "COUNT(*)", f"SUM(CASE WHEN {fine} THEN 0 ELSE 1 END)"
+    if question.is_of_days:
+        requests, failed = "SUM(requests)", "SUM(failed)"
+    sums = [f"{requests} AS requests", f"{failed} AS failed", *(f"SUM({each}) AS {each}" for each in _SUMS[2:])]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    table = "usage_days" if question.is_of_days else "usage_records"
+    return f"SELECT {group} AS id, {name} AS name, {', '.join(sums)} FROM {table}{where} GROUP BY {group}", args
+
+
+def _sum(by: UsageBy, row: Row) -> UsageSum:
+    name = str(row["name"])
+    if by == "day":
+        name = datetime.date.fromordinal(_EPOCH + int(row["name"])).isoformat()
+    counts = {each: int(row[each]) for each in _SUMS[:-1]}
+    return UsageSum(name=name, id=str(row["id"]) if by == "key" else None, money=float(row["money"]), **counts)
+
+
+_EPOCH: Final = datetime.date(1970, 1, 1).toordinal()
