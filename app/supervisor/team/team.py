@@ -41,7 +41,7 @@ class Team:
         identity = Identity(state.identity, self.name)
         store = config.store
         database = database_at(store.url.get_secret_value() if store.url else None, state.store, store.timeout_s)
-        self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time)
+        self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time, store.timeout_s)
         self.files = [identity.file]
         # In the order in which they are closed; the store comes last, by itself.
         self.allowances = TeamAllowances(self.store)
