@@ -46,6 +46,23 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
         ),
     ),
     SchemaStep(
+        2,
+        "keys",
+        (
+            "CREATE TABLE key_changes (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)",
+            "INSERT INTO key_changes (id, version) VALUES (1, 0)",
+            "CREATE TABLE keys (id TEXT PRIMARY KEY, name TEXT NOT NULL, team TEXT, role TEXT NOT NULL, models TEXT,"
+            " expires DOUBLE PRECISION, priority TEXT NOT NULL, rpm BIGINT, tpm BIGINT, max_parallel BIGINT,"
+            " budget_amount DOUBLE PRECISION, budget_unit TEXT, budget_per TEXT, created DOUBLE PRECISION NOT NULL,"
+            " changed DOUBLE PRECISION NOT NULL, revoked DOUBLE PRECISION)",
+            # One that was revoked leaves its name to the next.
+            "CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked IS NULL",
+            "CREATE TABLE key_secrets (sha256 TEXT PRIMARY KEY, key TEXT NOT NULL, created DOUBLE PRECISION NOT NULL,"
+            " ends DOUBLE PRECISION)",
+            "CREATE INDEX key_secrets_by_key ON key_secrets (key)",
+        ),
+    ),
+    SchemaStep(
         3,
         "limits",
         (
@@ -63,6 +80,9 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("gateways", ("id",), is_copied=False),
     TableOf("copies", ("source", "name"), is_copied=False),
+    TableOf("key_changes", ("id",)),
+    TableOf("keys", ("id",)),
+    TableOf("key_secrets", ("sha256",)),
     TableOf("limit_keys", ("key",), is_copied=False),
     TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
     TableOf("limit_gateways", ("gateway",), is_copied=False),

@@ -120,7 +120,7 @@ class Gateway:
             is_on=lambda: self.config.server.eject_after > 0,
             is_full=lambda backend: self.fleet.is_full(backend),
         )
-        self.team = Team(config, state)
+        self.team = Team(config, state, self.publish_again, may_be_open=self._is_loopback or options.insecure_no_key)
         self.relay_server = RelayServer(
             self.leases, self.relays, suspect=self.ejections.suspect, limits=self.team.allowances
         )
@@ -199,6 +199,7 @@ class Gateway:
             self._created,
             is_loopback=self._is_loopback,
             max_connections=self._max_connections,
+            stored=self.team.keyring.stored,
         )
         return self._certificates.applied(table)
 
@@ -323,7 +324,7 @@ class Gateway:
         async with self._reloading, self.while_reloading():
             self._check_open()
             try:
-                config = await asyncio.to_thread(load_all, self._options, self._bound)
+                config = await asyncio.to_thread(load_all, self._options, self._bound, self.team.keyring.has_keys)
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise

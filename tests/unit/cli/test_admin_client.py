@@ -45,6 +45,7 @@ from app.supervisor.admin.schemas import (
 )
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.metrics.metrics_routes import BothPages
+from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, State
 from tests.rigs.cli import run
 
@@ -107,6 +108,10 @@ class FakeControl:
     @property
     def metrics(self) -> BothPages:
         raise NotImplementedError("no verb reads them")
+
+    @property
+    def team(self) -> Team:
+        raise NotImplementedError("it has tests of its own")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]

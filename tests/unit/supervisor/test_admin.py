@@ -38,6 +38,7 @@ from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.metrics.metrics_routes import BothPages
 from app.supervisor.state_folder import bind_private
+from app.supervisor.team.team import Team
 from app.table import Backend, PublicModel, Table, Target, Wildcard
 from backends.endpoint import CAPABILITIES, State
 from backends.process.log_tail import Printed
@@ -109,6 +110,10 @@ class StubControl:
     @property
     def metrics(self) -> BothPages:
         return StubMetrics()
+
+    @property
+    def team(self) -> Team:
+        raise NotImplementedError("it has tests of its own")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self._ordered(f"probe {','.join(capabilities)} {again}", model)
