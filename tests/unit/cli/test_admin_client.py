@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -42,6 +43,7 @@ from app.supervisor.admin.schemas import (
     Reloaded,
     ReplacementAnswer,
     Status,
+    StoreAnswer,
 )
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.metrics.metrics_routes import BothPages
@@ -253,6 +255,27 @@ def test_the_status_shows_processes_and_backends_with_their_reasons(folder: Path
     assert "refused [by] the server" in said
     assert run(folder, "status").err == "GPU-a is in quarantine: 30 GB of it did not come back\n"
     assert json.loads(run(folder, "status", "--json").out)["pid"] == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "store postgresql, db:5432/modelport"),
+        ({"gateways": 3, "silent": 1}, "store postgresql, db:5432/modelport, 3 gateways (1 silent)"),
+        (
+            {"is_up": False, "down_s": 65.0, "reason": "connection refused"},
+            "store postgresql, db:5432/modelport, away for 1m 5s: connection refused",
+        ),
+    ],
+)
+def test_the_status_says_where_keys_and_usage_are_kept(
+    folder: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], line: str
+) -> None:
+    store = StoreAnswer(kind="postgresql", place="db:5432/modelport", is_up=True, gateway="a1", gateways=1)
+    health = HEALTH.model_copy(update={"store": store.model_copy(update=changes)})
+    monkeypatch.setattr("tests.unit.cli.test_admin_client.HEALTH", health)
+
+    assert line in run(folder, "status").out.splitlines()
 
 
 def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeControl) -> None:
