@@ -69,7 +69,7 @@ def good_keys(
     if known is None:
         if not (is_shared or may_hold_keys):
             return NO_STORED_KEYS
-        return _NOT_READ
+        return msgspec.structs.replace(_NOT_READ, is_unread=is_shared)
     had_keys = known.version.made > 0
     if reason is not None and is_shared and not had_keys and not known.is_read:
         return _NOT_READ
