@@ -81,11 +81,10 @@ def _names(tree: Mapping[str, Any], section: str) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def load_all(options: ServeOptions, bound: str | None = None, has_stored_keys: bool = False) -> Config:
+def load_all(options: ServeOptions, bound: str | None = None) -> Config:
     """File, environment and flags as one configuration, for a start and for every reload. ConfigError as `load`.
 
-    `bound`: the address that a running gateway listens on, which it keeps until it is restarted. `has_stored_keys`: the
-    store has keys, so that nobody gets in without one; a gateway with a PostgreSQL store takes that for granted.
+    `bound`: the address that a running gateway listens on, which it keeps until it is restarted.
     """
     settings = Settings.from_env(options.env)
     path = options.config_path
@@ -117,8 +116,7 @@ def load_all(options: ServeOptions, bound: str | None = None, has_stored_keys: b
             "environment: MODELPORT_METRICS_PORT" if settings.modelport_metrics_port else f"{path}: server.metrics_port"
         )
         raise ConfigError([f"{where}: {server.metrics_port} is the gateway's own port, too: choose another"])
-    is_closed = bool(config.keys) or has_stored_keys or config.store.url is not None
-    if not (is_closed or options.insecure_no_key):
+    if not config.keys and not options.insecure_no_key:
         _refuse_what_is_open(config.server, options, settings, bound)
     return config
 

@@ -20,7 +20,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.config.yaml_document import ConfigError
 from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
-from app.store.database import StoreError
 from app.supervisor.admin import openapi
 from app.supervisor.admin.parity_routes import ParityApi, add_parity_routes
 from app.supervisor.admin.plan_schemas import PlanAnswer
@@ -37,9 +36,12 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
-from app.supervisor.admin.team.keys_routes import KeysApi, add_keys_routes
+from app.supervisor.admin.team.audit_routes import add_audit_routes
+from app.supervisor.admin.team.audit_seam import AuditSeam
+from app.supervisor.admin.team.peers import AdminProtocol
 from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
 from app.supervisor.metrics.metrics_routes import MetricsApi, add_metrics_routes
+from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
@@ -65,8 +67,11 @@ _COMPARISON: dict[int | str, dict[str, Any]] = {
 }
 
 
-class AdminApi(ParityApi, ComparisonsApi, MetricsApi, KeysApi, Protocol):
+class AdminApi(ParityApi, ComparisonsApi, MetricsApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
+
+    @property
+    def team(self) -> Team: ...
 
     def health(self) -> Health: ...
     def models(self) -> Models: ...
@@ -101,7 +106,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     _probe(app, api)
     add_parity_routes(app, api, _UNKNOWN_MODEL)
     add_comparison_routes(app, api, _COMPARISONS, _COMPARISON)
-    add_keys_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
+    add_audit_routes(app, lambda: api.team.audit, _COMPARISONS)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -117,9 +122,8 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _internal_error)
-    return _HeadAndOptions(app)
+    return AuditSeam(_HeadAndOptions(app), lambda: api.team.audit, lambda: _relays(api))
 
 
 class AdminServer(uvicorn.Server):
@@ -129,6 +133,7 @@ class AdminServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
+                http=AdminProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -287,6 +292,11 @@ def allowed_methods(app: FastAPI, scope: Scope) -> str:
     return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
 
 
+def _relays(api: AdminApi) -> set[int]:
+    relays = api.status().relays
+    return {*relays.pids, *relays.connected}
+
+
 def _response(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, problem.headers, JSON)
 
@@ -294,10 +304,6 @@ def _response(problem: Problem) -> Response:
 async def _problem(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, Problem)
     return _response(exc)
-
-
-async def _store_error(_request: Request, exc: Exception) -> Response:
-    return _response(Problem(503, "store_unavailable", f"The store does not answer: {exc}"))
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:
