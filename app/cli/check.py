@@ -27,10 +27,12 @@ def check(
     from app.config.load import load_all
     from app.config.settings import resolve
     from app.config.warnings import warnings
+    from app.store.keys import holds_keys
+    from app.supervisor.state_folder import StateFolder
 
     with config_errors_reported():
         options = resolve(os.environ, config=config, insecure_no_key=insecure_no_key)
-        loaded = load_all(options)
+        loaded = load_all(options, has_stored_keys=holds_keys(StateFolder(options.state).store))
     source = str(options.config_path) if options.config_path is not None else None
     notes = [f"{place}: {problem}" for place, problem in warnings(loaded)]
     if as_json:

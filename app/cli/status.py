@@ -24,7 +24,10 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
     typer.echo(f"modelport {health['version']}: {health['status']}, at {response['address']}, up {uptime}")
     typer.echo(f"supervisor {response['pid']}, relays {pids or 'none'} ({relays['restarts']} restarts)")
     typer.echo(f"configuration {response['config'] or 'none: the defaults'}, state folder {response['state_folder']}")
-    typer.echo(f"requests in flight {response['leases']}, models {len(health['models'])}\n")
+    typer.echo(f"requests in flight {response['leases']}, models {len(health['models'])}")
+    if (store := health.get("store")) is not None:
+        typer.echo(store_line(store))
+    typer.echo()
     for each in health["quarantined"]:
         warn(each["reason"])
     show(
@@ -45,6 +48,14 @@ def status(state: StateOption = None, as_json: JsonOption = False) -> None:
             for backend in health["backends"]
         ],
     )
+
+
+def store_line(store: Mapping[str, Any]) -> str:
+    """Where keys, limits and usage are kept, whether that responds, and how many gateways share it. Pure."""
+    others = f", {store['gateways']} gateways" if (store["gateways"] or 1) > 1 else ""
+    silent = f" ({store['silent']} silent)" if store["silent"] else ""
+    away = "" if store["is_up"] else f", away for {duration(store['down_s'] or 0.0)}: {store['reason']}"
+    return f"store {store['kind']}, {store['place']}{others}{silent}{away}"
 
 
 def ejection_note(ejected: Sequence[Mapping[str, Any]]) -> str:

@@ -48,6 +48,24 @@ def canonical(config: Config, name: str) -> str | None:
     return next((public for public, model in config.models.items() if name in model.aliases), None)
 
 
+def _public_names(config: Config, models: Sequence[str]) -> list[str]:
+    """The names that clients may write, those of adapters among them; without those that end in `*`."""
+    aliases = {alias for model in config.models.values() for alias in model.aliases}
+    adapters = [name for entry in config.backends.values() for name in getattr(entry, "adapters", {})]
+    return list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases), *adapters]))
+
+
+def unknown_models(config: Config, names: Sequence[str]) -> list[str]:
+    """Of names that a key is to open, a sentence for each that is not public here."""
+    models = list(config.models)
+    known, prefixes = _public_names(config, models), [name[:-1] for name in models if name.endswith("*")]
+    return [
+        f"'{name}' is not a model here {nearest(name, known)}"
+        for name in names
+        if name not in known and not any(name.startswith(prefix) for prefix in prefixes)
+    ]
+
+
 def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> list[Problem]:
     """What is wrong with the references in `config`, each as (place in the file, sentence).
 
@@ -56,8 +74,7 @@ def problems(config: Config, backends: Sequence[str], models: Sequence[str]) -> 
     """
     problems: list[Problem] = []
     aliases = {alias for model in config.models.values() for alias in model.aliases}
-    adapters = [name for entry in config.backends.values() for name in getattr(entry, "adapters", {})]
-    known = list(dict.fromkeys([*(name for name in models if not name.endswith("*")), *sorted(aliases), *adapters]))
+    known = _public_names(config, models)
     for name, model in config.models.items():
         problems += _model(name, model, backends, known)
     problems += _aliases(config, models)

@@ -81,10 +81,11 @@ def _names(tree: Mapping[str, Any], section: str) -> list[str]:
     return list(value) if isinstance(value, dict) else []
 
 
-def load_all(options: ServeOptions, bound: str | None = None) -> Config:
+def load_all(options: ServeOptions, bound: str | None = None, has_stored_keys: bool = False) -> Config:
     """File, environment and flags as one configuration, for a start and for every reload. ConfigError as `load`.
 
-    `bound`: the address that a running gateway listens on, which it keeps until it is restarted.
+    `bound`: the address that a running gateway listens on, which it keeps until it is restarted. `has_stored_keys`: the
+    store has keys, so that nobody gets in without one; a gateway with a PostgreSQL store takes that for granted.
     """
     settings = Settings.from_env(options.env)
     path = options.config_path
@@ -116,7 +117,8 @@ def load_all(options: ServeOptions, bound: str | None = None) -> Config:
             "environment: MODELPORT_METRICS_PORT" if settings.modelport_metrics_port else f"{path}: server.metrics_port"
         )
         raise ConfigError([f"{where}: {server.metrics_port} is the gateway's own port, too: choose another"])
-    if not config.keys and not options.insecure_no_key:
+    is_closed = bool(config.keys) or has_stored_keys or config.store.url is not None
+    if not (is_closed or options.insecure_no_key):
         _refuse_what_is_open(config.server, options, settings, bound)
     return config
 

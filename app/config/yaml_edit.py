@@ -13,13 +13,14 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ruamel.yaml import YAML
-from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode
+from ruamel.yaml.nodes import CollectionNode, MappingNode, Node, ScalarNode, SequenceNode
 
-from app.config.yaml_document import ConfigError, parse
+from app.config.yaml_document import ConfigError, dotted, parse
 
+EntryPath: TypeAlias = Sequence[str | int]
 _Kind = TypeVar("_Kind", list[Any], dict[str, Any])
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _YAML_KEYWORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
@@ -57,9 +58,9 @@ def add_entry(text: str, section: str, name: str | None, entry: Mapping[str, Any
     )
 
 
-def set_entry(text: str, path: Sequence[str], entry: Any) -> str:
+def set_entry(text: str, path: EntryPath, entry: Any) -> str:
     """The text with `entry` at this path of keys (`backends`, `gpu`, `adapters`, `law`): in the place of what is there,
-    else added with what it lies in.
+    else added with what it lies in. A number stands for a place in a list (`keys`, 2, `rpm`).
 
     ConfigError, with the line to write by hand, when the file is written in a way that this cannot edit.
     """
@@ -70,59 +71,85 @@ def set_entry(text: str, path: Sequence[str], entry: Any) -> str:
         after = _set(text, path, value)
         if _parsed(after) == wanted:
             return after
-    where = ".".join(path[:-1])
+    where = dotted(tuple(path[:-1]))
     raise ConfigError(
         [f"{where}: this file cannot be edited automatically; write this under {where} yourself:  {line}"]
     )
 
 
-def remove_entry(text: str, path: Sequence[str]) -> str:
-    """The text without the entry at this path of keys; unchanged where there is none. What held nothing else is left
-    empty. ConfigError when the file is written in a way that this cannot edit.
+def remove_entry(text: str, path: EntryPath) -> str:
+    """The text without the entry at this path of keys, or at this place of a list; unchanged where there is none. What
+    held nothing else is left empty. ConfigError when the file is written in a way that this cannot edit.
     """
     before = _parsed(text)
-    holder = _tree_at(before, path[:-1])
-    if not isinstance(holder, dict) or path[-1] not in holder:
+    holder, last = _tree_at(before, path[:-1]), path[-1]
+    left: Any
+    if isinstance(holder, dict) and last in holder:
+        left = {key: value for key, value in holder.items() if key != last}
+    elif isinstance(holder, list) and isinstance(last, int) and last < len(holder):
+        left = [item for index, item in enumerate(holder) if index != last]
+    else:
         return text
-    left = {key: value for key, value in holder.items() if key != path[-1]}
     with contextlib.suppress(ConfigError):
         after = _remove(text, path)
         if _parsed(after) in (_with(before, path[:-1], left), _with(before, path[:-1], left or None)):
             return after
-    raise ConfigError([f"{'.'.join(path)}: this file cannot be edited automatically; remove this entry yourself"])
+    place = dotted(tuple(path))
+    raise ConfigError([f"{place}: this file cannot be edited automatically; remove this entry yourself"])
 
 
-def _tree_at(tree: Any, path: Sequence[str]) -> Any:
+def _tree_at(tree: Any, path: EntryPath) -> Any:
     for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
+        if isinstance(key, int):
+            tree = tree[key] if isinstance(tree, list) and key < len(tree) else None
+        else:
+            tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
 
 
-def _with(tree: Any, path: Sequence[str], value: Any) -> Any:
+def _with(tree: Any, path: EntryPath, value: Any) -> Any:
     if not path:
         return value
+    if isinstance(path[0], int):
+        items = tree if isinstance(tree, list) else []
+        return [_with(item, path[1:], value) if at == path[0] else item for at, item in enumerate(items)]
     known = tree if isinstance(tree, dict) else {}
     return {**known, path[0]: _with(known.get(path[0]), path[1:], value)}
 
 
-def _pair_at(text: str, path: Sequence[str]) -> tuple[list[tuple[Node, Node]], int] | None:
+def _pair_at(text: str, path: EntryPath) -> tuple[list[tuple[Node, Node]], int] | None:
     """The pairs of the mapping that the last key of the path is in, and which of them it is; None: it is not there."""
+    holder = _node_at(text, path[:-1])
+    if not isinstance(holder, MappingNode):
+        return None
+    at = _index_of(holder, path[-1])
+    return None if at is None else (holder.value, at)
+
+
+def _node_at(text: str, path: EntryPath) -> Node | None:
+    """What stands at this path; None where there is nothing."""
     node = YAML(typ="safe", pure=True).compose(io.StringIO(text))
-    for depth, key in enumerate(path):
-        if not isinstance(node, MappingNode):
-            return None
-        at = next((index for index, (name, _) in enumerate(node.value) if name.value == key), None)
-        if at is None:
-            return None
-        if node.value[at][1].start_mark.index < node.value[at][0].end_mark.index:
-            raise ConfigError(["an alias stands there, which means something written elsewhere"])
-        if depth == len(path) - 1:
-            return node.value, at
-        node = node.value[at][1]
-    return None
+    for key in path:
+        if isinstance(key, int):
+            if not isinstance(node, SequenceNode) or key >= len(node.value):
+                return None
+            node = node.value[key]
+        else:
+            at = _index_of(node, key) if isinstance(node, MappingNode) else None
+            if at is None:
+                return None
+            node = node.value[at][1]
+    return node  # type: ignore[no-any-return]
 
 
-def _set(text: str, path: Sequence[str], value: Any) -> str:
+def _index_of(holder: MappingNode, name: str | int) -> int | None:
+    at = next((index for index, (key, _) in enumerate(holder.value) if key.value == name), None)
+    if at is not None and holder.value[at][1].start_mark.index < holder.value[at][0].end_mark.index:
+        raise ConfigError(["an alias stands there, which means something written elsewhere"])
+    return at
+
+
+def _set(text: str, path: EntryPath, value: Any) -> str:
     if text and not text.endswith("\n"):
         text += "\r\n" if "\r\n" in text else "\n"
     place = _pair_at(text, path)
@@ -132,11 +159,10 @@ def _set(text: str, path: Sequence[str], value: Any) -> str:
         end = key.end_mark.index if old.start_mark.index == old.end_mark.index else _end(text, old)
         return f"{text[: key.start_mark.index]}{scalar(path[-1])}: {scalar(value)}{_rest(text, key, end)}"
     if len(path) == 2:
-        return _insert(text, path[0], f"{scalar(path[1])}: {scalar(value)}")
-    above = _pair_at(text, path[:-1])
-    if above is None:
+        return _insert(text, str(path[0]), f"{scalar(path[1])}: {scalar(value)}")
+    node = _node_at(text, path[:-1])
+    if node is None:
         return _set(text, path[:-1], {path[-1]: value})
-    node = above[0][above[1]][1]
     line = f"{scalar(path[-1])}: {scalar(value)}"
     if isinstance(node, CollectionNode) and node.flow_style:
         return _into_braces(text, node, line)
@@ -152,20 +178,29 @@ def _rest(text: str, key: Node, end: int) -> str:
     return rest.lstrip(" ").removeprefix(":") if end == key.end_mark.index else rest
 
 
-def _remove(text: str, path: Sequence[str]) -> str:
+def _remove(text: str, path: EntryPath) -> str:
+    holder, last = _node_at(text, path[:-1]), path[-1]
+    if isinstance(holder, SequenceNode) and isinstance(last, int):
+        item = holder.value[last]
+        starts = [each.start_mark.index for each in holder.value]
+        return _cut(text, holder, starts, last, _end(text, item))
     place = _pair_at(text, path)
     if place is None:
         return text
     pairs, at = place
     key, value = pairs[at]
-    above = _pair_at(text, path[:-1])
-    holder = above[0][above[1]][1] if above is not None else None
-    start, end = key.start_mark.index, _end(text, value)
+    end = _end(text, value)
     if value.start_mark.index == value.end_mark.index:
         end = text.index(":", key.end_mark.index) + 1
+    return _cut(text, holder, [name.start_mark.index for name, _ in pairs], at, end)
+
+
+def _cut(text: str, holder: Node | None, starts: Sequence[int], at: int, end: int) -> str:
+    """The text without the entry of `holder` that begins at `starts[at]` and ends at `end`."""
+    start = starts[at]
     if isinstance(holder, CollectionNode) and holder.flow_style:
-        if at + 1 < len(pairs):
-            return text[:start] + text[pairs[at + 1][0].start_mark.index :]
+        if at + 1 < len(starts):
+            return text[:start] + text[starts[at + 1] :]
         before = text[:start].rstrip().removesuffix(",") if at else text[:start]
         return before + text[end:].removeprefix(",")
     begin = text.rfind("\n", 0, start) + 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from app.config.model import Config
+from app.store.checkup import Checkup
 from app.supervisor.admin.plan_schemas import PlanAnswer
 from backends.inspection import Inspection
 
@@ -151,6 +152,30 @@ class CollectorFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """The store that is configured: a server, or a file. `exists`: of a file, a gateway has made it. `report`: what it
+    said; None where it was not asked, as it does not exist yet.
+    """
+
+    place: str
+    is_server: bool = False
+    exists: bool = True
+    report: Checkup | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFacts:
+    """The folder where usage records wait for the store. `damaged`: files that could not be read and were put aside.
+    `trouble`: why it cannot be looked at.
+    """
+
+    folder: Path
+    waiting_bytes: int = 0
+    damaged: tuple[str, ...] = ()
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFacts:
     """The limits of our control group: memory in bytes and cores. None: no limit. `is_container`: in a container."""
 
@@ -215,6 +240,8 @@ class MachineFacts:
     tools: ToolFacts | None = None
     ports: tuple[PortFacts, ...] = ()
     collector: CollectorFacts | None = None
+    store: StoreFacts | None = None
+    usage: UsageFacts | None = None
     programs: tuple[ProgramFacts, ...] = ()
     attached: tuple[AttachedFacts, ...] = ()
     hub: tuple[HubFacts, ...] = ()

@@ -46,6 +46,23 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
         ),
     ),
     SchemaStep(
+        2,
+        "keys",
+        (
+            "CREATE TABLE key_changes (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)",
+            "INSERT INTO key_changes (id, version) VALUES (1, 0)",
+            "CREATE TABLE keys (id TEXT PRIMARY KEY, name TEXT NOT NULL, team TEXT, role TEXT NOT NULL, models TEXT,"
+            " expires DOUBLE PRECISION, priority TEXT NOT NULL, rpm BIGINT, tpm BIGINT, max_parallel BIGINT,"
+            " budget_amount DOUBLE PRECISION, budget_unit TEXT, budget_per TEXT, created DOUBLE PRECISION NOT NULL,"
+            " changed DOUBLE PRECISION NOT NULL, revoked DOUBLE PRECISION)",
+            # One that was revoked leaves its name to the next.
+            "CREATE UNIQUE INDEX keys_by_name ON keys (name) WHERE revoked IS NULL",
+            "CREATE TABLE key_secrets (sha256 TEXT PRIMARY KEY, key TEXT NOT NULL, created DOUBLE PRECISION NOT NULL,"
+            " ends DOUBLE PRECISION)",
+            "CREATE INDEX key_secrets_by_key ON key_secrets (key)",
+        ),
+    ),
+    SchemaStep(
         3,
         "limits",
         (
@@ -58,46 +75,20 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
         ),
     ),
     SchemaStep(4, "usage", usage.TABLES),
-    SchemaStep(
-        5,
-        "audit",
-        (
-            "CREATE TABLE audit (id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, actor TEXT NOT NULL,"
-            " via TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, status BIGINT NOT NULL,"
-            " details TEXT NOT NULL, gateway TEXT NOT NULL, request_id TEXT NOT NULL, address TEXT NOT NULL)",
-            "CREATE INDEX audit_by_time ON audit (at, id)",
-        ),
-    ),
-    SchemaStep(
-        6,
-        "votes and runs",
-        (
-            "CREATE TABLE sealed_comparisons (id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL)",
-            "CREATE TABLE votes (id TEXT PRIMARY KEY, at BIGINT NOT NULL, models TEXT NOT NULL, winner TEXT NOT NULL,"
-            " pair TEXT, key TEXT)",
-            "CREATE INDEX votes_by_time ON votes (at, id)",
-            "CREATE TABLE runs (gateway TEXT NOT NULL, id TEXT NOT NULL, stamp TEXT NOT NULL, created BIGINT NOT NULL,"
-            " entry TEXT NOT NULL, has_report BIGINT NOT NULL, PRIMARY KEY (gateway, id))",
-            "CREATE TABLE run_reports (gateway TEXT NOT NULL, id TEXT NOT NULL, file TEXT NOT NULL,"
-            " content TEXT NOT NULL, PRIMARY KEY (gateway, id, file))",
-        ),
-    ),
 )
 # The tables in the order in which a transaction may lock their rows.
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("gateways", ("id",), is_copied=False),
     TableOf("copies", ("source", "name"), is_copied=False),
+    TableOf("key_changes", ("id",)),
+    TableOf("keys", ("id",)),
+    TableOf("key_secrets", ("sha256",)),
     TableOf("limit_keys", ("key",), is_copied=False),
     TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
     TableOf("limit_gateways", ("gateway",), is_copied=False),
     TableOf("usage_records", ("id",)),
     TableOf("usage_days", ("day", "key", "key_name", "team", "model")),
     TableOf("usage_upkeep", ("task",), is_copied=False),
-    TableOf("audit", ("id",)),
-    TableOf("votes", ("id",)),
-    TableOf("sealed_comparisons", ("id",)),
-    TableOf("runs", ("gateway", "id")),
-    TableOf("run_reports", ("gateway", "id", "file")),
 )
 VERSION: Final = max(step.number for step in STEPS)
 

@@ -244,6 +244,7 @@ class _Worker:
                 connection.row_factory = _row
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")  # what is committed outlives a power cut
+                connection.execute("PRAGMA journal_size_limit = 67108864")
                 connection.create_function("store_time", 0, time.time)
             except BaseException:
                 connection.close()

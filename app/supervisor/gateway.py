@@ -48,6 +48,7 @@ from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
+from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.ejection.ejections import Ejections
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
@@ -119,7 +120,7 @@ class Gateway:
             is_on=lambda: self.config.server.eject_after > 0,
             is_full=lambda backend: self.fleet.is_full(backend),
         )
-        self.team = Team(config, state)
+        self.team = Team(config, state, self.publish_again, may_be_open=self._is_loopback or options.insecure_no_key)
         self.relay_server = RelayServer(
             self.leases, self.relays, suspect=self.ejections.suspect, limits=self.team.allowances
         )
@@ -137,7 +138,7 @@ class Gateway:
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
         engines = EnginesPage(lambda: [EngineSource(*each) for each in self.fleet.engine_metrics()])
         self.metrics = MetricsPages(MetricsPage(counters, self._snapshot, __version__), engines)
-        self.votes, self.runs = self.team.votes, self.team.runs
+        self.votes, self.comparisons = VoteStore(state.votes, time.time), state.comparisons
         open_files.warn_of_few(config.server.max_connections, self._max_connections)
 
     def __repr__(self) -> str:
@@ -198,6 +199,7 @@ class Gateway:
             self._created,
             is_loopback=self._is_loopback,
             max_connections=self._max_connections,
+            stored=self.team.keyring.stored,
         )
         return self._certificates.applied(table)
 
@@ -322,7 +324,7 @@ class Gateway:
         async with self._reloading, self.while_reloading():
             self._check_open()
             try:
-                config = await asyncio.to_thread(load_all, self._options, self._bound)
+                config = await asyncio.to_thread(load_all, self._options, self._bound, self.team.keyring.has_keys)
             except ConfigError as exc:
                 log.error("configuration refused; nothing has changed", errors=exc.errors)
                 raise

@@ -22,6 +22,7 @@ from app.config.model import Config
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
+from app.store.keys import holds_keys
 from app.store.schema import TooNew
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
@@ -51,7 +52,7 @@ def serve(options: ServeOptions) -> int:
     app.log.set_up(options.log_format, options.log_level)
     service = ServiceReports(take_variables(os.environ, os.getpid()))
     try:
-        config = load_all(options)
+        config = load_all(options, has_stored_keys=holds_keys(StateFolder(options.state).store))
         open_files.raise_limit()
         server = config.server
         with (

@@ -77,14 +77,14 @@ class StateFolder:
         return self.path / STORE
 
     @property
+    def keys(self) -> Path:
+        """The file with the store's keys as they were last known."""
+        return self.path / "keys.json"
+
+    @property
     def identity(self) -> Path:
         """The file with who this gateway is among others."""
         return self.path / "gateway.json"
-
-    @property
-    def audit(self) -> Path:
-        """The file with what the audit in the store does not have yet."""
-        return self.path / "audit.jsonl"
 
     @property
     def measurements(self) -> Path:

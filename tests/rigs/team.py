@@ -105,11 +105,14 @@ class TeamMember:
 
     def is_ready(self) -> bool:
         """Whether its `/readyz` says 200."""
+        return self.says("/readyz") == 200
+
+    def says(self, path: str) -> int:
+        """The status of a public route; 0 where it does not answer."""
         try:
-            reply = httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False)
+            return httpx.get(f"{self.url}{path}", timeout=5, trust_env=False).status_code
         except httpx.HTTPError:
-            return False
-        return reply.status_code == 200
+            return 0
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Tell it to end, and wait; its exit code. SIGTERM takes `drain_delay_s` first, SIGINT does not."""

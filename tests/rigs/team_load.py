@@ -149,5 +149,5 @@ def _note(call: TeamCall, reply: Reply) -> None:
         call.usage = next((each["usage"] for each in events if isinstance(each, dict) and each.get("usage")), None)
     elif reply.status == 200:
         call.usage = reply.json.get("usage")
-    else:
+    elif reply.headers.get("content-type", "").startswith("application/json"):
         call.code = reply.error["code"]

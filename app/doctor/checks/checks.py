@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from app.doctor.checks import of_engines, of_settings, of_storage, of_system
+from app.doctor.checks import of_engines, of_settings, of_storage, of_store, of_system
 from app.doctor.diagnosis import Diagnosis, Says
 from app.doctor.facts import MachineFacts
 
@@ -25,6 +25,8 @@ CHECKS: Final[dict[str, Callable[[MachineFacts], Says]]] = {
     "traces": of_settings.traces,
     "state-folder": of_storage.state_folder,
     "disk": of_storage.disk,
+    "store": of_store.store,
+    "usage": of_store.usage,
     "tools": of_storage.tools,
     "gpu": of_engines.gpu,
     "programs": of_engines.programs,

@@ -32,7 +32,7 @@ from app.doctor.facts import (
     PortFacts,
     ToolFacts,
 )
-from app.doctor.looking import engines, system
+from app.doctor.looking import engines, store, system
 from app.doctor.looking.deadlines import Jobs, all_within
 from app.supervisor.admin.plan_schemas import PlanAnswer
 from app.supervisor.capacity import devices, report
@@ -87,6 +87,8 @@ def look(env: Mapping[str, str], config: Path | None, state: Path | None, now: C
         tools=results.get(("tools", "tool environments")),
         ports=results.get(("port", "ports"), ()),
         collector=results.get(("traces", "collector")),
+        store=results.get(("store", "store")),
+        usage=results.get(("usage", "records")),
         programs=programs,
         attached=results.get(("attached", "engines of others"), ()),
         hub=results.get(("hub", "cache"), ()),
@@ -170,7 +172,9 @@ def _of_state(read: ConfigFacts, env: Mapping[str, str], state: Path | None) -> 
     jobs["state-folder", "state folder"] = lambda: system.folder(state)
     jobs["tools", "tool environments"] = lambda: tool_environments(tools)
     jobs["gateway", "gateway"] = lambda: running_gateway(state)
+    jobs["usage", "records"] = lambda: store.usage(state)
     if (config := read.config) is not None:
+        jobs["store", "store"] = lambda: store.store(config.store, state)
         jobs["memory", "models"] = lambda: _plan(config, read.source, env, state)
     return jobs
 

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.config.yaml_document import ConfigError
 from app.errors import JSON, Problem, bad_request, internal_error, method_not_allowed, not_found
+from app.store.database import StoreError
 from app.supervisor.admin import openapi
 from app.supervisor.admin.parity_routes import ParityApi, add_parity_routes
 from app.supervisor.admin.plan_schemas import PlanAnswer
@@ -36,12 +37,9 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
-from app.supervisor.admin.team.audit_routes import add_audit_routes
-from app.supervisor.admin.team.audit_seam import AuditSeam
-from app.supervisor.admin.team.peers import AdminProtocol
+from app.supervisor.admin.team.keys_routes import KeysApi, add_keys_routes
 from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
 from app.supervisor.metrics.metrics_routes import MetricsApi, add_metrics_routes
-from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
@@ -67,11 +65,8 @@ _COMPARISON: dict[int | str, dict[str, Any]] = {
 }
 
 
-class AdminApi(ParityApi, ComparisonsApi, MetricsApi, Protocol):
+class AdminApi(ParityApi, ComparisonsApi, MetricsApi, KeysApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
-
-    @property
-    def team(self) -> Team: ...
 
     def health(self) -> Health: ...
     def models(self) -> Models: ...
@@ -106,7 +101,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     _probe(app, api)
     add_parity_routes(app, api, _UNKNOWN_MODEL)
     add_comparison_routes(app, api, _COMPARISONS, _COMPARISON)
-    add_audit_routes(app, lambda: api.team.audit, _COMPARISONS)
+    add_keys_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -122,8 +117,9 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _internal_error)
-    return AuditSeam(_HeadAndOptions(app), lambda: api.team.audit, lambda: _relays(api))
+    return _HeadAndOptions(app)
 
 
 class AdminServer(uvicorn.Server):
@@ -133,7 +129,6 @@ class AdminServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
-                http=AdminProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -292,11 +287,6 @@ def allowed_methods(app: FastAPI, scope: Scope) -> str:
     return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
 
 
-def _relays(api: AdminApi) -> set[int]:
-    relays = api.status().relays
-    return {*relays.pids, *relays.connected}
-
-
 def _response(problem: Problem) -> Response:
     return Response(problem.body(), problem.status, problem.headers, JSON)
 
@@ -304,6 +294,10 @@ def _response(problem: Problem) -> Response:
 async def _problem(_request: Request, exc: Exception) -> Response:
     assert isinstance(exc, Problem)
     return _response(exc)
+
+
+async def _store_error(_request: Request, exc: Exception) -> Response:
+    return _response(Problem(503, "store_unavailable", f"The store does not answer: {exc}"))
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:

@@ -6,21 +6,19 @@ import asyncio
 import copy
 import platform
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from app import __version__
 from app.config.model import Config
 from app.store.opening import database_at
-from app.store.tables.audit import AuditTable
-from app.store.tables.votes import RunTable, VoteTable
 from app.supervisor.admin.schemas import StoreAnswer
-from app.supervisor.comparisons.shared_runs import Runs
-from app.supervisor.comparisons.shared_votes import Votes
-from app.supervisor.comparisons.votes import VoteStore
+from app.supervisor.json_store import JsonStore
 from app.supervisor.metrics.team_series import TeamCounts
 from app.supervisor.state_folder import StateFolder
-from app.supervisor.team.audit import Audit
 from app.supervisor.team.identity import Identity
+from app.supervisor.team.key_orders import KeyOrders
+from app.supervisor.team.keyring import Keyring
 from app.supervisor.team.limits.allowances import TeamAllowances
 from app.supervisor.team.team_store import TeamStore
 from app.supervisor.team.usage.collector import UsageCollector
@@ -42,24 +40,27 @@ class TeamPart(Protocol):
 class Team:
     """Its parts are members; each knows the store and is told of the configuration by `follow`."""
 
-    def __init__(self, config: Config, state: StateFolder) -> None:
+    def __init__(self, config: Config, state: StateFolder, changed: Callable[[], object], *, may_be_open: bool) -> None:
+        """`changed`: called when the relays' table is another one. `may_be_open`: without any key, everybody who can
+        reach the gateway may use it.
+        """
         self.name = platform.node() or "gateway"  # what people know this gateway by
         identity = Identity(state.identity, self.name)
         store = config.store
         database = database_at(store.url.get_secret_value() if store.url else None, state.store, store.timeout_s)
-        self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time)
-        self.files = [identity.file]
         self._config = config
-        self.audit = Audit(
-            state.audit, AuditTable(self.store), time.time, self.name, lambda: self._config.audit.retention_days
+        self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time, store.timeout_s)
+        self.keyring = Keyring(
+            self.store, state.keys, changed, may_be_open=may_be_open, may_hold_keys=state.store.exists()
         )
-        self.votes = Votes(VoteStore(state.votes, time.time), VoteTable(self.store), time.time)
-        self.runs = Runs(state.comparisons, RunTable(self.store), lambda: identity.id, is_alone=store.url is None)
+        self.keyring.follow(config)
+        self.keys = KeyOrders(self.store, lambda: self._config, self.store.store_now, self.keyring.refresh)
+        self.files: list[JsonStore[Any]] = [identity.file, self.keyring.file]
         # In the order in which they are closed; the store comes last, by itself.
         self.allowances = TeamAllowances(self.store)
         self.allowances.assumed = store.assume_gateways
         self.usage = UsageCollector(self.store, state.path / FOLDER, config.usage)
-        self.parts: list[TeamPart] = [self.allowances, self.usage, self.votes, self.runs, self.audit]
+        self.parts: list[TeamPart] = [self.allowances, self.usage, self.keyring]
 
     def __repr__(self) -> str:
         return f"<Team {self.store!r}>"
@@ -67,6 +68,7 @@ class Team:
     def follow(self, config: Config) -> None:
         """The configuration has been read again."""
         self._config = config
+        self.keyring.follow(config)
         self.allowances.assumed = config.store.assume_gateways
         self.usage.follow(config.usage)
 
@@ -103,6 +105,7 @@ class Team:
     async def open(self) -> None:
         """Reach the store, if that takes a second at most. TooNew where it is ahead of this gateway."""
         await self.store.open()
+        await self.keyring.open()
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import structlog
 
 from app.store import gateways, schema
-from app.store.database import Database, Row, Statements, StoreDown, StoreError, Value
+from app.store.database import TIMEOUT_S, Database, Row, Statements, StoreDown, StoreError, Value
 from app.store.gateways import Census
 from app.supervisor.metrics.bucket_counts import BucketCounts
 from app.supervisor.metrics.team_series import STORE_BOUNDS
@@ -38,7 +38,13 @@ class TeamStore:
     """
 
     def __init__(
-        self, database: Database, identity: Identity, version: str, forget_after_s: float, now: Callable[[], float]
+        self,
+        database: Database,
+        identity: Identity,
+        version: str,
+        forget_after_s: float,
+        now: Callable[[], float],
+        patience_s: float = TIMEOUT_S,
     ) -> None:
         self.is_up = False
         self.reason: str | None = "it has not been reached yet"
@@ -50,6 +56,7 @@ class TeamStore:
         self._identity = identity
         self._version = version
         self._forget_after_s = forget_after_s
+        self._patience_s = patience_s
         self._now = now
         self._schema: int | None = None
         self._ahead_s = 0.0
@@ -146,8 +153,15 @@ class TeamStore:
                 if before != after and before + self.is_shared > 0:
                     log.info("the store has a new schema", store=self.place, before=before, after=after)
             began = self._now()
-            census = await self._signed_on()
+            with self._measured("heartbeat"):
+                # Of several statements, each of which may take as long.
+                async with asyncio.timeout(self._patience_s):
+                    census = await self._signed_on()
             self._ahead_s = census.now - (began + self._now()) / 2
+        except TimeoutError:
+            if is_first:
+                raise
+            self._went_down(f"{self.place} did not answer within {self._patience_s:g} s")
         except StoreError as exc:
             if is_first and isinstance(exc, schema.TooNew):
                 raise
@@ -252,13 +266,18 @@ class TeamStore:
     def _timed(self, what: str) -> Iterator[None]:
         if not self.is_up:
             raise StoreDown(f"{self.place}: {self.reason}")
-        began = time.perf_counter()
+        verb = what.split(None, 1)[0].lower()
         try:
-            yield
+            with self._measured(verb if verb in OPERATIONS else "other"):
+                yield
         except StoreDown:
             self._look.set()
             raise
+
+    @contextlib.contextmanager
+    def _measured(self, operation: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
         finally:
-            verb = what.split(None, 1)[0].lower()
-            operation = verb if verb in OPERATIONS else "other"
             self.seconds.setdefault(operation, BucketCounts(STORE_BOUNDS)).observe(time.perf_counter() - began)

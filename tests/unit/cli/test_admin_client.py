@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import pytest
 import uvicorn
@@ -43,14 +43,12 @@ from app.supervisor.admin.schemas import (
     Reloaded,
     ReplacementAnswer,
     Status,
+    StoreAnswer,
 )
-from app.supervisor.comparisons.shared_runs import Runs
-from app.supervisor.comparisons.shared_votes import Votes
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.metrics.metrics_routes import BothPages
 from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, State
-from tests.rigs.audit import RememberedTeam
 from tests.rigs.cli import run
 
 DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)
@@ -67,9 +65,8 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
-        self.runs = Runs(Path("comparisons"), None, str)
-        self.votes = Votes(VoteStore(Path("votes.jsonl"), time.time), None, time.time)
-        self.team = cast("Team", RememberedTeam())
+        self.comparisons = Path("comparisons")
+        self.votes = VoteStore(Path("votes.jsonl"), time.time)
         self.proof: ProofAnswer | None = None
         self.bad: list[str] = []
         self.pending: tuple[str, ...] = ()
@@ -113,6 +110,10 @@ class FakeControl:
     @property
     def metrics(self) -> BothPages:
         raise NotImplementedError("no verb reads them")
+
+    @property
+    def team(self) -> Team:
+        raise NotImplementedError("it has tests of its own")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]
@@ -254,6 +255,27 @@ def test_the_status_shows_processes_and_backends_with_their_reasons(folder: Path
     assert "refused [by] the server" in said
     assert run(folder, "status").err == "GPU-a is in quarantine: 30 GB of it did not come back\n"
     assert json.loads(run(folder, "status", "--json").out)["pid"] == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "store postgresql, db:5432/modelport"),
+        ({"gateways": 3, "silent": 1}, "store postgresql, db:5432/modelport, 3 gateways (1 silent)"),
+        (
+            {"is_up": False, "down_s": 65.0, "reason": "connection refused"},
+            "store postgresql, db:5432/modelport, away for 1m 5s: connection refused",
+        ),
+    ],
+)
+def test_the_status_says_where_keys_and_usage_are_kept(
+    folder: Path, control: FakeControl, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], line: str
+) -> None:
+    store = StoreAnswer(kind="postgresql", place="db:5432/modelport", is_up=True, gateway="a1", gateways=1)
+    health = HEALTH.model_copy(update={"store": store.model_copy(update=changes)})
+    monkeypatch.setattr("tests.unit.cli.test_admin_client.HEALTH", health)
+
+    assert line in run(folder, "status").out.splitlines()
 
 
 def test_the_last_lines_of_an_engine_are_printed(folder: Path, control: FakeControl) -> None:

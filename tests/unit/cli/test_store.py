@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,19 @@ def test_what_cannot_be_copied_to_is_refused(
     assert result.code == 2
     assert said in result.err
     assert "hidden-word" not in result.out + result.err
+
+
+def test_a_gateway_that_is_older_than_its_store_does_not_start(state: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(state / "store.db")) as store, store:
+        store.execute("INSERT INTO schema_version (version, name) VALUES (999, 'later')")
+
+    served = run(tmp_path, "serve", "--port", "0")
+    checked = run(tmp_path, "store", "check")
+
+    for ended in (served, checked):
+        assert ended.code == 1
+        assert f"has schema 999, and this gateway knows schemas up to {schema.VERSION}: update the gateway" in ended.err
+        assert "Traceback" not in ended.err
 
 
 def test_a_store_in_use_is_not_copied(server: PostgresServer, state: Path, tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ async def empty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture
+async def others(empty: Database, postgres: PostgresServer) -> AsyncIterator[list[Database]]:
+    """The same store as `empty`, as three other processes have it."""
+    others: list[Database] = (
+        [SqliteDatabase(Path(empty.place), timeout_s=20.0) for _ in range(3)]
+        if empty.dialect == "sqlite"
+        else [PostgresDatabase(postgres.url(empty.place.rpartition("/")[2]), timeout_s=20.0) for _ in range(3)]
+    )
+    yield others
+    for each in others:
+        await each.aclose()
+
+
+@pytest.fixture
 async def database(empty: Database) -> Database:
     """A database with the tables of this version."""
     await schema.migrate(empty)

@@ -72,6 +72,22 @@ async def test_increments_of_many_tasks_are_all_counted(database: Database) -> N
     assert (await database.fetch("SELECT seen FROM gateways"))[0]["seen"] == 20
 
 
+async def test_increments_of_many_processes_are_all_counted(empty: Database, others: list[Database]) -> None:
+    await schema.migrate(empty)
+    await empty.execute(ROW, "a", "1", "", "", 0.0, 0.0)
+
+    async def increment(database: Database) -> None:
+        for _ in range(10):
+            async with database.transaction() as statements:
+                await statements.execute("UPDATE gateways SET seen = seen WHERE id = $1", "a")
+                seen = (await statements.fetch("SELECT seen FROM gateways WHERE id = $1", "a"))[0]["seen"]
+                await statements.execute("UPDATE gateways SET seen = $1 WHERE id = $2", seen + 1, "a")
+
+    await asyncio.gather(*(increment(each) for each in (empty, *others)))
+
+    assert (await empty.fetch("SELECT seen FROM gateways"))[0]["seen"] == 40
+
+
 async def test_a_row_that_is_there_can_be_updated_instead(database: Database) -> None:
     upsert = f"{ROW} ON CONFLICT (id) DO UPDATE SET seen = excluded.seen"
 
@@ -116,8 +132,8 @@ async def test_whoever_listens_is_told(database: Database) -> None:
     assert set(heard) <= {"", "keys", "limits"}
 
 
-async def test_several_that_start_at_once_make_the_tables_once(empty: Database) -> None:
-    results = await asyncio.gather(*(schema.migrate(empty) for _ in range(4)))
+async def test_several_that_start_at_once_make_the_tables_once(empty: Database, others: list[Database]) -> None:
+    results = await asyncio.gather(*(schema.migrate(each) for each in (empty, *others)))
 
     assert {after for _, after in results} == {schema.VERSION}
     assert min(before for before, _ in results) == 0

@@ -58,13 +58,14 @@ async def test_what_is_read_at_the_start_stays_until_a_restart_and_is_said_at_ev
     config = tmp_path / "modelport.yaml"
     _write(config)
     with _gateway(tmp_path, config) as gateway:
-        _write(config, "127.0.0.2", root_path="/new", more="default_model: a\n")
+        _write(config, "127.0.0.2", root_path="/new", more="default_model: a\nstore: postgresql://db/team\n")
 
         answers = [await gateway.reload(), await gateway.reload()]
 
-        assert [answer.needs_restart for answer in answers] == [("server.host", "server.root_path")] * 2
+        assert [answer.needs_restart for answer in answers] == [("server.host", "server.root_path", "store.url")] * 2
         assert (gateway.config.server.host, gateway.config.server.root_path) == ("127.0.0.1", "/old")
         assert gateway.config.default_model == "a"
+        assert gateway.config.store.url is None
 
 
 async def test_a_daemon_that_nobody_configured_is_not_shown_until_it_answers(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_every_described_route_is_there_and_takes_no_other_method(gateway: Gatew
 
     with httpx.Client(base_url=gateway.url) as client:
         for path, operations in described.items():
-            real = path.format(name="nobody", model="tiny", run="none")
+            real = path.format(name="nobody", model="tiny", run="none", key="nobody")
             answer = client.request("DELETE", real)
             assert answer.status_code == 405, path
             if path != "/" and not path.startswith(
@@ -358,7 +358,9 @@ def test_term_lets_a_stream_finish_and_leaves_nothing(tmp_path: Path) -> None:
             "lock",
             "measures.json",
             "gateway.json",
+            "keys.json",
             "store.db",
+            "usage",
         }  # whether the files were read before it ended
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{gateway.url}/livez")
@@ -412,7 +414,9 @@ def test_a_signal_during_the_start_ends_it_and_leaves_nothing(tmp_path: Path) ->
             "digests.json",
             "measures.json",
             "gateway.json",
+            "keys.json",
             "store.db",
+            "usage",
         }  # where the engine was there before the signal
         assert {path.name for path in gateway.state.iterdir()} - learned == {"lock"}
         assert "Traceback" not in gateway.log.read_text()

@@ -120,7 +120,7 @@ async def test_a_store_that_goes_away_fails_at_once_and_the_number_of_gateways_i
         await until(store, is_up=True)
 
         assert told == [False, True]
-        assert {"update", "select"} >= store.seconds.keys() - {"transaction"}
+        assert "heartbeat" in store.seconds
 
 
 async def test_a_copied_state_folder_becomes_a_gateway_of_its_own(server: PostgresServer, tmp_path: Path) -> None:
