@@ -35,6 +35,7 @@ from app.cli import (
     store,
     top,
     unregister,
+    usage,
     version,
 )
 
@@ -77,6 +78,7 @@ def cli() -> typer.Typer:
         compare.compare,
         status.status,
         top.top,
+        usage.usage,
         logs.logs,
         reload.reload,
         pull.pull,

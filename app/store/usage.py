@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeAlias
 
 from msgspec.structs import replace
 
 from app.store.database import Database, Row, Value
+from app.usage.periods import written
 from app.usage.record import UsageRecord
 
 DAY_S: Final = 86_400
@@ -114,6 +115,13 @@ async def report(database: Database, question: UsageQuestion) -> list[UsageSum]:
     if question.by == "day":
         return sorted(sums, key=lambda each: each.name)
     return sorted(sums, key=lambda each: (-(each.input_tokens + each.output_tokens), -each.requests, each.name))
+
+
+def answer(question: UsageQuestion, sums: Sequence[UsageSum], pending: int = 0) -> dict[str, Any]:
+    """A report as programs get it. `pending`: how many records the store does not have yet. Pure."""
+    since, until = (written(time) if time is not None else None for time in (question.since, question.until))
+    data = [asdict(each) for each in sums]
+    return {"object": "list", "by": question.by, "since": since, "until": until, "pending": pending, "data": data}
 
 
 async def count(database: Database) -> int:

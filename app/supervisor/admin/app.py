@@ -38,6 +38,7 @@ from app.supervisor.admin.schemas import (
     Version,
 )
 from app.supervisor.admin.team.keys_routes import KeysApi, add_keys_routes
+from app.supervisor.admin.team.usage_routes import UsageApi, add_usage_routes
 from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
 from app.supervisor.metrics.metrics_routes import MetricsApi, add_metrics_routes
 from backends.endpoint import CAPABILITIES, Capability
@@ -65,7 +66,7 @@ _COMPARISON: dict[int | str, dict[str, Any]] = {
 }
 
 
-class AdminApi(ParityApi, ComparisonsApi, MetricsApi, KeysApi, Protocol):
+class AdminApi(ParityApi, ComparisonsApi, MetricsApi, KeysApi, UsageApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
 
     def health(self) -> Health: ...
@@ -102,6 +103,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     add_parity_routes(app, api, _UNKNOWN_MODEL)
     add_comparison_routes(app, api, _COMPARISONS, _COMPARISON)
     add_keys_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
+    add_usage_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)

@@ -1,0 +1,136 @@
+"""`modelport usage`: who has used how much."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.admin_client import call, socket_of
+from app.cli.options import (
+    BAD_CONFIG,
+    REFUSED,
+    ConfigOption,
+    JsonOption,
+    StateOption,
+    config_errors_reported,
+    fail,
+    print_json,
+    sentence,
+    warn,
+)
+from app.cli.tables import number_of, show
+
+SINCE = "30d"
+TIMEOUT_S = 30.0
+REPORT_S = 130.0
+GROUPS = ("key", "model", "day", "team")
+
+
+def usage(
+    by: Annotated[str, typer.Option(help="What the sums are of: `key`, `model`, `day` or `team`.")] = "key",
+    since: Annotated[
+        str, typer.Option(help="From when on (UTC): `7d`, `12h`, `2026-11-01`, `today`, `week`, `month`.")
+    ] = SINCE,
+    until: Annotated[str | None, typer.Option(help="Until when. Default: now.", show_default=False)] = None,
+    key: Annotated[str | None, typer.Option(help="Only this key's, by name or id.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model's.", show_default=False)] = None,
+    team: Annotated[str | None, typer.Option(help="Only this team's.", show_default=False)] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    state: StateOption = None,
+) -> None:
+    """Show how many requests, tokens and how much money were used, by key, model, day or team."""
+    if by not in GROUPS:
+        fail(f"--by: '{by}' is none of {', '.join(GROUPS)}.", BAD_CONFIG)
+    given = {"by": by, "since": since, "until": until, "key": key, "model": model, "team": team}
+    params = {name: value for name, value in given.items() if value is not None}
+    answer = _asked(params, config, state)
+    if as_json:
+        print_json(answer)
+    elif as_csv:
+        from app.usage.usage_table import csv_text
+
+        typer.echo(csv_text(by, answer["data"]), nl=False)
+    else:
+        _show(answer)
+
+
+def _asked(params: dict[str, str], config: Path | None, state: Path | None) -> Any:
+    """The gateway's answer, else that of the store itself."""
+    from app.supervisor.state_folder import is_held
+
+    if is_held(socket_of(state).parent):
+        return call("GET", "/admin/usage", state, params, timeout_s=REPORT_S)
+    return _of_store(params, config, state)
+
+
+def _of_store(params: dict[str, str], config: Path | None, state: Path | None) -> Any:
+    import asyncio
+
+    from app.config.load import load_all
+    from app.config.settings import resolve
+    from app.store.database import StoreError
+    from app.store.opening import COMMAND, database_at
+    from app.supervisor.state_folder import STORE
+
+    with config_errors_reported():
+        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
+        url = load_all(options).store.url
+    file = options.state / STORE
+    if url is None and not file.exists():
+        fail(f"Nothing was used yet: {file} is made when a gateway starts.")
+    database = database_at(url.get_secret_value() if url is not None else None, file, TIMEOUT_S, COMMAND)
+    try:
+        return asyncio.run(_reported(database, params))
+    except StoreError as exc:
+        fail(sentence(exc), REFUSED)
+
+
+async def _reported(database: Any, params: dict[str, str]) -> Any:
+    import contextlib
+
+    from app.store import schema
+    from app.store import usage as stored
+    from app.store.usage import UsageQuestion
+    from app.usage.periods import moment
+
+    now = time.time()
+    times: dict[str, float] = {}
+    for name in ("since", "until"):
+        try:
+            if name in params:
+                times[name] = moment(params[name], now)
+        except ValueError as exc:
+            fail(f"--{name}: {exc}.", BAD_CONFIG)
+    only = {name: params[name] for name in ("key", "model", "team") if name in params}
+    question = UsageQuestion(params["by"], **times, **only)  # type: ignore[arg-type]
+    async with contextlib.aclosing(database):
+        await schema.migrate(database)
+        return stored.answer(question, await stored.report(database, question))
+
+
+def _show(answer: Any) -> None:
+    by, rows = answer["by"], answer["data"]
+    until = f" until {answer['until']}" if answer["until"] else ""
+    typer.echo(f"usage since {answer['since']}{until} (UTC), by {by}\n")
+    total = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("name", "id")} if rows else {}
+    shown = [*rows, {"name": "all", **total}] if len(rows) > 1 else rows
+    columns = ("requests", "failed", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
+    show(
+        (by, "requests", "failed", "input", "cached", "output", "reasoning", "money"),
+        [
+            (
+                row["name"] or f"without a {by}",
+                *(f"{row[name]:,}" if name == "requests" or total.get(name, row[name]) else "" for name in columns),
+                f"{row['money']:,.4f}" if total.get("money", row["money"]) else "",
+            )
+            for row in shown
+        ],
+    )
+    if answer["pending"]:
+        warn(f"{number_of(answer['pending'], 'record')} of this gateway are not in the store yet.")

@@ -1,0 +1,76 @@
+"""`modelport usage` where no gateway runs: the store itself is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from app.cli.options import BAD_CONFIG
+from app.store import schema, usage
+from app.store.sqlite import SqliteDatabase
+from tests.rigs.cli import run
+from tests.unit.store.test_usage import made, numbered
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with a store, and no configuration beside it."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+
+    async def filled() -> None:
+        store = SqliteDatabase(folder / "store.db", 20.0)
+        await schema.migrate(store)
+        now = time.time()
+        records = [made(now), made(now, input_tokens=1900), made(now, key="", key_name="", team=None, money=0.0)]
+        await usage.insert(store, "g", numbered(records))
+        await store.aclose()
+
+    asyncio.run(filled())
+    return folder
+
+
+def test_it_is_a_table_with_a_line_for_all(state: Path) -> None:
+    result = run(state.parent, "usage", "--state", str(state))
+
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert lines[0].startswith("usage since 20")
+    assert lines[2].split() == ["key", "requests", "input", "cached", "output", "reasoning", "money"]
+    assert lines[3].split()[:3] == ["office", "2", "2,000"]
+    assert lines[4].startswith("without a key")
+    assert lines[5].split()[:3] == ["all", "3", "2,100"]
+
+
+def test_it_is_csv_or_json_for_programs(state: Path) -> None:
+    rows = list(
+        csv.DictReader(run(state.parent, "usage", "--by", "model", "--csv", "--state", str(state)).out.splitlines())
+    )
+    answer = json.loads(
+        run(state.parent, "usage", "--by", "day", "--json", "--since", "12h", "--state", str(state)).out
+    )
+
+    assert [(row["model"], row["requests"]) for row in rows] == [("chat", "3")]
+    assert [row["requests"] for row in answer["data"]] == [3]
+
+
+@pytest.mark.parametrize(
+    "options", [("--by", "colour"), ("--since", "whenever"), ("--until", "7x")], ids=lambda each: each[0]
+)
+def test_what_cannot_be_asked_is_said(state: Path, options: tuple[str, str]) -> None:
+    result = run(state.parent, "usage", *options, "--state", str(state))
+
+    assert result.code == BAD_CONFIG
+    assert options[1] in result.err
+
+
+def test_without_a_store_it_says_so(tmp_path: Path) -> None:
+    result = run(tmp_path, "usage", "--state", str(tmp_path / "nothing"))
+
+    assert result.code == 1
+    assert "is made when a gateway starts" in result.err
