@@ -167,7 +167,7 @@ test-observe: $(DONE)/dev $(DONE)/demo ## test dashboards and alerts with a real
 
 test-team: $(DONE)/dev $(DONE)/demo ## test several gateways over one store, also behind HAProxy; options: make test-team ARGS="-k revoked"
 	@command -v haproxy >/dev/null || { echo "this needs HAProxy (Debian, Ubuntu: apt-get install haproxy)" >&2; exit 1; }
-	@$(PY) -m pytest tests/team -m "not full" $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile tests/team -m "not full" $(ARGS)
 
 test-team-full: $(DONE)/dev $(DONE)/demo ## the same for long: minutes of killing, a million records
 	@$(PY) -m pytest tests/team $(ARGS)
