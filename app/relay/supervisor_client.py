@@ -215,9 +215,9 @@ class SupervisorClient:
         """Tell the supervisor that this start of an engine refuses connections, or answers what are no numbers."""
         self._send(Failing(endpoint.engine, endpoint.generation, is_not_finite))
 
-    def of_limits(self, message: AllowanceWanted | Spent) -> None:
-        """Ask for more of a key's limits, or tell what became of what was granted."""
-        self._send(message)
+    def of_limits(self, *messages: AllowanceWanted | Spent) -> None:
+        """Ask for more of keys' limits, and tell what became of what was granted."""
+        self._send(*messages)
 
     def suspect(self, suspicion: Suspicion) -> None:
         """A target does worse than its siblings."""
@@ -258,9 +258,9 @@ class SupervisorClient:
             self._changed.clear()
             self._returned.clear()
 
-    def _send(self, message: FromRelay) -> None:
+    def _send(self, *messages: FromRelay) -> None:
         if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(frame(message))
+            self._writer.write(b"".join(map(frame, messages)))
 
     def _note_starts(self, table: Table) -> None:
         before = self.table.backends if hasattr(self, "table") else {}

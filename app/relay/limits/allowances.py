@@ -13,7 +13,6 @@ import msgspec
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
 from app.relay.limits import limit_headers, refusals
 from app.relay.limits.key_allowance import KeyAllowance
-from app.relay.limits.limit_headers import Lines
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
@@ -32,7 +31,8 @@ PAUSE_S: Final = 0.25
 # What the configuration calls them.
 _NAMES: Final = {"requests": "rpm", "tokens": "tpm", "parallel": "max_parallel", "budget": "budget"}
 _NO_KEY: Final = Key("", "")
-Send: TypeAlias = Callable[[AllowanceWanted | Spent], None]
+# Messages that are sent at once.
+Send: TypeAlias = Callable[..., None]
 
 
 class _Line:
@@ -44,15 +44,15 @@ class _Line:
 
     __slots__ = ("allowance", "anthropic", "empty", "needs", "not_before", "openai", "seq", "waiting")
 
-    def __init__(self, allowance: KeyAllowance, lines: Callable[[KeyAllowance, Lines], bytes]) -> None:
+    def __init__(self, allowance: KeyAllowance, lines: Callable[..., bytes]) -> None:
         self.allowance = allowance
         self.waiting: dict[asyncio.Future[None], Amounts] = {}
         self.seq = 0
         self.needs = NOTHING
         self.empty = 0
         self.not_before = 0.0
-        self.openai = partial(lines, allowance, limit_headers.openai)
-        self.anthropic = partial(lines, allowance, limit_headers.anthropic)
+        self.openai = partial(lines, allowance)
+        self.anthropic = partial(lines, allowance, is_anthropic=True)
 
     def __repr__(self) -> str:
         return f"<_Line {self.allowance!r} waiting={len(self.waiting)}>"
@@ -109,7 +109,10 @@ class Allowances:
         now = self._clock()
         if allowance.counts_tokens:
             estimated = estimate(plan, self._assumed)
-            tokens, budget = self._size(allowance, plan, estimated)
+            tokens: float = estimated[0] + estimated[1]
+            budget = 0.0
+            if allowance.has_budget or tokens > allowance.most_tokens:
+                tokens, budget = self._size(allowance, plan, estimated)
             reservation = allowance.take(now, tokens, budget, estimated)
         else:
             reservation = allowance.take(now)
@@ -210,9 +213,13 @@ class Allowances:
         line = self._of.get(key.id or key.name) or self._begin(key)
         return line.anthropic if is_anthropic else line.openai
 
-    def _lines(self, allowance: KeyAllowance, dialect: Lines) -> bytes:
-        unix = time.time() if dialect is limit_headers.anthropic else 0.0
-        return dialect(*allowance.now(self._clock()), unix)
+    def _lines(self, allowance: KeyAllowance, *, is_anthropic: bool = False) -> bytes:
+        if is_anthropic:
+            return limit_headers.anthropic(*allowance.now(self._clock()), time.time())
+        text = allowance.text
+        if text is None:
+            text = allowance.text = limit_headers.openai(*allowance.now(self._clock()))
+        return text
 
     # -- for the supervisor
 
@@ -276,14 +283,13 @@ class Allowances:
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all)
 
-    def _tell(self, allowance: KeyAllowance) -> None:
-        spent = allowance.report(self._clock())
-        if spent is not None:
-            self._send(spent)
+    def _tell(self, *allowances: KeyAllowance) -> None:
+        now = self._clock()
+        spent = [told for each in allowances if (told := each.report(now)) is not None]
+        if spent:
+            self._send(*spent)
 
     def _tell_all(self) -> None:
-        for allowance in list(self._active):
-            self._tell(allowance)
-            if not allowance.is_active:
-                self._active.discard(allowance)
+        self._tell(*self._active)
+        self._active = {each for each in self._active if each.is_active}
         self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all) if self._active else None

@@ -46,7 +46,8 @@ class KeyAllowance:
 
     What is spent and what was granted are running totals, so that a request costs a few comparisons. Of what the key
     has no limit in, an infinite amount is granted. `changed` is called when there is something to report or to give
-    back later, and was not before.
+    back later, and was not before. `text`: the header lines about it, kept by whoever makes them until they would say
+    something else: for a hundredth of a limit, or until the next report. `most_tokens`: what a request may have at all.
     """
 
     def __init__(self, key: Key, changed: Callable[[KeyAllowance], None]) -> None:
@@ -62,7 +63,10 @@ class KeyAllowance:
         self._granted_requests = self._granted_tokens = self._granted_budget = inf
         self._spent_requests = self._spent_tokens = self._spent_budget = 0.0
         self._told_requests = self._told_tokens = self._told_budget = 0.0
-        # Beyond so much, half of what was granted last is spent (`is_low`).
+        self.text: bytes | None = None
+        # Beyond so much there is something to do: half of what was granted last is spent (`is_low`, at `_low_*`), or
+        # what `text` says is not true any more.
+        self._mark_requests = self._mark_tokens = -inf
         self._low_requests = self._low_tokens = self._low_budget = inf
         self.is_low = False
         self._counts_places = False
@@ -89,6 +93,9 @@ class KeyAllowance:
         had_places = self.limits.max_parallel is not None
         self.limits = limits
         self.counts_tokens = limits.tpm is not None or limits.budget is not None
+        self.has_budget = limits.budget is not None
+        self.most_tokens = limits.tpm if limits.tpm is not None else inf
+        self.text, self._mark_requests, self._mark_tokens = None, -inf, -inf
         self._granted_requests = self._spent_requests if limits.rpm is not None else inf
         self._granted_tokens = self._spent_tokens if limits.tpm is not None else inf
         self._granted_budget = self._spent_budget if limits.budget is not None else inf
@@ -127,8 +134,8 @@ class KeyAllowance:
             if all_budget > self._low_budget:
                 self.is_low = True
         self._spent_requests, self._spent_tokens, self.used_at = requests, all_tokens, now
-        if requests > self._low_requests or all_tokens > self._low_tokens:
-            self.is_low = True
+        if requests > self._mark_requests or all_tokens > self._mark_tokens:
+            self._pass_mark()
         if self._counts_places:
             self._running = running = running + 1
             if running > self._peak:
@@ -137,19 +144,38 @@ class KeyAllowance:
             self._activate()
         return Reservation(self, self._slot, estimated, tokens, budget, self._counts_places)
 
-    def settle(self, reservation: Reservation, *, is_taken: bool, tokens: float) -> None:
-        """The request is over, and came to so many tokens; not `is_taken`: to nothing."""
-        if reservation.is_counted:
-            self._running -= 1
-        requests = 0.0 if is_taken or self._granted_requests == inf else -1.0
-        more = tokens - reservation.tokens if self._granted_tokens < inf else 0.0
-        if requests or more or reservation.budget:
-            settled = self._settled.get(reservation.slot)
-            if settled is None:
-                settled = self._settled[reservation.slot] = [0.0, 0.0, 0.0]
-            settled[0] += requests
-            settled[1] += more
-            settled[2] -= reservation.budget
+    def _pass_mark(self) -> None:
+        limits, requests, tokens = self.limits, self._spent_requests, self._spent_tokens
+        if requests > self._low_requests or tokens > self._low_tokens:
+            self.is_low = True
+        self.text = None
+        self._mark_requests = self._mark_tokens = inf
+        if limits.rpm is not None:
+            self._mark_requests = requests + limits.rpm / 100
+        if limits.tpm is not None:
+            self._mark_tokens = tokens + limits.tpm / 100
+        if not self.is_low:
+            self._mark_requests = min(self._mark_requests, self._low_requests)
+            self._mark_tokens = min(self._mark_tokens, self._low_tokens)
+
+    def settle(self, slot: float, requests: float, tokens: float, budget: float) -> None:
+        """A request is over, and was so much more (negative: less) than what was spent for it under that slot."""
+        if self._granted_requests == inf:
+            requests = 0.0
+        if self._granted_tokens == inf:
+            tokens = 0.0
+        settled = self._settled.get(slot)
+        if settled is None:
+            settled = self._settled[slot] = [0.0, 0.0, 0.0]
+        settled[0] += requests
+        settled[1] += tokens
+        settled[2] += budget
+        if not self.is_active:
+            self._activate()
+
+    def leave(self) -> None:
+        """A request has left its place."""
+        self._running -= 1
         if not self.is_active:
             self._activate()
 
@@ -196,6 +222,7 @@ class KeyAllowance:
     def add(self, allowance: Allowance, needs: Amounts, now: float) -> None:
         """What the supervisor grants and says in reply to these needs. Of needs of nothing, a refusal is forgotten."""
         granted, limits = allowance.granted, self.limits
+        self.text, self._mark_requests, self._mark_tokens = None, -inf, -inf
         if limits.rpm is not None and granted.requests:
             self._granted_requests += granted.requests
             self._low_requests = self._granted_requests - granted.requests / 2
@@ -235,6 +262,7 @@ class KeyAllowance:
     def report(self, now: float) -> Spent | None:
         """What is to be told since the last time, None where that is nothing. What has been here for too long is given
         back; `is_active` says whether there will be more to report."""
+        self.text = None
         while self._lots and self._lots[0].ends <= now:
             self._end_lot(self._lots.popleft())
         if self._counts_places:

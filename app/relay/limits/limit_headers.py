@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
@@ -20,12 +19,10 @@ _SHORT: Final = (*(b"%ds" % seconds for seconds in range(60)), b"1m0s")
 
 # All of a limit, and what is left of it now.
 LimitNow: TypeAlias = tuple[int, int]
-# Of requests, of tokens, in how many seconds all of both is there again, and Unix seconds now.
-Lines: TypeAlias = Callable[[LimitNow | None, LimitNow | None, float, float], bytes]
 
 
-def openai(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float, _unix: float) -> bytes:
-    """The header lines as OpenAI has them; None: there is no such limit."""
+def openai(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float) -> bytes:
+    """The header lines as OpenAI has them; None: there is no such limit. `reset_s`: until all of it is there again."""
     reset = duration(reset_s)
     if requests is not None and tokens is not None:  # in one go: it is done for every answer
         return (
@@ -47,7 +44,7 @@ def openai(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float, _
 
 
 def anthropic(requests: LimitNow | None, tokens: LimitNow | None, reset_s: float, unix: float) -> bytes:
-    """The same as Anthropic has them: the reset is a time, of RFC 3339."""
+    """The same as Anthropic has them: the reset is a time, of RFC 3339. `unix`: now, in Unix seconds."""
     reset = datetime.fromtimestamp(math.ceil(unix + reset_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
     lines = b""
     for what, now in ((b"requests", requests), (b"tokens", tokens)):

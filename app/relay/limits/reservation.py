@@ -73,6 +73,11 @@ class Reservation:
         allowance, self._allowance = self._allowance, None
         if allowance is None:
             return
-        is_taken = was_sent and ended not in NOT_TAKEN
-        tokens = tokens_spent(ended, usage, self.estimated) if is_taken else 0
-        allowance.settle(self, is_taken=is_taken, tokens=tokens)
+        if self.is_counted:
+            allowance.leave()
+        if not was_sent or ended in NOT_TAKEN:
+            allowance.settle(self.slot, -1.0, -self.tokens, -self.budget)
+        elif self.tokens:
+            more = tokens_spent(ended, usage, self.estimated) - self.tokens
+            if more or self.budget:
+                allowance.settle(self.slot, 0.0, more, -self.budget)

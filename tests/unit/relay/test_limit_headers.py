@@ -16,7 +16,7 @@ def test_a_duration_is_written_as_openai_does(seconds: float, said: bytes) -> No
 
 
 def test_openais_lines_round_the_reset_up() -> None:
-    assert openai((600, 599), None, 0.1, 0.0) == (
+    assert openai((600, 599), None, 0.1) == (
         b"x-ratelimit-limit-requests: 600\r\nx-ratelimit-remaining-requests: 599\r\nx-ratelimit-reset-requests: 1s\r\n"
     )
 
@@ -29,6 +29,6 @@ def test_anthropics_lines_have_a_time() -> None:
 
 
 def test_every_name_is_written_by_one_of_them() -> None:
-    lines = b"".join(write((1, 1), (1, 1), 1.0, 0.0) for write in (openai, anthropic))
+    lines = openai((1, 1), (1, 1), 1.0) + anthropic((1, 1), (1, 1), 1.0, 0.0)
 
     assert {line.partition(b":")[0].decode() for line in lines.split(b"\r\n") if line} == set(NAMES)
