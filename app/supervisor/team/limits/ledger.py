@@ -52,7 +52,9 @@ class Ledger:
         self.unknown: dict[int, float] = {span.slot(now): limit} if span.has_slots else {}
         self.known_at = now
         self._known_held = 0.0
-        self._used, self._freed = _Meter(), _Meter()
+        # What is used here, what running requests give back, and what others draw.
+        self._used, self._freed, self._drawn = _Meter(), _Meter(), _Meter()
+        self._news = self._unseen = 0.0
 
     def __repr__(self) -> str:
         return f"<Ledger {self.kind} limit={self.limit:g} held={self.held:g} out={self.out:g}>"
@@ -166,7 +168,7 @@ class Ledger:
         held_then = self._known_held if counts_held else 0.0
         before = self.spent(now, self.known_at) + held_then
         if counts_held:
-            before += sum(self.others_held.values())
+            before += sum(self.others_held.values()) + self._unseen
         since = self.spent(now) - self.spent(now, self.known_at) + self.held - held_then
         return max(0.0, (self.limit - before) / gateways - since)
 
@@ -216,7 +218,13 @@ class Ledger:
         slots = self.others.setdefault(gateway, {})
         if (less := slots.get(slot, 0.0) - amount) > 0:
             self._freed.add(less, now)
+        self._news -= less
         slots[slot] = amount
+
+    def hear_held(self, gateway: str, amount: float) -> None:
+        """What another gateway holds, by what the store says now."""
+        self._news += amount - self.others_held.get(gateway, 0.0)
+        self.others_held[gateway] = amount
 
     # -- what is agreed with the store
 
@@ -239,7 +247,12 @@ class Ledger:
         self._add(slot, amount)
 
     def heard(self, now: float) -> None:
-        """We know of the others what the store knows."""
+        """We know of the others what the store knows. Should this have been the last time: until the store failed they
+        will have drawn as much more as in a second before."""
+        if self._news > 0 and self.is_known:
+            self._drawn.add(self._news, now)
+        self._news = 0.0
+        self._unseen = self._drawn.of_a_second(now) if self._drawn.idle_s(now) <= 1 else 0.0
         self.known_at, self._known_held = now, self.held
 
     def agreed(self, now: float) -> None:

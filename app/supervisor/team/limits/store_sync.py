@@ -188,7 +188,7 @@ class StoreSync:
                 if ledger.kind != row.kind:
                     continue
                 if row.slot == HELD:
-                    ledger.others_held[row.gateway] = row.amount
+                    ledger.hear_held(row.gateway, row.amount)
                 elif ledger.span.has_slots:
                     ledger.hear(row.gateway, row.slot, row.amount, self.now())
         for ledger, begin, amount in budgets:
