@@ -27,7 +27,7 @@ GATEWAYS = 3
 # A second's use, which each gateway may have drawn ahead of need.
 SLICES, TOKEN_SLICES = GATEWAYS * RPM / 60, GATEWAYS * TPM / 60
 RATE = 10 * RPM / 60
-ANSWER = 100  # the engine writes no more tokens, whatever was asked for
+ANSWER = 150  # the engine writes no more tokens, whatever was asked for
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def asked(team: GatewayTeam, seconds: float, dice: random.Random) -> list[TeamCa
             number = 0
             while (due := due + dice.expovariate(RATE)) < seconds:
                 await asyncio.sleep(began + due - time.perf_counter())
-                group.create_task(load.ask(number % GATEWAYS, SECRET, max_tokens=dice.choice([20, 60, 400])))
+                group.create_task(load.ask(number % GATEWAYS, SECRET, max_tokens=dice.choice([60, 100, 400])))
                 number += 1
         await load.aclose()
         return load.calls

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import structlog
@@ -17,7 +17,7 @@ from app.ipc import NOTHING, Allowance, AllowanceWanted, Spent
 from app.store.database import Statements, StoreDown, StoreError
 from app.supervisor.team.limits.key_account import KeyAccount, Others, Waiter
 from app.supervisor.team.limits.ledger import SILENT_S
-from app.supervisor.team.limits.store_sync import Recorded, SharedDatabase, StoreSync
+from app.supervisor.team.limits.store_sync import Recorded, SharedDatabase, StoreSync, Unrecorded
 from app.table import Key
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ FRESH_S: Final = 0.2
 LOOK_S: Final = 0.1
 WRITE_S: Final = 0.5
 # The others hear at least so often that this gateway is there, and it of them.
-SAY_S: Final = 0.8
+SAY_S: Final = 0.6
 # Keys of one transaction, and how long it may take.
 BATCH: Final = 50
 AGREE_S: Final = 4.0
@@ -40,9 +40,11 @@ GAP: Final = "The store of limits is not reachable; this gateway goes on with it
 Reply: TypeAlias = Callable[[Allowance], object]
 
 
-async def nothing_recorded(_statements: Statements, _key: str, _unit: str, _since: float) -> float:
+async def nothing_recorded(
+    _statements: Statements, _since: float, _keys: Sequence[str] | None
+) -> Mapping[str, tuple[float, float]]:
     """Where no usage is recorded."""
-    return 0.0
+    return {}
 
 
 class TeamAllowances:
@@ -56,15 +58,15 @@ class TeamAllowances:
         store: SharedDatabase,
         *,
         recorded: Recorded = nothing_recorded,
-        unrecorded: Callable[[str, str], float] = lambda _key, _unit: 0.0,
+        unrecorded: Unrecorded = lambda _key, _unit: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.accounts: dict[str, KeyAccount] = {}
         self.assumed: int | None = None
         self._store = store
-        self._unrecorded = unrecorded
         self._clock = clock
-        self._sync = StoreSync(store, self.accounts, clock, recorded)
+        self._sync = StoreSync(store, self.accounts, clock, recorded, unrecorded)
+        self._busy: set[KeyAccount] = set()  # of which there may be something to agree on
         self._agreed_at: dict[str, float] = {}
         self._said_at = -SILENT_S
         self._keys: tuple[Key, ...] = ()
@@ -86,12 +88,14 @@ class TeamAllowances:
         limited = {key.id or key.name: key.limits for key in keys if key.limits is not None}
         self._names = {key.id or key.name: key.name for key in keys}
         for id in self.accounts.keys() - limited.keys():
+            self._busy.discard(self.accounts[id])
             for waiter in self.accounts.pop(id).waiters:
                 waiter.reply(Allowance(waiter.seq, id, waiter.needs))
         is_new = False
         for id, limits in limited.items():
             account = self.accounts.get(id) or KeyAccount(id)
             self.accounts[id] = account
+            self._busy.add(account)
             is_new |= account.follow(limits, now)
         if is_new:
             self._sync.forget()
@@ -103,8 +107,9 @@ class TeamAllowances:
         if account is None:  # its limits are gone, and the relay is about to hear of it
             reply(Allowance(asked.seq, asked.key, asked.needs))
             return
+        self._busy.add(account)
         waiter = Waiter(relay, asked.seq, asked.needs, asked.wants, reply)
-        self._linger(account)
+        self._sync.linger(account)
         if (said := self._at_once(account, waiter)) is not None:
             reply(said)
             return
@@ -117,12 +122,14 @@ class TeamAllowances:
         account = self.accounts.get(told.key)
         if account is not None:
             account.note(relay, told, self._sync.now())
+            self._busy.add(account)
 
     def left(self, relay: int) -> None:
         """That relay is gone."""
         now = self._sync.now()
         for account in self.accounts.values():
-            account.left(relay, now)
+            if account.left(relay, now):
+                self._busy.add(account)
 
     # -- for people
 
@@ -202,12 +209,6 @@ class TeamAllowances:
             said = account.grant(waiter, now)
             waiter.reply(said or account.refuse(waiter, now, others))
 
-    def _linger(self, account: KeyAccount) -> None:
-        ledger = account.ledgers.get("budget")
-        if ledger is not None:
-            unrecorded = self._unrecorded(account.key, ledger.kind.partition("/")[0])
-            account.linger(unrecorded, self._sync.now())
-
     # -- in the background
 
     async def run(self) -> None:
@@ -235,10 +236,11 @@ class TeamAllowances:
         self._note_alone()
         if not self._store.is_up:
             return
-        for account in self.accounts.values():
-            self._linger(account)
         now = self._sync.now()
-        batch = [account for account in self.accounts.values() if self._is_due(account, now)]
+        self._busy = {account for account in self._busy if not account.is_at_rest(now)}
+        for account in self._busy:
+            self._sync.linger(account)
+        batch = [account for account in self._busy if self._is_due(account, now)]
         is_to_say = self._store.is_shared and self.accounts and self._clock() - self._said_at >= SAY_S
         if batch or is_to_say:
             await self._agree(batch)
@@ -249,7 +251,7 @@ class TeamAllowances:
             return True
         if self._store.is_shared and waited_s >= LOOK_S and account.is_low(now, self._others()):
             return True
-        return waited_s >= WRITE_S and (account.is_untold or account.is_idle(now))
+        return waited_s >= WRITE_S and (account.is_untold or account.is_idle(now) or account.has_ended(now))
 
     async def _agree(self, accounts: list[KeyAccount]) -> None:
         try:

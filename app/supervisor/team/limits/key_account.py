@@ -120,9 +120,12 @@ class KeyAccount:
     def _run(self, relay: int, more: float) -> None:
         self._running[relay] = max(0.0, self._running.get(relay, 0.0) + more)
 
-    def left(self, relay: int, now: float) -> None:
-        """That relay is gone. What it had counts as spent, since it may have been; what ran there runs no more."""
-        for name, amount in self.relays.pop(relay, {}).items():
+    def left(self, relay: int, now: float) -> bool:
+        """That relay is gone. What it had counts as spent, since it may have been; what ran there runs no more. Whether
+        it had anything to do with this key.
+        """
+        had = self.relays.pop(relay, None)
+        for name, amount in (had or {}).items():
             ledger = self.ledgers[name]
             if name == "parallel":
                 ledger.take_back(amount)
@@ -132,14 +135,25 @@ class KeyAccount:
                     self._ending.append((now + VALID_S, amount))
         self._ending.append((now + VALID_S, self._running.pop(relay, 0.0)))
         self.waiters = [waiter for waiter in self.waiters if waiter.relay != relay]
+        return had is not None
 
-    def linger(self, unrecorded: float, now: float) -> None:
+    def linger(self, unrecorded: float, now: float, *, is_recorded: bool) -> None:
         """Hold the budget of requests that run, of those that are over and whose records are on their way, and what of
-        it is in records that the store does not have yet (`unrecorded`)."""
-        self._ending = [each for each in self._ending if each[0] > now]
-        if (ledger := self.ledgers.get("budget")) is not None:
-            ending = sum(amount for _, amount in self._ending)
-            ledger.linger(sum(self._running.values()) + ending + unrecorded)
+        it is in records that the store does not have yet (`unrecorded`). Only with what is recorded heard just now
+        (`is_recorded`) may it become less.
+        """
+        ledger = self.ledgers.get("budget")
+        if ledger is None:
+            self._ending.clear()
+            return
+        if is_recorded:
+            self._ending = [each for each in self._ending if each[0] > now]
+        amount = sum(self._running.values()) + sum(amount for _, amount in self._ending) + unrecorded
+        ledger.linger(amount if is_recorded else max(amount, ledger.lingering))
+
+    def has_ended(self, now: float) -> bool:
+        """Whether records have come in by now of which the store has not been asked."""
+        return any(end <= now for end, _ in self._ending)
 
     # -- replies
 
@@ -251,6 +265,11 @@ class KeyAccount:
     def is_untold(self) -> bool:
         """Whether the store does not know what is spent and held here as it is."""
         return any(ledger.is_untold for ledger in self.ledgers.values())
+
+    def is_at_rest(self, now: float) -> bool:
+        """Whether there is nothing to agree on, now or later, until somebody asks or spends."""
+        is_open = self.waiters or self._ending or not self.is_known or self.is_untold
+        return not is_open and all(ledger.ahead(now) == 0 and ledger.pool <= SMALL for ledger in self.ledgers.values())
 
     def is_idle(self, now: float) -> bool:
         """Whether something is held that nobody asks for."""

@@ -15,11 +15,17 @@ from app.supervisor.team.limits.spans import WINDOW_S, Rolling
 # Slots that are so old are removed by and by.
 KEPT_S: Final = 300.0
 SWEEP_S: Final = 60.0
+# So often what is known is noted of all keys, and not only of those that something is asked of.
+ALL_S: Final = 0.5
+# And so often what is recorded is read of all keys with a budget.
+RECORDED_S: Final = 2.0
 # What the store says is held, where nobody heard whether it was written.
 NOT_KNOWN: Final = -1.0
 
-# What the records of usage say that a key has spent, in tokens or money, since a time.
-Recorded: TypeAlias = Callable[[Statements, str, str, float], Awaitable[float]]
+# What the records of usage say that these keys (None: all) have spent since a time, as (tokens, money).
+Recorded: TypeAlias = Callable[[Statements, float, Sequence[str] | None], Awaitable[Mapping[str, tuple[float, float]]]]
+# And what it has spent by records of this gateway that are not there yet.
+Unrecorded: TypeAlias = Callable[[str, str], float]
 
 
 class SharedDatabase(Database, Protocol):
@@ -65,6 +71,7 @@ class StoreSync:
         accounts: Mapping[str, KeyAccount],
         clock: Callable[[], float],
         recorded: Recorded,
+        unrecorded: Unrecorded,
     ) -> None:
         self.others = Others(store.gateways)
         self.known_at: float | None = None
@@ -73,8 +80,10 @@ class StoreSync:
         self._accounts = accounts
         self._clock = clock
         self._recorded = recorded
+        self._unrecorded = unrecorded
         self._since = 0.0
         self._swept_at = 0.0
+        self._all_at = self._recorded_at = -RECORDED_S
 
     def __repr__(self) -> str:
         return f"<StoreSync others={self.others}>"
@@ -87,15 +96,22 @@ class StoreSync:
         """Read everything the next time, since there are new limits."""
         self._since = 0.0
 
+    def linger(self, account: KeyAccount, *, is_recorded: bool = False) -> None:
+        """Keep what of its budget is spent and not recorded yet."""
+        ledger = account.ledgers.get("budget")
+        if ledger is not None:
+            unrecorded = self._unrecorded(account.key, ledger.kind.partition("/")[0])
+            account.linger(unrecorded, self.now(), is_recorded=is_recorded)
+
     async def agree(self, batch: Sequence[KeyAccount]) -> None:
         """Write what was spent of these keys, read what others have, hold what is needed. StoreError: nothing is sure
         to have happened. Nothing of what is asked of the accounts meanwhile is lost.
         """
         told: list[tuple[Ledger, dict[int, float]]] = []
         raised: list[tuple[Ledger, float]] = []
-        is_all = {account.key for account in self._accounts.values() if _is_beyond(account)} <= {
-            account.key for account in batch
-        }
+        is_for_all = self._clock() - self._all_at >= ALL_S
+        says = is_for_all and self._store.is_shared
+        says = says and not any(each.is_beyond for each in self._accounts.values() if each not in batch)
         try:
             async with self._store.transaction() as statements:
                 if batch:
@@ -106,10 +122,10 @@ class StoreSync:
                 self._heard(peers)
                 oldest = Rolling().slot(peers.now - WINDOW_S - 1)
                 rows = await limits.changes(statements, self._store.id, self._since, oldest)
-                budgets = await self._budgets(statements, batch)
-                self._apply(rows, budgets, peers)
+                self._apply(rows, await self._budgets(statements, batch))
+                self._forget(self._accounts.values() if is_for_all else batch, peers)
                 await limits.write(statements, self._held(batch, raised))
-                if is_all and self._store.is_shared:
+                if says:
                     await limits.say(statements, self._store.id)
         except BaseException:
             for ledger, slots in told:
@@ -118,13 +134,17 @@ class StoreSync:
             raise
         for ledger, more in raised:
             ledger.held += more
-        for account in self._accounts.values():
+        for account in batch:
             for ledger in account.ledgers.values():
-                if account in batch:
-                    ledger.agreed(peers.now)
-                elif ledger.is_known:
+                ledger.agreed(peers.now)
+        if is_for_all:
+            self._all_at = self._clock()
+            for ledger in (each for account in self._accounts.values() for each in account.ledgers.values()):
+                if ledger.is_known:
                     ledger.heard(peers.now)
-        self._since, self.known_at = peers.now, self.now()
+        self._since = peers.now
+        if says or not self._store.is_shared:
+            self.known_at = self.now()
 
     async def sweep(self) -> None:
         """Remove what nobody counts any more, now and then."""
@@ -171,17 +191,27 @@ class StoreSync:
         ]
         self.others = Others(len(said.keys() | {self._store.id}), tuple(silent))
 
-    async def _budgets(self, statements: Statements, batch: Iterable[KeyAccount]) -> list[tuple[Ledger, int, float]]:
-        budgets = []
-        for account in batch:
-            ledger = account.ledgers.get("budget")
-            if ledger is not None:
-                begin = ledger.span.slot(self.now())
-                unit = ledger.kind.partition("/")[0]
-                budgets.append((ledger, begin, await self._recorded(statements, account.key, unit, float(begin))))
-        return budgets
+    async def _budgets(self, statements: Statements, batch: Sequence[KeyAccount]) -> list[KeyAccount]:
+        """Read what is recorded of the keys of the batch, now and then of all. Returns of which."""
+        is_of_all = self._clock() - self._recorded_at >= RECORDED_S
+        accounts = [each for each in (self._accounts.values() if is_of_all else batch) if "budget" in each.ledgers]
+        periods: dict[int, list[KeyAccount]] = {}
+        for account in accounts:
+            periods.setdefault(account.ledgers["budget"].span.slot(self.now()), []).append(account)
+        told = []
+        for begin, of_period in periods.items():
+            keys = None if is_of_all else [account.key for account in of_period]
+            amounts = await self._recorded(statements, float(begin), keys)
+            for account in of_period:
+                tokens, money = amounts.get(account.key, (0.0, 0.0))
+                ledger = account.ledgers["budget"]
+                ledger.recorded = (begin, tokens if ledger.kind.startswith("tokens") else money)
+                told.append(account)
+        if is_of_all:
+            self._recorded_at = self._clock()
+        return told
 
-    def _apply(self, rows: Iterable[AmountRow], budgets: Iterable[tuple[Ledger, int, float]], peers: Peers) -> None:
+    def _apply(self, rows: Iterable[AmountRow], recorded: Iterable[KeyAccount]) -> None:
         for row in rows:
             account = self._accounts.get(row.key)
             for ledger in account.ledgers.values() if account is not None else ():
@@ -191,10 +221,12 @@ class StoreSync:
                     ledger.hear_held(row.gateway, row.amount)
                 elif ledger.span.has_slots:
                     ledger.hear(row.gateway, row.slot, row.amount, self.now())
-        for ledger, begin, amount in budgets:
-            ledger.recorded = (begin, amount)
+        for account in recorded:
+            self.linger(account, is_recorded=True)
+
+    def _forget(self, accounts: Iterable[KeyAccount], peers: Peers) -> None:
         now, there = self.now(), peers.said if self._store.is_shared else {}
-        for account in self._accounts.values():
+        for account in accounts:
             for ledger in account.ledgers.values():
                 ledger.forget(now)
                 # Nobody waits for what one held that has signed off or is not counted any more.
@@ -215,7 +247,3 @@ class StoreSync:
                 ledger.stored_held = held
                 rows.append(self._row(account, ledger, HELD, held))
         return rows
-
-
-def _is_beyond(account: KeyAccount) -> bool:
-    return any(ledger.is_beyond for ledger in account.ledgers.values())
