@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from msgspec.structs import replace
 
-from app.store.database import Database, Row, Value
+from app.store.database import Database, Row, Statements, Value
 from app.usage.periods import written
 from app.usage.record import UsageRecord
 
@@ -53,6 +53,7 @@ TABLES: Final = (
     " model TEXT NOT NULL, requests BIGINT NOT NULL, failed BIGINT NOT NULL, input_tokens BIGINT NOT NULL,"
     " output_tokens BIGINT NOT NULL, cached_tokens BIGINT NOT NULL, reasoning_tokens BIGINT NOT NULL,"
     " money DOUBLE PRECISION NOT NULL, PRIMARY KEY (day, key, key_name, team, model))",
+    "CREATE INDEX usage_days_key ON usage_days (key, day)",
     "CREATE TABLE usage_upkeep (task TEXT PRIMARY KEY, done DOUBLE PRECISION NOT NULL)",
     "INSERT INTO usage_upkeep (task, done) VALUES ('retention', 0)",
 )
@@ -122,6 +123,20 @@ def answer(question: UsageQuestion, sums: Sequence[UsageSum], pending: int = 0) 
     since, until = (written(time) if time is not None else None for time in (question.since, question.until))
     data = [asdict(each) for each in sums]
     return {"object": "list", "by": question.by, "since": since, "until": until, "pending": pending, "data": data}
+
+
+async def spent(statements: Statements, since: float, keys: Sequence[str] | None) -> dict[str, tuple[float, float]]:
+    """What these keys (by their ids; None: all) have spent since the begin of that day, as (tokens, money)."""
+    columns = "SUM(input_tokens + output_tokens) AS tokens, SUM(money) AS money"
+    first = int(since // DAY_S)
+    if keys is None:
+        rows = await statements.fetch(f"SELECT key, {columns} FROM usage_days WHERE day >= $1 GROUP BY key", first)
+        return {row["key"]: (float(row["tokens"]), float(row["money"])) for row in rows}
+    told = {}
+    for key in keys:
+        rows = await statements.fetch(f"SELECT {columns} FROM usage_days WHERE key = $1 AND day >= $2", key, first)
+        told[key] = (float(rows[0]["tokens"] or 0), float(rows[0]["money"] or 0.0))
+    return told
 
 
 async def count(database: Database) -> int:

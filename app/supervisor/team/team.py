@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from app import __version__
 from app.config.model import Config
+from app.store import usage
 from app.store.opening import database_at
 from app.supervisor.admin.schemas import StoreAnswer
 from app.supervisor.json_store import JsonStore
@@ -57,19 +58,23 @@ class Team:
         self.keys = KeyOrders(self.store, lambda: self._config, self.store.store_now, self.keyring.refresh)
         self.files: list[JsonStore[Any]] = [identity.file, self.keyring.file]
         # In the order in which they are closed; the store comes last, by itself.
-        self.allowances = TeamAllowances(self.store)
-        self.allowances.assumed = store.assume_gateways
+        self.allowances = TeamAllowances(self.store, recorded=usage.spent, unrecorded=self._unrecorded)
+        self.allowances.assumed, self.allowances.is_recorded = store.assume_gateways, config.usage.records
         self.usage = UsageCollector(self.store, state.path / FOLDER, config.usage)
         self.parts: list[TeamPart] = [self.allowances, self.usage, self.keyring]
 
     def __repr__(self) -> str:
         return f"<Team {self.store!r}>"
 
+    def _unrecorded(self, key: str, unit: str) -> float:
+        tokens, money = self.usage.waiting(key)
+        return money if unit == "money" else tokens
+
     def follow(self, config: Config) -> None:
         """The configuration has been read again."""
         self._config = config
         self.keyring.follow(config)
-        self.allowances.assumed = config.store.assume_gateways
+        self.allowances.assumed, self.allowances.is_recorded = config.store.assume_gateways, config.usage.records
         self.usage.follow(config.usage)
 
     def health(self) -> StoreAnswer:

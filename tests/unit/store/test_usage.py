@@ -180,3 +180,14 @@ async def test_a_name_with_a_zero_byte_stops_nobody(database: Database) -> None:
     await usage.insert(database, "g", numbered([made(model="any/\0")]))
 
     assert [each.name for each in await asked(database, "model")] == ["any/\ufffd"]
+
+
+async def test_what_keys_have_spent_since_a_day_began_is_the_sum_over_their_models(database: Database) -> None:
+    records = [made(), made(model="other"), made(at=NOON - DAY_S), made(key="k-2", money=1.0)]
+    await usage.insert(database, "g", numbered(records))
+    async with database.transaction() as statements:
+        some = await usage.spent(statements, NOON, ["k-1", "k-3"])
+        all_of_two_days = await usage.spent(statements, NOON - DAY_S, None)
+
+    assert some == {"k-1": (220.0, 0.5), "k-3": (0.0, 0.0)}
+    assert all_of_two_days == {"k-1": (330.0, 0.75), "k-2": (110.0, 1.0)}

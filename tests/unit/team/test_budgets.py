@@ -144,3 +144,16 @@ async def test_without_the_store_each_gateway_has_its_share_of_what_is_left(team
             let_through += 20
 
     assert 600 - 20 * len(team.gateways) - 10 <= let_through <= 600
+
+
+async def test_where_nothing_is_recorded_what_was_set_aside_counts(team: Ledgers) -> None:
+    for gateway in team.gateways:
+        gateway.is_recorded = False
+        gateway.follow(())
+        gateway.follow((KEY,))
+    assert await team.spend(0, 600)
+    await team.pass_time(10)
+
+    assert not await team.spend(0, 500)
+    assert not await team.spend(len(team.gateways) - 1, 500)
+    assert await team.spend(0, 300)

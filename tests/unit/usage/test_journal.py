@@ -47,6 +47,12 @@ def test_records_come_back_in_their_order_until_they_are_removed(journal: UsageJ
     assert journal.count == 1
 
 
+def test_it_knows_what_each_key_has_in_it(journal: UsageJournal) -> None:
+    journal.add(numbered([made(), made(), made(key="k-2", money=1.0)]), {})
+
+    assert journal.by_key() == {"k-1": (220, 0.5), "k-2": (110, 1.0)}
+
+
 def test_a_record_is_taken_once(journal: UsageJournal) -> None:
     journal.add(numbered([made()]), {})
     journal.add(numbered([made(), made()]), {})

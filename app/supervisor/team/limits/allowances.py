@@ -50,7 +50,7 @@ async def nothing_recorded(
 class TeamAllowances:
     """`unrecorded`: of a key (its id), what is in records of usage that the store does not have yet, in `tokens` or
     `money`. `assumed`: how many gateways there are where that was never known; None: whoever has limits is refused
-    then.
+    then. `is_recorded`: usage is recorded; set before `follow`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class TeamAllowances:
     ) -> None:
         self.accounts: dict[str, KeyAccount] = {}
         self.assumed: int | None = None
+        self.is_recorded = True
         self._store = store
         self._clock = clock
         self._sync = StoreSync(store, self.accounts, clock, recorded, unrecorded)
@@ -95,6 +96,7 @@ class TeamAllowances:
         for id, limits in limited.items():
             account = self.accounts.get(id) or KeyAccount(id)
             self.accounts[id] = account
+            account.is_recorded = self.is_recorded
             self._busy.add(account)
             is_new |= account.follow(limits, now)
         if is_new:

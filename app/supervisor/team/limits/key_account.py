@@ -54,11 +54,12 @@ class Waiter:
 
 class KeyAccount:
     """`ledgers`: one for each limit that the key has; `relays`: what each relay has of them; `waiters`: those that want
-    more of it than there was, in their order.
+    more of it than there was, in their order. `is_recorded`: what requests come to is found in records of usage.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
+        self.is_recorded = True
         self.ledgers: dict[Limited, Ledger] = {}
         self.relays: dict[int, dict[Limited, float]] = {}
         self.waiters: list[Waiter] = []
@@ -113,12 +114,21 @@ class KeyAccount:
                 more = getattr(amounts, name)
                 if more and name == "budget":
                     self._run(relay, more)
-                    self._ending.append((now + VALID_S, -more))
+                    self._end(-more, now)
                 elif more:
                     ledger.settle(int(slot), more, now)
 
     def _run(self, relay: int, more: float) -> None:
         self._running[relay] = max(0.0, self._running.get(relay, 0.0) + more)
+
+    def _end(self, amount: float, now: float) -> None:
+        """Budget of requests that are over. Where nothing is recorded it counts as it was set aside."""
+        ledger = self.ledgers.get("budget")
+        if ledger is not None and self.is_recorded:
+            self._ending.append((now + VALID_S, amount))
+        elif ledger is not None:
+            end = ledger.span.ends(ledger.span.slot(now))
+            self._ending = [(end, amount + sum(each for at, each in self._ending if at == end))]
 
     def left(self, relay: int, now: float) -> bool:
         """That relay is gone. What it had counts as spent, since it may have been; what ran there runs no more. Whether
@@ -132,8 +142,8 @@ class KeyAccount:
             else:
                 ledger.spend(amount, now)
                 if name == "budget":
-                    self._ending.append((now + VALID_S, amount))
-        self._ending.append((now + VALID_S, self._running.pop(relay, 0.0)))
+                    self._end(amount, now)
+        self._end(self._running.pop(relay, 0.0), now)
         self.waiters = [waiter for waiter in self.waiters if waiter.relay != relay]
         return had is not None
 

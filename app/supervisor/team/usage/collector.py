@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -55,6 +55,7 @@ class UsageCollector:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._lost: dict[int, int] = {}  # by relay, as it counts them
         self._unstored = 0
+        self._waiting: dict[str, tuple[int, float]] = {}  # by key's id: tokens and money of what is in the journal
         self._trouble: str | None = None
         self._news = asyncio.Event()  # the journal has records
 
@@ -65,6 +66,10 @@ class UsageCollector:
     def pending(self) -> int:
         """How many records the store does not have yet, as far as they have been read."""
         return self._unstored + (self._journal.count if self._journal is not None else 0)
+
+    def waiting(self, key: str) -> tuple[int, float]:
+        """Tokens and money of the key's records that the store does not have yet, by the key's id."""
+        return self._waiting.get(key, (0, 0.0))
 
     @property
     def lost(self) -> int:
@@ -113,6 +118,7 @@ class UsageCollector:
         while self._journal is not None:
             try:
                 self._reader.resume(await self._blocking(self._journal.open))
+                self._waiting = await self._blocking(self._journal.by_key)
             except (OSError, JournalFull) as exc:
                 self._say(str(exc))
                 await asyncio.sleep(AGAIN_S)
@@ -157,6 +163,8 @@ class UsageCollector:
         except JournalFull:
             # There may be room elsewhere.
             await usage.insert(self._store, self._store.id, batch.records)
+        else:
+            self._wait(batch.records, 1)
         self._count(record for _, record in batch.records)
         self._news.set()
 
@@ -202,7 +210,16 @@ class UsageCollector:
             return False
         await usage.insert(self._store, self._store.id, records)
         await self._blocking(lambda: journal.remove([id for id, _ in records]))
+        self._wait(records, -1)
+        if not journal.count:
+            self._waiting.clear()
         return True
+
+    def _wait(self, records: Sequence[tuple[str, UsageRecord]], sign: int) -> None:
+        for _, record in records:
+            tokens, money = self._waiting.get(record.key, (0, 0.0))
+            more = record.input_tokens + record.output_tokens
+            self._waiting[record.key] = (max(0, tokens + sign * more), max(0.0, money + sign * record.money))
 
     # -- within
 

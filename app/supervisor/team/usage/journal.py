@@ -81,6 +81,17 @@ class UsageJournal:
             rows = connection.execute("SELECT id, record FROM records ORDER BY number LIMIT ?", (most,)).fetchall()
             return [(id, decoded(data)) for id, data in rows]
 
+    def by_key(self) -> dict[str, tuple[int, float]]:
+        """Tokens and money of all that it has, by the key's id."""
+        sums: dict[str, tuple[int, float]] = {}
+        with self._used() as connection:
+            for (data,) in connection.execute("SELECT record FROM records"):
+                record = decoded(data)
+                tokens, money = sums.get(record.key, (0, 0.0))
+                more = record.input_tokens + record.output_tokens
+                sums[record.key] = (tokens + more, money + record.money)
+        return sums
+
     def remove(self, ids: Iterable[str]) -> None:
         """The store has these."""
         with self._used() as connection:
