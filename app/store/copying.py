@@ -49,6 +49,13 @@ async def copy(
             resumed = await _copy(source, target, table, progress, batch)
             rows, mended = await _compare(source, target, table, progress, batch)
             copied.append(CopiedTable(table.name, rows, resumed, mended))
+    for table in tables:
+        if table.completed_by:
+            async with target.alone() as statements:
+                if target.dialect == "postgresql":
+                    # What gateways add meanwhile comes before or after it, whole.
+                    await statements.execute(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE")
+                await statements.execute(table.completed_by)
     # From here on another run begins anew.
     await target.execute("DELETE FROM copies WHERE source = $1", source.place)
     return copied
@@ -120,7 +127,7 @@ async def _batches(
 async def _put(statements: Statements, table: TableOf, rows: Sequence[Row]) -> None:
     columns = list(rows[0])
     others = [column for column in columns if column not in table.key]
-    update = ", ".join(f"{column} = excluded.{column}" for column in others)
+    update = ", ".join(f"{column} = {_newer(table, column)}" for column in others)
     await statements.many(
         f"INSERT INTO {table.name} ({', '.join(columns)}) "  # noqa: S608  # names of the schema
         f"VALUES ({', '.join(f'${number}' for number in range(1, len(columns) + 1))}) "
@@ -129,8 +136,21 @@ async def _put(statements: Statements, table: TableOf, rows: Sequence[Row]) -> N
     )
 
 
+def _newer(table: TableOf, column: str) -> str:
+    """What a column of a row is to be where the target has the row already."""
+    new, old = f"excluded.{column}", f"{table.name}.{column}"
+    return f"CASE WHEN {new} > {old} THEN {new} ELSE {old} END" if column in table.sums else new
+
+
+def _holds(table: TableOf, held: Row | None, row: Row) -> bool:
+    """Whether the target's row says what the source's does."""
+    if held is None or held.keys() != row.keys():
+        return False
+    return all(held[name] >= value if name in table.sums else held[name] == value for name, value in row.items())
+
+
 async def _different(target: Database, table: TableOf, rows: Sequence[Row]) -> list[Row]:
-    """Those of the rows that the target does not have just so."""
+    """Those of the rows that the target does not have so."""
     different: list[Row] = []
     # A statement may have some tens of thousands of arguments.
     for start in range(0, len(rows), 250):
@@ -145,7 +165,7 @@ async def _different(target: Database, table: TableOf, rows: Sequence[Row]) -> l
             *(row[column] for row in part for column in table.key),
         )
         held = {tuple(row[column] for column in table.key): row for row in there}
-        different += [row for row in part if held.get(tuple(row[column] for column in table.key)) != row]
+        different += [row for row in part if not _holds(table, held.get(tuple(row[key] for key in table.key)), row)]
     return different
 
 

@@ -26,12 +26,15 @@ class SchemaStep:
 @dataclass(frozen=True, slots=True)
 class TableOf:
     """A table. `key`: the columns of its primary key. `is_copied`: it goes along when a store is copied to another;
-    what only means something to gateways that run does not.
+    what only means something to gateways that run does not. `sums`: columns that only grow; where two stores differ in
+    one, the larger is right. `completed_by`: what is carried out once the rows of all tables have been copied.
     """
 
     name: str
     key: tuple[str, ...]
     is_copied: bool = True
+    sums: tuple[str, ...] = ()
+    completed_by: str = ""
 
 
 STEPS: Final[tuple[SchemaStep, ...]] = (
@@ -87,7 +90,7 @@ LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
     TableOf("limit_gateways", ("gateway",), is_copied=False),
     TableOf("usage_records", ("id",)),
-    TableOf("usage_days", ("day", "key", "key_name", "team", "model")),
+    TableOf("usage_days", ("day", "key", "key_name", "team", "model"), sums=usage.SUMS, completed_by=usage.COUNT_AGAIN),
     TableOf("usage_upkeep", ("task",), is_copied=False),
 )
 VERSION: Final = max(step.number for step in STEPS)

@@ -32,12 +32,26 @@ _COLUMNS: Final = (
     *("input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "is_estimated", "money"),
     *("seconds", "first_token_s", "load_s", "queue_s", "attempts", "outcome", "status", "request_id", "is_stream"),
 )
-_SUMS: Final = ("requests", "failed", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "money")
+SUMS: Final = ("requests", "failed", "input_tokens", "output_tokens", "cached_tokens", "reasoning_tokens", "money")
 _ADD: Final = (
-    f"INSERT INTO usage_days (day, key, key_name, team, model, {', '.join(_SUMS)}) "
-    f"VALUES ({', '.join(f'${number}' for number in range(1, 6 + len(_SUMS)))}) "
+    f"INSERT INTO usage_days (day, key, key_name, team, model, {', '.join(SUMS)}) "
+    f"VALUES ({', '.join(f'${number}' for number in range(1, 6 + len(SUMS)))}) "
     "ON CONFLICT (day, key, key_name, team, model) DO UPDATE SET "
-    + ", ".join(f"{name} = usage_days.{name} + excluded.{name}" for name in _SUMS)
+    + ", ".join(f"{name} = usage_days.{name} + excluded.{name}" for name in SUMS)
+)
+_IS_FINE: Final = " OR ".join(f"outcome = '{each}'" for each in FINE)
+# The sums of all records that there are, where they are more than the sums say: records of two stores in one.
+COUNT_AGAIN: Final = (
+    f"INSERT INTO usage_days (day, key, key_name, team, model, {', '.join(SUMS)}) "
+    "SELECT day, key, key_name, COALESCE(team, ''), model, COUNT(*), "
+    f"SUM(CASE WHEN {_IS_FINE} THEN 0 ELSE 1 END), "
+    f"{', '.join(f'SUM({name})' for name in SUMS[2:])} FROM usage_records WHERE TRUE "
+    "GROUP BY day, key, key_name, COALESCE(team, ''), model "
+    "ON CONFLICT (day, key, key_name, team, model) DO UPDATE SET "
+    + ", ".join(
+        f"{name} = CASE WHEN excluded.{name} > usage_days.{name} THEN excluded.{name} ELSE usage_days.{name} END"
+        for name in SUMS
+    )
 )
 TABLES: Final = (
     "CREATE TABLE usage_records (id TEXT PRIMARY KEY, gateway TEXT NOT NULL, day BIGINT NOT NULL,"
@@ -250,11 +264,10 @@ def _report(question: UsageQuestion) -> tuple[str, list[Value]]:
         only("team = $", question.team)
     group = {"key": "key", "model": "model", "day": "day", "team": "COALESCE(team, '')"}[question.by]
     name = "MAX(key_name)" if question.by == "key" else group
-    fine = " OR ".join(f"outcome = '{each}'" for each in FINE)
-    requests, failed = "COUNT(*)", f"SUM(CASE WHEN {fine} THEN 0 ELSE 1 END)"
+    requests, failed = "COUNT(*)", f"SUM(CASE WHEN {_IS_FINE} THEN 0 ELSE 1 END)"
     if question.is_of_days:
         requests, failed = "SUM(requests)", "SUM(failed)"
-    sums = [f"{requests} AS requests", f"{failed} AS failed", *(f"SUM({each}) AS {each}" for each in _SUMS[2:])]
+    sums = [f"{requests} AS requests", f"{failed} AS failed", *(f"SUM({each}) AS {each}" for each in SUMS[2:])]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     table = "usage_days" if question.is_of_days else "usage_records"
     return f"SELECT {group} AS id, {name} AS name, {', '.join(sums)} FROM {table}{where} GROUP BY {group}", args
@@ -264,7 +277,7 @@ def _sum(by: UsageBy, row: Row) -> UsageSum:
     name = str(row["name"])
     if by == "day":
         name = datetime.date.fromordinal(_EPOCH + int(row["name"])).isoformat()
-    counts = {each: int(row[each]) for each in _SUMS[:-1]}
+    counts = {each: int(row[each]) for each in SUMS[:-1]}
     return UsageSum(name=name, id=str(row["id"]) if by == "key" else None, money=float(row["money"]), **counts)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.store import checkup, copying, schema
+from app.store import checkup, copying, schema, usage
 from app.store.database import Database
 from app.store.postgresql import PostgresDatabase
 from app.store.schema import TableOf
 from app.store.sqlite import SqliteDatabase
+from app.store.usage import DAY_S
 from tests.rigs.postgres import PostgresServer
+from tests.unit.store.test_usage import NOON, made, numbered
 
 TABLES = (
     TableOf("people", ("id",)),
@@ -146,6 +148,22 @@ async def test_it_may_be_run_again_and_brings_what_is_new(database: Database, ot
 
     assert copied[2] == copying.CopiedTable("notes", 8)
     assert {("its own",), ("new",)} <= set(await content(other, "notes"))
+
+
+async def test_usage_of_two_stores_in_one_is_added_up_once(database: Database, other: Database) -> None:
+    """One store's sums used to take the place of the other's."""
+
+    await usage.insert(database, "a", numbered([made()] * 30, "a"))
+    await usage.insert(other, "b", numbered([made()] * 12, "b"))
+    # Of a day whose records are gone only the sums are left.
+    await usage.insert(database, "a", numbered([made(NOON - 500 * DAY_S)], "old"))
+    await database.execute("DELETE FROM usage_records WHERE id = 'old-0'")
+
+    for _ in range(2):
+        await copying.copy(database, other, nothing)
+        days = await other.fetch("SELECT day, requests, input_tokens FROM usage_days ORDER BY day")
+        assert [(row["requests"], row["input_tokens"]) for row in days] == [(1, 100), (42, 4200)]
+    assert await usage.count(other) == 42
 
 
 async def test_what_gateways_are_running_is_not_copied(database: Database, other: Database) -> None:
