@@ -255,19 +255,19 @@ def _as_json(report: Checkup) -> dict[str, Any]:
 def _show(database: Database, report: Checkup) -> None:
     from app.store.schema import VERSION
 
-    typer.echo(f"store      {database.dialect}, {database.place}")
+    typer.echo(f"store          {database.dialect}, {database.place}")
     if report.took_s is not None:
-        typer.echo(f"reachable  in {report.took_s * 1000:.1f} ms")
+        typer.echo(f"reachable      in {report.took_s * 1000:.1f} ms")
     if report.schema is not None:
         words = {0: "none yet: the first gateway makes it", VERSION: f"{VERSION}, up to date"}
         behind = f"{report.schema}; the next start of this version brings it to {VERSION}"
-        typer.echo(f"schema     {words.get(report.schema, behind if report.schema < VERSION else report.schema)}")
+        typer.echo(f"schema         {words.get(report.schema, behind if report.schema < VERSION else report.schema)}")
     if report.ahead_s is not None:
-        typer.echo(f"clock      {abs(report.ahead_s):.3f} s {'ahead of' if report.ahead_s > 0 else 'behind'} ours")
+        typer.echo(f"clock          {abs(report.ahead_s):.3f} s {'ahead of' if report.ahead_s > 0 else 'behind'} ours")
     if report.gateways is not None and database.dialect != EMBEDDED:
-        typer.echo(f"gateways   {report.gateways}, {report.silent} of them silent")
+        typer.echo(f"gateways       {report.gateways}, {report.silent} of them silent")
     for table, rows in report.rows.items():
-        typer.echo(f"{table:10} {number_of(rows, 'row')}")
+        typer.echo(f"{table:14} {number_of(rows, 'row')}")
     if report.ahead_s is not None and abs(report.ahead_s) > CLOCK_S:
         warn("The two clocks differ: keys end, and budgets begin, by the store's.")
     if report.trouble is not None:

@@ -155,18 +155,24 @@ async def _different(target: Database, table: TableOf, rows: Sequence[Row]) -> l
     # A statement may have some tens of thousands of arguments.
     for start in range(0, len(rows), 250):
         part = rows[start : start + 250]
-        width = len(table.key)
-        keys = [
-            " AND ".join(f"{column} = ${at * width + index}" for index, column in enumerate(table.key, 1))
-            for at in range(len(part))
-        ]
         there = await target.fetch_long(
-            f"SELECT * FROM {table.name} WHERE ({') OR ('.join(keys)})",  # noqa: S608  # names of the schema
+            f"SELECT * FROM {table.name} WHERE {_any_of(table.key, len(part))}",  # noqa: S608  # names of the schema
             *(row[column] for row in part for column in table.key),
         )
         held = {tuple(row[column] for column in table.key): row for row in there}
         different += [row for row in part if not _holds(table, held.get(tuple(row[key] for key in table.key)), row)]
     return different
+
+
+def _any_of(key: Sequence[str], count: int) -> str:
+    """The condition that a row has one of so many keys, given one after the other."""
+    width = len(key)
+    if width == 1:
+        return f"{key[0]} IN ({', '.join(f'${number}' for number in range(1, count + 1))})"
+    each = (
+        " AND ".join(f"{column} = ${at * width + index}" for index, column in enumerate(key, 1)) for at in range(count)
+    )
+    return f"({') OR ('.join(each)})"
 
 
 async def count(database: Database, table: str) -> int:

@@ -52,7 +52,7 @@ def test_a_store_that_is_well_is_said_to_be(server: PostgresServer, tmp_path: Pa
     made = run(tmp_path, "store", "migrate", "--config", config)
     after = run(tmp_path, "store", "check", "--config", config, "--json")
 
-    assert "schema     none yet: the first gateway makes it" in before.out
+    assert "schema         none yet: the first gateway makes it" in before.out
     assert made.out.endswith(f"has schema {schema.VERSION} now (before: none).\n")
     told = json.loads(after.out)
     assert (told["kind"], told["schema"], told["trouble"], told["gateways"]) == ("postgresql", schema.VERSION, None, 0)
