@@ -122,6 +122,7 @@ async def add(database: Database, terms: KeyTerms, sha256: str, now: float) -> S
     """A new key with this digest. KeysRefused where the name is taken or there are too many."""
     async with _changing(database) as statements:
         await _check_name(statements, terms.name)
+        await _check_digest(statements, sha256)
         rows = await statements.fetch("SELECT COUNT(*) AS number FROM keys WHERE revoked IS NULL")
         if rows[0]["number"] >= MOST_KEYS:
             raise KeysRefused(
@@ -168,6 +169,7 @@ async def rotate(database: Database, key: str, sha256: str, now: float, grace_s:
     """Give a key a new secret; the old ones work for `grace_s` seconds more. KeysRefused: there is no such key."""
     async with _changing(database) as statements:
         before = await _one(statements, key)
+        await _check_digest(statements, sha256)
         if grace_s <= 0:
             await statements.execute("DELETE FROM key_secrets WHERE key = $1", before.id)
         else:
@@ -224,6 +226,11 @@ async def _changing(database: Database) -> AsyncIterator[Statements]:
 async def _check_name(statements: Statements, name: str) -> None:
     if await statements.fetch("SELECT id FROM keys WHERE name = $1 AND revoked IS NULL", name):
         raise KeysRefused(f"There is a key {name!r} already.", code="name_taken")
+
+
+async def _check_digest(statements: Statements, sha256: str) -> None:
+    if await statements.fetch("SELECT key FROM key_secrets WHERE sha256 = $1", sha256):
+        raise KeysRefused("There is a key with this digest already.", code="name_taken")
 
 
 async def _one(statements: Statements, key: str) -> StoredKey:

@@ -80,7 +80,7 @@ class KeyOrders:
         """A new key, and its secret: shown once, and None where its digest was given."""
         self._check_name(terms.name)
         self._check_models(terms.models)
-        secret, made = _secret(terms.name, sha256)
+        secret, made = self._secret(terms.name, sha256)
         key = await keys.add(self._database, terms, made, self._now())
         await self._changed()
         return secret, key
@@ -98,7 +98,7 @@ class KeyOrders:
     async def rotate(self, key: str, grace_s: float, sha256: str | None = None) -> tuple[str | None, StoredKey]:
         """A new secret; the old ones work for `grace_s` seconds more."""
         self._check_ours(key)
-        secret, made = _secret(key, sha256)
+        secret, made = self._secret(key, sha256)
         after = await keys.rotate(self._database, key, made, self._now(), grace_s)
         await self._changed()
         return secret, after
@@ -123,6 +123,12 @@ class KeyOrders:
         if problems := cross_checks.unknown_models(self._config(), models or ()):
             raise KeysRefused(f"{'; '.join(problems)}.", code="invalid_request")
 
-
-def _secret(name: str, sha256: str | None) -> tuple[str | None, str]:
-    return (None, sha256.lower()) if sha256 is not None else new(name)
+    def _secret(self, name: str, sha256: str | None) -> tuple[str | None, str]:
+        if sha256 is None:
+            return new(name)
+        known = {
+            digest for key in self._config().keys for digest in (key.sha256, *(old.sha256 for old in key.replaced))
+        }
+        if sha256.lower() in known:
+            raise KeysRefused("There is a key with this digest in the configuration already.", code="name_taken")
+        return None, sha256.lower()

@@ -116,3 +116,49 @@ def test_a_file_with_an_anchor_at_that_place_is_left_alone() -> None:
 
     with pytest.raises(ConfigError, match="cannot be edited automatically"):
         set_entry(text, ("models", "a"), {"backend": "o"})
+
+
+LIST = """keys:
+  - name: a  # the first
+    rpm: 5
+
+  # the second
+  - {name: b, rpm: 6}
+  - name: c
+    models: [x]
+flow: [{name: d}, {name: e}]
+"""
+IN_LISTS: dict[str, tuple[Sequence[str | int], object, str]] = {
+    "what is there in a block": (("keys", 0, "rpm"), 7, LIST.replace("rpm: 5", "rpm: 7")),
+    "what is not there in a block": (("keys", 0, "tpm"), 7, LIST.replace("rpm: 5\n", "rpm: 5\n    tpm: 7\n")),
+    "the first of a block": (("keys", 0, "name"), "z", LIST.replace("name: a ", "name: z ")),
+    "in braces": (("keys", 1, "tpm"), 7, LIST.replace("rpm: 6}", "rpm: 6, tpm: 7}")),
+    "a list in a list": (("keys", 2, "models"), ["x", "z"], LIST.replace("[x]", "[x, z]")),
+    "in a list in brackets": (("flow", 1, "rpm"), 1, LIST.replace("{name: e}", "{name: e, rpm: 1}")),
+}
+
+
+@pytest.mark.parametrize(("path", "entry", "after"), IN_LISTS.values(), ids=IN_LISTS.keys())
+def test_a_number_in_a_path_is_a_place_in_a_list(path: Sequence[str | int], entry: object, after: str) -> None:
+    assert set_entry(LIST, path, entry) == after
+
+
+OUT_OF_LISTS: dict[str, tuple[Sequence[str | int], str]] = {
+    "a block": (("keys", 0), LIST.replace("  - name: a  # the first\n    rpm: 5\n", "")),
+    "in braces": (("keys", 1), LIST.replace("  - {name: b, rpm: 6}\n", "")),
+    "the last": (("keys", 2), LIST.replace("  - name: c\n    models: [x]\n", "")),
+    "the first in brackets": (("flow", 0), LIST.replace("{name: d}, ", "")),
+    "the last in brackets": (("flow", 1), LIST.replace(", {name: e}", "")),
+    "a member": (("keys", 0, "rpm"), LIST.replace("    rpm: 5\n", "")),
+    "one that is not there": (("keys", 3), LIST),
+}
+
+
+@pytest.mark.parametrize(("path", "after"), OUT_OF_LISTS.values(), ids=OUT_OF_LISTS.keys())
+def test_an_item_of_a_list_is_taken_out(path: Sequence[str | int], after: str) -> None:
+    assert remove_entry(LIST, path) == after
+
+
+def test_what_begins_an_item_in_a_block_is_left_to_people() -> None:
+    with pytest.raises(ConfigError, match=r"keys\[0\]\.name: this file cannot be edited automatically"):
+        remove_entry(LIST, ("keys", 0, "name"))
