@@ -23,6 +23,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "version": ("modelport version",),
     "models": ("modelport models", "modelport models --json"),
     "status": ("modelport status",),
+    "audit": ("modelport audit --since 7d", "modelport audit --action keys --json"),
     "top": ("modelport top", "modelport top --once --json"),
     "logs": ("modelport logs demo --lines 50", "modelport logs demo --life -1"),
     "reload": ("modelport reload --wait",),

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from app.config.messages import kinds
 from app.config.settings import Port, Relays, Settings
-from app.config.team import KeyConfig, Name, PriceConfig, Store, StoreConfig, UsageConfig
+from app.config.team import AuditConfig, KeyConfig, Name, PriceConfig, Store, StoreConfig, UsageConfig
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import ConfigError
 from app.dialects.reasoning import Reasoning
@@ -278,6 +278,7 @@ class Config(_Section):
         description="Where keys, limits, usage and the audit are kept: SQLite or PostgreSQL.",
     )
     usage: UsageConfig = Field(default_factory=UsageConfig, description="The records of what was used.")
+    audit: AuditConfig = Field(default_factory=AuditConfig, description="Who did what here.")
     tracing: TracingConfig = Field(default_factory=TracingConfig, description="Traces of requests (OpenTelemetry).")
     default_model: Name | None = Field(None, description="Where an unknown name goes; default: nowhere, it is a 404.")
     pairs: dict[Name, dict[Name, Name]] = Field(

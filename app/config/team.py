@@ -68,6 +68,14 @@ class BudgetConfig(_Section):
         return Budget(self.money or 0.0, "money", self.per)
 
 
+class AuditConfig(_Section):
+    """What is kept of who did what here."""
+
+    retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        365, description="For how many days each entry is kept; 0: for ever."
+    )
+
+
 class UsageConfig(_Section):
     """What is kept of each request: who asked which model, tokens, times and how it ended; never what was said."""
 

@@ -78,6 +78,30 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
         ),
     ),
     SchemaStep(4, "usage", usage.TABLES),
+    SchemaStep(
+        5,
+        "audit",
+        (
+            "CREATE TABLE audit (id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, actor TEXT NOT NULL,"
+            " via TEXT NOT NULL, action TEXT NOT NULL, target TEXT NOT NULL, status BIGINT NOT NULL,"
+            " details TEXT NOT NULL, gateway TEXT NOT NULL, request_id TEXT NOT NULL, address TEXT NOT NULL)",
+            "CREATE INDEX audit_by_time ON audit (at, id)",
+        ),
+    ),
+    SchemaStep(
+        6,
+        "votes and runs",
+        (
+            "CREATE TABLE sealed_comparisons (id TEXT PRIMARY KEY, at DOUBLE PRECISION NOT NULL, body TEXT NOT NULL)",
+            "CREATE TABLE votes (id TEXT PRIMARY KEY, at BIGINT NOT NULL, models TEXT NOT NULL, winner TEXT NOT NULL,"
+            " pair TEXT, key TEXT)",
+            "CREATE INDEX votes_by_time ON votes (at, id)",
+            "CREATE TABLE runs (gateway TEXT NOT NULL, id TEXT NOT NULL, stamp TEXT NOT NULL, created BIGINT NOT NULL,"
+            " entry TEXT NOT NULL, has_report BIGINT NOT NULL, PRIMARY KEY (gateway, id))",
+            "CREATE TABLE run_reports (gateway TEXT NOT NULL, id TEXT NOT NULL, file TEXT NOT NULL,"
+            " content TEXT NOT NULL, PRIMARY KEY (gateway, id, file))",
+        ),
+    ),
 )
 # The tables in the order in which a transaction may lock their rows.
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
@@ -92,6 +116,11 @@ LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("usage_records", ("id",)),
     TableOf("usage_days", ("day", "key", "key_name", "team", "model"), sums=usage.SUMS, completed_by=usage.COUNT_AGAIN),
     TableOf("usage_upkeep", ("task",), is_copied=False),
+    TableOf("audit", ("id",)),
+    TableOf("votes", ("id",)),
+    TableOf("sealed_comparisons", ("id",)),
+    TableOf("runs", ("gateway", "id")),
+    TableOf("run_reports", ("gateway", "id", "file")),
 )
 VERSION: Final = max(step.number for step in STEPS)
 

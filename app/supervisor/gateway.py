@@ -48,7 +48,6 @@ from app.supervisor.capacity.gpu_quarantine import GpuQuarantine
 from app.supervisor.capacity.measurements import MeasurementStore
 from app.supervisor.capacity.schedule import Capacity
 from app.supervisor.capacity.sizes import Sizes
-from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.ejection.ejections import Ejections
 from app.supervisor.fleet.fleet import Fleet
 from app.supervisor.fleet.status import BackendStatus
@@ -138,7 +137,7 @@ class Gateway:
         self._observer = Observer(self._certificates, self.fleet.wanted, lambda: self._backends)
         engines = EnginesPage(lambda: [EngineSource(*each) for each in self.fleet.engine_metrics()])
         self.metrics = MetricsPages(MetricsPage(counters, self._snapshot, __version__), engines)
-        self.votes, self.comparisons = VoteStore(state.votes, time.time), state.comparisons
+        self.votes, self.runs = self.team.votes, self.team.runs
         open_files.warn_of_few(config.server.max_connections, self._max_connections)
 
     def __repr__(self) -> str:

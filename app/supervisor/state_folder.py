@@ -87,6 +87,11 @@ class StateFolder:
         return self.path / "gateway.json"
 
     @property
+    def audit(self) -> Path:
+        """The file with what the audit in the store does not have yet."""
+        return self.path / "audit.jsonl"
+
+    @property
     def measurements(self) -> Path:
         """The file with how much memory engines were measured to take."""
         return self.path / MEASUREMENTS

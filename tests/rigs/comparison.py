@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -13,12 +14,17 @@ from typing import Any, cast
 import msgspec
 
 from app.supervisor.admin.app import AdminServer, create_admin
+from app.supervisor.admin.schemas import RelayProcesses
+from app.supervisor.comparisons.shared_runs import Runs
+from app.supervisor.comparisons.shared_votes import Votes
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.state_folder import bind_private
+from app.supervisor.team.team import Team
 from app.table import Limits, PublicModel, Rules, Target
 from backends.endpoint import ModelFacts
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events
+from tests.rigs.audit import RememberedTeam
 from tests.rigs.raw_client import Reply
 from tests.rigs.relay import Rig, backend, running
 
@@ -59,8 +65,14 @@ class Kept:
     """What the supervisor keeps, for the admin application."""
 
     def __init__(self, state: Path) -> None:
-        self.votes = VoteStore(state / "votes.jsonl", time.time)
-        self.comparisons = state / "comparisons"
+        self.votes = Votes(VoteStore(state / "votes.jsonl", time.time), None, time.time)
+        self.team = cast("Team", RememberedTeam())
+        self.relays = RelayProcesses(pids=(os.getpid(),), connected=(), restarts=0)
+        self.runs = Runs(state / "comparisons", None, str)
+
+    def status(self) -> Any:
+        """Which processes are its relays."""
+        return self
 
 
 class ComparisonRig:

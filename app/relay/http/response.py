@@ -92,6 +92,12 @@ class ClientResponse:
         """Whether the client has not read yet what was written."""
         return self._protocol.flow.write_paused
 
+    @property
+    def client_address(self) -> str | None:
+        """The address at the other end of the connection: the client's, or that of a proxy before us."""
+        peer = self._protocol.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else None
+
     # -- the request's side
 
     def when_gone(self, call: Callable[[], None] | None) -> None:

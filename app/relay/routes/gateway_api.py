@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 from app.errors import JSON, problem
 from app.relay.http.request import Request
@@ -81,6 +82,7 @@ class GatewayApi:
         headers = [
             ("x-request-id", request.id),
             ("content-type", request.headers.get("content-type", JSON)),
+            *_whose(request),
         ]
         supervisor = self._orders if method == "POST" else self._questions
         try:
@@ -100,6 +102,15 @@ class GatewayApi:
         kind = exchange.headers.get("content-type", JSON)
         passed = {name: exchange.headers[name] for name in _PASSED_HEADERS if name in exchange.headers}
         return SupervisorAnswer(exchange.status, answer, kind, passed)
+
+
+def _whose(request: Request) -> list[tuple[str, str]]:
+    """Who gives the order, for the audit. A key's name may be any text, a header's value may not."""
+    told = [("x-modelport-via", "page")] if request.headers.get("x-modelport-client") == "page" else []
+    if (address := request.response.client_address) is not None:
+        told.append(("x-modelport-address", address))
+    key = getattr(request, "key", None)  # a route for everybody has checked none
+    return [("x-modelport-key", quote(key.name)), *told] if key is not None else told
 
 
 def _supervisor(control: Path, first_byte_s: float) -> Endpoint:

@@ -37,10 +37,14 @@ from app.supervisor.admin.schemas import (
     Status,
     Version,
 )
+from app.supervisor.admin.team.audit_routes import add_audit_routes
+from app.supervisor.admin.team.audit_seam import AuditSeam
 from app.supervisor.admin.team.keys_routes import KeysApi, add_keys_routes
+from app.supervisor.admin.team.peers import AdminProtocol
 from app.supervisor.admin.team.usage_routes import UsageApi, add_usage_routes
 from app.supervisor.comparisons.comparison_routes import ComparisonsApi, add_comparison_routes
 from app.supervisor.metrics.metrics_routes import MetricsApi, add_metrics_routes
+from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, Capability
 
 LOG_LINES = 200
@@ -68,6 +72,9 @@ _COMPARISON: dict[int | str, dict[str, Any]] = {
 
 class AdminApi(ParityApi, ComparisonsApi, MetricsApi, KeysApi, UsageApi, Protocol):
     """What an administrator may ask for and order. KeyError: there is no backend of that name."""
+
+    @property
+    def team(self) -> Team: ...
 
     def health(self) -> Health: ...
     def models(self) -> Models: ...
@@ -104,6 +111,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     add_comparison_routes(app, api, _COMPARISONS, _COMPARISON)
     add_keys_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
     add_usage_routes(app, api, {**_FOR_ADMINS, **openapi.errors(400, 503)})
+    add_audit_routes(app, lambda: api.team.audit, _COMPARISONS)
     described = openapi.document(app.routes, version, root_path)
 
     @app.get("/openapi.json", include_in_schema=False)
@@ -121,7 +129,7 @@ def create_admin(api: AdminApi, version: str, *, docs: bool = False, root_path: 
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(StoreError, _store_error)
     app.add_exception_handler(Exception, _internal_error)
-    return _HeadAndOptions(app)
+    return AuditSeam(_HeadAndOptions(app), lambda: api.team.audit, lambda: _relays(api))
 
 
 class AdminServer(uvicorn.Server):
@@ -131,6 +139,7 @@ class AdminServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 application,
+                http=AdminProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -287,6 +296,11 @@ def allowed_methods(app: FastAPI, scope: Scope) -> str:
     if not methods:
         return ""
     return ", ".join(sorted(methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())))
+
+
+def _relays(api: AdminApi) -> set[int]:
+    relays = api.status().relays
+    return {*relays.pids, *relays.connected}
 
 
 def _response(problem: Problem) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -14,8 +13,9 @@ from app.errors import JSON, bad_request
 from app.ipc import SealedComparison
 from app.routing import may_use
 from app.supervisor.comparisons import runs
+from app.supervisor.comparisons.shared_runs import Runs
+from app.supervisor.comparisons.shared_votes import Votes
 from app.supervisor.comparisons.tally import tally
-from app.supervisor.comparisons.votes import VoteStore
 from app.table import Key
 
 Patterns = Annotated[list[str] | None, Query(alias="model", description="Only what a key for these names may see.")]
@@ -30,12 +30,12 @@ class _Order(msgspec.Struct, frozen=True):
 
 
 class ComparisonsApi(Protocol):
-    """What is kept of comparisons, and where."""
+    """What is kept of comparisons, here and in the store."""
 
     @property
-    def votes(self) -> VoteStore: ...
+    def votes(self) -> Votes: ...
     @property
-    def comparisons(self) -> Path: ...
+    def runs(self) -> Runs: ...
 
 
 def add_comparison_routes(app: FastAPI, api: ComparisonsApi, refusals: Answers, unknown: Answers) -> None:
@@ -43,8 +43,8 @@ def add_comparison_routes(app: FastAPI, api: ComparisonsApi, refusals: Answers, 
 
     @app.get("/admin/comparisons", tags=["admin"], responses=refusals)
     async def list_runs(patterns: Patterns = None) -> dict[str, Any]:
-        """The runs of `modelport compare` in the state folder, newest first."""
-        return {"object": "list", "data": await asyncio.to_thread(runs.list_runs, api.comparisons, _viewer(patterns))}
+        """The runs of `modelport compare` in the state folders of all gateways on one store, newest first."""
+        return {"object": "list", "data": await api.runs.list_runs(_viewer(patterns))}
 
     @app.post("/admin/comparisons/sealed", tags=["admin"], responses=refusals)
     async def seal(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
@@ -57,15 +57,14 @@ def add_comparison_routes(app: FastAPI, api: ComparisonsApi, refusals: Answers, 
     async def count(patterns: Patterns = None) -> dict[str, Any]:
         """The tally of the votes about blind comparisons."""
         viewer = _viewer(patterns)
-        cast = await asyncio.to_thread(api.votes.votes)
-        seen = [vote for vote in cast if all(may_use(viewer, name) for name in vote.models)]
+        seen = [vote for vote in await api.votes.read() if all(may_use(viewer, name) for name in vote.models)]
         return await asyncio.to_thread(tally, seen)
 
     @app.post("/admin/comparisons/votes", tags=["admin"], responses=unknown)
     async def vote(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         """Store a vote (`id`, `winner`, the name of the `key` that asked); the answer tells whose answers they were."""
         order = _read(body, _Order)
-        opened = await asyncio.to_thread(api.votes.cast, order.id, order.winner, order.key)
+        opened = await api.votes.cast(order.id, order.winner, order.key)
         return {
             "id": opened.id,
             "object": "compare.vote",
@@ -78,13 +77,13 @@ def add_comparison_routes(app: FastAPI, api: ComparisonsApi, refusals: Answers, 
     @app.get("/admin/comparisons/{run}", tags=["admin"], responses=unknown)
     async def report(run: str, patterns: Patterns = None) -> Response:
         """A run's report as JSON."""
-        data = await asyncio.to_thread(runs.read_report, api.comparisons, run, runs.REPORT_JSON, _viewer(patterns))
+        data = await api.runs.read_report(run, runs.REPORT_JSON, _viewer(patterns))
         return Response(data, media_type=JSON)
 
     @app.get("/admin/comparisons/{run}/report.html", tags=["admin"], responses=unknown, response_class=HTMLResponse)
     async def page(run: str, patterns: Patterns = None) -> HTMLResponse:
         """The same for reading."""
-        data = await asyncio.to_thread(runs.read_report, api.comparisons, run, runs.REPORT_HTML, _viewer(patterns))
+        data = await api.runs.read_report(run, runs.REPORT_HTML, _viewer(patterns))
         return HTMLResponse(data)
 
 

@@ -17,6 +17,7 @@ RUN_FILE: Final = "run.json"
 REPORT_JSON: Final = "report.json"
 REPORT_HTML: Final = "report.html"
 MOST_BYTES: Final = 64 * 1024 * 1024
+MOST_SHARED_BYTES: Final = 16 * 1024 * 1024  # of a report that other gateways show, too
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 
 
@@ -42,27 +43,32 @@ def list_runs(folder: Path, viewer: Key | None) -> list[dict[str, Any]]:
         return []
     except OSError as exc:
         raise _unreadable(exc) from exc
-    runs = [(path, run) for path in paths if (run := _entry(path)) is not None and _may_see(viewer, run)]
-    runs.sort(key=lambda each: (each[1].created, each[1].id), reverse=True)
-    return [
-        {"object": "compare.run", **msgspec.to_builtins(run), "id": path.name, "has_report": _has_report(path)}
-        for path, run in runs
-    ]
+    runs = [(path, run) for path in paths if (run := _entry(path)) is not None and may_see(viewer, run)]
+    return newest_first([shown(run, path.name, _has_report(path)) for path, run in runs])
+
+
+def shown(run: RunEntry, name: str, has_report: bool) -> dict[str, Any]:
+    """A run as it is listed."""
+    return {"object": "compare.run", **msgspec.to_builtins(run), "id": name, "has_report": has_report}
+
+
+def newest_first(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order in which runs are listed."""
+    return sorted(listed, key=lambda each: (each["created"], each["id"]), reverse=True)
 
 
 def read_report(folder: Path, name: str, file: str, viewer: Key | None) -> bytes:
     """One of a run's reports. Blocks. Problem (404) where there is none, or none for this viewer."""
     path = folder / name
     run = _entry(path) if _ID.match(name) else None
-    if run is None or not _may_see(viewer, run):
-        raise _missing("There is no such run here; GET /v1/compare/runs lists them.")
+    if run is None or not may_see(viewer, run):
+        raise no_such_run()
     try:
         if (path / file).is_symlink() or (path / file).stat().st_size > MOST_BYTES:
             raise _missing("This run's report cannot be shown: it is not a file, or too large.")
         return (path / file).read_bytes()
     except FileNotFoundError:
-        why = f" ({run.reason})" if run.reason else ""
-        raise _missing(f"This run has no report yet: it is {run.state}{why}.") from None
+        raise no_report(run) from None
     except OSError as exc:
         raise _unreadable(exc) from exc
 
@@ -81,8 +87,64 @@ def _has_report(path: Path) -> bool:
     return (path / REPORT_JSON).is_file()
 
 
-def _may_see(viewer: Key | None, run: RunEntry) -> bool:
+def may_see(viewer: Key | None, run: RunEntry) -> bool:
+    """Whether the viewer may use all of its models."""
     return all(may_use(viewer, name) for name in run.models)
+
+
+def no_such_run() -> Problem:
+    """The refusal where there is none, or none for this viewer."""
+    return _missing("There is no such run here; GET /v1/compare/runs lists them.")
+
+
+def no_report(run: RunEntry) -> Problem:
+    """The refusal where a run is not that far."""
+    why = f" ({run.reason})" if run.reason else ""
+    return _missing(f"This run has no report yet: it is {run.state}{why}.")
+
+
+def read_run(path: Path) -> tuple[RunEntry, str, dict[str, bytes]] | None:
+    """A run with the stamp of its files and the contents of its reports; None for what is none. Blocks."""
+    run = _entry(path) if _ID.match(path.name) else None
+    if run is None:
+        return None
+    stamp = stamp_of(path)
+    reports: dict[str, bytes] = {}
+    for file in (REPORT_JSON, REPORT_HTML):
+        try:
+            if not (path / file).is_symlink() and (path / file).stat().st_size <= MOST_SHARED_BYTES:
+                reports[file] = (path / file).read_bytes()
+        except OSError:
+            continue
+    return run, stamp, reports
+
+
+def stamp_of(path: Path) -> str:
+    """What changes when a run's files do. Blocks."""
+    parts = []
+    for file in (RUN_FILE, REPORT_JSON, REPORT_HTML):
+        try:
+            status = (path / file).stat()
+            parts.append(f"{status.st_mtime_ns}-{status.st_size}")
+        except OSError:
+            parts.append("")
+    return " ".join(parts)
+
+
+def stamps(folder: Path) -> dict[str, str]:
+    """The runs of the folder by their names, with their stamps. Blocks."""
+    try:
+        paths = [path for path in folder.iterdir() if _ID.match(path.name)]
+    except OSError:
+        return {}
+    return {path.name: stamp_of(path) for path in paths if _entry(path) is not None}
+
+
+def store_away(reason: str) -> Problem:
+    """The refusal while a run of another gateway cannot be read."""
+    return Problem(
+        503, "runs_unreadable", f"The store cannot be reached ({reason}), and the run is not in this folder."
+    )
 
 
 def _missing(message: str) -> Problem:

@@ -1,6 +1,7 @@
-"""Votes about blind comparisons: one line each in a file of the state folder. No question and no answer is kept.
+"""Votes about blind comparisons that this gateway has to itself: one line each in a file of the state folder, where the
+store does not have them yet. No question and no answer is kept.
 
-What a blind comparison has hidden stays in memory until its vote is on the disk, or a day is over.
+What a blind comparison has hidden stays in memory until its vote is kept, or a day is over.
 """
 
 from __future__ import annotations
@@ -79,19 +80,58 @@ class VoteStore:
         with self._lock:
             known = self._read()
             if id_ in self._opened:
-                raise Problem(409, "already_voted", "This comparison has had its vote.", param="id")
-            sealed_at, comparison = self._sealed.get(id_, (0.0, None))
-            if comparison is None or comparison.key != key or self._now() - sealed_at > OPEN_S:
-                message = "No blind comparison with this id waits for your vote: it takes one, within a day."
-                raise Problem(404, "comparison_not_found", message, param="id")
-            vote = CastVote(
-                id_, int(self._now()), comparison.models, _checked(winner, comparison), comparison.pair, key
-            )
+                raise already_voted()
+            comparison = self._waiting(id_)
+            vote = vote_about(comparison, winner, key, self._now())
+            assert comparison is not None  # else there is no vote
             self._append(vote)
             known.append(vote)
             self._opened.add(id_)
             del self._sealed[id_]
             return comparison
+
+    def waiting(self, id_: str) -> SealedComparison | None:
+        """What a comparison hides that waits for its vote here."""
+        with self._lock:
+            return self._waiting(id_)
+
+    def has_vote(self, id_: str) -> bool:
+        """Whether the file has a vote about it."""
+        with self._lock:
+            self._read()
+            return id_ in self._opened
+
+    def opened(self, id_: str) -> None:
+        """Its vote is kept elsewhere: it waits no more."""
+        with self._lock:
+            self._sealed.pop(id_, None)
+
+    def set_aside(self, taken: int) -> bool:
+        """The first `taken` votes are kept elsewhere. Once those are all, their file is renamed, and True comes back;
+        Problem (503) where the disk does not allow that.
+        """
+        with self._lock:
+            if len(self._read()) != taken:
+                return False
+            try:
+                aside = self._path.with_suffix(".stored.jsonl")
+                if aside.exists():
+                    with aside.open("ab") as file:
+                        file.write(self._path.read_bytes())
+                        file.flush()
+                        os.fsync(file.fileno())
+                    self._path.unlink(missing_ok=True)
+                elif taken:
+                    self._path.replace(aside)
+            except OSError as exc:
+                raise _unusable("written", self._path, exc) from exc
+            self._known = []
+            self._opened = set()
+            return True
+
+    def _waiting(self, id_: str) -> SealedComparison | None:
+        sealed_at, comparison = self._sealed.get(id_, (0.0, None))
+        return comparison if self._now() - sealed_at <= OPEN_S else None
 
     def _read(self) -> list[CastVote]:
         if self._known is None:
@@ -133,6 +173,19 @@ def _vote(line: bytes) -> CastVote | None:
         return _lines.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+
+
+def already_voted() -> Problem:
+    """The refusal of a second vote."""
+    return Problem(409, "already_voted", "This comparison has had its vote.", param="id")
+
+
+def vote_about(comparison: SealedComparison | None, winner: Any, key: str | None, now: float) -> CastVote:
+    """The vote of this key. Problem: 404 where no comparison waits for it, 400 for a winner that it does not have."""
+    if comparison is None or comparison.key != key:
+        message = "No blind comparison with this id waits for your vote: it takes one, within a day."
+        raise Problem(404, "comparison_not_found", message, param="id")
+    return CastVote(comparison.id, int(now), comparison.models, _checked(winner, comparison), comparison.pair, key)
 
 
 def _checked(winner: Any, comparison: SealedComparison) -> Winner:

@@ -13,10 +13,16 @@ from app import __version__
 from app.config.model import Config
 from app.store import usage
 from app.store.opening import database_at
+from app.store.tables.audit import AuditTable
+from app.store.tables.votes import RunTable, VoteTable
 from app.supervisor.admin.schemas import StoreAnswer
+from app.supervisor.comparisons.shared_runs import Runs
+from app.supervisor.comparisons.shared_votes import Votes
+from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.json_store import JsonStore
 from app.supervisor.metrics.team_series import TeamCounts
 from app.supervisor.state_folder import StateFolder
+from app.supervisor.team.audit import Audit
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.key_orders import KeyOrders
 from app.supervisor.team.keyring import Keyring
@@ -57,11 +63,16 @@ class Team:
         self.keyring.follow(config)
         self.keys = KeyOrders(self.store, lambda: self._config, self.store.store_now, self.keyring.refresh)
         self.files: list[JsonStore[Any]] = [identity.file, self.keyring.file]
+        self.audit = Audit(
+            state.audit, AuditTable(self.store), time.time, self.name, lambda: self._config.audit.retention_days
+        )
+        self.votes = Votes(VoteStore(state.votes, time.time), VoteTable(self.store), time.time)
+        self.runs = Runs(state.comparisons, RunTable(self.store), lambda: identity.id, is_alone=store.url is None)
         # In the order in which they are closed; the store comes last, by itself.
         self.allowances = TeamAllowances(self.store, recorded=usage.spent, unrecorded=self._unrecorded)
         self.allowances.assumed, self.allowances.is_recorded = store.assume_gateways, config.usage.records
         self.usage = UsageCollector(self.store, state.path / FOLDER, config.usage)
-        self.parts: list[TeamPart] = [self.allowances, self.usage, self.keyring]
+        self.parts: list[TeamPart] = [self.allowances, self.usage, self.keyring, self.votes, self.runs, self.audit]
 
     def __repr__(self) -> str:
         return f"<Team {self.store!r}>"

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -45,10 +45,13 @@ from app.supervisor.admin.schemas import (
     Status,
     StoreAnswer,
 )
+from app.supervisor.comparisons.shared_runs import Runs
+from app.supervisor.comparisons.shared_votes import Votes
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.metrics.metrics_routes import BothPages
 from app.supervisor.team.team import Team
 from backends.endpoint import CAPABILITIES, State
+from tests.rigs.audit import RememberedTeam
 from tests.rigs.cli import run
 
 DEMO = BackendAnswer(name="demo", kind="llama_cpp", state=State.READY, generation=2, restarts=1, since_s=75, pid=42)
@@ -65,8 +68,9 @@ class FakeControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
-        self.comparisons = Path("comparisons")
-        self.votes = VoteStore(Path("votes.jsonl"), time.time)
+        self.runs = Runs(Path("comparisons"), None, str)
+        self.votes = Votes(VoteStore(Path("votes.jsonl"), time.time), None, time.time)
+        self.team = cast("Team", RememberedTeam())
         self.proof: ProofAnswer | None = None
         self.bad: list[str] = []
         self.pending: tuple[str, ...] = ()
@@ -110,10 +114,6 @@ class FakeControl:
     @property
     def metrics(self) -> BothPages:
         raise NotImplementedError("no verb reads them")
-
-    @property
-    def team(self) -> Team:
-        raise NotImplementedError("it has tests of its own")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self.orders += [f"probe {model} {capability} {again}" for capability in capabilities]

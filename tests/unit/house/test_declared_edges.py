@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 
 from app.relay.http.protocol import ServerProtocol
 from app.relay.http.response import ClientResponse
+from app.supervisor.admin.team.peers import AdminProtocol
 from tests import ROOT
 from tests.unit.house.test_architecture import FILES, imports, name_of
 
@@ -33,6 +34,7 @@ UVICORN: dict[type, set[str]] = {
         *(
             "_start_asgi_task",
             "_unset_keepalive_if_required",
+            "client",
             "connections",
             "expect_100_continue",
             "tasks",
@@ -57,8 +59,9 @@ OVERRIDDEN = {
     *("on_message_begin", "on_header", "on_headers_complete", "on_body", "on_message_complete"),
     *("on_response_complete", "timeout_keep_alive_handler"),
 }
-# What these are called in our two classes.
+# What these are called in our three classes.
 RECEIVERS: dict[type, dict[str, type]] = {
+    AdminProtocol: {"self": HttpToolsProtocol},
     ServerProtocol: {
         "self": HttpToolsProtocol,
         "self.cycle": RequestResponseCycle,
@@ -141,7 +144,7 @@ def test_what_is_overridden_of_uvicorns_protocol_is_listed_and_is_there() -> Non
     assert vars(ServerProtocol).keys() & members(HttpToolsProtocol) == OVERRIDDEN
 
 
-def test_uvicorns_classes_are_used_in_two_files_only() -> None:
+def test_uvicorns_classes_are_used_in_these_files_only() -> None:
     files = {name_of(path) for path in FILES if any("uvicorn.protocols" in module for module in imports(path))}
 
     assert files == {kind.__module__ for kind in RECEIVERS}

@@ -21,7 +21,7 @@ from app.__main__ import cli
 from app.config.load import loads
 from app.config.model import DEMO_MODEL, Config, FallbackConfig, ModelConfig, ServerConfig, TargetConfig
 from app.config.settings import Settings
-from app.config.team import BudgetConfig, KeyConfig, PriceConfig, ReplacedKey, StoreConfig, UsageConfig
+from app.config.team import AuditConfig, BudgetConfig, KeyConfig, PriceConfig, ReplacedKey, StoreConfig, UsageConfig
 from app.config.tracing import TracingConfig
 from app.config.yaml_document import parse
 from app.errors import TABLE
@@ -79,6 +79,7 @@ def settings() -> dict[str, FieldInfo]:
     settings |= {f"keys[].replaced[].{name}": field for name, field in ReplacedKey.model_fields.items()}
     settings |= {f"store.{name}": field for name, field in StoreConfig.model_fields.items()}
     settings |= {f"usage.{name}": field for name, field in UsageConfig.model_fields.items()}
+    settings |= {f"audit.{name}": field for name, field in AuditConfig.model_fields.items()}
     settings |= {f"tracing.{name}": field for name, field in TracingConfig.model_fields.items()}
     settings |= {name: Config.model_fields[name] for name in ("default_model", "pairs")}
     return settings | {name.upper(): field for name, field in Settings.model_fields.items()}

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import jsonschema
@@ -34,6 +34,8 @@ from app.supervisor.admin.schemas import (
     Status,
 )
 from app.supervisor.admin.views import models, overall
+from app.supervisor.comparisons.shared_runs import Runs
+from app.supervisor.comparisons.shared_votes import Votes
 from app.supervisor.comparisons.votes import VoteStore
 from app.supervisor.fleet.past_lives import Log, PastLife
 from app.supervisor.metrics.metrics_routes import BothPages
@@ -42,6 +44,7 @@ from app.supervisor.team.team import Team
 from app.table import Backend, PublicModel, Table, Target, Wildcard
 from backends.endpoint import CAPABILITIES, State
 from backends.process.log_tail import Printed
+from tests.rigs.audit import RememberedTeam
 
 VERSION = "9.8.7"
 ERROR_SCHEMA = {
@@ -79,8 +82,9 @@ class StubControl:
 
     def __init__(self) -> None:
         self.orders: list[str] = []
-        self.comparisons = Path("comparisons")
-        self.votes = VoteStore(Path("votes.jsonl"), time.time)
+        self.runs = Runs(Path("comparisons"), None, str)
+        self.votes = Votes(VoteStore(Path("votes.jsonl"), time.time), None, time.time)
+        self.team = cast("Team", RememberedTeam())
         self.errors: list[str] = []
 
     def health(self) -> Health:
@@ -110,10 +114,6 @@ class StubControl:
     @property
     def metrics(self) -> BothPages:
         return StubMetrics()
-
-    @property
-    def team(self) -> Team:
-        raise NotImplementedError("it has tests of its own")
 
     async def probe(self, model: str, capabilities: Collection[str], *, again: bool) -> ProbesAnswer:
         self._ordered(f"probe {','.join(capabilities)} {again}", model)

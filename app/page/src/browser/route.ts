@@ -1,7 +1,7 @@
 // Where the user is: `#/chat/ID` and so on, so that the browser's own buttons work.
 import { signal } from "@preact/signals";
 
-export const PLACES = ["chat", "compare", "reports", "models"] as const;
+export const PLACES = ["chat", "compare", "reports", "models", "team"] as const;
 export type Place = (typeof PLACES)[number];
 
 export interface Route {

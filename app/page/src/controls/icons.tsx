@@ -19,6 +19,7 @@ const PATHS = {
   compare: "M4 5h7v14H4zM13 5h7v14h-7z",
   reports: "M5 20V10M12 20V4M19 20v-7",
   models: "M4 5h16v6H4zM4 13h16v6H4z",
+  team: "M9 5a3.5 3.5 0 1 0 0 7 3.5 3.5 0 0 0 0-7M2.5 20c0-4 3-6 6.5-6s6.5 2 6.5 6M16 5.5a3.5 3.5 0 0 1 0 6.5M18 14.5c2.2.8 3.5 2.7 3.5 5.5",
   warning: "M12 4 2.5 20h19zM12 10v4.5M12 17.2h.01",
 } as const;
 

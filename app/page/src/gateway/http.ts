@@ -24,7 +24,7 @@ export interface Asking {
 
 /** The response to a request, once its head is there. Refusal for every status that is not a success. */
 export async function ask(path: string, asking: Asking = {}): Promise<Response> {
-  const headers = new Headers();
+  const headers = new Headers({ "x-modelport-client": "page" });
   if (key.value) headers.set("authorization", `Bearer ${key.value}`);
   if (asking.body !== undefined) headers.set("content-type", "application/json");
   const used = key.value;

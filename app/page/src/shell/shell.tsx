@@ -7,14 +7,15 @@ import { key, language, theme, type Theme } from "../browser/settings";
 import { Button } from "../controls/button";
 import { Icon } from "../controls/icons";
 import { wantsKey } from "../gateway/http";
-import { modelsFailure } from "../gateway/models";
+import { isAdmin, modelsFailure } from "../gateway/models";
 import { ModelsPage } from "../models/models-page";
 import { ReportsPage } from "../reports/reports-page";
+import { TeamPage } from "../team/team-page";
 import { failureText } from "../words/failures";
 import { LANGUAGES, words } from "../words/words";
 import { KeyDialog } from "./key-dialog";
 
-const PAGES = { chat: ChatPage, compare: ComparePage, reports: ReportsPage, models: ModelsPage };
+const PAGES = { chat: ChatPage, compare: ComparePage, reports: ReportsPage, models: ModelsPage, team: TeamPage };
 const NEXT_THEME: Record<Theme, Theme> = { auto: "light", light: "dark", dark: "auto" };
 const showsKey = signal(false);
 
@@ -42,7 +43,7 @@ export function Shell() {
           <img src="page/icon.svg" alt="" />
           <span>Modelport</span>
         </a>
-        <nav aria-label={say.navigation}>{PLACES.map((place) => <Tab key={place} place={place} />)}</nav>
+        <nav aria-label={say.navigation}>{PLACES.filter((place) => place !== "team" || isAdmin.value).map((place) => <Tab key={place} place={place} />)}</nav>
         <div class="bar-end">
           <select class="quiet" aria-label={say.language} title={say.language} value={language.value} onChange={(event) => {
             language.value = event.currentTarget.value as typeof language.value;

@@ -1,0 +1,113 @@
+"""`modelport audit`: who did what through the admin routes, the page and the command line."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import typer
+
+from app.cli.admin_client import call
+from app.cli.options import BAD_CONFIG, JsonOption, StateOption, fail, print_json
+from app.cli.tables import show
+
+_SPAN: Final = re.compile(r"(\d+)\s*([mhdw])")
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_PAGE: Final = 1000
+
+
+def audit(
+    since: Annotated[
+        str | None, typer.Option(help="From when: `24h`, `7d`, `2026-11-28`, a time.", show_default=False)
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Until when, in the same words.", show_default=False)] = None,
+    actor: Annotated[str | None, typer.Option(help="Only what this key, or user, did.", show_default=False)] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Only this: `keys.revoke`, or all of `keys`.", show_default=False)
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Only what was done to this.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who did what at this gateway, and at all others on the same store, newest first."""
+    now = time.time()
+    wanted = {
+        "since": _seconds(since, "--since", now),
+        "until": _seconds(until, "--until", now),
+        "actor": actor,
+        "action": action,
+        "target": target,
+    }
+    entries = _read({name: value for name, value in wanted.items() if value is not None}, limit, state)
+    if as_json:
+        print_json({"object": "list", "data": entries})
+        return
+    if not entries:
+        typer.echo("Nobody has done anything that matches.")
+        return
+    show(("time", "who", "by", "what", "on", "outcome", "details", "gateway"), [_row(entry) for entry in entries])
+
+
+def _read(wanted: dict[str, str], limit: int, state: Any) -> list[dict[str, Any]]:
+    """So many entries, in as many questions as it takes."""
+    entries: list[dict[str, Any]] = []
+    while len(entries) < limit:
+        page = {**wanted, "limit": str(min(_PAGE, limit - len(entries)))}
+        if entries:
+            page["before"] = entries[-1]["id"]
+        answer = call("GET", "/admin/audit", state, page)
+        entries += answer["data"]
+        if not answer["has_more"]:
+            break
+    return entries
+
+
+def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    at = datetime.datetime.fromtimestamp(entry["at"]).astimezone()
+    return (
+        at.strftime("%Y-%m-%d %H:%M:%S"),
+        entry["actor"],
+        " ".join(filter(None, (entry["via"], entry["address"]))),
+        entry["action"],
+        entry["target"],
+        outcome(entry["status"]),
+        ", ".join(f"{name}: {_plain(value)}" for name, value in entry["details"].items()),
+        entry["gateway"],
+    )
+
+
+def outcome(status: int) -> str:
+    """How an order ended, in a word or two. Pure."""
+    if 200 <= status < 300:
+        return "done"
+    return f"refused ({status})" if 400 <= status < 500 else f"failed ({status})" if status else "unknown"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _seconds(text: str | None, option: str, now: float) -> str | None:
+    if text is None:
+        return None
+    at = moment(text, now)
+    if at is None:
+        fail(f"{option}: {text!r} is no time: write 24h, 7d, 2026-11-28 or 2026-11-28T14:00.", BAD_CONFIG)
+    return str(at)
+
+
+def moment(text: str, now: float) -> float | None:
+    """What `7d`, `2026-11-28` or `2026-11-28T14:00` means, in Unix seconds; None for anything else. A time without a
+    zone is one of this machine. Pure but for that zone.
+    """
+    if (span := _SPAN.fullmatch(text.strip())) is not None:
+        return now - int(span[1]) * _UNITS[span[2]]
+    try:
+        return datetime.datetime.fromisoformat(text.strip()).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        return None
