@@ -17,8 +17,8 @@ from app.usage.periods import written
 from app.usage.record import UsageRecord
 
 DAY_S: Final = 86_400
-# Rows of one statement. A statement is prepared once for each number of rows, so there are few of them.
-_SIZES: Final = (200, 20, 1)
+# Ids in one statement. A statement is prepared once for each number of them, so there are few.
+_SIZES: Final = (250, 25, 1)
 _DELETED_AT_ONCE: Final = 2000
 UPKEEP_EVERY_S: Final = 3600.0
 
@@ -52,6 +52,14 @@ COUNT_AGAIN: Final = (
         f"{name} = CASE WHEN excluded.{name} > usage_days.{name} THEN excluded.{name} ELSE usage_days.{name} END"
         for name in SUMS
     )
+)
+_INSERT: Final = (
+    f"INSERT INTO usage_records ({', '.join(_COLUMNS)}) "
+    f"VALUES ({', '.join(f'${number}' for number in range(1, 1 + len(_COLUMNS)))}) ON CONFLICT (id) DO NOTHING"
+)
+_TURN: Final = (
+    "INSERT INTO usage_upkeep (task, done) VALUES ($1, store_time()) "
+    "ON CONFLICT (task) DO UPDATE SET done = excluded.done"
 )
 TABLES: Final = (
     "CREATE TABLE usage_records (id TEXT PRIMARY KEY, gateway TEXT NOT NULL, day BIGINT NOT NULL,"
@@ -111,16 +119,21 @@ class UsageQuestion:
 
 async def insert(database: Database, gateway: str, records: Sequence[tuple[str, UsageRecord]]) -> set[str]:
     """Bring in these records, given with their ids. Returns the ids of those that were not there yet."""
-    records = [(id, _storable(record)) for id, record in records]
+    given = {id: _storable(record) for id, record in records}
+    if not given:
+        return set()
     async with database.transaction() as statements:
-        fresh: set[str] = set()
-        for rows in _chunks([_row(gateway, *each) for each in records]):
-            told = await statements.fetch(_insert(len(rows)), *(value for row in rows for value in row))
-            fresh.update(row["id"] for row in told)
-        added = _added(record for id, record in dict(records).items() if id in fresh)
-        # In the order of their keys, as everybody locks them.
-        await statements.many(_ADD, [(*group, *sums) for group, sums in sorted(added.items())])
-    return fresh
+        # A transaction of ours that was given up may still come through: what is there is known when it is over.
+        await statements.execute(_TURN, f"gateway {gateway}")
+        there: set[str] = set()
+        for ids in _chunks(list(given)):
+            there.update(row["id"] for row in await statements.fetch(_known(len(ids)), *ids))
+        fresh = {id: record for id, record in given.items() if id not in there}
+        if fresh:
+            await statements.many(_INSERT, [_row(gateway, *each) for each in fresh.items()])
+            # In the order of their keys, as everybody locks them.
+            await statements.many(_ADD, [(*group, *sums) for group, sums in sorted(_added(fresh.values()).items())])
+    return set(fresh)
 
 
 async def report(database: Database, question: UsageQuestion) -> list[UsageSum]:
@@ -203,24 +216,16 @@ def _row(gateway: str, id: str, record: UsageRecord) -> tuple[Value, ...]:
     )
 
 
-def _chunks(rows: Sequence[tuple[Value, ...]]) -> Iterator[Sequence[tuple[Value, ...]]]:
+def _chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     at = 0
-    while at < len(rows):
-        size = next(size for size in _SIZES if size <= len(rows) - at)
-        yield rows[at : at + size]
+    while at < len(ids):
+        size = next(size for size in _SIZES if size <= len(ids) - at)
+        yield ids[at : at + size]
         at += size
 
 
-def _insert(count: int) -> str:
-    width = len(_COLUMNS)
-    rows = (
-        f"({', '.join(f'${number}' for number in range(first, first + width))})"
-        for first in range(1, 1 + count * width, width)
-    )
-    return (
-        f"INSERT INTO usage_records ({', '.join(_COLUMNS)}) VALUES {', '.join(rows)} "
-        "ON CONFLICT (id) DO NOTHING RETURNING id"
-    )
+def _known(count: int) -> str:
+    return f"SELECT id FROM usage_records WHERE id IN ({', '.join(f'${number}' for number in range(1, count + 1))})"
 
 
 _Group: TypeAlias = tuple[int, str, str, str, str]

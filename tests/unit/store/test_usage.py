@@ -107,6 +107,16 @@ async def test_gateways_bring_in_the_same_keys_at_once_and_none_waits_for_anothe
     assert {each.requests for each in await asked(database)} == {20}
 
 
+async def test_a_batch_that_is_brought_in_while_the_last_try_still_runs_is_counted_once(database: Database) -> None:
+    batch = numbered([made()] * 50)
+
+    fresh = await asyncio.gather(*(usage.insert(database, "g", batch) for _ in range(3)))
+
+    assert sum(map(len, fresh)) == 50
+    assert [each.requests for each in await asked(database)] == [50]
+    assert await usage.count(database) == 50
+
+
 RECORDS = [
     made(),
     made(NOON + DAY_S, key="k-2", key_name="lab", team=None, model="law", input_tokens=1000),
