@@ -13,11 +13,12 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
     `at`: when, in Unix seconds. `key`: the id of the client's key, with its name and team at that time; empty where no
     key is configured. `model`: its public name; of one behind a wildcard that no engine answered for, the wildcard.
     `backend`: who was asked last, empty where nobody was. `serving`: the digest of what the answer was made from.
-    `route`: the path that was asked. `is_estimated`: the engine reported no usage, and the events of its stream stand
-    for the output tokens. `cached_tokens` and `reasoning_tokens` are among the input and the output tokens. `money`: by
-    the model's price at that time. `seconds`: from the last byte of the request's head to the answer's end; `load_s`
-    and `queue_s` are the waits in it. `outcome`: `ok`, `client_left`, or the code of the error; `status`: 499 where the
-    client left. `request_id`: the client may have chosen it.
+    `route`: the path that was asked. `is_estimated`: the engine reported no usage, or its client left before it did:
+    the events of its stream stand for the output tokens, and the request's size for those of its prompt.
+    `cached_tokens` and `reasoning_tokens` are among the input and the output tokens. `money`: by the model's price at
+    that time. `seconds`: from the last byte of the request's head to the answer's end; `load_s` and `queue_s` are the
+    waits in it. `outcome`: `ok`, `client_left`, or the code of the error; `status`: 499 where the client left.
+    `request_id`: the client may have chosen it.
     """
 
     at: float

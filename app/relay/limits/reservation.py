@@ -20,25 +20,26 @@ _OURS: Final = frozenset(code for _, code, _ in TABLE.values()) - NOT_TAKEN
 _REFUSED: Final = "engine_rejected"
 
 
-def tokens_spent(ended: str, usage: Usage, estimated: TokenEstimate) -> int:
-    """The tokens of a request that an engine had, by how it `ended` ("ok", an outcome, "client_left", …).
+def is_worked_on(ended: str, usage: Usage, was_sent: bool) -> bool:
+    """Whether an engine has worked on a request, by how it `ended` ("ok", an outcome, "client_left", …). One that it
+    refuses, or of which it fails before the first token, comes to nothing."""
+    if not was_sent or ended in NOT_TAKEN:
+        return False
+    return bool(usage.output_tokens or usage.input_tokens) or not (ended == _REFUSED or ended in _OURS)
 
-    What an engine counts is taken as it is. Where it did not count the prompt, the estimate stands for it. A whole
-    answer whose engine counts nothing at all is what was estimated. A request that the engine refuses, or of which it
-    fails before the first token, comes to nothing.
+
+def tokens_spent(ended: str, usage: Usage, estimated: TokenEstimate) -> int:
+    """The tokens of a request that an engine had. What an engine counts is taken as it is. Where it did not count the
+    prompt, the estimate stands for it; a whole answer whose engine counts nothing at all is what was estimated.
     """
-    if estimated is NO_TOKENS:
-        return 0
     prompt, answer, _ = estimated
-    answered = usage.output_tokens
     if usage.input_tokens:
-        return usage.input_tokens + answered
-    if not answered:
-        if ended == "ok":
-            return prompt + answer
-        if ended == _REFUSED or ended in _OURS:
-            return 0
-    return prompt + answered
+        return (usage.input_tokens + usage.output_tokens) if estimated is not NO_TOKENS else 0
+    if usage.output_tokens:
+        return prompt + usage.output_tokens
+    if not is_worked_on(ended, usage, was_sent=True):
+        return 0
+    return prompt + answer if ended == "ok" else prompt
 
 
 class Reservation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
 import structlog
 
 from app.dialects.usage import Usage
@@ -13,8 +14,9 @@ from app.metrics import Children, Metrics
 from app.relay.balancing.outliers import Siblings
 from app.relay.balancing.target_health import TargetHealth
 from app.relay.http.request import Request
-from app.relay.limits.reservation import Reservation
+from app.relay.limits.reservation import Reservation, is_worked_on
 from app.relay.planning.plan import RequestPlan
+from app.relay.planning.token_estimate import estimate
 from app.relay.proxy.client_stream import ClientStream
 from app.relay.tracing import trace_context
 from app.table import Backend, Price, Target
@@ -275,6 +277,10 @@ class RequestRecord:
         response, resolved, key = request.response, plan.resolved, plan.key
         arrived, price = response.arrived, resolved.model.price
         first = stream.first_token_at if stream is not None else None
+        if not usage.input_tokens and is_worked_on(ended, usage, self._is_sent):
+            # Engines say it at the end, if at all: whoever leaves before that has had it read, too.
+            prompt = estimate(plan, 0)[0]
+            usage = msgspec.structs.replace(usage, input_tokens=prompt, is_counted=usage.is_counted or prompt > 0)
         segments.write(
             encoded(
                 (

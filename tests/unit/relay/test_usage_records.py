@@ -241,6 +241,20 @@ async def test_a_client_that_left_is_counted_with_what_was_generated(rig: Rig, e
     assert (record.outcome, record.status) == ("client_left", 499)
 
 
+async def test_the_prompt_of_a_client_that_left_before_the_engine_told_it_is_estimated(
+    rig: Rig, engine: FakeEngine
+) -> None:
+    engine.script("endless_drip")
+    body = msgspec.json.encode(chat(stream=True, text="word " * 80))
+    async with asyncio.timeout(20), Client(rig.url) as client:
+        client.send(request("POST", "/v1/chat/completions", body))
+        await client.reader.readuntil(b"data: ")
+    record = await at_last(rig)
+
+    assert (record.outcome, record.is_estimated) == ("client_left", True)
+    assert record.input_tokens == len(body) // 4
+
+
 async def test_a_wildcards_name_is_told_once_an_engine_has_answered_for_it(rig: Rig, engine: FakeEngine) -> None:
     await rig.published(models={}, wildcards=(Wildcard("any/", "engine", price=Price(input=1e6)),))
     await rig.ask(body=chat("any/fake"))
