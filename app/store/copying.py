@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from app.store.database import Database, Row, Statements, StoreError
+from app.store.database import Database, Row, Statements, StoreDown, StoreError
 from app.store.schema import LOCK_ORDER, TableOf
 
 BATCH: Final = 1000
@@ -69,7 +69,15 @@ async def _copy(source: Database, target: Database, table: TableOf, progress: Pr
     async for rows in _batches(source, table, batch, after):
         done += len(rows)
         async with target.transaction() as statements:
-            await _put(statements, table, rows)
+            try:
+                await _put(statements, table, rows)
+            except StoreDown:
+                raise
+            except StoreError as exc:
+                raise StoreError(
+                    f"{table.name}: what is in {source.place} cannot be beside what is in {target.place}, as two keys "
+                    f"of one name: {exc}"
+                ) from exc
             await statements.execute(
                 "INSERT INTO copies (source, name, position, rows) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT (source, name) DO UPDATE SET position = excluded.position, rows = excluded.rows",

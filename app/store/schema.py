@@ -107,7 +107,8 @@ STEPS: Final[tuple[SchemaStep, ...]] = (
 LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("gateways", ("id",), is_copied=False),
     TableOf("copies", ("source", "name"), is_copied=False),
-    TableOf("key_changes", ("id",)),
+    # Whoever keeps keys looks them up again: there are others.
+    TableOf("key_changes", ("id",), sums=("version",), completed_by="UPDATE key_changes SET version = version + 1"),
     TableOf("keys", ("id",)),
     TableOf("key_secrets", ("sha256",)),
     TableOf("limit_keys", ("key",), is_copied=False),

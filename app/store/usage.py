@@ -82,7 +82,7 @@ TABLES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class UsageSum:
+class GroupUsage:
     """What the requests of one group came to. `name`: of the key, the model or the team, or the day (2026-11-28); empty
     where the requests had none. `id`: of a key. `failed`: those that ended neither well nor because the client left.
     """
@@ -136,7 +136,7 @@ async def insert(database: Database, gateway: str, records: Sequence[tuple[str, 
     return set(fresh)
 
 
-async def report(database: Database, question: UsageQuestion) -> list[UsageSum]:
+async def report(database: Database, question: UsageQuestion) -> list[GroupUsage]:
     """The sums of each group: days in their order, all others by tokens, most first."""
     sql, args = _report(question)
     sums = [_sum(question.by, row) for row in await database.fetch_long(sql, *args)]
@@ -145,7 +145,7 @@ async def report(database: Database, question: UsageQuestion) -> list[UsageSum]:
     return sorted(sums, key=lambda each: (-(each.input_tokens + each.output_tokens), -each.requests, each.name))
 
 
-def answer(question: UsageQuestion, sums: Sequence[UsageSum], pending: int = 0) -> dict[str, Any]:
+def answer(question: UsageQuestion, sums: Sequence[GroupUsage], pending: int = 0) -> dict[str, Any]:
     """A report as programs get it. `pending`: how many records the store does not have yet. Pure."""
     since, until = (written(time) if time is not None else None for time in (question.since, question.until))
     data = [asdict(each) for each in sums]
@@ -278,12 +278,12 @@ def _report(question: UsageQuestion) -> tuple[str, list[Value]]:
     return f"SELECT {group} AS id, {name} AS name, {', '.join(sums)} FROM {table}{where} GROUP BY {group}", args
 
 
-def _sum(by: UsageBy, row: Row) -> UsageSum:
+def _sum(by: UsageBy, row: Row) -> GroupUsage:
     name = str(row["name"])
     if by == "day":
         name = datetime.date.fromordinal(_EPOCH + int(row["name"])).isoformat()
     counts = {each: int(row[each]) for each in SUMS[:-1]}
-    return UsageSum(name=name, id=str(row["id"]) if by == "key" else None, money=float(row["money"]), **counts)
+    return GroupUsage(name=name, id=str(row["id"]) if by == "key" else None, money=float(row["money"]), **counts)
 
 
 _EPOCH: Final = datetime.date(1970, 1, 1).toordinal()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.store import checkup, copying, schema, usage
-from app.store.database import Database
+from app.store.database import Database, StoreError
 from app.store.postgresql import PostgresDatabase
 from app.store.schema import TableOf
 from app.store.sqlite import SqliteDatabase
@@ -164,6 +164,29 @@ async def test_usage_of_two_stores_in_one_is_added_up_once(database: Database, o
         days = await other.fetch("SELECT day, requests, input_tokens FROM usage_days ORDER BY day")
         assert [(row["requests"], row["input_tokens"]) for row in days] == [(1, 100), (42, 4200)]
     assert await usage.count(other) == 42
+
+
+async def test_two_keys_of_one_name_are_told_before_one_of_them_is_gone(database: Database, other: Database) -> None:
+    for store, id in ((database, "a"), (other, "b")):
+        await store.execute(
+            "INSERT INTO keys (id, name, role, priority, created, changed) VALUES ($1, 'office', 'user', '', 0, 0)", id
+        )
+
+    with pytest.raises(
+        StoreError, match=r"keys: what is in .* cannot be beside what is in .*, as two keys of one name"
+    ):
+        await copying.copy(database, other, nothing)
+
+    assert [row["id"] for row in await other.fetch("SELECT id FROM keys")] == ["b"]
+
+
+async def test_whoever_keeps_keys_of_the_target_looks_them_up_again(database: Database, other: Database) -> None:
+    await database.execute("UPDATE key_changes SET version = 3")
+    await other.execute("UPDATE key_changes SET version = 7")
+
+    await copying.copy(database, other, nothing)
+
+    assert await other.fetch("SELECT version FROM key_changes") == [{"version": 8}]
 
 
 async def test_what_gateways_are_running_is_not_copied(database: Database, other: Database) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from app.store import usage
 from app.store.database import Database
-from app.store.usage import DAY_S, UsageBy, UsageQuestion, UsageSum
+from app.store.usage import DAY_S, GroupUsage, UsageBy, UsageQuestion
 from app.usage.record import UsageRecord
 
 DAY = 20_000
@@ -52,7 +52,7 @@ def numbered(records: Sequence[UsageRecord], start: str = "w") -> list[tuple[str
     return [(f"{start}-{number}", record) for number, record in enumerate(records)]
 
 
-async def asked(database: Database, by: UsageBy = "key", since: float | None = None) -> list[UsageSum]:
+async def asked(database: Database, by: UsageBy = "key", since: float | None = None) -> list[GroupUsage]:
     return await usage.report(database, UsageQuestion(by, since))
 
 
@@ -61,7 +61,7 @@ async def test_a_record_is_in_its_sums(database: Database, since: float | None) 
     fresh = await usage.insert(database, "g", numbered([made(), made(outcome="engine_failed", status=502)]))
 
     assert fresh == {"w-0", "w-1"}
-    assert await asked(database, since=since) == [UsageSum("office", "k-1", 2, 1, 200, 20, 120, 8, 0.5)]
+    assert await asked(database, since=since) == [GroupUsage("office", "k-1", 2, 1, 200, 20, 120, 8, 0.5)]
     assert await usage.count(database) == 2
 
 

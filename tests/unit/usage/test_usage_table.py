@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from app.store.usage import UsageSum
+from app.store.usage import GroupUsage
 from app.usage.usage_table import csv_text
 
-ROW = asdict(UsageSum("office, 2nd floor", "k-1", 3, 1, 100, 10, 60, 4, 0.25))
+ROW = asdict(GroupUsage("office, 2nd floor", "k-1", 3, 1, 100, 10, 60, 4, 0.25))
 
 
 def test_there_is_a_line_for_each_row_below_the_names() -> None:
