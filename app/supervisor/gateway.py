@@ -97,7 +97,7 @@ class Gateway:
         self._implicit = console.implicit(config) if options.is_implicit else frozenset()
         self._started_at, self._created = time.monotonic(), int(time.time())
         self._max_connections = open_files.connections(open_files.limit())
-        self._version = 0
+        self._version, self._digest = 0, views.ConfigDigest()
         self._backends: Mapping[str, Backend] = {}
         self._reported: dict[str, console.ReportedState] | None = None
         self._reloading = asyncio.Lock()
@@ -234,6 +234,7 @@ class Gateway:
             state_folder=self.disk.trouble,
             store=self.team.health(),
             gateway=self.team.name,
+            config=self._digest.of(self.config),
         )
 
     def models(self) -> Models:

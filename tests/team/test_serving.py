@@ -45,4 +45,5 @@ async def test_each_gateway_of_a_team_answers_and_one_that_comes_back_answers_ag
             assert health["gateway"] == platform.node()
             assert health["store"]["names"] == [platform.node()] * 3
             assert health["store"]["is_up"]
+        assert len({member.health()["config"] for member in three.members}) == 1
         assert len({member.health()["store"]["gateway"] for member in three.members}) == 3

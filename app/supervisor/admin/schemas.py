@@ -207,7 +207,8 @@ class Health(_Answer):
     `quarantined`: GPUs on which nothing is started until their memory is back, or the configuration is reloaded.
     `state_folder`: why it cannot be written, such as a full disk; requests go on, and `status` is `degraded`. `store`:
     where keys, limits and usage are kept; while it is away requests go on, too, and `status` is `degraded`.
-    `gateway`: the name of the machine that it runs on, which tells several gateways apart.
+    `gateway`: the name of the machine that it runs on, which tells several gateways apart. `config`: a digest of the
+    configuration in force, the same in all gateways that have the same file.
     """
 
     status: Literal["ok", "degraded", "starting", "draining"]
@@ -219,6 +220,7 @@ class Health(_Answer):
     state_folder: str | None = None
     store: StoreAnswer | None = None
     gateway: str = ""
+    config: str = ""
 
 
 class Version(_Answer):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
+from app.config.model import Config
 from app.errors import Problem
 from app.supervisor.admin.schemas import (
     LifeAnswer,
@@ -24,6 +26,30 @@ from backends.ollama.names import full_name
 
 # From the best state to the worst.
 _ORDER = (State.READY, State.STARTING, State.SLEEPING, State.STOPPED, State.STOPPING, State.FAILED)
+
+
+# What may differ between gateways that serve the same.
+_OF_THE_MACHINE: Final[Mapping[str, bool | set[str]]] = {
+    "server": {"host", "port", "relays", "metrics_host", "metrics_port", "memory_gb"},
+    "tracing": True,
+}
+
+
+class ConfigDigest:
+    """16 hex digits for the configuration in force: two that show the same serve the same to the same clients.
+    Nothing secret is in them, nor what belongs to one machine.
+    """
+
+    def __init__(self) -> None:
+        self._of: Config | None = None
+        self._digest = ""
+
+    def of(self, config: Config) -> str:
+        """The digest; computed once as long as it is the same object."""
+        if config is not self._of:
+            text = config.model_dump_json(exclude=dict(_OF_THE_MACHINE))
+            self._of, self._digest = config, hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self._digest
 
 
 def models(table: Table, backends: Iterable[BackendStatus] = ()) -> tuple[PublicModelAnswer, ...]:
