@@ -31,6 +31,8 @@ LOOK_S: Final = 0.1
 WRITE_S: Final = 0.5
 # The others hear at least so often that this gateway is there, and it of them.
 SAY_S: Final = 0.6
+# When to ask again where the store did not answer in time, and after a mistake of ours.
+AGAIN_S: Final = 1.0
 # Keys of one transaction, and how long it may take.
 BATCH: Final = 50
 AGREE_S: Final = 4.0
@@ -74,6 +76,7 @@ class TeamAllowances:
         self._names: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._was_alone = False
+        self._trouble: str | None = None
         store.on_change(lambda _is_up: self._wake.set())
 
     def __repr__(self) -> str:
@@ -151,10 +154,6 @@ class TeamAllowances:
         """Whether this gateway goes on without the others, since the store does not answer."""
         return self._store.is_shared and not self._is_in_touch() and not self._store.is_up
 
-    def others(self) -> Others:
-        """Who else spends of the limits, as far as is known; of this gateway while it is alone."""
-        return Others(self._gateways(), None if self.is_alone else self._sync.others.silent)
-
     def _is_in_touch(self) -> bool:
         known_at = self._sync.known_at
         return known_at is not None and self._sync.now() < known_at + SILENT_S
@@ -162,8 +161,10 @@ class TeamAllowances:
     def _decides(self, *, is_known: bool, is_cut: bool) -> bool:
         """Whether this gateway gives out its share without asking. The others must have seen by then that it is silent,
         where there are others."""
-        if not self._store.is_shared:
-            return is_known or is_cut
+        if not self._store.is_shared and is_known:
+            return True
+        if not is_known and self._store.is_up:
+            return False
         if self._sync.known_at is None or self._others().gateways == 1:
             return is_cut
         return not self._is_in_touch()
@@ -186,13 +187,14 @@ class TeamAllowances:
             return granted
         if decides:
             return account.refuse(waiter, now, Others(others.gateways, None))
+        is_spent = is_known and account.is_spent(waiter.needs, now, others)
         if is_cut and self._store.is_up:
-            return account.refuse(waiter, now, others, now + 1.0, SLOW)
+            return account.refuse(waiter, now, others, reason=SLOW, wait_s=None if is_spent else AGAIN_S)
         if is_cut:
             known_at = self._sync.known_at or now
             return account.refuse(waiter, now, Others(others.gateways, None), known_at + SILENT_S, GAP)
         is_fresh = self._clock() - self._agreed_at.get(account.key, -FRESH_S) < FRESH_S
-        if waiter.is_urgent and is_known and is_fresh and account.is_spent(waiter.needs, now, others):
+        if waiter.is_urgent and is_fresh and is_spent:
             return account.refuse(waiter, now, others)
         return None
 
@@ -220,7 +222,11 @@ class TeamAllowances:
                 async with asyncio.timeout(LOOK_S):
                     await self._wake.wait()
             self._wake.clear()
-            await self.look()
+            try:
+                await self.look()
+            except Exception:
+                log.exception("limits are not agreed with the store")
+                await asyncio.sleep(AGAIN_S)
 
     async def aclose(self) -> None:
         """Hold nothing any more, and write what was spent."""
@@ -269,11 +275,14 @@ class TeamAllowances:
                     self._answer(account)
             async with asyncio.timeout(AGREE_S):
                 await self._sync.sweep()
-        except (StoreDown, TimeoutError):
-            self._answer_without()  # the store says of itself that it is down
-        except StoreError as exc:
-            log.error("limits are not agreed with the store", reason=str(exc))
+        except (StoreError, TimeoutError) as exc:
             self._answer_without()
+            # Where it is down it says so itself.
+            if not isinstance(exc, StoreDown | TimeoutError) and str(exc) != self._trouble:
+                self._trouble = str(exc)
+                log.error("limits are not agreed with the store", reason=str(exc))
+        else:
+            self._trouble = None
 
     def _answer_without(self) -> None:
         for account in self.accounts.values():

@@ -201,16 +201,25 @@ class KeyAccount:
                 ledger.held += more
                 ledger.is_beyond = True
 
-    def refuse(self, waiter: Waiter, now: float, others: Others, earliest: float = 0.0, reason: str = "") -> Allowance:
-        """That there is not as much, and when there will be, as far as is known; not before `earliest`."""
+    def refuse(
+        self,
+        waiter: Waiter,
+        now: float,
+        others: Others,
+        earliest: float = 0.0,
+        reason: str = "",
+        wait_s: float | None = None,
+    ) -> Allowance:
+        """That there is not as much, and when there will be, as far as is known; not before `earliest`. `wait_s`: said
+        instead, where that is not known."""
         refused, longest = None, 0.0
         for name in LIMITED:
             ledger = self.ledgers.get(name)
             need = getattr(waiter.needs, name)
             if ledger is None or ledger.pool + SMALL >= need:
                 continue
-            wait = UNKNOWN_S
-            if others.gateways is not None:
+            wait = UNKNOWN_S if wait_s is None else wait_s
+            if wait_s is None and others.gateways is not None:
                 wait = ledger.wait_s(need, now, others.gateways, others.silent, earliest)
             if refused is None or wait > longest:
                 refused, longest = name, wait
