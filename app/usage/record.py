@@ -44,7 +44,9 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
     outcome: str
     status: int
     request_id: str
-    is_stream: bool  # the last: the last byte of an encoded record is never 0 (segments.py)
+    # What is added goes behind this, with a default, so that records of an earlier version can be read; and the last
+    # byte of an encoded record is never 0 (segments.py).
+    is_stream: bool
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -187,6 +187,20 @@ async def test_a_full_journal_leaves_records_where_relays_have_written_them(tmp_
             assert collector.lost == 0
 
 
+async def test_a_store_that_refuses_for_good_is_said_and_costs_no_record(tmp_path: Path) -> None:
+    with PostgresServer() as server:
+        url = server.database()
+        async with collecting(PostgresDatabase(url, 5.0), tmp_path) as (collector, store):
+            await store.execute("ALTER TABLE usage_days RENAME TO elsewhere")
+            write(tmp_path, "office")
+            while collector.trouble is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert collector.pending == 1
+            await store.execute("ALTER TABLE elsewhere RENAME TO usage_days")
+
+            await stored(store, 1)
+
+
 async def test_what_relays_lost_is_told(database: Callable[[], Database], tmp_path: Path) -> None:
     async with collecting(database(), tmp_path) as (collector, store):
         writer = write(tmp_path, "office", ends=False)

@@ -17,7 +17,7 @@ import structlog
 
 from app.config.team import UsageConfig
 from app.store import usage
-from app.store.database import StoreError
+from app.store.database import StoreDown, StoreError
 from app.supervisor.metrics.team_series import KeyCounts, KeyTotals
 from app.supervisor.team.team_store import TeamStore
 from app.supervisor.team.usage.journal import JournalFull, UsageJournal
@@ -56,7 +56,7 @@ class UsageCollector:
         self._lost: dict[int, int] = {}  # by relay, as it counts them
         self._unstored = 0
         self._waiting: dict[str, tuple[int, float]] = {}  # by key's id: tokens and money of what is in the journal
-        self._trouble: str | None = None
+        self._troubles: dict[str, str] = {}  # of taking records in, and of bringing them to a server
         self._news = asyncio.Event()  # the journal has records
 
     def __repr__(self) -> str:
@@ -79,8 +79,8 @@ class UsageCollector:
 
     @property
     def trouble(self) -> str | None:
-        """Why records stay where relays have written them; None while they do not."""
-        return self._trouble
+        """Why records stay on this machine; None while they do not, or while the store is away."""
+        return next(iter(self._troubles.values()), None)
 
     def follow(self, settings: UsageConfig) -> None:
         """The configuration has been read again."""
@@ -120,7 +120,7 @@ class UsageCollector:
                 self._reader.resume(await self._blocking(self._journal.open))
                 self._waiting = await self._blocking(self._journal.by_key)
             except (OSError, JournalFull) as exc:
-                self._say(str(exc))
+                self._say("take", str(exc))
                 await asyncio.sleep(AGAIN_S)
             else:
                 self._news.set()
@@ -131,10 +131,10 @@ class UsageCollector:
             try:
                 has_more = await self._collect()
             except (OSError, StoreError, JournalFull) as exc:
-                self._say(str(exc))
+                self._say("take", str(exc))
                 await asyncio.sleep(AGAIN_S)
                 continue
-            self._say(None)
+            self._say("take", None)
             if not has_more:
                 await asyncio.sleep(LOOK_S)
 
@@ -180,12 +180,14 @@ class UsageCollector:
             more = KeyCounts(1, record.input_tokens, record.output_tokens, record.money)
             self.totals.add(record.key_name or NO_KEY, more)
 
-    def _say(self, trouble: str | None) -> None:
-        if trouble is not None and self._trouble is None:
+    def _say(self, what: str, trouble: str | None) -> None:
+        if trouble is not None and what not in self._troubles:
             log.error("usage records wait in the state folder", reason=trouble)
-        elif trouble is None and self._trouble is not None:
+        elif trouble is None and what in self._troubles:
             log.info("usage records are taken in again")
-        self._trouble = trouble
+        self._troubles.pop(what, None)
+        if trouble is not None:
+            self._troubles[what] = trouble
 
     # -- to the server
 
@@ -200,8 +202,13 @@ class UsageCollector:
             try:
                 while await self._deliver(journal):
                     pass
-            except (OSError, StoreError, JournalFull):
+            except StoreDown:  # which is said by itself
                 await asyncio.sleep(AGAIN_S)
+            except (OSError, StoreError, JournalFull) as exc:
+                self._say("bring", str(exc))
+                await asyncio.sleep(AGAIN_S)
+            else:
+                self._say("bring", None)
 
     async def _deliver(self, journal: UsageJournal) -> bool:
         """Bring the oldest records into the store; whether there were any."""
