@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -14,9 +13,8 @@ import typer
 from app.cli.admin_client import call
 from app.cli.options import BAD_CONFIG, JsonOption, StateOption, fail, print_json
 from app.cli.tables import show
+from app.usage.periods import moment
 
-_SPAN: Final = re.compile(r"(\d+)\s*([mhdw])")
-_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _PAGE: Final = 1000
 
 
@@ -95,19 +93,7 @@ def _plain(value: Any) -> str:
 def _seconds(text: str | None, option: str, now: float) -> str | None:
     if text is None:
         return None
-    at = moment(text, now)
-    if at is None:
-        fail(f"{option}: {text!r} is no time: write 24h, 7d, 2026-11-28 or 2026-11-28T14:00.", BAD_CONFIG)
-    return str(at)
-
-
-def moment(text: str, now: float) -> float | None:
-    """What `7d`, `2026-11-28` or `2026-11-28T14:00` means, in Unix seconds; None for anything else. A time without a
-    zone is one of this machine. Pure but for that zone.
-    """
-    if (span := _SPAN.fullmatch(text.strip())) is not None:
-        return now - int(span[1]) * _UNITS[span[2]]
     try:
-        return datetime.datetime.fromisoformat(text.strip()).astimezone().timestamp()
-    except (ValueError, OverflowError):
-        return None
+        return str(moment(text, now))
+    except ValueError as exc:
+        fail(f"{option}: {exc}.", BAD_CONFIG)

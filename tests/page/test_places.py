@@ -16,7 +16,7 @@ from tests.page.test_chat import ask
 from tests.unit.comparison.report.samples import report
 
 ATTACK = "In Pellingford. <img src=x onerror=window.pwned=1><script>window.pwned=2</script>"
-PLACES = ("chat", "compare", "reports", "models")
+PLACES = ("chat", "compare", "reports", "models", "team")
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,8 @@ def test_the_administrators_key_is_kept_only_if_wished(visit: Open, locked: Gate
 @pytest.mark.parametrize("place", PLACES)
 def test_the_page_speaks_chinese_to_those_who_do(visit: Open, run: str, place: str) -> None:
     page = visit(f"#/{place}", locale="zh-CN")
-    expect(page.locator("nav a[aria-current]")).to_have_text(
-        {"chat": "对话", "compare": "对比", "reports": "报告", "models": "模型"}[place]
+    expect(page.locator(".bar nav a[aria-current]")).to_have_text(
+        {"chat": "对话", "compare": "对比", "reports": "报告", "models": "模型", "team": "团队"}[place]
     )
 
     assert page.evaluate("document.documentElement.lang") == "zh-CN"
@@ -114,7 +114,7 @@ def test_the_page_speaks_chinese_to_those_who_do(visit: Open, run: str, place: s
     expect(page.locator("nav a").first).to_have_text("Chat")
 
 
-@pytest.mark.parametrize("place", [*PLACES, "reports/20261127-a"])
+@pytest.mark.parametrize("place", [*PLACES, "reports/20261127-a", "team/usage", "team/audit"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_texts_are_readable_in_both_themes_and_fit_a_phone(visit: Open, run: str, place: str, theme: str) -> None:
     phone = {"width": 360, "height": 740}

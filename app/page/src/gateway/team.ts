@@ -22,8 +22,8 @@ export interface KeyFields {
 
 export interface GatewayKey extends KeyFields {
   id: string;
-  /** `file`: only the configuration can change it. */
-  source: string;
+  /** Keys of the `file` and of the `environment` are changed there. */
+  place: string;
   state: string;
 }
 
@@ -31,9 +31,9 @@ export interface UsageRow {
   name: string;
   requests: number;
   failed: number;
-  tokens_in: number;
-  tokens_out: number;
-  tokens_cached: number;
+  input_tokens: number;
+  output_tokens: number;
+  cached_tokens: number;
   money: number;
 }
 
@@ -62,26 +62,26 @@ export async function makeKey(fields: KeyFields): Promise<string> {
   return (await askJson<{ key: string }>("admin/keys", { body: fields })).key;
 }
 
-export async function changeKey(id: string, fields: Partial<KeyFields>): Promise<void> {
-  await ask(`admin/keys/${encodeURIComponent(id)}/edit`, { body: fields });
+export async function changeKey(name: string, fields: Partial<KeyFields>): Promise<void> {
+  await ask(`admin/keys/${encodeURIComponent(name)}/edit`, { body: fields });
 }
 
-export async function revokeKey(id: string): Promise<void> {
-  await ask(`admin/keys/${encodeURIComponent(id)}/revoke`, { method: "POST" });
+export async function revokeKey(name: string): Promise<void> {
+  await ask(`admin/keys/${encodeURIComponent(name)}/revoke`, { method: "POST" });
 }
 
 /** Another secret for the same key; the old one opens for `grace_s` seconds more. */
-export async function rotateKey(id: string, grace_s: number): Promise<string> {
-  return (await askJson<{ key: string }>(`admin/keys/${encodeURIComponent(id)}/rotate`, { body: { grace_s } })).key;
+export async function rotateKey(name: string, grace_s: number): Promise<string> {
+  return (await askJson<{ key: string }>(`admin/keys/${encodeURIComponent(name)}/rotate`, { body: { grace_s } })).key;
 }
 
-/** What was used since so many seconds before now. */
-export async function usage(by: UsageBy, since: number): Promise<UsageRow[]> {
-  return (await askJson<{ data: UsageRow[] }>(`admin/usage?${new URLSearchParams({ by, since: String(since) })}`)).data;
+/** What was used in the last so many days. */
+export async function usage(by: UsageBy, days: number): Promise<UsageRow[]> {
+  return (await askJson<{ data: UsageRow[] }>(`admin/usage?${new URLSearchParams({ by, since: `${days}d` })}`)).data;
 }
 
-export async function usageCsv(by: UsageBy, since: number): Promise<string> {
-  return (await ask(`admin/usage?${new URLSearchParams({ by, since: String(since), format: "csv" })}`)).text();
+export async function usageCsv(by: UsageBy, days: number): Promise<string> {
+  return (await ask(`admin/usage?${new URLSearchParams({ by, since: `${days}d`, format: "csv" })}`)).text();
 }
 
 /** The newest entries, or those below the entry `before`. `wanted`: further fields of the query. */

@@ -32,7 +32,9 @@ export function KeyForm({ of, onClose, onDone }: Props) {
     }
     setBusy(true);
     try {
-      if (of) await changeKey(of.id, sent);
+      // A key that ends within a day keeps its hour.
+      if (of?.expires && now.expires === of.expires.slice(0, 10)) sent.expires = of.expires;
+      if (of) await changeKey(of.name, sent);
       const secret = of ? "" : await makeKey(sent);
       // The first key closes the gateway, to this page, too.
       if (secret && !key.value && sent.role === "admin") key.value = secret;

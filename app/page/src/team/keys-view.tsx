@@ -59,7 +59,7 @@ function KeyCard({ of, onEdit, onSecret, onChange }: CardProps) {
   const say = words.value.team;
   const [asks, setAsks] = useState<"revoke" | "rotate" | "">("");
   const [failure, setFailure] = useState("");
-  const isActive = of.state === "active";
+  const isActive = of.state === "good";
   const facts: [string, string][] = [];
   if (of.team) facts.push([say.team, of.team]);
   facts.push([say.models, of.models ? of.models.join(", ") : say.allModels]);
@@ -68,9 +68,9 @@ function KeyCard({ of, onEdit, onSecret, onChange }: CardProps) {
   const give = async (what: "revoke" | "rotate") => {
     try {
       if (what === "revoke") {
-        await revokeKey(of.id);
+        await revokeKey(of.name);
         onChange();
-      } else onSecret(await rotateKey(of.id, GRACE_S));
+      } else onSecret(await rotateKey(of.name, GRACE_S));
       setFailure("");
     } catch (error) {
       setFailure(told(error));
@@ -89,10 +89,10 @@ function KeyCard({ of, onEdit, onSecret, onChange }: CardProps) {
       <ul class="tags">
         <li class="tag">{say.roles[of.role as keyof typeof say.roles] ?? of.role}</li>
         {of.priority === "batch" && <li class="tag">{say.batch}</li>}
-        {of.source === "file" && <li class="tag">{say.ofFile}</li>}
+        {of.place !== "store" && <li class="tag">{say.ofFile}</li>}
       </ul>
       {failure && <Failure>{failure}</Failure>}
-      {of.source !== "file" && isActive && (
+      {of.place === "store" && isActive && (
         <div class="row card-buttons">
           <Button label={say.edit} small onClick={onEdit} />
           <Button label={say.rotate} small onClick={() => setAsks("rotate")} />

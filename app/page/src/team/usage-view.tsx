@@ -7,7 +7,6 @@ import { usage, USAGE_BY, type UsageBy, usageCsv, type UsageRow } from "../gatew
 import { number, words } from "../words/words";
 import { told } from "./told";
 
-const DAY_S = 86_400;
 const SPANS = [1, 7, 30, 90] as const;
 
 export function UsageView() {
@@ -16,18 +15,17 @@ export function UsageView() {
   const [days, setDays] = useState(30);
   const [rows, setRows] = useState<UsageRow[] | null>(null);
   const [failure, setFailure] = useState("");
-  const since = () => Math.floor(Date.now() / 1000) - days * DAY_S;
   useEffect(() => {
     let isOver = false;
     setRows(null);
     setFailure("");
-    usage(by, since()).then((now) => { if (!isOver) setRows(now); }, (error) => { if (!isOver) setFailure(told(error)); });
+    usage(by, days).then((now) => { if (!isOver) setRows(now); }, (error) => { if (!isOver) setFailure(told(error)); });
     return () => {
       isOver = true;
     };
   }, [by, days]);
   const save = () => {
-    usageCsv(by, since()).then((text) => download(`modelport-usage-by-${by}.csv`, text, "text/csv"), (error) => setFailure(told(error)));
+    usageCsv(by, days).then((text) => download(`modelport-usage-by-${by}.csv`, text, "text/csv"), (error) => setFailure(told(error)));
   };
   const most = Math.max(1, ...(rows ?? []).map(total));
   return (
@@ -58,7 +56,7 @@ export function UsageView() {
   );
 }
 
-const total = (row: UsageRow) => row.tokens_in + row.tokens_out;
+const total = (row: UsageRow) => row.input_tokens + row.output_tokens;
 
 function UsageLine({ row, most }: { row: UsageRow; most: number }) {
   return (
@@ -66,9 +64,9 @@ function UsageLine({ row, most }: { row: UsageRow; most: number }) {
       <th scope="row" dir="auto">{row.name || words.value.team.noName}</th>
       <td>{number(row.requests)}</td>
       <td>{number(row.failed)}</td>
-      <td>{number(row.tokens_in)}</td>
-      <td>{number(row.tokens_cached)}</td>
-      <td>{number(row.tokens_out)}</td>
+      <td>{number(row.input_tokens)}</td>
+      <td>{number(row.cached_tokens)}</td>
+      <td>{number(row.output_tokens)}</td>
       <td>{number(row.money, 2)}</td>
       <td><meter min={0} max={most} value={total(row)} aria-label={number(total(row))} /></td>
     </tr>
