@@ -195,7 +195,10 @@ class Backend(msgspec.Struct, frozen=True):
         return "" if profile.ignores_model_name else full_name(model) if profile.has_tags else model
 
 
-class Budget(msgspec.Struct, frozen=True):
+# Keys and what is in them lead to nothing that leads back to them: the collector need not look at thousands of them.
+
+
+class Budget(msgspec.Struct, frozen=True, gc=False):
     """What a key may spend in each day, week (from Monday) or month, of the calendar and in UTC."""
 
     amount: float
@@ -203,7 +206,7 @@ class Budget(msgspec.Struct, frozen=True):
     per: Literal["day", "week", "month"]
 
 
-class KeyLimits(msgspec.Struct, frozen=True):
+class KeyLimits(msgspec.Struct, frozen=True, gc=False):
     """What a key may use; None: no limit. `rpm`, `tpm`: requests and tokens in any 60 seconds. `max_parallel`: requests
     at the same time.
     """
@@ -214,7 +217,7 @@ class KeyLimits(msgspec.Struct, frozen=True):
     budget: Budget | None = None
 
 
-class Key(msgspec.Struct, frozen=True):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """A client's key, by its digest. `id`: what it is counted under for as long as it exists, whatever its name;
     of a key in the file its name. `models`: public names and `prefix*` that it may use, None: all. `role`: `user` or
     `admin`. `expires`: Unix seconds, None: never. `is_batch`: where requests wait, others come first. `team`: whom its

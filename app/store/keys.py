@@ -17,8 +17,8 @@ from app.table import Budget, Key, KeyLimits
 
 # The topic of notifications: the keys have changed.
 TOPIC: Final = "keys"
-# Relays have all of them in memory, and get them anew with every change.
-MOST_KEYS: Final = 10_000
+# Relays have all of them in memory and get them anew with every table, which takes them 20 ms then.
+MOST_KEYS: Final = 5_000
 # A replaced secret that has ended is forgotten after so long: until then what runs with it goes on (`revoked_streams`).
 FORGET_S: Final = 7 * 86_400.0
 # Of revoked keys the latest are listed.

@@ -228,7 +228,8 @@ def _keys(key: KeyConfig, config: Config) -> Iterator[Key]:
 
 def _stored(keys: Sequence[Key], config: Config) -> Iterator[Key]:
     for key in keys:
-        yield msgspec.structs.replace(key, models=_canonical_models(key.models, config))
+        models = _canonical_models(key.models, config)
+        yield key if models == key.models else msgspec.structs.replace(key, models=models)
 
 
 def _canonical_models(models: Sequence[str] | None, config: Config) -> tuple[str, ...] | None:
