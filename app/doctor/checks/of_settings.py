@@ -46,13 +46,20 @@ def keys(facts: MachineFacts) -> Says:
         {"server.metrics_host ": server.metrics_host} if server.metrics_port is not None else {}
     )
     wide = [f"{setting}'{host}'" for setting, host in addresses.items() if not is_loopback(host)]
-    if not read.keys and wide and facts.gateway is not None:
+    stored = _stored_keys(facts)
+    if not read.keys and wide and not stored and read.store.url is not None:
+        yield warn(
+            f"{wide[0]} is reachable from other machines, and there is no key yet: the gateway lets nobody in",
+            "`modelport keys new NAME` makes one in the store.",
+        )
+        return
+    if not read.keys and wide and not stored and facts.gateway is not None:
         yield warn(
             f"{wide[0]} is reachable from other machines, and a gateway runs there without a key (--insecure-no-key)",
             "`modelport keys new NAME` makes one: everybody who reaches the address uses your models.",
         )
         return
-    if not read.keys and wide:
+    if not read.keys and wide and not stored:
         yield error(
             f"{wide[0]} is reachable from other machines, and there is no key: the gateway does not start",
             "`modelport keys new NAME` makes one; or set API_KEY, or listen on 127.0.0.1.",
@@ -69,7 +76,14 @@ def keys(facts: MachineFacts) -> Says:
         if facts.now < end <= facts.now + SOON_S:
             yield warn(f"'{name}' ends in {max(1, round((end - facts.now) / 86_400))} days", renew)
     if not ended and not any(end <= facts.now + SOON_S for end in ends.values()):
-        yield ok(f"keys: {len(read.keys)}" if read.keys else f"none is needed: only this machine reaches {server.host}")
+        known = f"keys: {len(read.keys)}" + (f", and {stored} in the store" if stored else "")
+        yield ok(known if read.keys or stored else f"none is needed: only this machine reaches {server.host}")
+
+
+def _stored_keys(facts: MachineFacts) -> int:
+    """How many keys the store has, those that were revoked among them; 0 where that is not known."""
+    report = facts.store.report if facts.store is not None else None
+    return report.rows.get("keys", 0) if report is not None else 0
 
 
 def environment(facts: MachineFacts) -> Says:

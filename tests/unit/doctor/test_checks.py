@@ -29,9 +29,12 @@ from app.doctor.facts import (
     MachineFacts,
     PortFacts,
     ProgramFacts,
+    StoreFacts,
     ToolFacts,
 )
 from app.doctor.looking.engines import inspections
+from app.store import schema
+from app.store.checkup import Checkup
 from app.supervisor.admin.plan_schemas import PlanAnswer, RelayPlan, SeatAnswer
 from tests import ROOT
 from tests.rigs.pages import page
@@ -161,6 +164,12 @@ TROUBLES: Mapping[str, tuple[dict[str, Any], str, str, str]] = {
         "a gateway runs there without a key",
     ),
     "no key": ({"config": config(OPEN, host="0.0.0.0")}, "keys", "error", "there is no key"),
+    "no key, and a store for some": (
+        {"config": config(f"store: postgresql://db/m\n{OPEN}", host="0.0.0.0")},
+        "keys",
+        "warn",
+        "there is no key yet: the gateway lets nobody in",
+    ),
     "no key, and metrics that everybody reads": (
         {"config": config(OPEN.replace("{host: HOST", "{metrics_host: 0.0.0.0, metrics_port: 9464"))},
         "keys",
@@ -386,6 +395,15 @@ def test_one_trouble_is_named_by_one_line_with_what_to_do(trouble: str) -> None:
     assert said(facts) == [(check, severity)]
     assert words in the_line(facts)
     assert all(each.fix.endswith((".", "`", ")", "/modelport")) for each in examine(facts) if each.severity != "ok")
+
+
+def test_keys_of_the_store_are_as_good_as_those_of_the_file() -> None:
+    store = StoreFacts("store.db", report=Checkup(schema=schema.VERSION, rows={"keys": 3}))
+    facts = good(config=config(OPEN, host="0.0.0.0"), store=store)
+
+    assert [(each.severity, each.text) for each in examine(facts) if each.check == "keys"] == [
+        ("ok", "keys: 0, and 3 in the store")
+    ]
 
 
 def test_the_port_and_the_folder_of_the_running_gateway_are_no_trouble() -> None:
