@@ -44,8 +44,8 @@ class _Line:
 
     __slots__ = ("allowance", "anthropic", "empty", "needs", "not_before", "openai", "seq", "waiting")
 
-    def __init__(self, allowance: KeyAllowance, lines: Callable[..., bytes]) -> None:
-        self.allowance = allowance
+    def __init__(self, key: Key, activated: Callable[[_Line], None], lines: Callable[..., bytes]) -> None:
+        self.allowance = allowance = KeyAllowance(key, lambda: activated(self))
         self.waiting: dict[asyncio.Future[None], Amounts] = {}
         self.seq = 0
         self.needs = NOTHING
@@ -86,7 +86,7 @@ class Allowances:
         self._limited = limited
         self._clock = clock
         self._of: dict[str, _Line] = {}
-        self._active: set[KeyAllowance] = set()
+        self._active: set[_Line] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._seq = 0
         self._assumed = Limits().assumed_output_tokens
@@ -268,7 +268,7 @@ class Allowances:
     # -- within
 
     def _begin(self, key: Key) -> _Line:
-        line = self._of[key.id or key.name] = _Line(KeyAllowance(key, self._activated), self._lines)
+        line = self._of[key.id or key.name] = _Line(key, self._activated, self._lines)
         return line
 
     def _ask(self, line: _Line, needs: Amounts) -> None:
@@ -278,8 +278,8 @@ class Allowances:
         wants = line.wants() if line.waiting else NOTHING
         self._send(AllowanceWanted(self._seq, line.allowance.id, needs, wants))
 
-    def _activated(self, allowance: KeyAllowance) -> None:
-        self._active.add(allowance)
+    def _activated(self, line: _Line) -> None:
+        self._active.add(line)
         if self._tick is None:
             self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all)
 
@@ -290,6 +290,10 @@ class Allowances:
             self._send(*spent)
 
     def _tell_all(self) -> None:
-        self._tell(*self._active)
-        self._active = {each for each in self._active if each.is_active}
+        self._tell(*(line.allowance for line in self._active))
+        self._active = {line for line in self._active if line.allowance.is_active}
+        now = self._clock()
+        for line in self._active:
+            if line.seq == 0 and now >= line.not_before and line.allowance.is_ending(now):
+                self._ask(line, NOTHING)
         self._tick = asyncio.get_running_loop().call_later(TELL_S, self._tell_all) if self._active else None

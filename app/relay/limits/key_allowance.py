@@ -17,6 +17,8 @@ LimitName: TypeAlias = Literal["requests", "tokens", "parallel", "budget"]
 WINDOW_S: Final = 60.0
 # Places that no request has had for so long go back to the supervisor.
 IDLE_S: Final = 2.0
+# So long before the end of what was granted last, more is asked for where it is used.
+ENDING_S: Final = 0.5
 # A refusal that says no time, or none to speak of, is remembered for so long.
 LEAST_S: Final = 0.05
 
@@ -50,7 +52,7 @@ class KeyAllowance:
     something else: for a hundredth of a limit, or until the next report. `most_tokens`: what a request may have at all.
     """
 
-    def __init__(self, key: Key, changed: Callable[[KeyAllowance], None]) -> None:
+    def __init__(self, key: Key, changed: Callable[[], None]) -> None:
         self.id = key.id or key.name
         self.name = key.name
         self._changed = changed
@@ -72,7 +74,7 @@ class KeyAllowance:
         self._counts_places = False
         self._lots: deque[_Lot] = deque()
         self._slot = 0.0
-        self._places: float = inf
+        self._places = self._low_places = inf
         self._running = self._told_running = self._peak = 0
         self._looked_at = 0.0
         self._returned: list[tuple[float, Amounts]] = []
@@ -100,6 +102,7 @@ class KeyAllowance:
         self._granted_tokens = self._spent_tokens if limits.tpm is not None else inf
         self._granted_budget = self._spent_budget if limits.budget is not None else inf
         self._low_requests = self._low_tokens = self._low_budget = inf
+        self._low_places = inf
         self.is_low, self._counts_places = False, limits.max_parallel is not None
         if limits.max_parallel is None or not had_places:
             self._places = inf if limits.max_parallel is None else 0
@@ -140,9 +143,15 @@ class KeyAllowance:
             self._running = running = running + 1
             if running > self._peak:
                 self._peak = running
+                if running >= self._low_places:
+                    self.is_low = True
         if not self.is_active:
             self._activate()
         return Reservation(self, self._slot, estimated, tokens, budget, self._counts_places)
+
+    def is_ending(self, now: float) -> bool:
+        """Whether what was granted last is not valid for much longer, while requests come."""
+        return bool(self._lots) and self._lots[-1].ends - now < ENDING_S and now - self.used_at < ENDING_S
 
     def _pass_mark(self) -> None:
         limits, requests, tokens = self.limits, self._spent_requests, self._spent_tokens
@@ -240,6 +249,7 @@ class KeyAllowance:
         if limits.max_parallel is not None and granted.parallel:
             self._places += granted.parallel
             self._looked_at, self._peak = now, self._running
+            self._low_places = self._places if self._places < limits.max_parallel else inf
         if granted.requests or granted.tokens or granted.budget:
             marks = (self._granted_requests, self._granted_tokens, self._granted_budget)
             self._lots.append(_Lot(allowance.slot, now + allowance.valid_s, *marks))
@@ -303,7 +313,7 @@ class KeyAllowance:
     def _activate(self) -> None:
         if not self.is_active:
             self.is_active = True
-            self._changed(self)
+            self._changed()
 
     def _end_lot(self, lot: _Lot) -> None:
         """What is left of it counts as spent here, and is told as returned."""
@@ -323,5 +333,6 @@ class KeyAllowance:
         spare = self._places - self._peak
         if spare > 0:
             self._places -= spare
+            self._low_places = self._places
             self._returned.append((0.0, Amounts(parallel=spare)))
         self._looked_at, self._peak = now, self._running

@@ -25,7 +25,7 @@ def key(limits: KeyLimits | None) -> Key:
     return Key("office", "", id="k1", limits=limits)
 
 
-def of(limits: KeyLimits, changed: Callable[[KeyAllowance], None] = lambda _: None) -> KeyAllowance:
+def of(limits: KeyLimits, changed: Callable[[], None] = lambda: None) -> KeyAllowance:
     return KeyAllowance(key(limits), changed)
 
 
@@ -127,8 +127,8 @@ def test_places_are_kept_for_a_while_and_then_go_back() -> None:
 
 
 def test_it_is_told_once_that_there_is_something_to_report() -> None:
-    told: list[KeyAllowance] = []
-    allowance = of(KeyLimits(rpm=600), told.append)
+    told: list[bool] = []
+    allowance = of(KeyLimits(rpm=600), lambda: told.append(True))
     told.clear()
 
     allowance.add(grant(Amounts(requests=3)), NOTHING, 0.0)
@@ -148,6 +148,31 @@ def test_half_of_what_was_granted_last_is_low(left: int, is_low: bool) -> None:
         allowance.take(0.0)
 
     assert allowance.is_low is is_low
+
+
+def test_all_places_taken_are_low_while_there_may_be_more() -> None:
+    allowance = of(KeyLimits(max_parallel=3))
+    allowance.add(grant(Amounts(parallel=2)), Amounts(parallel=1), 0.0)
+
+    seen = []
+    for _ in range(2):
+        allowance.take(0.0)
+        seen.append(allowance.is_low)
+    allowance.add(grant(Amounts(parallel=1)), NOTHING, 0.0)
+    allowance.take(0.0)
+
+    assert seen == [False, True]
+    assert not allowance.is_low
+
+
+@pytest.mark.parametrize(("used_at", "now", "is_ending"), [(1.4, 1.6, True), (1.4, 1.45, False), (0.5, 1.6, False)])
+def test_what_is_used_is_asked_for_again_before_it_ends(used_at: float, now: float, is_ending: bool) -> None:
+    allowance = of(KeyLimits(rpm=600))
+    allowance.add(grant(Amounts(requests=10), valid_s=2.0), NOTHING, 0.0)
+
+    allowance.take(used_at)
+
+    assert allowance.is_ending(now) is is_ending
 
 
 def refusing(limit: str, **needs: float) -> tuple[KeyAllowance, Amounts]:

@@ -87,6 +87,20 @@ async def test_what_runs_low_is_asked_for_ahead_of_need(rig: Rig, supervisor: Fa
     assert [asked.needs for asked in supervisor.asked] == [Amounts(requests=1), Amounts()]
 
 
+async def test_what_is_used_is_asked_for_again_before_it_is_not_valid_any_more(
+    rig: Rig, supervisor: FakeLimits
+) -> None:
+    supervisor.decide = lambda _: {"granted": Amounts(requests=50), "valid_s": 0.8}
+    await rig.published(keys=(key(rpm=600),))
+
+    async with asyncio.timeout(20):
+        while len(supervisor.asked) < 3:
+            assert (await rig.ask(body=chat(), headers=AUTH)).status == 200
+            await asyncio.sleep(0.02)
+
+    assert [asked.needs for asked in supervisor.asked] == [Amounts(requests=1), Amounts(), Amounts()]
+
+
 async def test_requests_that_come_together_wait_for_one_reply(rig: Rig, supervisor: FakeLimits) -> None:
     supervisor.decide = lambda _: None
     await rig.published(keys=(key(rpm=600),))
