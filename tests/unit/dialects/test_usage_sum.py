@@ -57,7 +57,7 @@ def test_a_stream_of_two_choices_has_one_usage_with_the_sum_and_the_prompt_once(
 
     assert [each["usage"] for each in got if "usage" in each] == [usage(33, 8, 32)]
     assert got[-1]["choices"] == []
-    assert cost == Usage(33, 8, "stop")
+    assert cost == Usage(33, 8, "stop", cached_tokens=32)
 
 
 def test_several_prompts_are_added_up_and_usage_beside_an_answers_end_moves_to_the_last() -> None:
@@ -80,7 +80,7 @@ def test_where_usage_was_not_asked_for_the_engines_own_counts_are_added_up() -> 
 
     got, cost = read([piece(0, "a"), piece(1, "b"), *ends], 2, 2)
 
-    assert cost == Usage(33, 7, "stop")
+    assert cost == Usage(33, 7, "stop", cached_tokens=32)
     assert [each["timings"]["predicted_n"] for each in got if "timings" in each] == [3, 4]
 
 
@@ -92,7 +92,7 @@ def test_one_answer_is_as_it_was() -> None:
     got, cost = read([piece(0, "a"), *told(0, 33, 3)], 1, 1)
 
     assert got[-1]["usage"] == usage(33, 3, 32)
-    assert cost == Usage(33, 3, "stop")
+    assert cost == Usage(33, 3, "stop", cached_tokens=32)
 
 
 def test_what_is_no_number_counts_as_none() -> None:
