@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.supervisor.team.limits.ledger import Ledger
+from app.supervisor.team.limits.ledger import VALID_S, Ledger
 from app.supervisor.team.limits.spans import Calendar, Rolling, WhileItRuns
 
 NOW = 1_700_000_000.0
@@ -214,3 +214,14 @@ def test_a_budget_is_whole_again_when_its_period_is_over() -> None:
     assert ledger.room(NOW, 1) == 0
     wait = ledger.wait_s(1, NOW, 1, ())
     assert ledger.room(NOW + wait, 1) == 1000
+
+
+def test_what_is_only_held_of_a_budget_is_not_refused_until_its_period_is_over() -> None:
+    """Requests set aside more than they use. Who was told to come in a month would be, although most of it is left."""
+    ledger = Ledger("tokens/month", 1000, Calendar("month"), NOW)
+    ledger.recorded = (Calendar("month").slot(NOW), 600.0)
+    ledger.agreed(NOW)
+    spend(ledger, 390, NOW)
+
+    assert ledger.wait_s(50, NOW, 1, ()) == VALID_S
+    assert ledger.wait_s(401, NOW, 1, ()) > 3600

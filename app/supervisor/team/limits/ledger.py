@@ -191,6 +191,9 @@ class Ledger:
         if isinstance(self.span, WhileItRuns):
             return max(1.0, earliest - now)
         if not self.span.has_slots:
+            # What is held for requests that run, here and elsewhere, comes back but for what they really use.
+            if self.limit - self.spent(now) + SMALL >= need:
+                return max(VALID_S, earliest - now)
             return max(1.0, self.span.ends(self.span.slot(now)) - now)
 
         def has_enough(at: float) -> bool:
