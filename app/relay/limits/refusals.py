@@ -18,6 +18,8 @@ UNKNOWN_S: Final = 1.0
 # OpenAI's SDKs wait for less than a minute or not at all. A window that began to fill a moment ago is free again in
 # little more: who comes then is told the rest.
 _LONGEST_S: Final = 59.9
+# Where so little is left until there is enough, it is what running requests give back, or the period's end.
+HELD_S: Final = 10.0
 _PER: Final = {"day": "a day", "week": "a week", "month": "a month"}
 _WHAT: Final = {"requests": "requests per minute (RPM)", "tokens": "tokens per minute (TPM)"}
 
@@ -72,6 +74,12 @@ def unknown() -> Problem:
 
 def _used_up(key: str, budget: Budget | None, left_s: float, unix: float, reason: str) -> Problem:
     assert budget is not None
+    if left_s <= HELD_S:
+        message = (
+            f"What is left of the budget of the key '{key}' ({_said(budget.amount, budget)} {_PER[budget.per]}) is set "
+            f"aside for requests that run. Please try again in {max(1, math.ceil(left_s))}s.{reason}"
+        )
+        return Problem(429, "insufficient_quota", message, type_="insufficient_quota", headers=_again(left_s))
     until = datetime.fromtimestamp(unix + left_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     message = (
         f"The key '{key}' has used up its budget of {_said(budget.amount, budget)} {_PER[budget.per]}. "

@@ -261,6 +261,19 @@ async def test_a_budget_that_is_used_up_is_no_rate(rig: Rig, supervisor: FakeLim
     assert rig.sample("modelport_limited_total", key="office", limit="budget") == 1
 
 
+async def test_a_budget_that_is_set_aside_for_running_requests_is_worth_a_wait(
+    rig: Rig, supervisor: FakeLimits
+) -> None:
+    supervisor.decide = lambda _: {"refused": "budget", "retry_after_s": 2.0}
+    await rig.published(keys=(key(budget=Budget(20.0, "money", "month")),))
+
+    reply = await rig.ask(body=chat(), headers=AUTH)
+
+    assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
+    assert "set aside for requests that run" in reply.error["message"]
+    assert (reply.headers["x-should-retry"], reply.headers["retry-after"]) == ("true", "2")
+
+
 async def test_a_key_has_only_so_many_requests_at_the_same_time(
     rig: Rig, engine: FakeEngine, supervisor: FakeLimits
 ) -> None:
