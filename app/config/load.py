@@ -71,7 +71,7 @@ def _without(tree: Mapping[str, Any], invalid: set[KeyPath]) -> dict[str, Any]:
             rest[section] = {key: item for key, item in value.items() if (section, key) not in invalid}
         elif isinstance(value, list):
             rest[section] = [item for index, item in enumerate(value) if (section, index) not in invalid]
-        else:
+        elif not any(place[0] == section for place in invalid):  # the short form of a section, such as a URL
             rest[section] = value
     return rest
 

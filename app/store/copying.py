@@ -69,6 +69,11 @@ async def _copy(source: Database, target: Database, table: TableOf, progress: Pr
     async for rows in _batches(source, table, batch, after):
         done += len(rows)
         async with target.transaction() as statements:
+            await statements.execute(
+                "INSERT INTO copies (source, name, position, rows) VALUES ($1, $2, $3, $4) "
+                "ON CONFLICT (source, name) DO UPDATE SET position = excluded.position, rows = excluded.rows",
+                *(source.place, table.name, json.dumps([rows[-1][column] for column in table.key]), done),
+            )
             try:
                 await _put(statements, table, rows)
             except StoreDown:
@@ -78,11 +83,6 @@ async def _copy(source: Database, target: Database, table: TableOf, progress: Pr
                     f"{table.name}: what is in {source.place} cannot be beside what is in {target.place}, as two keys "
                     f"of one name: {exc}"
                 ) from exc
-            await statements.execute(
-                "INSERT INTO copies (source, name, position, rows) VALUES ($1, $2, $3, $4) "
-                "ON CONFLICT (source, name) DO UPDATE SET position = excluded.position, rows = excluded.rows",
-                *(source.place, table.name, json.dumps([rows[-1][column] for column in table.key]), done),
-            )
         progress(table.name, done, max(done, total), False)
     return resumed
 
