@@ -95,9 +95,9 @@ def new_key(
         print_json({"key": secret, "entry": made if answer is None else answer["entry"]})
         return
     typer.echo(f"The key, shown only now:\n\n  {secret}\n")
-    if answer is not None:
-        typer.echo(f"{_place(store)}: added {name} ({answer['entry']['id']}). It opens at once, on every gateway.")
-        if store is not None and len(store.listed()["data"]) == 1:
+    if store is not None and answer is not None:
+        typer.echo(f"{_place(store)}: added {name} ({answer['entry']['id']}). {store.when}")
+        if len(store.listed()["data"]) == 1:
             typer.echo("It is the first one: from now on the gateway asks everybody for a key.")
     elif config is not None:
         typer.echo(f"{config}: added {name}. A running gateway takes it with `modelport reload`.")
@@ -274,7 +274,7 @@ def _said(store: Any, what: str, answer: Any, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        typer.echo(f"{_place(store)}: {what}. Every gateway goes by it within a second.")
+        typer.echo(f"{_place(store)}: {what}. {store.when}")
 
 
 def _said_of_file(config: Path, what: str, as_json: bool, answer: Any) -> None:

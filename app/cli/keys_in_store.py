@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class RunningGateway:
-    """Keys through the gateway that runs with this state folder."""
+    """Keys through the gateway that runs with this state folder. `when`: from when on a change holds, in a sentence."""
+
+    when = "Every gateway goes by it within a second."
 
     def __init__(self, state: Path | None) -> None:
         self._state = state
@@ -37,11 +39,15 @@ class RunningGateway:
 
 
 class StoreItself:
-    """Keys in the store that the configuration names, or in the state folder's own, while no gateway runs there."""
+    """Keys in the store that the configuration names, or in the state folder's own, while no gateway runs there.
+    `when`: as of `RunningGateway`.
+    """
 
     def __init__(self, config: Config, state: Path) -> None:
         self._config = config
         self._state = state
+        is_alone = config.store.url is None
+        self.when = "The gateway knows it when it starts." if is_alone else RunningGateway.when
 
     def __repr__(self) -> str:
         return f"<StoreItself {self._state}>"

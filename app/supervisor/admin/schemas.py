@@ -184,7 +184,8 @@ class StoreAnswer(_Answer):
     and `down_s`: for how long. `gateway`: what this gateway is called there; `gateways`: how many share it, as far as
     is known, null where it never was; `names`: their machines; `silent`: how many of them have not been heard of for
     some seconds. `ahead_s`: by how much its clock is ahead of ours. `usage_pending`: usage records of this gateway that
-    it does not have yet; `usage_lost`: that it will never have.
+    it does not have yet; `usage_lost`: that it will never have. `keys_refused`: why clients' keys that are kept there
+    are refused now; null while they are known.
     """
 
     kind: Literal["sqlite", "postgresql"]
@@ -199,6 +200,7 @@ class StoreAnswer(_Answer):
     ahead_s: float = 0.0
     usage_pending: int = 0
     usage_lost: int = 0
+    keys_refused: str | None = None
 
 
 class Health(_Answer):

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 POLL_S: Final = 0.5
 # A store in the state folder is changed by this gateway, which knows, and by commands while none runs.
 POLL_ALONE_S: Final = 5.0
+# How long a start waits for the keys.
+START_S: Final = 1.0
 # However the version is, all keys are read again after so long.
 ALL_S: Final = 60.0
 # How often the file on disk is told that its keys are still those of the store.
@@ -144,7 +146,11 @@ class Keyring:
             self._version, self._keys = kept.version, tuple(kept.keys)
             # A clock that was set back makes nothing younger than it can be.
             self._checked = self._clock() - max(0.0, self._now() - kept.checked)
-        await self.refresh()
+        # A store that is slow delays no start: its keys come when it answers.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                await self.refresh()
+        self._settle()
 
     async def run(self) -> None:
         """Follow the store until cancelled."""

@@ -104,6 +104,7 @@ class Team:
             ahead_s=round(store.ahead_s, 3),
             usage_pending=self.usage.pending,
             usage_lost=self.usage.lost,
+            keys_refused=self.keyring.stored.missing,
         )
 
     def counts(self) -> TeamCounts:

@@ -294,6 +294,16 @@ def test_a_reload_cannot_take_the_last_key_from_what_other_machines_reach(tmp_pa
     assert load_all(options(tmp_path, GOOD), bound="127.0.0.1").keys == ()
 
 
+def test_who_has_a_store_of_keys_may_listen_everywhere_without_one_in_the_file(tmp_path: Path) -> None:
+    text = f"server: {{host: 0.0.0.0, metrics_port: 9464, metrics_host: 0.0.0.0}}\n{GOOD}"
+
+    with pytest.raises(ConfigError, match="is reachable from other machines and there is no key"):
+        load_all(options(tmp_path, text))
+    assert load_all(options(tmp_path, text), has_stored_keys=True).keys == ()
+    assert load_all(options(tmp_path, f"store: postgresql://db/m\n{text}")).keys == ()
+    assert load_all(options(tmp_path, text), "0.0.0.0", has_stored_keys=True).keys == ()
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [

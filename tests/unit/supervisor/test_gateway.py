@@ -15,6 +15,7 @@ from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
+from app.store.keys import KeyTerms
 from app.supervisor.admin.schemas import AdapterOrder
 from app.supervisor.gateway import Gateway
 from app.supervisor.state_folder import StateFolder
@@ -52,6 +53,33 @@ async def test_a_reload_that_would_leave_other_machines_without_a_key_changes_no
 
         assert gateway.config is before
         assert [key.name for key in gateway.config.keys] == ["office"]
+
+
+async def test_where_other_machines_reach_it_a_gateway_without_keys_is_closed(tmp_path: Path) -> None:
+    """Its store may have keys tomorrow, so it starts; until then nobody gets in."""
+    config = tmp_path / "modelport.yaml"
+    _write(config, "0.0.0.0", more="store: postgresql://127.0.0.1:9/m\n")
+    with _gateway(tmp_path, config, "0.0.0.0") as gateway:
+        assert gateway._table().is_closed
+    _write(config)
+    with _gateway(tmp_path, config) as gateway:
+        assert gateway._table().is_open
+
+
+async def test_the_last_key_of_the_file_may_go_where_the_store_has_one(tmp_path: Path) -> None:
+    config = tmp_path / "modelport.yaml"
+    _write(config, "0.0.0.0", more=KEY)
+    with _gateway(tmp_path, config, "0.0.0.0") as gateway:
+        await gateway.team.open()
+        secret, made = await gateway.team.keys.make(KeyTerms("ada"))
+        _write(config, "0.0.0.0")
+
+        await gateway.reload()
+
+        assert secret is not None
+        assert [key.id for key in gateway._table().keys if key.name == "ada"] == [made.id]
+        assert gateway.config.keys == ()
+        await gateway.team.aclose()
 
 
 async def test_what_is_read_at_the_start_stays_until_a_restart_and_is_said_at_every_reload(tmp_path: Path) -> None:
