@@ -35,6 +35,15 @@ _NO_KEY: Final = Key("", "")
 Send: TypeAlias = Callable[..., None]
 
 
+def cost(is_money: bool, plan: RequestPlan, estimated: TokenEstimate) -> float:
+    """What such a request takes of a budget of money, or of tokens."""
+    prompt, answer, _ = estimated
+    if not is_money:
+        return prompt + answer
+    price = plan.resolved.model.price
+    return 0.0 if price is None else (prompt * price.input + answer * price.output) / 1e6
+
+
 class _Line:
     """One key's allowance, and the requests that wait for more of it, with what each needs.
 
@@ -111,7 +120,9 @@ class Allowances:
             estimated = estimate(plan, self._assumed)
             tokens: float = estimated[0] + estimated[1]
             budget = 0.0
-            if allowance.has_budget or tokens > allowance.most_tokens:
+            if allowance.has_budget:
+                budget = cost(allowance.counts_money, plan, estimated)
+            if tokens > allowance.most_tokens or budget > allowance.most_budget:
                 tokens, budget = self._size(allowance, plan, estimated)
             reservation = allowance.take(now, tokens, budget, estimated)
         else:
@@ -181,11 +192,7 @@ class Allowances:
                 raise refusals.too_many_tokens(allowance.name, tpm, prompt + answer)
         if budget is None:
             return prompt + answer, 0.0
-        if budget.unit == "tokens":
-            amount: float = prompt + answer
-        else:
-            price = plan.resolved.model.price
-            amount = price.of(prompt, answer) if price is not None else 0.0
+        amount = cost(budget.unit == "money", plan, (prompt, answer, is_assumed))
         if amount > budget.amount:
             if not is_assumed:
                 self._limited(allowance.name, "budget")

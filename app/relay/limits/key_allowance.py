@@ -49,8 +49,55 @@ class KeyAllowance:
     What is spent and what was granted are running totals, so that a request costs a few comparisons. Of what the key
     has no limit in, an infinite amount is granted. `changed` is called when there is something to report or to give
     back later, and was not before. `text`: the header lines about it, kept by whoever makes them until they would say
-    something else: for a hundredth of a limit, or until the next report. `most_tokens`: what a request may have at all.
+    something else: for a hundredth of a limit, or until the next report. `most_tokens` and `most_budget`: what a request
+    may have at all.
     """
+
+    # More than a class without them has fast.
+    __slots__ = (
+        "_changed",
+        "_counts_places",
+        "_granted_budget",
+        "_granted_requests",
+        "_granted_tokens",
+        "_looked_at",
+        "_lots",
+        "_low_budget",
+        "_low_places",
+        "_low_requests",
+        "_low_tokens",
+        "_mark_requests",
+        "_mark_tokens",
+        "_others_requests",
+        "_others_tokens",
+        "_peak",
+        "_places",
+        "_refusals",
+        "_returned",
+        "_running",
+        "_settled",
+        "_slot",
+        "_spent_budget",
+        "_spent_requests",
+        "_spent_tokens",
+        "_told_budget",
+        "_told_requests",
+        "_told_running",
+        "_told_tokens",
+        "counts_money",
+        "counts_tokens",
+        "has_budget",
+        "id",
+        "is_active",
+        "is_low",
+        "limits",
+        "most_budget",
+        "most_tokens",
+        "name",
+        "resets_at",
+        "text",
+        "used_at",
+    )
 
     def __init__(self, key: Key, changed: Callable[[], None]) -> None:
         self.id = key.id or key.name
@@ -96,6 +143,8 @@ class KeyAllowance:
         self.limits = limits
         self.counts_tokens = limits.tpm is not None or limits.budget is not None
         self.has_budget = limits.budget is not None
+        self.counts_money = limits.budget is not None and limits.budget.unit == "money"
+        self.most_budget = limits.budget.amount if limits.budget is not None else inf
         self.most_tokens = limits.tpm if limits.tpm is not None else inf
         self.text, self._mark_requests, self._mark_tokens = None, -inf, -inf
         self._granted_requests = self._spent_requests if limits.rpm is not None else inf
