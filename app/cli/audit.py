@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from app.cli.admin_client import call
-from app.cli.options import BAD_CONFIG, JsonOption, StateOption, fail, print_json
+from app.cli.admin_client import call, socket_of
+from app.cli.options import (
+    BAD_CONFIG,
+    REFUSED,
+    ConfigOption,
+    JsonOption,
+    StateOption,
+    config_errors_reported,
+    fail,
+    print_json,
+    sentence,
+)
 from app.cli.tables import show
 from app.usage.periods import moment
 
+if TYPE_CHECKING:
+    from app.store.database import Database
+
 _PAGE: Final = 1000
+_TIMEOUT_S: Final = 30.0
 
 
 def audit(
@@ -29,6 +45,7 @@ def audit(
     ] = None,
     target: Annotated[str | None, typer.Option(help="Only what was done to this.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many.")] = 50,
+    config: ConfigOption = None,
     state: StateOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -41,7 +58,7 @@ def audit(
         "action": action,
         "target": target,
     }
-    entries = _read({name: value for name, value in wanted.items() if value is not None}, limit, state)
+    entries = _read({name: value for name, value in wanted.items() if value is not None}, limit, config, state)
     if as_json:
         print_json({"object": "list", "data": entries})
         return
@@ -51,8 +68,12 @@ def audit(
     show(("time", "who", "by", "what", "on", "outcome", "details", "gateway"), [_row(entry) for entry in entries])
 
 
-def _read(wanted: dict[str, str], limit: int, state: Any) -> list[dict[str, Any]]:
-    """So many entries, in as many questions as it takes."""
+def _read(wanted: dict[str, str], limit: int, config: Path | None, state: Path | None) -> list[dict[str, Any]]:
+    """So many entries, of the gateway that runs here, else of the store itself."""
+    from app.supervisor.state_folder import is_held
+
+    if not is_held(socket_of(state).parent):
+        return _of_store(wanted, limit, config, state)
     entries: list[dict[str, Any]] = []
     while len(entries) < limit:
         page = {**wanted, "limit": str(min(_PAGE, limit - len(entries)))}
@@ -63,6 +84,51 @@ def _read(wanted: dict[str, str], limit: int, state: Any) -> list[dict[str, Any]
         if not answer["has_more"]:
             break
     return entries
+
+
+def _of_store(wanted: dict[str, str], limit: int, config: Path | None, state: Path | None) -> list[dict[str, Any]]:
+    import asyncio
+
+    from app.config.load import load_all
+    from app.config.settings import resolve
+    from app.store.database import StoreError
+    from app.store.opening import COMMAND, database_at
+    from app.supervisor.state_folder import STORE
+
+    with config_errors_reported():
+        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
+        url = load_all(options).store.url
+    file = options.state / STORE
+    if url is None and not file.exists():
+        fail(f"Nobody has done anything yet: {file} is made when a gateway starts.")
+    database = database_at(url.get_secret_value() if url is not None else None, file, _TIMEOUT_S, COMMAND)
+    try:
+        return asyncio.run(_stored(database, wanted, limit))
+    except StoreError as exc:
+        fail(sentence(exc), REFUSED)
+
+
+async def _stored(database: Database, wanted: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    import contextlib
+
+    import msgspec
+
+    from app.store import schema
+    from app.store.tables.audit import AuditQuery, AuditTable
+
+    async with contextlib.aclosing(database):
+        await schema.migrate(database)
+        entries: list[Any] = []
+        while len(entries) < limit:
+            before = entries[-1].id if entries else None
+            query = msgspec.convert({**wanted, "before": before}, AuditQuery, strict=False)
+            page = await AuditTable(database).read(
+                msgspec.structs.replace(query, limit=min(_PAGE, limit - len(entries)))
+            )
+            entries += page
+            if not page:
+                break
+    return [msgspec.structs.asdict(entry) for entry in entries]
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:

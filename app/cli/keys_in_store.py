@@ -73,6 +73,7 @@ class StoreItself:
             fail(sentence(exc), REFUSED)
 
     async def _asked(self, verb: str, key: str | None, body: dict[str, Any] | None) -> Any:
+        from app.cli.audit_note import note
         from app.store import schema
         from app.store.opening import database_at
         from app.supervisor.state_folder import StateFolder, check_free, prepare
@@ -92,7 +93,11 @@ class StoreItself:
 
         try:
             await schema.migrate(database)
-            return await _answered(KeyOrders(database, lambda: self._config, time.time, changed), verb, key, body)
+            orders = KeyOrders(database, lambda: self._config, time.time, changed)
+            answer = await _answered(orders, verb, key, body)
+            if verb != "list":
+                await note(database, f"keys.{verb}", key or str((body or {}).get("name", "")), body)
+            return answer
         finally:
             await database.aclose()
 

@@ -202,6 +202,7 @@ def _upgrade(database: Database, as_json: bool) -> None:
 
 
 async def _copy(source: Database, target: Database) -> list[CopiedTable]:
+    from app.cli.audit_note import note
     from app.store import checkup, copying, schema
 
     async with contextlib.aclosing(source), contextlib.aclosing(target):
@@ -213,7 +214,9 @@ async def _copy(source: Database, target: Database) -> list[CopiedTable]:
             fail(f"{source.place} is in use by {number_of(running, 'gateway')}: stop them, so that nothing is missed.")
         with AmountBar() as bar:
             shown = _Shown(bar)
-            return await copying.copy(source, target, shown.progress)
+            copied = await copying.copy(source, target, shown.progress)
+        await note(target, "store.migrate", target.place, {"rows": sum(each.rows for each in copied)})
+        return copied
 
 
 class _Shown:

@@ -24,6 +24,7 @@ from app.config.yaml_document import ConfigError
 from app.errors import Problem
 from app.store.keys import holds_keys
 from app.store.schema import TooNew
+from app.store.tables.audit_entry import AuditEntry, new_id
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.capacity import devices, report
@@ -310,11 +311,15 @@ class Signals:
 
 
 async def _reload(gateway: Gateway) -> None:
+    status = 200
     try:
         await gateway.reload()
     except ConfigError:
-        pass  # logged already, and nothing has changed
+        status = 422  # logged already, and nothing has changed
     except Problem as exc:
+        status = exc.status
         log.warning("not reloaded", reason=exc.message)
     except Exception:
+        status = 500
         log.exception("reload failed")
+    await gateway.team.audit.record(AuditEntry(new_id(), time.time(), "SIGHUP", "signal", "reload", status=status))
