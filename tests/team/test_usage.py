@@ -5,6 +5,7 @@ got whole is counted once, with what the engine has sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -16,8 +17,8 @@ from typing import Any
 import pytest
 
 from app.keys import digest
-from app.store.database import Row
-from app.store.postgresql import PostgresDatabase
+from app.store.database import Database, Row
+from app.store.opening import database_at
 from tests.rigs.postgres import PostgresServer
 from tests.rigs.team import GatewayTeam, running
 from tests.rigs.team_load import TeamCall, TeamLoad
@@ -33,12 +34,12 @@ class _Killer:
     """Kills one after the other, each a moment after the one before is back."""
 
     team: GatewayTeam
-    server: PostgresServer
+    server: PostgresServer | None
     rng: random.Random
     kills: Counter[str] = field(default_factory=Counter)
 
     def once(self) -> None:
-        what = self.rng.choices(("relay", "supervisor", "store"), (5, 2, 2))[0]
+        what = self.rng.choices(("relay", "supervisor", "store"), (5, 2, 2 if self.server is not None else 0))[0]
         member = self.rng.choice(self.team.members)
         time.sleep(self.rng.uniform(0.0, 0.4))
         if what == "relay":
@@ -48,7 +49,7 @@ class _Killer:
             time.sleep(self.rng.uniform(0.0, 0.3))
             member.start()
             member.wait_ready()
-        else:
+        elif self.server is not None:
             self.server.kill()
             time.sleep(self.rng.uniform(0.0, 1.5))
             self.server.start()
@@ -70,7 +71,7 @@ async def _ends_after(load: TeamLoad, work: Callable[[], Awaitable[None]]) -> No
     await load.aclose()
 
 
-async def _all_stored(team: GatewayTeam, database: PostgresDatabase) -> list[Row]:
+async def _all_stored(team: GatewayTeam, database: Database) -> list[Row]:
     """The records in the store, once no more come."""
     async with asyncio.timeout(PATIENCE_S):
         last = -1
@@ -107,33 +108,42 @@ def _mistakes(calls: list[TeamCall], rows: list[Row], team: GatewayTeam) -> tupl
     return lost, doubled, wrong
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("store", "kills"),
+    [
+        ("postgresql", 10),
+        pytest.param("postgresql", 200, marks=pytest.mark.full),
+        pytest.param("sqlite", 50, marks=pytest.mark.full),
+    ],
+)
 async def test_every_answer_is_counted_once_whatever_is_killed(
-    tmp_path: Path, kills: int, record_property: Figures
+    tmp_path: Path, store: str, kills: int, record_property: Figures
 ) -> None:
     began = time.monotonic()
-    with PostgresServer() as server:
-        url = server.database()
-        key = {"name": "office", "sha256": digest(SECRET), "team": "law"}
-        store = {"url": url, "timeout_s": 1.0}
-        settings: dict[str, Any] = {"store": store, "keys": [key], "relays": 2}
-        with running(tmp_path, gateways=2, engine_options=("--first", "0.02", "--pace", "0.002"), **settings) as team:
-            killer = _Killer(team, server, random.Random(kills))
-            load = TeamLoad(team.urls, hung_s=30.0)
+    settings: dict[str, Any] = {"keys": [{"name": "office", "sha256": digest(SECRET), "team": "law"}], "relays": 2}
+    settings["engine_options"] = ("--first", "0.02", "--pace", "0.002")
+    with contextlib.ExitStack() as opened:
+        server = opened.enter_context(PostgresServer()) if store == "postgresql" else None
+        url = server.database() if server is not None else None
+        # A file is one gateway's.
+        settings |= {"store": {"url": url, "timeout_s": 1.0}, "gateways": 2} if url is not None else {"gateways": 1}
+        team = opened.enter_context(running(tmp_path, **settings))
+        killer = _Killer(team, server, random.Random(kills))
+        load = TeamLoad(team.urls, hung_s=30.0)
 
-            async def kill_all() -> None:
-                for _ in range(kills):
-                    await asyncio.to_thread(killer.once)
+        async def kill_all() -> None:
+            for _ in range(kills):
+                await asyncio.to_thread(killer.once)
 
-            await _ends_after(load, kill_all)
-            await asyncio.to_thread(team.wait_ready)
-            database = PostgresDatabase(url, 20.0)
-            rows = await _all_stored(team, database)
-            days = await database.fetch("SELECT * FROM usage_days")
-            await database.aclose()
-            lost, doubled, wrong = _mistakes(load.calls, rows, team)
-            health = [member.health()["store"] for member in team.members]
-            left = [path.name for member in team.members for path in (member.state / "usage").glob("*")]
+        await _ends_after(load, kill_all)
+        await asyncio.to_thread(team.wait_ready)
+        database = database_at(url, team.members[0].state / "store.db", 20.0)
+        rows = await _all_stored(team, database)
+        days = await database.fetch("SELECT * FROM usage_days")
+        await database.aclose()
+        lost, doubled, wrong = _mistakes(load.calls, rows, team)
+        health = [member.health()["store"] for member in team.members]
+        left = [path.name for member in team.members for path in (member.state / "usage").glob("*")]
 
     answered = sum(call.is_answered for call in load.calls)
     record_property(
@@ -147,5 +157,5 @@ async def test_every_answer_is_counted_once_whatever_is_killed(
     assert sum(row["output_tokens"] for row in days) == sum(row["output_tokens"] for row in rows)
     assert {each["usage_lost"] for each in health} == {0}
     # Of relays that run each has a segment or two; those of all that were killed are gone.
-    assert sum(name.endswith(".segment") for name in left) <= 2 * 2 * 2
+    assert sum(name.endswith(".segment") for name in left) <= len(health) * 2 * 2
     assert not [name for name in left if name.endswith(".damaged")]
