@@ -136,8 +136,9 @@ def hold(folder: Path, seconds: float, seed: int, record: Callable[[str, object]
             requests_in_60, tokens_in_60 = most_in_a_minute(requests)
             refused = [call for call in calls if call.status == 429]
             told = [call.retry_after_s or 0.0 for call in refused]
+            took_s = max(call.at for call in calls) - calls[0].at
             figures = {
-                "asked": f"{len(calls)} in {seconds:g} s, ten times the limit, over {GATEWAYS} gateways",
+                "asked": f"{len(calls)} in {took_s:.0f} s, over {GATEWAYS} gateways",
                 "the store": f"failed {trouble.kills} times, {trouble.away_s:.0f} s in all",
                 "let through": f"{len(requests)}; in any 60 s at most {requests_in_60} requests (limit {RPM})"
                 f" and {tokens_in_60} tokens (limit {TPM})",

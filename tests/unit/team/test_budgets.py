@@ -90,7 +90,7 @@ async def test_what_records_say_is_spent_is_not_there_any_more(team: Ledgers) ->
 async def test_a_request_that_is_over_counts_until_its_record_is_there_and_then_once(team: Ledgers) -> None:
     for _ in range(5):
         assert await team.spend(0, 150)
-    await team.pass_time(1)
+    await team.pass_time(0.6)
     assert not await team.spend(0, 300)
 
     team.recorded = 750.0
@@ -129,6 +129,19 @@ async def test_a_refusal_says_when_the_budget_begins_anew(team: Ledgers) -> None
     team.recorded, team.clock.now = 0.0, team.clock.now + refusal.retry_after_s
     await team.pass_time(1)
     assert await team.spend(0, 100)
+
+
+async def test_what_is_only_set_aside_for_requests_that_run_is_there_again_soon(team: Ledgers) -> None:
+    reply = await team.ask(0, 900)
+    team.gateways[0].spent(1, Spent("a", Amounts(budget=900)))
+    refusal = await team.ask(len(team.gateways) - 1, 200)
+    assert refusal.refused == "budget"
+    assert refusal.retry_after_s == 2
+
+    team.gateways[0].spent(1, Spent("a", settled=((reply.slot, Amounts(budget=-900)),)))
+    team.recorded = 100.0
+    await team.pass_time(3)
+    assert await team.spend(len(team.gateways) - 1, 200)
 
 
 async def test_without_the_store_each_gateway_has_its_share_of_what_is_left(team: Ledgers) -> None:

@@ -22,6 +22,8 @@ CALLED: Final = {"requests": "rpm", "tokens": "tpm", "parallel": "max_parallel",
 _WHOLE: Final = ("requests", "parallel")
 # No relay is told to ask again sooner.
 LEAST_S: Final = 0.1
+# So long after a request its record may still be on its way.
+RECORDED_S: Final = 1.0
 # When to ask again where nobody knows how many share the limits.
 UNKNOWN_S: Final = 5.0
 
@@ -125,7 +127,7 @@ class KeyAccount:
         """Budget of requests that are over. Where nothing is recorded it counts as it was set aside."""
         ledger = self.ledgers.get("budget")
         if ledger is not None and self.is_recorded:
-            self._ending.append((now + VALID_S, amount))
+            self._ending.append((now + RECORDED_S, amount))
         elif ledger is not None:
             end = ledger.span.ends(ledger.span.slot(now))
             self._ending = [(end, amount + sum(each for at, each in self._ending if at == end))]
