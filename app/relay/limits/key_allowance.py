@@ -49,7 +49,7 @@ class KeyAllowance:
     What is spent and what was granted are running totals, so that a request costs a few comparisons. Of what the key
     has no limit in, an infinite amount is granted. `changed` is called when there is something to report or to give
     back later, and was not before. `text`: the header lines about it, kept by whoever makes them until they would say
-    something else: for a hundredth of a limit, or until the next report. `most_tokens` and `most_budget`: what a request
+    something else: for a hundredth of a limit, or until the next report. `most_tokens`, `most_budget`: what a request
     may have at all.
     """
 
