@@ -52,8 +52,8 @@ def new_id() -> str:
 
 
 def details(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the audit keeps of an order's fields, shortened where it is long. Pure."""
-    return {name: _short(fields[name]) for name in DETAILS if fields.get(name) is not None}
+    """What the audit keeps of an order's fields, shortened where it is long; None: taken away, as a limit is. Pure."""
+    return {name: _short(fields[name]) for name in DETAILS if name in fields}
 
 
 def _short(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +226,11 @@ def test_keys_of_a_store_are_kept_there_while_no_gateway_runs(tmp_path: Path) ->
     ]
     assert (again.code, again.err) == (1, "The key 'eve' was revoked.\n")
     assert not (tmp_path / "state" / "keys.json").exists()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "store.db")) as store:
+        noted = store.execute("SELECT action, target, status, via FROM audit ORDER BY at").fetchall()
+    assert noted == [
+        ("keys.new", "ada", 200, "command"),
+        ("keys.edit", "ada", 200, "command"),
+        ("keys.rotate", "eve", 200, "command"),
+        ("keys.revoke", "eve", 200, "command"),
+    ]
