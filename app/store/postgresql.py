@@ -210,9 +210,14 @@ class PostgresDatabase:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
         idle, self._idle = self._idle, []
-        for connection in idle:
-            with contextlib.suppress(Exception):
-                await connection.close(timeout=self._timeout_s)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*(connection.close() for connection in idle), return_exceptions=True)
+        except TimeoutError:
+            pass
+        finally:
+            for connection in idle:
+                connection.terminate()
 
 
 class _Statements:

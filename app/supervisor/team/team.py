@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import platform
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from app import __version__
 from app.config.model import Config
@@ -30,6 +31,10 @@ from app.supervisor.team.limits.allowances import TeamAllowances
 from app.supervisor.team.team_store import TeamStore
 from app.supervisor.team.usage.collector import UsageCollector
 from app.usage.segments import FOLDER
+
+# For the end of the gateway, beyond what its requests take.
+PARTS_S: Final = 6.0
+SIGN_OFF_S: Final = 2.0
 
 
 class TeamPart(Protocol):
@@ -132,7 +137,11 @@ class Team:
                 tasks.create_task(part.run(), name=repr(part))
 
     async def aclose(self) -> None:
-        """Bring in what is left, and sign off."""
-        for part in self.parts:
-            await part.aclose()
-        await self.store.aclose()
+        """Bring in what is left, and sign off, as far as there is time: a store that hangs holds up no end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTS_S):
+                for part in self.parts:
+                    await part.aclose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SIGN_OFF_S):
+                await self.store.aclose()
