@@ -10,12 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from app.store.database import Database, Row, Statements, StoreDown, StoreError
 from app.store.schema import LOCK_ORDER, TableOf
-
-BATCH: Final = 1000
 
 # Told of each batch: the table, how many of its rows are done, how many there are, whether they are being compared.
 Progress = Callable[[str, int, int, bool], object]
@@ -37,17 +34,18 @@ async def copy(
     source: Database,
     target: Database,
     progress: Progress,
-    batch: int = BATCH,
+    batch: int | None = None,
     tables: Sequence[TableOf] = LOCK_ORDER,
 ) -> list[CopiedTable]:
     """Copy every table that belongs to no running gateway. Both have the tables of this version. StoreError where the
-    two differ in the end.
+    two differ in the end. `batch`: rows at a time, where it is not each table's own.
     """
     copied = []
     for table in tables:
         if table.is_copied:
-            resumed = await _copy(source, target, table, progress, batch)
-            rows, mended = await _compare(source, target, table, progress, batch)
+            at_once = batch or table.at_once
+            resumed = await _copy(source, target, table, progress, at_once)
+            rows, mended = await _compare(source, target, table, progress, at_once)
             copied.append(CopiedTable(table.name, rows, resumed, mended))
     for table in tables:
         if table.completed_by:

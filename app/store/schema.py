@@ -28,6 +28,7 @@ class TableOf:
     """A table. `key`: the columns of its primary key. `is_copied`: it goes along when a store is copied to another;
     what only means something to gateways that run does not. `sums`: columns that only grow; where two stores differ in
     one, the larger is right. `completed_by`: what is carried out once the rows of all tables have been copied.
+    `at_once`: the most rows that are copied together.
     """
 
     name: str
@@ -35,6 +36,7 @@ class TableOf:
     is_copied: bool = True
     sums: tuple[str, ...] = ()
     completed_by: str = ""
+    at_once: int = 1000
 
 
 STEPS: Final[tuple[SchemaStep, ...]] = (
@@ -121,7 +123,7 @@ LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("votes", ("id",)),
     TableOf("sealed_comparisons", ("id",)),
     TableOf("runs", ("gateway", "id")),
-    TableOf("run_reports", ("gateway", "id", "file")),
+    TableOf("run_reports", ("gateway", "id", "file"), at_once=4),  # megabytes each
 )
 VERSION: Final = max(step.number for step in STEPS)
 

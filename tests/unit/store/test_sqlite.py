@@ -28,6 +28,23 @@ async def opened(path: Path, timeout_s: float = 20.0) -> AsyncIterator[SqliteDat
         await database.aclose()
 
 
+async def test_every_table_has_its_place_in_the_order_of_locks_with_its_key(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as database:
+        await schema.migrate(database)
+        made = await database.fetch("SELECT name FROM sqlite_master WHERE type = 'table'")
+        keys = {
+            table.name: [
+                row["name"]
+                for row in sorted(await database.fetch(f"PRAGMA table_info({table.name})"), key=lambda row: row["pk"])
+                if row["pk"]
+            ]
+            for table in schema.LOCK_ORDER
+        }
+
+    assert {row["name"] for row in made} - {"schema_version"} == {table.name for table in schema.LOCK_ORDER}
+    assert keys == {table.name: list(table.key) for table in schema.LOCK_ORDER}
+
+
 async def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as database:
         await schema.migrate(database)
