@@ -77,6 +77,7 @@ class TeamAllowances:
         self._wake = asyncio.Event()
         self._was_alone = False
         self._trouble: str | None = None
+        self._asked_at: float | None = None  # since when the store is asked for what has not come
         store.on_change(lambda _is_up: self._wake.set())
 
     def __repr__(self) -> str:
@@ -169,6 +170,10 @@ class TeamAllowances:
             return is_cut
         return not self._is_in_touch()
 
+    def _is_slow(self) -> bool:
+        """Whether the store has not answered for so long that nobody need wait for it."""
+        return self._asked_at is not None and self._clock() - self._asked_at > SLOW_S
+
     def _gateways(self) -> int | None:
         return self._sync.others.gateways or self._store.gateways or self.assumed
 
@@ -178,7 +183,7 @@ class TeamAllowances:
     def _at_once(self, account: KeyAccount, waiter: Waiter, *, is_late: bool = False) -> Allowance | None:
         """The reply, as far as there is one without the store."""
         now, others, is_known = self._sync.now(), self._others(), account.is_known
-        is_cut = is_late or not self._store.is_up
+        is_cut = is_late or not self._store.is_up or self._is_slow()
         decides = self._decides(is_known=is_known, is_cut=is_cut)
         if decides and others.gateways is not None:
             account.extend(waiter, now, others.gateways)
@@ -225,6 +230,7 @@ class TeamAllowances:
             try:
                 await self.look()
             except Exception:
+                self._asked_at = None
                 log.exception("limits are not agreed with the store")
                 await asyncio.sleep(AGAIN_S)
 
@@ -267,8 +273,10 @@ class TeamAllowances:
             ordered = sorted(accounts, key=lambda account: account.is_beyond)
             for begin in range(0, max(1, len(ordered)), BATCH):
                 batch = ordered[begin : begin + BATCH]
+                self._asked_at = self._clock()
                 async with asyncio.timeout(AGREE_S):
                     await self._sync.agree(batch)
+                self._asked_at = None
                 at = self._said_at = self._clock()
                 for account in batch:
                     self._agreed_at[account.key] = at
@@ -276,6 +284,7 @@ class TeamAllowances:
             async with asyncio.timeout(AGREE_S):
                 await self._sync.sweep()
         except (StoreError, TimeoutError) as exc:
+            self._asked_at = None
             self._answer_without()
             # Where it is down it says so itself.
             if not isinstance(exc, StoreDown | TimeoutError) and str(exc) != self._trouble:
