@@ -120,8 +120,12 @@ class Allowances:
             estimated = estimate(plan, self._assumed)
             tokens: float = estimated[0] + estimated[1]
             budget = 0.0
-            if allowance.has_budget:
-                budget = cost(allowance.counts_money, plan, estimated)
+            if allowance.counts_money:  # as `cost`, without a call
+                price = plan.resolved.model.price
+                if price is not None:
+                    budget = (estimated[0] * price.input + estimated[1] * price.output) / 1e6
+            elif allowance.has_budget:
+                budget = tokens
             if tokens > allowance.most_tokens or budget > allowance.most_budget:
                 tokens, budget = self._size(allowance, plan, estimated)
             reservation = allowance.take(now, tokens, budget, estimated)

@@ -71,14 +71,18 @@ class Reservation:
     def end(self, ended: str, usage: Usage, was_sent: bool) -> None:
         """The request is over: give back what it did not come to. `was_sent`: to an engine. A second call has no
         effect."""
-        allowance, self._allowance = self._allowance, None
+        allowance = self._allowance
         if allowance is None:
             return
+        self._allowance = None
         if self.is_counted:
             allowance.leave()
         if not was_sent or ended in NOT_TAKEN:
             allowance.settle(self.slot, -1.0, -self.tokens, -self.budget)
         elif self.tokens:
-            more = tokens_spent(ended, usage, self.estimated) - self.tokens
+            if usage.input_tokens:  # as nearly always
+                more = usage.input_tokens + usage.output_tokens - self.tokens
+            else:
+                more = tokens_spent(ended, usage, self.estimated) - self.tokens
             if more or self.budget:
                 allowance.settle(self.slot, 0.0, more, -self.budget)

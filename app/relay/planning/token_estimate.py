@@ -46,7 +46,12 @@ def estimate(plan: RequestPlan, assumed: int) -> TokenEstimate:
         prompt = prompt_tokens(plan)
         if operation not in WRITING:
             return prompt, assumed if plan.form is not None else 0, False
-    bound = answer_bound(plan)
+    asked, rules = plan.parameters, plan.resolved.model.rules
+    raw = asked.max_tokens
+    if raw is NOTHING or asked.max_completion_tokens is not NOTHING or rules.overrides:
+        bound = answer_bound(plan)
+    else:
+        bound = _bound(raw) or answer_bound(plan)
     if bound is None:
         return prompt, assumed * plan.choices, True
     return prompt, bound * plan.choices, False
@@ -81,13 +86,14 @@ def answer_bound(plan: RequestPlan) -> int | None:
 
 
 def _bound(raw: msgspec.Raw) -> int:
-    """The number that this JSON is, rounded; 0 for anything else."""
+    """The number that this JSON is, rounded; 0 for one below 1 and for anything else."""
     if raw is NOTHING:
         return 0
     try:
-        return _whole.decode(raw)
+        bound = _whole.decode(raw)
     except msgspec.DecodeError:  # of another type
-        return int(number(raw) or 0)
+        bound = int(number(raw) or 0)
+    return max(0, bound)
 
 
 def _media(body: bytes) -> tuple[int, int]:

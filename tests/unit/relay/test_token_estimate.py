@@ -45,6 +45,8 @@ def test_a_text_is_a_token_for_four_bytes() -> None:
         ({"max_completion_tokens": 30}, 30, False),
         ({"max_tokens": 20, "max_completion_tokens": 30}, 30, False),
         ({"max_tokens": None}, ASSUMED, True),
+        ({"max_completion_tokens": -1}, ASSUMED, True),
+        ({"max_completion_tokens": 30.0}, 30, False),
         ({"max_tokens": 20, "n": 3}, 60, False),
         ({"n": 2}, 2 * ASSUMED, True),
     ],
