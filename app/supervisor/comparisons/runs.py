@@ -92,6 +92,11 @@ def may_see(viewer: Key | None, run: RunEntry) -> bool:
     return all(may_use(viewer, name) for name in run.models)
 
 
+def is_name(text: str) -> bool:
+    """Whether a run can have this name."""
+    return _ID.match(text) is not None
+
+
 def no_such_run() -> Problem:
     """The refusal where there is none, or none for this viewer."""
     return _missing("There is no such run here; GET /v1/compare/runs lists them.")

@@ -53,6 +53,8 @@ class Runs:
         """One of a run's reports. Problem (404) where there is none, or none for this viewer."""
         if self._table is None or await asyncio.to_thread((self._folder / name).is_dir):
             return await asyncio.to_thread(runs.read_report, self._folder, name, file, viewer)
+        if not runs.is_name(name):
+            raise runs.no_such_run()
         try:
             row = await self._table.one(name)
             run = _entry(row) if row is not None else None

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 BATCH: Final = 200
 AGAIN_S: Final = 2.0  # after the store could not be reached
+REFUSED_S: Final = 60.0  # after it refused for good, until somebody has done something about it
 SWEEP_S: Final = 3600.0
 MOST_WAITING: Final = 50_000  # entries that the store does not have yet; of more only the log tells
 DAY_S: Final = 86_400.0
@@ -167,7 +168,7 @@ class Audit:
                 continue
             except StoreError as exc:
                 log.error("the store does not take the audit", reason=str(exc))
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(REFUSED_S)
                 continue
             self._has_more.clear()
             if not self._waiting:

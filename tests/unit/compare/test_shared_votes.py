@@ -77,6 +77,9 @@ async def test_a_vote_may_come_to_another_gateway_and_counts_once(tmp_path: Path
         assert await refused(first) == "already_voted"
         assert await refused(second) == "already_voted"
 
+        with pytest.raises(Problem, match="waits for your vote"):
+            await second.cast("cmp\x00", 1, "office")
+
         (vote,) = await first.read()
         assert (vote.id, vote.winner, vote.models, vote.key) == ("cmp-1", 1, ["a", "b"], "office")
         assert await second.read() == [vote]
@@ -149,10 +152,15 @@ async def test_runs_of_another_gateway_are_shown_as_ones_own(tmp_path: Path, dat
         only_a = Key("office", "", ("a",))
         assert [each["id"] for each in await second.list_runs(only_a)] == ["old"]
         assert await second.read_report("old", runs.REPORT_JSON, only_a) == b'{"of": "old"}'
-        for name, code in (("new", "run_not_found"), ("never", "run_not_found"), ("..", "run_not_found")):
+        for name, code in (
+            ("new", "run_not_found"),
+            ("never", "run_not_found"),
+            ("..", "run_not_found"),
+            ("a\x00", "run_not_found"),
+        ):
             with pytest.raises(Problem) as problem:
                 await second.read_report(name, runs.REPORT_JSON, None if name == "new" else only_a)
-            assert problem.value.code == code
+            assert problem.value.code == "run_not_found"
 
         database.is_down = True
         assert await second.list_runs(None) == []

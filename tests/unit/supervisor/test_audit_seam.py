@@ -102,6 +102,13 @@ async def test_what_a_relay_forwards_is_the_order_of_the_clients_key(tmp_path: P
     assert (unnamed.actor, unnamed.via) == ("anybody", "http")
 
 
+async def test_a_name_that_no_database_takes_is_made_one_that_they_take(tmp_path: Path, audit: RememberedAudit) -> None:
+    async with serving(tmp_path / "control.sock", audit, [os.getpid()]) as client:
+        await client.post("/admin/backends/a%00b/stop", headers={"x-modelport-key": "An%00na"})
+
+    assert (audit.entries[0].actor, audit.entries[0].target) == ("An\ufffdna", "a\ufffdb")
+
+
 async def test_nobody_but_a_relay_can_give_an_order_in_anothers_name(tmp_path: Path, audit: RememberedAudit) -> None:
     async with serving(tmp_path / "control.sock", audit, [1]) as client:
         await client.post("/admin/backends/a/stop", headers={"x-modelport-key": "Anna"})

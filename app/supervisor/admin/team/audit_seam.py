@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.store.tables.audit_entry import ANYBODY, AuditEntry, Via, details, new_id
+from app.store.tables.audit_entry import ANYBODY, MOST_CHARS, AuditEntry, Via, details, new_id
 from app.supervisor.admin.team.audit_routes import AuditApi
 from app.supervisor.admin.team.peers import user_name
 
@@ -89,10 +89,10 @@ class AuditSeam:
         entry = AuditEntry(
             id=new_id(),
             at=self._now(),
-            actor=actor,
+            actor=_plain(actor),
             via=via,
             action=action(scope["method"], path),
-            target=next(iter(names.values()), "") or str(fields.get("name") or fields.get("id") or "")[:200],
+            target=_plain(next(iter(names.values()), "") or str(fields.get("name") or fields.get("id") or "")),
             status=status,
             details=details(fields),
             request_id=headers.get(b"x-request-id", b"").decode("latin-1")[:128],
@@ -107,6 +107,11 @@ class AuditSeam:
             address = headers.get(ADDRESS_HEADER, b"").decode("latin-1")[:64]
             return key or ANYBODY, "page" if headers.get(VIA_HEADER) == b"page" else "http", address
         return await asyncio.to_thread(user_name, user) if user else ANYBODY, "socket", ""
+
+
+def _plain(text: str) -> str:
+    """Short, and without what PostgreSQL takes in no text."""
+    return text[:MOST_CHARS].replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def action(method: str, path: str) -> str:
