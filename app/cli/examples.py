@@ -13,7 +13,14 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "check": ("modelport check --config modelport.yaml", "modelport check --schema > modelport.schema.json"),
     "init": ("modelport init", "modelport init --gguf models/small.gguf --config modelport.yaml"),
     "add": ("modelport add small --gguf models/small.gguf", "modelport add qwen --ollama qwen2.5:7b"),
-    "keys new": ("modelport keys new office --days 90 --config modelport.yaml",),
+    "keys new": (
+        "modelport keys new office --team law --rpm 600 --budget '20 money per month'",
+        "modelport keys new office --days 90 --config modelport.yaml",
+    ),
+    "keys list": ("modelport keys list", "modelport keys list --config modelport.yaml --json"),
+    "keys edit": ("modelport keys edit office --rpm 100 --tpm none",),
+    "keys rotate": ("modelport keys rotate office --grace 7d", "modelport keys rotate office --grace 0"),
+    "keys revoke": ("modelport keys revoke office",),
     "store check": ("modelport store check",),
     "store migrate": (
         "modelport store migrate --to postgresql://modelport@db.internal/modelport",
@@ -23,6 +30,7 @@ EXAMPLES: Final[Mapping[str, Sequence[str]]] = {
     "version": ("modelport version",),
     "models": ("modelport models", "modelport models --json"),
     "status": ("modelport status",),
+    "usage": ("modelport usage --by key --since 7d", "modelport usage --by model --csv"),
     "audit": ("modelport audit --since 7d", "modelport audit --action keys --json"),
     "top": ("modelport top", "modelport top --once --json"),
     "logs": ("modelport logs demo --lines 50", "modelport logs demo --life -1"),
