@@ -53,7 +53,8 @@ async def team(tmp_path: Path) -> AsyncIterator[Team]:
 
 @pytest_asyncio.fixture
 async def client(team: Team) -> AsyncIterator[httpx.AsyncClient]:
-    admin = create_admin(cast("Any", SimpleNamespace(team=team)), "0")
+    nobody = SimpleNamespace(relays=SimpleNamespace(pids=(), connected=()))
+    admin = create_admin(cast("Any", SimpleNamespace(team=team, status=lambda: nobody)), "0")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(admin), base_url="http://admin") as made:
         yield made
 
