@@ -152,12 +152,7 @@ async def test_runs_of_another_gateway_are_shown_as_ones_own(tmp_path: Path, dat
         only_a = Key("office", "", ("a",))
         assert [each["id"] for each in await second.list_runs(only_a)] == ["old"]
         assert await second.read_report("old", runs.REPORT_JSON, only_a) == b'{"of": "old"}'
-        for name, code in (
-            ("new", "run_not_found"),
-            ("never", "run_not_found"),
-            ("..", "run_not_found"),
-            ("a\x00", "run_not_found"),
-        ):
+        for name in ("new", "never", "..", "a\x00"):
             with pytest.raises(Problem) as problem:
                 await second.read_report(name, runs.REPORT_JSON, None if name == "new" else only_a)
             assert problem.value.code == "run_not_found"
