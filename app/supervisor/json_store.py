@@ -70,7 +70,7 @@ def _write_whole(path: Path, data: bytes) -> None:
     try:
         write_synced(fresh, data)
         fresh.replace(path)
-    except OSError:
+    except BaseException:  # a signal during the start, too
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise
