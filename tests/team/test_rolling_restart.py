@@ -32,13 +32,14 @@ class Case:
     rounds: int = 1
     stream_s: float = 1.5
     delay_s: float = 1.5
+    relays: int = 1
     is_store_away: bool = False
 
 
 CASES = [
     pytest.param(Case(), id="once"),
     pytest.param(Case(is_store_away=True), id="while the store is away", marks=pytest.mark.full),
-    pytest.param(Case(rounds=3, stream_s=4.0, delay_s=5.0), id="three times", marks=pytest.mark.full),
+    pytest.param(Case(rounds=3, stream_s=4.0, delay_s=5.0, relays=2), id="three times", marks=pytest.mark.full),
 ]
 
 
@@ -51,6 +52,7 @@ async def test_three_gateways_are_started_anew_under_load_and_no_accepted_reques
     engine = ("--first", "0.02", "--pace", str(PACE_S))
     key = {"name": "office", "sha256": digest(SECRET), **({} if case.is_store_away else LIMITS)}
     how: dict[str, Any] = {"keys": [key], "engines": 2, "engine_options": engine, "server": server}
+    how["relays"] = case.relays
     with (
         PostgresServer() as postgres,
         team.running(tmp_path, store=postgres.database(), **how) as three,
