@@ -307,6 +307,7 @@ class Table(msgspec.Struct, frozen=True):
     keeps_usage: bool = False  # a record is kept of each model request (app/usage)
     keys_missing: str | None = None  # why keys may exist that are not among `keys`; None: all that exist are
     keys_unread: bool = False  # this gateway has never known the keys of its store
+    is_beginning: bool = False  # it has begun just now, and not agreed with its store yet
 
     @property
     def is_open(self) -> bool:

@@ -199,6 +199,7 @@ class Gateway:
             is_loopback=self._is_loopback,
             max_connections=self._max_connections,
             stored=self.team.keyring.stored,
+            is_beginning=self.team.is_beginning,
         )
         return self._certificates.applied(table)
 

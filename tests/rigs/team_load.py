@@ -19,7 +19,7 @@ from tests.rigs.raw_client import Client, Reply, request
 class TeamCall:
     """One request. `gateway`: the index of the URL that it went to; `at`, `ended_at`: Unix seconds; `status`: 0 where
     none came; `is_connected`: a connection came about; `is_whole`: the answer came to its end; `usage`: as it was told;
-    `code`: of the error.
+    `code`, `message`: of the error.
     """
 
     request_id: str
@@ -34,6 +34,7 @@ class TeamCall:
     is_connected: bool = False
     usage: Mapping[str, Any] | None = None
     code: str | None = None
+    message: str | None = None
 
     @property
     def is_answered(self) -> bool:
@@ -150,4 +151,4 @@ def _note(call: TeamCall, reply: Reply) -> None:
     elif reply.status == 200:
         call.usage = reply.json.get("usage")
     elif reply.headers.get("content-type", "").startswith("application/json"):
-        call.code = reply.error["code"]
+        call.code, call.message = reply.error["code"], reply.error["message"]

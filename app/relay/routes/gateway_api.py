@@ -41,6 +41,8 @@ def _why_not_ready(table: Table) -> str | None:
         return "it is shutting down"
     if table.keys_unread:
         return "it does not know the keys of its store yet"
+    if table.is_beginning:
+        return "it has begun just now and has not agreed with its store yet"
     return None if _can_serve(table) else "no model is ready or able to start"
 
 

@@ -27,6 +27,7 @@ def build(
     is_loopback: bool = True,
     max_connections: int | None = None,
     stored: StoredKeys = NO_STORED_KEYS,
+    is_beginning: bool = False,
 ) -> Table:
     """The table of this version. `created`: Unix seconds that `/v1/models` tells of every model. `max_connections`: as
     many as the system lets a relay have, None where that is not known. `stored`: the keys that are not in the file.
@@ -55,6 +56,7 @@ def build(
         is_closed=stored.is_closed,
         keys_missing=stored.missing,
         keys_unread=stored.is_unread,
+        is_beginning=is_beginning,
         default_model=_canonical(config, config.default_model) if config.default_model else None,
         pairs={
             pair: {word: _canonical(config, name) for word, name in members.items()}

@@ -35,6 +35,9 @@ from app.usage.segments import FOLDER
 # For the end of the gateway, beyond what its requests take.
 PARTS_S: Final = 6.0
 SIGN_OFF_S: Final = 2.0
+# A gateway that begins has clients sent to it once it has agreed with its store, or after so long without it.
+BEGIN_S: Final = 5.0
+LOOK_S: Final = 0.05
 
 
 class TeamPart(Protocol):
@@ -60,7 +63,8 @@ class Team:
         identity = Identity(state.identity, self.name)
         store = config.store
         database = database_at(store.url.get_secret_value() if store.url else None, state.store, store.timeout_s)
-        self._config = config
+        self._config, self._changed = config, changed
+        self.is_beginning = store.url is not None  # others can serve limited keys already, this one not yet
         self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time, store.timeout_s)
         self.keyring = Keyring(
             self.store, state.keys, changed, may_be_open=may_be_open, may_hold_keys=state.store.exists()
@@ -133,8 +137,19 @@ class Team:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.store.run(), name="store")
+            tasks.create_task(self._begin(), name="begin")
             for part in self.parts:
                 tasks.create_task(part.run(), name=repr(part))
+
+    async def _begin(self) -> None:
+        if not self.is_beginning:
+            return
+        for _ in range(round(BEGIN_S / LOOK_S)):
+            if self.store.is_up and self.allowances.is_known:
+                break
+            await asyncio.sleep(LOOK_S)
+        self.is_beginning = False
+        self._changed()
 
     async def aclose(self) -> None:
         """Bring in what is left, and sign off, as far as there is time: a store that hangs holds up no end."""

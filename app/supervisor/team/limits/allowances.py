@@ -71,6 +71,7 @@ class TeamAllowances:
         self._sync = StoreSync(store, self.accounts, clock, recorded, unrecorded)
         self._busy: set[KeyAccount] = set()  # of which there may be something to agree on
         self._agreed_at: dict[str, float] = {}
+        self._blind: dict[tuple[str, int], Reply] = {}  # of a key and a relay: refused without the store
         self._said_at = -SILENT_S
         self._keys: tuple[Key, ...] = ()
         self._names: dict[str, str] = {}
@@ -117,7 +118,7 @@ class TeamAllowances:
         waiter = Waiter(relay, asked.seq, asked.needs, asked.wants, reply)
         self._sync.linger(account)
         if (said := self._at_once(account, waiter)) is not None:
-            reply(said)
+            self._say(account, waiter, said)
             return
         account.waiters.append(waiter)
         asyncio.get_running_loop().call_later(SLOW_S, self._overdue, account, waiter)
@@ -133,6 +134,7 @@ class TeamAllowances:
     def left(self, relay: int) -> None:
         """That relay is gone."""
         now = self._sync.now()
+        self._blind = {each: reply for each, reply in self._blind.items() if each[1] != relay}
         for account in self.accounts.values():
             if account.left(relay, now):
                 self._busy.add(account)
@@ -149,6 +151,11 @@ class TeamAllowances:
         ]
 
     # -- replies
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the store has been heard of every key that has limits."""
+        return all(account.is_known for account in self.accounts.values())
 
     @property
     def is_alone(self) -> bool:
@@ -209,13 +216,27 @@ class TeamAllowances:
             self._reply_late(account, waiter)
 
     def _reply_late(self, account: KeyAccount, waiter: Waiter) -> None:
-        waiter.reply(self._at_once(account, waiter, is_late=True) or Allowance(waiter.seq, account.key))
+        self._say(account, waiter, self._at_once(account, waiter, is_late=True) or Allowance(waiter.seq, account.key))
 
-    def _answer(self, account: KeyAccount) -> None:
+    def _say(self, account: KeyAccount, waiter: Waiter, said: Allowance) -> None:
+        if said.refused is not None and not (self._store.is_up and account.is_known):
+            self._blind[account.key, waiter.relay] = waiter.reply
+        waiter.reply(said)
+
+    def _see(self, account: KeyAccount) -> None:
+        """The store was heard: what relays were refused without it, for a minute or a month, they may ask again."""
+        for key, relay in [each for each in self._blind if each[0] == account.key]:
+            self._blind.pop((key, relay))(Allowance(0, key))
+
+    def _answer(self, account: KeyAccount, *, is_asked_again: bool = True) -> None:
         now, others, waiters = self._sync.now(), self._others(), account.waiters
         account.waiters = []
         for waiter in waiters:
             said = account.grant(waiter, now)
+            if said is None and is_asked_again and not account.is_spent(waiter.needs, now, others):
+                account.waiters.append(waiter)  # it came while the others were agreed on
+                self._wake.set()
+                continue
             waiter.reply(said or account.refuse(waiter, now, others))
 
     # -- in the background
@@ -237,7 +258,7 @@ class TeamAllowances:
     async def aclose(self) -> None:
         """Hold nothing any more, and write what was spent."""
         for account in self.accounts.values():
-            self._answer(account)
+            self._answer(account, is_asked_again=False)
             for relay in list(account.relays):
                 account.left(relay, self._sync.now())
             account.rest()
@@ -281,6 +302,7 @@ class TeamAllowances:
                 for account in batch:
                     self._agreed_at[account.key] = at
                     self._answer(account)
+                    self._see(account)
             async with asyncio.timeout(AGREE_S):
                 await self._sync.sweep()
         except (StoreError, TimeoutError) as exc:
