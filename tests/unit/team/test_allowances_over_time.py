@@ -85,6 +85,9 @@ class FakeRelay:
         return True
 
     def hear(self, reply: Allowance) -> None:
+        if reply.seq == 0:  # unasked: what was refused may be asked for again
+            self.refused_until = 0.0
+            return
         assert self.asked is not None
         assert reply.seq == self.asked.seq
         self.asked = None
@@ -277,6 +280,37 @@ async def test_a_store_that_answers_too_slowly_at_the_start_is_asked_again_in_a_
 
     assert team.relays[0].refusals[0].retry_after_s == 1.0
     assert "did not answer in time" in team.relays[0].refusals[0].reason
+
+
+async def test_who_asks_while_gateways_agree_is_not_told_that_there_is_no_more() -> None:
+    team = teamed(2, REQUESTS)
+    allowances, replies = team.allowances[0], list[Allowance]()
+    first, late = (AllowanceWanted(seq, "a", Amounts(1), NOTHING) for seq in (1, 2))
+    async with team.database.transaction("somebody else"):
+        allowances.wanted(1, first, replies.append)
+        agreeing = asyncio.create_task(allowances.look())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        allowances.wanted(2, late, replies.append)
+    await agreeing
+    await allowances.look()
+
+    assert [(reply.seq, reply.refused, reply.granted.requests >= 1) for reply in replies] == [
+        (1, None, True),
+        (2, None, True),
+    ]
+
+
+async def test_what_was_refused_without_the_store_is_taken_back_once_it_is_heard() -> None:
+    team = teamed(1, REQUESTS)
+    replies: list[Allowance] = []
+    async with team.database.transaction("somebody else"):
+        team.allowances[0].wanted(1, AllowanceWanted(1, "a", Amounts(1), NOTHING), replies.append)
+        agreeing = asyncio.create_task(team.allowances[0].look())
+        await until(lambda: bool(replies))
+    await agreeing
+
+    assert [(reply.seq, reply.refused) for reply in replies] == [(1, "requests"), (0, None)]
 
 
 async def test_limits_that_change_hold_for_what_is_asked_next() -> None:
