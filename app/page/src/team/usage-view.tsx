@@ -19,9 +19,17 @@ export function UsageView() {
     let isOver = false;
     setRows(null);
     setFailure("");
-    usage(by, days).then((now) => { if (!isOver) setRows(now); }, (error) => { if (!isOver) setFailure(told(error)); });
+    const read = () => usage(by, days).then((now) => {
+      if (isOver) return;
+      setRows(now);
+      setFailure("");
+    }, (error) => { if (!isOver) setFailure(told(error)); });
+    void read();
+    // What was just used comes a moment later.
+    const timer = setInterval(() => document.visibilityState === "visible" && void read(), 5000);
     return () => {
       isOver = true;
+      clearInterval(timer);
     };
   }, [by, days]);
   const save = () => {
