@@ -149,13 +149,19 @@ class Allowances:
         self._refuse_known(allowance, needs)
         await in_task()
         until = asyncio.get_running_loop().time() + WAIT_S
+        lacks = allowance.lacks(needs)
+        is_here = lacks == NOTHING and line.seq == 0  # those before it have been woken, and not looked yet
         while line.empty < MOST_EMPTY:
-            await self._reply(line, needs, until)
+            if not is_here:
+                await self._reply(line, lacks, until)
+            is_here = False
             now = self._clock()
             reservation = allowance.take(now, tokens, budget, estimated)
             if reservation is not None:
                 return reservation
+            needs = allowance.needs(tokens, budget)  # its limits may be others now
             self._refuse_known(allowance, needs)
+            lacks = allowance.lacks(needs)
         line.empty = 0
         raise refusals.unknown()
 

@@ -253,27 +253,26 @@ class KeyAllowance:
             reset_s = self.resets_at - now
         return requests, tokens, max(0.0, reset_s)
 
+    def lacks(self, needs: Amounts) -> Amounts:
+        """What of it has to be asked for: of each limit all that is needed, or nothing where that is here."""
+        return Amounts(
+            needs.requests if self._spent_requests + needs.requests > self._granted_requests else 0.0,
+            needs.tokens if self._spent_tokens + needs.tokens > self._granted_tokens else 0.0,
+            needs.parallel if self._running + needs.parallel > self._places else 0.0,
+            needs.budget if self._spent_budget + needs.budget > self._granted_budget else 0.0,
+        )
+
     def refusal(self, needs: Amounts, now: float) -> Refusal | None:
         """Why a request for which `take` had not enough need not be asked for: the last word of the supervisor on as
         much or less. None where that has to be asked."""
         told: Refusal | None = None
+        lacks = self.lacks(needs)
         for limit, refusal in list(self._refusals.items()):
             if refusal.until <= now:
                 del self._refusals[limit]
-            elif self._lacks(limit, needs) and getattr(needs, limit) >= refusal.amount:
+            elif (lacking := getattr(lacks, limit)) and lacking >= refusal.amount:
                 told = refusal if told is None or refusal.until > told.until else told
         return told
-
-    def _lacks(self, limit: LimitName, needs: Amounts) -> bool:
-        match limit:
-            case "requests":
-                return self._granted_requests - self._spent_requests < needs.requests
-            case "tokens":
-                return self._granted_tokens - self._spent_tokens < needs.tokens
-            case "budget":
-                return self._granted_budget - self._spent_budget < needs.budget
-            case _:
-                return self._running >= self._places
 
     # -- for the supervisor
 

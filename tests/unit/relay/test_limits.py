@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -99,6 +99,43 @@ async def test_what_is_used_is_asked_for_again_before_it_is_not_valid_any_more(
             await asyncio.sleep(0.02)
 
     assert [asked.needs for asked in supervisor.asked] == [Amounts(requests=1), Amounts(), Amounts()]
+
+
+def out_of(left: dict[str, float]) -> Callable[[AllowanceWanted], dict[str, Any]]:
+    """Grants exactly what is needed, as long as there is enough of all of it."""
+
+    def decide(asked: AllowanceWanted) -> dict[str, Any]:
+        needs = {name: getattr(asked.needs, name) for name in left}
+        for name, need in needs.items():
+            if need > left[name]:
+                return {"refused": name, "retry_after_s": 60.0}
+        for name, need in needs.items():
+            left[name] -= need
+        return {"granted": Amounts(**needs), "valid_s": 30.0}
+
+    return decide
+
+
+async def test_what_a_relay_has_already_is_not_asked_for_again(rig: Rig, supervisor: FakeLimits) -> None:
+    supervisor.decide = out_of({"requests": 3, "parallel": 1})
+    await rig.published(keys=(key(rpm=3, max_parallel=1),))
+
+    replies = [await rig.ask(body=chat(), headers=AUTH) for _ in range(4)]
+
+    assert [reply.status for reply in replies] == [200, 200, 200, 429]
+    assert "requests per minute" in replies[3].error["message"]
+
+
+async def test_requests_that_wait_together_share_what_the_relay_has(rig: Rig, supervisor: FakeLimits) -> None:
+    left = {"requests": 20.0, "parallel": 6.0}
+    supervisor.decide = out_of(left)
+    await rig.published(keys=(key(rpm=20, max_parallel=6),))
+
+    for _ in range(3):
+        replies = await asyncio.gather(*(rig.ask(body=chat(), headers=AUTH) for _ in range(6)))
+        assert [reply.status for reply in replies] == [200] * 6
+
+    assert left["requests"] == 2
 
 
 async def test_requests_that_come_together_wait_for_one_reply(rig: Rig, supervisor: FakeLimits) -> None:
