@@ -9,6 +9,9 @@ from typing import Final
 DAY_S: Final = 86_400
 FORMS: Final = "30d, 12h, 2026-11-01, 2026-11-01T18:00+01:00, today, week, month, or Unix seconds"
 _UNITS: Final = {"d": DAY_S, "h": 3600, "m": 60, "s": 1}
+# Of what can be written: 0001-01-01 to 9999-12-31, UTC.
+_FIRST: Final = -62_135_596_800.0
+_LAST: Final = 253_402_300_799.0
 _AGO = re.compile(r"(\d{1,9})([dhms]?)\Z")
 
 
@@ -19,6 +22,12 @@ def moment(text: str, now: float) -> float:
     many seconds ago.
     """
     text = text.strip()
+    if (seconds := _moment(text, now)) is None or not _FIRST <= seconds <= _LAST:
+        raise ValueError(f"'{text[:40]}' is no point in time: give {FORMS}")
+    return seconds
+
+
+def _moment(text: str, now: float) -> float | None:
     midnight = now // DAY_S * DAY_S
     today = datetime.datetime.fromtimestamp(midnight, datetime.UTC)
     match text:
@@ -37,7 +46,7 @@ def moment(text: str, now: float) -> float:
         given = datetime.datetime.fromisoformat(text)
         return (given if given.tzinfo is not None else given.replace(tzinfo=datetime.UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise ValueError(f"'{text[:40]}' is no point in time: give {FORMS}") from None
+        return None
 
 
 def written(seconds: float) -> str:

@@ -63,7 +63,7 @@ class AuditTable:
     async def read(self, query: AuditQuery) -> list[AuditEntry]:
         """Those that are wanted, newest first."""
         sql, values = _select(query)
-        return [_entry(row) for row in await self._database.fetch(sql, *values)]
+        return [_entry(row) for row in await self._database.fetch_long(sql, *values)]
 
     async def forget(self, before: float) -> None:
         """Remove what is older (Unix seconds)."""

@@ -172,6 +172,7 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_begun(tmp_path: Path, place: 
 
     assert [id for id, _ in again.first(10)] == ["new-0"]
     assert [each.name for each in tmp_path.glob(f"*{DAMAGED}")]
+    assert again.lost >= 1
     again.close()
 
 

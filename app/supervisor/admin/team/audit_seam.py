@@ -130,7 +130,7 @@ def fields_of(body: bytes, query: bytes) -> dict[str, Any]:
     if body and len(body) <= MOST_BODY_BYTES:
         try:
             read = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             read = None
         if isinstance(read, dict):
             fields.update(read)

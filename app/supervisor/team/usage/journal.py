@@ -181,7 +181,7 @@ class UsageJournal:
         log.error(
             "usage records lost", reason=f"the journal is damaged, and was put aside: {reason}", records=self.count
         )
-        self.lost += self.count
+        self.lost += self.count or 1  # nobody knows what was in one that could not be opened
         self.count = 0
         with contextlib.suppress(OSError):
             self._path.rename(aside)
