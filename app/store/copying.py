@@ -1,14 +1,15 @@
 """One store's content into another, table by table: shown while it runs, going on where a killed run was, and compared
 row by row at the end.
 
-How far it is stands in the target, written together with the rows. What is there already is overwritten, so it may be
-run again at any time, and stores of several gateways can be brought together in one.
+How far it is stands in the target, written together with the rows. What is there already is overwritten, but for keys
+that were changed there later: so it may be run again at any time, and stores of several gateways can be brought
+together in one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from dataclasses import dataclass
 
 from app.store.database import Database, Row, Statements, StoreDown, StoreError
@@ -41,11 +42,14 @@ async def copy(
     two differ in the end. `batch`: rows at a time, where it is not each table's own.
     """
     copied = []
+    kept = await _changed_later(source, target) if any(table.of_key for table in tables) else frozenset()
     for table in tables:
         if table.is_copied:
             at_once = batch or table.at_once
-            resumed = await _copy(source, target, table, progress, at_once)
-            rows, mended = await _compare(source, target, table, progress, at_once)
+            resumed = await _copy(source, target, table, kept, progress, at_once)
+            rows, mended = await _compare(source, target, table, kept, progress, at_once)
+            if table.of_key:
+                await _remove_gone(source, target, table, kept)
             copied.append(CopiedTable(table.name, rows, resumed, mended))
     for table in tables:
         if table.completed_by:
@@ -59,7 +63,36 @@ async def copy(
     return copied
 
 
-async def _copy(source: Database, target: Database, table: TableOf, progress: Progress, batch: int) -> int:
+async def _changed_later(source: Database, target: Database) -> frozenset[str]:
+    """The keys, by their ids, that were changed in the target after they were in the source, or revoked there."""
+    before, now = [
+        {row["id"]: row["changed"] for row in await database.fetch_long("SELECT id, changed FROM keys")}
+        for database in (source, target)
+    ]
+    return frozenset(id for id, changed in now.items() if changed > before.get(id, changed))
+
+
+async def _remove_gone(source: Database, target: Database, table: TableOf, kept: Set[str]) -> None:
+    """Remove rows of the source's keys that it has no longer: a secret that was replaced opens nothing there either."""
+    columns = ", ".join(dict.fromkeys((table.of_key, *table.key)))
+    sql = f"SELECT {columns} FROM {table.name}"  # noqa: S608  # names of the schema
+    there = {tuple(row[column] for column in table.key) for row in await source.fetch_long(sql)}
+    keys = {row["id"] for row in await source.fetch_long("SELECT id FROM keys")} - kept
+    rows = [row for row in await target.fetch_long(sql) if row[table.of_key] in keys]
+    places = " AND ".join(f"{column} = ${number}" for number, column in enumerate(table.key, 1))
+    await target.many(
+        f"DELETE FROM {table.name} WHERE {places}",  # noqa: S608  # names of the schema
+        sorted({tuple(row[column] for column in table.key) for row in rows} - there),
+    )
+
+
+def _to_copy(table: TableOf, rows: list[Row], kept: Set[str]) -> list[Row]:
+    return [row for row in rows if row[table.of_key] not in kept] if table.of_key and kept else rows
+
+
+async def _copy(
+    source: Database, target: Database, table: TableOf, kept: Set[str], progress: Progress, batch: int
+) -> int:
     total = await count(source, table.name)
     done, after = await _position(source, target, table)
     resumed = done
@@ -73,7 +106,7 @@ async def _copy(source: Database, target: Database, table: TableOf, progress: Pr
                 *(source.place, table.name, json.dumps([rows[-1][column] for column in table.key]), done),
             )
             try:
-                await _put(statements, table, rows)
+                await _put(statements, table, _to_copy(table, rows, kept))
             except StoreDown:
                 raise
             except StoreError as exc:
@@ -94,13 +127,13 @@ async def _position(source: Database, target: Database, table: TableOf) -> tuple
 
 
 async def _compare(
-    source: Database, target: Database, table: TableOf, progress: Progress, batch: int
+    source: Database, target: Database, table: TableOf, kept: Set[str], progress: Progress, batch: int
 ) -> tuple[int, int]:
     """How many rows there are, each now the same in both; and how many had to be copied once more."""
     total, done, mended = await count(source, table.name), 0, 0
     progress(table.name, done, total, True)
     async for rows in _batches(source, table, batch, None):
-        if different := await _different(target, table, rows):
+        if different := await _different(target, table, _to_copy(table, rows, kept)):
             mended += len(different)
             async with target.transaction() as statements:
                 await _put(statements, table, different)
@@ -131,6 +164,8 @@ async def _batches(
 
 
 async def _put(statements: Statements, table: TableOf, rows: Sequence[Row]) -> None:
+    if not rows:
+        return
     columns = list(rows[0])
     others = [column for column in columns if column not in table.key]
     update = ", ".join(f"{column} = {_newer(table, column)}" for column in others)

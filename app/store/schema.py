@@ -28,7 +28,8 @@ class TableOf:
     """A table. `key`: the columns of its primary key. `is_copied`: it goes along when a store is copied to another;
     what only means something to gateways that run does not. `sums`: columns that only grow; where two stores differ in
     one, the larger is right. `completed_by`: what is carried out once the rows of all tables have been copied.
-    `at_once`: the most rows that are copied together.
+    `at_once`: the most rows that are copied together. `of_key`: the column with a key's id, where rows of keys that the
+    target has changed later stay as they are there: what was revoked does not come back.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TableOf:
     sums: tuple[str, ...] = ()
     completed_by: str = ""
     at_once: int = 1000
+    of_key: str = ""
 
 
 STEPS: Final[tuple[SchemaStep, ...]] = (
@@ -111,8 +113,8 @@ LOCK_ORDER: Final[tuple[TableOf, ...]] = (
     TableOf("copies", ("source", "name"), is_copied=False),
     # Whoever keeps keys looks them up again: there are others.
     TableOf("key_changes", ("id",), sums=("version",), completed_by="UPDATE key_changes SET version = version + 1"),
-    TableOf("keys", ("id",)),
-    TableOf("key_secrets", ("sha256",)),
+    TableOf("keys", ("id",), of_key="id"),
+    TableOf("key_secrets", ("sha256",), of_key="key"),
     TableOf("limit_keys", ("key",), is_copied=False),
     TableOf("limit_amounts", ("key", "kind", "gateway", "slot"), is_copied=False),
     TableOf("limit_gateways", ("gateway",), is_copied=False),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.store import checkup, copying, schema, usage
+from app.store import checkup, copying, keys, schema, usage
 from app.store.database import Database, StoreError
+from app.store.keys import KeyTerms
 from app.store.postgresql import PostgresDatabase
 from app.store.schema import TableOf
 from app.store.sqlite import SqliteDatabase
@@ -178,6 +179,45 @@ async def test_two_keys_of_one_name_are_told_before_one_of_them_is_gone(database
         await copying.copy(database, other, nothing)
 
     assert [row["id"] for row in await other.fetch("SELECT id FROM keys")] == ["b"]
+
+
+async def opening(database: Database) -> dict[str, list[tuple[str, float | None]]]:
+    """The secrets of each key that opens something."""
+    live = await keys.live(database)
+    return {key.terms.name: sorted((each.sha256[0], each.ends) for each in key.secrets) for key in live}
+
+
+async def test_a_key_that_was_revoked_or_changed_later_in_the_target_stays_so(
+    database: Database, other: Database
+) -> None:
+    for name, digest in (("gone", "a"), ("rotated", "b"), ("edited", "c"), ("same", "d")):
+        await keys.add(database, KeyTerms(name), digest * 64, 1000.0)
+    await copying.copy(database, other, nothing)
+    await keys.revoke(other, "gone", 2000.0)
+    await keys.rotate(other, "rotated", "e" * 64, 2000.0, 0)
+    await keys.edit(other, "edited", {"rpm": 7}, 2000.0)
+    there = await keys.listed(other)
+
+    await copying.copy(database, other, nothing)
+
+    assert await keys.listed(other) == there
+    assert await opening(other) == {"edited": [("c", None)], "rotated": [("e", None)], "same": [("d", None)]}
+
+
+async def test_a_secret_that_was_replaced_in_the_source_opens_nothing_in_the_target(
+    database: Database, other: Database
+) -> None:
+    await keys.add(other, KeyTerms("its own"), "f" * 64, 1000.0)
+    for name, digest in (("gone", "a"), ("rotated", "b")):
+        await keys.add(database, KeyTerms(name), digest * 64, 1000.0)
+    await copying.copy(database, other, nothing)
+    await keys.revoke(database, "gone", 2000.0)
+    await keys.rotate(database, "rotated", "c" * 64, 2000.0, 0)
+
+    await copying.copy(database, other, nothing)
+
+    assert await opening(other) == {"its own": [("f", None)], "rotated": [("c", None)]}
+    assert len(await other.fetch("SELECT sha256 FROM key_secrets")) == 2
 
 
 async def test_whoever_keeps_keys_of_the_target_looks_them_up_again(database: Database, other: Database) -> None:

@@ -35,7 +35,21 @@ def test_it_is_understood(text: str, seconds: float) -> None:
     assert moment(text, NOW) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "yesterday evening", "2026-13-01", "7x", "-5", "9" * 40, "inf", "999999999d", "9999-12-31T23:59-01:00", "0001-01-01T00:00+01:00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday evening",
+        "2026-13-01",
+        "7x",
+        "-5",
+        "9" * 40,
+        "inf",
+        "999999999d",
+        "9999-12-31T23:59-01:00",
+        "0001-01-01T00:00+01:00",
+    ],
+)
 def test_what_is_none_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(ValueError, match="give 30d, 12h"):
         moment(text, NOW)
