@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,12 +18,15 @@ def tokens(usage: Any) -> TokenCounts | None:
     return TokenCounts(*(max(0, int(n)) if isinstance(n, int | float) and abs(n) < 2**53 else 0 for n in counts))
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 class LlamaTimings(msgspec.Struct, frozen=True):
     """llama.cpp's own count in its last chunk."""
 
-    prompt_n: int = 0
-    cache_n: int = 0
-    predicted_n: int = 0
+    prompt_n: _Count = 0
+    cache_n: _Count = 0
+    predicted_n: _Count = 0
 
 
 def timings(value: Any) -> LlamaTimings | None:

@@ -21,6 +21,8 @@ DAY_S: Final = 86_400
 _SIZES: Final = (250, 25, 1)
 _DELETED_AT_ONCE: Final = 2000
 UPKEEP_EVERY_S: Final = 3600.0
+# Of one request; sums of millions of these are still numbers of the store's.
+_MOST_TOKENS: Final = 1 << 40
 
 UsageBy: TypeAlias = Literal["key", "model", "day", "team"]
 GROUPS: Final[tuple[UsageBy, ...]] = ("key", "model", "day", "team")
@@ -202,8 +204,16 @@ async def forget(database: Database, retention_days: int, totals_days: int) -> i
 
 
 def _storable(record: UsageRecord) -> UsageRecord:
-    """PostgreSQL has no texts with a zero byte, and behind a wildcard a client may call a model anything."""
-    return replace(record, model=record.model.replace("\0", "\ufffd")) if "\0" in record.model else record
+    """PostgreSQL has no texts with a zero byte, and behind a wildcard a client may call a model anything. Engines may
+    count anything: one number too large for the store would hold up all others.
+    """
+    if "\0" in record.model:
+        record = replace(record, model=record.model.replace("\0", "\ufffd"))
+    counts = (record.input_tokens, record.output_tokens, record.cached_tokens, record.reasoning_tokens)
+    if min(counts) >= 0 and max(counts) <= _MOST_TOKENS:
+        return record
+    inputs, outputs, cached, reasoned = (min(max(0, count), _MOST_TOKENS) for count in counts)
+    return replace(record, input_tokens=inputs, output_tokens=outputs, cached_tokens=cached, reasoning_tokens=reasoned)
 
 
 def _row(gateway: str, id: str, record: UsageRecord) -> tuple[Value, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+
+# What no store takes, as NaN, is damage: it must not hold up all others.
+_Finite: TypeAlias = Annotated[float, msgspec.Meta(gt=-1e18, lt=1e18)]
 
 
 class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -21,7 +24,7 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
     `request_id`: the client may have chosen it.
     """
 
-    at: float
+    at: Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
     key: str
     key_name: str
     team: str | None
@@ -35,11 +38,11 @@ class UsageRecord(msgspec.Struct, frozen=True, array_like=True):
     cached_tokens: int
     reasoning_tokens: int
     is_estimated: bool
-    money: float
-    seconds: float
-    first_token_s: float | None
-    load_s: float
-    queue_s: float
+    money: _Finite
+    seconds: _Finite
+    first_token_s: _Finite | None
+    load_s: _Finite
+    queue_s: _Finite
     attempts: int
     outcome: str
     status: int

@@ -51,9 +51,14 @@ class StreamLine(msgspec.Struct, frozen=True):
     eval_duration: int = 0
     error: Any = None
 
+    def counts(self) -> tuple[int, int]:
+        """Tokens of the prompt and of the answer; 0 for what can be no number of tokens."""
+        prompt, output = (count if 0 <= count < 2**53 else 0 for count in (self.prompt_eval_count, self.eval_count))
+        return prompt, output
+
     def usage(self) -> dict[str, int]:
         """As OpenAI's `usage`."""
-        prompt, output = self.prompt_eval_count, self.eval_count
+        prompt, output = self.counts()
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
     def timings(self) -> ResponseTimings:
@@ -166,7 +171,8 @@ def _embeddings(head: ResponseHead, response: StreamLine) -> bytes:
         raise Broken(head.engine, "it sent an answer without embeddings")
     vectors = [_packed(each) if head.asked.is_base64 else each for each in response.embeddings]
     data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    usage = {"prompt_tokens": response.prompt_eval_count, "total_tokens": response.prompt_eval_count}
+    prompt, _ = response.counts()
+    usage = {"prompt_tokens": prompt, "total_tokens": prompt}
     return msgspec.json.encode({"object": "list", "data": data, "model": head.asked.name, "usage": usage})
 
 

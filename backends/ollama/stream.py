@@ -84,6 +84,6 @@ class OllamaStreamReader:
         if one.done is True:
             self.is_done = True
             self.timings = one.timings()
-            counts = TokenCounts(one.prompt_eval_count, one.eval_count)
+            counts = TokenCounts(*one.counts())
             usage = counts if self._head.asked.wants_usage else None
             deltas.append(Delta(finish=one.finish(self._calls > 0), usage=usage))

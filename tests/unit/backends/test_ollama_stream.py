@@ -307,3 +307,13 @@ def test_every_recorded_stream_of_events_cut_anywhere_is_read_the_same(name: str
     for cut in range(1, len(data)):
         assert read(data[:cut], data[cut:]) == whole, cut
     assert (whole[2] == "Disconnected") is (name[:3] in ("232", "236"))
+
+
+@pytest.mark.parametrize("count", ["-7", "9223372036854775808", "1" + "0" * 30])
+def test_what_can_be_no_number_of_tokens_is_none(count: str) -> None:
+    done = DONE.replace(b'"eval_count":2', f'"eval_count":{count},"prompt_eval_count":{count}'.encode())
+
+    told = stream().feed(HI + done)
+
+    assert b'"prompt_tokens":0' in told
+    assert count.encode() not in told

@@ -11,6 +11,7 @@ import pytest
 from app.dialects.openai.stream_reader import DONE, StreamReader
 from app.dialects.openai.usage_sum import UsageSum
 from app.dialects.usage import Usage
+from app.dialects.usage import timings as read_timings
 from backends.endpoint import UsageMode
 from tests.fakes import wire
 from tests.fakes.scripted import Json, Scripted, events
@@ -120,3 +121,9 @@ async def test_the_client_and_the_metrics_are_told_the_sum(stream: bool) -> None
     told = [each["usage"] for each in (reply.events[:-1] if stream else [reply.json]) if each.get("usage")]
     assert told == [usage(33, 8, 32)]
     assert counted == {"input": 33, "output": 8}
+
+
+@pytest.mark.parametrize("count", [-1, 1 << 53, 1 << 80])
+def test_timings_that_can_be_no_number_of_tokens_count_as_none(count: int) -> None:
+    assert read_timings(timings(1, 2, count)) is None
+    assert read_timings(timings(1, 2, 3)) is not None

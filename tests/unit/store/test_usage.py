@@ -201,3 +201,13 @@ async def test_what_keys_have_spent_since_a_day_began_is_the_sum_over_their_mode
 
     assert some == {"k-1": (220.0, 0.5), "k-3": (0.0, 0.0)}
     assert all_of_two_days == {"k-1": (330.0, 0.75), "k-2": (110.0, 1.0)}
+
+
+async def test_a_number_that_no_store_takes_stops_nobody(database: Database) -> None:
+    """An engine of somebody else's may count anything."""
+    odd = made(input_tokens=1 << 63, output_tokens=-5, cached_tokens=(1 << 64) - 1, reasoning_tokens=-1)
+    for turn in range(3):
+        await usage.insert(database, "g", numbered([odd, made()], str(turn)))
+
+    (sums,) = await asked(database)
+    assert (sums.requests, sums.input_tokens, sums.output_tokens) == (6, 3 * (1 << 40) + 300, 30)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from app.usage import segments
-from app.usage.record import UsageRecord, encoded
+from app.usage.record import UsageRecord, decoded, encoded
 from app.usage.segment_reader import SegmentReader
 from app.usage.segments import HEAD_BYTES, SEGMENT_BYTES, SegmentWriter
 from tests import ROOT
@@ -272,6 +272,15 @@ def test_a_segment_that_is_damaged_is_put_aside_when_what_is_good_of_it_was_read
     assert [each for each in ids if each != "c"] == left
     assert [each.suffix for each in folder.iterdir()] == [".damaged"]
     assert reader.damaged == 1
+
+
+@pytest.mark.parametrize(("member", "value"), [(0, 1e300), (0, float("nan")), (14, float("nan")), (15, float("inf"))])
+def test_a_record_with_a_number_that_no_store_takes_is_damage(member: int, value: float) -> None:
+    members = [*RECORD, "r", False]
+    members[member] = value
+
+    with pytest.raises(ValueError, match="no usage record"):
+        decoded(encoded(tuple(members)))
 
 
 def test_of_damaged_segments_few_are_kept(tmp_path: Path) -> None:
