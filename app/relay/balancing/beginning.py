@@ -122,7 +122,7 @@ def _of_messages(messages: list[memoryview], first: int) -> Beginning:
             blocks.append(last)
             ends.append(total)
         if index == last_opening:
-            own = len(blocks) - 1
+            own = max(0, len(blocks) - 1)  # a message may be cut to nothing
         if len(blocks) >= MAX_BLOCKS:
             break
     return Beginning(blocks[:MAX_BLOCKS], ends[:MAX_BLOCKS], own, messages[: last_opening + 1])

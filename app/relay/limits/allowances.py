@@ -202,7 +202,10 @@ class Allowances:
                 raise refusals.too_many_tokens(allowance.name, tpm, prompt + answer)
         if budget is None:
             return prompt + answer, 0.0
-        amount = cost(budget.unit == "money", plan, (prompt, answer, is_assumed))
+        amount = cost(allowance.counts_money, plan, (prompt, answer, is_assumed))
+        if amount > budget.amount:
+            answer = self._possible(plan, prompt, answer)
+            amount = cost(allowance.counts_money, plan, (prompt, answer, is_assumed))
         if amount > budget.amount:
             if not is_assumed:
                 self._limited(allowance.name, "budget")
@@ -235,7 +238,9 @@ class Allowances:
             return limit_headers.anthropic(*allowance.now(self._clock()), time.time())
         text = allowance.text
         if text is None:
-            text = allowance.text = limit_headers.openai(*allowance.now(self._clock()))
+            text = limit_headers.openai(*allowance.now(self._clock()))
+            if allowance.is_active:  # else no report comes after which it is made anew, and it would say the same later
+                allowance.text = text
         return text
 
     # -- for the supervisor

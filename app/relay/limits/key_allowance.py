@@ -60,6 +60,7 @@ class KeyAllowance:
         "_granted_budget",
         "_granted_requests",
         "_granted_tokens",
+        "_leaving",
         "_looked_at",
         "_lots",
         "_low_budget",
@@ -123,6 +124,7 @@ class KeyAllowance:
         self._slot = 0.0
         self._places = self._low_places = inf
         self._running = self._told_running = self._peak = 0
+        self._leaving = 0.0  # places that go back as soon as a request leaves one: the key may have fewer than it had
         self._looked_at = 0.0
         self._returned: list[tuple[float, Amounts]] = []
         self._settled: dict[float, list[float]] = {}
@@ -139,8 +141,7 @@ class KeyAllowance:
         if limits == self.limits:
             return False
         self.give_back()
-        had_places = self.limits.max_parallel is not None
-        self.limits = limits
+        had, self.limits = self.limits.max_parallel, limits
         self.counts_tokens = limits.tpm is not None or limits.budget is not None
         self.has_budget = limits.budget is not None
         self.counts_money = limits.budget is not None and limits.budget.unit == "money"
@@ -148,13 +149,17 @@ class KeyAllowance:
         self.most_tokens = limits.tpm if limits.tpm is not None else inf
         self.text, self._mark_requests, self._mark_tokens = None, -inf, -inf
         self._granted_requests = self._spent_requests if limits.rpm is not None else inf
-        self._granted_tokens = self._spent_tokens if limits.tpm is not None else inf
+        # Of what had no limit so much may have been spent that a sum with it is not exact.
+        self._told_tokens, self._spent_tokens = self._told_tokens - self._spent_tokens, 0.0
+        self._granted_tokens = 0.0 if limits.tpm is not None else inf
         self._granted_budget = self._spent_budget if limits.budget is not None else inf
         self._low_requests = self._low_tokens = self._low_budget = inf
         self._low_places = inf
         self.is_low, self._counts_places = False, limits.max_parallel is not None
-        if limits.max_parallel is None or not had_places:
-            self._places = inf if limits.max_parallel is None else 0
+        if limits.max_parallel is None or had is None:
+            self._places, self._leaving = inf if limits.max_parallel is None else 0, 0.0
+        elif limits.max_parallel < had:
+            self._leaving = self._places
         self._others_requests, self._others_tokens, self.resets_at = limits.rpm or 0.0, limits.tpm or 0.0, -inf
         self._refusals.clear()
         return True
@@ -234,6 +239,10 @@ class KeyAllowance:
     def leave(self) -> None:
         """A request has left its place."""
         self._running -= 1
+        if self._leaving > 0:
+            self._leaving -= 1
+            self._places -= 1
+            self._returned.append((0.0, Amounts(parallel=1.0)))
         if not self.is_active:
             self._activate()
 
@@ -243,6 +252,8 @@ class KeyAllowance:
         limits = self.limits
         rpm, tpm, reset_s = limits.rpm, limits.tpm, self.used_at + WINDOW_S - now
         requests = tokens = None
+        if reset_s <= 0.0 and self.resets_at <= now:
+            self._others_requests, self._others_tokens = rpm or 0.0, tpm or 0.0
         if rpm is not None:
             remaining = self._granted_requests - self._spent_requests + self._others_requests
             requests = (rpm, int(remaining) if 0.0 < remaining < rpm else rpm if remaining > 0.0 else 0)

@@ -18,6 +18,8 @@ from app.relay.planning.plan import WRITING, RequestPlan
 BYTES_PER_TOKEN: Final = 4
 # A picture, a sound or a file, whatever its size: what models make of a picture is between 250 and 1,600.
 MEDIA_TOKENS: Final = 1000
+# No answer is longer, whatever a request asks for: sums with larger numbers are not exact.
+MOST_TOKENS: Final = 1 << 40
 # Operations that come to no tokens: they ask about a prompt, a text or a model.
 FREE: Final = frozenset({"load", "count_tokens", "render", "tokenize", "detokenize", "tokenizer_info"})
 # What stands before base64: in a `data:` URL, and in a part with a sound.
@@ -86,14 +88,14 @@ def answer_bound(plan: RequestPlan) -> int | None:
 
 
 def _bound(raw: msgspec.Raw) -> int:
-    """The number that this JSON is, rounded; 0 for one below 1 and for anything else."""
+    """The number that this JSON is, rounded, MOST_TOKENS at most; 0 for one below 1 and for anything else."""
     if raw is NOTHING:
         return 0
     try:
         bound = _whole.decode(raw)
     except msgspec.DecodeError:  # of another type
         bound = int(number(raw) or 0)
-    return max(0, bound)
+    return max(0, min(bound, MOST_TOKENS))
 
 
 def _media(body: bytes) -> tuple[int, int]:

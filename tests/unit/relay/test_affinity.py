@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from app.relay.balancing.affinity import MAX_HOLDERS, Affinity, BlockMemory, Contender, PlacedBy, choose
+from app.relay.balancing.beginning import MAX_BYTES
 from app.relay.planning.plan import OPERATIONS, plan
 from app.table import Backend, Key, PublicModel, RouteBy, Table, Target
 from backends.endpoint import Endpoint, State
@@ -133,6 +134,17 @@ def test_a_conversation_stays_and_new_ones_are_spread_alike_in_every_relay() -> 
     for turns in (2, 3):
         assert [one.goes(conversation(n, turns)) for n in range(60)] == first
     assert one.by == ["hash"] * 60 + ["prefix"] * 120
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_prompt_of_which_nothing_is_looked_at_goes_somewhere(is_alone: bool) -> None:
+    relay = Relay(msgspec.structs.replace(table("a", "b"), is_alone=is_alone))
+    sent = b'{"model": "m", "messages": [' + b" " * MAX_BYTES + b'{"role": "user", "content": "hi"}]}'
+    made = plan(OPERATIONS["/v1/chat/completions"], sent, relay.table, None)
+
+    order = [target.backend for target in relay.affinity.order(relay.table, made, relay, {})]
+
+    assert {"a", "b"} <= set(order)
 
 
 def test_a_busy_engine_loses_a_conversation_once_and_it_stays_where_it_went() -> None:

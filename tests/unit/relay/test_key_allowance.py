@@ -245,6 +245,48 @@ def test_limits_that_change_give_back_and_begin_anew() -> None:
     assert not allowance.follow(key(KeyLimits(rpm=5, max_parallel=10)))
 
 
+def test_places_that_a_key_may_have_no_more_go_back_as_they_are_left() -> None:
+    allowance = of(KeyLimits(max_parallel=5))
+    allowance.add(grant(Amounts(parallel=5)), Amounts(parallel=1), 0.0)
+    running = [allowance.take(0.0) for _ in range(5)]
+
+    allowance.follow(key(KeyLimits(max_parallel=2)))
+    back = 0.0
+    for reservation in running:
+        assert reservation is not None
+        reservation.end("ok", Usage(), was_sent=True)
+        told = allowance.report(0.1)
+        assert told is not None
+        back += sum(amounts.parallel for _, amounts in told.returned)
+        assert allowance.take(0.1) is None
+    allowance.add(grant(Amounts(parallel=2)), Amounts(parallel=1), 0.2)
+
+    assert back == 5
+    assert [allowance.take(0.2) is not None for _ in range(3)] == [True, True, False]
+
+
+def test_what_was_spent_without_a_limit_does_not_blur_one_that_comes_later() -> None:
+    allowance = of(KeyLimits(rpm=600))
+    allowance.add(grant(Amounts(requests=9)), NOTHING, 0.0)
+    assert allowance.take(0.0, 1e30) is not None
+
+    allowance.follow(key(KeyLimits(tpm=1000)))
+    allowance.add(grant(Amounts(tokens=100)), Amounts(tokens=100), 0.0)
+
+    assert allowance.take(0.0, 100) is not None
+    assert allowance.take(0.0, 100) is None
+
+
+def test_all_is_there_again_once_the_time_is_over() -> None:
+    allowance = of(KeyLimits(rpm=600))
+    allowance.add(grant(Amounts(requests=1), requests=LimitState(600, 20, 50.0)), Amounts(requests=1), 0.0)
+    allowance.take(0.0)
+    allowance.report(3.0)
+
+    assert allowance.now(3.0) == ((600, 20), None, 57.0)
+    assert allowance.now(61.0) == ((600, 600), None, 0.0)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_all_that_was_granted_is_spent_or_goes_back(seed: int) -> None:
     dice = random.Random(seed)

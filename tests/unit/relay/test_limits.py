@@ -12,6 +12,7 @@ import pytest_asyncio
 from app.ipc import AllowanceWanted, Amounts, LimitState
 from app.keys import digest
 from app.table import Budget, Key, KeyLimits, Limits, Price, PublicModel, Target
+from backends.endpoint import ModelFacts
 from tests.fakes.engine import FakeEngine
 from tests.rigs.limits import FakeLimits
 from tests.rigs.raw_client import Client, chat, request
@@ -285,6 +286,20 @@ async def test_an_answer_that_nobody_bounds_is_never_what_makes_it_too_large(rig
     assert [asked.needs.tokens for asked in supervisor.asked] == [60]
 
 
+async def test_a_bound_that_the_context_does_not_leave_is_not_larger_than_a_budget(
+    rig: Rig, engine: FakeEngine, supervisor: FakeLimits
+) -> None:
+    facts = {"fake": ModelFacts(context_length=2000)}
+    await rig.published(
+        keys=(key(budget=Budget(5000, "tokens", "day")),), backends={"engine": backend(engine.url, facts=facts)}
+    )
+
+    reply = await rig.ask(body=chat(max_tokens=100_000), headers=AUTH)
+
+    assert reply.status == 200
+    assert [asked.needs.budget for asked in supervisor.asked] == [2000]
+
+
 async def test_a_budget_that_is_used_up_is_no_rate(rig: Rig, supervisor: FakeLimits) -> None:
     supervisor.decide = lambda _: {"refused": "budget", "retry_after_s": 200_000.0}
     await rig.published(keys=(key(budget=Budget(20.0, "money", "month")),))
@@ -361,6 +376,22 @@ async def test_every_answer_says_what_is_left(rig: Rig, supervisor: FakeLimits, 
     assert reply.headers["x-ratelimit-remaining-requests"] == "409"
     assert reply.headers["x-ratelimit-reset-requests"] in ("59s", "1m0s")
     assert 20_900 < int(reply.headers["x-ratelimit-remaining-tokens"]) < 20_980
+
+
+async def test_who_is_refused_is_told_each_time_how_long_it_takes(rig: Rig, supervisor: FakeLimits) -> None:
+    supervisor.decide = lambda _: {
+        "refused": "requests",
+        "retry_after_s": 30.0,
+        "requests": LimitState(600, 0, 30.0),
+    }
+    await rig.published(keys=(key(rpm=600),))
+    first = await rig.ask(body=chat(), headers=AUTH)
+    for _ in range(2):
+        await asyncio.sleep(0.6)
+        later = await rig.ask(body=chat(), headers=AUTH)
+
+    assert first.headers["x-ratelimit-reset-requests"] == first.headers["retry-after"] + "s" == "30s"
+    assert later.headers["x-ratelimit-reset-requests"] == later.headers["retry-after"] + "s" != "30s"
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/none"])

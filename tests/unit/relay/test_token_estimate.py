@@ -11,7 +11,7 @@ import pytest
 
 from app.relay.http.multipart import Form, FormPart
 from app.relay.planning.plan import FORMS, OPERATIONS, RequestPlan, counting, plan, plan_form
-from app.relay.planning.token_estimate import MEDIA_TOKENS, NO_TOKENS, TokenEstimate, estimate
+from app.relay.planning.token_estimate import MEDIA_TOKENS, MOST_TOKENS, NO_TOKENS, TokenEstimate, estimate
 from app.table import PublicModel, Rules, Table, Target
 
 ASSUMED = 500
@@ -49,6 +49,8 @@ def test_a_text_is_a_token_for_four_bytes() -> None:
         ({"max_completion_tokens": 30.0}, 30, False),
         ({"max_tokens": 20, "n": 3}, 60, False),
         ({"n": 2}, 2 * ASSUMED, True),
+        ({"max_tokens": 10**30}, MOST_TOKENS, False),
+        ({"max_completion_tokens": 1e308, "n": 2}, 2 * MOST_TOKENS, False),
     ],
 )
 def test_an_answer_is_as_long_as_it_may_be(fields: dict[str, Any], answer: int, is_assumed: bool) -> None:

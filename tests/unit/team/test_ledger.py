@@ -34,6 +34,19 @@ def test_what_was_spent_counts_for_a_minute_from_the_end_of_its_slot() -> None:
     assert ledger.room(NOW + 1, 1) == 590
 
 
+def test_nothing_more_is_given_out_than_a_limit_that_became_less() -> None:
+    ledger = Ledger("parallel", 5, WhileItRuns(), NOW)
+    ledger.held = 5.0
+    ledger.hand_out(5)
+
+    ledger.limit = 2.0
+    ledger.take_back(2)
+
+    assert ledger.pool <= 0
+    ledger.take_back(2)
+    assert ledger.pool == 1
+
+
 def test_what_others_spent_and_hold_is_not_there() -> None:
     ledger = rolling()
     ledger.others = {"b": {Rolling().slot(NOW): 100.0}}

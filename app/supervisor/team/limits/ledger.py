@@ -64,7 +64,8 @@ class Ledger:
     @property
     def pool(self) -> float:
         """What relays can be given at once."""
-        return self.held - self.out - self.lingering
+        # The limit may have become less than is held.
+        return min(self.held, self.limit) - self.out - self.lingering
 
     def hand_out(self, amount: float) -> None:
         """A relay has it from now on."""
