@@ -143,6 +143,8 @@ def _meant(given: str | None, configured: str | None, option: str) -> str | None
         return None
     if not postgresql_url.is_url(given):
         fail(f"{option}: '{given}' is neither `{EMBEDDED}` nor a URL of PostgreSQL.", BAD_CONFIG)
+    if (trouble := postgresql_url.trouble(given)) is not None:
+        fail(f"{option}: the URL {trouble}.", BAD_CONFIG)
     if postgresql_url.has_password(given):
         fail(
             f"{option}: other users of this machine can read a command line: leave the password out, and set "

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from app.store import postgresql_url
 from app.table import Budget, KeyLimits, Price
 
 Name = Annotated[str, Field(min_length=1, max_length=256)]
@@ -157,6 +158,8 @@ def _of_postgresql(url: SecretStr) -> SecretStr:
     """The URL. ValueError, which does not show it, where it is none of PostgreSQL."""
     if not url.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError("is not a URL of PostgreSQL (`postgresql://USER:PASSWORD@HOST:5432/DATABASE`)")
+    if (trouble := postgresql_url.trouble(url.get_secret_value())) is not None:
+        raise ValueError(trouble)
     return url
 
 

@@ -33,6 +33,7 @@ _FAILURES: Final = (
     OSError,
     TimeoutError,
     ValueError,
+    OverflowError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     PostgresError,

@@ -112,8 +112,10 @@ class Keyring:
         self._keys: tuple[StoredKey, ...] = ()
         self._checked = self._read_all = self._kept = -float("inf")
         self._is_read = False
+        self._made = 0  # the most keys that were ever seen, in whichever store
+        self._is_emptied = False
         self._reason: str | None = "it has not been reached yet"
-        self._is_running = False
+        self._is_open = self._is_running = False
         self._news = asyncio.Event()
         self._reading = asyncio.Lock()
         self._doubled: frozenset[str] = frozenset()
@@ -129,7 +131,7 @@ class Keyring:
     @property
     def has_keys(self) -> bool:
         """Whether there has ever been a key in the store, as far as is known."""
-        return self._version is not None and self._version.made > 0
+        return self._made > 0
 
     def follow(self, config: Config) -> None:
         """The configuration has been read; whoever has read it makes a new table."""
@@ -142,6 +144,9 @@ class Keyring:
         self._store.listen(self._told)
         self._store.on_change(lambda _: self._news.set())
         kept = await asyncio.to_thread(self.file.read)
+        if kept is not None and kept.format == 1:
+            # Another store may have none yet: a gateway that had keys is not open because of that.
+            self._made, self._may_hold_keys = kept.version.made, self._may_hold_keys or kept.version.made > 0
         if kept is not None and kept.format == 1 and kept.place == self._store.place:
             self._version, self._keys = kept.version, tuple(kept.keys)
             # A clock that was set back makes nothing younger than it can be.
@@ -150,6 +155,8 @@ class Keyring:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(START_S):
                 await self.refresh()
+        self._is_open = True
+        self.stored = NO_STORED_KEYS  # what was so until now is no news
         self._settle()
 
     async def run(self) -> None:
@@ -170,7 +177,7 @@ class Keyring:
         async with self._reading:
             began = self._clock()
             try:
-                version = await keys.version(self._store)
+                version = self._never_fewer(await keys.version(self._store))
                 if version != self._version or not self._is_read or began - self._read_all > ALL_S:
                     self._keys = tuple(await keys.live(self._store))
                     self._version, self._is_read, self._read_all = version, True, began
@@ -181,6 +188,17 @@ class Keyring:
                 self._reason, self._checked = None, began
             self._settle()
             await self._keep()
+
+    def _never_fewer(self, version: KeysVersion) -> KeysVersion:
+        """With as many keys as were ever seen: a database that was emptied, or another one, opens no gateway."""
+        if version.made == 0 < self._made and not self._is_emptied:
+            log.error(
+                "the store has no keys, and this gateway has known some: it stays closed; is it the right database?",
+                store=self._store.place,
+            )
+        self._is_emptied = version.made == 0 < self._made
+        self._made = max(self._made, version.made)
+        return msgspec.structs.replace(version, made=self._made)
 
     def _told(self, topic: str) -> None:
         if topic in ("", keys.TOPIC):
@@ -206,7 +224,7 @@ class Keyring:
         if doubled - self._doubled:
             log.warning("keys of the file and of the store have the same name", names=sorted(doubled))
         self._doubled = doubled
-        if self.stored == before:
+        if self.stored == before or not self._is_open:
             return
         if self.stored.missing is not None and before.missing is None:
             log.error(

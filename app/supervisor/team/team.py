@@ -7,8 +7,10 @@ import contextlib
 import copy
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
+
+import structlog
 
 from app import __version__
 from app.config.model import Config
@@ -32,6 +34,10 @@ from app.supervisor.team.team_store import TeamStore
 from app.supervisor.team.usage.collector import UsageCollector
 from app.usage.segments import FOLDER
 
+log = structlog.get_logger()
+
+# When a part that failed begins again.
+AGAIN_S: Final = 1.0
 # For the end of the gateway, beyond what its requests take.
 PARTS_S: Final = 6.0
 SIGN_OFF_S: Final = 2.0
@@ -50,6 +56,16 @@ class TeamPart(Protocol):
     async def aclose(self) -> None:
         """Write down what is left, as far as the store is there. Nothing is raised."""
         ...
+
+
+async def kept_up(name: str, run: Callable[[], Awaitable[None]], again_s: float = AGAIN_S) -> None:
+    """Let a part work; where it fails, which is a mistake of ours, it begins again: requests need none of them."""
+    while True:
+        try:
+            return await run()
+        except Exception:
+            log.exception("a part of the team failed; it begins again", part=name)
+            await asyncio.sleep(again_s)
 
 
 class Team:
@@ -136,10 +152,10 @@ class Team:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.store.run(), name="store")
+            tasks.create_task(kept_up("store", self.store.run), name="store")
             tasks.create_task(self._begin(), name="begin")
             for part in self.parts:
-                tasks.create_task(part.run(), name=repr(part))
+                tasks.create_task(kept_up(type(part).__name__, part.run), name=repr(part))
 
     async def _begin(self) -> None:
         if not self.is_beginning:
@@ -156,7 +172,10 @@ class Team:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PARTS_S):
                 for part in self.parts:
-                    await part.aclose()
+                    try:
+                        await part.aclose()
+                    except Exception:
+                        log.exception("a part of the team did not end in order", part=type(part).__name__)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SIGN_OFF_S):
                 await self.store.aclose()

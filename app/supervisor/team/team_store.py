@@ -165,6 +165,8 @@ class TeamStore:
         except StoreError as exc:
             if is_first and isinstance(exc, schema.TooNew):
                 raise
+            if not isinstance(exc, StoreDown):
+                self._schema = None  # another database may have taken its place, or its tables are gone
             self._went_down(str(exc))
         else:
             await self._came_up(census)

@@ -38,6 +38,11 @@ def test_a_url_is_the_short_form_and_never_shown(text: str) -> None:
     [
         ("store: mysql://u:hidden-word@db/team\n", "f: store.url: is not a URL of PostgreSQL (`postgresql://USER:"),
         ("store: {url: postgresql://db/team, timeout_s: 0}\n", "f: store.timeout_s: 0 is not a number of at least 0.1"),
+        ("store: postgresql://u:a/hidden-word@db/team\n", "f: store.url: is cut where a user or password has one of"),
+        (
+            "store: {url: 'postgresql://u:hidden-word@db:0/team'}\n",
+            "f: store.url: has a port that is not between 1 and",
+        ),
         ("store: {urls: [a]}\n", "f: store.urls: 'urls' is not a key here (nearest: url;"),
     ],
 )

@@ -203,3 +203,20 @@ async def test_a_database_that_is_not_there_is_said_without_the_password(server:
 def test_of_a_url_only_the_place_is_shown(url: str, place: str, has_password: bool) -> None:
     assert postgresql_url.place(url) == place
     assert postgresql_url.has_password(url) is has_password
+    assert postgresql_url.trouble(url) is None
+
+
+@pytest.mark.parametrize("mark", ["/", "?", "#", "@", "[", "/1", "@1:"])
+def test_a_password_that_is_not_written_as_urls_need_it_is_shown_nowhere(mark: str) -> None:
+    url = f"postgresql://u:hidden{mark}word@db:5432/team"
+
+    assert "%2F" in (postgresql_url.trouble(url) or "")
+    assert postgresql_url.place(url) == "PostgreSQL"
+
+
+async def test_a_port_that_cannot_be_is_an_error_of_the_store() -> None:
+    url = "postgresql://u:hidden@127.0.0.1:99999/team"
+
+    assert postgresql_url.trouble(url) == "has a port that is not between 1 and 65535"
+    with pytest.raises(StoreError):
+        await PostgresDatabase(url).fetch("SELECT 1")

@@ -171,3 +171,15 @@ async def test_a_store_of_a_newer_gateway_ends_the_start(tmp_path: Path) -> None
     with pytest.raises(schema.TooNew, match="update the gateway"):
         await store.open()
     await store.aclose()
+
+
+async def test_a_database_that_lost_its_tables_gets_them_again(server: PostgresServer, tmp_path: Path) -> None:
+    url = server.database()
+    async with living(PostgresDatabase(url), identity(tmp_path)) as store:
+        await until(store, is_up=True)
+        back = asyncio.Event()
+        store.on_change(lambda is_up: back.set() if is_up else None)
+        await asyncio.to_thread(server.sql, "DROP SCHEMA modelport CASCADE", url.rpartition("/")[2])
+        await back.wait()
+
+        assert (await store.fetch("SELECT COUNT(*) AS n FROM gateways"))[0]["n"] == 1

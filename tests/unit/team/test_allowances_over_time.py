@@ -408,3 +408,82 @@ async def test_a_gateway_that_ends_leaves_what_it_held_to_the_others() -> None:
     await team.allowances[1].look()
 
     assert replies[-1].refused is None
+
+
+@pytest.mark.parametrize("gateways", [1, 2])
+async def test_a_clock_of_the_store_that_is_set_back_keeps_nobody_waiting_for_longer_than_a_minute(
+    gateways: int,
+) -> None:
+    team = teamed(gateways, KeyLimits(rpm=60))
+    steady = Clock()
+    for relay in team.relays:
+        relay.clock = steady
+    for allowances in team.allowances:
+        allowances._clock = allowances._sync._clock = steady
+    for step in range(1500):
+        if step == 600:
+            team.clock.now -= 3600
+        steady.now += 0.1
+        team.clock.now += 0.1
+        for relay in team.relays:
+            relay.arrive(1)
+        for allowances in team.allowances:
+            await allowances.look()
+        for relay in team.relays:
+            relay.step()
+    team.database.close()
+
+    after = [at for at in team.admitted() if at > 1_700_000_000 + 61]
+    assert 50 <= len(after) <= 65
+    assert all(refusal.retry_after_s <= 125 for relay in team.relays for refusal in relay.refusals)
+
+
+async def test_a_gateway_whose_name_another_one_has_tells_what_it_holds_under_its_new_one() -> None:
+    team = teamed(2, KeyLimits(max_parallel=4))
+    first, second = team.allowances
+    said: list[Allowance] = []
+    need = Amounts(parallel=1)
+    for seq in (1, 2, 3):
+        first.wanted(1, AllowanceWanted(seq, "a", need, need), said.append)
+        await first.look()
+    for _ in range(100):
+        team.clock.now += 0.1
+        await first.look()
+        await second.look()
+
+    team.stores[0].id = "g9"
+    team.stores[0].sign_on()
+    team.database.run("UPDATE limit_amounts SET amount = 0 WHERE gateway = 'g0'")
+    for _ in range(20):
+        team.clock.now += 0.1
+        await first.look()
+        await second.look()
+    held = team.database.run("SELECT amount FROM limit_amounts WHERE gateway = 'g9' AND slot = -1")
+    team.database.close()
+
+    assert [answer.granted.parallel for answer in said] == [1, 1, 1]
+    assert [row["amount"] for row in held] == [3]
+
+
+async def test_of_many_keys_of_which_nothing_is_known_yet_those_that_are_asked_for_come_first() -> None:
+    team = teamed(1, REQUESTS)
+    allowances = team.allowances[0]
+    allowances.follow(tuple(Key(f"k{number}", "", id=f"k{number}", limits=REQUESTS) for number in range(500)))
+    said: list[tuple[float, int]] = []
+    need = Amounts(requests=1)
+
+    def known() -> int:
+        return sum(account.is_known for account in allowances.accounts.values())
+
+    looking = asyncio.create_task(allowances.look())
+    while not known():  # noqa: ASYNC110  # the look goes on meanwhile
+        await asyncio.sleep(0)
+    for seq in range(1, 500, 100):
+        if not allowances.accounts[f"k{seq}"].is_known:
+            asked = AllowanceWanted(seq, f"k{seq}", need, need)
+            allowances.wanted(1, asked, lambda reply: said.append((reply.granted.requests, known())))
+    await looking
+    team.database.close()
+
+    assert len(said) >= 3
+    assert all(granted == 1 and of <= 150 for granted, of in said)

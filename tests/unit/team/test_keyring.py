@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import structlog
 
 from app.config.model import Config
 from app.keys import StoredKeys
@@ -242,3 +243,52 @@ async def test_where_other_machines_reach_it_a_gateway_is_closed_whatever_the_st
     await rig.store.aclose()
 
     assert ring.stored == StoredKeys(is_closed=True)
+
+
+async def test_a_database_that_was_emptied_opens_no_gateway(tmp_path: Path) -> None:
+    rig = await opened(tmp_path)
+    made = await keys.add(rig.store, KeyTerms("office"), A, 1.0)
+    await rig.ring.refresh()
+
+    await rig.store.execute("DELETE FROM key_secrets")
+    await rig.store.execute("DELETE FROM keys WHERE id = $1", made.id)
+    await rig.store.execute("UPDATE key_changes SET version = 0")
+    await rig.ring.refresh()
+    emptied = rig.ring.stored
+    await rig.store.aclose()
+    after = await opened(tmp_path)
+    await after.store.aclose()
+
+    assert emptied == after.ring.stored == StoredKeys(is_closed=True)
+    assert after.ring.has_keys
+
+
+async def test_another_store_that_has_no_key_yet_opens_no_gateway(tmp_path: Path) -> None:
+    before = await opened(tmp_path)
+    await keys.add(before.store, KeyTerms("office"), A, 1.0)
+    await before.ring.refresh()
+    await before.store.aclose()
+    text = (tmp_path / "keys.json").read_text()
+    (tmp_path / "keys.json").write_text(text.replace("store.db", "other.db"))
+    for name in ("store.db", "store.db-wal", "store.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+
+    away = (await opened(tmp_path, is_up=False)).ring.stored
+    rig = await opened(tmp_path)
+    await rig.store.aclose()
+
+    assert away == StoredKeys(is_closed=True, missing=NOT_READ)
+    assert rig.ring.stored == StoredKeys(is_closed=True)
+
+
+async def test_a_start_with_a_store_that_answers_says_nothing_of_keys_that_are_refused(tmp_path: Path) -> None:
+    before = await opened(tmp_path)
+    await keys.add(before.store, KeyTerms("office"), A, 1.0)
+    await before.store.aclose()
+
+    with structlog.testing.capture_logs() as said:
+        after = await opened(tmp_path)
+    await after.store.aclose()
+
+    assert [each["event"] for each in said if each["log_level"] == "error"] == []
+    assert [each["count"] for each in said if each["event"] == "keys of the store"] == [1]

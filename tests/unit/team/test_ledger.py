@@ -238,3 +238,25 @@ def test_what_is_only_held_of_a_budget_is_not_refused_until_its_period_is_over()
 
     assert ledger.wait_s(50, NOW, 1, ()) == VALID_S
     assert ledger.wait_s(401, NOW, 1, ()) > 3600
+
+
+def test_what_was_spent_before_the_clock_was_set_back_counts_for_a_minute_from_now() -> None:
+    ledger = rolling(100)
+    spend(ledger, 60, NOW)
+    ledger.others = {"b": {Rolling().slot(NOW): 30.0}}
+    back = NOW - 3600
+
+    ledger.forget(back)
+
+    assert ledger.spent(back) == 90
+    assert ledger.spent(back + 61) == 0
+    assert ledger.reset_s(back) < 61
+    assert ledger.unsaid == {Rolling().slot(NOW), Rolling().slot(back)}
+
+
+def test_a_clock_that_was_set_back_ends_what_is_drawn_in_advance() -> None:
+    ledger = rolling(600)
+    spend(ledger, 60, NOW)
+
+    assert ledger.ahead(NOW) > 0
+    assert ledger.ahead(NOW - 3600) == 0

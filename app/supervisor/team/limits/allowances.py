@@ -272,6 +272,8 @@ class TeamAllowances:
         if not self._store.is_up:
             return
         now = self._sync.now()
+        if self._sync.is_renamed():
+            self._busy |= set(self.accounts.values())
         self._busy = {account for account in self._busy if not account.is_at_rest(now)}
         for account in self._busy:
             self._sync.linger(account)
@@ -292,8 +294,13 @@ class TeamAllowances:
         try:
             # What was spent without the store goes last, so that all of it is told when we say so.
             ordered = sorted(accounts, key=lambda account: account.is_beyond)
-            for begin in range(0, max(1, len(ordered)), BATCH):
-                batch = ordered[begin : begin + BATCH]
+            is_first = True
+            while ordered or is_first:
+                # Whom somebody waits for comes first, also where that is so since we began.
+                asked = [account for account in ordered if account.waiters and not account.is_beyond]
+                batch, is_first = (asked or ordered)[:BATCH], False
+                done = set(batch)
+                ordered = [account for account in ordered if account not in done]
                 self._asked_at = self._clock()
                 async with asyncio.timeout(AGREE_S):
                     await self._sync.agree(batch)

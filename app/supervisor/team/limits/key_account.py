@@ -159,7 +159,9 @@ class KeyAccount:
             self._ending.clear()
             return
         if is_recorded:
-            self._ending = [each for each in self._ending if each[0] > now]
+            # Later ends are from before the clock was set back.
+            latest = now + RECORDED_S if self.is_recorded else inf
+            self._ending = [each for each in self._ending if now < each[0] <= latest]
         amount = sum(self._running.values()) + sum(amount for _, amount in self._ending) + unrecorded
         ledger.linger(amount if is_recorded else max(amount, ledger.lingering))
 

@@ -118,7 +118,21 @@ class Ledger:
         for slots in (self.own, self.unknown, *self.others.values()):
             for slot in [slot for slot in slots if self.span.ends(slot) <= now]:
                 del slots[slot]
+        if self.span.has_slots:
+            self._redate(now)
         self.unsaid &= self.own.keys()
+
+    def _redate(self, now: float) -> None:
+        """What lies further ahead than a minute was spent before the store's clock was set back: as of now, so that it
+        does not count for as long as the clock was ahead."""
+        newest = self.span.slot(now)
+        latest = self.span.slot(now + WINDOW_S)
+        for slots in (self.own, self.unknown, *self.others.values()):
+            for slot in [slot for slot, amount in slots.items() if slot > latest and amount > 0]:
+                slots[newest] = slots.get(newest, 0.0) + slots[slot]
+                slots[slot] = 0.0
+                if slots is self.own:
+                    self.unsaid |= {slot, newest}
 
     def ahead(self, now: float) -> float:
         """How much more than is needed now is worth having: about a second's use; nothing where nobody asks."""
@@ -280,8 +294,8 @@ class _Meter:
         self._this += amount
 
     def idle_s(self, now: float) -> int:
-        """Seconds without any of it."""
-        return int(now) - self._second
+        """Seconds without any of it; where the clock was set back, many."""
+        return abs(int(now) - self._second)
 
     def of_a_second(self, now: float) -> float:
         """In this one or the one before, whichever had more."""

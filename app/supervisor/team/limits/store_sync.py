@@ -81,7 +81,7 @@ class StoreSync:
         self._clock = clock
         self._recorded = recorded
         self._unrecorded = unrecorded
-        self._since = 0.0
+        self._since, self._id = 0.0, store.id
         self._swept_at = 0.0
         self._all_at = self._recorded_at = -RECORDED_S
 
@@ -145,6 +145,17 @@ class StoreSync:
         self._since = peers.now
         if says or not self._store.is_shared:
             self.known_at = self.now()
+
+    def is_renamed(self) -> bool:
+        """Whether this gateway has another name from now on, since its own is somebody else's: it tells all again."""
+        if self._id == self._store.id:
+            return False
+        self._id = self._store.id
+        self.forget()
+        for ledger in (each for account in self._accounts.values() for each in account.ledgers.values()):
+            ledger.unsaid |= ledger.own.keys()
+            ledger.stored_held = NOT_KNOWN
+        return True
 
     async def sweep(self) -> None:
         """Remove what nobody counts any more, now and then."""
