@@ -36,7 +36,7 @@ _TIMEOUT_S: Final = 30.0
 
 def audit(
     since: Annotated[
-        str | None, typer.Option(help="From when: `24h`, `7d`, `2026-11-28`, a time.", show_default=False)
+        str | None, typer.Option(help="From when on (UTC): `24h`, `7d`, `2026-11-28`, a time.", show_default=False)
     ] = None,
     until: Annotated[str | None, typer.Option(help="Until when, in the same words.", show_default=False)] = None,
     actor: Annotated[str | None, typer.Option(help="Only what this key, or user, did.", show_default=False)] = None,
@@ -65,7 +65,7 @@ def audit(
     if not entries:
         typer.echo("Nobody has done anything that matches.")
         return
-    show(("time", "who", "by", "what", "on", "outcome", "details", "gateway"), [_row(entry) for entry in entries])
+    show(("time (UTC)", "who", "by", "what", "on", "outcome", "details", "gateway"), [_row(entry) for entry in entries])
 
 
 def _read(wanted: dict[str, str], limit: int, config: Path | None, state: Path | None) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ async def _stored(database: Database, wanted: dict[str, str], limit: int) -> lis
     from app.store.tables.audit import AuditQuery, AuditTable
 
     async with contextlib.aclosing(database):
-        await schema.migrate(database)
+        await schema.check(database)
         entries: list[Any] = []
         while len(entries) < limit:
             before = entries[-1].id if entries else None
@@ -132,7 +132,7 @@ async def _stored(database: Database, wanted: dict[str, str], limit: int) -> lis
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    at = datetime.datetime.fromtimestamp(entry["at"]).astimezone()
+    at = datetime.datetime.fromtimestamp(entry["at"], datetime.UTC)
     return (
         at.strftime("%Y-%m-%d %H:%M:%S"),
         entry["actor"],

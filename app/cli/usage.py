@@ -80,18 +80,19 @@ def _of_store(params: dict[str, str], config: Path | None, state: Path | None) -
 
     with config_errors_reported():
         options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
-        url = load_all(options).store.url
+        config_read = load_all(options)
+    url = config_read.store.url
     file = options.state / STORE
     if url is None and not file.exists():
         fail(f"Nothing was used yet: {file} is made when a gateway starts.")
     database = database_at(url.get_secret_value() if url is not None else None, file, TIMEOUT_S, COMMAND)
     try:
-        return asyncio.run(_reported(database, params))
+        return asyncio.run(_reported(database, params, config_read.usage.retention_days))
     except StoreError as exc:
         fail(sentence(exc), REFUSED)
 
 
-async def _reported(database: Any, params: dict[str, str]) -> Any:
+async def _reported(database: Any, params: dict[str, str], retention_days: int) -> Any:
     import contextlib
 
     from app.store import schema
@@ -109,8 +110,12 @@ async def _reported(database: Any, params: dict[str, str]) -> Any:
             fail(f"--{name}: {exc}.", BAD_CONFIG)
     only = {name: params[name] for name in ("key", "model", "team") if name in params}
     question = UsageQuestion(params["by"], **times, **only)  # type: ignore[arg-type]
+    try:
+        stored.check(question, now, retention_days)
+    except ValueError as exc:
+        fail(f"--since: {exc}.", BAD_CONFIG)
     async with contextlib.aclosing(database):
-        await schema.migrate(database)
+        await schema.check(database)
         return stored.answer(question, await stored.report(database, question))
 
 

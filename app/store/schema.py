@@ -173,6 +173,14 @@ async def migrate(database: Database) -> tuple[int, int]:
     return max(steps, default=0), VERSION
 
 
+async def check(database: Database) -> None:
+    """StoreError where the store does not have our version: whoever only reads leaves its tables as they are."""
+    steps = await _steps(database, database.dialect)
+    if _missing(database, steps):
+        has = f"schema {max(steps)}, and this command needs {VERSION}" if steps else "no tables yet"
+        raise StoreError(f"the store {database.place} has {has}: start a gateway, or `modelport store migrate`")
+
+
 def _missing(database: Database, steps: set[int]) -> list[SchemaStep]:
     """Those of our steps that the store does not have, in their order. TooNew where it is ahead of us."""
     if max(steps, default=0) > VERSION:

@@ -119,6 +119,18 @@ class UsageQuestion:
         return all(time is None or time % DAY_S == 0 for time in (self.since, self.until))
 
 
+def check(question: UsageQuestion, now: float, retention_days: int) -> None:
+    """ValueError for a question that would be answered with less than there was: no whole days, and from when on the
+    records may be gone. Pure.
+    """
+    first = now - retention_days * DAY_S
+    if not question.is_of_days and (question.since is None or question.since < first):
+        raise ValueError(
+            f"records are kept for {retention_days} days, and of earlier ones only sums by day: ask for whole days in "
+            f"UTC, or since {written(first)} at the earliest"
+        )
+
+
 async def insert(database: Database, gateway: str, records: Sequence[tuple[str, UsageRecord]]) -> set[str]:
     """Bring in these records, given with their ids. Returns the ids of those that were not there yet."""
     given = {id: _storable(record) for id, record in records}

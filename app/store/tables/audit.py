@@ -94,7 +94,7 @@ def _select(query: AuditQuery) -> tuple[str, list[Any]]:
         conditions.append(f"({first} OR {second})")
     if query.before is not None:
         where("(at, id) < (SELECT at, id FROM audit WHERE id = ?)", query.before)
-    values.append(max(1, min(query.limit, MOST_READ)))
+    values.append(max(1, min(query.limit, MOST_READ + 1)))  # by one more it is known whether there are more
     narrowed = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT * FROM audit{narrowed} ORDER BY at DESC, id DESC LIMIT ${len(values)}", values  # noqa: S608  # ours
 

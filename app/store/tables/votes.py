@@ -4,6 +4,7 @@ store tell the same.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import zlib
 from collections.abc import Iterable, Sequence
@@ -105,6 +106,8 @@ class RunTable:
 
     async def put(self, run: RunRow, reports: dict[str, bytes]) -> None:
         """Keep it as it is now, with the contents of its reports by their file names."""
+        # They may have megabytes: neither the event loop nor a transaction waits for that.
+        texts = {file: await asyncio.to_thread(packed, content) for file, content in reports.items()}
         async with self._database.transaction() as transaction:
             await transaction.execute(
                 "INSERT INTO runs (gateway, id, stamp, created, entry, has_report) VALUES ($1, $2, $3, $4, $5, $6) "
@@ -113,10 +116,10 @@ class RunTable:
                 *(run.gateway, run.id, run.stamp, run.created, run.entry, int(run.has_report)),
             )
             await transaction.execute("DELETE FROM run_reports WHERE gateway = $1 AND id = $2", run.gateway, run.id)
-            for file, content in reports.items():
+            for file, text in texts.items():
                 await transaction.execute(
                     "INSERT INTO run_reports (gateway, id, file, content) VALUES ($1, $2, $3, $4)",
-                    *(run.gateway, run.id, file, packed(content)),
+                    *(run.gateway, run.id, file, text),
                 )
 
     async def remove(self, gateway: str, ids: Sequence[str]) -> None:
@@ -149,7 +152,7 @@ class RunTable:
         rows = await self._database.fetch_long(
             "SELECT content FROM run_reports WHERE gateway = $1 AND id = $2 AND file = $3", run.gateway, run.id, file
         )
-        return unpacked(rows[0]["content"]) if rows else None
+        return await asyncio.to_thread(unpacked, rows[0]["content"]) if rows else None
 
 
 def packed(content: bytes) -> str:

@@ -49,11 +49,13 @@ def test_entries_are_read_page_by_page_and_narrowed(tmp_path: Path) -> None:
     asyncio.run(_made(state / "store.db", 1203))
 
     listed = json.loads(run(tmp_path, "audit", "--limit", "1201", "--json").out)["data"]
-    later = run(tmp_path, "audit", "--since", "1700001200").out.splitlines()
+    later = run(tmp_path, "audit", "--since", "1700001200", TZ="Asia/Shanghai").out.splitlines()
     wrong = run(tmp_path, "audit", "--since", "lately")
 
     assert [each["id"] for each in listed] == [f"id-{at:05}" for at in range(1202, 1, -1)]
     assert len(later) == 4
+    assert later[0].startswith("time (UTC)")
+    assert later[1].startswith("2023-11-14 22:33:22"), "as `--since` takes it, whatever the machine's zone"
     assert (wrong.code, "lately" in wrong.err) == (2, True)
 
 

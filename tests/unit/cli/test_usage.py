@@ -60,13 +60,28 @@ def test_it_is_csv_or_json_for_programs(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--by", "colour"), ("--since", "whenever"), ("--until", "7x")], ids=lambda each: each[0]
+    "options",
+    [("--by", "colour"), ("--since", "whenever"), ("--until", "7x"), ("--since", "2020-02-03T04:00")],
+    ids=lambda each: each[0],
 )
 def test_what_cannot_be_asked_is_said(state: Path, options: tuple[str, str]) -> None:
     result = run(state.parent, "usage", *options, "--state", str(state))
 
     assert result.code == BAD_CONFIG
-    assert options[1] in result.err
+    assert options[0].strip("-") in result.err
+    assert options[1] in result.err or "records are kept for 90 days" in result.err
+
+
+@pytest.mark.parametrize("command", ["usage", "audit"])
+def test_who_only_reads_leaves_the_tables_as_they_are(tmp_path: Path, command: str) -> None:
+    """A report by a newer version must not lock out gateways of this one at their next start."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    (folder / "store.db").touch(mode=0o600)
+
+    result = run(tmp_path, command, "--state", str(folder))
+
+    assert (result.code, "no tables yet: start a gateway" in result.err) == (1, True)
 
 
 def test_without_a_store_it_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from app.store.database import Database
-from app.store.tables.audit import AuditQuery, AuditTable
+from app.store.tables.audit import MOST_READ, AuditQuery, AuditTable
 from app.store.tables.audit_entry import AuditEntry
 
 FIRST = AuditEntry("a", 10.0, "Anna", "page", "keys.new", "office", 200, {"rpm": 60}, "gw-1", "req-1", "10.0.0.7")
@@ -24,6 +24,14 @@ async def table(database: Database) -> AuditTable:
 
 async def test_entries_come_back_whole_and_newest_first(table: AuditTable) -> None:
     assert await table.read(AuditQuery()) == [FOURTH, THIRD, SECOND, FIRST]
+
+
+async def test_one_more_than_is_shown_at_once_is_read(database: Database) -> None:
+    """So that whoever is shown as many as that is told that there are more."""
+    table = AuditTable(database)
+    await table.add([msgspec.structs.replace(FIRST, id=f"id-{at:05}", at=float(at)) for at in range(MOST_READ + 5)])
+
+    assert len(await table.read(AuditQuery(limit=MOST_READ + 1))) == MOST_READ + 1
 
 
 async def test_an_entry_that_comes_again_stays_as_it_was(table: AuditTable) -> None:

@@ -38,7 +38,7 @@ async def ask(tmp_path: Path) -> AsyncIterator[Asked]:
     now = time.time()
     records = [made(now), made(now, key="k-2", key_name="lab", team=None, model="law"), made(now - 50 * 86_400)]
     await usage.insert(store, "g", numbered(records))
-    api: Any = SimpleNamespace(team=SimpleNamespace(store=store, usage=SimpleNamespace(pending=7)))
+    api: Any = SimpleNamespace(team=SimpleNamespace(store=store, usage=SimpleNamespace(pending=7, retention_days=90)))
     transport = httpx.ASGITransport(cast("Any", create_admin(api, "1")), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
         yield Asked(client, store)
@@ -79,6 +79,16 @@ async def test_it_comes_as_csv(ask: Asked) -> None:
     assert reply.headers["content-type"] == "text/csv; charset=utf-8"
     assert reply.text.splitlines()[0].startswith("model,requests,failed")
     assert len(reply.text.splitlines()) == 3
+
+
+async def test_a_period_whose_records_are_gone_is_not_answered_with_what_is_left(ask: Asked) -> None:
+    """Midnight elsewhere is no whole day in UTC: the sums cannot answer it, and the records only in part."""
+    long_ago = time.strftime("%Y-%m-%dT00:00", time.gmtime(time.time() - 100 * 86_400))
+
+    part, whole = await ask(since=f"{long_ago}+08:00"), await ask(since=long_ago)
+
+    assert (part.status_code, whole.status_code) == (400, 200)
+    assert "records are kept for 90 days" in part.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("params", [{"since": "whenever"}, {"until": "7x"}, {"by": "colour"}, {"format": "xml"}])

@@ -28,6 +28,8 @@ export interface GatewayKey extends KeyFields {
 }
 
 export interface UsageRow {
+  /** Of a key: a later key may have the name of one that was revoked. */
+  id: string | null;
   name: string;
   requests: number;
   failed: number;

@@ -56,7 +56,7 @@ export function UsageView() {
             <thead>
               <tr><th>{say.by[by]}</th><th>{say.requests}</th><th>{say.failed}</th><th>{say.tokensIn}</th><th>{say.tokensCached}</th><th>{say.tokensOut}</th><th>{say.money}</th><th>{say.share}</th></tr>
             </thead>
-            <tbody>{rows.map((each) => <UsageLine key={each.name} row={each} most={most} />)}</tbody>
+            <tbody>{rows.map((each) => <UsageLine key={each.id ?? each.name} row={each} most={most} />)}</tbody>
           </table>
         </div>
       )}

@@ -42,6 +42,10 @@ def add_usage_routes(app: FastAPI, api: UsageApi, refusals: Answers) -> None:
     ) -> Response:
         """How much was used, by key, model, day or team."""
         question = UsageQuestion(by, _moment("since", since), _moment("until", until), key, model, team)
+        try:
+            usage.check(question, time.time(), api.team.usage.retention_days)
+        except ValueError as exc:
+            raise bad_request(f"since: {exc}.", param="since") from exc
         answer = usage.answer(question, await usage.report(api.team.store, question), api.team.usage.pending)
         if form == "csv":
             return Response(csv_text(by, answer["data"]), media_type="text/csv; charset=utf-8")

@@ -82,6 +82,11 @@ class UsageCollector:
         """Why records stay on this machine; None while they do not, or while the store is away."""
         return next(iter(self._troubles.values()), None)
 
+    @property
+    def retention_days(self) -> int:
+        """For how many days records are kept."""
+        return self._settings.retention_days
+
     def follow(self, settings: UsageConfig) -> None:
         """The configuration has been read again."""
         self._settings = settings
