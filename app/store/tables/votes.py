@@ -137,6 +137,11 @@ class RunTable:
             for row in rows
         ]
 
+    async def stamps(self, gateway: str) -> dict[str, str]:
+        """The stamps of a gateway's runs, by their names."""
+        rows = await self._database.fetch_long("SELECT id, stamp FROM runs WHERE gateway = $1", gateway)
+        return {row["id"]: row["stamp"] for row in rows}
+
     async def one(self, id_: str) -> RunRow | None:
         """A run by its name; of two gateways' with one name the newer."""
         rows = await self._database.fetch(

@@ -73,8 +73,7 @@ class Runs:
         while self._table is not None and not self._is_alone:
             try:
                 if known is None:
-                    rows = await self._table.read(MOST)
-                    known = {row.id: row.stamp for row in rows if row.gateway == self._gateway()}
+                    known = await self._table.stamps(self._gateway())
                 await self._bring(self._table, known)
             except StoreDown:
                 known = None

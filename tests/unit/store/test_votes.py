@@ -67,6 +67,7 @@ async def test_runs_of_several_gateways_stand_beside_each_other_and_go_alone(dat
         await table.put(run, {"report.json": run.gateway.encode()})
 
     assert await table.read(10) == [other, RUN]
+    assert await table.stamps("gw-2") == {RUN.id: RUN.stamp}
     assert await table.one(RUN.id) == other
     await table.remove("gw-2", [RUN.id, "never"])
 

@@ -19,8 +19,10 @@ from app.store.usage import UsageQuestion
 from app.supervisor.metrics.team_series import KeyCounts
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.team_store import TeamStore
-from app.supervisor.team.usage.collector import UsageCollector
+from app.supervisor.team.usage.collector import JOURNAL, UsageCollector
+from app.supervisor.team.usage.journal import UsageJournal
 from app.usage.record import encoded_record
+from app.usage.segment_reader import SegmentReader
 from app.usage.segments import SegmentWriter
 from tests.rigs.postgres import PostgresServer
 from tests.unit.store.test_usage import made
@@ -97,6 +99,24 @@ async def test_what_relays_write_is_in_the_store_and_their_files_are_gone(
 
         assert collector.totals.shown()["office"] == KeyCounts(3, 300, 30, 0.75)
         assert (collector.pending, collector.lost, collector.trouble) == (0, 0, None)
+
+
+async def test_what_waited_for_a_server_comes_into_the_file_that_takes_its_place(tmp_path: Path) -> None:
+    """It used to stay in the journal, where nobody looked."""
+    write(tmp_path, "office", "office", "lab")
+    segment = next((tmp_path / "usage").glob("*.segment"))
+    journal = UsageJournal(tmp_path / "usage" / JOURNAL, 64 << 20)
+    reader = SegmentReader(tmp_path / "usage")
+    batch = reader.take(2)
+    journal.add(batch.records, {segment.name: batch.read[segment]})
+    reader.close()
+    journal.close()
+
+    async with collecting(SqliteDatabase(tmp_path / "store.db", 20.0), tmp_path) as (collector, store):
+        await stored(store, 3)
+        await emptied(tmp_path)
+
+        assert (collector.pending, collector.waiting("office")) == (0, (0, 0.0))
 
 
 async def test_what_dead_relays_left_is_taken_in_at_the_next_start(

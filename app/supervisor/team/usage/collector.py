@@ -50,7 +50,9 @@ class UsageCollector:
         self._store = store
         self._settings = settings
         self._reader = SegmentReader(folder)
-        self._journal = UsageJournal(folder / JOURNAL, settings.journal_mb << 20) if store.is_shared else None
+        # One that is there may have what a server did not get before the store was changed to a file.
+        has_journal = store.is_shared or (folder / JOURNAL).exists()
+        self._journal = UsageJournal(folder / JOURNAL, settings.journal_mb << 20) if has_journal else None
         # One thread for all of it: what hangs on a disk hangs here, and nowhere else.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._lost: dict[int, int] = {}  # by relay, as it counts them
@@ -158,7 +160,7 @@ class UsageCollector:
     async def _keep(self, batch: Batch) -> None:
         """Have these records outlive the segments."""
         journal = self._journal
-        if journal is None:
+        if journal is None or not self._store.is_shared:
             fresh = await usage.insert(self._store, self._store.id, batch.records)
             self._count(record for id, record in batch.records if id in fresh)
             return
