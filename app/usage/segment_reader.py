@@ -112,12 +112,13 @@ class SegmentReader:
             segment = self._open[path] = _OpenSegment(descriptor, at, index)
         # Looked at before it is read: who has let go of it writes nothing any more.
         is_left = _is_left(segment.descriptor)
-        head = os.pread(segment.descriptor, HEAD_BYTES, 0)
         data = os.pread(segment.descriptor, SEGMENT_BYTES - segment.at, segment.at)
         places = _places(data)
         end = places[-1][1] + 7 & -8 if places else 0
         if end:  # once more: a record's bytes are written before its length, but might be seen behind it
             data = os.pread(segment.descriptor, end, segment.at) + data[end:]
+        # Behind them: the number of its first record is written before that, in a segment made ahead of need.
+        head = os.pread(segment.descriptor, HEAD_BYTES, 0)
         writer, first, lost = _numbers(head)
         if lost:
             batch.lost[writer] = max(lost, batch.lost.get(writer, 0))

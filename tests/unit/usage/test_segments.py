@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,6 +22,7 @@ from app.usage.segments import HEAD_BYTES, SEGMENT_BYTES, SegmentWriter
 from tests import ROOT
 from tests.rigs.small_disk import small_disk
 
+T = TypeVar("T")
 NUMBER = 0x1234
 RECORD = (
     *(1000.0, "office", "office", None, "chat", "gpu0", None, "chat", "/v1/chat/completions"),
@@ -126,6 +128,50 @@ def test_records_go_on_in_the_next_segment_in_their_order(tmp_path: Path, has_ex
     assert [name for name, _ in batch.records] == [f"0000000000001234-{number}" for number in range(count)]
     taken(reader)
     assert list((tmp_path / "usage").iterdir()) == []
+
+
+class _AtOnce(Executor):
+    """Calls whatever it is given."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **more: Any) -> Future[T]:
+        """What came of it."""
+        done: Future[T] = Future()
+        done.set_result(fn(*args, **more))
+        return done
+
+
+def test_a_segment_that_is_begun_while_it_is_read_has_its_own_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "usage"
+    writer, written, read = SegmentWriter(folder, NUMBER, _AtOnce(), segment_bytes=1024), 0, os.pread
+
+    def write_until_there_are(segments: int) -> None:
+        nonlocal written
+        while len(list(folder.glob("*.segment"))) < segments:
+            writer.write(record(f"{written}"))
+            written += 1
+            writer.settle()
+
+    def pread(descriptor: int, size: int, at: int) -> bytes:
+        data = read(descriptor, size, at)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("-000002.segment"):
+            write_until_there_are(3)
+        return data
+
+    write_until_there_are(2)
+    reader = SegmentReader(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", pread)
+        batches = [reader.take()]
+        reader.release(batches[0])
+    writer.close()
+    batches.append(reader.take())
+    reader.close()
+
+    numbers = [number for batch in batches for number, _ in batch.records]
+    assert sorted(set(numbers)) == sorted(numbers)
+    assert len(numbers) == written
 
 
 def test_what_a_killed_writer_wrote_is_there_and_its_file_is_removed(tmp_path: Path) -> None:
