@@ -48,7 +48,7 @@ class StoreDown(StoreError):
     """
 
     def __init__(self, reason: str, *, may_be_done: bool = False) -> None:
-        super().__init__(reason)
+        super().__init__(f"{reason}; it may have been done all the same" if may_be_done else reason)
         self.reason = reason
         self.may_be_done = may_be_done
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -55,6 +58,7 @@ class PostgresDatabase:
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S, application: str = "modelport") -> None:
         self.place = postgresql_url.place(url)
         self._url = url
+        self._lookup = _Lookup(postgresql_url.names(url, os.environ) if postgresql_url.trouble(url) is None else ())
         self._timeout_s = timeout_s
         self._application = application
         self._idle: list[Connection] = []
@@ -151,6 +155,7 @@ class PostgresDatabase:
 
     async def _connect(self, statement_s: float) -> Connection:
         try:
+            await self._lookup.known(self._timeout_s)
             connection: Connection = await asyncpg.connect(
                 self._url,
                 timeout=self._timeout_s,
@@ -219,6 +224,47 @@ class PostgresDatabase:
         finally:
             for connection in idle:
                 connection.terminate()
+
+
+class _Lookup:
+    """Looks up the server's names before asyncpg does so, in a thread of its own and never two at a time: where a name
+    server hangs, the threads of the event loop, which asyncpg uses, are left to those who wait for them.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._running: asyncio.Future[OSError | None] | None = None
+
+    async def known(self, timeout_s: float) -> None:
+        """Return once one of the names is known. OSError where none is, TimeoutError where that takes longer."""
+        if not self._names:
+            return
+        loop = asyncio.get_running_loop()
+        if self._running is None or self._running.done():
+            self._running = loop.create_future()
+            threading.Thread(target=self._look, args=(loop, self._running), name="store name", daemon=True).start()
+        async with asyncio.timeout(timeout_s):
+            error = await asyncio.shield(self._running)
+        if error is not None:
+            raise error
+
+    def _look(self, loop: asyncio.AbstractEventLoop, done: asyncio.Future[OSError | None]) -> None:
+        error: OSError | None = None
+        for name in self._names:
+            try:
+                socket.getaddrinfo(name, None)
+            except (OSError, UnicodeError) as exc:
+                error = exc if isinstance(exc, OSError) else OSError(f"{name!r} is no name of a host")
+            else:
+                error = None
+                break
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_settle, done, error)
+
+
+def _settle(done: asyncio.Future[OSError | None], error: OSError | None) -> None:
+    if not done.done():
+        done.set_result(error)
 
 
 class _Statements:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 SCHEMES: Final = ("postgresql", "postgres")
 
@@ -38,6 +39,18 @@ def place(url: str) -> str:
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", ["localhost"])[-1]
     return f"{hosts}{parts.path}" if parts.path != "/" else hosts
+
+
+def names(url: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of its hosts that have to be looked up; neither addresses nor sockets of this machine."""
+    parts = urlsplit(url)
+    hosts = parts.netloc.rpartition("@")[2] or parse_qs(parts.query).get("host", [env.get("PGHOST", "")])[-1]
+    each = (unquote(host) for host in hosts.split(",") if "[" not in host)
+    return tuple(name for host in each if _is_name(name := host.partition(":")[0]))
+
+
+def _is_name(host: str) -> bool:
+    return bool(host) and not host.startswith("/") and not host.replace(".", "").isdecimal()
 
 
 def has_password(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import select
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 SAME_SIGNAL_S = 1.0
 # How long a relay may take beyond the time that its requests have.
 RELAY_GRACE_S = 3.0
+# And the store, after a second signal.
+AT_ONCE_S = 1.0
 
 
 def serve(options: ServeOptions) -> int:
@@ -107,7 +110,17 @@ async def _run(
         await gateway.relays.close(0)
         await gateway.relay_server.close()
         await gateway.ejections.aclose()
-        await gateway.team.aclose()
+        await _sign_off(gateway, signals)
+
+
+async def _sign_off(gateway: Gateway, signals: Signals) -> None:
+    """Tell the team's store what is left; after a second signal only as far as that takes a moment."""
+    if not signals.at_once.is_set():
+        await _end(gateway.team.aclose(), signals)
+    else:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AT_ONCE_S):
+                await gateway.team.aclose()
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -167,7 +167,7 @@ class TeamStore:
                 raise
             if not isinstance(exc, StoreDown):
                 self._schema = None  # another database may have taken its place, or its tables are gone
-            self._went_down(str(exc))
+            self._went_down(exc.reason if isinstance(exc, StoreDown) else str(exc))
         else:
             await self._came_up(census)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from app.store import schema
-from app.store.database import Database, StoreError
+from app.store.database import Database, StoreDown, StoreError
 
 ROW = "INSERT INTO gateways (id, life, name, version, started, seen) VALUES ($1, $2, $3, $4, $5, $6)"
 
@@ -157,3 +157,10 @@ async def test_a_long_read_is_in_nobodys_way(database: Database) -> None:
 
     assert rows == [{"seen": 0.0}]
     assert await database.fetch_long("SELECT seen FROM gateways") == [{"seen": 7.0}]
+
+
+def test_whoever_ordered_something_is_told_that_it_may_have_been_done() -> None:
+    assert str(StoreDown("db:5432 did not answer", may_be_done=True)) == (
+        "db:5432 did not answer; it may have been done all the same"
+    )
+    assert StoreDown("db:5432 did not answer", may_be_done=True).reason == str(StoreDown("db:5432 did not answer"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 
@@ -220,3 +222,42 @@ async def test_a_port_that_cannot_be_is_an_error_of_the_store() -> None:
     assert postgresql_url.trouble(url) == "has a port that is not between 1 and 65535"
     with pytest.raises(StoreError):
         await PostgresDatabase(url).fetch("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("url", "env", "names"),
+    [
+        ("postgresql://u:p@a:1,b,10.0.0.1:2,[::1]:5/team", {}, ("a", "b")),
+        ("postgresql:///team?host=/run/postgresql", {}, ()),
+        ("postgresql://%2Frun%2Fpostgresql/team", {}, ()),
+        ("postgresql:///team?host=db", {"PGHOST": "other"}, ("db",)),
+        ("postgresql:///team", {"PGHOST": "other"}, ("other",)),
+        ("postgresql:///team", {}, ()),
+    ],
+)
+def test_names_of_hosts_are_looked_up_and_nothing_else(url: str, env: dict[str, str], names: tuple[str, ...]) -> None:
+    assert postgresql_url.names(url, env) == names
+
+
+async def test_a_name_server_that_hangs_keeps_none_of_the_threads_that_others_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hangs, asked = threading.Event(), []
+
+    def lookup(name: str, *_args: object) -> NoReturn:
+        asked.append(threading.current_thread().name)
+        hangs.wait(60)
+        raise OSError(f"{name} was not looked up")
+
+    monkeypatch.setattr("socket.getaddrinfo", lookup)
+    database = PostgresDatabase("postgresql://u@db.invalid/team", 0.02)
+    database.listen(repr)
+    for _ in range(40):
+        with pytest.raises(StoreDown, match=r"db\.invalid"):
+            await database.fetch("SELECT 1")
+    async with asyncio.timeout(20):
+        await asyncio.to_thread(hangs.is_set)
+        await database.aclose()
+    hangs.set()
+
+    assert asked == ["store name"]
