@@ -155,7 +155,7 @@ def test_a_segment_that_is_begun_while_it_is_read_has_its_own_numbers(
 
     def pread(descriptor: int, size: int, at: int) -> bytes:
         data = read(descriptor, size, at)
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("-000002.segment"):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name.endswith("-000002.segment"):
             write_until_there_are(3)
         return data
 
