@@ -32,12 +32,11 @@ def fields(
     now: datetime.datetime,
 ) -> dict[str, Any]:
     """The fields that were given, in the order of the documentation; None for one that is taken away (`none`, for
-    `--models` also `all`). OptionError for one that cannot be read.
+    `--models` it is `all`). OptionError for one that cannot be read.
     """
     given: dict[str, Any] = {}
     if models is not None:
-        listed = [model.strip() for model in models.split(",") if model.strip()]
-        given["models"] = None if listed in (["all"], ["none"]) or not listed else listed
+        given["models"] = _models(models)
     if role is not None:
         given["role"] = role
     if priority is not None:
@@ -82,6 +81,24 @@ def limits_in_words(key: Any) -> str:
             else f"{budget[unit]:,} {unit} per {budget['per']}"
         )
     return ", ".join(words)
+
+
+def is_over(expires: str, now: datetime.datetime) -> bool:
+    """Whether this end, as `fields` gives it, is not ahead."""
+    ends = datetime.datetime.fromisoformat(expires)
+    return (ends if ends.tzinfo is not None else ends.replace(tzinfo=datetime.UTC)) <= now
+
+
+def _models(text: str) -> list[str] | None:
+    listed = [model.strip() for model in text.split(",") if model.strip()]
+    if listed == ["all"]:
+        return None
+    # Nothing, as of a variable that is not set, must not open everything.
+    if not listed or listed[0] in NOTHING:
+        raise OptionError(
+            f"--models '{text}' names no model: `all` opens every one, and a key that opens none is ended."
+        )
+    return listed
 
 
 def _time(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from app.cli.key_options import OptionError, fields, limits_in_words, seconds
+from app.cli.key_options import OptionError, fields, is_over, limits_in_words, seconds
 from app.cli.options import BAD_CONFIG, NO_GATEWAY, JsonOption, StateOption, fail, print_json, warn
 from app.cli.tables import show
 
@@ -85,6 +85,8 @@ def new_key(
 
     terms = _fields(models, role, team, days, expires, priority, rpm, tpm, max_parallel, budget)
     given = {field: value for field, value in terms.items() if value is not None and _DEFAULTS.get(field) != value}
+    if "expires" in given and is_over(given["expires"], datetime.datetime.now(datetime.UTC)):
+        fail(f"--expires '{expires}' is over already: such a key opens nothing.", BAD_CONFIG)
     secret, sha256 = new(name)
     made = {"name": name, "sha256": sha256, **given}
     if config is not None:

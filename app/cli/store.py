@@ -271,8 +271,9 @@ def _show(database: Database, report: Checkup) -> None:
         typer.echo(f"clock          {abs(report.ahead_s):.3f} s {'ahead of' if report.ahead_s > 0 else 'behind'} ours")
     if report.gateways is not None and database.dialect != EMBEDDED:
         typer.echo(f"gateways       {report.gateways}, {report.silent} of them silent")
+    width = max((14, *map(len, report.rows)))
     for table, rows in report.rows.items():
-        typer.echo(f"{table:14} {number_of(rows, 'row')}")
+        typer.echo(f"{table:{width}} {number_of(rows, 'row')}")
     if report.ahead_s is not None and abs(report.ahead_s) > CLOCK_S:
         warn("The two clocks differ: keys end, and budgets begin, by the store's.")
     if report.trouble is not None:

@@ -123,7 +123,16 @@ def _show(answer: Any) -> None:
     by, rows = answer["by"], answer["data"]
     until = f" until {answer['until']}" if answer["until"] else ""
     typer.echo(f"usage since {answer['since']}{until} (UTC), by {by}\n")
-    total = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("name", "id")} if rows else {}
+    if rows:
+        _show_rows(by, rows)
+    else:
+        typer.echo("Nothing that matches was used in that time.")
+    if answer["pending"]:
+        warn(f"{number_of(answer['pending'], 'record')} of this gateway are not in the store yet.")
+
+
+def _show_rows(by: str, rows: list[Any]) -> None:
+    total = {name: sum(row[name] for row in rows) for name in rows[0] if name not in ("name", "id")}
     shown = [*rows, {"name": "all", **total}] if len(rows) > 1 else rows
     columns = ("requests", "failed", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
     show(
@@ -137,5 +146,3 @@ def _show(answer: Any) -> None:
             for row in shown
         ],
     )
-    if answer["pending"]:
-        warn(f"{number_of(answer['pending'], 'record')} of this gateway are not in the store yet.")

@@ -80,6 +80,8 @@ class KeyOrders:
         """A new key, and its secret: shown once, and None where its digest was given."""
         self._check_name(terms.name)
         self._check_models(terms.models)
+        if terms.expires is not None and terms.expires <= self._now():
+            raise KeysRefused("expires: it is over already, so the key would open nothing.", code="invalid_request")
         secret, made = self._secret(terms.name, sha256)
         key = await keys.add(self._database, terms, made, self._now())
         await self._changed()
@@ -112,8 +114,11 @@ class KeyOrders:
 
     def _check_ours(self, key: str) -> None:
         if any(each.name == key for each in self._config().keys):
-            what = "API_KEY" if _OF_ENVIRONMENT.fullmatch(key) else "the configuration file"
-            raise KeysRefused(f"The key {key!r} is one of {what}: change it there, and reload.", code="key_of_file")
+            if _OF_ENVIRONMENT.fullmatch(key):
+                how = "API_KEY: change it there, and restart"
+            else:
+                how = "the configuration file: change it there (`modelport keys … --config FILE`), and reload"
+            raise KeysRefused(f"The key {key!r} is one of {how}.", code="key_of_file")
 
     def _check_name(self, name: str) -> None:
         if any(each.name == name for each in self._config().keys):

@@ -267,7 +267,8 @@ class TeamStore:
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:
         if not self.is_up:
-            raise StoreDown(f"{self.place}: {self.reason}")
+            reason = self.reason or "it is not reachable"
+            raise StoreDown(reason if reason.startswith(self.place) else f"{self.place}: {reason}")
         verb = what.split(None, 1)[0].lower()
         try:
             with self._measured(verb if verb in OPERATIONS else "other"):

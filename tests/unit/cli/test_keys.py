@@ -64,6 +64,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no money": ({"budget": "0 money per day"}, "--budget '0 money per day' is a budget of nothing."),
     "two points": ({"budget": "1.2.3 money per day"}, "is a budget of nothing."),
     "no day": ({"expires": "tomorrow"}, "--expires 'tomorrow' is neither a day (2027-12-31) nor a time"),
+    "models of none": ({"models": "none"}, "--models 'none' names no model: `all` opens every one"),
+    "models of a variable that is not set": ({"models": ""}, "--models '' names no model"),
     "both ends": ({"expires": "2027-01-01", "days": 1}, "--days and --expires say the same"),
 }
 
@@ -206,6 +208,7 @@ def test_keys_of_a_store_are_kept_there_while_no_gateway_runs(tmp_path: Path) ->
     made = run(tmp_path, "keys", "new", "ada", "--rpm", "5", "--models", "chat", "--json")
     taken = run(tmp_path, "keys", "new", "office")
     unknown = run(tmp_path, "keys", "new", "bob", "--models", "chatt")
+    over = run(tmp_path, "keys", "new", "bob", "--expires", "2020-01-01")
     changed = run(tmp_path, "keys", "edit", "ada", "--name", "eve", "--expires", "2020-01-01")
     theirs = run(tmp_path, "keys", "edit", "office", "--rpm", "1")
     rotated = run(tmp_path, "keys", "rotate", "eve", "--grace", "0")
@@ -217,8 +220,9 @@ def test_keys_of_a_store_are_kept_there_while_no_gateway_runs(tmp_path: Path) ->
     assert json.loads(made.out)["entry"]["rpm"] == 5
     assert (taken.code, taken.err) == (1, "There is a key 'office' in the configuration already.\n")
     assert (unknown.code, unknown.err) == (1, "'chatt' is not a model here (known: chat).\n")
+    assert (over.code, over.err) == (2, "--expires '2020-01-01' is over already: such a key opens nothing.\n")
     assert (changed.code, rotated.code, ended.code) == (0, 0, 0), (changed.err, rotated.err, ended.err)
-    assert "is one of the configuration file: change it there, and reload." in theirs.err
+    assert "is one of the configuration file: change it there" in theirs.err
     assert [(key["name"], key["place"], key["state"]) for key in listed] == [
         ("office", "file", "good"),
         ("night", "file", "good"),

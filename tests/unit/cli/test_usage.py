@@ -47,6 +47,13 @@ def test_it_is_a_table_with_a_line_for_all(state: Path) -> None:
     assert lines[5].split()[:3] == ["all", "3", "2,100"]
 
 
+def test_a_key_that_has_used_nothing_is_one_sentence(state: Path) -> None:
+    result = run(state.parent, "usage", "--key", "nobody", "--state", str(state))
+
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[2:] == ["Nothing that matches was used in that time."]
+
+
 def test_it_is_csv_or_json_for_programs(state: Path) -> None:
     rows = list(
         csv.DictReader(run(state.parent, "usage", "--by", "model", "--csv", "--state", str(state)).out.splitlines())

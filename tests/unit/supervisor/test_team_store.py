@@ -111,8 +111,9 @@ async def test_a_store_that_goes_away_fails_at_once_and_the_number_of_gateways_i
         await asyncio.to_thread(server.kill)
         try:
             await until(store, is_up=False)
-            with pytest.raises(StoreDown):
+            with pytest.raises(StoreDown) as told_why:
                 await store.execute("UPDATE gateways SET seen = 0")
+            assert str(told_why.value).count(store.place) == 1
             assert store.gateways == 1
             assert store.down_since is not None
         finally:

@@ -152,6 +152,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any] | None, int, str, str]] = {
         "invalid_request",
         "'chatt' is not a model",
     ),
+    "an end that is over": ("", {"name": "x", "expires": "2020-01-01T00:00:00Z"}, 400, "invalid_request", "expires: "),
     "no models": ("", {"name": "x", "models": []}, 400, "invalid_request", "models: "),
     "a field that is none": ("", {"name": "x", "rpn": 5}, 400, "invalid_request", "rpn: "),
     "a limit of nothing": ("", {"name": "x", "rpm": 0}, 400, "invalid_request", "rpm: "),

@@ -333,7 +333,9 @@ class TeamAllowances:
             return
         self._was_alone = is_alone
         gateways = self._others().gateways
-        if is_alone:
+        if is_alone and gateways is None:
+            log.warning("limits without the store: keys with limits are refused, as nobody knows how many share them")
+        elif is_alone:
             log.warning("limits without the store: this gateway has its share of them", gateways=gateways)
         else:
             log.info("limits are agreed with the other gateways again", gateways=gateways)
