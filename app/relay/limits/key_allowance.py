@@ -252,13 +252,14 @@ class KeyAllowance:
         limits = self.limits
         rpm, tpm, reset_s = limits.rpm, limits.tpm, self.used_at + WINDOW_S - now
         requests = tokens = None
-        if reset_s <= 0.0 and self.resets_at <= now:
-            self._others_requests, self._others_tokens = rpm or 0.0, tpm or 0.0
+        is_all_there = reset_s <= 0.0 and self.resets_at <= now
         if rpm is not None:
-            remaining = self._granted_requests - self._spent_requests + self._others_requests
+            others = rpm if is_all_there else self._others_requests
+            remaining = self._granted_requests - self._spent_requests + others
             requests = (rpm, int(remaining) if 0.0 < remaining < rpm else rpm if remaining > 0.0 else 0)
         if tpm is not None:
-            remaining = self._granted_tokens - self._spent_tokens + self._others_tokens
+            others = tpm if is_all_there else self._others_tokens
+            remaining = self._granted_tokens - self._spent_tokens + others
             tokens = (tpm, int(remaining) if 0.0 < remaining < tpm else tpm if remaining > 0.0 else 0)
         if self.resets_at - now > reset_s:
             reset_s = self.resets_at - now
