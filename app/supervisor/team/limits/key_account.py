@@ -87,6 +87,9 @@ class KeyAccount:
                 self.ledgers.pop(name, None)
                 for had in self.relays.values():
                     had.pop(name, None)
+                if name == "budget":  # what was set aside was of another one, maybe in another unit
+                    self._running.clear()
+                    self._ending.clear()
                 ledger = None
             if one is not None and ledger is None:
                 self.ledgers[name], is_new = Ledger(*one, now), True
@@ -115,13 +118,15 @@ class KeyAccount:
             for slot, amounts in spent.settled:
                 more = getattr(amounts, name)
                 if more and name == "budget":
-                    self._run(relay, more)
-                    self._end(-more, now)
+                    self._end(-self._run(relay, more), now)
                 elif more:
                     ledger.settle(int(slot), more, now)
 
-    def _run(self, relay: int, more: float) -> None:
-        self._running[relay] = max(0.0, self._running.get(relay, 0.0) + more)
+    def _run(self, relay: int, more: float) -> float:
+        """How much more budget requests that run have taken; the change."""
+        before = self._running.get(relay, 0.0)
+        self._running[relay] = after = max(0.0, before + more)
+        return after - before
 
     def _end(self, amount: float, now: float) -> None:
         """Budget of requests that are over. Where nothing is recorded it counts as it was set aside."""
