@@ -59,6 +59,7 @@ _INSERT: Final = (
     f"INSERT INTO usage_records ({', '.join(_COLUMNS)}) "
     f"VALUES ({', '.join(f'${number}' for number in range(1, 1 + len(_COLUMNS)))}) ON CONFLICT (id) DO NOTHING"
 )
+_IS_PAST: Final = f"day * {DAY_S} <= store_time() + {DAY_S}"
 _TURN: Final = (
     "INSERT INTO usage_upkeep (task, done) VALUES ($1, store_time()) "
     "ON CONFLICT (task) DO UPDATE SET done = excluded.done"
@@ -167,15 +168,21 @@ def answer(question: UsageQuestion, sums: Sequence[GroupUsage], pending: int = 0
 
 
 async def spent(statements: Statements, since: float, keys: Sequence[str] | None) -> dict[str, tuple[float, float]]:
-    """What these keys (by their ids; None: all) have spent since the begin of that day, as (tokens, money)."""
+    """What these keys (by their ids; None: all) have spent since the begin of that day, as (tokens, money). What a
+    gateway has recorded whose clock was days ahead of the store's is of no budget, else it would be of every one.
+    """
     columns = "SUM(input_tokens + output_tokens) AS tokens, SUM(money) AS money"
     first = int(since // DAY_S)
     if keys is None:
-        rows = await statements.fetch(f"SELECT key, {columns} FROM usage_days WHERE day >= $1 GROUP BY key", first)
+        rows = await statements.fetch(
+            f"SELECT key, {columns} FROM usage_days WHERE day >= $1 AND {_IS_PAST} GROUP BY key", first
+        )
         return {row["key"]: (float(row["tokens"]), float(row["money"])) for row in rows}
     told = {}
     for key in keys:
-        rows = await statements.fetch(f"SELECT {columns} FROM usage_days WHERE key = $1 AND day >= $2", key, first)
+        rows = await statements.fetch(
+            f"SELECT {columns} FROM usage_days WHERE key = $1 AND day >= $2 AND {_IS_PAST}", key, first
+        )
         told[key] = (float(rows[0]["tokens"] or 0), float(rows[0]["money"] or 0.0))
     return told
 

@@ -211,3 +211,12 @@ async def test_a_number_that_no_store_takes_stops_nobody(database: Database) -> 
 
     (sums,) = await asked(database)
     assert (sums.requests, sums.input_tokens, sums.output_tokens) == (6, 3 * (1 << 40) + 300, 30)
+
+
+async def test_what_a_clock_that_was_ahead_has_recorded_eats_no_budget(database: Database) -> None:
+    await usage.insert(database, "g", numbered([made(time.time()), made(time.time() + 40 * DAY_S)]))
+    async with database.transaction() as statements:
+        some = await usage.spent(statements, time.time() - DAY_S, ["k-1"])
+        everything = await usage.spent(statements, time.time() - DAY_S, None)
+
+    assert some == everything == {"k-1": (110.0, 0.25)}

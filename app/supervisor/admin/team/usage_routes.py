@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import FastAPI, Query, Response
@@ -10,7 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app.errors import bad_request
 from app.store import usage
-from app.store.usage import UsageBy, UsageQuestion
+from app.store.usage import GroupUsage, UsageBy, UsageQuestion
 from app.supervisor.team.team import Team
 from app.usage.periods import FORMS, moment
 from app.usage.usage_table import csv_text
@@ -46,10 +48,16 @@ def add_usage_routes(app: FastAPI, api: UsageApi, refusals: Answers) -> None:
             usage.check(question, time.time(), api.team.usage.retention_days)
         except ValueError as exc:
             raise bad_request(f"since: {exc}.", param="since") from exc
-        answer = usage.answer(question, await usage.report(api.team.store, question), api.team.usage.pending)
-        if form == "csv":
-            return Response(csv_text(by, answer["data"]), media_type="text/csv; charset=utf-8")
-        return JSONResponse(answer)
+        sums = await usage.report(api.team.store, question)
+        # Of ten thousand names it takes a while, in which relays wait for other things.
+        return await asyncio.to_thread(_response, question, sums, api.team.usage.pending, form)
+
+
+def _response(question: UsageQuestion, sums: Sequence[GroupUsage], pending: int, form: str) -> Response:
+    answer = usage.answer(question, sums, pending)
+    if form == "csv":
+        return Response(csv_text(question.by, answer["data"]), media_type="text/csv; charset=utf-8")
+    return JSONResponse(answer)
 
 
 def _moment(param: str, text: str | None) -> float | None:
