@@ -101,6 +101,7 @@ def new_key(
         typer.echo(f"{_place(store)}: added {name} ({answer['entry']['id']}). {store.when}")
         if len(store.listed()["data"]) == 1:
             typer.echo("It is the first one: from now on the gateway asks everybody for a key.")
+        _warn_of_prices(store, answer["entry"])
     elif config is not None:
         typer.echo(f"{config}: added {name}. A running gateway takes it with `modelport reload`.")
     else:
@@ -168,6 +169,7 @@ def edit_key(
     store = _needed(state)
     answer = store.order("edit", name, changes)
     _said(store, f"changed {name}", answer, as_json)
+    _warn_of_prices(store, answer)
 
 
 def rotate_key(
@@ -270,6 +272,11 @@ def _place(store: Any) -> str:
     from app.cli.keys_in_store import RunningGateway
 
     return "The gateway's store" if isinstance(store, RunningGateway) else "The store"
+
+
+def _warn_of_prices(store: Any, entry: Any) -> None:
+    if (entry["budget"] or {}).get("money") is not None and not store.has_prices():
+        warn("No model has a `price`, so a budget of money is never spent: set it in the configuration, and reload.")
 
 
 def _said(store: Any, what: str, answer: Any, as_json: bool) -> None:

@@ -13,10 +13,9 @@ from app.cli.options import BAD_CONFIG, config_errors_reported, fail
 def keys_of(path: Path) -> list[dict[str, Any]]:
     """The keys of the file, as `/admin/keys` would list them. Ends the command where it cannot be read."""
     from app.config.load import loads
-    from app.config.yaml_edit import read
 
     with config_errors_reported():
-        config = loads(read(path), os.environ, source=str(path), is_lenient=True)
+        config = loads(_text(path), os.environ, source=str(path), is_lenient=True)
     now = datetime.datetime.now(datetime.UTC)
     return [
         {
@@ -30,18 +29,18 @@ def keys_of(path: Path) -> list[dict[str, Any]]:
 
 def add(path: Path, entry: dict[str, Any]) -> None:
     """Put a key into the file. Ends the command where that is not possible; the file is as it was then."""
-    from app.config.yaml_edit import add_entry, read
+    from app.config.yaml_edit import add_entry
 
     with config_errors_reported():
-        _write(path, add_entry(read(path), "keys", None, entry))
+        _write(path, add_entry(_text(path), "keys", None, entry))
 
 
 def edit(path: Path, name: str, changes: dict[str, Any]) -> None:
     """Change fields of a key; None takes one out."""
-    from app.config.yaml_edit import read, remove_entry, set_entry
+    from app.config.yaml_edit import remove_entry, set_entry
 
     with config_errors_reported():
-        text = read(path)
+        text = _text(path)
         at, _ = _find(path, text, name)
         for field, value in changes.items():
             place = ("keys", at, field)
@@ -51,11 +50,11 @@ def edit(path: Path, name: str, changes: dict[str, Any]) -> None:
 
 def rotate(path: Path, name: str, sha256: str, grace_s: float) -> None:
     """Give a key another digest; the old one opens the same for `grace_s` seconds more."""
-    from app.config.yaml_edit import read, remove_entry, set_entry
+    from app.config.yaml_edit import remove_entry, set_entry
 
     now = datetime.datetime.now(datetime.UTC)
     with config_errors_reported():
-        text = read(path)
+        text = _text(path)
         at, entry = _find(path, text, name)
         # As they are written: what has ended opens nothing, and is in nobody's way.
         replaced = [old for old in entry.get("replaced") or [] if _until(old) > now]
@@ -70,12 +69,20 @@ def rotate(path: Path, name: str, sha256: str, grace_s: float) -> None:
 
 def revoke(path: Path, name: str) -> None:
     """Take a key out of the file."""
-    from app.config.yaml_edit import read, remove_entry
+    from app.config.yaml_edit import remove_entry
 
     with config_errors_reported():
-        text = read(path)
+        text = _text(path)
         at, _ = _find(path, text, name)
         _write(path, remove_entry(text, ("keys", at)))
+
+
+def _text(path: Path) -> str:
+    from app.config.yaml_edit import read
+
+    if not path.exists():
+        fail(f"There is no file {path}: `modelport init` writes one.", BAD_CONFIG)
+    return read(path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -37,6 +37,20 @@ class RunningGateway:
         path = "/admin/keys" if key is None else f"/admin/keys/{quote(key, safe='')}/{verb}"
         return call("POST", path, self._state, body=body)
 
+    def has_prices(self) -> bool:
+        """Whether a model has a price, by the gateway's file as it is now."""
+        from app.config.load import loads
+        from app.config.yaml_document import ConfigError
+        from app.config.yaml_edit import read
+
+        path = call("GET", "/admin/status", self._state)["config"]
+        if path is None:
+            return False
+        try:
+            return _has_prices(loads(read(Path(path)), os.environ, source=path, is_lenient=True))
+        except ConfigError:
+            return True  # nobody knows, and the reload says what is wrong
+
 
 class StoreItself:
     """Keys in the store that the configuration names, or in the state folder's own, while no gateway runs there.
@@ -59,6 +73,10 @@ class StoreItself:
     def order(self, verb: str, key: str | None, body: dict[str, Any] | None) -> Any:
         """As the route of the same name answers."""
         return self._run(verb, key, body)
+
+    def has_prices(self) -> bool:
+        """As of `RunningGateway`."""
+        return _has_prices(self._config)
 
     def _run(self, verb: str, key: str | None, body: dict[str, Any] | None) -> Any:
         from app.store.database import StoreError
@@ -100,6 +118,10 @@ class StoreItself:
             return answer
         finally:
             await database.aclose()
+
+
+def _has_prices(config: Config) -> bool:
+    return any(model.price is not None for model in config.models.values())
 
 
 async def _answered(orders: KeyOrders, verb: str, key: str | None, body: dict[str, Any] | None) -> Any:

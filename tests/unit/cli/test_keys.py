@@ -129,6 +129,12 @@ def test_a_key_of_the_file_is_changed_in_its_place_and_all_else_stays(tmp_path: 
     assert (night.priority, night.budget.tokens, night.budget.per) == ("interactive", 5_000_000, "week")
 
 
+def test_a_file_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    result = run(tmp_path, "keys", "new", "office", "--config", "none.yaml")
+
+    assert (result.code, result.err) == (2, "There is no file none.yaml: `modelport init` writes one.\n")
+
+
 def test_a_key_of_the_file_is_rotated_and_the_old_one_opens_for_a_while(tmp_path: Path, file: Path) -> None:
     first = run(tmp_path, "keys", "rotate", "office", "--grace", "2h", "--config", str(file), "--json")
     again = run(tmp_path, "keys", "rotate", "office", "--config", str(file), "--json")
@@ -209,7 +215,8 @@ def test_keys_of_a_store_are_kept_there_while_no_gateway_runs(tmp_path: Path) ->
     taken = run(tmp_path, "keys", "new", "office")
     unknown = run(tmp_path, "keys", "new", "bob", "--models", "chatt")
     over = run(tmp_path, "keys", "new", "bob", "--expires", "2020-01-01")
-    changed = run(tmp_path, "keys", "edit", "ada", "--name", "eve", "--expires", "2020-01-01")
+    ends = ("--expires", "2020-01-01", "--budget", "20 money per month")
+    changed = run(tmp_path, "keys", "edit", "ada", "--name", "eve", *ends)
     theirs = run(tmp_path, "keys", "edit", "office", "--rpm", "1")
     rotated = run(tmp_path, "keys", "rotate", "eve", "--grace", "0")
     listed = json.loads(run(tmp_path, "keys", "list", "--json").out)["data"]
@@ -220,6 +227,7 @@ def test_keys_of_a_store_are_kept_there_while_no_gateway_runs(tmp_path: Path) ->
     assert json.loads(made.out)["entry"]["rpm"] == 5
     assert (taken.code, taken.err) == (1, "There is a key 'office' in the configuration already.\n")
     assert (unknown.code, unknown.err) == (1, "'chatt' is not a model here (known: chat).\n")
+    assert "No model has a `price`" in changed.err
     assert (over.code, over.err) == (2, "--expires '2020-01-01' is over already: such a key opens nothing.\n")
     assert (changed.code, rotated.code, ended.code) == (0, 0, 0), (changed.err, rotated.err, ended.err)
     assert "is one of the configuration file: change it there" in theirs.err
