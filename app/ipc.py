@@ -156,10 +156,11 @@ class Allowance(msgspec.Struct, tag="allowance", frozen=True):
     """supervisor → relay: what it may spend of a key's limits, besides what it may spend already, within `valid_s`
     (of `parallel`: until it is returned). Of what the key has no limit in, nothing is granted, and nothing is needed.
 
-    `seq`: of the `AllowanceWanted` that it replies to; 0: it comes unasked. `slot`: under which the supervisor has
-    noted what it grants; the relay only says it back. `requests` and `tokens`: what is left besides what relays may
-    spend already. `refused`: of which the key has not as much as was needed, after how many seconds there will be, and
-    what a client is told besides (`reason`, a sentence; nothing where all is as it should be).
+    `seq`: of the `AllowanceWanted` that it replies to; 0: it comes unasked, and what was refused may be asked for
+    again. `slot`: under which the supervisor has noted what it grants; the relay only says it back. `requests` and
+    `tokens`: what is left besides what relays may spend already. `refused`: of which the key has not as much as was
+    needed, after how many seconds there will be, and what a client is told besides (`reason`, a sentence; nothing where
+    all is as it should be).
     """
 
     seq: int

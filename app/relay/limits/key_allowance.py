@@ -289,7 +289,8 @@ class KeyAllowance:
     # -- for the supervisor
 
     def add(self, allowance: Allowance, needs: Amounts, now: float) -> None:
-        """What the supervisor grants and says in reply to these needs. Of needs of nothing, a refusal is forgotten."""
+        """What the supervisor grants and says in reply to these needs. Of needs of nothing, a refusal is forgotten;
+        what comes unasked takes back those before it."""
         granted, limits = allowance.granted, self.limits
         self.text, self._mark_requests, self._mark_tokens = None, -inf, -inf
         if limits.rpm is not None and granted.requests:
@@ -315,8 +316,9 @@ class KeyAllowance:
             self._lots.append(_Lot(allowance.slot, now + allowance.valid_s, *marks))
             if len(self._lots) == 1:
                 self._slot = allowance.slot
-        if granted != NOTHING:
+        if allowance.seq == 0 or granted != NOTHING:
             self._refusals.clear()
+        if granted != NOTHING:
             self._activate()
         if allowance.requests is not None:
             self._others_requests = allowance.requests.remaining

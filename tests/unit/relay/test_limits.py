@@ -244,6 +244,21 @@ async def test_after_it_they_are(rig: Rig, supervisor: FakeLimits) -> None:
     assert (await rig.ask(body=chat(), headers=AUTH)).status == 200
 
 
+async def test_what_was_refused_without_the_store_may_be_asked_for_again_once_it_is_heard(
+    rig: Rig, supervisor: FakeLimits
+) -> None:
+    supervisor.decide = lambda _: {"refused": "budget", "retry_after_s": 200_000.0}
+    await rig.published(keys=(key(budget=Budget(20.0, "money", "month")),))
+    refused = await rig.ask(body=chat(), headers=AUTH)
+
+    supervisor.decide = lambda _: {"granted": PLENTY}
+    supervisor.grant(0, "k1")
+    await asyncio.sleep(0.05)
+    reply = await rig.ask(body=chat(), headers=AUTH)
+
+    assert [refused.status, reply.status] == [429, 200]
+
+
 async def test_a_small_request_is_asked_for_where_a_large_one_was_refused(rig: Rig, supervisor: FakeLimits) -> None:
     def few(asked: AllowanceWanted) -> dict[str, Any]:
         if asked.needs.tokens > 200:
