@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from app.store import usage
+from app.store import schema, usage
 from app.store.database import Database
+from app.store.sqlite import SqliteDatabase
 from app.store.usage import DAY_S, GroupUsage, UsageBy, UsageQuestion
 from app.usage.record import UsageRecord
 
@@ -220,3 +223,14 @@ async def test_what_a_clock_that_was_ahead_has_recorded_eats_no_budget(database:
         everything = await usage.spent(statements, time.time() - DAY_S, None)
 
     assert some == everything == {"k-1": (110.0, 0.25)}
+
+
+async def test_what_all_keys_have_spent_is_read_from_the_days_that_count_and_not_from_all_there_are(
+    tmp_path: Path,
+) -> None:
+    async with contextlib.aclosing(SqliteDatabase(tmp_path / "store.db", 20.0)) as database:
+        await schema.migrate(database)
+        plan = await database.fetch(f"EXPLAIN QUERY PLAN {usage.SPENT_OF_ALL}", 20_000)
+
+    assert "SEARCH" in plan[0]["detail"]
+    assert "(day>?)" in plan[0]["detail"]

@@ -6,14 +6,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
+from app.store.database import Statements, StoreDown
 from app.supervisor.team.limits.allowances import TeamAllowances
-from app.table import Key, KeyLimits
+from app.table import Budget, Key, KeyLimits
 from tests.rigs.clocked_store import Clock, ClockedDatabase, ClockedStore
 from tests.rigs.slow_client import until
 
@@ -487,3 +488,35 @@ async def test_of_many_keys_of_which_nothing_is_known_yet_those_that_are_asked_f
 
     assert len(said) >= 3
     assert all(granted == 1 and of <= 150 for granted, of in said)
+
+
+@pytest.mark.parametrize(("comes_through", "at_most"), [(True, 4), (False, 6)])
+async def test_what_all_keys_have_spent_is_read_the_more_seldom_the_longer_that_takes(
+    comes_through: bool, at_most: int
+) -> None:
+    team = teamed(1, KeyLimits(budget=Budget(1e6, "tokens", "day")))
+    of_all: list[float] = []
+
+    async def recorded(
+        _statements: Statements, _since: float, keys: Sequence[str] | None
+    ) -> dict[str, tuple[float, float]]:
+        if keys is None:
+            of_all.append(team.clock.now)
+            team.clock.now += 0.5
+            if not comes_through:
+                raise StoreDown("it took too long")
+        return {}
+
+    allowances = TeamAllowances(team.stores[0], recorded=recorded, clock=team.clock)
+    allowances.follow((team.relays[0].key,))
+    said: list[Allowance] = []
+    for seq in range(1, 601):
+        team.clock.now += 0.05
+        need = Amounts(budget=100)
+        allowances.wanted(1, AllowanceWanted(seq, "a", need, need), said.append)
+        await allowances.look()
+        allowances.spent(1, Spent("a", need))
+    team.database.close()
+
+    assert 2 <= len(of_all) <= at_most
+    assert sum(each.granted.budget >= 100 for each in said) > 500

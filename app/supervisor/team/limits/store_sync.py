@@ -19,6 +19,9 @@ SWEEP_S: Final = 60.0
 ALL_S: Final = 0.5
 # And so often what is recorded is read of all keys with a budget.
 RECORDED_S: Final = 2.0
+# That takes no more than this share of the time, and where it does not come through it is tried so seldom.
+RECORDED_SHARE: Final = 0.05
+RECORDED_LATEST_S: Final = 60.0
 # What the store says is held, where nobody heard whether it was written.
 NOT_KNOWN: Final = -1.0
 
@@ -84,6 +87,7 @@ class StoreSync:
         self._since, self._id = 0.0, store.id
         self._swept_at = 0.0
         self._all_at = self._recorded_at = -RECORDED_S
+        self._recorded_every_s = RECORDED_S
 
     def __repr__(self) -> str:
         return f"<StoreSync others={self.others}>"
@@ -204,7 +208,11 @@ class StoreSync:
 
     async def _budgets(self, statements: Statements, batch: Sequence[KeyAccount]) -> list[KeyAccount]:
         """Read what is recorded of the keys of the batch, now and then of all. Returns of which."""
-        is_of_all = self._clock() - self._recorded_at >= RECORDED_S
+        began = self._clock()
+        is_of_all = began - self._recorded_at >= self._recorded_every_s
+        if is_of_all:
+            self._recorded_at = began
+            self._recorded_every_s = min(2 * self._recorded_every_s, RECORDED_LATEST_S)
         accounts = [each for each in (self._accounts.values() if is_of_all else batch) if "budget" in each.ledgers]
         periods: dict[int, list[KeyAccount]] = {}
         for account in accounts:
@@ -220,6 +228,7 @@ class StoreSync:
                 told.append(account)
         if is_of_all:
             self._recorded_at = self._clock()
+            self._recorded_every_s = max(RECORDED_S, (self._recorded_at - began) / RECORDED_SHARE)
         return told
 
     def _apply(self, rows: Iterable[AmountRow], recorded: Iterable[KeyAccount]) -> None:
