@@ -87,9 +87,31 @@ def _of_store(params: dict[str, str], config: Path | None, state: Path | None) -
         fail(f"Nothing was used yet: {file} is made when a gateway starts.")
     database = database_at(url.get_secret_value() if url is not None else None, file, TIMEOUT_S, COMMAND)
     try:
-        return asyncio.run(_reported(database, params, config_read.usage.retention_days))
+        answer = asyncio.run(_reported(database, params, config_read.usage.retention_days))
     except StoreError as exc:
         fail(sentence(exc), REFUSED)
+    return {**answer, "pending": _left_over(options.state)}
+
+
+def _left_over(state: Path) -> int:
+    """How many records a gateway that was killed, or could not reach its store, has left for the next one."""
+    import contextlib
+    import sqlite3
+
+    from app.supervisor.team.usage.collector import JOURNAL
+    from app.usage.segment_reader import SegmentReader
+    from app.usage.segments import FOLDER
+
+    folder, count = state / FOLDER, 0
+    with contextlib.suppress(OSError, sqlite3.Error):
+        reader = SegmentReader(folder)
+        count += len(reader.take().records)
+        reader.close()
+        if (folder / JOURNAL).exists():
+            place = f"{(folder / JOURNAL).resolve().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(place, uri=True, timeout=1.0)) as connection:
+                count += connection.execute("SELECT COUNT(*) FROM records").fetchone()[0]
+    return count
 
 
 async def _reported(database: Any, params: dict[str, str], retention_days: int) -> Any:

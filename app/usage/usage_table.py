@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ COLUMNS: Final = (
     *("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "money"),
 )
 # With which a spreadsheet takes a text for a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@")
+# The module `csv` does not quote every one of them, and a lone carriage return begins a row in a spreadsheet.
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def csv_text(by: str, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -26,4 +29,7 @@ def csv_text(by: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    if not isinstance(value, str):
+        return value
+    text = _CONTROLS.sub(" ", value)
+    return f"'{text}" if text.lstrip().startswith(_FORMULA) else text

@@ -13,6 +13,10 @@ import pytest
 from app.cli.options import BAD_CONFIG
 from app.store import schema, usage
 from app.store.sqlite import SqliteDatabase
+from app.supervisor.team.usage.collector import JOURNAL
+from app.supervisor.team.usage.journal import UsageJournal
+from app.usage.record import encoded_record
+from app.usage.segments import SegmentWriter
 from tests.rigs.cli import run
 from tests.unit.store.test_usage import made, numbered
 
@@ -77,6 +81,20 @@ def test_what_cannot_be_asked_is_said(state: Path, options: tuple[str, str]) -> 
     assert result.code == BAD_CONFIG
     assert options[0].strip("-") in result.err
     assert options[1] in result.err or "records are kept for 90 days" in result.err
+
+
+def test_what_a_gateway_has_left_for_the_next_one_is_said(state: Path) -> None:
+    writer = SegmentWriter(state / "usage", 7)
+    writer.write(encoded_record(made()))
+    writer.close()
+    journal = UsageJournal(state / "usage" / JOURNAL, 64 << 20)
+    journal.add(numbered([made()] * 2, "j"), {})
+    journal.close()
+
+    result = run(state.parent, "usage", "--state", str(state))
+
+    assert (result.code, "3 records of this gateway are not in the store yet" in result.err) == (0, True)
+    assert len(list((state / "usage").glob("*.segment"))) == 1
 
 
 @pytest.mark.parametrize("command", ["usage", "audit"])

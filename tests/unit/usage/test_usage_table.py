@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import pytest
+
 from app.store.usage import GroupUsage
 from app.usage.usage_table import csv_text
 
@@ -19,3 +21,13 @@ def test_there_is_a_line_for_each_row_below_the_names() -> None:
 
 def test_no_name_is_a_formula() -> None:
     assert csv_text("model", [{**ROW, "name": "=1+1"}]).splitlines()[1].startswith("'=1+1,")
+    assert csv_text("model", [{**ROW, "name": "\t =1+1"}]).splitlines()[1].startswith("'  =1+1,")
+
+
+@pytest.mark.parametrize("control", ["\r", "\n", "\x0b", "\x1b", "\x85", "\u2028", "\0"])
+def test_no_name_begins_a_line(control: str) -> None:
+    """Behind a wildcard a client may call a model anything."""
+    text = csv_text("model", [{**ROW, "name": f"any/{control}=1+1"}])
+
+    assert len(text.splitlines()) == 2
+    assert text.splitlines()[1].startswith("any/ =1+1,3,")
