@@ -5,7 +5,7 @@ What relays refuse by a key's limits is theirs to count (`modelport_limited_tota
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,9 +48,11 @@ class KeyTotals:
     def __repr__(self) -> str:
         return f"<KeyTotals {len(self._of)} keys>"
 
-    def follow(self, names: Iterable[str]) -> None:
-        """Begin at 0 what will be counted of these keys: the growth of a series that begins later is not seen."""
-        for name in names:
+    def follow(self, names: Set[str]) -> None:
+        """Begin at 0 what will be counted of all these keys, unless they are too many: then those have series that are
+        used. The growth of a series that begins later is not seen.
+        """
+        for name in sorted(names) if len(names) <= self._most else ():
             self._counted(name, KeyCounts())
 
     def add(self, name: str, more: KeyCounts) -> None:

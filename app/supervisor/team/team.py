@@ -134,6 +134,9 @@ class Team:
 
     def counts(self) -> TeamCounts:
         """The parts as the metrics show them."""
+        self.usage.totals.follow(
+            {key.name for key in (*self._config.keys, *(each.terms for each in self.keyring.keys))}
+        )
         return TeamCounts(
             is_store_up=self.store.is_up,
             store_seconds=copy.deepcopy(self.store.seconds),  # a thread renders them

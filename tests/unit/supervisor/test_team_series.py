@@ -58,7 +58,8 @@ async def test_of_many_keys_the_fullest_of_those_without_series_of_their_own_sta
 
 def test_keys_beyond_the_bound_are_counted_together_and_nothing_is_lost() -> None:
     totals = KeyTotals(most=2)
-    totals.follow(["a"])
+    totals.follow({"a"})
+    totals.follow({"x", "y", "z"})
 
     for name in ("a", "b", "c", "d", "a"):
         totals.add(name, KeyCounts(1, 10, 2, 0.25))

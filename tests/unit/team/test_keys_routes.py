@@ -59,6 +59,17 @@ async def client(team: Team) -> AsyncIterator[httpx.AsyncClient]:
         yield made
 
 
+async def test_a_keys_series_are_there_before_its_first_request(client: httpx.AsyncClient, team: Team) -> None:
+    """What a series has when it begins is no growth, so that nobody would be told of it."""
+    await client.post("/admin/keys", json=FULL)
+
+    assert {name: counts.requests for name, counts in team.counts().keys.items()} == {
+        "office": 0,
+        "API_KEY": 0,
+        "ada": 0,
+    }
+
+
 async def test_a_key_is_made_with_all_that_it_may_have_and_shown_once(client: httpx.AsyncClient, team: Team) -> None:
     made = await client.post("/admin/keys", json=FULL)
     listed = (await client.get("/admin/keys")).json()
