@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
+import structlog
 
 from app.store.database import Database, Row, Statements
 from app.table import Budget, Key, KeyLimits
+
+log = structlog.get_logger()
 
 # The topic of notifications: the keys have changed.
 TOPIC: Final = "keys"
@@ -257,13 +260,17 @@ async def _read(statements: Statements, where: str, *args: str | int) -> list[St
         secrets_ = of_each.setdefault(row["id"], (row, []))[1]
         if row["sha256"] is not None:
             secrets_.append(Secret(row["sha256"], row["made"], row["ends"]))
-    keys = [
-        _key(row, sorted(each, key=lambda secret: (secret.created, secret.sha256))) for row, each in of_each.values()
-    ]
+    keys = []
+    for row, each in of_each.values():
+        try:
+            keys.append(_key(row, sorted(each, key=lambda secret: (secret.created, secret.sha256))))
+        except msgspec.MsgspecError as exc:
+            log.error("a key in the store is damaged and opens nothing", id=row["id"], reason=str(exc))
     return sorted(keys, key=lambda key: (key.terms.name, key.id))
 
 
 def _key(row: Row, secrets_: Sequence[Secret]) -> StoredKey:
+    """MsgspecError where somebody has written something into the row that no gateway would, and no relay takes."""
     budget = None
     if row["budget_amount"] is not None:
         budget = Budget(row["budget_amount"], row["budget_unit"], row["budget_per"])
@@ -276,7 +283,11 @@ def _key(row: Row, secrets_: Sequence[Secret]) -> StoredKey:
         row["priority"],
         KeyLimits(row["rpm"], row["tpm"], row["max_parallel"], budget),
     )
-    return StoredKey(row["id"], terms, row["created"], row["changed"], row["revoked"], tuple(secrets_))
+    key = StoredKey(row["id"], terms, row["created"], row["changed"], row["revoked"], tuple(secrets_))
+    limits = (row["rpm"], row["tpm"], row["max_parallel"], row["budget_amount"])
+    if any(limit is not None and limit <= 0 for limit in limits):
+        raise msgspec.ValidationError("a limit is not above 0")
+    return msgspec.convert(msgspec.to_builtins(key), StoredKey)
 
 
 def _values(terms: KeyTerms) -> tuple[str | int | float | None, ...]:

@@ -210,3 +210,18 @@ async def test_whether_a_file_holds_keys_is_seen_without_opening_the_store(tmp_p
 
     assert (nothing, empty, running, holds_keys(path)) == (False, False, True, True)
     assert not holds_keys(tmp_path / "other.db")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["models = 'chat'", "role = 'root'", "budget_amount = 5", "priority = 'first'", "rpm = 0", "tpm = -1"],
+)
+async def test_a_row_that_somebody_has_damaged_takes_no_other_key_along(database: Database, damage: str) -> None:
+    await keys.add(database, KeyTerms("good"), "1" * 64, 1.0)
+    bad = await keys.add(database, KeyTerms("bad"), "2" * 64, 1.0)
+    await database.execute(f"UPDATE keys SET {damage} WHERE id = $1", bad.id)  # ours
+
+    async with database.transaction() as statements:
+        assert [key.terms.name for key in await keys.live(statements)] == ["good"]
+    with pytest.raises(KeysRefused):
+        await keys.edit(database, "bad", {"rpm": 5}, 2.0)
