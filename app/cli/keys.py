@@ -107,7 +107,8 @@ def new_key(
     else:
         from app.config.yaml_edit import scalar
 
-        typer.echo(f"Its entry in modelport.yaml:\n\nkeys:\n  - {scalar(made)}")
+        typer.echo("Its entry, to be put into modelport.yaml (`--config FILE` writes it there):\n")
+        typer.echo(f"keys:\n  - {scalar(made)}")
 
 
 def list_keys(config: FileOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:

@@ -25,6 +25,8 @@ SETTINGS = {name.upper() for name in Settings.model_fields}
 # What a process has from its system, and what is only ever set for an engine.
 OF_THE_SYSTEM = {"HOME", "PATH", "TMPDIR", "XDG_CACHE_HOME", "HUGGINGFACE_HUB_CACHE"}
 FOR_ENGINES = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_USE_MODELSCOPE"}
+# Their own documentation has them all: store.md.
+OF_POSTGRESQL = {"PGHOST"}
 READ_BY_COMPOSE = {"COMPOSE_PROFILES"}
 # Folders and addresses inside a container, which compose has no reason to change. (vLLM is in one of the images only.)
 SETTLED_IN_IMAGES = {"API_HOST", "API_PORT", "MODELPORT_STATE", "MODELPORT_TOOLS", "MODELPORT_VLLM"}
@@ -57,7 +59,7 @@ def read_by_code(path: Path) -> Iterator[str]:
 
 
 def test_the_environment_file_names_every_variable_once() -> None:
-    in_code = {name for path in FILES for name in read_by_code(path)} - OF_THE_SYSTEM - FOR_ENGINES
+    in_code = {name for path in FILES for name in read_by_code(path)} - OF_THE_SYSTEM - FOR_ENGINES - OF_POSTGRESQL
     in_compose = {name for file in COMPOSE for name in re.findall(r"\$\{([A-Z_]+)", (ROOT / file).read_text())}
 
     assert {"HF_HOME", "MODELPORT_TOOLS"} <= in_code
