@@ -134,9 +134,8 @@ class Team:
 
     def counts(self) -> TeamCounts:
         """The parts as the metrics show them."""
-        self.usage.totals.follow(
-            {key.name for key in (*self._config.keys, *(each.terms for each in self.keyring.keys))}
-        )
+        names = {key.name for key in self._config.keys} | {key.terms.name for key in self.keyring.keys}
+        self.usage.totals.follow(names)
         return TeamCounts(
             is_store_up=self.store.is_up,
             store_seconds=copy.deepcopy(self.store.seconds),  # a thread renders them
