@@ -141,10 +141,7 @@ class Allowances:
         """
         line = self._of[key.id or key.name]
         allowance = line.allowance
-        estimated, tokens, budget = NO_TOKENS, 0.0, 0.0
-        if allowance.counts_tokens:
-            estimated = estimate(plan, self._assumed)
-            tokens, budget = self._size(allowance, plan, estimated)
+        limits, (tokens, budget, estimated) = allowance.limits, self._sizes(allowance, plan)
         needs = allowance.needs(tokens, budget)
         self._refuse_known(allowance, needs)
         await in_task()
@@ -155,11 +152,13 @@ class Allowances:
             if not is_here:
                 await self._reply(line, lacks, until)
             is_here = False
+            if allowance.limits is not limits:  # they have changed meanwhile
+                limits, (tokens, budget, estimated) = allowance.limits, self._sizes(allowance, plan)
             now = self._clock()
             reservation = allowance.take(now, tokens, budget, estimated)
             if reservation is not None:
                 return reservation
-            needs = allowance.needs(tokens, budget)  # its limits may be others now
+            needs = allowance.needs(tokens, budget)
             self._refuse_known(allowance, needs)
             lacks = allowance.lacks(needs)
         line.empty = 0
@@ -186,6 +185,13 @@ class Allowances:
             raise refusals.unknown() from exc
         finally:
             del line.waiting[future]
+
+    def _sizes(self, allowance: KeyAllowance, plan: RequestPlan) -> tuple[float, float, TokenEstimate]:
+        """Tokens, what counts against the budget, and what both come from."""
+        if not allowance.counts_tokens:
+            return 0.0, 0.0, NO_TOKENS
+        estimated = estimate(plan, self._assumed)
+        return *self._size(allowance, plan, estimated), estimated
 
     def _size(self, allowance: KeyAllowance, plan: RequestPlan, estimated: TokenEstimate) -> tuple[float, float]:
         """Tokens, and what counts against the budget. An answer whose length nobody bounds is never what makes a

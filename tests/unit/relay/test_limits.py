@@ -154,6 +154,21 @@ async def test_requests_that_come_together_wait_for_one_reply(rig: Rig, supervis
     assert [asked.wants.requests for asked in supervisor.asked][:2] == [1, 4]
 
 
+async def test_who_waits_while_limits_change_needs_what_they_are_then(rig: Rig, supervisor: FakeLimits) -> None:
+    supervisor.decide = lambda _: None
+    await rig.published(keys=(key(rpm=600),))
+    asking = asyncio.create_task(rig.ask(body=chat(max_tokens=10), headers=AUTH))
+    await rig.fleet.until(lambda: len(supervisor.asked) == 1)
+
+    supervisor.decide = lambda asked: {"granted": asked.needs, "valid_s": 30.0}
+    await rig.published(keys=(key(tpm=60_000),))
+    supervisor.grant(1, "k1", granted=Amounts(requests=1))
+    reply = await asking
+
+    assert reply.status == 200
+    assert [asked.needs.tokens > 10 for asked in supervisor.asked] == [False, True]
+
+
 async def test_what_was_not_spent_in_time_goes_back_under_its_slot(rig: Rig, supervisor: FakeLimits) -> None:
     supervisor.decide = lambda _: {"granted": Amounts(requests=10, tokens=1000), "valid_s": 0.3, "slot": 41.0}
     await rig.published(keys=(key(rpm=600, tpm=60_000),))
