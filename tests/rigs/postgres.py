@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -119,9 +120,18 @@ class PostgresServer:
     def kill(self) -> None:
         """End it and its children at once, as a machine does that loses its power."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        children = _children(self._process.pid)
+        self._process.kill()  # first, so that it starts no others
         self._process.wait(PATIENCE_S)
         self._process = None
+        # They have sessions of their own, and answer what they have begun before they notice.
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        ends = time.monotonic() + PATIENCE_S
+        while any(_is_running(child) for child in children):
+            assert time.monotonic() < ends, children
+            time.sleep(0.01)
 
     def pause(self) -> None:
         """It no longer answers, and its connections stay open."""
@@ -179,3 +189,10 @@ class PostgresServer:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()  # a zombie holds nothing
+    except OSError:
+        return False

@@ -11,7 +11,7 @@ from tests import ROOT
 PAGE = ROOT / "app" / "page"
 BUILT = PAGE / "built"
 SOURCES = sorted(path for path in (PAGE / "src").rglob("*") if path.suffix in (".ts", ".tsx", ".css", ".html", ".svg"))
-MAX_BYTES = 45_000
+MAX_BYTES = 50_000
 MAX_LINES = 400
 # Ways from a text to markup or code. The policy forbids them; the sources do not ask for them.
 DANGEROUS = re.compile(
@@ -20,7 +20,7 @@ DANGEROUS = re.compile(
 )
 
 
-def test_all_that_the_page_loads_is_at_most_45_kb_compressed() -> None:
+def test_all_that_the_page_loads_is_at_most_50_kb_compressed() -> None:
     loaded = [path for path in BUILT.iterdir() if path.suffix != ".txt"]
 
     assert {path.name for path in loaded} == {"app.css", "app.js", "icon.svg", "index.html"}

@@ -220,7 +220,7 @@ async def test_a_slow_reader_stops_its_engine_and_starts_it_again(rig: Rig, engi
         got = 0
         while record.sent < seen + 2**20:
             got += len(await client.read(2**20))
-        assert got > 2**20
+        assert got > 2**19  # they may grow once more when it reads
 
     async with asyncio.timeout(20):
         await record.closed_by_peer.wait()
