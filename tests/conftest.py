@@ -12,13 +12,15 @@ import uvloop
 
 
 def pytest_configure() -> None:
-    """Gateways that tests start notice that their terminal is closed, also where the suite was started with nohup.
-    However busy the machine is, no example is too slow; `make test-fast` takes fewer of them.
+    """Programs that tests start notice that their terminal is closed, and Ctrl-C, also where the suite was started with
+    nohup or in the background, where both are ignored. However busy the machine is, no example is too slow; `make
+    test-fast` takes fewer of them.
     """
     hypothesis.settings.register_profile("suite", deadline=None)
     hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)
     hypothesis.settings.load_profile("suite")
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(
