@@ -129,8 +129,11 @@ class TeamMember:
         return [int(pid) for pid in self.status()["relays"]["pids"]]
 
     def kill_relay(self, index: int = 0) -> int:
-        """Kill one of its relays, which the supervisor replaces; its pid."""
-        pids = self.relay_pids()
+        """Kill one of its relays, which the supervisor replaces; its pid. Where one is being replaced, the next one."""
+        ends = time.monotonic() + PATIENCE_S
+        while not (pids := self.relay_pids()):
+            assert time.monotonic() < ends, "no relay has come back"
+            time.sleep(0.05)
         pid = pids[index % len(pids)]
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
