@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -206,8 +206,12 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
     per: Literal["day", "week", "month"]
 
 
+# Over which `rpm` and `tpm` count.
+WINDOW_S: Final = 60.0
+
+
 class KeyLimits(msgspec.Struct, frozen=True, gc=False):
-    """What a key may use; None: no limit. `rpm`, `tpm`: requests and tokens in any 60 seconds. `max_parallel`: requests
+    """What a key may use; None: no limit. `rpm`, `tpm`: requests and tokens in any WINDOW_S. `max_parallel`: requests
     at the same time.
     """
 

@@ -27,7 +27,7 @@ def check(
     from app.config.load import load_all
     from app.config.settings import resolve
     from app.config.warnings import warnings
-    from app.store.keys import holds_keys
+    from app.store.tables.keys import holds_keys
     from app.supervisor.state_folder import StateFolder
 
     with config_errors_reported():

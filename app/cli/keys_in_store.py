@@ -80,7 +80,7 @@ class StoreItself:
 
     def _run(self, verb: str, key: str | None, body: dict[str, Any] | None) -> Any:
         from app.store.database import StoreError
-        from app.store.keys import KeysRefused
+        from app.store.tables.keys import KeysRefused
         from app.supervisor.state_folder import StateError
 
         try:

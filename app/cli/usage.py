@@ -118,8 +118,8 @@ async def _reported(database: Any, params: dict[str, str], retention_days: int) 
     import contextlib
 
     from app.store import schema
-    from app.store import usage as stored
-    from app.store.usage import UsageQuestion
+    from app.store.tables import usage as stored
+    from app.store.tables.usage import UsageQuestion
     from app.usage.periods import moment
 
     now = time.time()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.store import copying, schema
 from app.store.database import Database, StoreError
-from app.store.gateways import SILENT_S
+from app.store.tables.gateways import SILENT_S
 
 
 @dataclass(frozen=True, slots=True)

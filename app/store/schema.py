@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from app.store import usage
 from app.store.database import Database, Statements, StoreError
+from app.store.tables import usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,9 @@ from app.config.model import Config
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
-from app.store.keys import holds_keys
 from app.store.schema import TooNew
 from app.store.tables.audit_entry import AuditEntry, new_id
+from app.store.tables.keys import holds_keys
 from app.supervisor import listener, open_files
 from app.supervisor.admin.app import AdminServer, create_admin
 from app.supervisor.capacity import devices, report

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from app.store import schema, usage
+from app.store import schema
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import usage
 from app.supervisor.state_folder import StateFolder
 from tests import ROOT
 from tests.rigs.postgres import PostgresServer

@@ -12,9 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.store import schema, usage
+from app.store import schema
 from app.store.database import Database
 from app.store.opening import database_at
+from app.store.tables import usage
 from app.supervisor.team.usage.journal import UsageJournal
 from app.usage.record import UsageRecord
 from tests.rigs import cli

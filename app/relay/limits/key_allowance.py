@@ -11,10 +11,9 @@ from app.ipc import NOTHING, Allowance, Amounts, Spent
 from app.relay.limits.limit_headers import LimitNow
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
-from app.table import Key, KeyLimits
+from app.table import WINDOW_S, Key, KeyLimits
 
 LimitName: TypeAlias = Literal["requests", "tokens", "parallel", "budget"]
-WINDOW_S: Final = 60.0
 # Places that no request has had for so long go back to the supervisor.
 IDLE_S: Final = 2.0
 # So long before the end of what was granted last, more is asked for where it is used.

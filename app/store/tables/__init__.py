@@ -1,4 +1,4 @@
-"""What is kept in the store of a team's audit, votes and comparisons: a file for each, over any database.
+"""What is kept in the store: a file for each group of tables, over any database.
 
-May import: app.store.database.
+May import: app.store.database, app.table, app.usage.periods, app.usage.record.
 """

@@ -12,9 +12,9 @@ from app.config import cross_checks
 from app.config.model import Config
 from app.config.team import KeyConfig
 from app.keys import new
-from app.store import keys
 from app.store.database import Database
-from app.store.keys import KeysRefused, KeyTerms, StoredKey
+from app.store.tables import keys
+from app.store.tables.keys import KeysRefused, KeyTerms, StoredKey
 from app.table import KeyLimits
 
 _OF_ENVIRONMENT = re.compile(r"API_KEY(-\d+)?")

@@ -14,9 +14,9 @@ import structlog
 
 from app.config.model import Config
 from app.keys import NO_STORED_KEYS, StoredKeys
-from app.store import keys
 from app.store.database import StoreError
-from app.store.keys import KeysVersion, StoredKey
+from app.store.tables import keys
+from app.store.tables.keys import KeysVersion, StoredKey
 from app.supervisor.json_store import JsonStore
 from app.supervisor.team.team_store import TeamStore
 

@@ -14,8 +14,8 @@ import structlog
 
 from app import __version__
 from app.config.model import Config
-from app.store import usage
 from app.store.opening import database_at
+from app.store.tables import usage
 from app.store.tables.audit import AuditTable
 from app.store.tables.votes import RunTable, VoteTable
 from app.supervisor.admin.schemas import StoreAnswer

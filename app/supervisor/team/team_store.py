@@ -14,9 +14,10 @@ from typing import Final, Literal
 
 import structlog
 
-from app.store import gateways, schema
+from app.store import schema
 from app.store.database import TIMEOUT_S, Database, Row, Statements, StoreDown, StoreError, Value
-from app.store.gateways import Census
+from app.store.tables import gateways
+from app.store.tables.gateways import Census
 from app.supervisor.metrics.bucket_counts import BucketCounts
 from app.supervisor.metrics.team_series import STORE_BOUNDS
 from app.supervisor.team.identity import Identity

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.cli.options import BAD_CONFIG
-from app.store import schema, usage
+from app.store import schema
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import usage
 from app.supervisor.team.usage.collector import JOURNAL
 from app.supervisor.team.usage.journal import UsageJournal
 from app.usage.record import encoded_record

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from app.store import checkup, copying, keys, schema, usage
+from app.store import checkup, copying, schema
 from app.store.database import Database, StoreError
-from app.store.keys import KeyTerms
 from app.store.postgresql import PostgresDatabase
 from app.store.schema import TableOf
 from app.store.sqlite import SqliteDatabase
-from app.store.usage import DAY_S
+from app.store.tables import keys, usage
+from app.store.tables.keys import KeyTerms
+from app.store.tables.usage import DAY_S
 from tests.rigs.postgres import PostgresServer
 from tests.unit.store.test_usage import NOON, made, numbered
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.store import keys, schema
+from app.store import schema
 from app.store.database import Database
-from app.store.keys import KeysRefused, KeyTerms, StoredKey, holds_keys
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import keys
+from app.store.tables.keys import KeysRefused, KeyTerms, StoredKey, holds_keys
 from app.table import Budget, Key, KeyLimits
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64

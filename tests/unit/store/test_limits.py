@@ -11,9 +11,9 @@ from typing import Literal
 import pytest
 
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
-from app.store import gateways, limits
 from app.store.database import Database, Row, Statements, Value
-from app.store.limits import HELD, AmountRow
+from app.store.tables import gateways, limits
+from app.store.tables.limits import HELD, AmountRow
 from app.supervisor.team.limits.allowances import TeamAllowances
 from app.table import Key, KeyLimits
 

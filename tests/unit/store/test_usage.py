@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from app.store import schema, usage
+from app.store import schema
 from app.store.database import Database
 from app.store.sqlite import SqliteDatabase
-from app.store.usage import DAY_S, GroupUsage, UsageBy, UsageQuestion
+from app.store.tables import usage
+from app.store.tables.usage import DAY_S, GroupUsage, UsageBy, UsageQuestion
 from app.usage.record import UsageRecord
 
 DAY = 20_000

@@ -15,7 +15,7 @@ from app.config.load import load_all
 from app.config.settings import ServeOptions
 from app.config.yaml_document import ConfigError
 from app.errors import Problem
-from app.store.keys import KeyTerms
+from app.store.tables.keys import KeyTerms
 from app.supervisor.admin.schemas import AdapterOrder
 from app.supervisor.gateway import Gateway
 from app.supervisor.state_folder import StateFolder

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from app.store import gateways, schema
+from app.store import schema
 from app.store.database import Database, StoreDown
 from app.store.postgresql import PostgresDatabase
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import gateways
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.team_store import TeamStore
 from tests.rigs.postgres import PostgresServer

@@ -13,9 +13,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from app.store import schema, usage
+from app.store import schema
 from app.store.database import Database
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import usage
 from app.supervisor.admin.app import create_admin
 from tests.unit.store.test_usage import made, numbered
 

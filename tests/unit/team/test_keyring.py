@@ -10,10 +10,11 @@ import structlog
 
 from app.config.model import Config
 from app.keys import StoredKeys
-from app.store import keys, schema
+from app.store import schema
 from app.store.database import Database
-from app.store.keys import KeysVersion, KeyTerms, Secret, StoredKey
 from app.store.sqlite import SqliteDatabase
+from app.store.tables import keys
+from app.store.tables.keys import KeysVersion, KeyTerms, Secret, StoredKey
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.keyring import Keyring, Known, good_keys
 from app.supervisor.team.team_store import TeamStore

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from app.config.team import UsageConfig
-from app.store import usage
 from app.store.database import Database
 from app.store.postgresql import PostgresDatabase
 from app.store.sqlite import SqliteDatabase
-from app.store.usage import UsageQuestion
+from app.store.tables import usage
+from app.store.tables.usage import UsageQuestion
 from app.supervisor.metrics.team_series import KeyCounts
 from app.supervisor.team.identity import Identity
 from app.supervisor.team.team_store import TeamStore

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from app.store.usage import GroupUsage
+from app.store.tables.usage import GroupUsage
 from app.usage.usage_table import csv_text
 
 ROW = asdict(GroupUsage("office, 2nd floor", "k-1", 3, 1, 100, 10, 60, 4, 0.25))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from app.config.team import BudgetConfig, Count, Digest, Name
-from app.store.keys import KeyTerms, StoredKey, changed_terms
+from app.store.tables.keys import KeyTerms, StoredKey, changed_terms
 from app.supervisor.team.key_orders import FileKey
 from app.table import Budget, KeyLimits
 
@@ -40,7 +40,7 @@ class _Terms(_Order):
         return value.replace(tzinfo=datetime.UTC) if value is not None and value.tzinfo is None else value
 
     def changes(self) -> dict[str, Any]:
-        """The members that were given, as `app.store.keys.changed_terms` takes them."""
+        """The members that were given, as `app.store.tables.keys.changed_terms` takes them."""
         given = {name: getattr(self, name) for name in self.model_fields_set & set(_MEMBERS)}
         if isinstance(given.get("expires"), datetime.datetime):
             given["expires"] = given["expires"].timestamp()

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from app.errors import Problem, bad_request
 from app.store.database import StoreError
-from app.store.keys import KeysRefused
+from app.store.tables.keys import KeysRefused
 from app.supervisor.admin.schemas import ErrorAnswer
 from app.supervisor.admin.team.key_schemas import KeyAnswer, KeyEdit, KeyMade, KeysAnswer, NewKey, Rotation
 from app.supervisor.team.team import Team

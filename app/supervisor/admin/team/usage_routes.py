@@ -11,8 +11,8 @@ from fastapi import FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 
 from app.errors import bad_request
-from app.store import usage
-from app.store.usage import GroupUsage, UsageBy, UsageQuestion
+from app.store.tables import usage
+from app.store.tables.usage import GroupUsage, UsageBy, UsageQuestion
 from app.supervisor.team.team import Team
 from app.usage.periods import FORMS, moment
 from app.usage.usage_table import csv_text

@@ -15,8 +15,8 @@ import structlog
 
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Spent
 from app.store.database import Statements, StoreDown, StoreError
+from app.store.tables.gateways import SILENT_S
 from app.supervisor.team.limits.key_account import KeyAccount, Others, Waiter
-from app.supervisor.team.limits.ledger import SILENT_S
 from app.supervisor.team.limits.store_sync import Recorded, SharedDatabase, StoreSync, Unrecorded
 from app.table import Key
 

@@ -6,7 +6,7 @@ nothing. A gateway holds more only after it has seen, while nobody else could ch
 stays within the limit; what is spent goes from what is held into a slot. So at every moment what has been spent and not
 been written yet is covered by what the store says is held.
 
-Without the store for SILENT_S, a gateway is *alone*: it lets its relays spend its share of what was not used when it
+Without the store for `SILENT_S`, a gateway is *alone*: it lets its relays spend its share of what was not used when it
 last knew, and of what ages out of that since. The others see that it is silent, and keep just that share for it.
 Times are Unix seconds by the store's clock.
 """
@@ -18,10 +18,9 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Final
 
-from app.supervisor.team.limits.spans import WINDOW_S, Calendar, CountedFor, WhileItRuns
+from app.supervisor.team.limits.spans import Calendar, CountedFor, WhileItRuns
+from app.table import WINDOW_S
 
-# After so long without a word a gateway is alone, and known to be silent by the others.
-SILENT_S: Final = 3.0
 # So long relays keep what they are given (app/ipc.py's `Allowance.valid_s`).
 VALID_S: Final = 2.0
 # What adding up in floating point may be wrong by.

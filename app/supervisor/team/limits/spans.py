@@ -7,7 +7,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Protocol
 
-WINDOW_S: Final = 60.0
+from app.table import WINDOW_S
+
 SLOT_S: Final = 0.5
 # What can be spent in one go, and is drawn at least: the limit by this.
 _SLICES: Final = 60

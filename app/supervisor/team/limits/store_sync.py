@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from app.store import limits
 from app.store.database import Database, Statements
-from app.store.limits import HELD, AmountRow, Peers
+from app.store.tables import limits
+from app.store.tables.gateways import SILENT_S
+from app.store.tables.limits import HELD, AmountRow, Peers
 from app.supervisor.team.limits.key_account import KeyAccount, Limited, Others
-from app.supervisor.team.limits.ledger import SILENT_S, Ledger
-from app.supervisor.team.limits.spans import WINDOW_S, Rolling
+from app.supervisor.team.limits.ledger import Ledger
+from app.supervisor.team.limits.spans import Rolling
+from app.table import WINDOW_S
 
 # Slots that are so old are removed by and by.
 KEPT_S: Final = 300.0

@@ -16,8 +16,8 @@ from typing import Final, TypeVar
 import structlog
 
 from app.config.team import UsageConfig
-from app.store import usage
 from app.store.database import StoreDown, StoreError
+from app.store.tables import usage
 from app.supervisor.metrics.team_series import KeyCounts, KeyTotals
 from app.supervisor.team.team_store import TeamStore
 from app.supervisor.team.usage.journal import JournalFull, UsageJournal

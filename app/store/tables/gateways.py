@@ -7,7 +7,8 @@ from typing import Final
 
 from app.store.database import Database
 
-# One that has not been heard of for so long is silent: it is gone, or cut off and going on by itself.
+# One that has not been heard of for so long is silent: it is gone, or cut off and going on by itself with its share of
+# all limits, which it begins to do after the same time.
 SILENT_S: Final = 3.0
 
 
