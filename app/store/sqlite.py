@@ -242,7 +242,7 @@ class _Worker:
             )
             try:
                 connection.row_factory = _row
-                connection.execute("PRAGMA journal_mode = WAL")
+                _write_ahead(connection, self._busy_s)
                 connection.execute("PRAGMA synchronous = FULL")  # what is committed outlives a power cut
                 connection.execute("PRAGMA journal_size_limit = 67108864")
                 connection.create_function("store_time", 0, time.time)
@@ -303,6 +303,21 @@ def _fetch(sql: str, args: Sequence[Value]) -> Work[Sequence[Row]]:
 def _execute(sql: str, args: Sequence[Value]) -> Work[int]:
     values = tuple(map(storable, args))
     return lambda connection: max(0, connection.execute(rewritten(sql), values).rowcount)
+
+
+def _write_ahead(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Have the file written ahead. Whoever does so while another process makes it is refused at once, whatever the
+    connection's own patience.
+    """
+    ends = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or time.monotonic() >= ends:
+                raise
+        time.sleep(0.01)
 
 
 def _begin(connection: sqlite3.Connection) -> None:

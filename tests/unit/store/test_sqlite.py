@@ -54,6 +54,33 @@ async def test_nobody_else_can_read_it(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
+async def test_who_comes_while_another_process_makes_the_file_waits(tmp_path: Path) -> None:
+    """SQLite itself refuses at once to have a file written ahead that somebody is about to write."""
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as maker:
+        maker.execute("CREATE TABLE early (a)")
+        maker.execute("BEGIN IMMEDIATE")
+        async with opened(path) as database:
+            coming = asyncio.create_task(schema.migrate(database))
+            await asyncio.sleep(0.2)
+            was_waiting = not coming.done()
+            maker.execute("COMMIT")
+            before, after = await coming
+
+    assert was_waiting
+    assert (before, after) == (0, schema.VERSION)
+
+
+async def test_who_comes_while_a_file_stays_held_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as maker:
+        maker.execute("CREATE TABLE early (a)")
+        maker.execute("BEGIN IMMEDIATE")
+        async with opened(path, 0.3) as database:
+            with pytest.raises(StoreDown, match=r"locked|did not answer|was busy"):
+                await schema.migrate(database)
+
+
 def modes_in(folder: Path) -> dict[str, int]:
     """The permissions of each file."""
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
