@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from app.cli.admin_client import call, socket_of
-from app.cli.options import (
-    BAD_CONFIG,
-    REFUSED,
-    ConfigOption,
-    JsonOption,
-    StateOption,
-    config_errors_reported,
-    fail,
-    print_json,
-    sentence,
-)
+from app.cli.configured_store import configured, read
+from app.cli.options import BAD_CONFIG, ConfigOption, JsonOption, StateOption, fail, print_json
 from app.cli.tables import show
 from app.usage.periods import moment
 
@@ -31,7 +21,6 @@ if TYPE_CHECKING:
     from app.store.database import Database
 
 _PAGE: Final = 1000
-_TIMEOUT_S: Final = 30.0
 
 
 def audit(
@@ -87,47 +76,23 @@ def _read(wanted: dict[str, str], limit: int, config: Path | None, state: Path |
 
 
 def _of_store(wanted: dict[str, str], limit: int, config: Path | None, state: Path | None) -> list[dict[str, Any]]:
-    import asyncio
-
-    from app.config.load import load_all
-    from app.config.settings import resolve
-    from app.store.database import StoreError
-    from app.store.opening import COMMAND, database_at
-    from app.supervisor.state_folder import STORE
-
-    with config_errors_reported():
-        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
-        url = load_all(options).store.url
-    file = options.state / STORE
-    if url is None and not file.exists():
-        fail(f"Nobody has done anything yet: {file} is made when a gateway starts.")
-    database = database_at(url.get_secret_value() if url is not None else None, file, _TIMEOUT_S, COMMAND)
-    try:
-        return asyncio.run(_stored(database, wanted, limit))
-    except StoreError as exc:
-        fail(sentence(exc), REFUSED)
+    settings, file = configured(config, state)
+    return read(settings, file, "Nobody has done anything yet", lambda database: _stored(database, wanted, limit))
 
 
 async def _stored(database: Database, wanted: dict[str, str], limit: int) -> list[dict[str, Any]]:
-    import contextlib
-
     import msgspec
 
-    from app.store import schema
     from app.store.tables.audit import AuditQuery, AuditTable
 
-    async with contextlib.aclosing(database):
-        await schema.check(database)
-        entries: list[Any] = []
-        while len(entries) < limit:
-            before = entries[-1].id if entries else None
-            query = msgspec.convert({**wanted, "before": before}, AuditQuery, strict=False)
-            page = await AuditTable(database).read(
-                msgspec.structs.replace(query, limit=min(_PAGE, limit - len(entries)))
-            )
-            entries += page
-            if not page:
-                break
+    entries: list[Any] = []
+    while len(entries) < limit:
+        before = entries[-1].id if entries else None
+        query = msgspec.convert({**wanted, "before": before}, AuditQuery, strict=False)
+        page = await AuditTable(database).read(msgspec.structs.replace(query, limit=min(_PAGE, limit - len(entries))))
+        entries += page
+        if not page:
+            break
     return [msgspec.structs.asdict(entry) for entry in entries]
 
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.configured_store import configured, run, store_at
 from app.cli.options import (
     BAD_CONFIG,
     REFUSED,
     ConfigOption,
     JsonOption,
     StateOption,
-    config_errors_reported,
     fail,
     print_json,
     warn,
@@ -30,10 +28,6 @@ if TYPE_CHECKING:
     from app.store.copying import CopiedTable
     from app.store.database import Database
 
-Result = TypeVar("Result")
-
-# What somebody waits for at a terminal may take longer than what a gateway waits for.
-TIMEOUT_S = 30.0
 # By so much a clock may be off before limits and expiry dates are off with it.
 CLOCK_S = 2.0
 EMBEDDED = "sqlite"
@@ -60,10 +54,11 @@ def check(config: ConfigOption = None, state: StateOption = None, as_json: JsonO
     """Say whether the store is reachable, which version it has, how its clock is, and what is in it. Exit code 1 where
     something is wrong.
     """
-    url, file = _configured(config, state)
+    settings, file = configured(config, state)
+    url = settings.store.secret_url
     if url is None and not file.exists():
         fail(f"There is no store yet: {file} is made when a gateway starts.")
-    database = _database(url, file)
+    database = store_at(url, file)
 
     async def looked() -> Checkup:
         from app.store import checkup
@@ -93,16 +88,17 @@ def migrate(
     again; every row is compared at the end. Without `--to` and `--from`: bring the store's tables to this version,
     which a start does by itself.
     """
-    url, file = _configured(config, state)
+    settings, file = configured(config, state)
+    url = settings.store.secret_url
     if to is None and source is None:
-        _upgrade(_database(url, file), as_json)
+        _upgrade(store_at(url, file), as_json)
         return
     origin, target = _meant(source, url, "--from"), _meant(to, url, "--to")
-    if _database(origin, file).place == _database(target, file).place:
+    if store_at(origin, file).place == store_at(target, file).place:
         fail("Both are the same store: name the other one with `--to` or `--from`.", BAD_CONFIG)
     _check_unused(origin, target, file)
     began = time.monotonic()
-    copied = _run(_copy(_database(origin, file), _database(target, file)))
+    copied = run(_copy(store_at(origin, file), store_at(target, file)))
     took_s = time.monotonic() - began
     if as_json:
         tables = {each.name: {"rows": each.rows, "resumed": each.resumed, "mended": each.mended} for each in copied}
@@ -111,7 +107,7 @@ def migrate(
     for each in copied:
         resumed = f", {each.resumed:,} of them by an earlier run" if each.resumed else ""
         typer.echo(f"{each.name}: {number_of(each.rows, 'row')}{resumed}")
-    place = file if target is None else _database(target, file).place
+    place = file if target is None else store_at(target, file).place
     typer.echo(f"All rows are in {place} and were compared ({took_s:.0f} s).")
     if target != url:
         typer.echo(f"The configuration still says otherwise: {_set_to(target)}")
@@ -119,18 +115,6 @@ def migrate(
 
 def _set_to(target: str | None) -> str:
     return "remove `store` from it." if target is None else "set `store` to that URL, with its password, and restart."
-
-
-def _configured(config: Path | None, state: Path | None) -> tuple[str | None, Path]:
-    """The URL that is configured, None for SQLite, and the file that SQLite has or would have."""
-    from app.config.load import load_all
-    from app.config.settings import resolve
-    from app.supervisor.state_folder import STORE
-
-    with config_errors_reported():
-        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
-        url = load_all(options).store.url
-    return url.get_secret_value() if url is not None else None, options.state / STORE
 
 
 def _meant(given: str | None, configured: str | None, option: str) -> str | None:
@@ -169,24 +153,6 @@ def _check_unused(origin: str | None, target: str | None, file: Path) -> None:
         fail(f"There is nothing to copy: {file} is not there.")
 
 
-def _database(url: str | None, file: Path) -> Database:
-    from app.store.opening import COMMAND, database_at
-
-    return database_at(url, file, TIMEOUT_S, COMMAND)
-
-
-def _run(work: Coroutine[Any, Any, Result]) -> Result:
-    """What the work returns; the command ends with a sentence where the store refuses."""
-    import asyncio
-
-    from app.store.database import StoreError
-
-    try:
-        return asyncio.run(work)
-    except StoreError as exc:
-        fail(f"{exc}.")
-
-
 def _upgrade(database: Database, as_json: bool) -> None:
     from app.store import schema
 
@@ -194,7 +160,7 @@ def _upgrade(database: Database, as_json: bool) -> None:
         async with contextlib.aclosing(database):
             return await schema.migrate(database)
 
-    before, after = _run(upgraded())
+    before, after = run(upgraded())
     if as_json:
         print_json({"place": database.place, "before": before, "after": after})
     elif before == after:

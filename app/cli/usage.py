@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.admin_client import call, socket_of
-from app.cli.options import (
-    BAD_CONFIG,
-    REFUSED,
-    ConfigOption,
-    JsonOption,
-    StateOption,
-    config_errors_reported,
-    fail,
-    print_json,
-    sentence,
-    warn,
-)
+from app.cli.configured_store import configured, read
+from app.cli.options import BAD_CONFIG, ConfigOption, JsonOption, StateOption, fail, print_json, warn
 from app.cli.tables import number_of, show
 
+if TYPE_CHECKING:
+    from app.store.database import Database
+    from app.store.tables.usage import UsageQuestion
+
 SINCE = "30d"
-TIMEOUT_S = 30.0
 REPORT_S = 130.0
 GROUPS = ("key", "model", "day", "team")
 
@@ -70,27 +62,10 @@ def _asked(params: dict[str, str], config: Path | None, state: Path | None) -> A
 
 
 def _of_store(params: dict[str, str], config: Path | None, state: Path | None) -> Any:
-    import asyncio
-
-    from app.config.load import load_all
-    from app.config.settings import resolve
-    from app.store.database import StoreError
-    from app.store.opening import COMMAND, database_at
-    from app.supervisor.state_folder import STORE
-
-    with config_errors_reported():
-        options = resolve(os.environ, config=config, state=state, insecure_no_key=True)
-        config_read = load_all(options)
-    url = config_read.store.url
-    file = options.state / STORE
-    if url is None and not file.exists():
-        fail(f"Nothing was used yet: {file} is made when a gateway starts.")
-    database = database_at(url.get_secret_value() if url is not None else None, file, TIMEOUT_S, COMMAND)
-    try:
-        answer = asyncio.run(_reported(database, params, config_read.usage.retention_days))
-    except StoreError as exc:
-        fail(sentence(exc), REFUSED)
-    return {**answer, "pending": _left_over(options.state)}
+    settings, file = configured(config, state)
+    question = _question(params, settings.usage.retention_days)
+    answer = read(settings, file, "Nothing was used yet", lambda database: _reported(database, question))
+    return {**answer, "pending": _left_over(file.parent)}
 
 
 def _left_over(state: Path) -> int:
@@ -114,10 +89,7 @@ def _left_over(state: Path) -> int:
     return count
 
 
-async def _reported(database: Any, params: dict[str, str], retention_days: int) -> Any:
-    import contextlib
-
-    from app.store import schema
+def _question(params: dict[str, str], retention_days: int) -> UsageQuestion:
     from app.store.tables import usage as stored
     from app.store.tables.usage import UsageQuestion
     from app.usage.periods import moment
@@ -136,9 +108,13 @@ async def _reported(database: Any, params: dict[str, str], retention_days: int) 
         stored.check(question, now, retention_days)
     except ValueError as exc:
         fail(f"--since: {exc}.", BAD_CONFIG)
-    async with contextlib.aclosing(database):
-        await schema.check(database)
-        return stored.answer(question, await stored.report(database, question))
+    return question
+
+
+async def _reported(database: Database, question: UsageQuestion) -> Any:
+    from app.store.tables import usage as stored
+
+    return stored.answer(question, await stored.report(database, question))
 
 
 def _show(answer: Any) -> None:

@@ -190,6 +190,11 @@ class StoreConfig(_Section):
         description="Seconds of silence after which a gateway that did not sign off is no longer counted.",
     )
 
+    @property
+    def secret_url(self) -> str | None:
+        """The URL with its password, for who connects; None: SQLite."""
+        return self.url.get_secret_value() if self.url is not None else None
+
 
 def _store(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value

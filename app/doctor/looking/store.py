@@ -23,7 +23,7 @@ TIMEOUT_S: Final = 5.0
 
 def store(config: StoreConfig, state: Path) -> StoreFacts:
     """The store as it is. Nothing in it is changed, and a file that is not there is not made."""
-    url, file = config.url.get_secret_value() if config.url is not None else None, state / STORE
+    url, file = config.secret_url, state / STORE
     database = database_at(url, file, TIMEOUT_S, COMMAND)
     if url is None and not file.exists():
         return StoreFacts(database.place, exists=False)

@@ -78,7 +78,7 @@ class Team:
         self.name = platform.node() or "gateway"  # what people know this gateway by
         identity = Identity(state.identity, self.name)
         store = config.store
-        database = database_at(store.url.get_secret_value() if store.url else None, state.store, store.timeout_s)
+        database = database_at(store.secret_url, state.store, store.timeout_s)
         self._config, self._changed = config, changed
         self.is_beginning = store.url is not None  # others can serve limited keys already, this one not yet
         self.store = TeamStore(database, identity, __version__, store.forget_after_s, time.time, store.timeout_s)
