@@ -96,18 +96,18 @@ class StoreItself:
         from app.store.opening import database_at
         from app.supervisor.state_folder import StateFolder, check_free, prepare
         from app.supervisor.team.key_orders import KeyOrders
+        from app.supervisor.team.keyring import disown
 
         folder = StateFolder(self._state)
         store = self._config.store
         if store.url is None:
             check_free(self._state)
             prepare(self._state)
-        url = store.url.get_secret_value() if store.url is not None else None
-        database = database_at(url, folder.store, store.timeout_s, "modelport keys")
+        database = database_at(store.secret_url, folder.store, store.timeout_s, "modelport keys")
 
         async def changed() -> None:
             # A gateway that starts while its store is away would go by what this says.
-            folder.keys.unlink(missing_ok=True)
+            disown(folder.keys)
 
         try:
             await schema.migrate(database)

@@ -44,6 +44,21 @@ class Kept(msgspec.Struct, frozen=True):
     keys: list[StoredKey]
 
 
+def disown(path: Path) -> None:
+    """Have a gateway that starts go by none of the keys on its disk, since they were changed in the store. That there
+    were some it goes on knowing. Blocks; OSError where the disk takes neither.
+    """
+    try:
+        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, ValueError):  # there is none, or it is damaged
+        path.unlink(missing_ok=True)
+        return
+    file = JsonStore(path, Kept)
+    file.write(msgspec.structs.replace(kept, place="", keys=[]))
+    if file.catch_up() is not None:
+        path.unlink(missing_ok=True)
+
+
 class Known(msgspec.Struct, frozen=True):
     """What is known of the store's keys. `age_s`: for how long it has not been confirmed, 0 while it is. `is_read`: by
     this process, and not from the disk."""

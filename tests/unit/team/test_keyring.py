@@ -16,7 +16,7 @@ from app.store.sqlite import SqliteDatabase
 from app.store.tables import keys
 from app.store.tables.keys import KeysVersion, KeyTerms, Secret, StoredKey
 from app.supervisor.team.identity import Identity
-from app.supervisor.team.keyring import Keyring, Known, good_keys
+from app.supervisor.team.keyring import Keyring, Known, disown, good_keys
 from app.supervisor.team.team_store import TeamStore
 from app.table import Key
 
@@ -293,3 +293,22 @@ async def test_a_start_with_a_store_that_answers_says_nothing_of_keys_that_are_r
 
     assert [each["event"] for each in said if each["log_level"] == "error"] == []
     assert [each["count"] for each in said if each["event"] == "keys of the store"] == [1]
+
+
+async def test_keys_that_a_command_has_changed_are_gone_by_no_more_and_not_forgotten(tmp_path: Path) -> None:
+    rig = await opened(tmp_path)
+    await keys.add(rig.store, KeyTerms("office"), A, 1.0)
+    await rig.ring.refresh()
+    await rig.store.aclose()
+
+    disown(tmp_path / "keys.json")
+    disown(tmp_path / "none.json")
+    away = (await opened(tmp_path, is_up=False)).ring
+    for name in ("store.db", "store.db-wal", "store.db-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    emptied = await opened(tmp_path)
+    await emptied.store.aclose()
+
+    assert (away.keys, away.stored) == ((), StoredKeys(is_closed=True, missing=NOT_READ))
+    assert emptied.ring.stored == StoredKeys(is_closed=True)
+    assert not (tmp_path / "none.json").exists()
