@@ -220,7 +220,8 @@ class GpuQuarantine:
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._is_closing.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._is_closing.wait()
 
 
 def _ask(gpus: Gpus, loop: asyncio.AbstractEventLoop, result: asyncio.Future[Sequence[Gpu]]) -> None:

@@ -167,7 +167,8 @@ class Runner:
     async def look_asked(self, within_s: float) -> None:
         """Wait until `look` is called, for at most so many seconds."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._look.wait(), within_s)
+            async with asyncio.timeout(within_s):
+                await self._look.wait()
 
     def unwatch(self) -> None:
         """Stop asking how it is."""
@@ -265,7 +266,8 @@ class Runner:
             if unit.life.state is not State.READY:
                 # Why it did not start is in its last words; one that served leaves routing first.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(running.gone()), LAST_WORDS_S)
+                    async with asyncio.timeout(LAST_WORDS_S):
+                        await asyncio.shield(running.gone())
             code = running.exited.result()
             log.info("engine exited", backend=unit.name, generation=generation, pid=running.pid, code=code)
             reason = running.why(code, has_served=unit.life.ready_at is not None)

@@ -91,7 +91,8 @@ class Provenance:
             try:
                 while True:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), self._look_s)
+                        async with asyncio.timeout(self._look_s):
+                            await self._woken.wait()
                     self._woken.clear()
                     await self._look(thread)
                     await asyncio.sleep(REST_S)

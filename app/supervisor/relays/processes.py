@@ -152,7 +152,8 @@ class Relays:
             log.error("relay ended", index=index, end=end, lived_s=round(took, 2), next_in_s=pause)
             self._check()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._closing.wait()
 
     async def _live(self, index: int) -> str:
         try:

@@ -80,7 +80,8 @@ class Discovery:
             if await self._look():
                 await changed()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._every_s if self._hosts else None)
+                async with asyncio.timeout(self._every_s if self._hosts else None):
+                    await self._wake.wait()
 
     async def _look(self) -> bool:
         """Look every name up. Returns whether an address has changed."""

@@ -209,3 +209,11 @@ def test_a_file_says_what_it_is_for_and_has_a_home(path: Path) -> None:
 
     assert path.stem not in HOMELESS
     assert not source.strip() or ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_wait_swallows_a_cancellation(path: Path) -> None:
+    """As `asyncio.wait_for` does on Python 3.11 where what it waits for comes at the same moment: `asyncio.timeout`."""
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+
+    assert not any(isinstance(call, ast.Attribute) and call.attr == "wait_for" for call in calls)

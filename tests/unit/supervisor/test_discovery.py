@@ -82,6 +82,30 @@ class Names:
         return set(self.addresses)
 
 
+async def test_it_ends_also_when_it_is_woken_in_the_same_moment() -> None:
+    names = Names("10.0.0.1")
+    discovery = Discovery(names.look_up)
+    cloud: dict[str, BackendConfig] = {
+        "cloud": RemoteConfig(kind="remote", url="http://engines.test:8000/v1", addresses="dns")
+    }
+    changed = asyncio.Event()
+
+    async def told() -> None:
+        changed.set()
+
+    discovery.follow(cloud)
+    following = asyncio.create_task(discovery.run(told))
+    async with asyncio.timeout(20):
+        await changed.wait()
+        await asyncio.sleep(0.05)  # it waits now
+        discovery.follow(cloud)
+        await asyncio.sleep(0)
+        following.cancel()
+        await asyncio.wait({following})
+
+    assert following.cancelled()
+
+
 async def test_a_name_that_fails_keeps_what_it_had() -> None:
     names = Names("10.0.0.1", "10.0.0.2")
     discovery = Discovery(names.look_up)
