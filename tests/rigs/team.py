@@ -107,6 +107,11 @@ class TeamMember:
         """Whether its `/readyz` says 200."""
         return self.says("/readyz") == 200
 
+    def is_listening(self) -> bool:
+        """Whether a connection to its port is taken, answered or not."""
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
     def says(self, path: str) -> int:
         """The status of a public route; 0 where it does not answer."""
         try:
