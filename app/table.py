@@ -61,6 +61,8 @@ class Price(msgspec.Struct, frozen=True):
 
     def of(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0) -> float:
         """What so many tokens cost; `cached_tokens` are among `input_tokens`."""
+        if not cached_tokens:
+            return (input_tokens * self.input + output_tokens * self.output) / 1e6
         cached = self.input if self.cached is None else self.cached
         fresh = max(0.0, input_tokens - cached_tokens)
         return (fresh * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6

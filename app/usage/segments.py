@@ -120,13 +120,14 @@ class SegmentWriter:
 
     def write(self, record: bytes) -> None:
         """Have this record outlive this process. Where there is no room it waits here, until `settle` finds some."""
-        at = self._at
-        end = at + WORD + len(record)
+        at, length = self._at, len(record)
+        begin = at + WORD
+        end = begin + length
         if end > self._end:
             self._write_late(record)
             return
-        self._data[at + WORD : end] = record
-        self._words[at >> 3] = len(record)
+        self._data[begin:end] = record
+        self._words[at >> 3] = length
         self._at = end + 7 & -8
         self._records += 1
 

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +17,9 @@ from app.relay.http.protocol import EXTENSION
 from app.relay.http.request_head import HeldRequest
 from app.relay.http.response import ClientResponse
 from app.table import Key, Table
+
+if TYPE_CHECKING:
+    from app.relay.limits.key_allowance import KeyAllowance
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -57,6 +60,7 @@ class Request:
     key: Key | None  # who asks; there once the route's access was checked, and None where no key is configured
 
     # What few requests have.
+    allowance: KeyAllowance | None = None  # of the client's key, where it has limits
     encoder: ResponseEncoder | None = None  # for a client of another dialect than OpenAI's
     trace: list[tuple[str, str]] | None = None  # what engines get in place of the client's FORWARDED
     upload_s = 0.0  # spent waiting for the body

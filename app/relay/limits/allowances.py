@@ -13,9 +13,10 @@ import msgspec
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
 from app.relay.limits import limit_headers, refusals
 from app.relay.limits.key_allowance import KeyAllowance
+from app.relay.limits.prepaid import like
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
-from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
+from app.relay.planning.token_estimate import BYTES_PER_TOKEN, TokenEstimate, estimate
 from app.table import Key, Limits, Table
 from backends.http.carrying import in_task
 
@@ -107,7 +108,7 @@ class Allowances:
 
     def take(self, key: Key, plan: RequestPlan) -> Reservation | None:
         """Spend what the request needs of its key's limits; None where that is not at hand (`wait` then). Problem (429)
-        for a request that is larger than a whole limit.
+        for a request that is larger than a whole limit. With one that is small, others like it are paid for.
         """
         line = self._of.get(key.id or key.name)
         if line is None:
@@ -128,11 +129,16 @@ class Allowances:
                 budget = tokens
             if tokens > allowance.most_tokens or budget > allowance.most_budget:
                 tokens, budget = self._size(allowance, plan, estimated)
-            reservation = allowance.take(now, tokens, budget, estimated)
+            reservation = allowance.take(now, tokens, budget, self._assumed)
         else:
             reservation = allowance.take(now)
-        if allowance.is_low and line.seq == 0 and now >= line.not_before and reservation is not None:
-            self._ask(line, NOTHING)
+        if reservation is not None:
+            if allowance.is_low and line.seq == 0 and now >= line.not_before:
+                self._ask(line, NOTHING)
+            elif small := like(plan, self._assumed):
+                estimated = (small.most_bytes // BYTES_PER_TOKEN, small.most_answer, False)
+                budget = cost(allowance.counts_money, plan, estimated) if allowance.has_budget else 0.0
+                allowance.prepay(small, budget, self._assumed)
         return reservation
 
     async def wait(self, key: Key, plan: RequestPlan) -> Reservation:
@@ -141,7 +147,7 @@ class Allowances:
         """
         line = self._of[key.id or key.name]
         allowance = line.allowance
-        limits, (tokens, budget, estimated) = allowance.limits, self._sizes(allowance, plan)
+        limits, (tokens, budget) = allowance.limits, self._sizes(allowance, plan)
         needs = allowance.needs(tokens, budget)
         self._refuse_known(allowance, needs)
         await in_task()
@@ -153,9 +159,9 @@ class Allowances:
                 await self._reply(line, lacks, until)
             is_here = False
             if allowance.limits is not limits:  # they have changed meanwhile
-                limits, (tokens, budget, estimated) = allowance.limits, self._sizes(allowance, plan)
+                limits, (tokens, budget) = allowance.limits, self._sizes(allowance, plan)
             now = self._clock()
-            reservation = allowance.take(now, tokens, budget, estimated)
+            reservation = allowance.take(now, tokens, budget, self._assumed)
             if reservation is not None:
                 return reservation
             needs = allowance.needs(tokens, budget)
@@ -175,6 +181,7 @@ class Allowances:
         """Wait for what is asked for; ask where nothing is."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line.waiting[future] = needs
+        line.allowance.reclaim()  # nobody overtakes those that wait
         if line.seq == 0:
             self._ask(line, needs)
         try:
@@ -186,12 +193,9 @@ class Allowances:
         finally:
             del line.waiting[future]
 
-    def _sizes(self, allowance: KeyAllowance, plan: RequestPlan) -> tuple[float, float, TokenEstimate]:
-        """Tokens, what counts against the budget, and what both come from."""
-        if not allowance.counts_tokens:
-            return 0.0, 0.0, NO_TOKENS
-        estimated = estimate(plan, self._assumed)
-        return *self._size(allowance, plan, estimated), estimated
+    def _sizes(self, allowance: KeyAllowance, plan: RequestPlan) -> tuple[float, float]:
+        """Tokens, and what counts against the budget."""
+        return self._size(allowance, plan, estimate(plan, self._assumed)) if allowance.counts_tokens else (0.0, 0.0)
 
     def _size(self, allowance: KeyAllowance, plan: RequestPlan, estimated: TokenEstimate) -> tuple[float, float]:
         """Tokens, and what counts against the budget. An answer whose length nobody bounds is never what makes a
@@ -234,10 +238,10 @@ class Allowances:
 
     # -- for answers
 
-    def lines(self, key: Key, *, is_anthropic: bool) -> Callable[[], bytes]:
-        """What makes the header lines of an answer to this key, at the time of the answer."""
+    def of(self, key: Key, *, is_anthropic: bool) -> tuple[KeyAllowance, Callable[[], bytes]]:
+        """This key's, and what makes the header lines of an answer to it, at the time of the answer."""
         line = self._of.get(key.id or key.name) or self._begin(key)
-        return line.anthropic if is_anthropic else line.openai
+        return line.allowance, line.anthropic if is_anthropic else line.openai
 
     def _lines(self, allowance: KeyAllowance, *, is_anthropic: bool = False) -> bytes:
         if is_anthropic:

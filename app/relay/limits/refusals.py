@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from app.errors import Problem, retry_after
-from app.relay.limits.key_allowance import Refusal
+from app.relay.limits.known_refusals import Refusal
 from app.table import Budget, KeyLimits
 
 UNKNOWN_S: Final = 1.0

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from app.dialects.usage import Usage
 from app.errors import TABLE
-from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate
+from app.relay.planning.token_estimate import NO_TOKENS, TokenEstimate, estimate
 from backends.errors import NotTaken
 
 if TYPE_CHECKING:
     from app.relay.limits.key_allowance import KeyAllowance
+    from app.relay.planning.plan import RequestPlan
 
 # How a request ends that no engine has taken.
 NOT_TAKEN: Final = frozenset(code for kind, (_, code, _) in TABLE.items() if issubclass(kind, NotTaken))
@@ -42,40 +45,23 @@ def tokens_spent(ended: str, usage: Usage, estimated: TokenEstimate) -> int:
     return prompt + answer if ended == "ok" else prompt
 
 
-class Reservation:
+class Reservation(msgspec.Struct, gc=False):
     """Made by `KeyAllowance.take`; `end` is called once. `slot`: under which it was drawn; `tokens`, `budget`: what was
-    spent for it; `is_counted`: it has one of the places of a key that may have only so many at a time.
+    spent for it; `place`: 1 where it has one of the places of a key that may have only so many at a time, else 0;
+    `assumed`: the tokens of an answer that nobody bounds.
     """
 
-    __slots__ = ("_allowance", "budget", "estimated", "is_counted", "slot", "tokens")
+    allowance: KeyAllowance
+    slot: float
+    tokens: float
+    budget: float
+    place: int
+    assumed: int
 
-    def __init__(
-        self,
-        allowance: KeyAllowance,
-        slot: float,
-        estimated: TokenEstimate,
-        tokens: float,
-        budget: float,
-        is_counted: bool,
-    ) -> None:
-        self._allowance: KeyAllowance | None = allowance
-        self.slot = slot
-        self.estimated = estimated
-        self.tokens = tokens
-        self.budget = budget
-        self.is_counted = is_counted
-
-    def __repr__(self) -> str:
-        return f"<Reservation {'over' if self._allowance is None else 'open'} tokens={self.tokens:g}>"
-
-    def end(self, ended: str, usage: Usage, was_sent: bool) -> None:
-        """The request is over: give back what it did not come to. `was_sent`: to an engine. A second call has no
-        effect."""
-        allowance = self._allowance
-        if allowance is None:
-            return
-        self._allowance = None
-        if self.is_counted:
+    def end(self, ended: str, usage: Usage, was_sent: bool, plan: RequestPlan) -> None:
+        """The request is over: give back what it did not come to. `was_sent`: to an engine."""
+        allowance = self.allowance
+        if self.place:
             allowance.leave()
         if not was_sent or ended in NOT_TAKEN:
             allowance.settle(self.slot, -1.0, -self.tokens, -self.budget)
@@ -83,6 +69,6 @@ class Reservation:
             if usage.input_tokens:  # as nearly always
                 more = usage.input_tokens + usage.output_tokens - self.tokens
             else:
-                more = tokens_spent(ended, usage, self.estimated) - self.tokens
+                more = tokens_spent(ended, usage, estimate(plan, self.assumed)) - self.tokens
             if more or self.budget:
                 allowance.settle(self.slot, 0.0, more, -self.budget)

@@ -25,7 +25,7 @@ FREE: Final = frozenset({"load", "count_tokens", "render", "tokenize", "detokeni
 # What stands before base64: in a `data:` URL, and in a part with a sound.
 _MEDIA_MARKS: Final = (b";base64,", b'"data":"', b'"data": "')
 # A body up to this size has no media that matter.
-_SMALL_BYTES: Final = 2048
+SMALL_BYTES: Final = 2048
 _TOKEN_LISTS: Final = (b'"prompt"', b'"input"')
 _whole: Final = msgspec.json.Decoder(int)
 _NUMBERS: Final = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*\[[ \t\r\n\[]*\d")
@@ -40,7 +40,7 @@ NO_TOKENS: Final[TokenEstimate] = (0, 0, False)
 def estimate(plan: RequestPlan, assumed: int) -> TokenEstimate:
     """What to count on. `assumed`: the tokens of an answer that neither the request nor the configuration bounds."""
     operation = plan.operation.name
-    if operation == "chat" and len(plan.body) <= _SMALL_BYTES:  # as below; nearly every one
+    if operation == "chat" and len(plan.body) <= SMALL_BYTES:  # as below; nearly every one
         prompt = len(plan.body) // BYTES_PER_TOKEN
     elif operation in FREE:
         return NO_TOKENS
@@ -67,7 +67,7 @@ def prompt_tokens(plan: RequestPlan) -> int:
     if plan.operation.takes_tokens and _has_token_list(body):
         return body.count(b",") + 1
     size = len(body)
-    if size <= _SMALL_BYTES:
+    if size <= SMALL_BYTES:
         return size // BYTES_PER_TOKEN
     count, media_bytes = _media(body)
     return count * MEDIA_TOKENS + (size - media_bytes) // BYTES_PER_TOKEN
@@ -108,7 +108,7 @@ def _media(body: bytes) -> tuple[int, int]:
         while start >= 0:
             end = body.find(b'"', start + len(mark))
             end = len(body) if end < 0 else end
-            if end - start > _SMALL_BYTES:
+            if end - start > SMALL_BYTES:
                 count, total = count + 1, total + end - start
             start = body.find(mark, end)
     return count, min(total, len(body))

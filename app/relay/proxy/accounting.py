@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 import structlog
@@ -14,12 +15,13 @@ from app.metrics import Children, Metrics
 from app.relay.balancing.outliers import Siblings
 from app.relay.balancing.target_health import TargetHealth
 from app.relay.http.request import Request
+from app.relay.limits.prepaid import Prepaid
 from app.relay.limits.reservation import Reservation, is_worked_on
 from app.relay.planning.plan import RequestPlan
 from app.relay.planning.token_estimate import estimate
 from app.relay.proxy.client_stream import ClientStream
 from app.relay.tracing import trace_context
-from app.table import Backend, Price, Target
+from app.table import Backend, Target
 from app.usage.record import encoded
 from app.usage.segments import SegmentWriter
 from backends.endpoint import State
@@ -28,6 +30,7 @@ from backends.http.exchange import ResponseTimings
 
 log = structlog.get_logger()
 
+_NO_KEY: Final = ("", "", None)
 CLIENT_LEFT = 499  # nginx's number for it; no client ever sees it
 
 
@@ -37,7 +40,7 @@ class RequestRecord:
 
     # How each begins.
     stream: ClientStream | None = None
-    _reservation: Reservation | None = None  # of its key's limits, where it has some
+    _reservation: Reservation | Prepaid | None = None  # of its key's limits, where it has some
     _load_s = _queue_s = 0.0
     _is_sent = _is_counted = _is_retry = False
     _series: Children | None = None
@@ -46,10 +49,11 @@ class RequestRecord:
     _given_up: tuple[str, str] | None = None  # the backend of the latest attempt, and how it failed
     _siblings: Siblings | None = None  # where its model has several targets
     _health: TargetHealth | None = None  # of the target that it is at
-    _segments: SegmentWriter | None = None  # where its usage record is written, until it is
 
-    def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan) -> None:
+    def __init__(self, metrics: Metrics, request: Request, plan: RequestPlan, segments: SegmentWriter | None) -> None:
+        """`segments`: where its usage record is written; None: nowhere."""
         self._metrics = metrics
+        self._segments = segments
         self._request = request
         self._plan = plan
         self._waited_s = request.upload_s
@@ -57,6 +61,8 @@ class RequestRecord:
             return
         response, limits = request.response, request.table.limits
         self.stream = ClientStream(response, request.base, limits, plan.choices, request.encoder)
+        if segments is not None:
+            self.stream.ending = self.ending
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -68,19 +74,13 @@ class RequestRecord:
         """Whether the client has got a part of the response."""
         return self.stream is not None and self.stream.has_event
 
-    def holds(self, reservation: Reservation) -> None:
-        """This was spent for it of its key's limits, and is settled when it ends."""
-        self._reservation = reservation
-
     def watched_by(self, siblings: Siblings) -> None:
         """It may go to several targets: those of whom what becomes of it is noted."""
         self._siblings = siblings
 
-    def kept_in(self, segments: SegmentWriter) -> None:
-        """Its usage record is written there."""
-        self._segments = segments
-        if self.stream is not None:
-            self.stream.ending = self.ending
+    def holds(self, reservation: Reservation | Prepaid) -> None:
+        """This was spent for it of its key's limits, and is settled when it ends."""
+        self._reservation = reservation
 
     def turn_to(self, target: Target, row: Backend) -> None:
         """This target is tried next: the request is counted under its backend's name from now on."""
@@ -154,11 +154,53 @@ class RequestRecord:
             operation = self._plan.operation.name
             self._siblings.sent(self._health, self, operation, is_stream=self.stream is not None)
 
-    def ending(self, usage: Usage) -> None:
+    def ending(self, usage: Usage, ended: str = "ok", status: int = 200) -> None:
         """The response is complete but for its end mark, which goes out next: whoever has it has been counted, even if
-        this process is killed in the next instant."""
-        if self._segments is not None:
-            self._keep("ok", 200, usage)
+        this process is killed in the next instant. Its usage record is written here, once."""
+        segments = self._segments
+        if segments is None:
+            return
+        self._segments = None
+        request, plan, stream = self._request, self._plan, self.stream
+        response, resolved, key = request.response, plan.resolved, plan.key
+        arrived, price = response.arrived, resolved.model.price
+        first = stream.first_token_at if stream is not None else None
+        if not usage.input_tokens and is_worked_on(ended, usage, self._is_sent):
+            # Engines say it at the end, if at all: whoever leaves before that has had it read, too.
+            prompt = estimate(plan, 0)[0]
+            usage = msgspec.structs.replace(usage, input_tokens=prompt, is_counted=usage.is_counted or prompt > 0)
+        key_id, key_name, team = (key.id or key.name, key.name, key.team) if key is not None else _NO_KEY
+        segments.write(
+            encoded(
+                (
+                    time.time(),
+                    key_id,
+                    key_name,
+                    team,
+                    # Behind a wildcard a client may ask for anything.
+                    resolved.name if ended == "ok" else resolved.label,
+                    self._backend,
+                    response.serving,
+                    plan.operation.name,
+                    request.path,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cached_tokens,
+                    usage.reasoning_tokens,
+                    usage.is_counted,
+                    0.0 if price is None else price.of(usage.input_tokens, usage.output_tokens, usage.cached_tokens),
+                    time.perf_counter() - arrived,
+                    None if first is None else first - arrived,
+                    self._load_s,
+                    self._queue_s,
+                    self._attempts,
+                    ended,
+                    status,
+                    request.id,
+                    stream is not None,
+                )
+            )
+        )
 
     def settled(self, usage: Usage) -> None:
         """The response is complete."""
@@ -195,8 +237,7 @@ class RequestRecord:
         if stream is not None and not (is_begun or stream.tells(failure)):
             stream = None
         usage = stream.settle() if stream is not None else Usage()
-        if self._segments is not None:
-            self._keep(ended, failure.status, usage)
+        self.ending(usage, ended, failure.status)
         if stream is not None:
             stream.fail(failure)
         else:
@@ -240,10 +281,11 @@ class RequestRecord:
     def _ended(self, ended: str, status: int, usage: Usage) -> None:
         """Settle what it holds of its key's limits, and keep its usage record. Log a request that the gateway or an
         engine failed at; every request where the configuration asks for it."""
-        if self._reservation is not None:
-            self._reservation.end(ended, usage, self._is_sent)
-        if self._segments is not None:
-            self._keep(ended, status, usage)
+        reservation = self._reservation
+        if reservation is not None:
+            self._reservation = None
+            reservation.end(ended, usage, self._is_sent, self._plan)
+        self.ending(usage, ended, status)
         is_failure = status >= 500
         if not is_failure and not self._request.table.access_log:
             return
@@ -268,54 +310,6 @@ class RequestRecord:
             output_tokens=usage.output_tokens,
             trace_id=trace_context.trace_id_of(self._request.traceparent),
         )
-
-    def _keep(self, ended: str, status: int, usage: Usage) -> None:
-        """Write the usage record, once."""
-        segments, self._segments = self._segments, None
-        assert segments is not None
-        request, plan, stream = self._request, self._plan, self.stream
-        response, resolved, key = request.response, plan.resolved, plan.key
-        arrived, price = response.arrived, resolved.model.price
-        first = stream.first_token_at if stream is not None else None
-        if not usage.input_tokens and is_worked_on(ended, usage, self._is_sent):
-            # Engines say it at the end, if at all: whoever leaves before that has had it read, too.
-            prompt = estimate(plan, 0)[0]
-            usage = msgspec.structs.replace(usage, input_tokens=prompt, is_counted=usage.is_counted or prompt > 0)
-        segments.write(
-            encoded(
-                (
-                    time.time(),
-                    key.id or key.name if key is not None else "",
-                    key.name if key is not None else "",
-                    key.team if key is not None else None,
-                    # Behind a wildcard a client may ask for anything.
-                    resolved.name if ended == "ok" else resolved.label,
-                    self._backend,
-                    response.serving,
-                    plan.operation.name,
-                    request.path,
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cached_tokens,
-                    usage.reasoning_tokens,
-                    usage.is_counted,
-                    0.0 if price is None else _money(price, usage),
-                    time.perf_counter() - arrived,
-                    None if first is None else first - arrived,
-                    self._load_s,
-                    self._queue_s,
-                    self._attempts,
-                    ended,
-                    status,
-                    request.id,
-                    stream is not None,
-                )
-            )
-        )
-
-
-def _money(price: Price, usage: Usage) -> float:
-    return price.of(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
 def situation(backend: Backend, serving: str = "working") -> str:

@@ -16,6 +16,8 @@ from app.relay.balancing.outliers import Outliers
 from app.relay.http.body_intake import INLINE_BYTES, BodyIntake
 from app.relay.http.request import Request
 from app.relay.limits.allowances import Allowances
+from app.relay.limits.prepaid import Prepaid
+from app.relay.limits.reservation import Reservation
 from app.relay.planning.attempt import check, check_ability, place
 from app.relay.planning.claim import claim
 from app.relay.planning.plan import RequestPlan
@@ -54,7 +56,7 @@ class Dispatcher:
         self._metrics = metrics
         self._intake = intake
         self._segments = segments
-        self.records: Callable[[Metrics, Request, RequestPlan], RequestRecord] = RequestRecord
+        self.records: Callable[[Metrics, Request, RequestPlan, SegmentWriter | None], RequestRecord] = RequestRecord
         self._affinity = Affinity(lambda model, by: metrics.placement(model, by).inc())
         self.asker = Asker(supervisor, pool, intake)
         self._continuer = Continuer(supervisor, pool, metrics, self._endpoint, self.asker.refused)
@@ -66,9 +68,14 @@ class Dispatcher:
     async def serve(self, request: Request, plan: RequestPlan, *, is_limited: bool = True) -> None:
         """Answer the request, come what may; only a client that leaves (cancellation) is raised, and the Problem of a
         key that has used up its limits, before anything else. Not `is_limited`: it is a question of our own."""
-        key, reservation = plan.key, None
-        if key is not None and key.limits is not None and is_limited:
-            reservation = self.limits.take(key, plan) or await self.limits.wait(key, plan)
+        allowance = request.allowance
+        reservation: Reservation | Prepaid | None = None
+        if allowance is not None and is_limited:
+            prepaid = allowance.prepaid
+            if prepaid is not None and prepaid.take(plan):
+                reservation = prepaid
+            else:
+                reservation = await self._let_through(plan)
         record = self.record(request, plan)
         if reservation is not None:
             record.holds(reservation)
@@ -85,11 +92,15 @@ class Dispatcher:
         finally:
             record.close()
 
+    async def _let_through(self, plan: RequestPlan) -> Reservation:
+        key = plan.key
+        assert key is not None
+        return self.limits.take(key, plan) or await self.limits.wait(key, plan)
+
     def record(self, request: Request, plan: RequestPlan) -> RequestRecord:
         """A new request's record. Where it may go to several targets, their health is noted."""
-        record, model = self.records(self._metrics, request, plan), plan.resolved.model
-        if self._segments is not None and request.table.keeps_usage:
-            record.kept_in(self._segments)
+        segments, model = self._segments if request.table.keeps_usage else None, plan.resolved.model
+        record = self.records(self._metrics, request, plan, segments)
         if model.fallbacks or len(model.targets) > 1:
             record.watched_by(self.outliers.siblings(model.name))
         return record

@@ -135,7 +135,7 @@ class RelayApplication:
         key = request.key
         if key is not None and key.limits is not None:
             is_anthropic = request.path.startswith(ANTHROPIC_PATH)
-            request.response.limit_lines = self._limits.lines(key, is_anthropic=is_anthropic)
+            request.allowance, request.response.limit_lines = self._limits.of(key, is_anthropic=is_anthropic)
         return route.handler
 
 

@@ -3,5 +3,5 @@
 (`otlp.py`, `exporter.py`, `collector.py`). Nothing here is called where traces are off.
 
 May import: app.dialects.usage, app.metrics, app.relay.http.request, app.relay.planning.plan,
-app.relay.proxy.accounting, app.table, backends.endpoint, backends.http.exchange.
+app.relay.proxy.accounting, app.table, app.usage.segments, backends.endpoint, backends.http.exchange.
 """

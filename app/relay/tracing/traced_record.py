@@ -20,6 +20,7 @@ from app.relay.proxy.accounting import RequestRecord
 from app.relay.tracing.spans import CLIENT, INTERNAL, SERVER, Span, SpanEvent, Value
 from app.relay.tracing.trace_context import TraceContext
 from app.table import Backend, Target
+from app.usage.segments import SegmentWriter
 from backends.endpoint import State
 from backends.http.exchange import ResponseTimings
 
@@ -60,11 +61,12 @@ class TracedRecord(RequestRecord):
         metrics: Metrics,
         request: Request,
         plan: RequestPlan,
+        segments: SegmentWriter | None,
         context: TraceContext,
         parent: TraceContext | None,
         offer: Callable[[list[Span]], None],
     ) -> None:
-        super().__init__(metrics, request, plan)
+        super().__init__(metrics, request, plan, segments)
         self._context = context
         self._parent = parent
         self._offer = offer

@@ -22,8 +22,9 @@ from app.relay.tracing.spans import Span, Value
 from app.relay.tracing.trace_context import SAMPLED, TraceContext, is_sampled, parsed
 from app.relay.tracing.traced_record import TracedRecord, new_span_id, refusal
 from app.table import Tracing
+from app.usage.segments import SegmentWriter
 
-Records: TypeAlias = Callable[[Metrics, Request, RequestPlan], RequestRecord]
+Records: TypeAlias = Callable[[Metrics, Request, RequestPlan, SegmentWriter | None], RequestRecord]
 SCOPE = "modelport"
 
 
@@ -85,18 +86,23 @@ class Tracer:
 
 
 def _record(
-    settings: Tracing, exporter: SpanExporter, metrics: Metrics, request: Request, plan: RequestPlan
+    settings: Tracing,
+    exporter: SpanExporter,
+    metrics: Metrics,
+    request: Request,
+    plan: RequestPlan,
+    segments: SegmentWriter | None,
 ) -> RequestRecord:
     """The record of one request, which knows of its trace where that is sampled."""
     context, parent = _context(settings, request)
     if context.is_sampled:
-        return TracedRecord(metrics, request, plan, context, parent, partial(_offer, exporter))
+        return TracedRecord(metrics, request, plan, segments, context, parent, partial(_offer, exporter))
     # A client's trace that nobody records goes on as it came. Any other is told to be not sampled: without that an
     # engine would record it on its own.
     if parent is None or parent.is_sampled:
         state = request.headers.get(FORWARDED[1])
         request.trace = [(FORWARDED[0], context.header), *([(FORWARDED[1], state)] if parent and state else [])]
-    return RequestRecord(metrics, request, plan)
+    return RequestRecord(metrics, request, plan, segments)
 
 
 def _context(settings: Tracing, request: Request) -> tuple[TraceContext, TraceContext | None]:

@@ -12,12 +12,19 @@ from app.dialects.usage import Usage
 from app.ipc import NOTHING, Allowance, Amounts, LimitState, Spent
 from app.relay.limits.key_allowance import IDLE_S, KeyAllowance
 from app.relay.limits.reservation import Reservation, tokens_spent
+from app.relay.planning.plan import OPERATIONS, plan
 from app.relay.planning.token_estimate import NO_TOKENS
-from app.table import Budget, Key, KeyLimits
+from app.table import Budget, Key, KeyLimits, PublicModel, Table, Target
 from tests.rigs.limits import plus
 
 ALL = KeyLimits(rpm=600, tpm=60_000, max_parallel=10, budget=Budget(1e6, "tokens", "day"))
 ESTIMATED = (10, 90, False)
+PLAN = plan(
+    OPERATIONS["/v1/chat/completions"],
+    b'{"model": "fake", "messages": [{"role": "user", "content": "hello"}]}',
+    Table(0, {"fake": PublicModel("fake", (Target("e", "fake"),))}, {}, (), {}),
+    None,
+)
 ONE = Amounts(requests=1, tokens=100, parallel=1, budget=100)
 
 
@@ -34,7 +41,7 @@ def grant(amounts: Amounts, slot: float = 1.0, valid_s: float = 2.0, **more: obj
 
 
 def taken(allowance: KeyAllowance, now: float = 0.0) -> Reservation:
-    reservation = allowance.take(now, 100, 100, ESTIMATED)
+    reservation = allowance.take(now, 100, 100, 90)
     assert reservation is not None
     return reservation
 
@@ -60,7 +67,7 @@ def test_what_has_no_limit_is_never_short_and_never_told() -> None:
     reservation = allowance.take(0.0)
 
     assert reservation is not None
-    reservation.end("ok", Usage(5, 5), was_sent=True)
+    reservation.end("ok", Usage(5, 5), was_sent=True, plan=PLAN)
     assert allowance.report(0.1) == Spent("k1", Amounts(requests=1))
 
 
@@ -85,8 +92,7 @@ def test_what_a_request_came_to_is_settled_under_the_slot_that_it_was_taken_from
     allowance.report(0.1)
     allowance.add(grant(plus(ONE, ONE), slot=6.0), ONE, 1.5)
 
-    reservation.end("ok", Usage(12, 30), was_sent=True)
-    reservation.end("ok", Usage(12, 30), was_sent=True)
+    reservation.end("ok", Usage(12, 30), was_sent=True, plan=PLAN)
 
     told = allowance.report(1.6)
     assert told is not None
@@ -98,7 +104,7 @@ def test_a_request_that_no_engine_took_was_nothing() -> None:
     allowance = of(ALL)
     allowance.add(grant(ONE), ONE, 0.0)
 
-    taken(allowance).end("engine_not_ready", Usage(), was_sent=True)
+    taken(allowance).end("engine_not_ready", Usage(), was_sent=True, plan=PLAN)
 
     told = allowance.report(0.1)
     assert told is not None
@@ -111,11 +117,11 @@ def test_places_are_kept_for_a_while_and_then_go_back() -> None:
     first, second = (allowance.take(0.0) for _ in range(2))
     assert first is not None
     assert second is not None
-    first.end("ok", Usage(), was_sent=True)
+    first.end("ok", Usage(), was_sent=True, plan=PLAN)
 
     early = allowance.report(IDLE_S - 0.1)
     late = allowance.report(IDLE_S + 0.1)
-    second.end("ok", Usage(), was_sent=True)
+    second.end("ok", Usage(), was_sent=True, plan=PLAN)
     last = allowance.report(2 * IDLE_S + 0.2)
     rest = allowance.report(3 * IDLE_S + 0.3)
 
@@ -209,7 +215,7 @@ def test_a_place_that_becomes_free_here_ends_the_refusal_of_places() -> None:
     allowance.add(grant(NOTHING, refused="parallel", retry_after_s=60.0), Amounts(parallel=1), 0.0)
     assert allowance.refusal(Amounts(parallel=1), 1.0) is not None
 
-    running.end("ok", Usage(), was_sent=True)
+    running.end("ok", Usage(), was_sent=True, plan=PLAN)
 
     assert allowance.refusal(Amounts(parallel=1), 1.0) is None
     assert allowance.take(1.0) is not None
@@ -218,11 +224,11 @@ def test_a_place_that_becomes_free_here_ends_the_refusal_of_places() -> None:
 def test_tokens_that_come_back_are_asked_for_before_the_time_that_was_told() -> None:
     allowance = of(KeyLimits(tpm=1000))
     allowance.add(grant(Amounts(tokens=100)), Amounts(tokens=100), 0.0)
-    reservation = allowance.take(0.0, 100, 0.0, ESTIMATED)
+    reservation = allowance.take(0.0, 100, 0.0, 90)
     assert reservation is not None
     allowance.add(grant(NOTHING, refused="tokens", retry_after_s=60.0), Amounts(tokens=100), 0.0)
 
-    reservation.end("ok", Usage(5, 5), was_sent=True)
+    reservation.end("ok", Usage(5, 5), was_sent=True, plan=PLAN)
     allowance.report(0.2)
 
     assert allowance.refusal(Amounts(tokens=100), 0.3) is None
@@ -236,7 +242,7 @@ def test_limits_that_change_give_back_and_begin_anew() -> None:
 
     assert allowance.follow(key(KeyLimits(rpm=5, max_parallel=10)))
     told = allowance.report(0.2)
-    running.end("ok", Usage(1, 1), was_sent=True)
+    running.end("ok", Usage(1, 1), was_sent=True, plan=PLAN)
 
     assert told is not None
     assert plus(*(each for _, each in told.returned)) == ONE
@@ -254,7 +260,7 @@ def test_places_that_a_key_may_have_no_more_go_back_as_they_are_left() -> None:
     back = 0.0
     for reservation in running:
         assert reservation is not None
-        reservation.end("ok", Usage(), was_sent=True)
+        reservation.end("ok", Usage(), was_sent=True, plan=PLAN)
         told = allowance.report(0.1)
         assert told is not None
         back += sum(amounts.parallel for _, amounts in told.returned)
@@ -305,16 +311,16 @@ def test_whatever_happens_all_that_was_granted_is_spent_or_goes_back(seed: int) 
                 allowance.add(grant(more, slot=now, valid_s=dice.random() * 3), ONE, now)
                 granted = plus(granted, more)
             case 1 | 2:
-                reservation = allowance.take(now, 100, 100, ESTIMATED)
+                reservation = allowance.take(now, 100, 100, 90)
                 running += [reservation] if reservation is not None else []
             case 3 if running:
                 running.pop(dice.randrange(len(running))).end(
-                    dice.choice(["ok", "engine_not_ready"]), Usage(3, 4), True
+                    dice.choice(["ok", "engine_not_ready"]), Usage(3, 4), True, PLAN
                 )
             case _:
                 keep(allowance.report(now))
     for reservation in running:
-        reservation.end("client_left", Usage(), was_sent=False)
+        reservation.end("client_left", Usage(), was_sent=False, plan=PLAN)
     allowance.give_back()
     keep(allowance.report(now))
     keep(allowance.report(now + 10 * IDLE_S))
