@@ -99,7 +99,7 @@ class Allowances:
         self._active: set[_Line] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._seq = 0
-        self._assumed = Limits().assumed_output_tokens
+        self._assumed, self._is_recorded = Limits().assumed_output_tokens, False
 
     def __repr__(self) -> str:
         return f"<Allowances keys={len(self._of)} active={len(self._active)}>"
@@ -135,11 +135,19 @@ class Allowances:
         if reservation is not None:
             if allowance.is_low and line.seq == 0 and now >= line.not_before:
                 self._ask(line, NOTHING)
-            elif small := like(plan, self._assumed):
-                estimated = (small.most_bytes // BYTES_PER_TOKEN, small.most_answer, False)
-                budget = cost(allowance.counts_money, plan, estimated) if allowance.has_budget else 0.0
-                allowance.prepay(small, budget, self._assumed)
+            elif allowance.may_prepay(reservation.tokens):
+                self._prepay(allowance, plan)
         return reservation
+
+    def _prepay(self, allowance: KeyAllowance, plan: RequestPlan) -> None:
+        """Pay ahead for others like this one. Where no records say what a budget was spent on, what is set aside counts
+        for the rest of its period: there each sets aside its own."""
+        small = like(plan, self._assumed)
+        if small is None or (allowance.has_budget and not self._is_recorded):
+            return
+        estimated = (small.most_bytes // BYTES_PER_TOKEN, small.most_answer, False)
+        budget = cost(allowance.counts_money, plan, estimated) if allowance.has_budget else 0.0
+        allowance.prepay(small, budget, self._assumed)
 
     async def wait(self, key: Key, plan: RequestPlan) -> Reservation:
         """The same where `take` has nothing: asks the supervisor, and waits for its reply together with the key's other
@@ -257,7 +265,7 @@ class Allowances:
 
     def follow(self, table: Table) -> None:
         """The keys as they are from now on. What was drawn for one that is gone, or has other limits, is given back."""
-        self._assumed = table.limits.assumed_output_tokens
+        self._assumed, self._is_recorded = table.limits.assumed_output_tokens, table.keeps_usage
         keys = {key.id or key.name: key for key in table.keys if key.limits is not None}
         for number, line in list(self._of.items()):
             key = keys.get(number)

@@ -99,6 +99,14 @@ class KeyAllowance(AllowanceTotals):
         self.reclaim()
         return self.take(now, tokens, budget, assumed)
 
+    def may_prepay(self, tokens: float) -> bool:
+        """Whether it may be worth looking what is as small as a request with so many tokens."""
+        return (
+            self._spent_requests + FEWEST <= self._mark_requests
+            and self._spent_tokens + FEWEST * tokens <= self._mark_tokens
+            and (self.prepaid is None or not self.prepaid.left)
+        )
+
     def prepay(self, small: SmallRequest, budget: float, assumed: int) -> None:
         """Pay ahead for as many small requests as reach nothing that has to be looked at. `budget`: of each."""
         if self.is_low or (self.prepaid is not None and self.prepaid.left):
@@ -196,7 +204,7 @@ class KeyAllowance(AllowanceTotals):
         )
         if limits.max_parallel is not None and granted.parallel:
             self._places += granted.parallel
-            self._looked_at, self.peak = now, self.running
+            self._looked_at, self.peak = now, min(self.running, self._places)
             self._low_places = self._places if self._places < limits.max_parallel else inf
         if granted.requests or granted.tokens or granted.budget:
             marks = (self._granted_requests, self._granted_tokens, self._granted_budget)
@@ -223,7 +231,8 @@ class KeyAllowance(AllowanceTotals):
         self.text = None
         self.reclaim()
         for prepaid in self._paid:
-            self.settle(prepaid.slot, *prepaid.settled())
+            if prepaid.ended:
+                self.settle(prepaid.slot, *prepaid.settled())
         self._paid = [prepaid for prepaid in self._paid if prepaid.running]
         while self._lots and self._lots[0].ends <= now:
             self._end_lot(self._lots.popleft())
@@ -288,4 +297,4 @@ class KeyAllowance(AllowanceTotals):
             self._places -= spare
             self._low_places = self._places
             self._returned.append((0.0, Amounts(parallel=spare)))
-        self._looked_at, self.peak = now, self.running
+        self._looked_at, self.peak = now, min(self.running, self._places)

@@ -27,8 +27,8 @@ _whole: Final = msgspec.json.Decoder(int)
 
 class SmallRequest(msgspec.Struct, frozen=True, gc=False):
     """The largest chat that is let through without being looked at: of the same model, its body up to `most_bytes`,
-    its answer up to `most_answer` tokens by what it asks for, or, where `may_be_open`, by what is assumed for one that
-    asks for nothing. `tokens`: what it may come to.
+    its answer up to `most_answer` tokens and more than half as many by what it asks for, or, where `may_be_open`, by
+    what is assumed for one that asks for nothing. `tokens`: what it may come to.
     """
 
     model: PublicModel
@@ -56,7 +56,7 @@ def like(plan: RequestPlan, assumed: int) -> SmallRequest | None:
     if answer > SMALL_ANSWER:
         return None
     most = 1 << (answer - 1).bit_length()
-    return SmallRequest(model, 1 << (len(plan.body) - 1).bit_length(), most, unbounded <= most)
+    return SmallRequest(model, 1 << (len(plan.body) - 1).bit_length(), most, most // 2 < unbounded <= most)
 
 
 class Prepaid:
@@ -75,6 +75,7 @@ class Prepaid:
         "_most_answer",
         "_most_bytes",
         "_place",
+        "_too_short",
         "budget",
         "ended",
         "left",
@@ -91,6 +92,7 @@ class Prepaid:
         self._allowance = allowance
         self._model = small.model
         self._most_bytes, self._most_answer, self._may_be_open = small.most_bytes, small.most_answer, small.may_be_open
+        self._too_short = small.most_answer // 2
         self._assumed = assumed
         self._place = allowance.place
         self.slot = slot
@@ -118,7 +120,7 @@ class Prepaid:
             raw = asked.max_completion_tokens
         if raw is not NOTHING:
             try:
-                if not 0 < _whole.decode(raw) <= self._most_answer:
+                if not self._too_short < _whole.decode(raw) <= self._most_answer:
                     return False
             except msgspec.DecodeError:  # of another type
                 return False
@@ -142,7 +144,7 @@ class Prepaid:
         else:
             self.used += tokens_spent(ended, usage, estimate(plan, self._assumed))
         allowance = self._allowance
-        if allowance.leaving:
+        if allowance.leaving and self._place:
             allowance.leave()
         else:
             allowance.running -= self._place
@@ -153,4 +155,4 @@ class Prepaid:
         ended, undone, used = self.ended, self.undone, self.used
         self.ended, self.undone, self.used = 0, 0, 0.0
         self.running -= ended
-        return float(-undone), used - ended * self.tokens, -ended * self.budget
+        return float(-undone), (used - ended * self.tokens if self.tokens else 0.0), -ended * self.budget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -643,3 +644,24 @@ async def test_a_client_that_leaves_while_it_waits_holds_nothing(rig: Rig, super
 
     await rig.fleet.until(lambda: supervisor.returned == Amounts(requests=1, parallel=1))
     assert engine_requests(rig) == 0
+
+
+@pytest.mark.parametrize("keeps_usage", [False, True])
+async def test_where_nothing_is_recorded_a_budget_is_charged_what_each_request_asks_for(
+    rig: Rig, supervisor: FakeLimits, *, keeps_usage: bool
+) -> None:
+    budget = Budget(1e9, "tokens", "day")
+    supervisor.decide = lambda _: {"granted": Amounts(requests=1e6, budget=1e9), "valid_s": 30.0, "slot": 7.0}
+    await rig.published(keys=(key(rpm=100_000_000, budget=budget),), keeps_usage=keeps_usage)
+    asked = [chat(max_tokens=tokens) for tokens in (33, 33, 34, 64)]
+
+    async with Client(rig.url) as client:
+        for body in asked:
+            client.send(request("POST", "/v1/chat/completions", json.dumps(body).encode(), AUTH))
+            assert (await client.reply()).status == 200
+    await settled(rig, supervisor, requests=4)
+
+    sizes = [len(json.dumps(body).encode()) // 4 + int(str(body["max_tokens"])) for body in asked]
+    spent = sum(told.spent.budget for told in supervisor.told)
+    assert (spent > sum(sizes)) is keeps_usage
+    assert spent == sum(sizes) or keeps_usage

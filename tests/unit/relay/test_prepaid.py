@@ -80,6 +80,8 @@ def test_what_is_not_small_has_nothing_like_it(request_: RequestPlan) -> None:
     ("like_", "request_", "is_let_through"),
     [
         ({"max_tokens": 20}, {"max_tokens": 20}, True),
+        ({"max_tokens": 20}, {"max_tokens": 17}, True),
+        ({"max_tokens": 20}, {"max_tokens": 16}, False),
         ({"max_tokens": 20}, {"max_tokens": 32}, True),
         ({"max_tokens": 20}, {"max_completion_tokens": 32}, True),
         ({"max_tokens": 20}, {"max_tokens": 33}, False),
@@ -290,3 +292,59 @@ def test_whatever_happens_all_that_was_granted_is_spent_or_goes_back(seed: int) 
 
 def test_not_more_are_paid_for_than_may_run_away_with_a_limit() -> None:
     assert prepaid(of()).left <= MOST
+
+
+def test_who_began_without_a_place_gives_none_back() -> None:
+    allowance = of(KeyLimits(rpm=1_000_000), Amounts(requests=1000))
+    paid = prepaid(allowance)
+    assert all(paid.take(asked()) for _ in range(6))
+    allowance.follow(Key("office", "", id="k1", limits=KeyLimits(rpm=1_000_000, max_parallel=10)))
+    allowance.report(0.1)
+    allowance.add(Allowance(1, "k1", Amounts(requests=100, parallel=3), 2.0, 5.0), NOTHING, 0.2)
+    running = [allowance.take(0.2) for _ in range(3)]
+    allowance.follow(Key("office", "", id="k1", limits=KeyLimits(rpm=1_000_000, max_parallel=3)))
+
+    for _ in range(6):
+        paid.end("ok", Usage(5, 5), True, asked())
+
+    assert all(each is not None for each in running)
+    assert allowance.running == 3
+
+
+def test_none_has_a_place_that_was_not_granted_after_the_limit_was_gone_for_a_while() -> None:
+    allowance = of(KeyLimits(max_parallel=10), Amounts(parallel=5))
+    running = [allowance.take(0.0) for _ in range(5)]
+    for limits in (KeyLimits(), KeyLimits(max_parallel=10)):
+        allowance.follow(Key("office", "", id="k1", limits=limits))
+        allowance.report(0.1)
+    allowance.add(Allowance(1, "k1", Amounts(parallel=1), 2.0, 5.0), NOTHING, 0.2)
+    for each in running:
+        assert each is not None
+        each.end("ok", Usage(), was_sent=True, plan=asked())
+    assert allowance.take(0.3) is not None
+    allowance.prepay(small(), 0.0, ASSUMED)
+    assert allowance.prepaid is not None
+
+    assert not allowance.prepaid.take(asked())
+
+
+def test_nothing_is_told_while_nothing_ends() -> None:
+    allowance = of(KeyLimits(rpm=1_000_000), Amounts(requests=1000))
+    assert prepaid(allowance).take(asked())
+    allowance.report(0.1)
+
+    assert allowance.report(0.3) is None
+    assert allowance.is_active
+
+
+def test_who_began_without_a_limit_of_tokens_is_not_counted_under_a_new_one() -> None:
+    allowance = of(KeyLimits(rpm=1_000_000), Amounts(requests=1000))
+    paid = prepaid(allowance)
+    assert paid.take(asked())
+    allowance.follow(Key("office", "", id="k1", limits=KeyLimits(rpm=1_000_000, tpm=10_000)))
+    allowance.report(0.1)
+
+    paid.end("ok", Usage(2000, 3000), True, asked())
+
+    told = allowance.report(0.2)
+    assert told is None or all(not amounts.tokens for _, amounts in told.settled)
