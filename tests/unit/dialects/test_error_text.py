@@ -80,10 +80,11 @@ def test_an_odd_error_body_is_no_error_of_ours(body: bytes, expected: str) -> No
     assert read(body).message == expected
 
 
-NESTED = st.recursive(
-    st.none() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["message", "error", "x"]), inner),
-)
+def nested(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["message", "error", "x"]), inner)
+
+
+NESTED = st.recursive(st.none() | st.integers() | st.text(), nested)
 
 
 @given(NESTED)
