@@ -13,7 +13,7 @@ import msgspec
 from app.ipc import NOTHING, Allowance, AllowanceWanted, Amounts, Spent
 from app.relay.limits import limit_headers, refusals
 from app.relay.limits.key_allowance import KeyAllowance
-from app.relay.limits.prepaid import like
+from app.relay.limits.prepaid import small_like
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import RequestPlan
 from app.relay.planning.token_estimate import BYTES_PER_TOKEN, TokenEstimate, estimate
@@ -142,8 +142,10 @@ class Allowances:
     def _prepay(self, allowance: KeyAllowance, plan: RequestPlan) -> None:
         """Pay ahead for others like this one. Where no records say what a budget was spent on, what is set aside counts
         for the rest of its period: there each sets aside its own."""
-        small = like(plan, self._assumed)
-        if small is None or (allowance.has_budget and not self._is_recorded):
+        if allowance.has_budget and not self._is_recorded:
+            return
+        small = small_like(plan, self._assumed)
+        if small is None:
             return
         estimated = (small.most_bytes // BYTES_PER_TOKEN, small.most_answer, False)
         budget = cost(allowance.counts_money, plan, estimated) if allowance.has_budget else 0.0

@@ -109,7 +109,7 @@ class KeyAllowance(AllowanceTotals):
 
     def prepay(self, small: SmallRequest, budget: float, assumed: int) -> None:
         """Pay ahead for as many small requests as reach nothing that has to be looked at. `budget`: of each."""
-        if self.is_low or (self.prepaid is not None and self.prepaid.left):
+        if self.is_low:
             return
         self.reclaim()
         tokens = small.tokens if self.counts_tokens else 0

@@ -27,14 +27,14 @@ _whole: Final = msgspec.json.Decoder(int)
 
 class SmallRequest(msgspec.Struct, frozen=True, gc=False):
     """The largest chat that is let through without being looked at: of the same model, its body up to `most_bytes`,
-    its answer up to `most_answer` tokens and more than half as many by what it asks for, or, where `may_be_open`, by
-    what is assumed for one that asks for nothing. `tokens`: what it may come to.
+    its answer up to `most_answer` tokens and more than half as many by what it asks for, or, where `may_be_unbounded`,
+    by what is assumed for one that asks for nothing. `tokens`: what it may come to.
     """
 
     model: PublicModel
     most_bytes: int
     most_answer: int
-    may_be_open: bool
+    may_be_unbounded: bool
 
     @property
     def tokens(self) -> int:
@@ -42,7 +42,7 @@ class SmallRequest(msgspec.Struct, frozen=True, gc=False):
         return self.most_bytes // BYTES_PER_TOKEN + self.most_answer
 
 
-def like(plan: RequestPlan, assumed: int) -> SmallRequest | None:
+def small_like(plan: RequestPlan, assumed: int) -> SmallRequest | None:
     """What is as small as this request, rounded up to powers of two; None where it is not small, or says in more than
     one way how long its answer may be."""
     if plan.operation is not CHAT or plan.choices != 1 or len(plan.body) > SMALL_BYTES:
@@ -70,7 +70,7 @@ class Prepaid:
     __slots__ = (
         "_allowance",
         "_assumed",
-        "_may_be_open",
+        "_may_be_unbounded",
         "_model",
         "_most_answer",
         "_most_bytes",
@@ -91,7 +91,11 @@ class Prepaid:
     ) -> None:
         self._allowance = allowance
         self._model = small.model
-        self._most_bytes, self._most_answer, self._may_be_open = small.most_bytes, small.most_answer, small.may_be_open
+        self._most_bytes, self._most_answer, self._may_be_unbounded = (
+            small.most_bytes,
+            small.most_answer,
+            small.may_be_unbounded,
+        )
         self._too_short = small.most_answer // 2
         self._assumed = assumed
         self._place = allowance.place
@@ -124,7 +128,7 @@ class Prepaid:
                     return False
             except msgspec.DecodeError:  # of another type
                 return False
-        elif not self._may_be_open:
+        elif not self._may_be_unbounded:
             return False
         allowance = self._allowance
         running = allowance.running + self._place

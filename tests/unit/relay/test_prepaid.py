@@ -12,7 +12,7 @@ import pytest
 from app.dialects.usage import Usage
 from app.ipc import NOTHING, Allowance, Amounts, Spent
 from app.relay.limits.key_allowance import IDLE_S, KeyAllowance
-from app.relay.limits.prepaid import FEWEST, MOST, Prepaid, SmallRequest, like
+from app.relay.limits.prepaid import FEWEST, MOST, Prepaid, SmallRequest, small_like
 from app.relay.limits.reservation import Reservation
 from app.relay.planning.plan import OPERATIONS, RequestPlan, plan
 from app.relay.planning.token_estimate import estimate
@@ -39,7 +39,7 @@ def asked(path: str = CHAT, served: Table = PLAIN, **fields: Any) -> RequestPlan
 
 
 def small(**fields: Any) -> SmallRequest:
-    found = like(asked(**fields), ASSUMED)
+    found = small_like(asked(**fields), ASSUMED)
     assert found is not None
     return found
 
@@ -73,7 +73,7 @@ def prepaid(allowance: KeyAllowance, **fields: Any) -> Prepaid:
     ids=["completion", "several answers", "a long answer", "a long prompt", "bounded by the file"],
 )
 def test_what_is_not_small_has_nothing_like_it(request_: RequestPlan) -> None:
-    assert like(request_, ASSUMED) is None
+    assert small_like(request_, ASSUMED) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_none_that_is_let_through_may_come_to_more_than_was_paid(default: int | 
 
     for _ in range(400):
         first, second = some(), some()
-        found = like(first, ASSUMED)
+        found = small_like(first, ASSUMED)
         if found is None:
             continue
         paid = Prepaid(of(KeyLimits(tpm=10**9)), found, 5.0, 10, 0.0, ASSUMED)
